@@ -1,0 +1,26 @@
+//! What travels between the hypervisor and the tool: commands, events, framing, and the layout of
+//! the trace ring. Versioned as one thing, by [`VERSION`].
+//!
+//! The tool sends a [`Request`]; the hypervisor answers each with exactly one
+//! [`FromHypervisor::Response`] bearing the same id, and sends [`Event`]s whenever it has
+//! something to say. Responses come in the order of the requests; events fall anywhere between.
+//!
+//! Numbers here are plain integers, not Stepwell's own types: the wire imports nothing of ours,
+//! so that a client in another language can be written from this crate alone.
+
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+pub mod frame;
+pub mod message;
+pub mod ring;
+
+pub use frame::{FrameDecoder, FrameError, MAX_FRAME, encode};
+pub use message::{
+    Answer, Bytes, Command, DomainEnding, Event, FaultKind, FromHypervisor, GuestFault,
+    InterruptPolicy, Monitor, Place, Refusal, Registers, Request, StopReason, TimePolicy,
+    VcpuState,
+};
+
+/// Version of everything in this crate. Both sides refuse to talk to any other.
+pub const VERSION: u16 = 1;
