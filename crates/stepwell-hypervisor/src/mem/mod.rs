@@ -1,0 +1,2 @@
+//! Memory: stage-2 tables, and the frames they are made of.
+pub mod stage2;
