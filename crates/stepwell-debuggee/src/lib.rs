@@ -1,1 +1,26 @@
-//! stub
+//! What Stepwell debugs: the [`Debuggee`] trait, its vocabulary, an in-memory [`fake`] and the
+//! [`contract`] that every implementation has to keep.
+//!
+//! The trait exists so that the stepper, the tracer and the GDB server know nothing of links,
+//! frames or QEMU. What every debuggee can do is a plain method; what only some can is an
+//! *ability*, asked for by a `support_…` method that returns it or `None`.
+//!
+//! Errors come in two kinds that must not be mixed up: a [`Refusal`] leaves everything as it was
+//! and the conversation goes on; [`Error::Lost`] means that nobody is there any more.
+
+#![forbid(unsafe_code)]
+
+pub mod contract;
+mod debuggee;
+mod error;
+pub mod fake;
+mod stop;
+mod value;
+
+pub use debuggee::{Console, Debuggee, Interrupts, Monitors, Simd, SystemRegisters, Time, Trace};
+pub use error::{Error, Refusal};
+pub use stop::{Ending, Event, FaultKind, GuestFault, Stop, StopReason};
+pub use value::{
+    InterruptPolicy, Monitor, Place, Registers, SimdRegisters, StepRequest, TimePolicy,
+    TraceRecord, VcpuId, VcpuState, VcpuStatus,
+};

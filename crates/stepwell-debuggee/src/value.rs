@@ -1,0 +1,235 @@
+//! The values that go into a debuggee and come out of it.
+
+use std::fmt;
+use std::str::FromStr;
+use stepwell_arch::{Ipa, Va};
+
+/// Which vCPU, of which domain. Both are numbered from 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VcpuId {
+    /// The domain.
+    pub domain: u8,
+    /// The vCPU within it.
+    pub vcpu: u8,
+}
+
+impl fmt::Display for VcpuId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.domain {
+            0 => write!(f, "vcpu{}", self.vcpu),
+            domain => write!(f, "d{domain}.vcpu{}", self.vcpu),
+        }
+    }
+}
+
+/// What a vCPU is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VcpuState {
+    /// Not started, or switched off.
+    Off,
+    /// In the guest, or about to be.
+    Running,
+    /// Held for the debugger.
+    Stopped,
+    /// Its domain has ended.
+    Ended,
+}
+
+/// A vCPU's state, and where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VcpuStatus {
+    /// What it is doing.
+    pub state: VcpuState,
+    /// The next instruction; 0 unless it is stopped.
+    pub pc: Va,
+}
+
+/// A guest address, and of which kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// Virtual, in the translation that is current.
+    Va(Va),
+    /// What the guest takes for physical.
+    Ipa(Ipa),
+}
+
+impl Place {
+    /// Returns the place `bytes` further on, in the same address space.
+    #[must_use]
+    pub const fn offset(self, bytes: u64) -> Self {
+        match self {
+            Self::Va(va) => Self::Va(va.offset(bytes)),
+            Self::Ipa(ipa) => Self::Ipa(ipa.offset(bytes)),
+        }
+    }
+}
+
+/// Core registers, as the guest would see them: its own PSTATE.SS, never the debugger's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registers {
+    /// X0 to X30.
+    pub x: [u64; 31],
+    /// The stack pointer in use.
+    pub sp: u64,
+    /// The next instruction.
+    pub pc: u64,
+    /// PSTATE in SPSR format.
+    pub pstate: u64,
+}
+
+/// The FP/SIMD registers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SimdRegisters {
+    /// V0 to V31.
+    pub v: [u128; 32],
+    /// FPCR.
+    pub fpcr: u64,
+    /// FPSR.
+    pub fpsr: u64,
+}
+
+/// What can be monitored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Monitor {
+    /// Every instruction: while on, a vCPU that is let run stops after one.
+    SingleStep,
+    /// SMC: while on, an SMC stops the domain before it takes effect.
+    PrivilegedCall,
+}
+
+/// What happens to the guest's interrupts while it is stepped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InterruptPolicy {
+    /// None is delivered.
+    Hold,
+    /// A handler runs at full speed, and steps go on where the interrupted code resumes.
+    Over,
+    /// The exception entry is reported, and the handler stepped.
+    Into,
+}
+
+impl fmt::Display for InterruptPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hold => "hold",
+            Self::Over => "over",
+            Self::Into => "into",
+        })
+    }
+}
+
+/// A word that names no policy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{given:?} is none of {expected}")]
+pub struct UnknownPolicy {
+    given: String,
+    expected: &'static str,
+}
+
+impl FromStr for InterruptPolicy {
+    type Err = UnknownPolicy;
+
+    fn from_str(word: &str) -> Result<Self, UnknownPolicy> {
+        match word {
+            "hold" => Ok(Self::Hold),
+            "over" => Ok(Self::Over),
+            "into" => Ok(Self::Into),
+            _ => Err(UnknownPolicy { given: word.into(), expected: "hold, over, into" }),
+        }
+    }
+}
+
+/// How the guest's clock goes while it is stepped or stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimePolicy {
+    /// It stands while the domain is stopped and while a step is worked on.
+    Stopped,
+    /// It advances by so many nanoseconds a step, and stands otherwise.
+    PerStep {
+        /// Nanoseconds a step.
+        ns: u32,
+    },
+    /// It goes on like the machine's.
+    Real,
+}
+
+impl fmt::Display for TimePolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stopped => f.write_str("stopped"),
+            Self::PerStep { ns } => write!(f, "per-step={ns}"),
+            Self::Real => f.write_str("real"),
+        }
+    }
+}
+
+impl FromStr for TimePolicy {
+    type Err = UnknownPolicy;
+
+    fn from_str(word: &str) -> Result<Self, UnknownPolicy> {
+        let per_step = word.strip_prefix("per-step=").and_then(|ns| ns.parse().ok());
+        match (word, per_step) {
+            ("stopped", _) => Ok(Self::Stopped),
+            ("real", _) => Ok(Self::Real),
+            (_, Some(ns)) => Ok(Self::PerStep { ns }),
+            _ => Err(UnknownPolicy { given: word.into(), expected: "stopped, real, per-step=NS" }),
+        }
+    }
+}
+
+/// What a step command asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepRequest {
+    /// How many steps at most. 0 is refused.
+    pub count: u64,
+    /// Stop early where this address is about to execute.
+    pub until: Option<Va>,
+    /// Put the steps into the trace, where there is one.
+    pub record: bool,
+}
+
+impl StepRequest {
+    /// Asks for `count` steps, unrecorded.
+    #[must_use]
+    pub const fn steps(count: u64) -> Self {
+        Self { count, until: None, record: false }
+    }
+}
+
+/// One thing that a trace tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TraceRecord {
+    /// `length` instructions were stepped from `pc` on, 4 bytes apart.
+    Run {
+        /// Which vCPU stepped.
+        vcpu: u8,
+        /// The first instruction.
+        pc: Va,
+        /// How many; at least 1.
+        length: u16,
+    },
+    /// The instruction at `pc` was about to execute when an interrupt was entered instead.
+    Interrupt {
+        /// Which vCPU was interrupted.
+        vcpu: u8,
+        /// The interrupted instruction, which did not execute.
+        pc: Va,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_are_read_as_they_are_written() {
+        for policy in [InterruptPolicy::Hold, InterruptPolicy::Over, InterruptPolicy::Into] {
+            assert_eq!(policy.to_string().parse(), Ok(policy));
+        }
+        for policy in [TimePolicy::Stopped, TimePolicy::PerStep { ns: 17 }, TimePolicy::Real] {
+            assert_eq!(policy.to_string().parse(), Ok(policy));
+        }
+        let refused = "per-step=".parse::<TimePolicy>().unwrap_err();
+        assert_eq!(refused.to_string(), "\"per-step=\" is none of stopped, real, per-step=NS");
+    }
+}
