@@ -1,1 +1,42 @@
-fn main() {}
+//! The project's own build tool: everything that cargo alone cannot do.
+//!
+//! Two compilers (host and bare-metal arm64), an image embedded in a host binary, guests that
+//! come out of Debian packages, and tests that need QEMU: all of it is ordered here, in Rust, so
+//! that the only thing a fresh machine must have is cargo. One file a command; what several of
+//! them need has a file of its own.
+//!
+//! Deliberately absent: configuration. What a command does follows from the workspace and from
+//! what the machine has; the environment variables that steer it are named in `help`.
+
+mod build;
+mod elf_image;
+mod layout;
+mod process;
+mod toolchain;
+
+use clap::{Parser, Subcommand};
+
+/// Builds, tests and demonstrates Stepwell.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = ENVIRONMENT)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const ENVIRONMENT: &str = "\
+Environment:
+  STEPWELL_RUSTC         compiler to try first for the bare-metal target
+  STEPWELL_QEMU          QEMU to run instead of qemu-system-aarch64
+  CARGO_TARGET_DIR       where everything is built, instead of target/";
+
+#[derive(Subcommand)]
+enum Command {
+    Build(build::Build),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Build(command) => command.run(),
+    }
+}

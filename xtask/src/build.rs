@@ -1,0 +1,63 @@
+//! `cargo xtask build`: the EL2 image, then the host tool that carries it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::toolchain::BareMetal;
+use crate::{elf_image, layout, process};
+
+/// How long a build from scratch may take on a slow machine.
+const BUILD_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// Builds the hypervisor for EL2 and the `stepwell` command that embeds it
+#[derive(clap::Args)]
+pub struct Build {
+    /// Builds the EL2 image only
+    #[arg(long)]
+    image_only: bool,
+}
+
+impl Build {
+    /// Builds what was asked for and prints where it is.
+    ///
+    /// # Errors
+    /// When a toolchain is missing or the code does not build.
+    pub fn run(self) -> Result<()> {
+        let image = hypervisor_image(&BareMetal::find_or_stage()?)?;
+        println!("EL2 image: {}", layout::shown(&image));
+        if !self.image_only {
+            host_tool(&image)?;
+            println!("command:   {}", layout::shown(&layout::stepwell_binary()));
+        }
+        Ok(())
+    }
+}
+
+/// Builds the image and the host tool, as every command that runs machines needs them.
+///
+/// # Errors
+/// When a toolchain is missing or the code does not build.
+pub fn everything() -> Result<()> {
+    Build { image_only: false }.run()
+}
+
+fn hypervisor_image(toolchain: &BareMetal) -> Result<std::path::PathBuf> {
+    println!("Building the hypervisor for {} with {}", BareMetal::TARGET, toolchain.description());
+    let mut cargo = toolchain.cargo(&layout::el2_dir());
+    cargo.args(["--package", "stepwell-hypervisor", "--features", "el2"]);
+    process::run(&mut cargo, BUILD_LIMIT)?;
+    let elf = BareMetal::output_dir(&layout::el2_dir()).join("stepwell-hypervisor");
+    let image = layout::hypervisor_image();
+    elf_image::write_raw(&elf, &image)?;
+    Ok(image)
+}
+
+fn host_tool(image: &Path) -> Result<()> {
+    println!("Building the stepwell command");
+    let mut cargo = process::host_cargo();
+    cargo.args(["build", "--release", "--package", "stepwell"]);
+    cargo.env("STEPWELL_HYPERVISOR_IMAGE", image);
+    process::run(&mut cargo, BUILD_LIMIT)
+}

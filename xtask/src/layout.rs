@@ -1,0 +1,50 @@
+//! Where things are: the workspace's root and what is built below the target directory.
+//!
+//! One place, because the machine tests, the demo and the host tool's build script must agree on
+//! these paths with the commands that make them.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// The workspace's root: the folder above this crate's.
+///
+/// Asked of cargo at run time first, so that a checkout that was moved after its build still works.
+pub fn root() -> PathBuf {
+    let own_folder = env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    own_folder.parent().map_or(own_folder.clone(), Path::to_path_buf)
+}
+
+/// The target directory, absolute: `$CARGO_TARGET_DIR` or `target/`.
+pub fn target_dir() -> PathBuf {
+    match env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => root().join(dir),
+        None => root().join("target"),
+    }
+}
+
+/// The folder in which the EL2 image is built, apart from the host's so that neither throws the
+/// other's work away.
+pub fn el2_dir() -> PathBuf {
+    target_dir().join("el2")
+}
+
+/// The hypervisor as the raw arm64 Image that QEMU's `-kernel` takes.
+pub fn hypervisor_image() -> PathBuf {
+    el2_dir().join("stepwell-hypervisor.bin")
+}
+
+/// The folder of the test guests and of what comes from Debian.
+pub fn guests_dir() -> PathBuf {
+    target_dir().join("guests")
+}
+
+/// The `stepwell` command, optimised.
+pub fn stepwell_binary() -> PathBuf {
+    target_dir().join("release").join("stepwell")
+}
+
+/// `path` as it is shown to people: relative to the workspace where it lies inside.
+pub fn shown(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap_or(path).display().to_string()
+}
