@@ -14,6 +14,8 @@ mod layout;
 mod process;
 mod toolchain;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 /// Builds, tests and demonstrates Stepwell.
@@ -26,7 +28,7 @@ struct Arguments {
 
 const ENVIRONMENT: &str = "\
 Environment:
-  STEPWELL_RUSTC         compiler to try first for the bare-metal target
+  STEPWELL_RUSTC         compiler to use for the bare-metal target
   STEPWELL_QEMU          QEMU to run instead of qemu-system-aarch64
   CARGO_TARGET_DIR       where everything is built, instead of target/";
 
@@ -35,8 +37,18 @@ enum Command {
     Build(build::Build),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    match dispatch(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Build(command) => command.run(),
     }
 }

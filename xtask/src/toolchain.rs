@@ -155,17 +155,12 @@ impl BareMetal {
 
 const LLD: &str = "ld.lld";
 
+/// The compilers to look at, in order. One that the user names is the only one.
 fn candidates() -> Vec<PathBuf> {
-    let mut rustcs: Vec<PathBuf> = Vec::new();
-    let named = env::var_os("STEPWELL_RUSTC").filter(|name| !name.is_empty());
-    for rustc in
-        named.into_iter().map(PathBuf::from).chain(["rustc".into(), "/usr/bin/rustc".into()])
-    {
-        if !rustcs.contains(&rustc) {
-            rustcs.push(rustc);
-        }
+    match env::var_os("STEPWELL_RUSTC").filter(|name| !name.is_empty()) {
+        Some(named) => vec![named.into()],
+        None => vec!["rustc".into(), "/usr/bin/rustc".into()],
     }
-    rustcs
 }
 
 fn linker_variable() -> String {
