@@ -1,1 +1,7 @@
-//! stub
+//! Devices of the guest's board, and the decoding of how it reaches them.
+#![forbid(unsafe_code)]
+
+pub mod board;
+pub mod mmio;
+pub mod pl011;
+pub mod psci;
