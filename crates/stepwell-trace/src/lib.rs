@@ -1,1 +1,33 @@
-//! stub
+//! Recordings of executed instructions: the file format, its reader and writer, the symbols that
+//! give them names, and the exporters that turn them into something people read.
+//!
+//! The tool records gigabytes and has to survive its own death, so everything here streams, and
+//! a recording is readable up to the last chunk that reached the disk. Nothing here talks to a
+//! machine: the tool hands in what it drained and fetched, and reads it back without one.
+//!
+//! - [`format`]: the layout of a recording, and how records become bytes.
+//! - [`Writer`] and [`Reader`]: the two ends of it.
+//! - [`symbols`]: names for addresses, from a kernel's own tables or an ELF.
+//! - [`kernel_image`]: what a kernel file is, unpacked to what gets loaded.
+//! - [`export`]: one file for each output of `stepwell show`.
+//! - [`Disassembler`]: the text of one instruction.
+#![forbid(unsafe_code)]
+
+pub mod code;
+pub mod disassemble;
+pub mod error;
+pub mod export;
+pub mod format;
+pub mod kernel_image;
+pub mod reader;
+pub mod symbols;
+pub mod writer;
+
+pub use code::CodePages;
+pub use disassemble::Disassembler;
+pub use error::Error;
+pub use format::{Event, Header, Record, Totals};
+pub use kernel_image::{KernelError, KernelImage, KernelKind, LoadPlan, RawPolicy};
+pub use reader::{Ending, Reader};
+pub use symbols::{Symbol, SymbolKind, Symbols};
+pub use writer::Writer;

@@ -1,0 +1,133 @@
+//! Layout of a recording, version 1.
+//!
+//! A recording is a preamble and a sequence of chunks. Each chunk stands alone: it can be checked,
+//! unpacked and decoded without its neighbours, so a reader may skip, seek or stop at any chunk,
+//! and a writer that dies costs no more than the chunk that it was collecting.
+//!
+//! All integers are little-endian. The preamble is 16 bytes:
+//!
+//! | offset | size | field |
+//! | --- | --- | --- |
+//! | 0 | 8 | [`MAGIC`] |
+//! | 8 | 2 | major version: a reader refuses one newer than its own |
+//! | 10 | 2 | minor version: additions that an older reader can skip |
+//! | 12 | 4 | CRC-32 (IEEE) of the bytes before |
+//!
+//! A chunk is a header of 40 bytes and a payload:
+//!
+//! | offset | size | field |
+//! | --- | --- | --- |
+//! | 0 | 4 | [`CHUNK_MAGIC`] |
+//! | 4 | 2 | [`ChunkKind`]; unknown kinds are skipped |
+//! | 6 | 2 | flags; bit 0: the payload is a zstd frame |
+//! | 8 | 4 | payload length in bytes, at most [`MAX_PAYLOAD`] |
+//! | 12 | 4 | length once unpacked, at most [`MAX_PAYLOAD`] |
+//! | 16 | 8 | instructions in the recording before this chunk |
+//! | 24 | 8 | instructions in this chunk |
+//! | 32 | 4 | CRC-32 of the payload as it lies in the file |
+//! | 36 | 4 | CRC-32 of the 36 bytes before |
+//!
+//! The first chunk is the [`Header`]. `Records` chunks hold the trace in order, `Code` chunks
+//! pages of executed code, `Symbols` chunks names, and an `End` chunk the [`Totals`]. A recording
+//! without `End` is unfinished and otherwise whole.
+
+mod chunk;
+mod fields;
+mod records;
+mod tables;
+mod varint;
+
+use stepwell_arch::address::Va;
+
+pub use chunk::{ChunkHeader, ChunkKind};
+pub(crate) use chunk::{FLAG_ZSTD, preamble};
+pub(crate) use records::{RecordDecoder, RecordEncoder};
+pub(crate) use tables::{code_page, decode_code, decode_symbols, encode_symbols};
+
+/// First bytes of a recording.
+pub const MAGIC: [u8; 8] = *b"STEPREC\n";
+/// First bytes of a chunk.
+pub const CHUNK_MAGIC: [u8; 4] = *b"SWCK";
+/// Newest major version that is read, and the one that is written.
+pub const MAJOR: u16 = 1;
+/// Minor version that is written.
+pub const MINOR: u16 = 0;
+/// Length of the preamble in bytes.
+pub const PREAMBLE_LENGTH: usize = 16;
+/// Length of a chunk's header in bytes.
+pub const CHUNK_HEADER_LENGTH: usize = 40;
+/// Longest payload of a chunk, packed or unpacked: a reader never needs more memory than this.
+pub const MAX_PAYLOAD: u32 = 16 << 20;
+
+/// What a recording tells about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// Version of the Stepwell that recorded.
+    pub stepwell_version: String,
+    /// CPU model that the machine was given, as in `--cpu`.
+    pub cpu_model: String,
+    /// The guest's command line.
+    pub command_line: String,
+    /// Interrupt policy: `hold`, `over` or `into`.
+    pub interrupt_policy: String,
+    /// Time policy: `stopped`, `per-step=NS` or `real`.
+    pub time_policy: String,
+    /// What was recorded of each step: `pc`.
+    pub recorded: String,
+    /// Number of vCPUs of the guest.
+    pub vcpus: u8,
+}
+
+/// One thing that happened, in the order in which it happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// `length` instructions were executed from `pc` on, 4 bytes apart.
+    Run {
+        /// The vCPU.
+        vcpu: u8,
+        /// First PC.
+        pc: Va,
+        /// Instructions, at least 1.
+        length: u32,
+    },
+    /// The instruction at `pc` did not execute: an interrupt was entered instead.
+    Interrupt {
+        /// The vCPU.
+        vcpu: u8,
+        /// The interrupted PC.
+        pc: Va,
+    },
+    /// Something worth telling between two instructions.
+    Event(Event),
+}
+
+/// Something that is not an executed instruction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The guest executed an SMC while privileged calls were being monitored.
+    PrivilegedCall {
+        /// The vCPU.
+        vcpu: u8,
+        /// PC of the SMC.
+        pc: Va,
+        /// Its immediate.
+        immediate: u16,
+    },
+    /// Words of the tool, such as why stepping was interrupted.
+    Note(String),
+}
+
+/// What a recording holds, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Executed instructions.
+    pub instructions: u64,
+    /// Runs of consecutive instructions, after joining.
+    pub runs: u64,
+    /// Interrupts entered.
+    pub interrupts: u64,
+    /// Events.
+    pub events: u64,
+    /// Bytes of the file, without the `End` chunk.
+    pub bytes: u64,
+}

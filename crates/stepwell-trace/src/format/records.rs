@@ -1,0 +1,256 @@
+//! Records as bytes: what a `Records` payload holds before zstd packs it.
+//!
+//! A run is its length and the distance from where the last run of its vCPU ended to where it
+//! begins. A direct branch has the same distance each time it is taken, so loops become repeated
+//! bytes, which zstd packs to nearly nothing; absolute addresses would do the same for loops but
+//! worse for code that runs once.
+//!
+//! | first integer | meaning | then |
+//! | --- | --- | --- |
+//! | `length << 1` | run, on the current vCPU | distance / 4 (signed) |
+//! | 1 | the current vCPU changes | vCPU |
+//! | 3 | interrupt | distance (signed) |
+//! | 5 | privileged call | distance (signed), immediate |
+//! | 7 | note | length, bytes |
+//! | 9 | run at a PC that is no multiple of 4 from the last | distance (signed), length |
+//! | 11 and up, odd | of a later version | length, bytes: skipped |
+//!
+//! Distances and the current vCPU start at 0 in each chunk, so that a chunk decodes alone.
+
+use super::varint::{self, Cursor, unzigzag, zigzag};
+use super::{Event, Record};
+use stepwell_arch::address::Va;
+
+const SWITCH: u64 = 1;
+const INTERRUPT: u64 = 3;
+const PRIVILEGED_CALL: u64 = 5;
+const NOTE: u64 = 7;
+const ODD_RUN: u64 = 9;
+
+/// Where each vCPU is expected next, on both sides.
+#[derive(Clone, Debug)]
+struct Places {
+    vcpu: u8,
+    expected: [u64; 256],
+}
+
+impl Places {
+    const fn new() -> Self {
+        Self { vcpu: 0, expected: [0; 256] }
+    }
+
+    fn here(&mut self) -> &mut u64 {
+        &mut self.expected[usize::from(self.vcpu)]
+    }
+
+    fn distance_to(&mut self, pc: Va) -> i64 {
+        pc.0.wrapping_sub(*self.here()) as i64
+    }
+
+    fn after(&mut self, distance: i64) -> Va {
+        Va(self.here().wrapping_add(distance as u64))
+    }
+
+    fn ran(&mut self, pc: Va, length: u32) {
+        *self.here() = pc.0.wrapping_add(u64::from(length) * 4);
+    }
+}
+
+/// Collects the payload of one `Records` chunk.
+#[derive(Clone, Debug)]
+pub(crate) struct RecordEncoder {
+    places: Places,
+    bytes: Vec<u8>,
+    instructions: u64,
+}
+
+impl RecordEncoder {
+    /// Returns an encoder for a new chunk.
+    pub(crate) const fn new() -> Self {
+        Self { places: Places::new(), bytes: Vec::new(), instructions: 0 }
+    }
+
+    /// Returns the payload so far.
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Returns the instructions in the payload so far.
+    pub(crate) const fn instructions(&self) -> u64 {
+        self.instructions
+    }
+
+    /// Starts the next chunk and keeps the memory.
+    pub(crate) fn clear(&mut self) {
+        self.places = Places::new();
+        self.bytes.clear();
+        self.instructions = 0;
+    }
+
+    /// Appends a run of `length` instructions.
+    pub(crate) fn run(&mut self, vcpu: u8, pc: Va, length: u32) {
+        self.switch(vcpu);
+        let distance = self.places.distance_to(pc);
+        if distance & 3 == 0 {
+            varint::put(&mut self.bytes, u64::from(length) << 1);
+            varint::put(&mut self.bytes, zigzag(distance >> 2));
+        } else {
+            varint::put(&mut self.bytes, ODD_RUN);
+            varint::put(&mut self.bytes, zigzag(distance));
+            varint::put(&mut self.bytes, u64::from(length));
+        }
+        self.places.ran(pc, length);
+        self.instructions += u64::from(length);
+    }
+
+    /// Appends an interrupt.
+    pub(crate) fn interrupt(&mut self, vcpu: u8, pc: Va) {
+        self.switch(vcpu);
+        self.place(INTERRUPT, pc);
+    }
+
+    /// Appends an event.
+    pub(crate) fn event(&mut self, event: &Event) {
+        match event {
+            Event::PrivilegedCall { vcpu, pc, immediate } => {
+                self.switch(*vcpu);
+                self.place(PRIVILEGED_CALL, *pc);
+                varint::put(&mut self.bytes, u64::from(*immediate));
+            }
+            Event::Note(text) => {
+                varint::put(&mut self.bytes, NOTE);
+                varint::put_bytes(&mut self.bytes, text.as_bytes());
+            }
+        }
+    }
+
+    fn place(&mut self, operation: u64, pc: Va) {
+        let distance = self.places.distance_to(pc);
+        varint::put(&mut self.bytes, operation);
+        varint::put(&mut self.bytes, zigzag(distance));
+    }
+
+    fn switch(&mut self, vcpu: u8) {
+        if vcpu != self.places.vcpu {
+            self.places.vcpu = vcpu;
+            varint::put(&mut self.bytes, SWITCH);
+            varint::put(&mut self.bytes, u64::from(vcpu));
+        }
+    }
+}
+
+/// Takes the payload of one `Records` chunk apart.
+#[derive(Clone, Debug)]
+pub(crate) struct RecordDecoder {
+    places: Places,
+    payload: Vec<u8>,
+    position: usize,
+}
+
+impl RecordDecoder {
+    /// Starts on a payload.
+    pub(crate) const fn new(payload: Vec<u8>) -> Self {
+        Self { places: Places::new(), payload, position: 0 }
+    }
+
+    /// Returns the next record, `Ok(None)` after the last.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong with the payload.
+    pub(crate) fn next_record(&mut self) -> Result<Option<Record>, &'static str> {
+        loop {
+            let mut cursor = Cursor::new(&self.payload[self.position..]);
+            if cursor.is_empty() {
+                return Ok(None);
+            }
+            let decoded = decode_one(&mut self.places, &mut cursor);
+            self.position = self.payload.len() - cursor.remaining();
+            match decoded {
+                Some(Some(record)) => return Ok(Some(record)),
+                Some(None) => {}
+                None => {
+                    self.position = self.payload.len();
+                    return Err("a trace record makes no sense");
+                }
+            }
+        }
+    }
+}
+
+/// Decodes one operation: `Some(None)` if it is none that the caller sees, `None` if damaged.
+fn decode_one(places: &mut Places, cursor: &mut Cursor<'_>) -> Option<Option<Record>> {
+    let operation = cursor.take()?;
+    if operation & 1 == 0 {
+        let distance = unzigzag(cursor.take()?);
+        return run(places, distance.wrapping_shl(2), operation >> 1).map(Some);
+    }
+    let record = match operation {
+        SWITCH => {
+            places.vcpu = u8::try_from(cursor.take()?).ok()?;
+            return Some(None);
+        }
+        INTERRUPT => {
+            let pc = places.after(unzigzag(cursor.take()?));
+            Record::Interrupt { vcpu: places.vcpu, pc }
+        }
+        PRIVILEGED_CALL => {
+            let pc = places.after(unzigzag(cursor.take()?));
+            let immediate = u16::try_from(cursor.take()?).ok()?;
+            Record::Event(Event::PrivilegedCall { vcpu: places.vcpu, pc, immediate })
+        }
+        NOTE => Record::Event(Event::Note(String::from_utf8_lossy(cursor.take_bytes()?).into())),
+        ODD_RUN => {
+            let distance = unzigzag(cursor.take()?);
+            run(places, distance, cursor.take()?)?
+        }
+        _ => {
+            cursor.take_bytes()?;
+            return Some(None);
+        }
+    };
+    Some(Some(record))
+}
+
+fn run(places: &mut Places, distance: i64, length: u64) -> Option<Record> {
+    let length = u32::try_from(length).ok().filter(|length| *length > 0)?;
+    let pc = places.after(distance);
+    places.ran(pc, length);
+    Some(Record::Run { vcpu: places.vcpu, pc, length })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_costs_the_same_bytes_each_time_round() {
+        let mut encoder = RecordEncoder::new();
+        let mut lengths = Vec::new();
+        for _ in 0..4 {
+            let before = encoder.payload().len();
+            encoder.run(0, Va(0xffff_8000_0800_0000), 3);
+            lengths.push(encoder.payload()[before..].to_vec());
+        }
+        assert_eq!(lengths[1], [6, 5]);
+        assert_eq!(lengths[2], lengths[1]);
+        assert_eq!(encoder.instructions(), 12);
+    }
+
+    #[test]
+    fn operations_of_a_later_version_are_skipped() {
+        let mut payload = vec![11, 3, 1, 2, 3];
+        payload.extend([2, 8]);
+        let mut decoder = RecordDecoder::new(payload);
+        let run = Record::Run { vcpu: 0, pc: Va(16), length: 1 };
+        assert_eq!(decoder.next_record(), Ok(Some(run)));
+        assert_eq!(decoder.next_record(), Ok(None));
+    }
+
+    #[test]
+    fn an_empty_run_is_damage() {
+        let mut decoder = RecordDecoder::new(vec![0, 0]);
+        assert!(decoder.next_record().is_err());
+        assert_eq!(decoder.next_record(), Ok(None));
+    }
+}
