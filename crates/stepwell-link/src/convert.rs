@@ -1,0 +1,166 @@
+//! From the wire's types to the debuggee's, and back.
+//!
+//! They look alike on purpose and are kept apart on purpose: the wire imports nothing of ours,
+//! and what stands on [`stepwell_debuggee`] must not change when the wire's version does.
+
+use stepwell_arch::{Ipa, Va};
+use stepwell_debuggee as debuggee;
+use stepwell_wire as wire;
+
+pub(crate) const fn place(place: debuggee::Place) -> wire::Place {
+    match place {
+        debuggee::Place::Va(Va(address)) => wire::Place::Va(address),
+        debuggee::Place::Ipa(Ipa(address)) => wire::Place::Ipa(address),
+    }
+}
+
+pub(crate) const fn monitor(monitor: debuggee::Monitor) -> wire::Monitor {
+    match monitor {
+        debuggee::Monitor::SingleStep => wire::Monitor::SingleStep,
+        debuggee::Monitor::PrivilegedCall => wire::Monitor::PrivilegedCall,
+    }
+}
+
+pub(crate) const fn interrupts(policy: debuggee::InterruptPolicy) -> wire::InterruptPolicy {
+    match policy {
+        debuggee::InterruptPolicy::Hold => wire::InterruptPolicy::Hold,
+        debuggee::InterruptPolicy::Over => wire::InterruptPolicy::Over,
+        debuggee::InterruptPolicy::Into => wire::InterruptPolicy::Into,
+    }
+}
+
+pub(crate) const fn time(policy: debuggee::TimePolicy) -> wire::TimePolicy {
+    match policy {
+        debuggee::TimePolicy::Stopped => wire::TimePolicy::Stopped,
+        debuggee::TimePolicy::PerStep { ns } => wire::TimePolicy::PerStep { ns },
+        debuggee::TimePolicy::Real => wire::TimePolicy::Real,
+    }
+}
+
+pub(crate) const fn registers_out(from: &debuggee::Registers) -> wire::Registers {
+    wire::Registers { x: from.x, sp: from.sp, pc: from.pc, pstate: from.pstate }
+}
+
+pub(crate) const fn registers_in(from: &wire::Registers) -> debuggee::Registers {
+    debuggee::Registers { x: from.x, sp: from.sp, pc: from.pc, pstate: from.pstate }
+}
+
+pub(crate) const fn state(state: wire::VcpuState) -> debuggee::VcpuState {
+    match state {
+        wire::VcpuState::Off => debuggee::VcpuState::Off,
+        wire::VcpuState::Running => debuggee::VcpuState::Running,
+        wire::VcpuState::Stopped => debuggee::VcpuState::Stopped,
+        wire::VcpuState::Ended => debuggee::VcpuState::Ended,
+    }
+}
+
+pub(crate) const fn refusal(refusal: wire::Refusal) -> debuggee::Refusal {
+    match refusal {
+        wire::Refusal::Version(version) => debuggee::Refusal::Version(version),
+        wire::Refusal::NoSuchVcpu => debuggee::Refusal::NoSuchVcpu,
+        wire::Refusal::NotStopped => debuggee::Refusal::NotStopped,
+        wire::Refusal::Off => debuggee::Refusal::Off,
+        wire::Refusal::Ended => debuggee::Refusal::Ended,
+        wire::Refusal::AlreadySet(on) => debuggee::Refusal::AlreadySet(on),
+        wire::Refusal::NoSuchRegister => debuggee::Refusal::NoSuchRegister,
+        wire::Refusal::NotMapped(address) => debuggee::Refusal::NotMapped(address),
+        wire::Refusal::NoBreakpointLeft(all) => debuggee::Refusal::NoBreakpointLeft(all),
+        wire::Refusal::Breakpoint => debuggee::Refusal::Breakpoint,
+        wire::Refusal::Range => debuggee::Refusal::Range,
+        wire::Refusal::Busy => debuggee::Refusal::Busy,
+        wire::Refusal::AArch32 => debuggee::Refusal::AArch32,
+    }
+}
+
+pub(crate) fn event(event: wire::Event) -> debuggee::Event {
+    match event {
+        wire::Event::Stopped { domain, vcpu, reason, pc, steps } => {
+            debuggee::Event::Stopped(debuggee::Stop {
+                vcpu: debuggee::VcpuId { domain, vcpu },
+                reason: self::reason(reason),
+                pc: Va(pc),
+                steps,
+            })
+        }
+        wire::Event::Console { domain, bytes } => {
+            debuggee::Event::Console { domain, bytes: bytes.to_vec() }
+        }
+        wire::Event::DomainEnded { domain, ending } => {
+            debuggee::Event::Ended { domain, ending: self::ending(ending) }
+        }
+    }
+}
+
+const fn reason(reason: wire::StopReason) -> debuggee::StopReason {
+    match reason {
+        wire::StopReason::Reset => debuggee::StopReason::Reset,
+        wire::StopReason::Paused => debuggee::StopReason::Paused,
+        wire::StopReason::Stepped => debuggee::StopReason::Stepped,
+        wire::StopReason::Until => debuggee::StopReason::Until,
+        wire::StopReason::Breakpoint => debuggee::StopReason::Breakpoint,
+        wire::StopReason::PrivilegedCall { immediate } => {
+            debuggee::StopReason::PrivilegedCall { immediate }
+        }
+        wire::StopReason::RingFull => debuggee::StopReason::RingFull,
+        wire::StopReason::AArch32 => debuggee::StopReason::AArch32,
+        wire::StopReason::SwitchedOff => debuggee::StopReason::SwitchedOff,
+    }
+}
+
+const fn ending(ending: wire::DomainEnding) -> debuggee::Ending {
+    match ending {
+        wire::DomainEnding::PoweredOff => debuggee::Ending::PoweredOff,
+        wire::DomainEnding::Reset => debuggee::Ending::Reset,
+        wire::DomainEnding::Fault(fault) => debuggee::Ending::Fault(debuggee::GuestFault {
+            vcpu: fault.vcpu,
+            pc: Va(fault.pc),
+            esr: fault.esr,
+            address: fault.address,
+            kind: match fault.kind {
+                wire::FaultKind::UnmappedAccess => debuggee::FaultKind::UnmappedAccess,
+                wire::FaultKind::UnmappedFetch => debuggee::FaultKind::UnmappedFetch,
+                wire::FaultKind::BadDeviceAccess => debuggee::FaultKind::BadDeviceAccess,
+                wire::FaultKind::SystemError => debuggee::FaultKind::SystemError,
+                wire::FaultKind::UnknownException => debuggee::FaultKind::UnknownException,
+                wire::FaultKind::DoesNotFit => debuggee::FaultKind::DoesNotFit,
+            },
+        }),
+    }
+}
+
+pub(crate) const fn record(record: wire::ring::Record) -> debuggee::TraceRecord {
+    match record {
+        wire::ring::Record::Run { vcpu, pc, length } => {
+            debuggee::TraceRecord::Run { vcpu, pc: Va(pc), length }
+        }
+        wire::ring::Record::Interrupt { vcpu, pc } => {
+            debuggee::TraceRecord::Interrupt { vcpu, pc: Va(pc) }
+        }
+    }
+}
+
+/// Names a command, for errors.
+pub(crate) const fn name(command: &wire::Command) -> &'static str {
+    match command {
+        wire::Command::Hello { .. } => "hello",
+        wire::Command::Status { .. } => "status",
+        wire::Command::Pause { .. } => "pause",
+        wire::Command::Continue { .. } => "continue",
+        wire::Command::Step { .. } => "step",
+        wire::Command::SetMonitor { .. } => "set-monitor",
+        wire::Command::SetInterruptPolicy { .. } => "set-interrupt-policy",
+        wire::Command::SetTimePolicy { .. } => "set-time-policy",
+        wire::Command::SetBreakpoint { .. } => "set-breakpoint",
+        wire::Command::ClearBreakpoint { .. } => "clear-breakpoint",
+        wire::Command::ReadRegisters { .. } => "read-registers",
+        wire::Command::WriteRegisters { .. } => "write-registers",
+        wire::Command::ReadSimd { .. } => "read-simd",
+        wire::Command::ReadSystemRegister { .. } => "read-system-register",
+        wire::Command::WriteSystemRegister { .. } => "write-system-register",
+        wire::Command::ReadMemory { .. } => "read-memory",
+        wire::Command::WriteMemory { .. } => "write-memory",
+        wire::Command::Translate { .. } => "translate",
+        wire::Command::ConsoleInput { .. } => "console-input",
+        wire::Command::PowerOff => "power-off",
+    }
+}

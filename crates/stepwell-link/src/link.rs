@@ -1,0 +1,435 @@
+//! The conversation: requests, their answers, and the events that fall between.
+
+use crate::receiver::{self, Incoming};
+use crate::{LinkError, Ring, convert};
+use std::collections::VecDeque;
+use std::io::Write;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+use stepwell_arch::{Ipa, Va};
+use stepwell_debuggee::{
+    Console, Debuggee, Error, Event, InterruptPolicy, Interrupts, Monitor, Monitors, Place,
+    Refusal, Registers, Simd, SimdRegisters, StepRequest, SystemRegisters, Time, TimePolicy, Trace,
+    TraceRecord, VcpuId, VcpuStatus,
+};
+use stepwell_wire::message::MAX_BYTES;
+use stepwell_wire::{Answer, Command, FromHypervisor, MAX_FRAME, Request, VERSION, encode};
+
+/// Console bytes in one command: the hypervisor takes all of them or none, and its room is small.
+const TYPED_AT_ONCE: usize = 16;
+
+/// How long to wait for the hypervisor.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For its first word: it has to boot.
+    pub boot: Duration,
+    /// For any other answer.
+    pub answer: Duration,
+}
+
+impl Default for Patience {
+    /// A minute to boot and half of one to answer: emulated machines on busy hosts are slow, and
+    /// a time-out is final.
+    fn default() -> Self {
+        Self { boot: Duration::from_secs(60), answer: Duration::from_secs(30) }
+    }
+}
+
+/// What the hypervisor told about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// Physical CPUs that came up.
+    pub cpus: u8,
+    /// vCPUs of each domain.
+    pub vcpus: Vec<u8>,
+    /// Counter frequency in Hz.
+    pub frequency_hz: u64,
+    /// Size of the trace ring in bytes; 0 where there is none.
+    pub ring_bytes: u64,
+}
+
+/// A hypervisor at the other end of a stream.
+pub struct Link {
+    stream: UnixStream,
+    incoming: Receiver<Incoming>,
+    patience: Patience,
+    hello: Hello,
+    next_id: u32,
+    events: VecDeque<Event>,
+    /// Set once: why nothing works any more.
+    lost: Option<LinkError>,
+    ring: Option<Ring>,
+}
+
+impl Link {
+    /// Opens the conversation over a stream that leads to a hypervisor, booted or about to be.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`], in particular [`LinkError::Version`].
+    pub fn open(stream: UnixStream, patience: Patience) -> Result<Self, LinkError> {
+        stream.set_write_timeout(Some(patience.answer))?;
+        let incoming = receiver::start(stream.try_clone()?)?;
+        let hello = Hello { cpus: 0, vcpus: Vec::new(), frequency_hz: 0, ring_bytes: 0 };
+        let mut link = Self {
+            stream,
+            incoming,
+            patience,
+            hello,
+            next_id: 0,
+            events: VecDeque::new(),
+            lost: None,
+            ring: None,
+        };
+        link.hello = link.greet()?;
+        Ok(link)
+    }
+
+    /// Returns what the hypervisor told about itself.
+    #[must_use]
+    pub const fn hello(&self) -> &Hello {
+        &self.hello
+    }
+
+    /// Gives the link the ring that recorded steps are drained from.
+    pub fn attach_ring(&mut self, ring: Ring) {
+        self.ring = Some(ring);
+    }
+
+    /// Powers the whole machine off. The link closes in consequence.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lost`] where the machine is gone already.
+    pub fn power_off(&mut self) -> Result<(), Error> {
+        self.done(Command::PowerOff)
+    }
+
+    fn greet(&mut self) -> Result<Hello, LinkError> {
+        let command = Command::Hello { version: VERSION };
+        match self.exchange(command, self.patience.boot)? {
+            Ok(Answer::Hello {
+                version: VERSION, cpus, vcpus, frequency_hz, ring_bytes, ..
+            }) => Ok(Hello { cpus, vcpus: vcpus.to_vec(), frequency_hz, ring_bytes }),
+            Ok(Answer::Hello { version: theirs, .. })
+            | Err(stepwell_wire::Refusal::Version(theirs)) => {
+                Err(LinkError::Version { theirs, ours: VERSION })
+            }
+            _ => Err(LinkError::WrongAnswer { command: "hello" }),
+        }
+    }
+
+    /// Asks, and waits for the answer.
+    fn ask(&mut self, command: Command) -> Result<Answer, Error> {
+        let answer = self.exchange(command, self.patience.answer)?;
+        Ok(answer.map_err(convert::refusal)?)
+    }
+
+    fn done(&mut self, command: Command) -> Result<(), Error> {
+        let name = convert::name(&command);
+        match self.ask(command)? {
+            Answer::Done => Ok(()),
+            _ => Err(self.fail(LinkError::WrongAnswer { command: name }).into()),
+        }
+    }
+
+    fn exchange(
+        &mut self,
+        command: Command,
+        patience: Duration,
+    ) -> Result<Result<Answer, stepwell_wire::Refusal>, LinkError> {
+        let id = self.next_id;
+        self.next_id = id.wrapping_add(1);
+        let name = convert::name(&command);
+        self.send(&Request { id, command })?;
+        let deadline = Instant::now() + patience;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.receive(left)? {
+                Some(FromHypervisor::Response { id: answered, result }) if answered == id => {
+                    return Ok(result);
+                }
+                // The answer to a request that was given up is nobody's any more.
+                Some(FromHypervisor::Response { .. }) => {}
+                Some(FromHypervisor::Event(event)) => {
+                    self.events.push_back(convert::event(event));
+                }
+                None => {
+                    return Err(self.fail(LinkError::NoAnswer { command: name, waited: patience }));
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, request: &Request) -> Result<(), LinkError> {
+        if let Some(lost) = &self.lost {
+            return Err(lost.clone());
+        }
+        let mut frame = [0; MAX_FRAME];
+        let frame = encode(request, &mut frame).expect("every request fits a frame");
+        let Err(error) = self.stream.write_all(frame) else { return Ok(()) };
+        let error = match error.kind() {
+            std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset => {
+                LinkError::MachineGone
+            }
+            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
+                let command = convert::name(&request.command);
+                LinkError::NoAnswer { command, waited: self.patience.answer }
+            }
+            _ => error.into(),
+        };
+        Err(self.fail(error))
+    }
+
+    /// Returns the next message, or `None` where none comes in time.
+    fn receive(&mut self, timeout: Duration) -> Result<Option<FromHypervisor>, LinkError> {
+        if let Some(lost) = &self.lost {
+            return Err(lost.clone());
+        }
+        match self.incoming.recv_timeout(timeout) {
+            Ok(Ok(message)) => Ok(Some(message)),
+            Ok(Err(error)) => Err(self.fail(error)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(self.fail(LinkError::MachineGone)),
+        }
+    }
+
+    fn fail(&mut self, error: LinkError) -> LinkError {
+        self.lost.get_or_insert(error).clone()
+    }
+
+    fn value(&mut self, command: Command) -> Result<u64, Error> {
+        let name = convert::name(&command);
+        match self.ask(command)? {
+            Answer::Value(value) => Ok(value),
+            _ => Err(self.fail(LinkError::WrongAnswer { command: name }).into()),
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // Ends the reading thread. It fails only where the stream is closed already.
+        drop(self.stream.shutdown(Shutdown::Both));
+    }
+}
+
+impl Debuggee for Link {
+    fn vcpu_counts(&self) -> &[u8] {
+        &self.hello.vcpus
+    }
+
+    fn status(&mut self, domain: u8) -> Result<Vec<VcpuStatus>, Error> {
+        match self.ask(Command::Status { domain })? {
+            Answer::Vcpus(vcpus) => Ok(vcpus
+                .iter()
+                .map(|&(state, pc)| VcpuStatus { state: convert::state(state), pc: Va(pc) })
+                .collect()),
+            _ => Err(self.fail(LinkError::WrongAnswer { command: "status" }).into()),
+        }
+    }
+
+    fn pause(&mut self, domain: u8) -> Result<(), Error> {
+        self.done(Command::Pause { domain })
+    }
+
+    fn resume(&mut self, domain: u8) -> Result<(), Error> {
+        self.done(Command::Continue { domain })
+    }
+
+    fn step(&mut self, vcpu: VcpuId, request: StepRequest) -> Result<(), Error> {
+        let VcpuId { domain, vcpu } = vcpu;
+        let StepRequest { count, until, record } = request;
+        let until = until.map(|until| until.0);
+        self.done(Command::Step { domain, vcpu, count, until, record })
+    }
+
+    fn wait(&mut self, timeout: Duration) -> Result<Option<Event>, Error> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Ok(Some(event));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.receive(left)? {
+                Some(FromHypervisor::Event(event)) => return Ok(Some(convert::event(event))),
+                Some(FromHypervisor::Response { .. }) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    fn read_registers(&mut self, vcpu: VcpuId) -> Result<Registers, Error> {
+        let VcpuId { domain, vcpu } = vcpu;
+        match self.ask(Command::ReadRegisters { domain, vcpu })? {
+            Answer::Registers(registers) => Ok(convert::registers_in(&registers)),
+            _ => Err(self.fail(LinkError::WrongAnswer { command: "read-registers" }).into()),
+        }
+    }
+
+    fn write_registers(&mut self, vcpu: VcpuId, registers: &Registers) -> Result<(), Error> {
+        let VcpuId { domain, vcpu } = vcpu;
+        let registers = convert::registers_out(registers);
+        self.done(Command::WriteRegisters { domain, vcpu, registers })
+    }
+
+    fn read_memory(&mut self, vcpu: VcpuId, place: Place, bytes: &mut [u8]) -> Result<(), Error> {
+        let VcpuId { domain, vcpu } = vcpu;
+        let mut done = 0;
+        for chunk in bytes.chunks_mut(MAX_BYTES) {
+            let place = convert::place(place.offset(done));
+            done += chunk.len() as u64;
+            let length = chunk.len() as u16;
+            match self.ask(Command::ReadMemory { domain, vcpu, place, length })? {
+                Answer::Memory(memory) if memory.len() == chunk.len() => {
+                    chunk.copy_from_slice(&memory);
+                }
+                _ => {
+                    return Err(self
+                        .fail(LinkError::WrongAnswer { command: "read-memory" })
+                        .into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_memory(&mut self, vcpu: VcpuId, place: Place, bytes: &[u8]) -> Result<(), Error> {
+        let VcpuId { domain, vcpu } = vcpu;
+        let mut done = 0;
+        for chunk in bytes.chunks(MAX_BYTES) {
+            let place = convert::place(place.offset(done));
+            done += chunk.len() as u64;
+            let bytes = heapless::Vec::from_slice(chunk).expect("a chunk is MAX_BYTES at most");
+            self.done(Command::WriteMemory { domain, vcpu, place, bytes })?;
+        }
+        Ok(())
+    }
+
+    fn translate(&mut self, vcpu: VcpuId, va: Va) -> Result<Ipa, Error> {
+        let VcpuId { domain, vcpu } = vcpu;
+        self.value(Command::Translate { domain, vcpu, va: va.0 }).map(Ipa)
+    }
+
+    fn set_breakpoint(&mut self, domain: u8, place: Place) -> Result<(), Error> {
+        self.done(Command::SetBreakpoint { domain, place: convert::place(place) })
+    }
+
+    fn clear_breakpoint(&mut self, domain: u8, place: Place) -> Result<(), Error> {
+        self.done(Command::ClearBreakpoint { domain, place: convert::place(place) })
+    }
+
+    fn support_system_registers(&mut self) -> Option<&mut dyn SystemRegisters> {
+        Some(self)
+    }
+
+    fn support_simd(&mut self) -> Option<&mut dyn Simd> {
+        Some(self)
+    }
+
+    fn support_monitors(&mut self) -> Option<&mut dyn Monitors> {
+        Some(self)
+    }
+
+    fn support_interrupts(&mut self) -> Option<&mut dyn Interrupts> {
+        Some(self)
+    }
+
+    fn support_time(&mut self) -> Option<&mut dyn Time> {
+        Some(self)
+    }
+
+    fn support_trace(&mut self) -> Option<&mut dyn Trace> {
+        self.ring.is_some().then_some(self as &mut dyn Trace)
+    }
+
+    fn support_console(&mut self) -> Option<&mut dyn Console> {
+        Some(self)
+    }
+}
+
+impl SystemRegisters for Link {
+    fn read_system_register(&mut self, vcpu: VcpuId, register: u16) -> Result<u64, Error> {
+        let VcpuId { domain, vcpu } = vcpu;
+        self.value(Command::ReadSystemRegister { domain, vcpu, register })
+    }
+
+    fn write_system_register(
+        &mut self,
+        vcpu: VcpuId,
+        register: u16,
+        value: u64,
+    ) -> Result<(), Error> {
+        let VcpuId { domain, vcpu } = vcpu;
+        self.done(Command::WriteSystemRegister { domain, vcpu, register, value })
+    }
+}
+
+impl Simd for Link {
+    fn read_simd(&mut self, vcpu: VcpuId) -> Result<SimdRegisters, Error> {
+        let VcpuId { domain, vcpu } = vcpu;
+        match self.ask(Command::ReadSimd { domain, vcpu })? {
+            Answer::Simd { low, high, fpcr, fpsr } => {
+                let mut v = [0; 32];
+                for ((v, low), high) in v.iter_mut().zip(low).zip(high) {
+                    *v = u128::from(high) << 64 | u128::from(low);
+                }
+                Ok(SimdRegisters { v, fpcr, fpsr })
+            }
+            _ => Err(self.fail(LinkError::WrongAnswer { command: "read-simd" }).into()),
+        }
+    }
+}
+
+impl Monitors for Link {
+    fn set_monitor(
+        &mut self,
+        domain: u8,
+        vcpu: Option<u8>,
+        monitor: Monitor,
+        on: bool,
+    ) -> Result<(), Error> {
+        let monitor = convert::monitor(monitor);
+        self.done(Command::SetMonitor { domain, vcpu, monitor, on })
+    }
+}
+
+impl Interrupts for Link {
+    fn set_interrupt_policy(&mut self, domain: u8, policy: InterruptPolicy) -> Result<(), Error> {
+        let policy = convert::interrupts(policy);
+        self.done(Command::SetInterruptPolicy { domain, policy })
+    }
+}
+
+impl Time for Link {
+    fn set_time_policy(&mut self, domain: u8, policy: TimePolicy) -> Result<(), Error> {
+        self.done(Command::SetTimePolicy { domain, policy: convert::time(policy) })
+    }
+}
+
+impl Trace for Link {
+    fn drain(&mut self, records: &mut Vec<TraceRecord>) -> Result<(), Error> {
+        let Some(ring) = &mut self.ring else { return Ok(()) };
+        let mut drained = Vec::new();
+        let result = ring.drain(&mut drained);
+        records.extend(drained.into_iter().map(convert::record));
+        result.map_err(|error| self.fail(error.into()).into())
+    }
+}
+
+impl Console for Link {
+    fn type_bytes(&mut self, domain: u8, bytes: &[u8]) -> Result<usize, Error> {
+        let mut typed = 0;
+        for chunk in bytes.chunks(TYPED_AT_ONCE) {
+            let bytes = heapless::Vec::from_slice(chunk).expect("a chunk is MAX_BYTES at most");
+            match self.done(Command::ConsoleInput { domain, bytes }) {
+                Ok(()) => typed += chunk.len(),
+                Err(Error::Refused(Refusal::Busy)) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(typed)
+    }
+}

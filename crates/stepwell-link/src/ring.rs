@@ -1,0 +1,216 @@
+//! The trace ring, mapped from the machine's RAM file.
+//!
+//! Layout and protocol are [`stepwell_wire::ring`]'s: the hypervisor publishes words by a release
+//! store of `head`, and we free them by a release store of `tail`. The other side is another
+//! process's guest, so its words are never taken for more than numbers: the capacity is read once
+//! and held against the mapping, and `head` can claim no more than the capacity.
+//!
+//! This is the one place of the crate with unsafe code: it turns places of the mapping into
+//! atomics. There are no references to plain memory, so whatever the machine does to the file is
+//! at worst a wrong number.
+
+#![expect(unsafe_code, reason = "atomics in memory that is shared with the hypervisor")]
+
+use crate::RingError;
+use memmap2::{MmapOptions, MmapRaw};
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use stepwell_wire::VERSION;
+use stepwell_wire::ring::{
+    Decoder, HEADER_BYTES, MAGIC, OFFSET_CAPACITY, OFFSET_HEAD, OFFSET_MAGIC, OFFSET_TAIL,
+    OFFSET_VERSION, Record,
+};
+
+const WORD: u64 = 8;
+
+/// The tool's side of the trace ring.
+pub struct Ring {
+    words: Words,
+    capacity: u64,
+    decoder: Decoder,
+}
+
+impl Ring {
+    /// Maps the ring that lies `offset` bytes into `ram`, of `bytes` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`RingError::Map`] where it cannot be mapped, [`RingError::Absent`] and
+    /// [`RingError::Header`] where the hypervisor has not made one there.
+    pub fn map(ram: &File, offset: u64, bytes: u64) -> Result<Self, RingError> {
+        let words = Words::map(ram, offset, bytes)?;
+        let load = |offset| words.at(offset).load(Ordering::Acquire);
+        let (magic, version) = (load(OFFSET_MAGIC), load(OFFSET_VERSION));
+        if magic != MAGIC || version != u64::from(VERSION) {
+            return Err(RingError::Absent { magic, version });
+        }
+        let (head, tail, capacity) = (load(OFFSET_HEAD), load(OFFSET_TAIL), load(OFFSET_CAPACITY));
+        if capacity == 0 || capacity > (words.bytes - HEADER_BYTES) / WORD {
+            return Err(RingError::Header { head, tail, capacity });
+        }
+        Ok(Self { words, capacity, decoder: Decoder::default() })
+    }
+
+    /// Appends what was written since the last call to `records`, and frees its room.
+    ///
+    /// # Errors
+    ///
+    /// [`RingError::Header`] or [`RingError::Record`] for contents that no hypervisor writes.
+    pub fn drain(&mut self, records: &mut Vec<Record>) -> Result<(), RingError> {
+        let head = self.words.at(OFFSET_HEAD).load(Ordering::Acquire);
+        let tail = self.words.at(OFFSET_TAIL).load(Ordering::Relaxed);
+        let capacity = self.capacity;
+        match head.checked_sub(tail) {
+            Some(waiting) if waiting <= capacity => {}
+            _ => return Err(RingError::Header { head, tail, capacity }),
+        }
+        for count in tail..head {
+            let word = self.words.at(HEADER_BYTES + count % capacity * WORD);
+            records.extend(self.decoder.push(word.load(Ordering::Relaxed))?);
+        }
+        self.words.at(OFFSET_TAIL).store(head, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// Mapped memory as atomic words.
+struct Words {
+    map: MmapRaw,
+    bytes: u64,
+}
+
+impl Words {
+    fn map(ram: &File, offset: u64, bytes: u64) -> Result<Self, RingError> {
+        let failed = |error| RingError::Map(Arc::new(error));
+        let length = ram.metadata().map_err(failed)?.len();
+        let fits = offset.checked_add(bytes).is_some_and(|end| end <= length);
+        if !fits || bytes < HEADER_BYTES + WORD || !offset.is_multiple_of(WORD) {
+            let reason = format!("{bytes} bytes at {offset} of a file of {length}");
+            return Err(failed(std::io::Error::other(reason)));
+        }
+        let size =
+            usize::try_from(bytes).map_err(|_| failed(std::io::ErrorKind::OutOfMemory.into()))?;
+        let map = MmapOptions::new().offset(offset).len(size).map_raw(ram).map_err(failed)?;
+        Ok(Self { map, bytes })
+    }
+
+    /// Returns the word at a byte offset.
+    ///
+    /// # Panics
+    ///
+    /// Where it is misaligned or outside the mapping: offsets are this module's own constants
+    /// and places below a capacity that was held against the mapping.
+    fn at(&self, offset: u64) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(WORD) && offset <= self.bytes - WORD, "word at {offset}");
+        // SAFETY: the assertion leaves 8 bytes of the mapping from `offset` on, and the mapping
+        // lives as long as `self`. It starts at a multiple of 8 (its file offset does, and the
+        // kernel maps whole pages), so that the word is aligned. Nobody makes plain references
+        // into the mapping, and the other process's stores are atomic 64-bit ones; a file that
+        // shrinks under us ends this process by SIGBUS, which is no memory error.
+        unsafe { AtomicU64::from_ptr(self.map.as_mut_ptr().add(offset as usize).cast()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt;
+    use stepwell_wire::ring::Encoder;
+
+    const OFFSET: u64 = 8192;
+    const CAPACITY: u64 = 5;
+    const BYTES: u64 = HEADER_BYTES + CAPACITY * WORD;
+
+    /// The hypervisor's side, by plain writes to the file.
+    struct Writer {
+        file: File,
+        encoder: Encoder,
+        head: u64,
+    }
+
+    impl Writer {
+        fn new() -> Self {
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(OFFSET + BYTES).unwrap();
+            let writer = Self { file, encoder: Encoder::default(), head: 0 };
+            writer.word(OFFSET_MAGIC, MAGIC);
+            writer.word(OFFSET_VERSION, u64::from(VERSION));
+            writer.word(OFFSET_CAPACITY, CAPACITY);
+            writer
+        }
+
+        fn word(&self, offset: u64, word: u64) {
+            self.file.write_all_at(&word.to_le_bytes(), OFFSET + offset).unwrap();
+        }
+
+        fn push(&mut self, record: Record) {
+            let (first, second) = self.encoder.encode(record);
+            for word in [Some(first), second].into_iter().flatten() {
+                self.word(HEADER_BYTES + self.head % CAPACITY * WORD, word);
+                self.head += 1;
+            }
+            self.word(OFFSET_HEAD, self.head);
+        }
+
+        fn map(&self) -> Result<Ring, RingError> {
+            Ring::map(&self.file, OFFSET, BYTES)
+        }
+    }
+
+    fn run(pc: u64) -> Record {
+        Record::Run { vcpu: 0, pc, length: 3 }
+    }
+
+    #[test]
+    fn records_come_out_as_they_went_in_many_times_around() {
+        let mut writer = Writer::new();
+        let mut ring = writer.map().unwrap();
+        for turn in 0..50 {
+            let sent = [run(0x4000_0000 + turn * 64), Record::Interrupt { vcpu: 0, pc: turn }];
+            sent.iter().for_each(|&record| writer.push(record));
+            let mut got = Vec::new();
+            ring.drain(&mut got).unwrap();
+            assert_eq!(got, sent);
+        }
+    }
+
+    #[test]
+    fn a_ring_that_was_never_made_is_refused() {
+        let writer = Writer::new();
+        writer.word(OFFSET_MAGIC, 0);
+        assert!(matches!(writer.map(), Err(RingError::Absent { magic: 0, .. })));
+    }
+
+    #[test]
+    fn a_capacity_beyond_the_mapping_is_refused() {
+        let writer = Writer::new();
+        writer.word(OFFSET_CAPACITY, CAPACITY + 1);
+        assert!(matches!(writer.map(), Err(RingError::Header { .. })));
+    }
+
+    #[test]
+    fn a_head_that_claims_too_much_is_an_error() {
+        for head in [CAPACITY + 1, u64::MAX] {
+            let writer = Writer::new();
+            let mut ring = writer.map().unwrap();
+            writer.word(OFFSET_HEAD, head);
+            assert!(matches!(ring.drain(&mut Vec::new()), Err(RingError::Header { .. })));
+        }
+    }
+
+    #[test]
+    fn an_unknown_record_is_an_error() {
+        let writer = Writer::new();
+        let mut ring = writer.map().unwrap();
+        writer.word(HEADER_BYTES, u64::MAX);
+        writer.word(OFFSET_HEAD, 1);
+        assert!(matches!(ring.drain(&mut Vec::new()), Err(RingError::Record(_))));
+    }
+
+    #[test]
+    fn a_ring_outside_the_file_is_refused() {
+        let writer = Writer::new();
+        assert!(matches!(Ring::map(&writer.file, OFFSET, BYTES + 8), Err(RingError::Map(_))));
+    }
+}
