@@ -1,1 +1,14 @@
-//! stub
+//! What the whole-machine tests stand on: programs with a time limit, and an independent witness.
+//!
+//! The witness is QEMU itself. Asked to, it reports each instruction it executes; a guest run so
+//! without Stepwell gives the stream that Stepwell's recording of the same guest has to equal.
+//!
+//! Invariants: every program started here dies by SIGKILL at its time limit (some QEMU versions
+//! hang ignoring SIGTERM) and takes its whole process group with it; [`process::Finished`] knows
+//! which of its descendants outlived it.
+
+pub mod guest;
+pub mod plain;
+pub mod process;
+pub mod stepwell;
+pub mod stream;

@@ -68,7 +68,7 @@ fn needed(encoding: u32) -> bool {
 }
 
 fn run() -> Outcome {
-    let mut state: u64 = 0x5eed_0f_5eed;
+    let mut state: u64 = 0x005e_ed0f_5eed;
     // op0 = 2 and 3 in bits 15:14.
     for encoding in 0x8000..=0xffff_u32 {
         // MRS x0.

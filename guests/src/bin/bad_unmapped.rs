@@ -8,8 +8,8 @@ use stepwell_guests::hardware::read32;
 use stepwell_guests::report::{self, Failure, Outcome};
 
 fn run() -> Outcome {
-    report::line("bad_unmapped: reading 0xf000000000");
-    let value = read32(0xf0_0000_0000);
+    report::line("bad_unmapped: reading 0x3000000000");
+    let value = read32(0x30_0000_0000);
     Err(Failure::new("survived", value.into(), 0))
 }
 

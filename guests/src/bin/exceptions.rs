@@ -189,7 +189,8 @@ fn examine(expected: &Expected, el0: bool, daif: u64, alias: u64) -> Result<(), 
     };
     check(expected.name, frame.class(), class)?;
     check("syndrome", frame.esr & expected.iss.0, expected.iss.1)?;
-    let elr = expected.elr.map_or(expected.argument, |at| expected.case as usize as u64 + at + alias);
+    let elr =
+        expected.elr.map_or(expected.argument, |at| expected.case as usize as u64 + at + alias);
     check("ELR", frame.elr, elr)?;
     if let Some(far) = expected.far {
         check("FAR", frame.far, far)?;

@@ -54,7 +54,7 @@ fn wait_off(cpu: u64) -> bool {
 fn start_cpu(cpu: u64) -> u64 {
     // SAFETY: the CPU is off, so nobody else uses its stack.
     let top = unsafe {
-        let stack = &mut *(&raw mut STACKS[cpu as usize]);
+        let stack = &mut STACKS[cpu as usize];
         stack[STACK - 1] = secondary as *const () as u64;
         stack.as_ptr().add(STACK) as u64
     };
@@ -65,7 +65,11 @@ fn run() -> Outcome {
     let version = call(VERSION, 0, 0, 0);
     require("version 0.2 or later", (2..=0x1_ffff).contains(&version))?;
     check("SYSTEM_OFF is a feature", call(FEATURES, SYSTEM_OFF, 0, 0) as i32 as u64, 0)?;
-    check("garbage is none", call(FEATURES, 0x8400_dead, 0, 0) as i32 as u64, NOT_SUPPORTED as u64)?;
+    check(
+        "garbage is none",
+        call(FEATURES, 0x8400_dead, 0, 0) as i32 as u64,
+        NOT_SUPPORTED as u64,
+    )?;
     check("self is on", call(AFFINITY_INFO, 0, 0, 0), 0)?;
     check("CPU_ON of self", call(CPU_ON, 0, 0x4020_0000, 0) as i32 as u64, ALREADY_ON as u64)?;
     let nobody = call(CPU_ON, 0x00ff_0000, 0x4020_0000, 0) as i32;
