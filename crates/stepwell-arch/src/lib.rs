@@ -2,11 +2,44 @@
 //! instructions the engine must recognise, address newtypes, and the stage-1 table walk.
 //!
 //! Nothing in here reads a register or memory by itself; everything is a value or a function of
-//! values, so that it is the same at EL2, in the model and in the tool.
+//! values, so that it is the same at EL2, in the model and in the tool. Nothing in here can panic
+//! either, whatever a guest puts into its registers and tables.
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::panic
+)]
+// Tests may fail loudly: that is what they are for.
+#![cfg_attr(
+    test,
+    allow(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unwrap_used
+    )
+)]
 
 pub mod address;
+mod bit_field;
+pub mod debug;
+pub mod esr;
+mod esr_el1;
+pub mod exception;
+pub mod hyp;
+pub mod instruction;
+mod list_register;
+pub mod pstate;
+pub mod stage1;
+pub mod system_register;
 
 pub use address::{Ipa, Pa, Va};
+pub use esr::{EsrEl1, EsrEl2};
+pub use instruction::Instruction;
+pub use pstate::Pstate;
+pub use system_register::SystemRegister;

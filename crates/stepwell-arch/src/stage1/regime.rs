@@ -1,0 +1,249 @@
+//! The EL1&0 regime: what SCTLR_EL1, TCR_EL1 and the TTBRs say about an address.
+
+use super::{Access, AccessKind, FaultKind, TranslationFault};
+use crate::Va;
+use crate::bit_field::{bit, field, mask};
+
+/// Registers that control stage 1 of the EL1&0 regime.
+///
+/// Source: Arm ARM, DDI 0487 L.b, SCTLR_EL1, System Control Register (EL1); TCR_EL1, Translation
+/// Control Register (EL1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Regime {
+    /// SCTLR_EL1.
+    pub sctlr: u64,
+    /// TCR_EL1.
+    pub tcr: u64,
+    /// TTBR0_EL1.
+    pub ttbr0: u64,
+    /// TTBR1_EL1.
+    pub ttbr1: u64,
+    /// MAIR_EL1.
+    pub mair: u64,
+    /// Physical address bits that the vCPU reports, see [`Regime::pa_bits_of`]. Limited to the
+    /// range 32 to 48.
+    pub pa_bits: u8,
+}
+
+/// Translation granule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Granule {
+    /// 4 KiB.
+    Kib4,
+    /// 16 KiB.
+    Kib16,
+    /// 64 KiB.
+    Kib64,
+}
+
+impl Granule {
+    /// Address bits within a page: 12, 14 or 16.
+    #[must_use]
+    pub const fn page_bits(self) -> u8 {
+        match self {
+            Self::Kib4 => 12,
+            Self::Kib16 => 14,
+            Self::Kib64 => 16,
+        }
+    }
+
+    /// Address bits that one level of full tables resolves: 9, 11 or 13.
+    #[must_use]
+    pub const fn index_bits(self) -> u8 {
+        self.page_bits().wrapping_sub(3)
+    }
+
+    /// Tells whether a block descriptor is allowed at `level`, without FEAT_LPA and FEAT_LPA2.
+    #[must_use]
+    pub const fn allows_block(self, level: u8) -> bool {
+        match self {
+            Self::Kib4 => level == 1 || level == 2,
+            Self::Kib16 | Self::Kib64 => level == 2,
+        }
+    }
+
+    /// Lowest address bit that the table index of `level` (0 to 3) uses.
+    pub(super) const fn shift(self, level: u8) -> u8 {
+        let below = 3_u8.wrapping_sub(level & 3);
+        self.page_bits().wrapping_add(self.index_bits().wrapping_mul(below))
+    }
+
+    /// Largest TxSZ, as with FEAT_TTST; a guest without it has no business above 39.
+    const fn txsz_max(self) -> u8 {
+        match self {
+            Self::Kib4 | Self::Kib16 => 48,
+            Self::Kib64 => 47,
+        }
+    }
+}
+
+/// Smallest TxSZ without 52-bit addresses.
+const TXSZ_MIN: u8 = 16;
+
+/// One of the two address ranges, with everything that the walk needs to know about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Range {
+    pub(super) ttbr: u64,
+    pub(super) granule: Granule,
+    /// TxSZ, which the address must have as many equal bits at its top of.
+    txsz: u8,
+    /// EPDx: this range is not walked.
+    disabled: bool,
+    /// E0PDx: this range is not walked for EL0.
+    disabled_for_el0: bool,
+    /// HPDx: the hierarchical permissions of table descriptors are ignored.
+    pub(super) hierarchy_disabled: bool,
+}
+
+impl Range {
+    /// Bits of the address that are translated.
+    pub(super) const fn input_bits(&self) -> u8 {
+        64_u8.wrapping_sub(self.txsz)
+    }
+
+    /// Level at which the walk begins: the lowest whose table resolves all of the input.
+    pub(super) const fn start_level(&self) -> u8 {
+        let input_bits = self.input_bits();
+        if input_bits > self.granule.shift(0) {
+            0
+        } else if input_bits > self.granule.shift(1) {
+            1
+        } else if input_bits > self.granule.shift(2) {
+            2
+        } else {
+            3
+        }
+    }
+}
+
+impl Regime {
+    /// Decodes ID_AA64MMFR0_EL1.PARange or TCR_EL1.IPS into bits, 48 at most.
+    #[must_use]
+    pub const fn pa_bits_of(parange: u64) -> u8 {
+        match parange & 0xf {
+            0 => 32,
+            1 => 36,
+            2 => 40,
+            3 => 42,
+            4 => 44,
+            _ => 48,
+        }
+    }
+
+    /// SCTLR_EL1.M: stage 1 is on.
+    #[must_use]
+    pub const fn mmu_enabled(&self) -> bool {
+        bit(self.sctlr, 0)
+    }
+
+    /// SCTLR_EL1.I: instruction fetches with the MMU off are cacheable.
+    #[must_use]
+    pub const fn instruction_cacheable(&self) -> bool {
+        bit(self.sctlr, 12)
+    }
+
+    /// SCTLR_EL1.WXN: what is writable is not executable.
+    #[must_use]
+    pub const fn wxn(&self) -> bool {
+        bit(self.sctlr, 19)
+    }
+
+    /// SCTLR_EL1.EE: tables (and EL1's data) are big-endian.
+    #[must_use]
+    pub const fn big_endian(&self) -> bool {
+        bit(self.sctlr, 25)
+    }
+
+    /// SCTLR_EL1.EPAN: PAN covers what EL0 may only execute.
+    #[must_use]
+    pub const fn epan(&self) -> bool {
+        bit(self.sctlr, 57)
+    }
+
+    /// TCR_EL1.HA: hardware sets the access flag, so that its being clear is no fault.
+    #[must_use]
+    pub const fn hardware_access_flag(&self) -> bool {
+        bit(self.tcr, 39)
+    }
+
+    /// TCR_EL1.HA and HD: a read-only descriptor with DBM is writable.
+    #[must_use]
+    pub const fn hardware_dirty_state(&self) -> bool {
+        self.hardware_access_flag() && bit(self.tcr, 40)
+    }
+
+    /// Physical address bits that the vCPU implements, 32 to 48.
+    #[must_use]
+    pub const fn implemented_bits(&self) -> u8 {
+        match self.pa_bits {
+            0..=31 => 32,
+            49.. => 48,
+            bits => bits,
+        }
+    }
+
+    /// Output address bits: TCR_EL1.IPS, limited to what the vCPU implements.
+    #[must_use]
+    pub const fn output_bits(&self) -> u8 {
+        let ips = Self::pa_bits_of(field(self.tcr, 34, 32));
+        let implemented = self.implemented_bits();
+        if implemented < ips { implemented } else { ips }
+    }
+
+    /// Whether the top byte of `va` is ignored (TBI0 or TBI1, and TBID for instruction fetches).
+    #[must_use]
+    pub const fn top_byte_ignored(&self, va: Va, kind: AccessKind) -> bool {
+        let (tbi, tbid) = if bit(va.0, 55) { (38, 52) } else { (37, 51) };
+        let data_only = matches!(kind, AccessKind::Execute) && bit(self.tcr, tbid);
+        bit(self.tcr, tbi) && !data_only
+    }
+
+    /// Chooses the range that `va` lies in, or the fault for lying in neither.
+    pub(super) fn range_of(&self, va: Va, access: Access) -> Result<Range, TranslationFault> {
+        let upper = bit(va.0, 55);
+        let range = if upper { self.upper_range() } else { self.lower_range() };
+        let top: u32 = if self.top_byte_ignored(va, access.kind) { 55 } else { 63 };
+        let in_range = (TXSZ_MIN..=range.granule.txsz_max()).contains(&range.txsz) && {
+            let low = u32::from(range.input_bits());
+            let expected = if upper { mask(top.wrapping_sub(low)) } else { 0 };
+            field(va.0, top, low) == expected
+        };
+        let disabled = range.disabled || access.el0 && range.disabled_for_el0;
+        if !in_range || disabled {
+            return Err(TranslationFault { kind: FaultKind::Translation, level: 0 });
+        }
+        Ok(range)
+    }
+
+    /// The range of TTBR0_EL1. The reserved granule encoding is taken for 4 KiB.
+    const fn lower_range(&self) -> Range {
+        Range {
+            ttbr: self.ttbr0,
+            granule: match field(self.tcr, 15, 14) {
+                0b01 => Granule::Kib64,
+                0b10 => Granule::Kib16,
+                _ => Granule::Kib4,
+            },
+            txsz: field(self.tcr, 5, 0) as u8,
+            disabled: bit(self.tcr, 7),
+            disabled_for_el0: bit(self.tcr, 55),
+            hierarchy_disabled: bit(self.tcr, 41),
+        }
+    }
+
+    /// The range of TTBR1_EL1. The reserved granule encoding is taken for 4 KiB.
+    const fn upper_range(&self) -> Range {
+        Range {
+            ttbr: self.ttbr1,
+            granule: match field(self.tcr, 31, 30) {
+                0b01 => Granule::Kib16,
+                0b11 => Granule::Kib64,
+                _ => Granule::Kib4,
+            },
+            txsz: field(self.tcr, 21, 16) as u8,
+            disabled: bit(self.tcr, 23),
+            disabled_for_el0: bit(self.tcr, 56),
+            hierarchy_disabled: bit(self.tcr, 42),
+        }
+    }
+}
