@@ -74,7 +74,7 @@ mod tests {
         let mut offset = 64 + 56 * segments.len() as u64;
         for (address, data) in segments {
             let len = data.len() as u64;
-            file.extend(PT_LOAD.to_le_bytes());
+            file.extend(PT_LOAD.0.to_le_bytes());
             file.extend(5_u32.to_le_bytes());
             for word in [offset, 0xffff_0000, *address, len, len + 8, 1] {
                 file.extend(word.to_le_bytes());

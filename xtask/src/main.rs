@@ -8,10 +8,18 @@
 //! Deliberately absent: configuration. What a command does follows from the workspace and from
 //! what the machine has; the environment variables that steer it are named in `help`.
 
+mod bench;
 mod build;
+mod debian;
+mod demo;
 mod elf_image;
+mod guests;
+mod initramfs;
 mod layout;
 mod process;
+mod setup;
+mod test;
+mod tidy;
 mod toolchain;
 
 use std::process::ExitCode;
@@ -34,7 +42,13 @@ Environment:
 
 #[derive(Subcommand)]
 enum Command {
+    Setup(setup::Setup),
     Build(build::Build),
+    Guests(guests::Guests),
+    Demo(demo::Demo),
+    Test(test::Test),
+    Bench(bench::Bench),
+    Tidy(tidy::Tidy),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +63,12 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
+        Command::Setup(command) => command.run(),
         Command::Build(command) => command.run(),
+        Command::Guests(command) => command.run(),
+        Command::Demo(command) => command.run(),
+        Command::Test(command) => command.run(),
+        Command::Bench(command) => command.run(),
+        Command::Tidy(command) => command.run(),
     }
 }

@@ -124,6 +124,11 @@ pub fn is_installed(program: &str) -> bool {
     env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
+/// Whether this process has root's rights.
+pub fn is_root() -> bool {
+    answer(Command::new("id").arg("-u")).as_deref() == Some("0")
+}
+
 fn status_within(command: &mut Command, limit: Duration) -> Result<ExitStatus> {
     let line = shown(command);
     let mut child = command.spawn().with_context(|| format!("`{line}` cannot be started"))?;

@@ -137,9 +137,7 @@ impl BareMetal {
             cargo.env("RUSTC", rustc);
         }
         if let Some(sysroot) = &self.sysroot {
-            // Through --config and not RUSTFLAGS, which would override flags of config files.
-            let flag = toml_string(&format!("--sysroot={}", sysroot.display()));
-            cargo.arg("--config").arg(format!("target.{}.rustflags=[{flag}]", Self::TARGET));
+            cargo.arg("--config").arg(rustflags(&format!("--sysroot={}", sysroot.display())));
         }
         if let Some(linker) = self.linker {
             cargo.env(linker_variable(), linker);
@@ -239,6 +237,8 @@ fn stage(rustc: &Path) -> Result<PathBuf> {
     cargo.arg("-Zbuild-std=core,alloc,compiler_builtins");
     // The memcpy family, which on this target nobody else provides.
     cargo.arg("-Zbuild-std-features=compiler-builtins-mem");
+    // The EL2 profile optimises across crates, for which `core` must carry its bitcode.
+    cargo.arg("--config").arg(rustflags("-Cembed-bitcode=yes"));
     cargo.arg("--target-dir").arg(work.join("target"));
     cargo.env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1").env(linker_variable(), LLD);
     process::run(&mut cargo, STAGE_LIMIT)?;
@@ -259,6 +259,8 @@ fn stage(rustc: &Path) -> Result<PathBuf> {
     Ok(sysroot)
 }
 
-fn toml_string(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+/// A setting for cargo's --config. Not the variable RUSTFLAGS, which overrides flags of config files.
+fn rustflags(flag: &str) -> String {
+    let quoted = flag.replace('\\', "\\\\").replace('"', "\\\"");
+    format!("target.{}.rustflags=[\"{quoted}\"]", BareMetal::TARGET)
 }

@@ -1,0 +1,252 @@
+//! Packages of another architecture out of Debian's archive, without installing them.
+//!
+//! apt does the downloading and the checking of signatures, with lists of its own below the target
+//! directory: the user's apt is neither told of another architecture nor updated. On bookworm the
+//! machine's own sources are used, and with them its mirror; on anything else (Ubuntu, or another
+//! Debian, whose kernel would be another one) a sources file of ours names Debian's archive and
+//! its keyring. An archive that cannot be verified is never used.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use liblzma::read::XzDecoder;
+
+use crate::process;
+
+/// Where Debian and Ubuntu put Debian's keys (package `debian-archive-keyring`).
+pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+const RELEASE: &str = "bookworm";
+const UPDATE_LIMIT: Duration = Duration::from_secs(3 * 60);
+const DOWNLOAD_LIMIT: Duration = Duration::from_secs(10 * 60);
+
+/// The largest file that is taken out of a package: a kernel is a tenth of it.
+const MEMBER_BYTES_MAX: u64 = 512 << 20;
+
+/// An apt of our own for arm64 packages of Debian bookworm.
+pub struct Archive {
+    folder: PathBuf,
+}
+
+impl Archive {
+    /// Sets up apt's folders below `folder` and fetches the signed package lists.
+    ///
+    /// # Errors
+    /// When there is no apt, no keyring, or no network.
+    pub fn open(folder: &Path) -> Result<Self> {
+        ensure!(process::is_installed("apt-get"), "fetching Debian packages needs apt-get");
+        for part in ["state/lists/partial", "cache/archives/partial", "packages"] {
+            fs::create_dir_all(folder.join(part)).context("creating apt's folders")?;
+        }
+        fs::write(folder.join("state/status"), "").context("creating apt's folders")?;
+        let archive = Self { folder: folder.to_owned() };
+        if !runs_release() {
+            archive.write_sources()?;
+        }
+        println!("Fetching the list of Debian's arm64 packages");
+        let update = process::run(archive.apt("apt-get").arg("update"), UPDATE_LIMIT);
+        if let Err(error) = update {
+            // One of the user's sources may know nothing of arm64; the packages decide.
+            println!("{error:#}; trying with what was fetched");
+        }
+        Ok(archive)
+    }
+
+    /// The names of the packages that start with `prefix`.
+    ///
+    /// # Errors
+    /// When apt cannot be run.
+    pub fn names(&self, prefix: &str) -> Result<Vec<String>> {
+        let output = process::capture(self.apt("apt-cache").args(["pkgnames", prefix]))?;
+        Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+    }
+
+    /// Downloads the newest version of `package`, which apt checks against the signed lists.
+    ///
+    /// # Errors
+    /// When it is not in the archive, cannot be fetched or fails the check.
+    pub fn download(&self, package: &str) -> Result<Package> {
+        let packages = self.folder.join("packages");
+        let prefix = format!("{package}_");
+        for old in files_with_prefix(&packages, &prefix) {
+            fs::remove_file(&old).with_context(|| format!("removing {}", old.display()))?;
+        }
+        println!("Downloading {package}:arm64 from Debian");
+        let mut download = self.apt("apt-get");
+        download.args(["download", package]).current_dir(&packages);
+        process::run(&mut download, DOWNLOAD_LIMIT)?;
+        let deb = files_with_prefix(&packages, &prefix).pop();
+        let deb = deb.with_context(|| format!("apt-get left no package file of {package}"))?;
+        Package::of(deb)
+    }
+
+    fn apt(&self, program: &str) -> Command {
+        let mut apt = process::command(program);
+        let mut set = |name: &str, value: &str| {
+            apt.arg("-o").arg(format!("{name}={value}"));
+        };
+        set("Dir::State", &self.path("state"));
+        set("Dir::State::status", &self.path("state/status"));
+        set("Dir::Cache", &self.path("cache"));
+        set("APT::Architecture", "arm64");
+        set("APT::Architectures::", "arm64");
+        set("Acquire::Languages", "none");
+        set("Acquire::IndexTargets::deb::DEP-11::DefaultEnabled", "false");
+        set("Acquire::http::Timeout", "30");
+        set("Acquire::https::Timeout", "30");
+        set("Acquire::Retries", "2");
+        if process::is_root() {
+            // Otherwise apt becomes a user who may not be able to reach our folders.
+            set("APT::Sandbox::User", "root");
+        }
+        if self.sources().is_file() {
+            set("Dir::Etc::SourceList", &self.sources().to_string_lossy());
+            set("Dir::Etc::SourceParts", "/dev/null");
+        }
+        apt
+    }
+
+    fn path(&self, part: &str) -> String {
+        self.folder.join(part).to_string_lossy().into_owned()
+    }
+
+    fn sources(&self) -> PathBuf {
+        self.folder.join("debian.list")
+    }
+
+    fn write_sources(&self) -> Result<()> {
+        if !Path::new(KEYRING).exists() {
+            bail!(
+                "Debian's keys are missing, without which its packages cannot be verified:\n  \
+                 apt-get install debian-archive-keyring   (as root)"
+            );
+        }
+        let text = format!(
+            "deb [signed-by={KEYRING}] http://deb.debian.org/debian {RELEASE} main\n\
+             deb [signed-by={KEYRING}] http://deb.debian.org/debian-security {RELEASE}-security main\n"
+        );
+        fs::write(self.sources(), text).context("writing apt's sources")
+    }
+}
+
+/// A package file.
+pub struct Package {
+    path: PathBuf,
+    /// Name and version, as the file is called.
+    pub title: String,
+}
+
+impl Package {
+    fn of(path: PathBuf) -> Result<Self> {
+        let stem = path.file_stem().context("a package without a name")?.to_string_lossy();
+        let mut words = stem.split('_');
+        let (name, version) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let title = format!("{name} {}", version.replace("%3a", ":"));
+        Ok(Self { path, title })
+    }
+
+    /// The contents of the first file whose path in the package starts with `prefix`.
+    ///
+    /// # Errors
+    /// When the package is broken or has no such file.
+    pub fn file(&self, prefix: &str) -> Result<Vec<u8>> {
+        self.find(prefix).with_context(|| format!("in {}", self.path.display()))
+    }
+
+    fn find(&self, prefix: &str) -> Result<Vec<u8>> {
+        let deb = File::open(&self.path).context("opening the package")?;
+        let data = XzDecoder::new(data_member(deb)?);
+        let mut tar = tar::Archive::new(data);
+        for entry in tar.entries().context("unpacking")? {
+            let entry = entry.context("unpacking")?;
+            let path = entry.path().context("unpacking")?.to_string_lossy().into_owned();
+            if entry.header().entry_type().is_file()
+                && path.trim_start_matches("./").starts_with(prefix)
+            {
+                ensure!(entry.size() <= MEMBER_BYTES_MAX, "{path} is too large");
+                let mut contents = Vec::new();
+                entry.take(MEMBER_BYTES_MAX).read_to_end(&mut contents).context("unpacking")?;
+                return Ok(contents);
+            }
+        }
+        bail!("no file {prefix}*")
+    }
+}
+
+const AR_MAGIC: &[u8; 8] = b"!<arch>\n";
+const AR_HEADER_BYTES: usize = 60;
+
+/// The part of a .deb (an ar archive) that holds the files.
+fn data_member(mut deb: impl Read + Seek) -> Result<impl Read> {
+    let mut magic = [0; AR_MAGIC.len()];
+    deb.read_exact(&mut magic).context("not a Debian package")?;
+    ensure!(&magic == AR_MAGIC, "not a Debian package");
+    loop {
+        let mut header = [0; AR_HEADER_BYTES];
+        deb.read_exact(&mut header).context("the package has no data.tar.xz")?;
+        let name = String::from_utf8_lossy(&header[..16]).trim().to_owned();
+        let size = String::from_utf8_lossy(&header[48..58]).trim().to_owned();
+        let size: u32 = size.parse().context("a broken ar header")?;
+        if name.trim_end_matches('/') == "data.tar.xz" {
+            return Ok(deb.take(u64::from(size)));
+        }
+        // Members start at even offsets.
+        let skipped = i64::from(size) + i64::from(size % 2);
+        deb.seek(SeekFrom::Current(skipped)).context("a truncated package")?;
+    }
+}
+
+fn files_with_prefix(folder: &Path, prefix: &str) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let named = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix))
+    };
+    entries.flatten().map(|entry| entry.path()).filter(named).collect()
+}
+
+fn runs_release() -> bool {
+    let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let has = |line: &str| text.lines().any(|other| other == line);
+    has("ID=debian") && has(&format!("VERSION_CODENAME={RELEASE}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    fn member(name: &str, contents: &[u8]) -> Vec<u8> {
+        let mut bytes =
+            format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, contents.len())
+                .into_bytes();
+        bytes.extend(contents);
+        if contents.len() % 2 == 1 {
+            bytes.push(b'\n');
+        }
+        bytes
+    }
+
+    #[test]
+    fn data_member_is_found_behind_odd_sized_ones() {
+        let deb = [
+            AR_MAGIC.to_vec(),
+            member("debian-binary", b"2.0"),
+            member("control.tar.xz", b"control"),
+            member("data.tar.xz", b"contents"),
+        ]
+        .concat();
+        let mut data = Vec::new();
+        data_member(Cursor::new(deb)).unwrap().read_to_end(&mut data).unwrap();
+        assert_eq!(data, b"contents");
+    }
+
+    #[test]
+    fn other_files_are_refused() {
+        assert!(data_member(Cursor::new(b"garbage!".to_vec())).is_err());
+        assert!(data_member(Cursor::new(AR_MAGIC.to_vec())).is_err());
+    }
+}

@@ -1,0 +1,175 @@
+//! `cargo xtask guests`: everything that runs inside a machine of ours.
+//!
+//! The bare-metal guests are built as the hypervisor is. The kernel and the busybox are Debian's
+//! own, unmodified: that an unmodified kernel can be stepped is the point.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::debian::Archive;
+use crate::toolchain::BareMetal;
+use crate::{elf_image, initramfs, layout, process};
+
+const BUILD_LIMIT: Duration = Duration::from_secs(10 * 60);
+
+const KERNEL_PREFIX: &str = "linux-image-6.1.0-";
+const KERNEL_SUFFIX: &str = "-cloud-arm64";
+
+/// Builds the bare-metal guests; fetches Debian's kernel and busybox, and makes an initramfs
+#[derive(clap::Args)]
+pub struct Guests {
+    /// Fetches the packages again, for newer versions
+    #[arg(long)]
+    refresh: bool,
+    /// Leaves Debian's kernel alone
+    #[arg(long, conflicts_with = "refresh")]
+    bare_only: bool,
+}
+
+impl Guests {
+    /// Makes the guests and prints where they are.
+    ///
+    /// # Errors
+    /// When the toolchain or the network is missing.
+    pub fn run(self) -> Result<()> {
+        bare()?;
+        if !self.bare_only {
+            debian(self.refresh)?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes all guests, from the cache where that is possible.
+///
+/// # Errors
+/// When the toolchain or the network is missing.
+pub fn everything() -> Result<()> {
+    Guests { refresh: false, bare_only: false }.run()
+}
+
+/// Debian's kernel and the files made for it.
+pub struct DebianGuest {
+    folder: PathBuf,
+}
+
+impl DebianGuest {
+    /// The one below the target directory, made or not.
+    pub fn here() -> Self {
+        Self { folder: layout::guests_dir().join("debian") }
+    }
+
+    /// The kernel, as Debian ships it.
+    pub fn kernel(&self) -> PathBuf {
+        self.folder.join("vmlinuz")
+    }
+
+    /// Busybox and the start script.
+    pub fn initramfs(&self) -> PathBuf {
+        self.folder.join("initramfs.cpio.gz")
+    }
+
+    fn busybox(&self) -> PathBuf {
+        self.folder.join("busybox")
+    }
+
+    /// Names and versions of the packages; written last, so its presence says that all is there.
+    fn version(&self) -> PathBuf {
+        self.folder.join("version")
+    }
+
+    fn is_complete(&self) -> bool {
+        [self.kernel(), self.busybox(), self.version()].iter().all(|file| file.is_file())
+    }
+}
+
+fn bare() -> Result<()> {
+    let toolchain = BareMetal::find_or_stage()?;
+    println!("Building the guests for {}", BareMetal::TARGET);
+    let folder = layout::guests_dir();
+    let mut cargo = toolchain.cargo(&folder.join("build"));
+    cargo.args(["--package", "stepwell-guests", "--features", "bare", "--bins"]);
+    process::run(&mut cargo, BUILD_LIMIT)?;
+    let output = BareMetal::output_dir(&folder.join("build"));
+    let names = programs(&output)?;
+    for name in &names {
+        let elf = output.join(name);
+        elf_image::write_raw(&elf, &folder.join(format!("{name}.bin")))?;
+        fs::copy(&elf, folder.join(format!("{name}.elf"))).context("copying a guest's ELF")?;
+    }
+    println!("guests:    {} in {}", names.len(), layout::shown(&folder));
+    Ok(())
+}
+
+/// The programs in `folder`: cargo writes a `.d` file beside each.
+fn programs(folder: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).context("looking for the guests")? {
+        let path = entry.context("looking for the guests")?.path();
+        if path.is_file() && path.extension().is_none() && path.with_extension("d").is_file() {
+            names.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn debian(refresh: bool) -> Result<()> {
+    let guest = DebianGuest::here();
+    if refresh || !guest.is_complete() {
+        fetch(&guest)?;
+    }
+    let busybox = fs::read(guest.busybox()).context("reading busybox")?;
+    let archive = initramfs::build(&busybox)?;
+    if !fs::read(guest.initramfs()).is_ok_and(|old| old == archive) {
+        fs::write(guest.initramfs(), archive).context("writing the initramfs")?;
+    }
+    let version = fs::read_to_string(guest.version()).context("reading the versions")?;
+    println!(
+        "Debian:    {} in {}",
+        version.trim().replace('\n', ", "),
+        layout::shown(&guest.folder)
+    );
+    Ok(())
+}
+
+fn fetch(guest: &DebianGuest) -> Result<()> {
+    let archive = Archive::open(&guest.folder.join("apt"))?;
+    let name = newest_kernel(&archive.names(KERNEL_PREFIX)?).with_context(|| {
+        format!(
+            "Debian's package list has no {KERNEL_PREFIX}N{KERNEL_SUFFIX}: is the network there?"
+        )
+    })?;
+    let kernel = archive.download(&name)?;
+    let busybox = archive.download("busybox-static")?;
+    fs::write(guest.kernel(), kernel.file("boot/vmlinuz-")?).context("writing the kernel")?;
+    fs::write(guest.busybox(), busybox.file("bin/busybox")?).context("writing busybox")?;
+    let versions = format!("{}\n{}\n", kernel.title, busybox.title);
+    fs::write(guest.version(), versions).context("writing the versions")?;
+    fs::remove_dir_all(guest.folder.join("apt")).context("removing apt's folders")
+}
+
+/// The kernel of the highest ABI number among `names`.
+fn newest_kernel(names: &[String]) -> Option<String> {
+    let abi = |name: &String| -> Option<u32> {
+        name.strip_prefix(KERNEL_PREFIX)?.strip_suffix(KERNEL_SUFFIX)?.parse().ok()
+    };
+    let (_, name) = names.iter().filter_map(|name| Some((abi(name)?, name))).max()?;
+    Some(name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn newest_kernel_is_the_highest_number_and_signed() {
+        let names = ["9-cloud-arm64", "10-cloud-arm64", "11-arm64", "12-cloud-arm64-unsigned"]
+            .map(|tail| format!("linux-image-6.1.0-{tail}"));
+        assert_eq!(newest_kernel(&names).as_deref(), Some("linux-image-6.1.0-10-cloud-arm64"));
+        assert_eq!(newest_kernel(&[]), None);
+    }
+}

@@ -1,0 +1,121 @@
+//! `cargo xtask test`: every check there is, the quick ones first.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::tidy::{self, licences};
+use crate::{build, guests, layout, process, setup};
+
+const LINT_LIMIT: Duration = Duration::from_secs(8 * 60);
+const HOST_LIMIT: Duration = Duration::from_secs(12 * 60);
+const MACHINE_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// Machines at once: each runs up to four CPUs and QEMU serves them from one thread a CPU.
+const MACHINES_MAX: &str = "2";
+
+/// Sets up, builds, and runs all tests: on the host, then in QEMU
+#[derive(clap::Args)]
+pub struct Test {
+    /// Leaves out the tests that need QEMU
+    #[arg(long)]
+    host_only: bool,
+    /// Runs only the tests with this in their name
+    filter: Option<String>,
+}
+
+impl Test {
+    /// Runs the tests, each group announced and timed.
+    ///
+    /// # Errors
+    /// At the first group that fails.
+    pub fn run(self) -> Result<()> {
+        let start = Instant::now();
+        if !self.host_only {
+            group("setup", || setup::ensure().map(|_| ()))?;
+        }
+        if self.filter.is_none() {
+            group("tidy", tidy::check)?;
+            group("formatting", formatting)?;
+            group("licences", licence_check)?;
+            group("lints", lints)?;
+        }
+        group("host tests", || self.host_tests())?;
+        if !self.host_only {
+            group("build", build::everything)?;
+            group("guests", guests::everything)?;
+            group("machine tests", || self.machine_tests())?;
+        }
+        println!("== all passed in {} s", start.elapsed().as_secs());
+        Ok(())
+    }
+
+    fn host_tests(&self) -> Result<()> {
+        let mut cargo = process::host_cargo();
+        cargo.args(["test", "--workspace"]).args(&self.filter);
+        process::run(&mut cargo, HOST_LIMIT)
+    }
+
+    fn machine_tests(&self) -> Result<()> {
+        let mut cargo = process::host_cargo();
+        cargo.args(["test", "--package", "stepwell-tests", "--features", "machine"]);
+        cargo.args(&self.filter).args(["--", "--test-threads", MACHINES_MAX]);
+        point_to_machine(&mut cargo);
+        process::run(&mut cargo, MACHINE_LIMIT)
+    }
+}
+
+/// Tells the programs of `tests/` where the things are that they run.
+pub fn point_to_machine(command: &mut Command) {
+    command.env("STEPWELL_BIN", layout::stepwell_binary());
+    command.env("STEPWELL_GUESTS", layout::guests_dir());
+    command.env("STEPWELL_QEMU", setup::qemu());
+}
+
+fn group(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
+    println!("== {name}");
+    let start = Instant::now();
+    run()?;
+    println!("== {name}: passed in {:.1} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn formatting() -> Result<()> {
+    if !has_subcommand("fmt") {
+        println!("left out: `cargo fmt` is not installed (rustup component add rustfmt)");
+        return Ok(());
+    }
+    let mut cargo = process::host_cargo();
+    process::run(cargo.args(["fmt", "--all", "--check"]), LINT_LIMIT)
+}
+
+fn lints() -> Result<()> {
+    if !has_subcommand("clippy") {
+        println!("left out: `cargo clippy` is not installed (rustup component add clippy)");
+        return Ok(());
+    }
+    let mut cargo = process::host_cargo();
+    cargo.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
+    process::run(&mut cargo, LINT_LIMIT)
+}
+
+/// By cargo-deny where it is installed; otherwise by reading the same list ourselves.
+fn licence_check() -> Result<()> {
+    if has_subcommand("deny") {
+        let mut cargo = process::host_cargo();
+        return process::run(cargo.args(["deny", "check", "licenses"]), LINT_LIMIT);
+    }
+    let findings = licences::check()?;
+    for finding in &findings {
+        println!("{finding}");
+    }
+    if !findings.is_empty() {
+        bail!("{} dependencies have a licence that deny.toml does not allow", findings.len());
+    }
+    Ok(())
+}
+
+fn has_subcommand(name: &str) -> bool {
+    process::answer(process::host_cargo().args([name, "--version"])).is_some()
+}

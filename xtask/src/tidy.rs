@@ -1,0 +1,102 @@
+//! `cargo xtask tidy`: the project's rules that no compiler checks.
+//!
+//! The rules are those of DESIGN.md and the style guide; each has a file below, and each finding
+//! says where, what, and what to do about it. The same check runs as a test of this crate, so
+//! `cargo test` on any machine enforces it. What a lint of rustc or clippy can say is left to
+//! them; here it is only made sure that the lints are switched on.
+
+mod dependencies;
+mod documents;
+pub mod licences;
+mod rust_sources;
+mod tree;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+use crate::layout;
+use tree::Tree;
+
+/// Checks the rules that no compiler checks: crate edges, sizes, unsafe, documents
+#[derive(clap::Args)]
+pub struct Tidy {}
+
+impl Tidy {
+    /// Prints what is found.
+    ///
+    /// # Errors
+    /// When anything is.
+    pub fn run(self) -> Result<()> {
+        check()?;
+        println!("tidy");
+        Ok(())
+    }
+}
+
+/// A rule broken at a place.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The file, relative to the root.
+    path: PathBuf,
+    /// From 1; 0 stands for the whole file.
+    line: usize,
+    what: String,
+}
+
+impl Finding {
+    fn new(path: &Path, line: usize, what: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), line, what: what.into() }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match self.line {
+            0 => write!(f, "{path}: {}", self.what),
+            line => write!(f, "{path}:{line}: {}", self.what),
+        }
+    }
+}
+
+/// Checks all rules and prints the findings.
+///
+/// # Errors
+/// When there are any, or the workspace cannot be read.
+pub fn check() -> Result<()> {
+    let findings = findings()?;
+    for finding in &findings {
+        println!("{finding}");
+    }
+    if !findings.is_empty() {
+        bail!("{} places break the project's rules", findings.len());
+    }
+    Ok(())
+}
+
+fn findings() -> Result<Vec<Finding>> {
+    let tree = Tree::read(&layout::root())?;
+    let mut findings = tree.name_findings();
+    for file in tree.files() {
+        if file.is_rust() {
+            findings.extend(rust_sources::check(file));
+        }
+        findings.extend(documents::check(file, &tree));
+    }
+    findings.extend(rust_sources::check_lints(&tree));
+    findings.extend(dependencies::check(&tree)?);
+    Ok(findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workspace_is_tidy() {
+        let found: Vec<String> = findings().unwrap().iter().map(ToString::to_string).collect();
+        assert!(found.is_empty(), "\n{}\n", found.join("\n"));
+    }
+}

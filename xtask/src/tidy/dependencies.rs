@@ -1,0 +1,145 @@
+//! Who may import whom, and that every dependency is accounted for.
+//!
+//! The table is DESIGN's. An edge that it lacks is a decision to discuss, not to make in passing:
+//! most of what keeps the engine provable and the hypervisor small is what they do not import.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::Finding;
+use super::tree::Tree;
+use crate::process;
+
+/// A package and those of ours that it may depend on, also for its tests.
+const MAY_IMPORT: [(&str, &[&str]); 14] = [
+    ("stepwell-arch", &[]),
+    ("stepwell-engine", &["stepwell-arch"]),
+    ("stepwell-wire", &[]),
+    ("stepwell-hypervisor", &["stepwell-arch", "stepwell-engine", "stepwell-wire"]),
+    ("stepwell-debuggee", &["stepwell-arch"]),
+    ("stepwell-link", &["stepwell-arch", "stepwell-debuggee", "stepwell-wire"]),
+    ("stepwell-trace", &["stepwell-arch"]),
+    ("stepwell", &TOOL_LIBRARIES),
+    ("stepwell-guests", &[]),
+    ("stepwell-tests", &TEST_LIBRARIES),
+    ("xtask", &[]),
+    ("model-spec", &["stepwell-arch"]),
+    ("model-world", &["stepwell-arch", "stepwell-engine", "model-spec"]),
+    ("model-properties", &["stepwell-arch", "stepwell-engine", "model-spec", "model-world"]),
+];
+
+const TOOL_LIBRARIES: [&str; 6] = [
+    "stepwell-arch",
+    "stepwell-debuggee",
+    "stepwell-engine",
+    "stepwell-link",
+    "stepwell-trace",
+    "stepwell-wire",
+];
+
+const TEST_LIBRARIES: [&str; 6] = [
+    "stepwell",
+    "stepwell-arch",
+    "stepwell-debuggee",
+    "stepwell-link",
+    "stepwell-trace",
+    "stepwell-wire",
+];
+
+/// Where every dependency from outside is named, with what it is for.
+const ACCOUNT: &str = "ARCHITECTURE.md";
+
+/// Checks the packages of the workspace.
+///
+/// # Errors
+/// When cargo cannot tell what they depend on.
+pub fn check(tree: &Tree) -> Result<Vec<Finding>> {
+    let metadata = metadata(&["--no-deps"])?;
+    // A checkout without the document has nothing to compare with; the README's links notice that.
+    let account = tree.text(ACCOUNT);
+    let mut findings = Vec::new();
+    for package in list(&metadata, "packages") {
+        let name = text(package, "name");
+        let manifest = manifest_path(package, tree.root());
+        let Some(allowed) = may_import(name) else {
+            let what = format!("the package {name} is not in tidy's table of crate edges");
+            findings.push(Finding::new(&manifest, 0, what));
+            continue;
+        };
+        for dependency in list(package, "dependencies") {
+            let other = text(dependency, "name");
+            let what = if may_import(other).is_some() {
+                let forbidden = !allowed.contains(&other);
+                forbidden.then(|| format!("{name} must not import {other}"))
+            } else {
+                let unknown = account.is_some_and(|text| !is_named(text, other));
+                unknown.then(|| format!("the dependency {other} is not named in {ACCOUNT}"))
+            };
+            findings.extend(what.map(|what| Finding::new(&manifest, 0, what)));
+        }
+    }
+    Ok(findings)
+}
+
+/// What `cargo metadata` tells, with `options`.
+///
+/// # Errors
+/// When cargo fails or its answer is not JSON.
+pub fn metadata(options: &[&str]) -> Result<Value> {
+    let mut cargo = process::host_cargo();
+    cargo.args(["metadata", "--format-version", "1"]).args(options);
+    let output = process::capture(&mut cargo)?;
+    if !output.status.success() {
+        anyhow::bail!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    serde_json::from_slice(&output.stdout).context("reading the answer of cargo metadata")
+}
+
+/// The list in the field `name`; empty where it is missing or null.
+pub fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+    value.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// The text in the field `name`; empty where it is missing or null.
+pub fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The manifest of `package`, relative to `root` where it lies there.
+pub fn manifest_path(package: &Value, root: &Path) -> PathBuf {
+    let path = Path::new(text(package, "manifest_path"));
+    path.strip_prefix(root).unwrap_or(path).to_owned()
+}
+
+fn may_import(name: &str) -> Option<&'static [&'static str]> {
+    MAY_IMPORT.iter().find(|(package, _)| *package == name).map(|(_, allowed)| *allowed)
+}
+
+/// Whether `document` names `crate_name` as a word of its own, not as a part of another name.
+fn is_named(document: &str, crate_name: &str) -> bool {
+    let is_part = |letter: char| letter.is_alphanumeric() || letter == '-' || letter == '_';
+    document.split(|letter| !is_part(letter)).any(|word| word == crate_name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_names_only_packages_of_its_own() {
+        for (package, allowed) in MAY_IMPORT {
+            for other in allowed {
+                assert!(may_import(other).is_some(), "{package} may import {other}, unknown");
+                assert_ne!(package, *other);
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_whole_words() {
+        assert!(is_named("uses `clap` for", "clap"));
+        assert!(!is_named("uses `clap-derive`", "clap"));
+    }
+}
