@@ -1,0 +1,203 @@
+//! Bad input: one clear line, a non-zero status, no QEMU left behind, no recording lost.
+
+#![cfg(feature = "machine")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use stepwell_tests::guest::Guest;
+use stepwell_tests::plain::Setup;
+use stepwell_tests::process::{Finished, Running, kill_one, run};
+use stepwell_tests::stepwell::{binary, command, show};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// One line of error that has every word, and nothing left running.
+fn refused(finished: &Finished, words: &[&str]) {
+    assert!(!finished.status.success(), "it succeeded: {}", finished.output());
+    assert!(finished.left_behind.is_empty(), "left behind {:?}", finished.left_behind);
+    let lines: Vec<&str> = finished.stderr.lines().filter(|line| !line.trim().is_empty()).collect();
+    assert!((1..=3).contains(&lines.len()), "not one clear line: {}", finished.output());
+    assert!(!finished.stderr.contains("panicked"), "{}", finished.output());
+    let said = finished.stderr.to_lowercase();
+    for word in words {
+        assert!(said.contains(&word.to_lowercase()), "no {word:?} in: {}", finished.output());
+    }
+}
+
+fn kernel(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = folder.join(name);
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+#[test]
+fn kernels_that_are_none_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = fs::read(Guest::named("plain").path).unwrap();
+    let garbage: Vec<u8> =
+        (0..100_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    for (name, bytes) in [
+        ("empty", &[][..]),
+        ("garbage", &garbage),
+        ("truncated-header", &good[..40]),
+        ("truncated-gzip", &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 1]),
+        ("truncated-elf", b"\x7fELF\x02\x01\x01"),
+        ("x86-elf", b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0"),
+    ] {
+        let setup = Setup::new(&kernel(folder.path(), name, bytes));
+        refused(&run(&mut command("run", &setup), LIMIT).unwrap(), &[name]);
+    }
+    let setup = Setup::new(&folder.path().join("missing"));
+    refused(&run(&mut command("run", &setup), LIMIT).unwrap(), &["missing"]);
+}
+
+#[test]
+fn too_little_memory() {
+    let setup = Setup { memory_mib: 1, ..Setup::new(&Guest::named("plain").path) };
+    refused(&run(&mut command("run", &setup), LIMIT).unwrap(), &["memory"]);
+}
+
+#[test]
+fn an_unknown_symbol() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = Setup::new(&Guest::named("plain").path);
+    let mut trace = command("trace", &setup);
+    trace.args(["--at", "no_such_symbol", "--steps", "10", "-o"]).arg(folder.path().join("t.stw"));
+    refused(&run(&mut trace, LIMIT).unwrap(), &["no_such_symbol"]);
+}
+
+#[test]
+fn qemu_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run_it = command("run", &Setup::new(&Guest::named("plain").path));
+    run_it.env("PATH", folder.path());
+    refused(&run(&mut run_it, LIMIT).unwrap(), &["qemu-system-aarch64"]);
+}
+
+/// A stand-in for QEMU in a folder that is put before the others in PATH.
+fn with_fake_qemu(folder: &Path, script: &str, command: &mut Command) {
+    use std::os::unix::fs::PermissionsExt;
+    let path = folder.join("qemu-system-aarch64");
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let rest = std::env::var("PATH").unwrap();
+    command.env("PATH", format!("{}:{rest}", folder.display()));
+}
+
+#[test]
+fn qemu_fails_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run_it = command("run", &Setup::new(&Guest::named("plain").path));
+    with_fake_qemu(folder.path(), "#!/bin/sh\necho no such machine >&2\nexit 1\n", &mut run_it);
+    let finished = run(&mut run_it, LIMIT).unwrap();
+    assert!(!finished.status.success(), "{}", finished.output());
+    assert!(finished.stderr.contains("no such machine"), "{}", finished.output());
+    assert!(finished.left_behind.is_empty(), "left behind {:?}", finished.left_behind);
+}
+
+/// The real QEMU makes the device tree; where it should run the machine, garbage is sent instead.
+#[test]
+fn a_link_that_sends_garbage() {
+    let folder = tempfile::tempdir().unwrap();
+    let real = Command::new("sh").args(["-c", "command -v qemu-system-aarch64"]).output().unwrap();
+    let real = String::from_utf8(real.stdout).unwrap();
+    let script = format!(
+        r#"#!/usr/bin/env python3
+import os, re, socket, sys
+line = " ".join(sys.argv[1:])
+found = re.search(r"path=([^, ]+)[^ ]*", line) if "socket" in line else None
+if not found:
+    os.execv("{}", sys.argv)
+link = socket.socket(socket.AF_UNIX)
+link.connect(found.group(1))
+try:
+    for _ in range(1000):
+        link.sendall(os.urandom(1000))
+    link.recv(1)
+except OSError:
+    pass
+"#,
+        real.trim()
+    );
+    let mut run_it = command("run", &Setup::new(&Guest::named("plain").path));
+    with_fake_qemu(folder.path(), &script, &mut run_it);
+    refused(&run(&mut run_it, LIMIT).unwrap(), &["link"]);
+}
+
+/// Starts a long recording, and waits until it has something.
+fn long_recording(file: &Path) -> Running {
+    let mut trace = command("trace", &Setup::new(&Guest::named("loop_sum").path));
+    // Never reached: the recording goes on until it is disturbed.
+    trace.args(["--at", "reset", "--steps", "100000000000", "--irq", "hold", "-o"]).arg(file);
+    trace.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Running::start(&mut trace).unwrap()
+}
+
+/// The machine's QEMU among the tool's descendants.
+fn find_qemu(running: &Running) -> u32 {
+    let end = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < end {
+        let machine = running
+            .family()
+            .into_iter()
+            .find(|(_, words)| words.contains("qemu-system-aarch64") && words.contains("socket"));
+        if let Some((pid, _)) = machine {
+            return pid;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    panic!("no QEMU was started");
+}
+
+#[test]
+fn qemu_dies_in_the_middle() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("t.stw");
+    let mut trace = command("trace", &Setup::new(&Guest::named("wfx").path));
+    trace.args(["--at", "reset", "--steps", "100000000000", "--irq", "hold", "-o"]).arg(&file);
+    trace.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let running = Running::start(&mut trace).unwrap();
+    let qemu = find_qemu(&running);
+    thread::sleep(Duration::from_secs(4));
+    kill_one(qemu);
+    refused(&running.finish(LIMIT).unwrap(), &["qemu"]);
+    let stream = show(&file).unwrap();
+    assert!(stream.len() > 100, "{} instructions are readable", stream.len());
+}
+
+#[test]
+fn a_recording_that_ends_with_the_guest_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("t.stw");
+    let finished = long_recording(&file).finish(LIMIT).unwrap();
+    assert!(finished.status.success(), "{}", finished.output());
+    assert!(finished.left_behind.is_empty(), "left behind {:?}", finished.left_behind);
+    assert!(show(&file).unwrap().len() > 30_000);
+}
+
+#[test]
+fn a_full_disk() {
+    let mut trace = command("trace", &Setup::new(&Guest::named("plain").path));
+    trace.args(["--at", "reset", "--steps", "10000", "--irq", "hold", "-o", "/dev/full"]);
+    let finished = run(&mut trace, LIMIT).unwrap();
+    assert!(!finished.status.success(), "{}", finished.output());
+    assert!(finished.stderr.to_lowercase().contains("space"), "{}", finished.output());
+    assert!(finished.left_behind.is_empty(), "left behind {:?}", finished.left_behind);
+}
+
+#[test]
+fn recordings_that_are_none_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in
+        [("empty.stw", &b""[..]), ("garbage.stw", &b"not a recording at all, sorry"[..])]
+    {
+        let mut show = Command::new(binary());
+        show.arg("show").arg(kernel(folder.path(), name, bytes)).args(["--format", "pc"]);
+        refused(&run(&mut show, LIMIT).unwrap(), &[name]);
+    }
+}

@@ -1,0 +1,76 @@
+//! The guests under Stepwell, unstepped: same results as on plain QEMU, and clear ends for bad ones.
+
+#![cfg(feature = "machine")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use stepwell_tests::guest::Guest;
+use stepwell_tests::plain::Setup;
+use stepwell_tests::process::Finished;
+use stepwell_tests::stepwell::run_guest;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn run(name: &str, cpu: &'static str, smp: u8) -> (Guest, Finished) {
+    let guest = Guest::named(name);
+    let setup = Setup { cpu, smp, ..Setup::new(&guest.path) };
+    let finished = run_guest(&setup, LIMIT).unwrap();
+    assert!(finished.left_behind.is_empty(), "{name}: left behind {:?}", finished.left_behind);
+    (guest, finished)
+}
+
+fn passes(name: &str, cpu: &'static str, smp: u8) {
+    let (guest, finished) = run(name, cpu, smp);
+    let good = guest.succeeded(&finished.stdout) && finished.status.success();
+    assert!(good, "{name} on {cpu} with {smp}: {}", finished.output());
+}
+
+/// The guest's end must be told with vCPU, PC, ESR and address, and a non-zero status.
+fn faults(name: &str, address: &str) {
+    let (_, finished) = run(name, "cortex-a57", 1);
+    let said = format!("{}{}", finished.stdout, finished.stderr).to_lowercase();
+    assert!(!said.contains("survived"), "{name}: {}", finished.output());
+    assert!(!finished.status.success(), "{name}: {}", finished.output());
+    assert!(!said.contains("panic"), "{name}: {}", finished.output());
+    for word in ["vcpu", "pc", "esr", address] {
+        assert!(said.contains(word), "{name}: no {word:?} in: {}", finished.output());
+    }
+}
+
+macro_rules! guests {
+    ($($name:ident)*) => {$(
+        #[test]
+        fn $name() {
+            passes(stringify!($name), "cortex-a57", 1);
+            passes(stringify!($name), "max", 1);
+        }
+    )*};
+}
+
+guests! {
+    plain loop_sum exclusives exceptions seed irq_storm sgi timer gic uart psci sysregs debug_own wfx
+    bad_gic bad_psci bad_random_sysregs
+}
+
+#[test]
+fn psci_starts_every_cpu() {
+    for smp in [2, 4, 8] {
+        passes("psci", "cortex-a57", smp);
+    }
+}
+
+#[test]
+fn bad_unmapped_ends_with_its_address() {
+    faults("bad_unmapped", "3000000000");
+}
+
+#[test]
+fn bad_fetch_ends_with_its_address() {
+    faults("bad_fetch", "30000000");
+}
+
+#[test]
+fn bad_mmio_ends_with_its_address() {
+    faults("bad_mmio", "8000000");
+}
