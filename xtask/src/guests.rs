@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use crate::debian::Archive;
 use crate::toolchain::BareMetal;
-use crate::{elf_image, initramfs, layout, process};
+use crate::{elf_image, initramfs, layout, metadata, process};
 
 const BUILD_LIMIT: Duration = Duration::from_secs(10 * 60);
 
@@ -94,27 +94,28 @@ fn bare() -> Result<()> {
     cargo.args(["--package", "stepwell-guests", "--features", "bare", "--bins"]);
     process::run(&mut cargo, BUILD_LIMIT)?;
     let output = BareMetal::output_dir(&folder.join("build"));
-    let names = programs(&output)?;
+    let names = metadata::programs("stepwell-guests")?;
     for name in &names {
         let elf = output.join(name);
         elf_image::write_raw(&elf, &folder.join(format!("{name}.bin")))?;
         fs::copy(&elf, folder.join(format!("{name}.elf"))).context("copying a guest's ELF")?;
     }
+    remove_others(&folder, &names)?;
     println!("guests:    {} in {}", names.len(), layout::shown(&folder));
     Ok(())
 }
 
-/// The programs in `folder`: cargo writes a `.d` file beside each.
-fn programs(folder: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).context("looking for the guests")? {
-        let path = entry.context("looking for the guests")?.path();
-        if path.is_file() && path.extension().is_none() && path.with_extension("d").is_file() {
-            names.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
+/// Removes what is left of guests that are no more, so that no test runs one.
+fn remove_others(folder: &Path, names: &[String]) -> Result<()> {
+    for entry in fs::read_dir(folder).context("looking for old guests")? {
+        let path = entry.context("looking for old guests")?.path();
+        let of_a_guest = path.extension().is_some_and(|end| end == "bin" || end == "elf");
+        let known = path.file_stem().is_some_and(|stem| names.iter().any(|name| *stem == **name));
+        if of_a_guest && !known {
+            fs::remove_file(&path).context("removing an old guest")?;
         }
     }
-    names.sort();
-    Ok(names)
+    Ok(())
 }
 
 fn debian(refresh: bool) -> Result<()> {

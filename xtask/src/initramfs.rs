@@ -19,11 +19,11 @@ pub const POWEROFF_PARAMETER: &str = "stepwell.poweroff";
 const FOLDERS: [&str; 9] = ["bin", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tmp"];
 
 /// The applets that the script and a visitor at the prompt use.
-const APPLETS: [&str; 48] = [
+const APPLETS: [&str; 49] = [
     "ash", "cat", "chmod", "clear", "cp", "cut", "date", "dd", "df", "dmesg", "du", "echo", "env",
     "false", "find", "free", "grep", "head", "hexdump", "id", "kill", "less", "ln", "ls", "md5sum",
     "mkdir", "mknod", "more", "mount", "mv", "ps", "pwd", "rm", "sed", "setsid", "sh", "sleep",
-    "sort", "tail", "test", "time", "top", "touch", "true", "umount", "uname", "vi", "wc",
+    "sort", "tail", "test", "time", "top", "touch", "true", "tty", "umount", "uname", "vi", "wc",
 ];
 
 /// Those that live in /sbin.
@@ -59,7 +59,9 @@ pub fn build(busybox: &[u8]) -> Result<Vec<u8>> {
     gzip.finish().context("compressing the initramfs")
 }
 
-/// Process 1. `poweroff -f` throughout: there is no init to ask.
+/// Process 1. `poweroff -f` throughout: there is no init to ask. The shell gets the terminal behind
+/// /dev/console, because the console itself cannot be a controlling terminal and Ctrl-C would do
+/// nothing.
 fn script() -> String {
     format!(
         "#!/bin/sh\n\
@@ -71,7 +73,8 @@ fn script() -> String {
          uname -a\n\
          if grep -qw {POWEROFF_PARAMETER} /proc/cmdline; then poweroff -f; fi\n\
          cd /root\n\
-         setsid -c sh -i\n\
+         tty=$(sed 's/.* //' /sys/class/tty/console/active)\n\
+         setsid -c sh -i <\"/dev/$tty\" >\"/dev/$tty\" 2>&1\n\
          poweroff -f\n"
     )
 }

@@ -16,6 +16,7 @@ mod elf_image;
 mod guests;
 mod initramfs;
 mod layout;
+mod metadata;
 mod process;
 mod setup;
 mod test;

@@ -116,6 +116,13 @@ fn ensure_bare_metal() -> Result<bool> {
 
 fn obtain_compiler() -> Result<()> {
     println!("Missing: a Rust compiler for {}", BareMetal::TARGET);
+    if let Some(named) = toolchain::named_compiler() {
+        bail!(
+            "{}, named in STEPWELL_RUSTC, is no Rust compiler with this target or with the source \
+             of the standard library",
+            named.display()
+        );
+    }
     if process::is_installed("rustup") {
         let mut rustup = process::bare_metal("rustup");
         rustup.args(["target", "add", BareMetal::TARGET]);

@@ -74,7 +74,7 @@ impl BareMetal {
     /// Looks at the compilers of this machine; quick, and changes nothing.
     pub fn find() -> Found {
         for rustc in candidates() {
-            if let Some(libdir) = target_libdir(&rustc, None)
+            if let Some(libdir) = target_libdir(&rustc)
                 && has_library(&libdir, "core")
             {
                 return Found::Ready(Self::with(rustc, None));
@@ -153,10 +153,15 @@ impl BareMetal {
 
 const LLD: &str = "ld.lld";
 
-/// The compilers to look at, in order. One that the user names is the only one.
+/// The compiler that the user names, which then is the only one to be looked at.
+pub fn named_compiler() -> Option<PathBuf> {
+    env::var_os("STEPWELL_RUSTC").filter(|name| !name.is_empty()).map(PathBuf::from)
+}
+
+/// The compilers to look at, in order.
 fn candidates() -> Vec<PathBuf> {
-    match env::var_os("STEPWELL_RUSTC").filter(|name| !name.is_empty()) {
-        Some(named) => vec![named.into()],
+    match named_compiler() {
+        Some(named) => vec![named],
         None => vec!["rustc".into(), "/usr/bin/rustc".into()],
     }
 }
@@ -180,12 +185,9 @@ fn host(rustc: &Path) -> Option<String> {
     text.lines().find_map(|line| line.strip_prefix("host: ")).map(str::to_owned)
 }
 
-fn target_libdir(rustc: &Path, sysroot: Option<&Path>) -> Option<PathBuf> {
+fn target_libdir(rustc: &Path) -> Option<PathBuf> {
     let mut command = process::bare_metal(rustc);
     command.args(["--print", "target-libdir", "--target", BareMetal::TARGET]);
-    if let Some(sysroot) = sysroot {
-        command.arg("--sysroot").arg(sysroot);
-    }
     process::answer(&mut command).map(PathBuf::from)
 }
 

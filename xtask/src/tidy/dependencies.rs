@@ -3,14 +3,11 @@
 //! The table is DESIGN's. An edge that it lacks is a decision to discuss, not to make in passing:
 //! most of what keeps the engine provable and the hypervisor small is what they do not import.
 
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Result};
-use serde_json::Value;
+use anyhow::Result;
 
 use super::Finding;
 use super::tree::Tree;
-use crate::process;
+use crate::metadata::{self, list, manifest_path, text};
 
 /// A package and those of ours that it may depend on, also for its tests.
 const MAY_IMPORT: [(&str, &[&str]); 14] = [
@@ -56,7 +53,7 @@ const ACCOUNT: &str = "ARCHITECTURE.md";
 /// # Errors
 /// When cargo cannot tell what they depend on.
 pub fn check(tree: &Tree) -> Result<Vec<Finding>> {
-    let metadata = metadata(&["--no-deps"])?;
+    let metadata = metadata::read(&["--no-deps"])?;
     // A checkout without the document has nothing to compare with; the README's links notice that.
     let account = tree.text(ACCOUNT);
     let mut findings = Vec::new();
@@ -81,36 +78,6 @@ pub fn check(tree: &Tree) -> Result<Vec<Finding>> {
         }
     }
     Ok(findings)
-}
-
-/// What `cargo metadata` tells, with `options`.
-///
-/// # Errors
-/// When cargo fails or its answer is not JSON.
-pub fn metadata(options: &[&str]) -> Result<Value> {
-    let mut cargo = process::host_cargo();
-    cargo.args(["metadata", "--format-version", "1"]).args(options);
-    let output = process::capture(&mut cargo)?;
-    if !output.status.success() {
-        anyhow::bail!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    serde_json::from_slice(&output.stdout).context("reading the answer of cargo metadata")
-}
-
-/// The list in the field `name`; empty where it is missing or null.
-pub fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
-    value.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
-
-/// The text in the field `name`; empty where it is missing or null.
-pub fn text<'a>(value: &'a Value, name: &str) -> &'a str {
-    value.get(name).and_then(Value::as_str).unwrap_or_default()
-}
-
-/// The manifest of `package`, relative to `root` where it lies there.
-pub fn manifest_path(package: &Value, root: &Path) -> PathBuf {
-    let path = Path::new(text(package, "manifest_path"));
-    path.strip_prefix(root).unwrap_or(path).to_owned()
 }
 
 fn may_import(name: &str) -> Option<&'static [&'static str]> {

@@ -9,8 +9,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use super::Finding;
-use super::dependencies::{list, manifest_path, metadata, text};
 use crate::layout;
+use crate::metadata::{self, list, manifest_path, text};
 
 const LIST: &str = "deny.toml";
 
@@ -23,7 +23,7 @@ pub fn check() -> Result<Vec<Finding>> {
     let settings = fs::read_to_string(root.join(LIST)).context("reading deny.toml")?;
     let allowed = allowed_licences(&settings);
     ensure!(!allowed.is_empty(), "deny.toml has no list of allowed licences");
-    let metadata = metadata(&[])?;
+    let metadata = metadata::read(&[])?;
     let mut findings = Vec::new();
     for package in list(&metadata, "packages") {
         let licence = text(package, "license");
