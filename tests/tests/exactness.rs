@@ -27,9 +27,9 @@ const LIMIT: Duration = Duration::from_secs(180);
 const NOT_MEMORY: [std::ops::Range<u64>; 2] = [0..0x4000_0000, 0x1_0000_0000..u64::MAX];
 
 /// Compares the first `steps` recorded instructions of a guest (all up to `exact_end` if fewer).
-fn exact(name: &str, steps: usize) {
+fn exact(name: &str, cpu: &'static str, steps: usize) {
     let guest = Guest::named(name);
-    let setup = Setup::new(&guest.path);
+    let setup = Setup { cpu, ..Setup::new(&guest.path) };
     let folder = tempfile::tempdir().unwrap();
     let dtb = folder.path().join("plain.dtb");
     dump_device_tree(&setup, &dtb).unwrap();
@@ -39,12 +39,24 @@ fn exact(name: &str, steps: usize) {
     let taken = record(&setup, wanted, LIMIT).unwrap_or_else(|error| panic!("{name}: {error}"));
     let witnessed = without_ranges(&guest.exact_part(&seen), &NOT_MEMORY);
     let recorded = without_ranges(&guest.exact_part(&taken), &NOT_MEMORY);
-    let ended = guest.exact_end.is_none_or(|end| taken.contains(&end)) && taken.len() < steps;
-    let length = if ended { witnessed.len() } else { witnessed.len().min(recorded.len()) };
+    let length = match guest.exact_end {
+        Some(end) if taken.contains(&end) => {
+            assert!(seen.contains(&end), "{name}: the witness did not get to the end");
+            witnessed.len()
+        }
+        None if taken.len() < steps => {
+            // The call that powers off does not complete: a recording may end before it.
+            assert!(recorded.len() <= witnessed.len(), "{name}: steps after the power-off");
+            witnessed.len() - 1
+        }
+        _ => {
+            assert_eq!(taken.len(), steps, "{name}: fewer steps than asked for, and no end");
+            witnessed.len().min(recorded.len())
+        }
+    };
     assert!(length > 100, "{name}: only {length} instructions to compare");
-    assert!(ended || taken.len() >= steps, "{name}: {} steps only", taken.len());
     if let Err(text) = demand_equal(length, ("witness", &witnessed), ("stepwell", &recorded)) {
-        panic!("{name}: {text}");
+        panic!("{name} on {cpu}: {text}");
     }
 }
 
@@ -52,11 +64,14 @@ macro_rules! exact_guests {
     ($($name:ident $steps:literal)*) => {$(
         #[test]
         fn $name() {
-            exact(stringify!($name), $steps);
+            exact(stringify!($name), "cortex-a57", $steps);
         }
     )*};
 }
 
+// Not `bad_psci`: QEMU answers unknown functions by an undefined instruction, which the guest
+// handles, and Stepwell by NOT_SUPPORTED, as the calling convention has it. Not
+// `bad_random_sysregs`: the two have different registers that need not exist.
 exact_guests! {
     plain 200_000
     loop_sum 200_000
@@ -66,14 +81,20 @@ exact_guests! {
     debug_own 200_000
     uart 200_000
     gic 200_000
-    seed 200_000
-    irq_storm 200_000
+    seed 400_000
+    irq_storm 100_000
     sgi 100_000
     timer 100_000
     wfx 100_000
     psci 100_000
     bad_gic 300_000
-    bad_psci 200_000
+}
+
+#[test]
+fn on_another_cpu() {
+    for name in ["plain", "exclusives", "exceptions", "loop_sum"] {
+        exact(name, "max", 200_000);
+    }
 }
 
 #[test]
