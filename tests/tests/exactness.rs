@@ -87,7 +87,8 @@ exact_guests! {
     timer 100_000
     wfx 100_000
     psci 100_000
-    bad_gic 300_000
+    bad_gic 1_000_000
+    simd 200_000
 }
 
 #[test]
