@@ -58,7 +58,7 @@ fn kernels_that_are_none_are_refused_by_name() {
 
 #[test]
 fn too_little_memory() {
-    let setup = Setup { memory_mib: 1, ..Setup::new(&Guest::named("plain").path) };
+    let setup = Setup { memory_mib: 2, ..Setup::new(&Guest::named("plain").path) };
     refused(&run(&mut command("run", &setup), LIMIT).unwrap(), &["memory"]);
 }
 
