@@ -1,15 +1,124 @@
-//! Exporter.
-use super::ExportError;
+//! `disasm`: one line an instruction, with its place and text.
+//!
+//! ```text
+//! vcpu pc symbol+offset word text <symbol of a branch's target>
+//! ```
+//!
+//! What is not an instruction is a line that begins with `#`. Programs run in loops, so all of a
+//! line but the vCPU is kept by PC; disassembling anew would take a microsecond.
+
+use super::{ExportError, end_at_broken_pipe};
+use crate::code::CodePages;
+use crate::disassemble::Disassembler;
+use crate::flow::Flow;
+use crate::format::{Event, Record};
 use crate::reader::Reader;
-use std::io::{Read, Seek, Write};
-/// Writes it.
+use crate::symbols::Symbols;
+use std::collections::HashMap;
+use std::io::{BufWriter, Read, Seek, Write};
+use stepwell_arch::address::Va;
+
+/// Lines that are kept: some 30 MiB.
+const LINES_MAX: usize = 1 << 18;
+
+/// Writes the disassembly of what is left of a recording, with the code and symbols in it.
 ///
 /// # Errors
 ///
-/// [`ExportError`].
+/// [`ExportError`] if the recording is damaged or the output fails; a broken pipe is none.
 pub fn write<R: Read + Seek>(
     reader: &mut Reader<R>,
     output: impl Write,
 ) -> Result<(), ExportError> {
-    super::pc::write(reader, output)
+    let (code, symbols) = (reader.code_pages()?, reader.symbols()?);
+    let mut lines = Lines::new(&code, &symbols)?;
+    let mut output = BufWriter::with_capacity(1 << 18, output);
+    let result = copy(reader, &mut lines, &mut output);
+    let flushed = output.flush().map_err(ExportError::from);
+    end_at_broken_pipe(result.and(flushed))
+}
+
+fn copy<R: Read + Seek>(
+    reader: &mut Reader<R>,
+    lines: &mut Lines<'_>,
+    output: &mut impl Write,
+) -> Result<(), ExportError> {
+    while let Some(record) = reader.next_record()? {
+        lines.write(&record, output)?;
+    }
+    Ok(())
+}
+
+/// Turns records into lines.
+#[derive(Debug)]
+struct Lines<'a> {
+    code: &'a CodePages,
+    symbols: &'a Symbols,
+    disassembler: Disassembler,
+    kept: HashMap<u64, Box<str>>,
+}
+
+impl<'a> Lines<'a> {
+    fn new(code: &'a CodePages, symbols: &'a Symbols) -> Result<Self, ExportError> {
+        Ok(Self { code, symbols, disassembler: Disassembler::new()?, kept: HashMap::new() })
+    }
+
+    fn write(&mut self, record: &Record, output: &mut impl Write) -> Result<(), ExportError> {
+        match record {
+            Record::Run { vcpu, pc, length } => {
+                for index in 0..u64::from(*length) {
+                    let line = self.line(pc.offset(index * 4));
+                    writeln!(output, "{vcpu} {line}")?;
+                }
+            }
+            Record::Interrupt { vcpu, pc } => {
+                writeln!(output, "# {vcpu} {pc:x} {} interrupted here", self.place(*pc))?;
+            }
+            Record::Event(Event::PrivilegedCall { vcpu, pc, immediate }) => {
+                let place = self.place(*pc);
+                writeln!(output, "# {vcpu} {pc:x} {place} privileged call #{immediate:#x}")?;
+            }
+            Record::Event(Event::Note(text)) => {
+                for line in text.lines() {
+                    writeln!(output, "# {line}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, pc: Va) -> &str {
+        if self.kept.len() >= LINES_MAX && !self.kept.contains_key(&pc.0) {
+            self.kept.clear();
+        }
+        let (code, symbols, disassembler) = (self.code, self.symbols, &self.disassembler);
+        self.kept.entry(pc.0).or_insert_with(|| {
+            let place = place(symbols, pc);
+            let Some(word) = code.word(pc) else {
+                return format!("{pc:x} {place} ........ (code not recorded)").into();
+            };
+            let text = disassembler.text(word, pc);
+            let target = match Flow::of(word, pc) {
+                Flow::Call(Some(to)) | Flow::Jump(Some(to)) => symbols.lookup(to),
+                _ => None,
+            };
+            match target {
+                Some((name, 0)) => format!("{pc:x} {place} {word:08x} {text} <{name}>"),
+                Some((name, offset)) => {
+                    format!("{pc:x} {place} {word:08x} {text} <{name}+{offset:#x}>")
+                }
+                None => format!("{pc:x} {place} {word:08x} {text}"),
+            }
+            .into()
+        })
+    }
+
+    fn place(&self, pc: Va) -> String {
+        place(self.symbols, pc)
+    }
+}
+
+/// Returns `symbol+offset`, or `-` where there is no symbol.
+fn place(symbols: &Symbols, pc: Va) -> String {
+    symbols.lookup(pc).map_or_else(|| "-".into(), |(name, offset)| format!("{name}+{offset:#x}"))
 }
