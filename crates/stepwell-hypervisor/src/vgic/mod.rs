@@ -1,82 +1,282 @@
-//! Virtual GICv3 of one domain (signatures first; bodies follow).
+//! The virtual GICv3 of one domain.
+//!
+//! The guest's distributor and redistributors are emulated here; its CPU interface is hardware's,
+//! fed through list registers. The rule that keeps the two consistent is the simplest there is:
+//! list registers are filled from software state before every entry ([`Vgic::flush`]) and taken
+//! back into it after every exit ([`Vgic::sync`]). Between those, software state is the whole
+//! truth, so that holding interrupts back, changing their priority or moving them to another vCPU
+//! needs no special case.
+//!
+//! What runs on other CPUs meanwhile is the one subtlety: [`bank`] says how a change to an
+//! interrupt in a list register of a running vCPU is kept, [`Vgic::take_kicks`] whom it concerns,
+//! and [`Vgic::holders`] whom to stop for a reading that is exact.
+//!
+//! Invariants: an SPI is in the list registers of at most one vCPU. An active interrupt is in those
+//! of the vCPU that acknowledged it, room permitting. Nothing here indexes by a guest's number
+//! unchecked.
+//!
+//! Not in here: hardware interrupts (no list register has HW set; the physical timer's interrupt is
+//! resampled into [`Vgic::set_line`] by the vCPU loop), LPIs, the ITS.
 #![forbid(unsafe_code)]
 
+mod bank;
+mod gicd;
+mod gicr;
+pub mod list_registers;
+mod load;
+mod sgi;
+#[cfg(test)]
+mod tests;
+
+use bank::{Bank, WordRegister, bit_mask, bits};
+use gicd::{Change, Distributor, FIRST_SPI, SPI_BANKS};
+use gicr::Redistributor;
+pub use list_registers::{CpuInterface, ListRegister, Signal};
+use load::Loaded;
+use sgi::SgiRequest;
 use stepwell_arch::Ipa;
 
-pub mod list_registers;
-pub use list_registers::CpuInterface;
+/// The most vCPUs a domain can have.
+pub const VCPUS_MAX: usize = 8;
+/// Where the guest finds the distributor.
+pub const GICD_BASE: Ipa = Ipa(0x0800_0000);
+/// Bytes of the distributor's frame.
+pub const GICD_BYTES: u64 = 0x1_0000;
+/// Where the guest finds the redistributors.
+pub const GICR_BASE: Ipa = Ipa(0x080a_0000);
+/// Bytes of redistributor frames for each vCPU.
+pub const GICR_BYTES: u64 = gicr::FRAMES;
 
-/// The domain's interrupt controller.
-#[derive(Debug)]
+/// The domain's interrupt controller. SPIs are INTIDs 32 to 287, as on QEMU's `virt`; the affinity
+/// of vCPU n is n in Aff0.
+#[derive(Clone, Debug)]
 pub struct Vgic {
     vcpus: usize,
+    distributor: Distributor,
+    redistributors: [Redistributor; VCPUS_MAX],
+    /// What each vCPU's list registers were filled with.
+    loaded: [Loaded; VCPUS_MAX],
     kicks: u8,
 }
 
+/// An address of ours, taken apart.
+#[derive(Clone, Copy)]
+enum Frame {
+    Distributor(u64),
+    Redistributor { vcpu: usize, offset: u64 },
+}
+
 impl Vgic {
-    /// At reset. SPIs are INTID 32..=287 as on QEMU's virt.
+    /// Returns the controller at reset, for 1 to [`VCPUS_MAX`] vCPUs.
     #[must_use]
     pub fn new(vcpus: usize) -> Self {
-        Self { vcpus, kicks: 0 }
+        Self {
+            vcpus: vcpus.clamp(1, VCPUS_MAX),
+            distributor: Distributor::new(),
+            redistributors: [const { Redistributor::new() }; VCPUS_MAX],
+            loaded: [const { Loaded::new() }; VCPUS_MAX],
+            kicks: 0,
+        }
     }
-    /// Whether the address is one of ours.
+
+    /// Tells whether the controller answers at an address.
     #[must_use]
     pub fn contains(&self, address: Ipa) -> bool {
-        address.0 < self.vcpus as u64
+        self.frame(address).is_some()
     }
-    /// A guest's load. Call `sync` for `vcpu` before (as after every exit).
+
+    fn frame(&self, address: Ipa) -> Option<Frame> {
+        if let Some(offset) = address.0.checked_sub(GICR_BASE.0) {
+            let vcpu = usize::try_from(offset / GICR_BYTES).ok().filter(|&n| n < self.vcpus)?;
+            return Some(Frame::Redistributor { vcpu, offset: offset % GICR_BYTES });
+        }
+        let offset = address.0.checked_sub(GICD_BASE.0).filter(|&offset| offset < GICD_BYTES)?;
+        Some(Frame::Distributor(offset))
+    }
+
+    /// Performs a guest's load of 1, 2, 4 or 8 bytes. `vcpu` has been synced since its exit.
+    #[must_use]
     pub fn mmio_read(&mut self, vcpu: usize, address: Ipa, bytes: u8) -> u64 {
-        let _ = (vcpu, address, bytes);
-        0
+        if !address.is_aligned(u64::from(bytes)) {
+            return 0;
+        }
+        // A reader may be polling for an interrupt to end on another vCPU, which need not exit for
+        // it: see to it that the state gets here.
+        self.kicks |= self.holders(vcpu, address);
+        match self.frame(address) {
+            Some(Frame::Distributor(offset)) => self.distributor.read(offset, bytes),
+            Some(Frame::Redistributor { vcpu, offset }) => self
+                .redistributors
+                .get(vcpu)
+                .map_or(0, |r| r.read(offset, bytes, gicr::typer(vcpu, self.vcpus))),
+            None => 0,
+        }
     }
-    /// A guest's store. Call `sync` for `vcpu` before.
+
+    /// Performs a guest's store of 1, 2, 4 or 8 bytes. `vcpu` has been synced since its exit.
     pub fn mmio_write(&mut self, vcpu: usize, address: Ipa, bytes: u8, value: u64) {
-        let _ = (vcpu, address, bytes, value);
+        if !address.is_aligned(u64::from(bytes)) {
+            return;
+        }
+        match self.frame(address) {
+            Some(Frame::Distributor(offset)) => {
+                self.write_distributor(vcpu, offset, bytes, value);
+            }
+            Some(Frame::Redistributor { vcpu: owner, offset }) => {
+                let Some(redistributor) = self.redistributors.get_mut(owner) else { return };
+                let changed = redistributor.write(offset, bytes, value);
+                self.notice_private(owner, changed, Some(vcpu));
+            }
+            None => {}
+        }
     }
-    /// Other vCPUs whose list registers hold the truth about what this register shows (pending and
-    /// active state of SPIs); kick them, let them `sync`, then do the access, if you want it exact.
+
+    fn write_distributor(&mut self, vcpu: usize, offset: u64, bytes: u8, value: u64) {
+        match self.distributor.write(offset, bytes, value) {
+            Change::None => {}
+            Change::Spis { bank, bits: changed } => {
+                if matches!(WordRegister::decode(offset), Some((WordRegister::SetActive, _))) {
+                    self.settle_active(bank, changed);
+                }
+                self.notice_spis(bank, changed, Some(vcpu));
+            }
+            Change::Everything => {
+                self.kicks |= mask_of(self.vcpus) & !bit_of(vcpu);
+            }
+        }
+    }
+
+    /// Gives SPIs that a write made active, and no vCPU acknowledged, a vCPU to be active on.
+    fn settle_active(&mut self, bank: usize, changed: u32) {
+        for bit in bits(changed) {
+            let spi = bank * 32 + bit;
+            let target = self.distributor.target(spi, self.vcpus).unwrap_or(0);
+            self.distributor.set_home(spi, target);
+        }
+    }
+
+    /// Returns the other vCPUs whose list registers hold interrupts that this register tells the
+    /// pending or active state of. For an exact access make them exit and sync first; without that
+    /// a read shows the state of their last entry.
     #[must_use]
     pub fn holders(&self, vcpu: usize, address: Ipa) -> u8 {
-        let _ = (vcpu, address);
-        0
+        let shows = |offset| {
+            WordRegister::decode(offset).filter(|(register, _)| register.shows_loaded_state())
+        };
+        let holders = match self.frame(address) {
+            Some(Frame::Distributor(offset)) => {
+                let Some((_, word)) = shows(offset) else { return 0 };
+                let holds = |loaded: &Loaded| loaded.entries().any(|e| e.intid / 32 == word);
+                let vcpus =
+                    (0..).zip(&self.loaded).filter(|&(_, loaded)| word > 0 && holds(loaded));
+                vcpus.fold(0, |mask, (n, _)| mask | bit_of(n))
+            }
+            Some(Frame::Redistributor { vcpu: owner, offset }) => {
+                let Some((_, 0)) = offset.checked_sub(0x1_0000).and_then(shows) else { return 0 };
+                let holds = self.redistributors.get(owner).is_some_and(|r| r.bank.loaded != 0);
+                if holds { bit_of(owner) } else { 0 }
+            }
+            None => 0,
+        };
+        holders & !bit_of(vcpu)
     }
-    /// Drives an input: SPI (`vcpu` None) or PPI.
+
+    /// Drives an interrupt input: an SPI with `vcpu` none, a PPI of `vcpu` else.
     pub fn set_line(&mut self, intid: u32, vcpu: Option<usize>, level: bool) {
-        let _ = (intid, vcpu, level);
+        self.drive(intid, vcpu, |bank, bit| bank.set_line(bit, level));
     }
-    /// A rising edge and back.
+
+    /// Gives an interrupt input a rising edge and takes it back: an edge-triggered interrupt
+    /// becomes pending, a level-sensitive one only was for no time at all.
     pub fn pulse(&mut self, intid: u32, vcpu: Option<usize>) {
-        let _ = (intid, vcpu);
+        self.drive(intid, vcpu, |bank, bit| bank.set_latch(bit & bank.edge));
     }
-    /// Trapped ICC_SGI1R_EL1.
+
+    fn drive(&mut self, intid: u32, vcpu: Option<usize>, act: impl Fn(&mut Bank, u32) -> u32) {
+        let Ok(number) = usize::try_from(intid) else { return };
+        match vcpu {
+            Some(owner) if (16..32).contains(&number) && owner < self.vcpus => {
+                let Some(redistributor) = self.redistributors.get_mut(owner) else { return };
+                let changed = act(&mut redistributor.bank, bit_mask(number));
+                self.notice_private(owner, changed, None);
+            }
+            None if intid >= FIRST_SPI => {
+                let index = number / 32 - 1;
+                let Some(bank) = self.distributor.bank_mut(index) else { return };
+                let changed = act(bank, bit_mask(number % 32));
+                self.notice_spis(index, changed, None);
+            }
+            _ => {}
+        }
+    }
+
+    /// Performs a trapped write of ICC_SGI1R_EL1: SGIs for vCPUs that have them in Group 1.
     pub fn write_sgi1r(&mut self, from: usize, value: u64) {
-        let _ = (from, value);
+        self.generate_sgi(from, value, true);
     }
-    /// Trapped ICC_SGI0R_EL1 or ICC_ASGI1R_EL1 (the same with one Security state).
+
+    /// Performs a trapped write of ICC_SGI0R_EL1: SGIs for vCPUs that have them in Group 0. With
+    /// one Security state ICC_ASGI1R_EL1 does the same.
     pub fn write_sgi0r(&mut self, from: usize, value: u64) {
-        let _ = (from, value);
+        self.generate_sgi(from, value, false);
     }
-    /// Trapped ICC_DIR_EL1 (only while ICH_HCR_EL2.TDIR is set by `flush`).
-    pub fn write_dir(&mut self, vcpu: usize, value: u64) {
-        let _ = (vcpu, value);
+
+    fn generate_sgi(&mut self, from: usize, value: u64, group1: bool) {
+        let request = SgiRequest::decode(value);
+        let bit = bit_mask(request.intid);
+        for target in (0..self.vcpus).filter(|&vcpu| request.reaches(vcpu, from)) {
+            let Some(redistributor) = self.redistributors.get_mut(target) else { continue };
+            let bank = &mut redistributor.bank;
+            if (bank.group & bit != 0) == group1 {
+                let changed = bank.set_latch(bit);
+                self.notice_private(target, changed, Some(from));
+            }
+        }
     }
-    /// Before entry: fills `interface.lr` and `.hcr`.
-    pub fn flush(&mut self, vcpu: usize, hold: bool, interface: &mut CpuInterface) {
-        let _ = (vcpu, hold, interface);
-    }
-    /// After exit, once per flush: takes the list registers back; returns the PPIs (bit = INTID) deactivated.
-    pub fn sync(&mut self, vcpu: usize, interface: &CpuInterface) -> u32 {
-        let _ = (vcpu, interface);
-        0
-    }
-    /// WFI wake-up: would an interrupt be signalled (after `sync`), whatever PSTATE says?
-    #[must_use]
-    pub fn has_pending(&self, vcpu: usize, interface: &CpuInterface) -> bool {
-        let _ = (vcpu, interface);
-        false
-    }
-    /// vCPUs that must exit to notice something; clears the mask.
+
+    /// Returns the vCPUs that must exit and flush again to notice what happened to their
+    /// interrupts since the last call. The vCPU on whose behalf the caller acts may be among them.
     pub fn take_kicks(&mut self) -> u8 {
         core::mem::take(&mut self.kicks)
     }
+
+    /// Kicks a vCPU whose SGIs or PPIs changed, unless it changed them itself.
+    fn notice_private(&mut self, owner: usize, changed: u32, from: Option<usize>) {
+        let groups = self.distributor.groups();
+        let Some(redistributor) = self.redistributors.get(owner) else { return };
+        let bank = &redistributor.bank;
+        if from != Some(owner) && changed & (bank.deliverable(groups) | bank.loaded) != 0 {
+            self.kicks |= bit_of(owner);
+        }
+    }
+
+    /// Kicks the vCPUs that changed SPIs concern, apart from the one that changed them.
+    fn notice_spis(&mut self, index: usize, changed: u32, from: Option<usize>) {
+        let groups = self.distributor.groups();
+        let Some(bank) = self.distributor.bank(index) else { return };
+        let loaded = bank.loaded;
+        for bit in bits(changed & (bank.deliverable(groups) | loaded)) {
+            let spi = index * 32 + bit;
+            let concerned = if loaded & bit_mask(bit) != 0 {
+                self.loaded.iter().position(|loaded| loaded.entries().any(|e| e.intid == spi + 32))
+            } else {
+                self.distributor.target(spi, self.vcpus)
+            };
+            if let Some(vcpu) = concerned.filter(|&vcpu| from != Some(vcpu)) {
+                self.kicks |= bit_of(vcpu);
+            }
+        }
+    }
 }
+
+/// The mask of one vCPU; zero when there is no such vCPU.
+fn bit_of(vcpu: usize) -> u8 {
+    u32::try_from(vcpu).ok().and_then(|n| 1u8.checked_shl(n)).unwrap_or(0)
+}
+
+/// The mask of the first `vcpus`.
+fn mask_of(vcpus: usize) -> u8 {
+    (0..vcpus).fold(0, |mask, vcpu| mask | bit_of(vcpu))
+}
+
+const _: () = assert!(SPI_BANKS * 32 <= 1020 - 32, "SPIs end at INTID 1019");

@@ -1,0 +1,345 @@
+//! Filling list registers before an entry, and taking them back after an exit.
+//!
+//! Usually everything fits. When it does not, the choice is made so that the guest cannot tell:
+//! the most urgent pending interrupts are loaded, and ICH_HCR_EL2.NPIE brings us back when all of
+//! those have been acknowledged; of the active ones the most urgent are, because those end first,
+//! and EOIcount says how many ended that were not loaded. One list register is kept for a pending
+//! interrupt even when active ones could fill them all, since it might preempt them.
+//!
+//! A level-sensitive interrupt asks for a maintenance interrupt on deactivation, so that its input
+//! is sampled again: it is never pending and active in a list register, where a line that falls in
+//! between could not be taken back.
+
+use heapless::Vec;
+
+use super::bank::{Bank, Groups, Returned, bit_mask, bits};
+use super::list_registers::hcr;
+use super::{CpuInterface, ListRegister, Vgic};
+
+/// List registers that the architecture can have.
+const LIST_REGISTERS_MAX: usize = 16;
+
+/// An interrupt in a list register.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    pub intid: usize,
+    was_pending: bool,
+    was_active: bool,
+}
+
+/// What a vCPU's list registers were filled with, in their order.
+#[derive(Clone, Debug)]
+pub(super) struct Loaded(Vec<Entry, LIST_REGISTERS_MAX>);
+
+impl Loaded {
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.0.iter()
+    }
+}
+
+/// An interrupt that a list register of the vCPU should have.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    intid: usize,
+    priority: u8,
+    running: u8,
+    group1: bool,
+    /// To be signalled.
+    pending: bool,
+    active: bool,
+    /// Something is to be done when it is deactivated.
+    watched: bool,
+}
+
+impl Candidate {
+    /// The order of delivery: by priority, then by INTID, as a distributor chooses.
+    const fn rank(&self) -> (u8, usize) {
+        (self.priority, self.intid)
+    }
+
+    /// The order of ending: a handler ends before the one that it preempted.
+    const fn end_rank(&self) -> (u8, usize) {
+        (self.running, self.intid)
+    }
+
+    /// Puts off being signalled again until we were told of the deactivation.
+    const fn watch(&mut self) {
+        self.watched |= self.pending;
+        self.pending = false;
+    }
+
+    const fn list_register(&self) -> ListRegister {
+        ListRegister::new(
+            self.intid as u32,
+            self.priority,
+            self.group1,
+            self.pending,
+            self.active,
+            self.watched,
+        )
+    }
+}
+
+/// The first in some order of the candidates offered.
+struct Ranking {
+    best: Vec<Candidate, LIST_REGISTERS_MAX>,
+    rank: fn(&Candidate) -> (u8, usize),
+    room: usize,
+    offered: usize,
+}
+
+impl Ranking {
+    const fn new(room: usize, rank: fn(&Candidate) -> (u8, usize)) -> Self {
+        Self { best: Vec::new(), rank, room, offered: 0 }
+    }
+
+    fn offer(&mut self, candidate: Candidate) {
+        self.offered += 1;
+        let place = self.best.iter().position(|other| (self.rank)(&candidate) < (self.rank)(other));
+        let place = place.unwrap_or(self.best.len());
+        if self.best.len() >= self.room {
+            if place >= self.best.len() {
+                return;
+            }
+            self.best.pop();
+        }
+        // There is room: one was taken out, or there are fewer than the capacity.
+        let _ = self.best.insert(place, candidate);
+    }
+}
+
+impl Vgic {
+    /// Fills the list registers before an entry. Every flush is followed by one [`Vgic::sync`]
+    /// before anything else is done on behalf of `vcpu`.
+    ///
+    /// `hold` leaves out what is pending, so that no interrupt is delivered; what is active stays,
+    /// so that the guest's handlers can end.
+    pub fn flush(&mut self, vcpu: usize, hold: bool, interface: &mut CpuInterface) {
+        self.unload(vcpu);
+        let room = interface.lr_count.min(LIST_REGISTERS_MAX);
+        let mut active = Ranking::new(room, Candidate::end_rank);
+        let mut pending = Ranking::new(room, Candidate::rank);
+        // Those whose group the guest's CPU interface has off wait behind those it would take.
+        let mut masked = Ranking::new(room, Candidate::rank);
+        for mut candidate in self.candidates(vcpu) {
+            candidate.pending &= !hold;
+            if candidate.active {
+                active.offer(candidate);
+            } else if candidate.pending && interface.enables(candidate.group1) {
+                pending.offer(candidate);
+            } else if candidate.pending {
+                masked.offer(candidate);
+            }
+        }
+        let waiting = pending.offered + masked.offered;
+        let for_pending = usize::from(waiting > 0);
+        let for_active = active.best.len().min(room.saturating_sub(for_pending));
+        let chosen = active.best.iter().take(for_active).chain(&pending.best).chain(&masked.best);
+        let mut chosen: Vec<Candidate, LIST_REGISTERS_MAX> = chosen.copied().take(room).collect();
+        let actives_left = active.offered > for_active;
+        let pending_left = waiting + for_active > chosen.len();
+        if pending_left {
+            // What comes back from active to pending must not overtake those left out.
+            chosen.iter_mut().filter(|candidate| candidate.active).for_each(Candidate::watch);
+        }
+        // Of equals hardware takes the lowest list register: let it be that of the lowest INTID.
+        chosen.sort_unstable_by_key(Candidate::rank);
+        interface.lr = [0; LIST_REGISTERS_MAX];
+        for (value, candidate) in interface.lr.iter_mut().zip(&chosen) {
+            *value = candidate.list_register().0;
+            self.load(vcpu, candidate);
+        }
+        self.set_controls(vcpu, interface, actives_left, pending_left);
+    }
+
+    /// Sets what ICH_HCR_EL2 must say beside a full or not so full set of list registers.
+    fn set_controls(
+        &self,
+        vcpu: usize,
+        interface: &mut CpuInterface,
+        actives_left: bool,
+        pending_left: bool,
+    ) {
+        let mut value = interface.hcr & !hcr::OWNED | hcr::EN;
+        if pending_left {
+            value |= hcr::NPIE;
+            // A disabled group's interrupts may be the ones left out.
+            value |= if interface.enables(false) { 0 } else { hcr::VGRP0EIE };
+            value |= if interface.enables(true) { 0 } else { hcr::VGRP1EIE };
+        }
+        if actives_left {
+            value |= hcr::LRENPIE;
+        }
+        // ICC_DIR_EL1 may name an interrupt that is in no list register here.
+        if interface.splits_eoi() && (actives_left || self.is_active_elsewhere(vcpu)) {
+            value |= hcr::TDIR;
+        }
+        interface.hcr = value;
+    }
+
+    fn is_active_elsewhere(&self, vcpu: usize) -> bool {
+        self.distributor.banks().any(|(index, bank)| {
+            bits(bank.active).any(|bit| self.distributor.home(index * 32 + bit) != vcpu)
+        })
+    }
+
+    /// Notes an interrupt as loaded.
+    fn load(&mut self, vcpu: usize, candidate: &Candidate) {
+        let Candidate { intid, pending, active, .. } = *candidate;
+        let Some(loaded) = self.loaded.get_mut(vcpu) else { return };
+        if loaded.0.push(Entry { intid, was_pending: pending, was_active: active }).is_ok()
+            && let Some(bank) = self.bank_mut(vcpu, intid)
+        {
+            bank.load(bit_mask(intid % 32));
+        }
+    }
+
+    /// Forgets what was loaded, should a caller flush twice: as if it had not been.
+    fn unload(&mut self, vcpu: usize) {
+        let Some(loaded) = self.loaded.get_mut(vcpu) else { return };
+        for entry in core::mem::take(&mut loaded.0) {
+            if let Some(bank) = self.bank_mut(vcpu, entry.intid) {
+                bank.loaded &= !bit_mask(entry.intid % 32);
+            }
+        }
+    }
+
+    /// Takes the list registers back after an exit. Returns the PPIs that the guest deactivated,
+    /// bit n for INTID n, whose inputs are to be sampled again.
+    pub fn sync(&mut self, vcpu: usize, interface: &CpuInterface) -> u32 {
+        let mut deactivated = self.end_unloaded(vcpu, interface);
+        let Some(loaded) = self.loaded.get_mut(vcpu) else { return 0 };
+        let entries = core::mem::take(&mut loaded.0);
+        for (entry, register) in entries.iter().zip(interface.list_registers()) {
+            deactivated |= self.take_back(vcpu, *entry, register);
+        }
+        deactivated & PPIS
+    }
+
+    fn take_back(&mut self, vcpu: usize, entry: Entry, register: ListRegister) -> u32 {
+        let bit = bit_mask(entry.intid % 32);
+        let returned = Returned {
+            was_pending: entry.was_pending,
+            was_active: entry.was_active,
+            is_pending: register.is_pending(),
+            is_active: register.is_active(),
+        };
+        let Some(bank) = self.bank_mut(vcpu, entry.intid) else { return 0 };
+        let folded = bank.fold(bit, returned);
+        if folded.activated {
+            bank.set_running(entry.intid % 32, register.priority());
+        }
+        let Some(spi) = entry.intid.checked_sub(32) else {
+            return if folded.deactivated { bit } else { 0 };
+        };
+        if folded.activated {
+            self.distributor.set_home(spi, vcpu);
+        }
+        // It may be for another vCPU by now, which could not have it while it was loaded here.
+        self.notice_spis(spi / 32, bit, Some(vcpu));
+        0
+    }
+
+    /// Deactivates interrupts that ended without being in a list register.
+    ///
+    /// EOIcount does not say which. An interrupt handler ends before the one that it preempted, so
+    /// it was the most urgent of those not loaded.
+    fn end_unloaded(&mut self, vcpu: usize, interface: &CpuInterface) -> u32 {
+        let ended = (interface.hcr & hcr::EOICOUNT) >> hcr::EOICOUNT_SHIFT;
+        let mut deactivated = 0;
+        for _ in 0..ended {
+            let unloaded = self.candidates(vcpu).filter(|candidate| candidate.active);
+            let Some(first) = unloaded.min_by_key(Candidate::end_rank) else { break };
+            deactivated |= self.deactivate(vcpu, first.intid);
+        }
+        deactivated
+    }
+
+    fn deactivate(&mut self, vcpu: usize, intid: usize) -> u32 {
+        let bit = bit_mask(intid % 32);
+        let Some(bank) = self.bank_mut(vcpu, intid) else { return 0 };
+        bank.active &= !bit;
+        match intid.checked_sub(32) {
+            None => bit,
+            Some(spi) => {
+                self.notice_spis(spi / 32, bit, Some(vcpu));
+                0
+            }
+        }
+    }
+
+    /// Performs a write of ICC_DIR_EL1, which traps while `flush` asks for it. Returns the PPI
+    /// that this deactivated, like [`Vgic::sync`], after which it is to be called.
+    pub fn write_dir(&mut self, vcpu: usize, value: u64) -> u32 {
+        usize::try_from(value & 0xff_ffff).map_or(0, |intid| self.deactivate(vcpu, intid)) & PPIS
+    }
+
+    /// Tells whether the vCPU would be signalled an interrupt if it ran, whatever PSTATE masks:
+    /// whether WFI ends. To be asked between `sync` and `flush`.
+    #[must_use]
+    pub fn has_pending(&self, vcpu: usize, interface: &CpuInterface) -> bool {
+        self.candidates(vcpu).any(|candidate| {
+            candidate.pending
+                && !candidate.active
+                && interface.enables(candidate.group1)
+                && interface.can_preempt(candidate.priority, candidate.group1)
+        })
+    }
+
+    /// What should be in the list registers of a vCPU, apart from what is in some already.
+    fn candidates(&self, vcpu: usize) -> impl Iterator<Item = Candidate> {
+        let groups = self.distributor.groups();
+        let own = self.redistributors.get(vcpu).map(|redistributor| &redistributor.bank);
+        let private = own.into_iter().flat_map(move |bank| {
+            let wanted = bank.deliverable(groups) | bank.active & !bank.loaded;
+            bits(wanted).map(move |bit| candidate(bank, bit, bit, groups, true))
+        });
+        let shared = self.distributor.banks().flat_map(move |(index, bank)| {
+            let wanted = bank.deliverable(groups) | bank.active & !bank.loaded;
+            bits(wanted).filter_map(move |bit| {
+                let spi = index * 32 + bit;
+                let for_us = self.distributor.target(spi, self.vcpus) == Some(vcpu);
+                let candidate = candidate(bank, bit, spi + 32, groups, for_us);
+                let here =
+                    if candidate.active { self.distributor.home(spi) == vcpu } else { for_us };
+                here.then_some(candidate)
+            })
+        });
+        private.chain(shared)
+    }
+
+    /// The words that have an interrupt of a vCPU.
+    fn bank_mut(&mut self, vcpu: usize, intid: usize) -> Option<&mut Bank> {
+        match (intid / 32).checked_sub(1) {
+            None => self.redistributors.get_mut(vcpu).map(|redistributor| &mut redistributor.bank),
+            Some(index) => self.distributor.bank_mut(index),
+        }
+    }
+}
+
+/// INTIDs of PPIs.
+const PPIS: u32 = 0xffff_0000;
+
+/// Describes an interrupt of a bank; `for_us` tells whether it is routed to the vCPU in question.
+fn candidate(bank: &Bank, bit: usize, intid: usize, groups: Groups, for_us: bool) -> Candidate {
+    let mask = bit_mask(bit);
+    let active = bank.active & mask != 0;
+    let edge = bank.edge & mask != 0;
+    let enabled = bank.enabled & groups.mask(bank.group) & mask != 0;
+    let wanted = bank.pending() & mask != 0 && enabled;
+    let pending = wanted && (!active || edge && for_us);
+    Candidate {
+        intid,
+        priority: bank.priority(bit),
+        running: bank.running(bit),
+        group1: bank.group & mask != 0,
+        pending,
+        active,
+        // One that waits for its deactivation to go elsewhere needs us then, too.
+        watched: !edge || wanted && !pending,
+    }
+}
