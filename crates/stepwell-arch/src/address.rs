@@ -58,3 +58,26 @@ address!(
     /// Physical address of the machine.
     Pa
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alignment_is_about_multiples_of_powers_of_two() {
+        assert_eq!(Ipa(0x4000_1fff).align_down(0x1000), Ipa(0x4000_1000));
+        assert!(Pa(0x4020_0000).is_aligned(0x20_0000) && !Pa(0x4010_0000).is_aligned(0x20_0000));
+    }
+
+    #[test]
+    fn offsets_wrap_as_the_machine_does() {
+        assert_eq!(Va(u64::MAX).offset(2), Va(1));
+        assert_eq!(Va(0xffff_8000_0801_0000).offset(4), Va(0xffff_8000_0801_0004));
+    }
+
+    #[test]
+    fn addresses_print_in_hexadecimal() {
+        assert_eq!(Va(0xffff_8000).to_string(), "0xffff8000");
+        assert_eq!(format!("{:016x}", Ipa(0x4000_0000)), "0000000040000000");
+    }
+}

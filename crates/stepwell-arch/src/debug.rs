@@ -109,15 +109,15 @@ pub mod os_lock {
 /// E, bit 0 of DBGBCR and DBGWCR: enabled.
 const ENABLE: u64 = 1 << 0;
 
-/// A hardware breakpoint: the values of one DBGBVR<n>_EL1 and DBGBCR<n>_EL1.
+/// A hardware breakpoint: the values of one `DBGBVR<n>_EL1` and `DBGBCR<n>_EL1`.
 ///
-/// Source: Arm ARM, DDI 0487 L.b, DBGBCR<n>_EL1, Debug Breakpoint Control Registers, and
+/// Source: Arm ARM, DDI 0487 L.b, `DBGBCR<n>_EL1`, Debug Breakpoint Control Registers, and
 /// Execution conditions for which a breakpoint generates Breakpoint exceptions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HardwareBreakpoint {
-    /// DBGBVR<n>_EL1.
+    /// `DBGBVR<n>_EL1`.
     pub value: u64,
-    /// DBGBCR<n>_EL1.
+    /// `DBGBCR<n>_EL1`.
     pub control: u64,
 }
 
@@ -178,15 +178,15 @@ impl fmt::Display for WatchRangeError {
 
 impl core::error::Error for WatchRangeError {}
 
-/// A watchpoint: the values of one DBGWVR<n>_EL1 and DBGWCR<n>_EL1.
+/// A watchpoint: the values of one `DBGWVR<n>_EL1` and `DBGWCR<n>_EL1`.
 ///
-/// Source: Arm ARM, DDI 0487 L.b, DBGWCR<n>_EL1, Debug Watchpoint Control Registers, and
+/// Source: Arm ARM, DDI 0487 L.b, `DBGWCR<n>_EL1`, Debug Watchpoint Control Registers, and
 /// Watchpoint data address comparisons.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Watchpoint {
-    /// DBGWVR<n>_EL1.
+    /// `DBGWVR<n>_EL1`.
     pub value: u64,
-    /// DBGWCR<n>_EL1.
+    /// `DBGWCR<n>_EL1`.
     pub control: u64,
 }
 

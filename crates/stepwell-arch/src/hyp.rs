@@ -2,6 +2,8 @@
 //!
 //! Only layouts: which bits Stepwell sets, and why, is said where it sets them.
 
+pub use crate::list_register::{InterruptState, ListRegister};
+
 macro_rules! register {
     ($(#[$doc:meta])* $module:ident { $($(#[$bit_doc:meta])* $name:ident = $value:expr;)* }) => {
         $(#[$doc])*
@@ -293,5 +295,3 @@ register! {
         ISTATUS = 1 << 2;
     }
 }
-
-pub use crate::list_register::{InterruptState, ListRegister};

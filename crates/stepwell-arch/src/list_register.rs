@@ -15,9 +15,9 @@ pub enum InterruptState {
     PendingAndActive,
 }
 
-/// ICH_LR<n>_EL2.
+/// `ICH_LR<n>_EL2`.
 ///
-/// Source: Arm GIC Architecture Specification, IHI 0069 H, ICH_LR<n>_EL2, Interrupt Controller
+/// Source: Arm GIC Architecture Specification, IHI 0069 H, `ICH_LR<n>_EL2`, Interrupt Controller
 /// List Registers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ListRegister(pub u64);

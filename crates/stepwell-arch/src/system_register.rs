@@ -68,7 +68,7 @@ impl SystemRegister {
         self.op0() == 3 && self.op1() == 0 && self.crn() == 0 && matches!(self.crm(), 1..=7)
     }
 
-    /// Number n of DBGBVR<n>_EL1, DBGBCR<n>_EL1, DBGWVR<n>_EL1 or DBGWCR<n>_EL1 (op2 4 to 7
+    /// Number n of `DBGBVR<n>_EL1`, `DBGBCR<n>_EL1`, `DBGWVR<n>_EL1` or `DBGWCR<n>_EL1` (op2 4 to 7
     /// respectively), if this is one of them.
     #[must_use]
     pub const fn debug_pair_index(self) -> Option<u8> {
