@@ -1,74 +1,88 @@
 //! After stepping is switched off no register tells that it was ever on.
 //!
 //! The same place is reached unstepped, and by stepping to another place before; then all that the
-//! stepper's `r` shows must be equal: core registers, PSTATE, system registers.
+//! stepper's `r` shows must be equal: core registers, PSTATE, system registers. The guests and the
+//! stretch of the kernel are such that nothing in them depends on time.
 
 #![cfg(feature = "machine")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use stepwell_tests::guest::Guest;
+use stepwell_tests::guest::{Guest, folder};
 use stepwell_tests::plain::Setup;
 use stepwell_tests::stepwell::type_at_stepper;
 
 const LIMIT: Duration = Duration::from_secs(120);
-/// What depends on when it is read, and is equal in no two runs.
-const OF_TIME: [&str; 6] = [
-    "CNTVCT_EL0",
-    "CNTPCT_EL0",
-    "CNTV_CVAL_EL0",
-    "CNTV_TVAL_EL0",
-    "CNTP_CVAL_EL0",
-    "CNTP_TVAL_EL0",
-];
 
-/// The lines that `r` printed, without those of time.
-fn registers(guest: &Guest, options: &[&str], script: &str) -> Vec<String> {
-    let finished = type_at_stepper(&Setup::new(&guest.path), options, script, LIMIT).unwrap();
+/// What `r` printed, by name.
+fn registers(setup: &Setup, options: &[&str], script: &str) -> BTreeMap<String, String> {
+    let finished = type_at_stepper(setup, options, script, LIMIT).unwrap();
     assert!(finished.left_behind.is_empty(), "left behind {:?}", finished.left_behind);
-    let lines: Vec<String> = finished
-        .stdout
-        .lines()
-        .filter(|line| is_register_line(line))
-        .map(str::trim)
-        .map(str::to_owned)
+    let words: Vec<&str> = finished.stdout.split_whitespace().collect();
+    let found: BTreeMap<String, String> = words
+        .windows(2)
+        .filter(|pair| is_register(pair[0]) && is_number(pair[1]))
+        .map(|pair| (pair[0].to_owned(), pair[1].to_owned()))
         .collect();
-    assert!(lines.len() >= 10, "few registers in: {}", finished.output());
-    lines
+    for name in ["x0", "x30", "sp", "pc", "pstate", "SCTLR_EL1", "SPSR_EL1", "MDSCR_EL1"] {
+        assert!(found.contains_key(name), "no {name} in: {}", finished.output());
+    }
+    found
 }
 
-fn is_register_line(line: &str) -> bool {
-    let upper = line.to_uppercase();
-    let names = ["X0", "X4", "X8", "SP ", "PC ", "PSTATE", "_EL1", "_EL0"];
-    let is_register = names.iter().any(|name| upper.contains(name)) && upper.contains("0X");
-    is_register && !OF_TIME.iter().any(|name| upper.contains(name))
+fn is_register(word: &str) -> bool {
+    let numbered = word.strip_prefix('x').is_some_and(|n| n.parse::<u8>().is_ok());
+    numbered
+        || ["sp", "pc", "pstate"].contains(&word)
+        || word.ends_with("_EL0")
+        || word.ends_with("_EL1")
 }
 
-fn same_registers(name: &str, place: u64) {
-    let guest = Guest::named(name);
-    let at = format!("{place:#x}");
-    let unstepped = registers(&guest, &["--at", &at], "r\nx\n");
-    // Stepped for a while, then on at full speed to a breakpoint.
+fn is_number(word: &str) -> bool {
+    let digits = word.strip_prefix("0x").unwrap_or(word);
+    digits.len() >= 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn same_registers(setup: &Setup, at: &str) {
+    let unstepped = registers(setup, &["--at", at], "r\nx\n");
+    // Stepped for a while, then on at full speed to the place.
     let script = format!("s 500\nu {at}\nr\nx\n");
-    let stepped = registers(&guest, &["--at", "reset", "--irq", "hold"], &script);
-    assert_eq!(unstepped, stepped, "{name}: left unstepped, right stepped before");
+    let stepped = registers(setup, &["--at", "reset", "--irq", "hold"], &script);
+    for (name, value) in &unstepped {
+        assert_eq!(stepped.get(name), Some(value), "{name} at {at}: stepped, unstepped");
+    }
+    assert_eq!(unstepped.len(), stepped.len());
+}
+
+fn same_in_guest(name: &str, place: fn(&Guest) -> u64) {
+    let guest = Guest::named(name);
+    same_registers(&Setup::new(&guest.path), &format!("{:#x}", place(&guest)));
 }
 
 #[test]
 fn at_a_loop() {
-    let place = Guest::named("loop_sum").counting_loop.unwrap().start;
-    same_registers("loop_sum", place);
-}
-
-#[test]
-fn after_the_timer_was_set_up() {
-    let place = Guest::named("timer").exact_end.unwrap();
-    same_registers("timer", place);
+    same_in_guest("loop_sum", |guest| guest.counting_loop.clone().unwrap().start);
 }
 
 #[test]
 fn after_the_gic_was_set_up() {
-    let place = Guest::named("gic").exact_end.unwrap();
-    same_registers("gic", place);
+    same_in_guest("gic", |guest| guest.exact_end.unwrap());
+}
+
+#[test]
+fn after_firmware_calls() {
+    same_in_guest("psci", |guest| guest.exact_end.unwrap());
+}
+
+#[test]
+fn at_start_kernel() {
+    let setup = Setup {
+        initrd: Some(folder().join("debian/initramfs.cpio.gz")),
+        append: Some("console=ttyAMA0 nokaslr".to_owned()),
+        memory_mib: 512,
+        ..Setup::new(&folder().join("debian/vmlinuz"))
+    };
+    same_registers(&setup, "start_kernel");
 }
