@@ -1,23 +1,87 @@
-//! The memory map of QEMU's `virt` board.
+//! The memory map of QEMU's `virt` board, as far as a guest without PCI can meet it.
+//!
+//! A board's devices that we do not emulate read as zero and ignore writes, so that a kernel with
+//! the board's own device tree finds dead hardware rather than an abort; only the UART and the
+//! interrupt controller are real. Where `virt` has nothing either, neither have we: the access is
+//! an external abort here and there.
 
 use stepwell_arch::Ipa;
+
+use crate::vgic::{GICD_BASE, GICD_BYTES, GICR_BASE, GICR_BYTES, VCPUS_MAX};
+
+/// First address of RAM.
+pub const RAM_BASE: Ipa = Ipa(0x4000_0000);
+/// The PL011.
+pub const PL011_BASE: Ipa = Ipa(0x0900_0000);
+/// Bytes of the PL011's frame.
+pub const PL011_BYTES: u64 = 0x1000;
+/// INTID of the PL011: SPI 1.
+pub const PL011_INTID: u32 = 33;
 
 /// Who answers at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Region {
-    /// The interrupt controller: ask `Vgic`.
-    Gic,
-    /// The UART, offset from its base.
+    /// The distributor: ask [`crate::vgic::Vgic`].
+    Gicd,
+    /// A redistributor: ask [`crate::vgic::Vgic`].
+    Gicr,
+    /// The UART, at this offset into its frame.
     Pl011(u64),
-    /// A device we leave out: reads as zero, writes are ignored.
+    /// A device of the board that we leave out: reads as zero, ignores writes.
     RazWi(&'static str),
-    /// Nothing: external abort.
+    /// Nobody.
     Nothing,
 }
 
-/// Tells who answers.
+/// The devices left out: first address, bytes, name.
+const LEFT_OUT: [(u64, u64, &str); 8] = [
+    (0x0000_0000, 0x0800_0000, "flash"),
+    (0x0808_0000, 0x0002_0000, "ITS"),
+    (0x0901_0000, 0x0000_1000, "PL031"),
+    (0x0902_0000, 0x0000_0018, "fw-cfg"),
+    (0x0903_0000, 0x0000_1000, "PL061"),
+    (0x0a00_0000, 0x0000_4000, "virtio-mmio"),
+    (0x1000_0000, 0x2eff_0000, "PCIe MMIO window"),
+    (0x3eff_0000, 0x0101_0000, "PCIe I/O and configuration"),
+];
+
+/// Tells who answers at an address below RAM, in a domain of `vcpus` vCPUs.
 #[must_use]
 pub fn region(address: Ipa, vcpus: usize) -> Region {
-    let _ = (address, vcpus);
-    Region::Nothing
+    let within = |base: u64, bytes: u64| address.0.checked_sub(base).filter(|&o| o < bytes);
+    let redistributors = GICR_BYTES * vcpus.min(VCPUS_MAX) as u64;
+    if within(GICD_BASE.0, GICD_BYTES).is_some() {
+        return Region::Gicd;
+    }
+    if within(GICR_BASE.0, redistributors).is_some() {
+        return Region::Gicr;
+    }
+    if let Some(offset) = within(PL011_BASE.0, PL011_BYTES) {
+        return Region::Pl011(offset);
+    }
+    LEFT_OUT
+        .iter()
+        .find(|(base, bytes, _)| within(*base, *bytes).is_some())
+        .map_or(Region::Nothing, |&(_, _, name)| Region::RazWi(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_answers_at_their_own_addresses() {
+        let at = |address| region(Ipa(address), 2);
+        assert_eq!(at(0x0800_ffff), Region::Gicd);
+        assert_eq!(at(0x080d_ffff), Region::Gicr);
+        assert_eq!(at(0x080e_0000), Region::Nothing);
+        assert_eq!(at(0x0900_0018), Region::Pl011(0x18));
+        assert_eq!(at(0x0900_1000), Region::Nothing);
+        assert_eq!(at(0x07ff_ffff), Region::RazWi("flash"));
+        assert_eq!(at(0x0a00_3fff), Region::RazWi("virtio-mmio"));
+        assert_eq!(at(0x0a00_4000), Region::Nothing);
+        assert_eq!(at(0x3fff_ffff), Region::RazWi("PCIe I/O and configuration"));
+        assert_eq!(at(0x4000_0000), Region::Nothing);
+        assert_eq!(at(u64::MAX), Region::Nothing);
+    }
 }
