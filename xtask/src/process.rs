@@ -180,3 +180,28 @@ fn children_of(parent: u32) -> Vec<u32> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_over_its_limit_is_ended_with_its_own_children() {
+        let note = env::temp_dir().join(format!("xtask-{}", std::process::id()));
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg("sleep 300 & echo $! >\"$0\"; wait").arg(&note);
+        let error = run(&mut shell, Duration::from_secs(1)).unwrap_err();
+        assert!(error.to_string().contains("still running after 1 s"), "{error}");
+        let grandchild = fs::read_to_string(&note).unwrap();
+        fs::remove_file(&note).unwrap();
+        let state = fs::read_to_string(format!("/proc/{}/stat", grandchild.trim()));
+        assert!(state.is_err() || state.unwrap().contains(") Z "), "it lives on");
+    }
+
+    #[test]
+    fn cargo_tells_nothing_of_itself_to_children() {
+        let seen = answer(command("env").env("CARGO_HOME", "kept")).unwrap();
+        assert!(seen.lines().any(|line| line == "CARGO_HOME=kept"));
+        assert!(!seen.lines().any(|line| line.starts_with("CARGO_PKG_")));
+    }
+}
