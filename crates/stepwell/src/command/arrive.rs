@@ -1,0 +1,108 @@
+//! `--at`: where a guest is to stand before it is stepped.
+
+use crate::follow::{Follower, Outcome};
+use crate::names::{NameError, Names, Target};
+use std::convert::Infallible;
+use std::str::FromStr;
+use stepwell_debuggee::{Debuggee, Monitor};
+
+/// What the user wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum At {
+    Reset,
+    Smc,
+    Word(String),
+}
+
+impl FromStr for At {
+    type Err = Infallible;
+
+    fn from_str(word: &str) -> Result<Self, Infallible> {
+        Ok(match word {
+            "reset" => Self::Reset,
+            "smc" => Self::Smc,
+            word => Self::Word(word.to_owned()),
+        })
+    }
+}
+
+/// What it means for this guest.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Start {
+    Reset,
+    Smc,
+    Place(Target),
+}
+
+impl At {
+    /// Finds out what it means, before there is a machine.
+    pub(super) fn resolve(&self, names: &Names) -> Result<Start, NameError> {
+        match self {
+            Self::Reset => Ok(Start::Reset),
+            Self::Smc => Ok(Start::Smc),
+            Self::Word(word) => names.resolve(word).map(Start::Place),
+        }
+    }
+}
+
+impl Start {
+    /// Lets a fresh guest run to its start.
+    pub(super) fn arrive(
+        self,
+        debuggee: &mut dyn Debuggee,
+        follower: &mut Follower<'_>,
+    ) -> anyhow::Result<Outcome> {
+        let reset = follower.follow(debuggee)?;
+        let Outcome::Stopped(stop) = reset else { return Ok(reset) };
+        match self {
+            Self::Reset => Ok(reset),
+            Self::Place(target) if target.va == stop.pc => Ok(reset),
+            Self::Place(target) => {
+                debuggee.set_breakpoint(0, target.place)?;
+                debuggee.resume(0)?;
+                let outcome = follower.follow(debuggee)?;
+                if matches!(outcome, Outcome::Stopped(_)) {
+                    debuggee.clear_breakpoint(0, target.place)?;
+                }
+                Ok(outcome)
+            }
+            Self::Smc => {
+                let Some(monitors) = debuggee.support_monitors() else {
+                    anyhow::bail!("this debuggee cannot stop at SMC: use --at with an address")
+                };
+                monitors.set_monitor(0, None, Monitor::PrivilegedCall, true)?;
+                debuggee.resume(0)?;
+                follower.follow(debuggee)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stepwell_debuggee::{StopReason, contract, fake::Fake};
+
+    fn arrive(word: &str) -> Outcome {
+        let mut fake = Fake::new(&contract::guest_bytes());
+        let start = word.parse::<At>().unwrap().resolve(&Names::none()).unwrap();
+        let (mut console, mut records) = (|_: &[u8]| Ok(()), Vec::new());
+        let mut follower =
+            Follower { console: &mut console, records: &mut records, interruption: None };
+        start.arrive(&mut fake, &mut follower).unwrap()
+    }
+
+    #[test]
+    fn guests_arrive() {
+        for (word, reason, pc) in [
+            ("reset", StopReason::Reset, contract::ENTRY),
+            ("0x40080000", StopReason::Reset, contract::ENTRY),
+            ("0x40080018", StopReason::Breakpoint, contract::CALL),
+            ("smc", StopReason::PrivilegedCall { immediate: 0x12 }, contract::SMC),
+        ] {
+            let Outcome::Stopped(stop) = arrive(word) else { panic!("{word}") };
+            assert_eq!((stop.reason, stop.pc), (reason, pc), "{word}");
+        }
+        assert!(matches!(arrive("0x4008002c"), Outcome::Ended(_)));
+    }
+}

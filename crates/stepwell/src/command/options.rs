@@ -1,0 +1,116 @@
+//! The options that all commands with a guest have.
+
+use super::Session;
+use crate::interruption;
+use crate::machine::{Guest, Layout, Machine, MachineOptions, Memory};
+use crate::names::Names;
+use anyhow::Context;
+use clap::Args;
+use std::path::PathBuf;
+use stepwell_trace::kernel_image::RawPolicy;
+use stepwell_trace::symbols::elf;
+
+/// The guest and its machine.
+#[derive(Clone, Debug, Args)]
+pub(super) struct GuestOptions {
+    /// Kernel: Image, Image.gz, EFI zboot, ELF, or Debian's vmlinuz
+    #[arg(long, value_name = "FILE", help_heading = "Guest")]
+    kernel: PathBuf,
+    /// Initial ramdisk
+    #[arg(long, value_name = "FILE", help_heading = "Guest")]
+    initrd: Option<PathBuf>,
+    /// The kernel's command line
+    #[arg(long, value_name = "WORDS", default_value = "", help_heading = "Guest")]
+    append: String,
+    /// Number of vCPUs, 1 to 8
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Guest",
+        value_parser = clap::value_parser!(u8).range(1..=8))]
+    smp: u8,
+    /// Memory, with K, M or G
+    #[arg(long, value_name = "SIZE", default_value = "512M", help_heading = "Guest")]
+    memory: Memory,
+    /// CPU model, as QEMU names it
+    #[arg(long, value_name = "MODEL", default_value = "cortex-a57", help_heading = "Guest")]
+    cpu: String,
+    /// Device tree for the guest, used as it is
+    #[arg(long, value_name = "FILE", help_heading = "Guest")]
+    dtb: Option<PathBuf>,
+    /// Takes a kernel without any header for bare-metal code, loaded at 0x40080000
+    #[arg(long, help_heading = "Guest")]
+    raw: bool,
+    /// ELF with the kernel's symbols, where it carries none itself
+    #[arg(long, value_name = "ELF", help_heading = "Guest")]
+    symbols: Option<PathBuf>,
+    /// Hypervisor image in place of the built-in one
+    #[arg(long, value_name = "FILE", help_heading = "Machine")]
+    hypervisor: Option<PathBuf>,
+    /// QEMU
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "qemu-system-aarch64",
+        help_heading = "Machine"
+    )]
+    qemu: PathBuf,
+    /// Shows QEMU's command line and messages, and the hypervisor's log
+    #[arg(long, short, help_heading = "Machine")]
+    verbose: bool,
+}
+
+/// A guest that is ready to be started.
+pub(super) struct Prepared {
+    options: MachineOptions,
+    guest: Guest,
+    pub(super) names: Names,
+}
+
+impl GuestOptions {
+    /// Reads and checks everything that needs no machine.
+    pub(super) fn prepare(&self) -> anyhow::Result<Prepared> {
+        let raw = if self.raw { RawPolicy::Accept } else { RawPolicy::Refuse };
+        let mut guest = Guest::read(&self.kernel, raw)?;
+        if let Some(initrd) = &self.initrd {
+            guest = guest.with_initrd(initrd)?;
+        }
+        if let Some(dtb) = &self.dtb {
+            guest = guest.with_devicetree(dtb)?;
+        }
+        guest.command_line.clone_from(&self.append);
+        let layout = Layout::new(self.memory, &guest)?;
+        let symbols = self.symbols.as_ref().map(|path| {
+            let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+            elf::from_elf(&bytes).with_context(|| path.display().to_string())
+        });
+        let names = Names::new(symbols.transpose()?, &guest, &layout);
+        let options = MachineOptions {
+            smp: self.smp,
+            memory: self.memory,
+            cpu: self.cpu.clone(),
+            hypervisor: self.hypervisor.clone(),
+            qemu: self.qemu.clone(),
+            verbose: self.verbose,
+        };
+        Ok(Prepared { options, guest, names })
+    }
+
+    pub(super) fn cpu(&self) -> &str {
+        &self.cpu
+    }
+
+    pub(super) fn append(&self) -> &str {
+        &self.append
+    }
+
+    pub(super) const fn smp(&self) -> u8 {
+        self.smp
+    }
+}
+
+impl Prepared {
+    /// Starts the machine; the guest stands at reset.
+    pub(super) fn launch(self) -> anyhow::Result<(Session, Names)> {
+        interruption::install().context("cannot handle signals")?;
+        let (machine, link) = Machine::launch(&self.options, &self.guest)?;
+        Ok((Session { machine, link }, self.names))
+    }
+}

@@ -1,0 +1,94 @@
+//! `stepwell step`: the interactive stepper on this terminal.
+
+mod editor;
+
+use super::arrive::At;
+use super::options::GuestOptions;
+use super::tell;
+use crate::console::MarkedLines;
+use crate::ending;
+use crate::follow::{Follower, Outcome};
+use crate::names::Names;
+use crate::stepper::{Flow, Stepper};
+use clap::Args;
+use editor::Lines;
+use std::io::{Write, stdout};
+use stepwell_debuggee::{Debuggee, InterruptPolicy, TimePolicy};
+
+/// Steps a guest interactively
+///
+/// Stops where --at says and reads commands; h shows them. Where standard input is no terminal,
+/// the commands are read from it line by line.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  stepwell step --kernel vmlinuz --at start_kernel\n  \
+    printf 's 20\\nr\\nx\\n' | stepwell step --kernel vmlinuz --at smc")]
+pub(super) struct Step {
+    #[command(flatten)]
+    guest: GuestOptions,
+    /// Where to stop first: reset, smc (the first one), SYMBOL, SYMBOL+0xOFFSET or 0xADDRESS
+    #[arg(long, value_name = "WHERE", default_value = "reset")]
+    at: At,
+    /// What happens to interrupts: into, over or hold
+    #[arg(long, value_name = "POLICY", default_value = "over")]
+    irq: InterruptPolicy,
+    /// How the guest's clock goes: stopped, real or per-step=NS
+    #[arg(long, value_name = "POLICY", default_value = "stopped")]
+    time: TimePolicy,
+}
+
+impl Step {
+    pub(super) fn execute(&self) -> anyhow::Result<u8> {
+        let prepared = self.guest.prepare()?;
+        let start = self.at.resolve(&prepared.names)?;
+        let (mut session, names) = prepared.launch()?;
+        let (status, text) = session.with(|link| {
+            let debuggee: &mut dyn Debuggee = link;
+            if let Some(interrupts) = debuggee.support_interrupts() {
+                interrupts.set_interrupt_policy(0, self.irq)?;
+            }
+            if let Some(time) = debuggee.support_time() {
+                time.set_time_policy(0, self.time)?;
+            }
+            let (mut output, mut lines, mut records) =
+                (stdout(), MarkedLines::default(), Vec::new());
+            let mut console = |bytes: &[u8]| lines.push(bytes, &mut stdout());
+            let mut follower =
+                Follower { console: &mut console, records: &mut records, interruption: None };
+            let outcome = start.arrive(debuggee, &mut follower)?;
+            lines.flush(&mut output)?;
+            match outcome {
+                Outcome::Ended(ending) => Ok(ending::describe(ending, &names)),
+                Outcome::Stopped(stop) => {
+                    let symbols = names.clone();
+                    let stepper = Stepper::new(debuggee, names, stop, &mut output)?;
+                    converse(stepper, &symbols)
+                }
+            }
+        })?;
+        if let Some(text) = text {
+            tell(&text);
+        }
+        Ok(status)
+    }
+}
+
+/// Reads lines and executes them until there are no more.
+fn converse(mut stepper: Stepper<'_>, names: &Names) -> anyhow::Result<(u8, Option<String>)> {
+    let mut lines = Lines::new(names)?;
+    while let Some(line) = lines.next()? {
+        match stepper.execute(&line)? {
+            Flow::More => {}
+            Flow::Leave => break,
+            Flow::Ended(ending) => {
+                lines.keep();
+                let (status, text) = ending::describe(ending, &stepper.into_names());
+                if text.is_none() {
+                    writeln!(stdout(), "the guest powered off")?;
+                }
+                return Ok((status, text));
+            }
+        }
+    }
+    lines.keep();
+    Ok((ending::CLEAN, None))
+}

@@ -1,0 +1,272 @@
+//! `stepwell trace`: steps a guest and records what it executes.
+
+use super::arrive::{At, Start};
+use super::options::GuestOptions;
+use super::tell;
+use crate::console::MarkedLines;
+use crate::ending;
+use crate::follow::{Follower, Outcome};
+use crate::interruption::Interruption;
+use crate::names::{Names, Target};
+use crate::recorder::Recorder;
+use anyhow::{Context, anyhow};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::stdout;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use stepwell_debuggee::{
+    Debuggee, Ending, InterruptPolicy, StepRequest, Stop, StopReason, TimePolicy,
+};
+use stepwell_trace::{Event, Header};
+
+/// Records what a guest executes, instruction by instruction
+///
+/// Steps the guest from where --at says on, and writes a recording for `stepwell show`. Ctrl-C
+/// ends it with what was taken so far.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    stepwell trace --kernel vmlinuz --steps 200000 --irq hold -o boot.stepwell\n  \
+    stepwell trace --kernel vmlinuz --at start_kernel --until rest_init")]
+pub(super) struct Trace {
+    #[command(flatten)]
+    guest: GuestOptions,
+    /// Where to begin: reset, smc (the first one), SYMBOL, SYMBOL+0xOFFSET or 0xADDRESS
+    #[arg(long, value_name = "WHERE", default_value = "reset")]
+    at: At,
+    /// How many steps at most [default: 100000, or no limit with --until]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    steps: Option<u64>,
+    /// Where to end: SYMBOL, SYMBOL+0xOFFSET or 0xADDRESS
+    #[arg(long, value_name = "WHERE")]
+    until: Option<String>,
+    /// What happens to interrupts: into, over or hold
+    #[arg(long, value_name = "POLICY", default_value = "into")]
+    irq: InterruptPolicy,
+    /// How the guest's clock goes: stopped, real or per-step=NS
+    #[arg(long, value_name = "POLICY", default_value = "stopped")]
+    time: TimePolicy,
+    /// The recording
+    #[arg(long, short, value_name = "FILE", default_value = "trace.stepwell")]
+    output: PathBuf,
+    /// Shows no progress bar
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+const STEPS_DEFAULT: u64 = 100_000;
+const SLICE_FIRST: u64 = 1 << 12;
+const SLICE_LAST: u64 = 1 << 20;
+/// A slice that takes less is doubled: Ctrl-C and the progress bar wait for a slice's end.
+const SLICE_TIME: Duration = Duration::from_millis(250);
+
+impl Trace {
+    pub(super) fn execute(&self) -> anyhow::Result<u8> {
+        let prepared = self.guest.prepare()?;
+        let start = self.at.resolve(&prepared.names)?;
+        let until = self.until.as_deref().map(|word| prepared.names.resolve(word)).transpose()?;
+        let header = Header {
+            stepwell_version: env!("CARGO_PKG_VERSION").into(),
+            cpu_model: self.guest.cpu().into(),
+            command_line: self.guest.append().into(),
+            interrupt_policy: self.irq.to_string(),
+            time_policy: self.time.to_string(),
+            recorded: "pc".into(),
+            vcpus: self.guest.smp(),
+        };
+        let file = || self.output.display().to_string();
+        let recorder = Recorder::create(&self.output, &header).with_context(file)?;
+        let (mut session, names) = prepared.launch()?;
+        let mut job = Job {
+            recorder,
+            names,
+            until,
+            steps: self.limit(),
+            done: 0,
+            bar: self.progress_bar(),
+            lines: MarkedLines::default(),
+            started: Instant::now(),
+        };
+        let result = session.with(|link| job.run(self, link, start));
+        drop(session);
+        job.conclude(self, result)
+    }
+
+    fn limit(&self) -> u64 {
+        let default = if self.until.is_some() { u64::MAX } else { STEPS_DEFAULT };
+        self.steps.unwrap_or(default)
+    }
+
+    fn progress_bar(&self) -> ProgressBar {
+        if self.quiet {
+            return ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        }
+        let bar = match self.limit() {
+            u64::MAX => ProgressBar::no_length(),
+            steps => ProgressBar::new(steps),
+        };
+        let known = "{wide_bar} {human_pos}/{human_len} steps, {per_sec}, {eta}";
+        let unknown = "{spinner} {human_pos} steps, {per_sec}";
+        let template = if self.limit() == u64::MAX { unknown } else { known };
+        bar.with_style(ProgressStyle::with_template(template).expect("the template is ours"))
+    }
+}
+
+/// Why a recording ended.
+enum End {
+    Done,
+    Stopped(Stop),
+    Guest(Ending),
+    Interrupted(Interruption),
+}
+
+struct Job {
+    recorder: Recorder,
+    names: Names,
+    until: Option<Target>,
+    steps: u64,
+    done: u64,
+    bar: ProgressBar,
+    lines: MarkedLines,
+    started: Instant,
+}
+
+impl Job {
+    fn run(
+        &mut self,
+        options: &Trace,
+        debuggee: &mut dyn Debuggee,
+        start: Start,
+    ) -> anyhow::Result<End> {
+        if debuggee.support_trace().is_none() {
+            return Err(anyhow!("this hypervisor has no trace ring: use one of the same build"));
+        }
+        if let Some(interrupts) = debuggee.support_interrupts() {
+            interrupts.set_interrupt_policy(0, options.irq)?;
+        }
+        if let Some(time) = debuggee.support_time() {
+            time.set_time_policy(0, options.time)?;
+        }
+        let (mut stop, interruption) =
+            match self.follow(debuggee, |follower, debuggee| start.arrive(debuggee, follower))? {
+                (Outcome::Stopped(stop), interruption) => (stop, interruption),
+                (Outcome::Ended(ending), _) => return Ok(End::Guest(ending)),
+            };
+        if let Some(interruption) = interruption {
+            return Ok(End::Interrupted(interruption));
+        }
+        if let Some(until) = self.until {
+            debuggee.set_breakpoint(0, until.place)?;
+        }
+        self.started = Instant::now();
+        let mut slice = SLICE_FIRST;
+        while self.done < self.steps {
+            let began = Instant::now();
+            let count = slice.min(self.steps - self.done);
+            let request = StepRequest { count, until: None, record: true };
+            debuggee.step(stop.vcpu, request)?;
+            let (outcome, interruption) =
+                self.follow(debuggee, |follower, debuggee| follower.follow(debuggee))?;
+            match outcome {
+                Outcome::Stopped(next) => stop = next,
+                Outcome::Ended(ending) => return Ok(End::Guest(ending)),
+            }
+            self.advance(debuggee, stop)?;
+            if let Some(interruption) = interruption {
+                return Ok(End::Interrupted(interruption));
+            }
+            if let Some(end) = self.end(stop)? {
+                return Ok(end);
+            }
+            if began.elapsed() < SLICE_TIME {
+                slice = (slice * 2).min(SLICE_LAST);
+            }
+        }
+        Ok(End::Done)
+    }
+
+    /// Follows the guest, and records what it did.
+    fn follow(
+        &mut self,
+        debuggee: &mut dyn Debuggee,
+        work: impl FnOnce(&mut Follower<'_>, &mut dyn Debuggee) -> anyhow::Result<Outcome>,
+    ) -> anyhow::Result<(Outcome, Option<Interruption>)> {
+        let (lines, bar, mut records) = (&mut self.lines, &self.bar, Vec::new());
+        let mut console = |bytes: &[u8]| bar.suspend(|| lines.push(bytes, &mut stdout().lock()));
+        let mut follower =
+            Follower { console: &mut console, records: &mut records, interruption: None };
+        let outcome = work(&mut follower, debuggee);
+        let interruption = follower.interruption;
+        self.recorder.take(&mut records)?;
+        Ok((outcome?, interruption))
+    }
+
+    /// Takes stock at a stop.
+    fn advance(&mut self, debuggee: &mut dyn Debuggee, stop: Stop) -> anyhow::Result<()> {
+        self.done += stop.steps;
+        self.bar.set_position(self.done);
+        self.recorder.fetch_code(debuggee, stop.vcpu)?;
+        self.names.locate(debuggee, stop.vcpu, stop.pc)?;
+        self.recorder.name(&self.names)?;
+        Ok(())
+    }
+
+    /// Says whether this stop is the end.
+    fn end(&mut self, stop: Stop) -> anyhow::Result<Option<End>> {
+        Ok(match stop.reason {
+            StopReason::Stepped | StopReason::RingFull | StopReason::Reset => None,
+            StopReason::PrivilegedCall { immediate } => {
+                let (vcpu, pc) = (stop.vcpu.vcpu, stop.pc);
+                self.recorder.event(&Event::PrivilegedCall { vcpu, pc, immediate })?;
+                None
+            }
+            StopReason::Until | StopReason::Breakpoint => Some(End::Done),
+            StopReason::Paused | StopReason::AArch32 | StopReason::SwitchedOff => {
+                Some(End::Stopped(stop))
+            }
+        })
+    }
+
+    /// Completes the recording, whatever happened, and tells what there is.
+    fn conclude(mut self, options: &Trace, result: anyhow::Result<End>) -> anyhow::Result<u8> {
+        self.bar.finish_and_clear();
+        self.lines.flush(&mut stdout().lock())?;
+        let file = options.output.display();
+        let taken = self.recorder.totals().instructions;
+        let seconds = self.started.elapsed().as_secs_f64();
+        let finished = self.recorder.finish(&self.names);
+        let end = match (result, finished) {
+            (Err(error), _) if is_disk_full(&error) => {
+                return Err(anyhow!("the disk is full: {file} is readable as far as it goes"));
+            }
+            (_, Err(error)) if error.is_disk_full() => {
+                return Err(anyhow!("the disk is full: {file} is readable as far as it goes"));
+            }
+            (Err(error), _) => {
+                return Err(error.context(format!("{taken} steps were recorded in {file}")));
+            }
+            (Ok(_), Err(error)) => return Err(error).with_context(|| file.to_string()),
+            (Ok(end), Ok(_)) => end,
+        };
+        let bytes = std::fs::metadata(&options.output).map_or(0, |data| data.len());
+        let rate = taken as f64 / seconds.max(0.001);
+        println!("{taken} steps, {bytes} bytes, {rate:.0} steps/s: {file}");
+        match end {
+            End::Done | End::Interrupted(Interruption::Stop) => Ok(ending::CLEAN),
+            End::Interrupted(Interruption::Leave) => Ok(ending::LEFT),
+            End::Stopped(Stop { vcpu, reason, pc, .. }) => {
+                tell(&format!("ended early: {vcpu} {reason} at {:#x}", pc));
+                Ok(ending::CLEAN)
+            }
+            End::Guest(how) => {
+                let (status, text) = ending::describe(how, &self.names);
+                text.iter().for_each(|text| tell(text));
+                Ok(status)
+            }
+        }
+    }
+}
+
+fn is_disk_full(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<stepwell_trace::Error>().is_some_and(stepwell_trace::Error::is_disk_full)
+}

@@ -1,0 +1,61 @@
+//! How a guest ended, as a sentence and as an exit status.
+
+use crate::names::Names;
+use stepwell_arch::EsrEl2;
+use stepwell_debuggee::Ending;
+
+/// Exit status of a clean power-off.
+pub const CLEAN: u8 = 0;
+/// Exit status where the user or we are to blame.
+pub const FAILED: u8 = 1;
+/// Exit status where the guest crashed.
+pub const CRASHED: u8 = 2;
+/// Exit status where the guest wanted to be reset.
+pub const RESET: u8 = 3;
+/// Exit status where the user left.
+pub const LEFT: u8 = 130;
+
+/// Returns the exit status, and what to tell where it isn't clean.
+#[must_use]
+pub fn describe(ending: Ending, names: &Names) -> (u8, Option<String>) {
+    match ending {
+        Ending::PoweredOff => (CLEAN, None),
+        Ending::Reset => {
+            (RESET, Some("the guest asked to be reset, which ends it here: start it again".into()))
+        }
+        Ending::Fault(fault) => {
+            let place = names.describe(fault.pc).map(|name| format!(" <{name}>"));
+            let text = format!(
+                "the guest crashed: vcpu{} {}; pc {:#x}{}, esr {:#x} ({}), address {:#x}",
+                fault.vcpu,
+                fault.kind,
+                fault.pc,
+                place.unwrap_or_default(),
+                fault.esr,
+                EsrEl2(fault.esr),
+                fault.address,
+            );
+            (CRASHED, Some(text))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stepwell_arch::Va;
+    use stepwell_debuggee::{FaultKind, GuestFault};
+
+    #[test]
+    fn a_crash_names_everything() {
+        let kind = FaultKind::UnmappedAccess;
+        let fault =
+            GuestFault { vcpu: 1, pc: Va(0x4008_0000), esr: 0x9600_0046, address: 0x1000, kind };
+        let (status, text) = describe(Ending::Fault(fault), &Names::none());
+        let text = text.unwrap();
+        assert_eq!(status, CRASHED);
+        for part in ["vcpu1", "0x40080000", "0x96000046", "address 0x1000", "nothing"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}

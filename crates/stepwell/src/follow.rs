@@ -1,0 +1,58 @@
+//! Waiting for a guest that was set going: its console, its recorded steps and our Ctrl-C
+//! meanwhile.
+
+use crate::interruption::{self, Interruption};
+use std::time::Duration;
+use stepwell_debuggee::{Debuggee, Ending, Error, Event, Stop, TraceRecord};
+
+/// Often enough that the trace ring does not fill while nobody looks.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How the wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The guest stopped.
+    Stopped(Stop),
+    /// The guest ended.
+    Ended(Ending),
+}
+
+/// What to do with what comes in meanwhile.
+pub struct Follower<'a> {
+    /// Takes what the guest writes on its console.
+    pub console: &'a mut dyn FnMut(&[u8]) -> std::io::Result<()>,
+    /// Gets the steps that were recorded, oldest first.
+    pub records: &'a mut Vec<TraceRecord>,
+    /// Set where the user, or the system, interrupted; the guest was paused then.
+    pub interruption: Option<Interruption>,
+}
+
+impl Follower<'_> {
+    /// Waits until the guest stops or ends. Ctrl-C pauses it.
+    ///
+    /// # Errors
+    ///
+    /// Where the debuggee is lost, or the console's output cannot be written.
+    pub fn follow(&mut self, debuggee: &mut dyn Debuggee) -> anyhow::Result<Outcome> {
+        loop {
+            let event = debuggee.wait(POLL)?;
+            if let Some(trace) = debuggee.support_trace() {
+                trace.drain(self.records)?;
+            }
+            match event {
+                Some(Event::Stopped(stop)) => return Ok(Outcome::Stopped(stop)),
+                Some(Event::Ended { ending, .. }) => return Ok(Outcome::Ended(ending)),
+                Some(Event::Console { bytes, .. }) => (self.console)(&bytes)?,
+                None => {}
+            }
+            if let Some(interruption) = interruption::take() {
+                self.interruption = Some(interruption);
+                match debuggee.pause(0) {
+                    // Where it has stopped or ended by itself, the event is on its way.
+                    Ok(()) | Err(Error::Refused(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Ctrl-C, SIGTERM and SIGHUP, as something to ask for rather than to be struck by.
+//!
+//! Each command decides what an interruption means to it: leave, pause the guest, end the
+//! recording. A signal that nobody takes within a grace period means that the main thread is
+//! waiting for a key, or stuck: then the signal's own thread tidies up and ends the process, and
+//! the kernel ends QEMU with it.
+
+use crate::{machine, terminal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::{Duration, Instant};
+
+const GRACE: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(50);
+const NONE: i32 = 0;
+
+static PENDING: AtomicI32 = AtomicI32::new(NONE);
+
+/// What the user, or the system, wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interruption {
+    /// Ctrl-C: stop what you are doing.
+    Stop,
+    /// Leave, now.
+    Leave,
+}
+
+/// Starts taking signals. Without it they do what they do to any process.
+///
+/// # Errors
+///
+/// Where the system refuses.
+pub fn install() -> std::io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            PENDING.store(signal, Ordering::SeqCst);
+            let since = Instant::now();
+            while pending() && since.elapsed() < GRACE {
+                std::thread::sleep(POLL);
+            }
+            if pending() {
+                terminal::restore();
+                machine::remove_leftovers();
+                std::process::exit(128 + signal);
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Tells whether an interruption waits to be taken.
+#[must_use]
+pub fn pending() -> bool {
+    PENDING.load(Ordering::SeqCst) != NONE
+}
+
+/// Takes the interruption that is pending, if one is.
+pub fn take() -> Option<Interruption> {
+    match PENDING.swap(NONE, Ordering::SeqCst) {
+        NONE => None,
+        SIGINT => Some(Interruption::Stop),
+        _ => Some(Interruption::Leave),
+    }
+}

@@ -1,0 +1,23 @@
+//! The tool: launches machines, runs and steps their guests, records and shows what they execute.
+//!
+//! - [`command`]: one file a command, with its options and its help.
+//! - [`machine`]: everything about QEMU, ending in a [`stepwell_link::Link`] to the hypervisor.
+//! - [`names`]: symbols for a guest that moves itself about.
+//! - [`stepper`]: the interactive stepper.
+//! - [`console`], [`terminal`], [`interruption`]: this terminal and its signals.
+//!
+//! Architecture Invariant: nothing in here knows how the hypervisor works. What it wants from a
+//! guest it asks of a [`stepwell_debuggee::Debuggee`], and the stepper works on any.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
+pub mod command;
+pub mod console;
+pub mod ending;
+pub mod follow;
+pub mod interruption;
+pub mod machine;
+pub mod names;
+pub mod recorder;
+pub mod stepper;
+pub mod terminal;

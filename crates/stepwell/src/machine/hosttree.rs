@@ -1,0 +1,125 @@
+//! The machine's device tree: QEMU's own, with the guest written into it.
+//!
+//! The guest is described by Xen's dom0less binding, which image builders and boot loaders know;
+//! the trace ring is ours alone.
+
+use super::layout::Piece;
+use super::{Guest, Layout, MachineError};
+use dtoolkit::Node;
+use dtoolkit::fdt::Fdt;
+use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
+
+/// Returns `qemu_tree` with the guest in its `/chosen`.
+pub(super) fn edit(
+    qemu_tree: &[u8],
+    layout: &Layout,
+    guest: &Guest,
+) -> Result<Vec<u8>, MachineError> {
+    let fdt = Fdt::new(qemu_tree).map_err(|error| MachineError::Tree(error.to_string()))?;
+    let mut tree = DeviceTree::from_fdt(&fdt);
+    let vcpus = tree
+        .root
+        .child("cpus")
+        .map_or(0, |cpus| cpus.children().filter(|child| child.name().starts_with("cpu@")).count());
+    if vcpus == 0 {
+        return Err(MachineError::Tree("it has no CPUs".into()));
+    }
+    tree.root.remove_child("chosen");
+    let mut chosen = node("chosen", &[]);
+    cells(&mut chosen);
+    chosen.add_property(property("stepwell,trace-ring", range(layout.ring)));
+    chosen.add_child(domain(layout, guest, vcpus as u32));
+    tree.root.add_child(chosen);
+    Ok(tree.to_dtb())
+}
+
+fn domain(layout: &Layout, guest: &Guest, vcpus: u32) -> DeviceTreeNode {
+    let mut domain = node("domU0", &["xen,domain"]);
+    cells(&mut domain);
+    domain.add_property(property("cpus", vcpus.to_be_bytes().to_vec()));
+    let kib = layout.guest_bytes / 1024;
+    domain.add_property(property("memory", kib.to_be_bytes().to_vec()));
+    let mut kernel = module(layout.kernel, "multiboot,kernel");
+    kernel.add_property(property("bootargs", strings(&[&guest.command_line])));
+    domain.add_child(kernel);
+    if let Some(initrd) = layout.initrd {
+        domain.add_child(module(initrd, "multiboot,ramdisk"));
+    }
+    if let Some(devicetree) = layout.devicetree {
+        domain.add_child(module(devicetree, "multiboot,device-tree"));
+    }
+    domain
+}
+
+fn module(piece: Piece, compatible: &str) -> DeviceTreeNode {
+    let name = format!("module@{:x}", piece.address);
+    let mut module = node(&name, &[compatible, "multiboot,module"]);
+    module.add_property(property("reg", range(piece)));
+    module
+}
+
+fn node(name: &str, compatible: &[&str]) -> DeviceTreeNode {
+    let mut node = DeviceTreeNode::new(name).expect("our names are valid");
+    if !compatible.is_empty() {
+        node.add_property(property("compatible", strings(compatible)));
+    }
+    node
+}
+
+fn cells(node: &mut DeviceTreeNode) {
+    for name in ["#address-cells", "#size-cells"] {
+        node.add_property(property(name, 2_u32.to_be_bytes().to_vec()));
+    }
+}
+
+fn property(name: &str, value: Vec<u8>) -> DeviceTreeProperty {
+    DeviceTreeProperty::new(name, value).expect("our names are valid")
+}
+
+fn range(piece: Piece) -> Vec<u8> {
+    [piece.address.0.to_be_bytes(), piece.bytes.to_be_bytes()].concat()
+}
+
+fn strings(strings: &[&str]) -> Vec<u8> {
+    strings.iter().flat_map(|string| string.bytes().chain([0])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Memory;
+    use dtoolkit::Property;
+    use stepwell_trace::kernel_image::{KernelImage, RawPolicy};
+
+    #[test]
+    fn the_guest_stands_in_the_tree() {
+        let mut qemu = DeviceTree::new();
+        let mut cpus = node("cpus", &[]);
+        cpus.add_child(node("cpu@0", &["arm,cortex-a57"]));
+        cpus.add_child(node("cpu@1", &["arm,cortex-a57"]));
+        qemu.root.add_child(cpus);
+        qemu.root.add_child(node("chosen", &["stale"]));
+
+        let kernel = KernelImage::recognise(vec![1; 100], RawPolicy::Accept).unwrap();
+        let (initrd, devicetree) = (Some(vec![2; 10]), None);
+        let command_line = "quiet a=b".into();
+        let guest = Guest { kernel, initrd, devicetree, command_line, moves: true };
+        let layout = Layout::new(Memory { bytes: 64 << 20 }, &guest).unwrap();
+        let dtb = edit(&qemu.to_dtb(), &layout, &guest).unwrap();
+
+        let tree = DeviceTree::from_fdt(&Fdt::new(&dtb).unwrap());
+        let chosen = tree.root.child("chosen").unwrap();
+        assert!(chosen.property("compatible").is_none(), "QEMU's own is gone");
+        let ring = chosen.property("stepwell,trace-ring").unwrap();
+        assert_eq!(ring.value(), range(layout.ring));
+        let domain = chosen.child("domU0").unwrap();
+        assert_eq!(domain.property("cpus").unwrap().value(), 2_u32.to_be_bytes());
+        assert_eq!(domain.property("memory").unwrap().value(), 65536_u64.to_be_bytes());
+        assert_eq!(domain.children().count(), 2);
+        let module = format!("module@{:x}", layout.kernel.address.0);
+        let kernel = domain.child(&module).unwrap();
+        assert_eq!(kernel.property("bootargs").unwrap().value(), b"quiet a=b\0");
+        let compatible = b"multiboot,kernel\0multiboot,module\0";
+        assert_eq!(kernel.property("compatible").unwrap().value(), compatible);
+    }
+}

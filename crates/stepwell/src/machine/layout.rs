@@ -1,0 +1,197 @@
+//! Where everything lies: the guest's files in the guest's memory and in the machine's.
+//!
+//! In the machine's RAM the modules and the trace ring lie at the top, each on a 2 MiB border, so
+//! that the hypervisor can carve the guest's memory out of what is below in one piece. In the
+//! guest's RAM everything goes where QEMU's own loader would put it, so that a guest cannot tell.
+
+use super::{Guest, MachineError, Memory};
+use stepwell_arch::{Ipa, Pa};
+use stepwell_trace::kernel_image::LoadPlan;
+
+/// First byte of the machine's RAM on `virt`.
+pub(super) const MACHINE_RAM: Pa = Pa(0x4000_0000);
+/// First byte of the guest's RAM.
+pub const GUEST_RAM: Ipa = Ipa(0x4000_0000);
+/// For the hypervisor itself, its heap, and the machine's device tree.
+const HYPERVISOR_BYTES: u64 = 64 << 20;
+/// Two million words: a full ring costs a stop, and this is half a second's worth.
+const RING_BYTES: u64 = 16 << 20;
+const BLOCK: u64 = Memory::GRANULE;
+/// QEMU moves an Image that would begin below this, to leave room for its own first instructions.
+const LOADER_ROOM: u64 = 4096;
+/// Where a kernel without a header goes.
+const RAW_OFFSET: u64 = 0x8_0000;
+/// The initial ramdisk goes to the middle of RAM, but no further than this.
+const INITRD_OFFSET_MAX: u64 = 128 << 20;
+/// The most that a generated device tree takes.
+const TREE_BYTES: u64 = 1 << 20;
+
+/// A piece of the machine's RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Its first byte.
+    pub address: Pa,
+    /// Its length.
+    pub bytes: u64,
+}
+
+impl Piece {
+    /// Returns how far into the RAM file it begins.
+    #[must_use]
+    pub const fn offset(&self) -> u64 {
+        self.address.0 - MACHINE_RAM.0
+    }
+}
+
+/// Where everything lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Size of the machine's RAM.
+    pub ram_bytes: u64,
+    /// The guest's memory.
+    pub guest_bytes: u64,
+    /// The kernel as handed to the hypervisor.
+    pub kernel: Piece,
+    /// The initial ramdisk as handed to the hypervisor.
+    pub initrd: Option<Piece>,
+    /// The guest's device tree, where one is given.
+    pub devicetree: Option<Piece>,
+    /// The trace ring.
+    pub ring: Piece,
+    /// Where the guest's kernel starts, in its own memory.
+    pub kernel_load: Ipa,
+    /// How much of its memory the kernel takes there.
+    pub kernel_bytes: u64,
+}
+
+impl Layout {
+    /// Lays a guest out.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError::TooLittleMemory`].
+    pub fn new(memory: Memory, guest: &Guest) -> Result<Self, MachineError> {
+        let kernel_load = GUEST_RAM.offset(kernel_offset(guest));
+        let kernel_bytes = kernel_bytes(guest);
+        if !fits(memory.bytes, guest) {
+            let needed_mib = least_memory(guest) >> 20;
+            return Err(MachineError::TooLittleMemory { needed_mib });
+        }
+        let mut next = MACHINE_RAM.offset(memory.bytes + HYPERVISOR_BYTES);
+        let mut piece = |bytes: u64| {
+            let address = next;
+            next = next.offset(bytes.next_multiple_of(BLOCK));
+            Piece { address, bytes }
+        };
+        let kernel = piece(guest.kernel.bytes.len() as u64);
+        let initrd = guest.initrd.as_ref().map(|initrd| piece(initrd.len() as u64));
+        let devicetree = guest.devicetree.as_ref().map(|tree| piece(tree.len() as u64));
+        let ring = piece(RING_BYTES);
+        Ok(Self {
+            ram_bytes: next.0 - MACHINE_RAM.0,
+            guest_bytes: memory.bytes,
+            kernel,
+            initrd,
+            devicetree,
+            ring,
+            kernel_load,
+            kernel_bytes,
+        })
+    }
+
+    /// Returns what is to be written where in the machine's RAM.
+    pub(super) fn pieces<'a>(&self, guest: &'a Guest) -> Vec<(Piece, &'a [u8])> {
+        let optional = [(self.initrd, &guest.initrd), (self.devicetree, &guest.devicetree)];
+        let optional =
+            optional.into_iter().filter_map(|(piece, bytes)| Some((piece?, bytes.as_deref()?)));
+        [(self.kernel, guest.kernel.bytes.as_slice())].into_iter().chain(optional).collect()
+    }
+}
+
+/// Returns how far into the guest's RAM its kernel starts.
+fn kernel_offset(guest: &Guest) -> u64 {
+    match guest.kernel.load {
+        LoadPlan::Image { text_offset, .. } if text_offset >= LOADER_ROOM => text_offset,
+        LoadPlan::Image { text_offset, .. } => text_offset + BLOCK,
+        LoadPlan::Fixed { address, .. } => address.saturating_sub(GUEST_RAM.0),
+        LoadPlan::Anywhere => RAW_OFFSET,
+    }
+}
+
+fn kernel_bytes(guest: &Guest) -> u64 {
+    let bytes = guest.kernel.bytes.len() as u64;
+    match guest.kernel.load {
+        LoadPlan::Image { image_size, .. } => image_size.max(bytes),
+        LoadPlan::Fixed { .. } | LoadPlan::Anywhere => bytes,
+    }
+}
+
+/// Tells whether kernel, ramdisk and device tree fit, and do not overlap.
+fn fits(memory: u64, guest: &Guest) -> bool {
+    let initrd = (memory / 2).min(INITRD_OFFSET_MAX);
+    let kernel_end = kernel_offset(guest).saturating_add(kernel_bytes(guest));
+    let initrd_bytes = guest.initrd.as_ref().map_or(0, |initrd| initrd.len() as u64);
+    let tree_bytes = guest.devicetree.as_ref().map_or(TREE_BYTES, |tree| tree.len() as u64);
+    let tree = (initrd + initrd_bytes).next_multiple_of(BLOCK);
+    kernel_end <= initrd && tree + tree_bytes <= memory
+}
+
+/// Returns the least memory that does.
+fn least_memory(guest: &Guest) -> u64 {
+    let files = kernel_offset(guest)
+        .saturating_add(kernel_bytes(guest))
+        .saturating_add(guest.initrd.as_ref().map_or(0, |initrd| initrd.len() as u64));
+    let most = (files.saturating_mul(2) + 8 * BLOCK).next_multiple_of(BLOCK);
+    (1..=most / BLOCK).map(|n| n * BLOCK).find(|&bytes| fits(bytes, guest)).unwrap_or(most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stepwell_trace::kernel_image::{KernelImage, RawPolicy};
+
+    fn guest(load: LoadPlan, bytes: usize, initrd: Option<usize>) -> Guest {
+        let mut kernel = KernelImage::recognise(vec![1; bytes], RawPolicy::Accept).unwrap();
+        kernel.load = load;
+        let initrd = initrd.map(|bytes| vec![2; bytes]);
+        Guest { kernel, initrd, devicetree: None, command_line: String::new(), moves: true }
+    }
+
+    fn image(text_offset: u64, image_size: u64) -> LoadPlan {
+        LoadPlan::Image { text_offset, image_size, flags: 0 }
+    }
+
+    const MEMORY: Memory = Memory { bytes: 512 << 20 };
+
+    #[test]
+    fn kernels_start_where_qemu_would_start_them() {
+        let load = |plan| Layout::new(MEMORY, &guest(plan, 100, None)).unwrap().kernel_load;
+        assert_eq!(load(image(0, 1 << 20)), Ipa(0x4020_0000));
+        assert_eq!(load(image(0x8_0000, 1 << 20)), Ipa(0x4008_0000));
+        assert_eq!(load(LoadPlan::Anywhere), Ipa(0x4008_0000));
+    }
+
+    #[test]
+    fn nothing_overlaps_in_the_machine() {
+        let guest = guest(image(0, 48 << 20), 27 << 20, Some(5 << 20 | 1));
+        let layout = Layout::new(MEMORY, &guest).unwrap();
+        let mut end = MACHINE_RAM.offset(MEMORY.bytes + HYPERVISOR_BYTES);
+        for piece in [layout.kernel, layout.initrd.unwrap(), layout.ring] {
+            assert!(piece.address >= end && piece.address.is_aligned(BLOCK), "{layout:x?}");
+            end = piece.address.offset(piece.bytes);
+        }
+        assert!(end.0 <= MACHINE_RAM.0 + layout.ram_bytes);
+        assert!(layout.ram_bytes.is_multiple_of(BLOCK));
+        assert_eq!(layout.pieces(&guest).len(), 2);
+    }
+
+    #[test]
+    fn too_little_memory_is_refused_with_an_amount_that_does() {
+        let guest = guest(image(0, 48 << 20), 27 << 20, Some(5 << 20));
+        let error = Layout::new(Memory { bytes: 32 << 20 }, &guest).unwrap_err();
+        let MachineError::TooLittleMemory { needed_mib } = error else { panic!("{error}") };
+        assert_eq!(needed_mib, 100);
+        assert!(Layout::new(Memory { bytes: needed_mib << 20 }, &guest).is_ok());
+        assert!(Layout::new(Memory { bytes: (needed_mib - 2) << 20 }, &guest).is_err());
+    }
+}

@@ -1,0 +1,243 @@
+//! What a machine is made of: its options, and the guest's files once read.
+
+use super::MachineError;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use stepwell_trace::kernel_image::{KernelImage, LoadPlan, RawPolicy};
+
+/// `cargo xtask build` puts the hypervisor here; empty where it was not built.
+static EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hypervisor.bin"));
+
+/// An amount of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Memory {
+    /// Bytes; a multiple of 2 MiB.
+    pub bytes: u64,
+}
+
+impl Memory {
+    /// What the hypervisor hands out, one block of its stage 2.
+    pub const GRANULE: u64 = 2 << 20;
+    /// Most that a guest can have: its RAM lies below 512 GiB, and nobody's host has more.
+    const MAX: u64 = 255 << 30;
+}
+
+/// A word that names no amount of memory.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MemoryError {
+    /// Not a number with a unit.
+    #[error("not an amount of memory: write 512M, 2G or 65536K")]
+    Word,
+    /// Not a whole number of blocks.
+    #[error("memory comes in multiples of 2 MiB")]
+    Multiple,
+    /// Nothing, or more than a machine can have.
+    #[error("memory must be between 2M and 255G")]
+    Range,
+}
+
+impl FromStr for Memory {
+    type Err = MemoryError;
+
+    fn from_str(word: &str) -> Result<Self, MemoryError> {
+        let (digits, shift) = match word.strip_suffix(['K', 'k', 'M', 'm', 'G', 'g']) {
+            Some(digits) if word.ends_with(['K', 'k']) => (digits, 10),
+            Some(digits) if word.ends_with(['G', 'g']) => (digits, 30),
+            Some(digits) => (digits, 20),
+            // As QEMU takes it.
+            None => (word, 20),
+        };
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(MemoryError::Word);
+        }
+        let number: u64 = digits.parse().map_err(|_| MemoryError::Range)?;
+        let bytes = number.checked_mul(1 << shift).ok_or(MemoryError::Range)?;
+        match bytes {
+            0 | Self::MAX.. => Err(MemoryError::Range),
+            _ if bytes.is_multiple_of(Self::GRANULE) => Ok(Self { bytes }),
+            _ => Err(MemoryError::Multiple),
+        }
+    }
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}M", self.bytes >> 20)
+    }
+}
+
+/// What QEMU is told.
+#[derive(Clone, Debug)]
+pub struct MachineOptions {
+    /// vCPUs of the guest, and CPUs of the machine: each vCPU is pinned to one.
+    pub smp: u8,
+    /// The guest's memory.
+    pub memory: Memory,
+    /// QEMU's name of the CPU model.
+    pub cpu: String,
+    /// The hypervisor's image; the embedded one if `None`.
+    pub hypervisor: Option<PathBuf>,
+    /// QEMU.
+    pub qemu: PathBuf,
+    /// Whether QEMU's messages and the hypervisor's log are shown as they come.
+    pub verbose: bool,
+}
+
+impl Default for MachineOptions {
+    /// One Cortex-A57 and 512 MiB.
+    fn default() -> Self {
+        Self {
+            smp: 1,
+            memory: Memory { bytes: 512 << 20 },
+            cpu: "cortex-a57".into(),
+            hypervisor: None,
+            qemu: "qemu-system-aarch64".into(),
+            verbose: false,
+        }
+    }
+}
+
+impl MachineOptions {
+    /// Returns the hypervisor's image.
+    pub(super) fn hypervisor_image(&self) -> Result<Vec<u8>, MachineError> {
+        let Some(path) = &self.hypervisor else {
+            if EMBEDDED.is_empty() {
+                return Err(MachineError::NoHypervisor);
+            }
+            return Ok(EMBEDDED.to_vec());
+        };
+        let image = read(path)?;
+        if image.get(0x38..0x3c) != Some(b"ARM\x64") {
+            return Err(MachineError::NotAHypervisor(path.clone()));
+        }
+        Ok(image)
+    }
+}
+
+/// The guest's files, read and recognised.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// What is loaded as the kernel.
+    pub kernel: KernelImage,
+    /// The initial ramdisk.
+    pub initrd: Option<Vec<u8>>,
+    /// A device tree that replaces the one that the hypervisor would make.
+    pub devicetree: Option<Vec<u8>>,
+    /// The kernel's command line.
+    pub command_line: String,
+    /// Whether the kernel runs elsewhere than where it was linked.
+    pub moves: bool,
+}
+
+impl Guest {
+    /// Reads a kernel.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError::File`] and [`MachineError::Kernel`].
+    pub fn read(kernel: &Path, raw: RawPolicy) -> Result<Self, MachineError> {
+        let image = KernelImage::recognise(read(kernel)?, raw)
+            .map_err(|error| MachineError::Kernel { path: kernel.to_owned(), error })?;
+        let moves = matches!(image.load, LoadPlan::Image { .. });
+        Ok(Self {
+            kernel: boot_protocol(image)?,
+            initrd: None,
+            devicetree: None,
+            command_line: String::new(),
+            moves,
+        })
+    }
+
+    /// Adds an initial ramdisk.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError::File`].
+    pub fn with_initrd(mut self, path: &Path) -> Result<Self, MachineError> {
+        self.initrd = Some(read(path)?);
+        Ok(self)
+    }
+
+    /// Adds a device tree.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError::File`], or [`MachineError::Tree`] where it is none.
+    pub fn with_devicetree(mut self, path: &Path) -> Result<Self, MachineError> {
+        let bytes = read(path)?;
+        dtoolkit::fdt::Fdt::new(&bytes).map_err(|error| {
+            let (path, error) = (path.to_owned(), std::io::Error::other(error.to_string()));
+            MachineError::File { path, error }
+        })?;
+        self.devicetree = Some(bytes);
+        Ok(self)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, MachineError> {
+    std::fs::read(path).map_err(|error| MachineError::File { path: path.to_owned(), error })
+}
+
+/// Room for the header before an ELF's bytes: a page, so that the rest keeps its alignment.
+const HEADER_ROOM: u64 = 4096;
+/// Smallest `text_offset` that loaders leave alone: QEMU moves anything below 4 KiB by 2 MiB.
+const TEXT_OFFSET_MIN: u64 = 4096;
+
+/// Gives an ELF an Image header, so that one way of loading serves all kernels.
+fn boot_protocol(image: KernelImage) -> Result<KernelImage, MachineError> {
+    let LoadPlan::Fixed { address, entry } = image.load else { return Ok(image) };
+    let text_offset = address
+        .checked_sub(super::GUEST_RAM.0 + HEADER_ROOM)
+        .filter(|offset| *offset >= TEXT_OFFSET_MIN && address.is_multiple_of(4))
+        .ok_or(MachineError::LoadAddress { address })?;
+    let bytes = image.bytes.len() as u64;
+    let jump = entry.checked_sub(address).filter(|jump| *jump < bytes && *jump < 1 << 26);
+    let jump = jump.ok_or(MachineError::Entry { entry, address, bytes })?;
+    let branch = 0x1400_0000 | ((HEADER_ROOM + jump) / 4) as u32;
+    let image_size = HEADER_ROOM + bytes;
+    let mut wrapped = image;
+    let mut header = vec![0; HEADER_ROOM as usize];
+    header[0..4].copy_from_slice(&branch.to_le_bytes());
+    header[8..16].copy_from_slice(&text_offset.to_le_bytes());
+    header[16..24].copy_from_slice(&image_size.to_le_bytes());
+    header[0x38..0x3c].copy_from_slice(b"ARM\x64");
+    wrapped.bytes.splice(0..0, header);
+    wrapped.load = LoadPlan::Image { text_offset, image_size, flags: 0 };
+    Ok(wrapped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read() {
+        let mib = |word: &str| word.parse::<Memory>().map(|memory| memory.bytes >> 20);
+        assert_eq!(mib("512M"), Ok(512));
+        assert_eq!(mib("2g"), Ok(2048));
+        assert_eq!(mib("65536K"), Ok(64));
+        assert_eq!(mib("64"), Ok(64));
+        assert_eq!(mib("3M"), Err(MemoryError::Multiple));
+        assert_eq!(mib("0"), Err(MemoryError::Range));
+        assert_eq!(mib("99999999999999999999G"), Err(MemoryError::Range));
+        for word in ["", "M", "-1M", "1.5G", "lots", "+4M"] {
+            assert_eq!(mib(word), Err(MemoryError::Word), "{word}");
+        }
+    }
+
+    #[test]
+    fn an_elf_gets_a_header_that_leads_to_its_entry() {
+        let mut image = KernelImage::recognise(vec![0; 64], RawPolicy::Accept).unwrap();
+        image.load = LoadPlan::Fixed { address: 0x4008_0000, entry: 0x4008_0010 };
+        let wrapped = boot_protocol(image.clone()).unwrap();
+        assert_eq!(wrapped.bytes.len(), 4096 + 64);
+        assert_eq!(wrapped.bytes[..4], 0x1400_0404_u32.to_le_bytes());
+        let load = LoadPlan::Image { text_offset: 0x7_f000, image_size: 4096 + 64, flags: 0 };
+        assert_eq!(wrapped.load, load);
+        image.load = LoadPlan::Fixed { address: 0x4000_0000, entry: 0x4000_0000 };
+        assert!(matches!(boot_protocol(image.clone()), Err(MachineError::LoadAddress { .. })));
+        image.load = LoadPlan::Fixed { address: 0x4008_0000, entry: 0x4008_1000 };
+        assert!(matches!(boot_protocol(image), Err(MachineError::Entry { .. })));
+    }
+}

@@ -1,0 +1,271 @@
+//! Symbols for a guest that moves itself about.
+//!
+//! A kernel is linked at one address, loaded at another, and runs at a third once it has chosen
+//! its KASLR offset. What stays is how far into the image something is. So names are turned into
+//! places within the image, and a virtual address into a name by asking the stopped vCPU where it
+//! leads to.
+
+use crate::machine::{Guest, Layout};
+use stepwell_arch::{Ipa, Va};
+use stepwell_debuggee::{Debuggee, Error, Place, VcpuId};
+use stepwell_trace::Symbols;
+
+/// Names to suggest for one that is unknown.
+const SUGGESTIONS: usize = 3;
+
+/// A word names no place.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// No symbol has that name.
+    #[error("unknown symbol {name}{}", suggested(.closest))]
+    Unknown {
+        /// The name.
+        name: String,
+        /// Names like it.
+        closest: Vec<String>,
+    },
+    /// There are no symbols at all.
+    #[error("{0} is no address, and this kernel has no symbols: name an ELF with --symbols")]
+    NoSymbols(String),
+    /// Not a number.
+    #[error("{0} is no address: write 0x and hexadecimal digits")]
+    Number(String),
+}
+
+fn suggested(names: &[String]) -> String {
+    if names.is_empty() { String::new() } else { format!("; close to it: {}", names.join(", ")) }
+}
+
+/// What a word means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Where to put a breakpoint: holds before and after the guest turns its MMU on.
+    pub place: Place,
+    /// Where it is in the translation that the guest was last seen with.
+    pub va: Va,
+}
+
+/// Symbols, and where the guest has been seen to run.
+#[derive(Clone, Debug)]
+pub struct Names {
+    linked: Symbols,
+    /// Link address of the image's first byte; `None` where addresses never move.
+    base: Option<u64>,
+    load: Ipa,
+    bytes: u64,
+    /// Run address minus link address, once seen.
+    delta: Option<u64>,
+    /// Whether the guest was last seen at its load address.
+    low: bool,
+}
+
+impl Names {
+    /// Makes names that know nothing.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            linked: Symbols::default(),
+            base: None,
+            load: Ipa(0),
+            bytes: 0,
+            delta: None,
+            low: true,
+        }
+    }
+
+    /// Makes names for a guest: from `symbols`, or else its kernel's own.
+    #[must_use]
+    pub fn new(symbols: Option<Symbols>, guest: &Guest, layout: &Layout) -> Self {
+        let linked = symbols.or_else(|| guest.kernel.symbols()).unwrap_or_default();
+        let text = || linked.address_of("_text").map(|va| va.0);
+        let base = linked.link_base().or_else(text).filter(|_| guest.moves);
+        Self {
+            base,
+            linked,
+            load: layout.kernel_load,
+            bytes: layout.kernel_bytes,
+            delta: None,
+            low: true,
+        }
+    }
+
+    /// Learns where the guest runs from a vCPU that stands at `pc`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lost`] only; a PC that leads nowhere teaches nothing.
+    pub fn locate(
+        &mut self,
+        debuggee: &mut dyn Debuggee,
+        vcpu: VcpuId,
+        pc: Va,
+    ) -> Result<(), Error> {
+        let Some(base) = self.base else { return Ok(()) };
+        self.low = self.loaded(pc.0).is_some();
+        if self.low || self.delta.is_some() {
+            return Ok(());
+        }
+        match debuggee.translate(vcpu, pc) {
+            Ok(ipa) => {
+                let offset = self.loaded(ipa.0);
+                self.delta = offset.map(|offset| pc.0.wrapping_sub(base.wrapping_add(offset)));
+                Ok(())
+            }
+            Err(error) if error.is_fatal() => Err(error),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Returns how far an address is into the image at its load address.
+    fn loaded(&self, address: u64) -> Option<u64> {
+        address.checked_sub(self.load.0).filter(|offset| *offset < self.bytes)
+    }
+
+    /// Tells whether it is known where the guest runs.
+    #[must_use]
+    pub const fn located(&self) -> bool {
+        self.base.is_none() || self.delta.is_some()
+    }
+
+    /// Returns `symbol+0xoffset` for an address, or nothing.
+    #[must_use]
+    pub fn describe(&self, va: Va) -> Option<String> {
+        let (name, offset) = self.linked.lookup(self.to_link(va)?)?;
+        Some(if offset == 0 { name.to_owned() } else { format!("{name}+{offset:#x}") })
+    }
+
+    fn to_link(&self, va: Va) -> Option<Va> {
+        let Some(base) = self.base else { return Some(va) };
+        match (self.loaded(va.0), self.delta) {
+            (Some(offset), _) => Some(Va(base.wrapping_add(offset))),
+            (None, Some(delta)) => Some(Va(va.0.wrapping_sub(delta))),
+            (None, None) => None,
+        }
+    }
+
+    /// Finds out what a word means: `0xADDRESS`, `SYMBOL` or `SYMBOL+0xOFFSET`.
+    ///
+    /// # Errors
+    ///
+    /// [`NameError`], with the closest names.
+    pub fn resolve(&self, word: &str) -> Result<Target, NameError> {
+        if let Some(va) = hexadecimal(word) {
+            let va = Va(va?);
+            return Ok(Target { place: Place::Va(va), va });
+        }
+        let (name, offset) = match word.split_once('+') {
+            Some((name, offset)) => (name, number(offset)?),
+            None => (word, 0),
+        };
+        let link = self.linked.address_of(name).ok_or_else(|| self.unknown(name))?;
+        let link = link.0.wrapping_add(offset);
+        let Some(base) = self.base else {
+            return Ok(Target { place: Place::Va(Va(link)), va: Va(link) });
+        };
+        let ipa = self.load.offset(link.wrapping_sub(base));
+        let va = match self.delta {
+            Some(delta) if !self.low => Va(link.wrapping_add(delta)),
+            _ => Va(ipa.0),
+        };
+        let in_image = self.loaded(ipa.0).is_some();
+        Ok(Target { place: if in_image { Place::Ipa(ipa) } else { Place::Va(va) }, va })
+    }
+
+    fn unknown(&self, name: &str) -> NameError {
+        if self.linked.is_empty() {
+            return NameError::NoSymbols(name.to_owned());
+        }
+        let closest = self.linked.suggestions(name, SUGGESTIONS);
+        let closest = closest.into_iter().map(str::to_owned).collect();
+        NameError::Unknown { name: name.to_owned(), closest }
+    }
+
+    /// Returns symbols at the addresses that the guest has been seen to run at.
+    #[must_use]
+    pub fn as_seen(&self) -> Symbols {
+        let Some(base) = self.base else { return self.linked.clone() };
+        let low = self.linked.relocated(self.load.0.wrapping_sub(base));
+        match self.delta {
+            Some(delta) => self.linked.relocated(delta).merged(&low),
+            None => low,
+        }
+    }
+
+    /// Returns names that begin with `prefix`, for completion.
+    pub fn beginning_with<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+        self.linked.iter().map(|symbol| symbol.name.as_str()).filter(move |n| n.starts_with(prefix))
+    }
+}
+
+/// Reads `0x…`; `None` where it isn't written like that.
+fn hexadecimal(word: &str) -> Option<Result<u64, NameError>> {
+    let digits = word.strip_prefix("0x").or_else(|| word.strip_prefix("0X"))?;
+    Some(u64::from_str_radix(digits, 16).map_err(|_| NameError::Number(word.to_owned())))
+}
+
+/// Reads a number, decimal or `0x…`.
+///
+/// # Errors
+///
+/// [`NameError::Number`].
+pub fn number(word: &str) -> Result<u64, NameError> {
+    hexadecimal(word)
+        .unwrap_or_else(|| word.parse().map_err(|_| NameError::Number(word.to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stepwell_trace::{Symbol, SymbolKind};
+
+    const BASE: u64 = 0xffff_8000_0800_0000;
+
+    fn names() -> Names {
+        let symbol = |offset: u64, name: &str| Symbol {
+            address: BASE + offset,
+            size: 0,
+            kind: SymbolKind::Function,
+            name: name.into(),
+        };
+        let list = [symbol(0, "_text"), symbol(0x1000, "start_kernel")];
+        Names {
+            linked: Symbols::new(list, Some(BASE)),
+            base: Some(BASE),
+            load: Ipa(0x4020_0000),
+            bytes: 0x10_0000,
+            delta: None,
+            low: true,
+        }
+    }
+
+    #[test]
+    fn a_symbol_is_a_place_in_the_image_wherever_that_runs() {
+        let mut names = names();
+        let target = names.resolve("start_kernel+0x10").unwrap();
+        assert_eq!(target.place, Place::Ipa(Ipa(0x4020_1010)));
+        assert_eq!(target.va, Va(0x4020_1010));
+        (names.delta, names.low) = (Some(0x20_0000), false);
+        let target = names.resolve("start_kernel").unwrap();
+        assert_eq!(target.place, Place::Ipa(Ipa(0x4020_1000)));
+        assert_eq!(target.va, Va(BASE + 0x20_1000));
+    }
+
+    #[test]
+    fn addresses_get_names_where_the_guest_has_been_seen() {
+        let mut names = names();
+        assert_eq!(names.describe(Va(0x4020_1004)).as_deref(), Some("start_kernel+0x4"));
+        assert_eq!(names.describe(Va(BASE + 0x1000)), None, "not seen there yet");
+        names.delta = Some(0);
+        assert_eq!(names.describe(Va(BASE + 0x1000)).as_deref(), Some("start_kernel"));
+        assert_eq!(names.as_seen().address_of("start_kernel"), Some(Va(0x4020_1000)));
+    }
+
+    #[test]
+    fn unknown_names_come_with_the_closest() {
+        let error = names().resolve("start_kernal").unwrap_err();
+        let text = "unknown symbol start_kernal; close to it: start_kernel";
+        assert_eq!(error.to_string(), text);
+        assert!(matches!(names().resolve("0xzz"), Err(NameError::Number(_))));
+        assert!(matches!(Names::none().resolve("x"), Err(NameError::NoSymbols(_))));
+    }
+}

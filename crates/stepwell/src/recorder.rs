@@ -1,0 +1,127 @@
+//! From drained steps to a recording that can be read without the machine.
+//!
+//! The ring says where instructions were, not what. Each page that was executed is fetched once,
+//! at the next stop, so that the recording disassembles by itself.
+
+use crate::names::Names;
+use std::collections::HashSet;
+use std::fs::File;
+use std::path::Path;
+use stepwell_arch::{Ipa, Va};
+use stepwell_debuggee::{Debuggee, Error, Place, TraceRecord, VcpuId};
+use stepwell_trace::code::PAGE_SIZE;
+use stepwell_trace::{Error as RecordingError, Event, Header, Totals, Writer};
+
+/// A recording in the making.
+pub struct Recorder {
+    writer: Writer<File>,
+    known: HashSet<u64>,
+    wanted: Vec<u64>,
+    named: bool,
+}
+
+impl Recorder {
+    /// Creates the file.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be written.
+    pub fn create(path: &Path, header: &Header) -> Result<Self, RecordingError> {
+        let writer = Writer::create(path, header)?;
+        Ok(Self { writer, known: HashSet::new(), wanted: Vec::new(), named: false })
+    }
+
+    /// Writes what was drained, and empties it.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be written.
+    pub fn take(&mut self, records: &mut Vec<TraceRecord>) -> Result<(), RecordingError> {
+        for record in records.drain(..) {
+            match record {
+                TraceRecord::Run { vcpu, pc, length } => {
+                    self.want(pc, length);
+                    self.writer.run(vcpu, pc, u32::from(length))?;
+                }
+                TraceRecord::Interrupt { vcpu, pc } => self.writer.interrupt(vcpu, pc)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes something that is no step.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be written.
+    pub fn event(&mut self, event: &Event) -> Result<(), RecordingError> {
+        self.writer.event(event)
+    }
+
+    fn want(&mut self, pc: Va, length: u16) {
+        let first = pc.0 / PAGE_SIZE;
+        let last = pc.0.saturating_add(4 * u64::from(length.max(1)) - 4) / PAGE_SIZE;
+        for page in first..=last {
+            if self.known.insert(page) {
+                self.wanted.push(page);
+            }
+        }
+    }
+
+    /// Fetches the code that was executed and is not recorded yet. The guest must be stopped.
+    ///
+    /// # Errors
+    ///
+    /// Where the debuggee is lost or the recording cannot be written. Code that is not there any
+    /// more is none: its instructions stay without text.
+    pub fn fetch_code(&mut self, debuggee: &mut dyn Debuggee, vcpu: VcpuId) -> anyhow::Result<()> {
+        let mut page = vec![0; PAGE_SIZE as usize];
+        for number in std::mem::take(&mut self.wanted) {
+            let va = Va(number * PAGE_SIZE);
+            // What ran before the MMU was on is found by its physical address, even if that is
+            // no virtual one any more.
+            for place in [Place::Va(va), Place::Ipa(Ipa(va.0))] {
+                match debuggee.read_memory(vcpu, place, &mut page) {
+                    Ok(()) => {
+                        self.writer.code(va, &page)?;
+                        break;
+                    }
+                    Err(Error::Refused(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the symbols, once it is known where the guest runs.
+    ///
+    /// # Errors
+    ///
+    /// Where they cannot be written.
+    pub fn name(&mut self, names: &Names) -> Result<(), RecordingError> {
+        if !self.named && names.located() {
+            self.named = true;
+            self.writer.symbols(&names.as_seen())?;
+        }
+        Ok(())
+    }
+
+    /// Completes the file.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be written; what was written before stays readable.
+    pub fn finish(mut self, names: &Names) -> Result<Totals, RecordingError> {
+        if !self.named {
+            self.writer.symbols(&names.as_seen())?;
+        }
+        self.writer.finish()
+    }
+
+    /// Returns what was recorded so far.
+    #[must_use]
+    pub const fn totals(&self) -> Totals {
+        self.writer.totals()
+    }
+}

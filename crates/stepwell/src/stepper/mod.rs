@@ -1,0 +1,304 @@
+//! The interactive stepper: lines in, stops out.
+//!
+//! It knows no terminal: [`Stepper::execute`] takes one line and writes what comes of it, so that
+//! it is the same behind a line editor, a pipe and a test. It knows no link either: any
+//! [`Debuggee`] will do.
+
+mod parse;
+mod view;
+
+pub use parse::{Command, HELP, NAMES, ParseError};
+
+use crate::console::MarkedLines;
+use crate::follow::{Follower, Outcome};
+use crate::interruption::Interruption;
+use crate::names::{NameError, Names};
+use std::collections::VecDeque;
+use std::io::Write;
+use stepwell_arch::{Instruction, Va};
+use stepwell_debuggee::{
+    Debuggee, Ending, Error, Monitor, Place, Refusal, StepRequest, Stop, StopReason, TraceRecord,
+    VcpuId, VcpuState,
+};
+use stepwell_trace::Disassembler;
+
+/// Steps that are shown one by one; of more only the last is.
+const STEPS_SHOWN: u64 = 200;
+/// Executed PCs that `b` can go back to.
+const HISTORY: usize = 65_536;
+
+/// What is to happen after a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// The next line.
+    More,
+    /// The user wants to leave.
+    Leave,
+    /// The guest ended.
+    Ended(Ending),
+}
+
+/// A stepping session.
+pub struct Stepper<'a> {
+    debuggee: &'a mut dyn Debuggee,
+    names: Names,
+    output: &'a mut dyn Write,
+    disassembler: Disassembler,
+    console: MarkedLines,
+    stop: Stop,
+    /// The vCPU that commands speak of.
+    vcpu: VcpuId,
+    history: VecDeque<TraceRecord>,
+    repeated: Option<Command>,
+    interruption: Option<Interruption>,
+}
+
+impl<'a> Stepper<'a> {
+    /// Starts a session with a guest that stands at `stop`, and shows that.
+    ///
+    /// # Errors
+    ///
+    /// Where the debuggee is lost or `output` cannot be written.
+    pub fn new(
+        debuggee: &'a mut dyn Debuggee,
+        names: Names,
+        stop: Stop,
+        output: &'a mut dyn Write,
+    ) -> anyhow::Result<Self> {
+        let mut stepper = Self {
+            debuggee,
+            names,
+            output,
+            disassembler: Disassembler::new()?,
+            console: MarkedLines::default(),
+            stop,
+            vcpu: stop.vcpu,
+            history: VecDeque::new(),
+            repeated: None,
+            interruption: None,
+        };
+        stepper.arrived(stop)?;
+        Ok(stepper)
+    }
+
+    /// Executes one line. An empty one repeats the last.
+    ///
+    /// # Errors
+    ///
+    /// Where the debuggee is lost or `output` cannot be written. What is merely refused or
+    /// misspelt is told, and all goes on.
+    pub fn execute(&mut self, line: &str) -> anyhow::Result<Flow> {
+        let command = match Command::parse(line) {
+            Ok(Some(command)) => command,
+            Ok(None) => match self.repeated.clone() {
+                Some(command) => command,
+                None => return Ok(Flow::More),
+            },
+            Err(error) => {
+                writeln!(self.output, "{error}")?;
+                return Ok(Flow::More);
+            }
+        };
+        self.repeated = Some(command.clone());
+        let flow = match self.perform(&command) {
+            Ok(flow) => flow,
+            Err(error) if is_told(&error) => {
+                writeln!(self.output, "{error}")?;
+                Flow::More
+            }
+            Err(error) => return Err(error),
+        };
+        self.output.flush()?;
+        Ok(match self.interruption.take() {
+            Some(Interruption::Leave) => Flow::Leave,
+            Some(Interruption::Stop) | None => flow,
+        })
+    }
+
+    /// Ends the session, and returns the names with what was learnt.
+    #[must_use]
+    pub fn into_names(self) -> Names {
+        self.names
+    }
+
+    fn perform(&mut self, command: &Command) -> anyhow::Result<Flow> {
+        match command {
+            Command::Step(count) => return self.step(*count),
+            Command::Continue => {
+                self.debuggee.resume(self.vcpu.domain)?;
+                return self.follow();
+            }
+            Command::Next => return self.next(),
+            Command::Until(word) => {
+                let place = self.names.resolve(word)?.place;
+                return self.run_to(place);
+            }
+            Command::Leave => return Ok(Flow::Leave),
+            Command::Registers => self.registers()?,
+            Command::Memory(word, length) => self.memory(word, *length)?,
+            Command::Disassemble(word, count) => self.disassemble(word.as_deref(), *count)?,
+            Command::Back(count) => self.back(*count)?,
+            Command::Vcpu(vcpu) => self.choose(*vcpu)?,
+            Command::Interrupts(policy) => match self.debuggee.support_interrupts() {
+                Some(interrupts) => interrupts.set_interrupt_policy(self.vcpu.domain, *policy)?,
+                None => self.unable()?,
+            },
+            Command::Time(policy) => match self.debuggee.support_time() {
+                Some(time) => time.set_time_policy(self.vcpu.domain, *policy)?,
+                None => self.unable()?,
+            },
+            Command::Smc(on) => match self.debuggee.support_monitors() {
+                Some(monitors) => {
+                    monitors.set_monitor(self.vcpu.domain, None, Monitor::PrivilegedCall, *on)?;
+                }
+                None => self.unable()?,
+            },
+            Command::Help => self.output.write_all(HELP.as_bytes())?,
+        }
+        Ok(Flow::More)
+    }
+
+    fn unable(&mut self) -> anyhow::Result<()> {
+        Ok(writeln!(self.output, "this debuggee cannot do that")?)
+    }
+
+    fn step(&mut self, count: u64) -> anyhow::Result<Flow> {
+        let at_once = if count <= STEPS_SHOWN { 1 } else { count };
+        let mut left = count;
+        while left > 0 {
+            let request = StepRequest { count: at_once.min(left), until: None, record: true };
+            self.debuggee.step(self.vcpu, request)?;
+            let (outcome, interrupted) = self.wait()?;
+            let stop = match outcome {
+                Outcome::Stopped(stop) => stop,
+                Outcome::Ended(ending) => return Ok(Flow::Ended(ending)),
+            };
+            left = left.saturating_sub(stop.steps);
+            let on = matches!(stop.reason, StopReason::Stepped | StopReason::RingFull);
+            let last = left == 0 || !on || interrupted;
+            if last || at_once == 1 {
+                self.arrived(stop)?;
+            }
+            if last {
+                break;
+            }
+        }
+        Ok(Flow::More)
+    }
+
+    /// Steps, but over a call as a whole: until it has come back to this stack frame.
+    fn next(&mut self) -> anyhow::Result<Flow> {
+        let registers = self.debuggee.read_registers(self.vcpu)?;
+        let pc = Va(registers.pc);
+        let is_call = self.word(pc)?.is_some_and(|word| Instruction::decode(word).is_call());
+        if !is_call {
+            return self.step(1);
+        }
+        let back = pc.offset(4);
+        loop {
+            let (outcome, interrupted) = self.go_to(Place::Va(back))?;
+            let stop = match outcome {
+                Outcome::Stopped(stop) => stop,
+                Outcome::Ended(ending) => return Ok(Flow::Ended(ending)),
+            };
+            let here = stop.pc == back && stop.vcpu == self.vcpu;
+            // A recursive call comes by here too, deeper in the stack.
+            let deeper = here && self.debuggee.read_registers(stop.vcpu)?.sp < registers.sp;
+            if !deeper || interrupted {
+                self.arrived(stop)?;
+                return Ok(Flow::More);
+            }
+        }
+    }
+
+    fn run_to(&mut self, place: Place) -> anyhow::Result<Flow> {
+        match self.go_to(place)?.0 {
+            Outcome::Ended(ending) => Ok(Flow::Ended(ending)),
+            Outcome::Stopped(stop) => {
+                self.arrived(stop)?;
+                Ok(Flow::More)
+            }
+        }
+    }
+
+    /// Lets the guest run with a breakpoint there for as long as that takes.
+    fn go_to(&mut self, place: Place) -> anyhow::Result<(Outcome, bool)> {
+        let domain = self.vcpu.domain;
+        self.debuggee.set_breakpoint(domain, place)?;
+        let resumed = self.debuggee.resume(domain);
+        let outcome = match resumed {
+            Ok(()) => self.wait(),
+            Err(error) => Err(error.into()),
+        };
+        if !matches!(outcome, Ok((Outcome::Ended(_), _))) {
+            self.debuggee.clear_breakpoint(domain, place)?;
+        }
+        outcome
+    }
+
+    fn follow(&mut self) -> anyhow::Result<Flow> {
+        match self.wait()?.0 {
+            Outcome::Ended(ending) => Ok(Flow::Ended(ending)),
+            Outcome::Stopped(stop) => {
+                self.arrived(stop)?;
+                Ok(Flow::More)
+            }
+        }
+    }
+
+    /// Waits for the guest; tells whether it was interrupted.
+    fn wait(&mut self) -> anyhow::Result<(Outcome, bool)> {
+        let (console, output) = (&mut self.console, &mut *self.output);
+        let mut print = |bytes: &[u8]| console.push(bytes, output);
+        let mut records = Vec::new();
+        let mut follower =
+            Follower { console: &mut print, records: &mut records, interruption: None };
+        let outcome = follower.follow(self.debuggee);
+        self.interruption = self.interruption.or(follower.interruption);
+        let outcome = outcome?;
+        self.console.flush(self.output)?;
+        self.history.extend(records);
+        let surplus = self.history.len().saturating_sub(HISTORY);
+        self.history.drain(..surplus);
+        Ok((outcome, self.interruption.is_some()))
+    }
+
+    fn arrived(&mut self, stop: Stop) -> anyhow::Result<()> {
+        (self.stop, self.vcpu) = (stop, stop.vcpu);
+        self.names.locate(self.debuggee, stop.vcpu, stop.pc)?;
+        self.show_stop(stop)
+    }
+
+    fn choose(&mut self, vcpu: Option<u8>) -> anyhow::Result<()> {
+        let domain = self.vcpu.domain;
+        let status = self.debuggee.status(domain)?;
+        if let Some(vcpu) = vcpu {
+            match status.get(usize::from(vcpu)).map(|status| status.state) {
+                None => return Err(Error::from(Refusal::NoSuchVcpu).into()),
+                Some(VcpuState::Off) => return Err(Error::from(Refusal::Off).into()),
+                Some(_) => self.vcpu = VcpuId { domain, vcpu },
+            }
+        }
+        for (vcpu, status) in (0..).zip(status) {
+            let mark = if vcpu == self.vcpu.vcpu { '*' } else { ' ' };
+            let id = VcpuId { domain, vcpu };
+            let state = match status.state {
+                VcpuState::Off => "off".to_owned(),
+                VcpuState::Running => "running".to_owned(),
+                VcpuState::Ended => "ended".to_owned(),
+                VcpuState::Stopped => format!("{:#x}  {}", status.pc, self.name(status.pc)),
+            };
+            writeln!(self.output, "{mark} {id}  {state}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Tells errors that a session survives from those that it doesn't.
+fn is_told(error: &anyhow::Error) -> bool {
+    let refused = error.downcast_ref::<Error>().is_some_and(|error| !error.is_fatal());
+    refused || error.downcast_ref::<NameError>().is_some()
+}
+
+#[cfg(test)]
+mod tests;

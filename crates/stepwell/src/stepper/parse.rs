@@ -1,0 +1,184 @@
+//! The stepper's command language: a letter and its arguments.
+
+use crate::names::number;
+use stepwell_debuggee::{InterruptPolicy, TimePolicy};
+
+/// What `h` prints.
+pub const HELP: &str = "\
+s [N]          step N instructions (1)
+n              step, but over a call as a whole
+c              continue; Ctrl-C pauses
+u WHERE        run until WHERE
+b [N]          back: the last N executed PCs (16)
+r              registers: core, PSTATE, system
+m WHERE [N]    N bytes of memory (64)
+d [WHERE] [N]  disassemble N instructions (8), from the PC
+i POLICY       interrupts while stepping: hold, over, into
+time POLICY    the guest's clock: stopped, real, per-step=NS
+smc on|off     stop at SMC instructions
+vcpu [N]       the vCPUs; choose one
+x              end
+Enter repeats. WHERE is SYMBOL, SYMBOL+0xOFFSET or 0xADDRESS; for m and d also
+a register (sp, x0, pc).
+";
+
+/// The commands' names, for completion.
+pub const NAMES: [&str; 14] =
+    ["s", "n", "c", "u", "b", "r", "m", "d", "i", "time", "smc", "vcpu", "h", "x"];
+
+const MEMORY_DEFAULT: u64 = 64;
+const MEMORY_MAX: u64 = 1 << 16;
+const INSTRUCTIONS_DEFAULT: u64 = 8;
+const INSTRUCTIONS_MAX: u64 = 4096;
+const BACK_DEFAULT: u64 = 16;
+
+/// One line, understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// `s`
+    Step(u64),
+    /// `n`
+    Next,
+    /// `c`
+    Continue,
+    /// `u`
+    Until(String),
+    /// `b`
+    Back(usize),
+    /// `r`
+    Registers,
+    /// `m`
+    Memory(String, u64),
+    /// `d`
+    Disassemble(Option<String>, u64),
+    /// `i`
+    Interrupts(InterruptPolicy),
+    /// `time`
+    Time(TimePolicy),
+    /// `smc`
+    Smc(bool),
+    /// `vcpu`
+    Vcpu(Option<u8>),
+    /// `h`
+    Help,
+    /// `x`
+    Leave,
+}
+
+/// A line that is no command.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    /// No such command.
+    #[error("unknown command {0}: h shows all")]
+    Unknown(String),
+    /// Not its arguments.
+    #[error("{reason}; write {usage}")]
+    Arguments {
+        /// What is wrong.
+        reason: String,
+        /// How it's done.
+        usage: &'static str,
+    },
+}
+
+impl Command {
+    /// Reads a line; `None` for an empty one.
+    ///
+    /// # Errors
+    ///
+    /// [`ParseError`] says how to write it.
+    pub fn parse(line: &str) -> Result<Option<Self>, ParseError> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let Some((&name, arguments)) = words.split_first() else { return Ok(None) };
+        let command = match (name, arguments) {
+            ("s" | "step", []) => Self::Step(1),
+            ("s" | "step", [n]) => Self::Step(count(n, u64::MAX, "s [N]")?),
+            ("n" | "next", []) => Self::Next,
+            ("c" | "continue", []) => Self::Continue,
+            ("u" | "until", [word]) => Self::Until((*word).to_owned()),
+            ("b" | "back", []) => Self::Back(BACK_DEFAULT as usize),
+            ("b" | "back", [n]) => Self::Back(count(n, 1 << 16, "b [N]")? as usize),
+            ("r" | "registers", []) => Self::Registers,
+            ("m" | "memory", [word]) => Self::Memory((*word).to_owned(), MEMORY_DEFAULT),
+            ("m" | "memory", [word, n]) => {
+                Self::Memory((*word).to_owned(), count(n, MEMORY_MAX, "m WHERE [N]")?)
+            }
+            ("d" | "disassemble", []) => Self::Disassemble(None, INSTRUCTIONS_DEFAULT),
+            ("d" | "disassemble", [word]) => {
+                Self::Disassemble(Some((*word).to_owned()), INSTRUCTIONS_DEFAULT)
+            }
+            ("d" | "disassemble", [word, n]) => {
+                let count = count(n, INSTRUCTIONS_MAX, "d [WHERE] [N]")?;
+                Self::Disassemble(Some((*word).to_owned()), count)
+            }
+            ("i" | "irq", [policy]) => {
+                Self::Interrupts(policy.parse().map_err(|error| told(&error, "i POLICY"))?)
+            }
+            ("time", [policy]) => {
+                Self::Time(policy.parse().map_err(|error| told(&error, "time POLICY"))?)
+            }
+            ("smc", ["on"]) => Self::Smc(true),
+            ("smc", ["off"]) => Self::Smc(false),
+            ("vcpu", []) => Self::Vcpu(None),
+            ("vcpu", [n]) => Self::Vcpu(Some(n.parse().map_err(|error| told(&error, "vcpu [N]"))?)),
+            ("h" | "help" | "?", _) => Self::Help,
+            ("x" | "q" | "quit" | "exit", []) => Self::Leave,
+            _ => return Err(refuse(name)),
+        };
+        Ok(Some(command))
+    }
+}
+
+/// Says what is wrong with the arguments, or that there is no such command.
+fn refuse(name: &str) -> ParseError {
+    let usage = HELP.lines().map(|line| line.split("  ").next().unwrap_or(line));
+    let usage = usage.into_iter().find(|usage| usage.split(' ').next() == Some(name));
+    match usage {
+        Some(usage) => {
+            ParseError::Arguments { reason: format!("{name} is not used like that"), usage }
+        }
+        None => ParseError::Unknown(name.to_owned()),
+    }
+}
+
+fn told(error: &dyn std::error::Error, usage: &'static str) -> ParseError {
+    ParseError::Arguments { reason: error.to_string(), usage }
+}
+
+fn count(word: &str, max: u64, usage: &'static str) -> Result<u64, ParseError> {
+    let count = number(word).map_err(|error| told(&error, usage))?;
+    if (1..=max).contains(&count) {
+        return Ok(count);
+    }
+    Err(ParseError::Arguments { reason: format!("{word} is not between 1 and {max}"), usage })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Option<Command> {
+        Command::parse(line).unwrap()
+    }
+
+    #[test]
+    fn lines_are_understood() {
+        assert_eq!(parse("  "), None);
+        assert_eq!(parse("s"), Some(Command::Step(1)));
+        assert_eq!(parse("s 0x10"), Some(Command::Step(16)));
+        assert_eq!(parse("u start_kernel"), Some(Command::Until("start_kernel".into())));
+        assert_eq!(parse("m sp 32"), Some(Command::Memory("sp".into(), 32)));
+        assert_eq!(parse("i over"), Some(Command::Interrupts(InterruptPolicy::Over)));
+        assert_eq!(parse("time per-step=10"), Some(Command::Time(TimePolicy::PerStep { ns: 10 })));
+        assert_eq!(parse("smc on"), Some(Command::Smc(true)));
+    }
+
+    #[test]
+    fn what_is_misspelt_is_told_how() {
+        let error = |line: &str| Command::parse(line).unwrap_err().to_string();
+        assert_eq!(error("jump"), "unknown command jump: h shows all");
+        assert_eq!(error("u"), "u is not used like that; write u WHERE");
+        assert_eq!(error("s 0"), "0 is not between 1 and 18446744073709551615; write s [N]");
+        assert_eq!(error("i never"), "\"never\" is none of hold, over, into; write i POLICY");
+    }
+}

@@ -1,0 +1,82 @@
+//! The stepper on the fake, as transcripts.
+
+use super::*;
+use stepwell_debuggee::{contract, fake::Fake};
+
+/// Feeds lines to a stepper that stands at reset; returns what it wrote and the last flow.
+fn session(lines: &[&str]) -> (String, Flow) {
+    let mut fake = Fake::new(&contract::guest_bytes());
+    let stop = contract::wait_for_stop(&mut fake).0;
+    let (mut output, mut flow) = (Vec::new(), Flow::More);
+    let mut stepper = Stepper::new(&mut fake, Names::none(), stop, &mut output).unwrap();
+    for line in lines {
+        flow = stepper.execute(line).unwrap();
+    }
+    drop(stepper);
+    (String::from_utf8(output).unwrap(), flow)
+}
+
+fn pcs(output: &str) -> Vec<u64> {
+    let pc = |line: &str| {
+        let word = line.strip_prefix("vcpu0  0x")?.split(' ').next()?.to_owned();
+        Some(u64::from_str_radix(&word, 16).unwrap() - contract::ENTRY.0)
+    };
+    output.lines().filter_map(pc).collect()
+}
+
+#[test]
+fn each_step_is_shown_and_enter_repeats() {
+    let (output, flow) = session(&["s", "", "s 2"]);
+    assert_eq!(pcs(&output), [0, 4, 8, 0xc, 0x10]);
+    assert!(output.contains("(reset)") && output.contains("mov x1, #0x68"), "{output}");
+    assert!(output.contains("  guest| h\n"), "{output}");
+    assert_eq!(flow, Flow::More);
+}
+
+#[test]
+fn a_call_is_stepped_over_as_a_whole() {
+    let (output, _) = session(&["u 0x40080018", "n", "n"]);
+    assert_eq!(pcs(&output), [0, 0x18, 0x1c, 0x20]);
+}
+
+#[test]
+fn many_steps_show_the_last_and_back_shows_the_rest() {
+    let (output, flow) = session(&["s 12", "b 3", "s 1000"]);
+    assert_eq!(pcs(&output)[13..], [0x14, 0x10, 0x14]);
+    assert_eq!(flow, Flow::Ended(Ending::PoweredOff));
+}
+
+#[test]
+fn registers_memory_and_code_are_shown() {
+    let (output, _) = session(&["s 4", "r", "m 0x40080000 20", "d pc 2", "m x0"]);
+    for part in [
+        "x2 0000000000000005",
+        "EL1h",
+        "0x0000000040080000  00 20 a1 d2",
+        "=> 0x0000000040080010",
+        "sub x2, x2, #1",
+        "address 0x9000000 is not mapped",
+    ] {
+        assert!(output.contains(part), "{part} in {output}");
+    }
+}
+
+#[test]
+fn smc_stops_and_what_is_wrong_is_told() {
+    let (output, flow) = session(&["smc on", "smc on", "c", "u nowhere", "frob", "time real", "x"]);
+    for part in [
+        "already enabled",
+        "(privileged call smc #0x12)",
+        "nowhere is no address",
+        "unknown command frob",
+        "cannot do that",
+    ] {
+        assert!(output.contains(part), "{part} in {output}");
+    }
+    assert_eq!(flow, Flow::Leave);
+}
+
+#[test]
+fn a_guest_that_powers_off_ends_the_session() {
+    assert_eq!(session(&["c"]).1, Flow::Ended(Ending::PoweredOff));
+}

@@ -1,0 +1,46 @@
+//! This terminal in raw mode, and back.
+//!
+//! There is one terminal, so there is one saved state: whoever ends the process, in whatever way,
+//! calls [`restore`].
+
+use rustix::stdio::stdin;
+use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
+use std::sync::Mutex;
+
+static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// Raw mode for as long as this lives.
+pub struct RawMode(());
+
+impl RawMode {
+    /// Puts the terminal that standard input is into raw mode; `None` where it is no terminal.
+    #[must_use]
+    pub fn enter() -> Option<Self> {
+        if !isatty(stdin()) {
+            return None;
+        }
+        let cooked = tcgetattr(stdin()).ok()?;
+        let mut raw = cooked.clone();
+        raw.make_raw();
+        if let Ok(mut saved) = SAVED.lock() {
+            *saved = Some(cooked);
+        }
+        tcsetattr(stdin(), OptionalActions::Now, &raw).ok()?;
+        Some(Self(()))
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Puts the terminal back to what it was, where that was changed.
+pub fn restore() {
+    let saved = SAVED.lock().ok().and_then(|mut saved| saved.take());
+    if let Some(cooked) = saved {
+        // It fails where the terminal is gone, and then there is nothing to put back.
+        let _ = tcsetattr(stdin(), OptionalActions::Now, &cooked);
+    }
+}
