@@ -179,15 +179,21 @@ impl KernelImage {
         if found < expected {
             return Err(KernelError::Truncated { expected, found });
         }
-        let text_offset = u64_at(&bytes, 8).unwrap_or(0);
-        let image_size = u64_at(&bytes, 16).unwrap_or(0);
-        let flags = u64_at(&bytes, 24).unwrap_or(0);
-        if flags & 1 != 0 {
+        let load = LoadPlan::of_image(&bytes);
+        if matches!(load, LoadPlan::Image { flags, .. } if flags & 1 != 0) {
             return Err(KernelError::BigEndian);
         }
-        let text_offset = if image_size == 0 { 0x8_0000 } else { text_offset };
-        let load = LoadPlan::Image { text_offset, image_size, flags };
         Ok(Self { bytes, kind, load, elf_symbols: None })
+    }
+}
+
+impl LoadPlan {
+    /// Reads the header of an Image.
+    fn of_image(image: &[u8]) -> Self {
+        let field = |at| u64_at(image, at).unwrap_or(0);
+        let (text_offset, image_size, flags) = (field(8), field(16), field(24));
+        let text_offset = if image_size == 0 { 0x8_0000 } else { text_offset };
+        Self::Image { text_offset, image_size, flags }
     }
 }
 
@@ -266,3 +272,6 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
 }
+
+#[cfg(test)]
+mod tests;

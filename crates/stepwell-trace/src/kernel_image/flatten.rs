@@ -67,10 +67,8 @@ fn physical_entry(parsed: &ElfFile64<'_, Endianness>, endian: Endianness) -> u64
 }
 
 fn load_plan(bytes: &[u8], start: u64, entry: u64) -> LoadPlan {
-    let header = |at| super::u64_at(bytes, at).unwrap_or(0);
     if is_image(bytes) {
-        let (text_offset, image_size, flags) = (header(8), header(16), header(24));
-        return LoadPlan::Image { text_offset, image_size, flags };
+        return LoadPlan::of_image(bytes);
     }
     LoadPlan::Fixed { address: start, entry }
 }

@@ -83,20 +83,23 @@ impl Symbols {
     }
 
     /// Returns the symbol that `va` lies in.
+    ///
+    /// A function that is known to cover `va` wins over labels inside it. Between a function's end
+    /// and the next symbol there is padding, which belongs to nobody.
     #[must_use]
     pub fn symbol_at(&self, va: Va) -> Option<&Symbol> {
+        /// Labels in one function that are looked past.
+        const LABELS_MAX: usize = 16;
         let after = self.entries.partition_point(|symbol| symbol.address <= va.0);
-        let symbol = self.entries[..after].last()?;
-        let reach = if symbol.size == 0 { REACH } else { symbol.size };
-        if va.0 - symbol.address < reach {
-            return Some(symbol);
-        }
-        // Padding after a sized function; what encloses it may be a larger symbol before it.
-        self.entries[..after]
-            .iter()
-            .rev()
-            .take(8)
-            .find(|symbol| va.0 - symbol.address < symbol.size)
+        let covers = |symbol: &&Symbol| va.0 - symbol.address < symbol.size;
+        let near = self.entries[..after].iter().rev().take(LABELS_MAX);
+        let function =
+            near.clone().find(|symbol| symbol.kind == SymbolKind::Function && covers(symbol));
+        function.or_else(|| {
+            let symbol = self.entries[..after].last()?;
+            let reached = symbol.size == 0 && va.0 - symbol.address < REACH;
+            if reached { Some(symbol) } else { near.into_iter().find(covers) }
+        })
     }
 
     /// Returns where `name` is; if several have it, functions first, then the lowest address.
@@ -171,9 +174,12 @@ fn rank(symbol: &Symbol) -> (bool, bool, bool) {
     (symbol.kind == SymbolKind::Function, !border, !symbol.name.starts_with('_'))
 }
 
-/// Tells whether the name marks code or data for tools, in the way of the Arm ELF ABI.
+/// Tells whether the name marks code or data for tools, in the way of the Arm ELF ABI. Linux puts
+/// prefixes before all names of code that it builds a second time, and these do not spare them.
 fn is_mapping_symbol(name: &str) -> bool {
-    let mut bytes = name.bytes();
+    let prefixes = ["__pi_", "__efistub_"];
+    let bare = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
+    let mut bytes = bare.bytes();
     match (bytes.next(), bytes.next()) {
         (None, _) => true,
         (Some(b'$'), Some(b'x' | b'd' | b'a' | b't')) => matches!(bytes.next(), None | Some(b'.')),
@@ -196,7 +202,10 @@ mod tests {
             symbol(0x1000, 0, Function, "primary_entry"),
             symbol(0x1010, 0, Function, "$x"),
             symbol(0x1010, 0, Other, "$d.42"),
+            symbol(0x1010, 0, Function, "__pi_$x"),
+            symbol(0x1120, 0, Other, "a_label_inside"),
             symbol(0x1100, 0x40, Function, "do_one_initcall"),
+            symbol(0x1800, 8, Function, "tiny"),
             symbol(0x2000, 0, Function, "start_kernel"),
         ];
         Symbols::new(list, Some(0x1000))
@@ -208,7 +217,10 @@ mod tests {
         assert_eq!(table.lookup(Va(0x1000)), Some(("primary_entry", 0)));
         assert_eq!(table.lookup(Va(0x1014)), Some(("primary_entry", 0x14)));
         assert_eq!(table.lookup(Va(0x113f)), Some(("do_one_initcall", 0x3f)));
-        assert_eq!(table.lookup(Va(0x1140)), None);
+        assert_eq!(table.address_of("a_label_inside"), Some(Va(0x1120)));
+        assert_eq!(table.lookup(Va(0x1120)), Some(("do_one_initcall", 0x20)));
+        assert_eq!(table.lookup(Va(0x1807)), Some(("tiny", 7)));
+        assert_eq!(table.lookup(Va(0x1808)), None);
         assert_eq!(table.lookup(Va(0xfff)), None);
         assert_eq!(table.lookup(Va(0x2000 + REACH)), None);
     }

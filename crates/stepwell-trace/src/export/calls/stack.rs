@@ -198,8 +198,14 @@ impl Stack {
             self.close_down_to(tree, index);
             return;
         }
+        // Boot code changes its exception level by an ERET to its return address.
+        if self.close_returning(tree, pc) {
+            return;
+        }
         let innermost = self.frames.iter().rposition(|frame| frame.kind == FrameKind::Exception);
-        self.close_down_to(tree, innermost.unwrap_or(0));
+        if let Some(index) = innermost.or_else(|| self.chain_start()) {
+            self.close_down_to(tree, index);
+        }
         self.arrive(tree, names, pc);
     }
 

@@ -111,6 +111,17 @@ fn exceptions_are_nodes() {
 }
 
 #[test]
+fn an_exception_return_can_end_a_call() {
+    let mut pages = code();
+    pages.insert(Va(WORK + 4), &ERET.to_le_bytes());
+    let expected = "vcpu 0: 5 instructions
+           5  main
+           2    work
+";
+    assert_eq!(show(vec![run(MAIN, 2), run(WORK, 2), run(MAIN + 8, 1)], &pages), expected);
+}
+
+#[test]
 fn without_code_symbols_decide() {
     let expected = "vcpu 0: 13 instructions
           13  main

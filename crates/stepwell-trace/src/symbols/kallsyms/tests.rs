@@ -59,7 +59,7 @@ fn spell(name: &str) -> Vec<u8> {
     let mut tokens = Vec::new();
     let mut rest = name.as_bytes();
     while let Some(first) = rest.first() {
-        let long = rest.starts_with(b"long_name_") && name.len() % 3 == 0;
+        let long = rest.starts_with(b"long_name_") && name.len().is_multiple_of(3);
         tokens.push(if long { 0x80 } else { *first });
         rest = &rest[if long { 10 } else { 1 }..];
     }
