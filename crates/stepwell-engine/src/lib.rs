@@ -1,1 +1,46 @@
-//! stub
+//! The step engine: what to load before the hypervisor's ERET, what an exit means, and what to
+//! report.
+//!
+//! The state machine of Software Step is where every known implementation went wrong, so it is a
+//! plain value here: no register, clock or memory is read by this crate. The hypervisor calls it
+//! at EL2, the tests and the model call it on a host, and both run the same code.
+//!
+//! | module | what it decides |
+//! | --- | --- |
+//! | [`step`] | the state machine: SS on entry, what an exit tells |
+//! | [`exclusive`] | the local exclusive monitor that a stepped guest would otherwise lose |
+//! | [`own_step`] | the guest's own single-step of its EL0, while we step it too |
+//! | [`plan`] | what the next instruction needs before it may execute |
+//! | [`attention`] | the same question as a table, for the assembly fast path |
+//! | [`handler`] | where an interrupt handler has returned to what it interrupted |
+//! | [`clock`] | the guest's virtual time |
+//!
+//! What is deliberately absent: any notion of a debugger, a breakpoint or a trace. A *boundary*
+//! between two instructions is all that the engine knows; what happens there is its caller's.
+
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
+
+pub mod attention;
+pub mod clock;
+pub mod exclusive;
+pub mod handler;
+pub mod own_step;
+pub mod plan;
+pub mod step;
+
+pub use attention::Attention;
+pub use clock::{TimePolicy, VirtualClock};
+pub use exclusive::{Armed, ExclusiveMonitor, LoadExclusive, StoreDecision, StoreExclusive};
+pub use handler::InterruptedContext;
+pub use plan::{Plan, plan};
+pub use step::{Boundary, DebugControls, EnableError, Engine, Exit, Outcome, StepState};

@@ -1,11 +1,39 @@
 //! Stepwell's hypervisor: everything at EL2 that is not the step engine.
 //!
 //! The library builds and tests on any host. What touches the machine lies in `boot`, `hw` and
-//! `mem`, behind the `el2` feature.
+//! `mem`, behind the `el2` feature; so does what only makes sense with a guest at hand.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | `boot` | from the boot loader to the first idle CPU, and to the domains |
+//! | `hw` | registers, the world switch, the physical GIC, timers, the link's transport |
+//! | [`mem`] | EL2's own translation, stage 2, guest RAM, the trace ring |
+//! | `vcpu` | the loop around a guest: exits, emulation, stepping |
+//! | [`vgic`], [`device`] | what the guest takes for devices |
+//! | [`devicetree`] | the machine's tree, and the one that a guest gets |
+//! | `domain`, `machine` | what there is, and who may run |
+//! | `server` | the hypervisor's end of the link |
 
 #![cfg_attr(not(test), no_std)]
 
+#[cfg(feature = "el2")]
+extern crate alloc;
+
+#[cfg(feature = "el2")]
+pub mod boot;
 pub mod device;
 pub mod devicetree;
+#[cfg(feature = "el2")]
+pub mod domain;
+#[cfg(feature = "el2")]
+pub mod hw;
+#[cfg(feature = "el2")]
+pub mod machine;
 pub mod mem;
+#[cfg(feature = "el2")]
+pub mod reset;
+#[cfg(feature = "el2")]
+pub mod server;
+#[cfg(feature = "el2")]
+pub mod vcpu;
 pub mod vgic;

@@ -1,2 +1,18 @@
-//! Memory: stage-2 tables, and the frames they are made of.
+//! Memory: EL2's own translation and heap, stage-2 tables, guest RAM, the trace ring.
+
+#[cfg(feature = "el2")]
+#[expect(unsafe_code, reason = "turns the MMU to tables of ours")]
+pub mod el2;
+#[cfg(feature = "el2")]
+#[expect(unsafe_code, reason = "guest RAM is raw memory")]
+pub mod guest;
+#[cfg(feature = "el2")]
+#[expect(unsafe_code, reason = "hands out raw memory")]
+pub mod heap;
+#[cfg(feature = "el2")]
+#[expect(unsafe_code, reason = "the ring is shared with the tool")]
+pub mod ring;
 pub mod stage2;
+#[cfg(feature = "el2")]
+#[expect(unsafe_code, reason = "tables are shared with the MMU")]
+pub mod tables;

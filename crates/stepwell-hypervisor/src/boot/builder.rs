@@ -1,0 +1,204 @@
+//! Building a domain from what the device tree asks for: its memory, its images, its own tree.
+//!
+//! Where things lie in guest memory is QEMU's choice for `virt`, so that a guest that was made for
+//! that board, or is compared with a run there, finds the same.
+
+use crate::device::pl011::Pl011;
+use crate::devicetree::guest::GuestTree;
+use crate::devicetree::host::{DomainConfig, Machine as HostTree, Range};
+use crate::domain::{Control, Domain, Vcpu};
+use crate::hw::setup::CpuFacts;
+use crate::hw::simd;
+use crate::hw::timer;
+use crate::hw::world::GuestContext;
+use crate::mem::guest::{GuestRam, RAM_BASE};
+use crate::mem::stage2::{MemoryKind, Permissions, Stage2};
+use crate::mem::tables::HeapTables;
+use crate::reset;
+use crate::vcpu::VcpuCore;
+use crate::vcpu::debug::DebugShadow;
+use crate::vcpu::record::Recorder;
+use crate::vcpu::time::PhysicalTimer;
+use crate::vgic::{CpuInterface, Vgic};
+use alloc::vec;
+use core::sync::atomic::{AtomicBool, AtomicU64};
+use heapless::Vec;
+use spin::Mutex;
+use stepwell_arch::{Ipa, Pa};
+use stepwell_engine::{Attention, Engine, ExclusiveMonitor, VirtualClock};
+
+const MIB: u64 = 1 << 20;
+const TREE_BYTES: usize = 64 << 10;
+/// Where QEMU puts a kernel that does not say.
+const DEFAULT_TEXT_OFFSET: u64 = 0x8_0000;
+const IMAGE_MAGIC: &[u8] = b"ARM\x64";
+
+/// Why a domain cannot be built: the tool asked for what the machine, or the images, do not allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BuildError {
+    /// No RAM is left for it.
+    #[error("no {0} MiB of RAM are left for the domain")]
+    NoMemory(u64),
+    /// Its kernel, ramdisk and device tree do not fit.
+    #[error("kernel, ramdisk and device tree do not fit into the domain's {0} MiB")]
+    DoesNotFit(u64),
+    /// More vCPUs than CPUs.
+    #[error("the domain wants {0} CPUs, the machine has {1} left")]
+    TooFewCpus(usize, usize),
+    /// Its tables could not be built.
+    #[error("the domain's stage-2 tables could not be built")]
+    Tables,
+    /// Its device tree could not be written.
+    #[error("the domain's device tree could not be written")]
+    Tree,
+}
+
+/// Where a guest's images lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// The kernel, whose first byte is its entry.
+    pub kernel: Ipa,
+    /// The ramdisk.
+    pub ramdisk: Ipa,
+    /// The device tree.
+    pub tree: Ipa,
+}
+
+/// Lays a guest's images out as QEMU's loader does for an arm64 kernel.
+#[must_use]
+pub fn layout(header: &[u8], memory_bytes: u64, kernel_bytes: u64, ramdisk_bytes: u64) -> Layout {
+    let quad = |at: usize| {
+        let bytes = header.get(at..at + 8)?;
+        Some(u64::from_le_bytes(bytes.try_into().ok()?))
+    };
+    let is_image = header.get(0x38..0x3c) == Some(IMAGE_MAGIC);
+    let (mut offset, mut bytes) = (DEFAULT_TEXT_OFFSET, kernel_bytes);
+    // An image_size of 0 is that of a kernel older than 3.17, whose text_offset means nothing.
+    if let (true, Some(text_offset), Some(image_bytes)) = (is_image, quad(8), quad(16))
+        && image_bytes != 0
+    {
+        bytes = bytes.max(image_bytes);
+        // QEMU keeps the first 4 KiB for its boot code.
+        offset = if text_offset < 4096 { text_offset.saturating_add(2 * MIB) } else { text_offset };
+    }
+    let kernel = RAM_BASE.offset(offset);
+    let kernel_end = kernel.offset(bytes);
+    let half = RAM_BASE.offset((memory_bytes / 2).min(128 * MIB));
+    let ramdisk = Ipa(half.max(kernel_end).0.next_multiple_of(4096));
+    let tree = Ipa(ramdisk.offset(ramdisk_bytes).0.next_multiple_of(2 * MIB));
+    Layout { kernel, ramdisk, tree }
+}
+
+/// Builds the domain number `id`. `ram` is where its memory is, `cpu` its first physical CPU.
+///
+/// # Errors
+///
+/// [`BuildError`].
+///
+/// # Safety
+///
+/// `ram` must be RAM that nothing else uses, the modules of `config` RAM that is mapped at EL2.
+pub unsafe fn build(
+    id: u8,
+    config: &DomainConfig<'_>,
+    host: &HostTree<'_>,
+    ram: Range,
+    cpu: usize,
+    attention: &'static Attention,
+) -> Result<Domain, BuildError> {
+    // SAFETY: the caller's promise.
+    let memory = unsafe { GuestRam::new(ram.base, ram.bytes) };
+    // SAFETY: the caller's promise.
+    let places = unsafe { load_images(config, host, &memory)? };
+    let mut stage2 = Stage2::new(&mut HeapTables).map_err(|_| BuildError::Tables)?;
+    let all = Permissions { read: true, write: true, execute: true };
+    stage2
+        .map(&mut HeapTables, RAM_BASE, ram.base, ram.bytes, all, MemoryKind::Normal)
+        .map_err(|_| BuildError::Tables)?;
+    let mut vcpus = Vec::new();
+    for index in 0..config.cpus {
+        let core = new_core(attention, index == 0, places);
+        let vcpu = Vcpu {
+            cpu: cpu + index,
+            core: Mutex::new(core),
+            stop_requested: AtomicBool::new(false),
+            order: Mutex::new(None),
+        };
+        vcpus.push(vcpu).map_err(|_| BuildError::TooFewCpus(config.cpus, 8))?;
+    }
+    Ok(Domain {
+        id,
+        ram: memory,
+        vttbr: stage2.vttbr(id + 1),
+        stage2: Mutex::new(stage2),
+        vgic: Mutex::new(Vgic::new(config.cpus)),
+        uart: Mutex::new(Pl011::new()),
+        console: Mutex::new(Vec::new()),
+        clock: Mutex::new(VirtualClock::new(timer::frequency_hz())),
+        clock_offset: AtomicU64::new(0),
+        control: Mutex::new(Control::new()),
+        vcpus,
+    })
+}
+
+fn new_core(attention: &'static Attention, is_first: bool, places: Layout) -> VcpuCore {
+    let mut core = VcpuCore {
+        context: GuestContext::new(attention),
+        snapshot: reset::registers(),
+        simd: simd::Registers::default(),
+        engine: Engine::new(),
+        monitor: ExclusiveMonitor::new(),
+        interface: CpuInterface::new(CpuFacts::read().list_registers),
+        debug: DebugShadow::at_reset(),
+        recorder: Recorder::default(),
+        virtual_clock: false,
+        physical_timer: PhysicalTimer::default(),
+        virtual_timer_up: false,
+    };
+    if is_first {
+        reset::reset_vcpu(&mut core, places.kernel.0, places.tree.0);
+    }
+    core
+}
+
+/// # Safety
+///
+/// As [`build`].
+unsafe fn load_images(
+    config: &DomainConfig<'_>,
+    host: &HostTree<'_>,
+    memory: &GuestRam,
+) -> Result<Layout, BuildError> {
+    let too_small = BuildError::DoesNotFit(memory.bytes() / MIB);
+    let header_bytes = usize::try_from(config.kernel.bytes.min(64)).map_err(|_| too_small)?;
+    // SAFETY: the caller's promise.
+    let header =
+        unsafe { core::slice::from_raw_parts(config.kernel.base.0 as *const u8, header_bytes) };
+    let ramdisk = config.ramdisk.unwrap_or(Range { base: Pa(0), bytes: 0 });
+    let places = layout(header, memory.bytes(), config.kernel.bytes, ramdisk.bytes);
+    // SAFETY: the caller's promise.
+    unsafe {
+        memory
+            .load(places.kernel, config.kernel.base, config.kernel.bytes)
+            .map_err(|_| too_small)?;
+        if let Some(ramdisk) = config.ramdisk {
+            memory.load(places.ramdisk, ramdisk.base, ramdisk.bytes).map_err(|_| too_small)?;
+        }
+        if let Some(tree) = config.devicetree {
+            memory.load(places.tree, tree.base, tree.bytes).map_err(|_| too_small)?;
+            return Ok(places);
+        }
+    }
+    let mut buffer = vec![0; TREE_BYTES];
+    let tree = GuestTree {
+        vcpus: config.cpus,
+        cpu_compatible: host.cpu_compatible,
+        memory_bytes: memory.bytes(),
+        bootargs: config.bootargs,
+        initrd: config.ramdisk.map(|ramdisk| (places.ramdisk, ramdisk.bytes)),
+    };
+    let length = tree.write(&mut buffer).map_err(|_| BuildError::Tree)?;
+    let bytes = buffer.get(..length).ok_or(BuildError::Tree)?;
+    memory.write(places.tree, bytes).map_err(|_| too_small)?;
+    Ok(places)
+}

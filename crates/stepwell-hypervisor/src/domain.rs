@@ -1,0 +1,178 @@
+//! A domain: one guest machine, its vCPUs, devices and clock, and who may let it run.
+//!
+//! Lock order, outermost first: a vCPU's `core`, the domain's `control`, then any one of `vgic`,
+//! `uart`, `clock`, `stage2`, then the link. A vCPU's CPU holds its `core` for as long as it is
+//! in or about to enter the guest; others take it only while the vCPU stands.
+
+use crate::device::pl011::Pl011;
+use crate::mem::guest::GuestRam;
+use crate::mem::stage2::Stage2;
+use crate::vcpu::VcpuCore;
+use crate::vgic::Vgic;
+use core::sync::atomic::{AtomicBool, AtomicU64};
+use heapless::Vec;
+use spin::Mutex;
+use stepwell_engine::{TimePolicy, VirtualClock};
+use stepwell_wire::{DomainEnding, InterruptPolicy, Place, StopReason};
+
+/// Most vCPUs of a domain.
+pub const MAX_VCPUS: usize = stepwell_wire::message::MAX_VCPUS;
+/// Most breakpoints of a domain by guest-physical address.
+pub const MAX_PAGE_BREAKPOINTS: usize = 64;
+
+/// One guest machine.
+#[derive(Debug)]
+pub struct Domain {
+    /// Its number.
+    pub id: u8,
+    /// Its memory.
+    pub ram: GuestRam,
+    /// VTTBR_EL2.
+    pub vttbr: u64,
+    /// Its stage-2 tables.
+    pub stage2: Mutex<Stage2>,
+    /// Its interrupt controller.
+    pub vgic: Mutex<Vgic>,
+    /// Its UART.
+    pub uart: Mutex<Pl011>,
+    /// What it wrote on its UART and the tool has not been sent yet.
+    pub console: Mutex<Vec<u8, 512>>,
+    /// Its clock while it does not run freely.
+    pub clock: Mutex<VirtualClock>,
+    /// CNTVOFF_EL2 while it runs freely.
+    pub clock_offset: AtomicU64,
+    /// Who runs, and how.
+    pub control: Mutex<Control>,
+    /// Its vCPUs.
+    pub vcpus: Vec<Vcpu, MAX_VCPUS>,
+}
+
+/// One virtual CPU, and the way to talk to the CPU that runs it.
+#[derive(Debug)]
+pub struct Vcpu {
+    /// The physical CPU.
+    pub cpu: usize,
+    /// Registers and all. Held by the CPU while it runs.
+    pub core: Mutex<VcpuCore>,
+    /// The CPU is to come out of the guest and stand.
+    pub stop_requested: AtomicBool,
+    /// What the CPU is to do next. Set while the vCPU stands.
+    pub order: Mutex<Option<Order>>,
+}
+
+/// What a standing vCPU is told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Run until something stops it.
+    Run,
+    /// Step.
+    Step {
+        /// At most so many.
+        count: u64,
+        /// Until this virtual address is next.
+        until: Option<u64>,
+        /// Into the trace ring.
+        record: bool,
+    },
+}
+
+/// Whether a vCPU is switched on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Power {
+    /// Never started, or switched off by PSCI.
+    Off,
+    /// On.
+    On,
+}
+
+/// What stopped a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PendingStop {
+    /// The vCPU that had the reason.
+    pub vcpu: usize,
+    /// The reason.
+    pub reason: StopReason,
+    /// Its next instruction.
+    pub pc: u64,
+    /// Steps of the command.
+    pub steps: u64,
+}
+
+/// Who of a domain runs, and under which rules.
+#[derive(Debug)]
+pub struct Control {
+    /// vCPUs that have an order: one bit each. The domain is stopped when it is 0.
+    pub running: u8,
+    /// Power of each vCPU.
+    pub power: [Power; MAX_VCPUS],
+    /// Why the domain is stopping, until all vCPUs stand.
+    pub stop: Option<PendingStop>,
+    /// How it ended.
+    pub ending: Option<DomainEnding>,
+    /// SMC monitoring, one bit for each vCPU.
+    pub privileged_call: u8,
+    /// Single-step monitoring, one bit for each vCPU.
+    pub single_step: u8,
+    /// What becomes of interrupts under a step.
+    pub interrupts: InterruptPolicy,
+    /// How time goes.
+    pub time: TimePolicy,
+    /// The whole domain runs freely: a vCPU that is switched on joins in.
+    pub free: bool,
+    /// Breakpoints by virtual address.
+    pub breakpoints: Vec<u64, 16>,
+    /// Breakpoints by guest-physical address.
+    pub page_breakpoints: Vec<u64, MAX_PAGE_BREAKPOINTS>,
+}
+
+impl Control {
+    /// Makes the control of a domain at reset: stopped, vCPU 0 on.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut power = [Power::Off; MAX_VCPUS];
+        power[0] = Power::On;
+        Self {
+            running: 0,
+            power,
+            stop: None,
+            ending: None,
+            privileged_call: 0,
+            single_step: 0,
+            interrupts: InterruptPolicy::Over,
+            time: TimePolicy::Stopped,
+            free: false,
+            breakpoints: Vec::new(),
+            page_breakpoints: Vec::new(),
+        }
+    }
+
+    /// Power of a vCPU; off where there is none.
+    #[must_use]
+    pub fn power(&self, vcpu: usize) -> Power {
+        self.power.get(vcpu).copied().unwrap_or(Power::Off)
+    }
+
+    /// Tells whether `place` is a breakpoint.
+    #[must_use]
+    pub fn has_breakpoint(&self, place: Place) -> bool {
+        match place {
+            Place::Va(va) => self.breakpoints.contains(&va),
+            Place::Ipa(ipa) => self.page_breakpoints.contains(&ipa),
+        }
+    }
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The bit of a vCPU in a mask.
+#[must_use]
+pub const fn bit(vcpu: usize) -> u8 {
+    match vcpu {
+        0..=7 => 1 << vcpu,
+        _ => 0,
+    }
+}

@@ -1,0 +1,86 @@
+//! Access to system registers: the one place where MRS and MSR are written.
+//!
+//! Own macros rather than a crate of accessors: what EL2 needs most (list registers, the debug
+//! registers, AT and PAR) the crates for it lack, and one mechanism is easier to read than two.
+
+/// Reads a system register by the assembler's name for it.
+macro_rules! mrs {
+    ($name:literal) => {{
+        let value: u64;
+        // SAFETY: reading a system register that exists at EL2 changes no memory; a name that
+        // the assembler does not know does not build.
+        #[allow(unsafe_code, reason = "the one way to read a system register")]
+        unsafe {
+            core::arch::asm!(concat!("mrs {}, ", $name), out(reg) value, options(nostack));
+        }
+        value
+    }};
+}
+
+/// Writes a system register by the assembler's name for it. What the write does to the guest or
+/// to EL2 is said where it is used.
+macro_rules! msr {
+    ($name:literal, $value:expr) => {{
+        let value: u64 = $value;
+        // SAFETY: no register that is written this way changes EL2's own translation, stack or
+        // vectors; those are set in `boot`.
+        #[allow(unsafe_code, reason = "the one way to write a system register")]
+        unsafe {
+            core::arch::asm!(concat!("msr ", $name, ", {}"), in(reg) value, options(nostack));
+        }
+    }};
+}
+
+pub(crate) use {mrs, msr};
+
+/// Synchronises what has been written with what executes next.
+pub fn isb() {
+    // SAFETY: a barrier.
+    unsafe { core::arch::asm!("isb", options(nostack, preserves_flags)) }
+}
+
+/// Orders memory accesses for every observer.
+pub fn dsb() {
+    // SAFETY: a barrier.
+    unsafe { core::arch::asm!("dsb sy", options(nostack, preserves_flags)) }
+}
+
+/// Waits until an interrupt is pending, masked or not.
+pub fn wfi() {
+    // SAFETY: a hint; barrier first so that what was written is seen by who wakes us.
+    unsafe { core::arch::asm!("dsb sy", "wfi", options(nostack, preserves_flags)) }
+}
+
+/// Drops every stage-1 and stage-2 translation of the current VMID, on all CPUs.
+pub fn invalidate_guest_translations() {
+    // SAFETY: dropping cached translations is always allowed.
+    unsafe {
+        core::arch::asm!(
+            "dsb ish",
+            "tlbi vmalls12e1is",
+            "dsb ish",
+            "isb",
+            options(nostack, preserves_flags)
+        )
+    }
+}
+
+/// Makes instructions that were written as data visible to instruction fetch, on all CPUs.
+pub fn invalidate_instruction_caches() {
+    // SAFETY: dropping cached instructions is always allowed.
+    unsafe {
+        core::arch::asm!(
+            "dsb ish",
+            "ic ialluis",
+            "dsb ish",
+            "isb",
+            options(nostack, preserves_flags)
+        )
+    }
+}
+
+/// The number of this CPU: MPIDR_EL1.Aff0, on the boards that we know.
+#[must_use]
+pub fn cpu_number() -> usize {
+    usize::try_from(mrs!("mpidr_el1") & 0xff).unwrap_or(0)
+}

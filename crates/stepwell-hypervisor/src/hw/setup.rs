@@ -1,0 +1,185 @@
+//! EL2's control registers on one CPU: what traps, and why.
+
+use super::registers::{dsb, isb, mrs, msr};
+use super::world;
+use stepwell_arch::SystemRegister;
+use stepwell_arch::debug::mdcr_el2;
+use stepwell_arch::hyp::{cnthctl_el2, hcr_el2};
+
+/// What this CPU has of what EL2 hands out.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuFacts {
+    /// Breakpoints, 2 to 16.
+    pub breakpoints: u8,
+    /// Watchpoints, 2 to 16.
+    pub watchpoints: u8,
+    /// ID_AA64MMFR0_EL1.PARange.
+    pub pa_range: u64,
+    /// List registers of the virtual CPU interface.
+    pub list_registers: usize,
+}
+
+impl CpuFacts {
+    /// Reads them from this CPU.
+    #[must_use]
+    pub fn read() -> Self {
+        let dfr0 = mrs!("id_aa64dfr0_el1");
+        Self {
+            breakpoints: (dfr0 >> 12 & 0xf) as u8 + 1,
+            watchpoints: (dfr0 >> 20 & 0xf) as u8 + 1,
+            pa_range: mrs!("id_aa64mmfr0_el1") & 0xf,
+            list_registers: (mrs!("ich_vtr_el2") & 0x1f) as usize + 1,
+        }
+    }
+}
+
+/// Sets up everything that stays the same for all guests.
+pub fn control_registers(vmpidr: u64) {
+    let hcr = hcr_el2::VM       // stage 2 on
+        | hcr_el2::SWIO         // set/way maintenance cannot reach other domains' lines
+        | hcr_el2::FMO          // physical FIQ, IRQ and SError come to EL2,
+        | hcr_el2::IMO          // and the virtual ones are enabled
+        | hcr_el2::AMO
+        | hcr_el2::TSC          // SMC is ours to answer: the guest has no EL3
+        | hcr_el2::TID3         // ID registers: the guest has no EL2
+        | hcr_el2::RW           // EL1 is AArch64
+        | hcr_el2::APK          // pointer authentication is the guest's own
+        | hcr_el2::API
+        | hcr_el2::ATA; // so is memory tagging
+    // Not TWI, TWE: a guest that waits, waits on its own CPU. The step engine sees WFI coming.
+    // Not TVM: the step engine sees translation changes coming. Not TACR, TIDCP: the CPU answers.
+    msr!("hcr_el2", hcr);
+    msr!("vmpidr_el2", vmpidr);
+    msr!("vpidr_el2", mrs!("midr_el1"));
+    // FP, SIMD and SVE are the guest's: nothing at EL2 uses them. Bits are RES1 where SVE is not.
+    msr!("cptr_el2", cptr());
+    msr!("hstr_el2", 0);
+    msr!("cnthctl_el2", traps_of_physical_timer());
+    msr!("mdcr_el2", base_mdcr());
+    // The CPU's own step and breakpoints never act on EL2: PSTATE.D stays set, KDE clear.
+    msr!("mdscr_el1", 0);
+    // OS Lock: set at reset, and nothing steps on hardware while it is.
+    msr!("oslar_el1", 0);
+    msr!("vbar_el2", world::vector_base());
+    enable_vector_length();
+    enable_extended_controls();
+    isb();
+}
+
+/// Puts a domain's stage 2 in force on this CPU.
+pub fn stage2(vttbr: u64) {
+    msr!("vtcr_el2", crate::mem::stage2::vtcr(mrs!("id_aa64mmfr0_el1") & 0xf));
+    msr!("vttbr_el2", vttbr);
+    isb();
+    super::registers::invalidate_guest_translations();
+}
+
+/// CNTPCT and the physical timer are trapped: the guest's physical time is its virtual time.
+fn traps_of_physical_timer() -> u64 {
+    // EL1PCTEN and EL1PCEN are enables: clear means trapped.
+    let enables = cnthctl_el2::EL1PCTEN | cnthctl_el2::EL1PCEN;
+    mrs!("cnthctl_el2") & !enables
+}
+
+/// MDCR_EL2 without anybody debugging: no debug traps, and all event counters for the guest.
+#[must_use]
+pub fn base_mdcr() -> u64 {
+    let counters = mrs!("pmcr_el0") >> 11 & mdcr_el2::HPMN_MASK;
+    counters & mdcr_el2::HPMN_MASK
+}
+
+fn cptr() -> u64 {
+    const RES1: u64 = 0x32ff;
+    const TZ: u64 = 1 << 8;
+    const TSM: u64 = 1 << 12;
+    let has_sve = mrs!("id_aa64pfr0_el1") >> 32 & 0xf != 0;
+    let has_sme = mrs!("id_aa64pfr1_el1") >> 24 & 0xf != 0;
+    let mut value = RES1;
+    if has_sve {
+        value &= !TZ;
+    }
+    if has_sme {
+        value &= !TSM;
+    }
+    value
+}
+
+/// ZCR_EL2 and SMCR_EL2: the longest vectors that the CPU has.
+fn enable_vector_length() {
+    const LONGEST: u64 = 0xf;
+    const SMCR_FA64: u64 = 1 << 31;
+    isb();
+    if mrs!("id_aa64pfr0_el1") >> 32 & 0xf != 0 {
+        // S3_4_C1_C2_0 is ZCR_EL2: the name needs an assembler that was told of SVE.
+        msr!("s3_4_c1_c2_0", LONGEST);
+    }
+    if mrs!("id_aa64pfr1_el1") >> 24 & 0xf != 0 {
+        // S3_4_C1_C2_6 is SMCR_EL2.
+        msr!("s3_4_c1_c2_6", LONGEST | SMCR_FA64);
+    }
+}
+
+/// HCRX_EL2, where there is one: what it enables is the guest's as if there were no EL2.
+fn enable_extended_controls() {
+    const HCRX_ENABLES: u64 = 1 << 0 // EnAS0: ST64BV0
+        | 1 << 1                     // EnALS: LD64B, ST64B
+        | 1 << 2                     // EnASR: ST64BV
+        | 1 << 11; // MSCEn: memory copy and set
+    let has_hcrx = mrs!("id_aa64mmfr1_el1") >> 40 & 0xf != 0;
+    if has_hcrx {
+        // S3_4_C1_C2_2 is HCRX_EL2.
+        msr!("s3_4_c1_c2_2", HCRX_ENABLES);
+    }
+    dsb();
+}
+
+/// MIDR_EL1, which guests read as it is.
+#[must_use]
+pub fn midr() -> u64 {
+    mrs!("midr_el1")
+}
+
+/// Reads a feature ID register of this CPU.
+#[must_use]
+pub fn read_feature_id(register: SystemRegister) -> u64 {
+    macro_rules! table {
+        ($($crm:literal $op2:literal $name:literal),* $(,)?) => {
+            match (register.crm(), register.op2()) {
+                $(($crm, $op2) => mrs!($name),)*
+                // Reserved: reads as zero.
+                _ => 0,
+            }
+        };
+    }
+    table! {
+        1 0 "s3_0_c0_c1_0", 1 1 "s3_0_c0_c1_1", 1 2 "s3_0_c0_c1_2", 1 3 "s3_0_c0_c1_3",
+        1 4 "s3_0_c0_c1_4", 1 5 "s3_0_c0_c1_5", 1 6 "s3_0_c0_c1_6", 1 7 "s3_0_c0_c1_7",
+        2 0 "s3_0_c0_c2_0", 2 1 "s3_0_c0_c2_1", 2 2 "s3_0_c0_c2_2", 2 3 "s3_0_c0_c2_3",
+        2 4 "s3_0_c0_c2_4", 2 5 "s3_0_c0_c2_5", 2 6 "s3_0_c0_c2_6", 2 7 "s3_0_c0_c2_7",
+        3 0 "s3_0_c0_c3_0", 3 1 "s3_0_c0_c3_1", 3 2 "s3_0_c0_c3_2", 3 3 "s3_0_c0_c3_3",
+        3 4 "s3_0_c0_c3_4", 3 5 "s3_0_c0_c3_5", 3 6 "s3_0_c0_c3_6", 3 7 "s3_0_c0_c3_7",
+        4 0 "s3_0_c0_c4_0", 4 1 "s3_0_c0_c4_1", 4 2 "s3_0_c0_c4_2", 4 3 "s3_0_c0_c4_3",
+        4 4 "s3_0_c0_c4_4", 4 5 "s3_0_c0_c4_5", 4 6 "s3_0_c0_c4_6", 4 7 "s3_0_c0_c4_7",
+        5 0 "s3_0_c0_c5_0", 5 1 "s3_0_c0_c5_1", 5 2 "s3_0_c0_c5_2", 5 3 "s3_0_c0_c5_3",
+        5 4 "s3_0_c0_c5_4", 5 5 "s3_0_c0_c5_5", 5 6 "s3_0_c0_c5_6", 5 7 "s3_0_c0_c5_7",
+        6 0 "s3_0_c0_c6_0", 6 1 "s3_0_c0_c6_1", 6 2 "s3_0_c0_c6_2", 6 3 "s3_0_c0_c6_3",
+        6 4 "s3_0_c0_c6_4", 6 5 "s3_0_c0_c6_5", 6 6 "s3_0_c0_c6_6", 6 7 "s3_0_c0_c6_7",
+        7 0 "s3_0_c0_c7_0", 7 1 "s3_0_c0_c7_1", 7 2 "s3_0_c0_c7_2", 7 3 "s3_0_c0_c7_3",
+        7 4 "s3_0_c0_c7_4", 7 5 "s3_0_c0_c7_5", 7 6 "s3_0_c0_c7_6", 7 7 "s3_0_c0_c7_7",
+    }
+}
+
+/// A feature ID register as the guest reads it: the CPU's, less what EL2 keeps for itself.
+#[must_use]
+pub fn guest_feature_id(register: SystemRegister) -> u64 {
+    const PFR0_EL2: u64 = 0xf << 8;
+    const PFR0_EL3: u64 = 0xf << 12;
+    let value = read_feature_id(register);
+    match register {
+        // No EL2 and no EL3, as on a `virt` board without them.
+        SystemRegister::ID_AA64PFR0_EL1 => value & !(PFR0_EL2 | PFR0_EL3),
+        // Virtualization Extensions and Security Extensions of AArch32.
+        SystemRegister::ID_PFR1_EL1 => value & !(0xf << 12 | 0xf << 4),
+        _ => value,
+    }
+}

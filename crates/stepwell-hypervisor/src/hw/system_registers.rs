@@ -1,0 +1,158 @@
+//! The guest's system registers that live in the machine while its vCPU is on its CPU.
+//!
+//! One vCPU has one physical CPU, pinned, so these are loaded once and never switched. When a vCPU
+//! stops they are copied out, so that whoever serves the link can read and write them from another
+//! CPU, and put back before it goes on.
+
+use super::registers::{isb, mrs, msr};
+use stepwell_arch::SystemRegister;
+
+macro_rules! guest_registers {
+    ($($register:ident $name:literal),* $(,)?) => {
+        /// Which register is at which place of a snapshot.
+        const ORDER: [SystemRegister; COUNT] = [$(SystemRegister::$register),*];
+        const COUNT: usize = [$($name),*].len();
+
+        fn read_all() -> [u64; COUNT] {
+            [$(mrs!($name)),*]
+        }
+
+        fn write_all(values: &[u64; COUNT]) {
+            let mut values = values.iter().copied();
+            $(msr!($name, values.next().unwrap_or(0));)*
+        }
+    };
+}
+
+guest_registers! {
+    SCTLR_EL1 "sctlr_el1",
+    CPACR_EL1 "cpacr_el1",
+    TTBR0_EL1 "ttbr0_el1",
+    TTBR1_EL1 "ttbr1_el1",
+    TCR_EL1 "tcr_el1",
+    MAIR_EL1 "mair_el1",
+    AMAIR_EL1 "amair_el1",
+    VBAR_EL1 "vbar_el1",
+    ESR_EL1 "esr_el1",
+    FAR_EL1 "far_el1",
+    AFSR0_EL1 "afsr0_el1",
+    AFSR1_EL1 "afsr1_el1",
+    ELR_EL1 "elr_el1",
+    SPSR_EL1 "spsr_el1",
+    SP_EL1 "sp_el1",
+    TPIDR_EL0 "tpidr_el0",
+    TPIDRRO_EL0 "tpidrro_el0",
+    TPIDR_EL1 "tpidr_el1",
+    CONTEXTIDR_EL1 "contextidr_el1",
+    PAR_EL1 "par_el1",
+    CSSELR_EL1 "csselr_el1",
+    CNTKCTL_EL1 "cntkctl_el1",
+    CNTV_CVAL_EL0 "cntv_cval_el0",
+    CNTV_CTL_EL0 "cntv_ctl_el0",
+}
+
+/// ISTATUS of CNTV_CTL_EL0: read-only, and not the guest's doing.
+const CNTV_CTL_WRITABLE: u64 = 0b11;
+
+/// A copy of the guest's system registers.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    values: [u64; COUNT],
+}
+
+impl Snapshot {
+    /// Copies them from the machine.
+    #[must_use]
+    pub fn save() -> Self {
+        Self { values: read_all() }
+    }
+
+    /// Puts them into the machine.
+    pub fn load(&self) {
+        write_all(&self.values);
+        isb();
+    }
+
+    fn place(register: SystemRegister) -> Option<usize> {
+        ORDER.iter().position(|&known| known == register)
+    }
+
+    /// Reads a register of the copy.
+    #[must_use]
+    pub fn read(&self, register: SystemRegister) -> Option<u64> {
+        self.values.get(Self::place(register)?).copied()
+    }
+
+    /// Writes a register of the copy; tells whether there is one.
+    pub fn write(&mut self, register: SystemRegister, value: u64) -> bool {
+        let Some(place) = Self::place(register) else { return false };
+        let Some(slot) = self.values.get_mut(place) else { return false };
+        *slot = match register {
+            SystemRegister::CNTV_CTL_EL0 => value & CNTV_CTL_WRITABLE,
+            _ => value,
+        };
+        true
+    }
+}
+
+/// Stops the virtual timer from interrupting while its vCPU stands. The snapshot has its state.
+pub fn quiet_virtual_timer() {
+    msr!("cntv_ctl_el0", 0);
+}
+
+/// One of the four families of breakpoint and watchpoint registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DebugBank {
+    /// DBGBVR: a breakpoint's address.
+    BreakpointValue,
+    /// DBGBCR: a breakpoint's control.
+    BreakpointControl,
+    /// DBGWVR: a watchpoint's address.
+    WatchpointValue,
+    /// DBGWCR: a watchpoint's control.
+    WatchpointControl,
+}
+
+macro_rules! debug_banks {
+    ($($bank:ident $($n:literal $name:literal),*;)*) => {
+        /// Reads a debug register; one that the CPU lacks must not be asked for.
+        #[must_use]
+        pub fn read_debug(bank: DebugBank, n: usize) -> u64 {
+            match (bank, n) {
+                $($((DebugBank::$bank, $n) => mrs!($name),)*)*
+                _ => 0,
+            }
+        }
+
+        /// Writes a debug register; one that the CPU lacks must not be asked for.
+        pub fn write_debug(bank: DebugBank, n: usize, value: u64) {
+            match (bank, n) {
+                $($((DebugBank::$bank, $n) => msr!($name, value),)*)*
+                _ => {}
+            }
+        }
+    };
+}
+
+debug_banks! {
+    BreakpointValue
+        0 "dbgbvr0_el1", 1 "dbgbvr1_el1", 2 "dbgbvr2_el1", 3 "dbgbvr3_el1", 4 "dbgbvr4_el1", 5
+        "dbgbvr5_el1", 6 "dbgbvr6_el1", 7 "dbgbvr7_el1", 8 "dbgbvr8_el1", 9 "dbgbvr9_el1", 10
+        "dbgbvr10_el1", 11 "dbgbvr11_el1", 12 "dbgbvr12_el1", 13 "dbgbvr13_el1", 14
+        "dbgbvr14_el1", 15 "dbgbvr15_el1";
+    BreakpointControl
+        0 "dbgbcr0_el1", 1 "dbgbcr1_el1", 2 "dbgbcr2_el1", 3 "dbgbcr3_el1", 4 "dbgbcr4_el1", 5
+        "dbgbcr5_el1", 6 "dbgbcr6_el1", 7 "dbgbcr7_el1", 8 "dbgbcr8_el1", 9 "dbgbcr9_el1", 10
+        "dbgbcr10_el1", 11 "dbgbcr11_el1", 12 "dbgbcr12_el1", 13 "dbgbcr13_el1", 14
+        "dbgbcr14_el1", 15 "dbgbcr15_el1";
+    WatchpointValue
+        0 "dbgwvr0_el1", 1 "dbgwvr1_el1", 2 "dbgwvr2_el1", 3 "dbgwvr3_el1", 4 "dbgwvr4_el1", 5
+        "dbgwvr5_el1", 6 "dbgwvr6_el1", 7 "dbgwvr7_el1", 8 "dbgwvr8_el1", 9 "dbgwvr9_el1", 10
+        "dbgwvr10_el1", 11 "dbgwvr11_el1", 12 "dbgwvr12_el1", 13 "dbgwvr13_el1", 14
+        "dbgwvr14_el1", 15 "dbgwvr15_el1";
+    WatchpointControl
+        0 "dbgwcr0_el1", 1 "dbgwcr1_el1", 2 "dbgwcr2_el1", 3 "dbgwcr3_el1", 4 "dbgwcr4_el1", 5
+        "dbgwcr5_el1", 6 "dbgwcr6_el1", 7 "dbgwcr7_el1", 8 "dbgwcr8_el1", 9 "dbgwcr9_el1", 10
+        "dbgwcr10_el1", 11 "dbgwcr11_el1", 12 "dbgwcr12_el1", 13 "dbgwcr13_el1", 14
+        "dbgwcr14_el1", 15 "dbgwcr15_el1";
+}

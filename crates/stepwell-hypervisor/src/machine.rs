@@ -1,0 +1,142 @@
+//! The whole machine: its domains, the trace ring, and what brings everything to a stop.
+
+use crate::domain::{Domain, Order, PendingStop, Vcpu, bit};
+use crate::hw::{gic, power, timer};
+use crate::mem::ring::TraceRing;
+use crate::server;
+use core::sync::atomic::Ordering;
+use heapless::Vec;
+use spin::{Mutex, Once};
+use stepwell_wire::{DomainEnding, Event, StopReason};
+
+/// Domains of one machine.
+pub const MAX_DOMAINS: usize = 4;
+
+/// Everything that all CPUs share.
+#[derive(Debug)]
+pub struct Machine {
+    /// The domains.
+    pub domains: Vec<Domain, MAX_DOMAINS>,
+    /// The trace ring, if the tool gave one.
+    pub ring: Mutex<Option<TraceRing>>,
+    /// CPUs that came up.
+    pub cpus: u8,
+}
+
+static MACHINE: Once<Machine> = Once::new();
+
+/// Makes the machine known to all CPUs. Once, on the boot CPU.
+pub fn publish(machine: Machine) {
+    MACHINE.call_once(|| machine);
+}
+
+/// The machine, once it is published.
+#[must_use]
+pub fn machine() -> Option<&'static Machine> {
+    MACHINE.get()
+}
+
+impl Machine {
+    /// The vCPU that is pinned to a CPU.
+    #[must_use]
+    pub fn vcpu_of(&self, cpu: usize) -> Option<(&Domain, usize, &Vcpu)> {
+        self.domains.iter().find_map(|domain| {
+            let index = domain.vcpus.iter().position(|vcpu| vcpu.cpu == cpu)?;
+            Some((domain, index, domain.vcpus.get(index)?))
+        })
+    }
+
+    /// Powers the machine off once no domain is left.
+    pub fn power_off_if_over(&self) {
+        if self.domains.iter().all(|domain| domain.control.lock().ending.is_some()) {
+            power::machine_off();
+        }
+    }
+}
+
+impl Domain {
+    /// Gives orders to vCPUs that stand and wakes their CPUs. Returns which had none before.
+    ///
+    /// The caller holds `control`, passed as `running`.
+    pub fn give(&self, running: &mut u8, vcpus: u8, order: Order) {
+        let mut cpus = 0;
+        for (index, vcpu) in self.vcpus.iter().enumerate() {
+            if vcpus & bit(index) == 0 {
+                continue;
+            }
+            vcpu.stop_requested.store(false, Ordering::Release);
+            *vcpu.order.lock() = Some(order);
+            *running |= bit(index);
+            cpus |= bit(vcpu.cpu);
+        }
+        gic::kick(cpus);
+    }
+
+    /// Asks every running vCPU to stand. The last one to do so reports `stop`, unless the domain
+    /// is stopping for another reason already.
+    pub fn request_stop(&self, stop: PendingStop) {
+        let mut control = self.control.lock();
+        control.stop.get_or_insert(stop);
+        let running = control.running;
+        drop(control);
+        self.call_out(running);
+    }
+
+    /// Ends the domain: every vCPU is asked to stand, and none ever runs again.
+    pub fn end(&self, ending: DomainEnding) {
+        let mut control = self.control.lock();
+        control.ending.get_or_insert(ending);
+        let running = control.running;
+        drop(control);
+        self.call_out(running);
+    }
+
+    fn call_out(&self, vcpus: u8) {
+        let mut cpus = 0;
+        for (index, vcpu) in self.vcpus.iter().enumerate() {
+            if vcpus & bit(index) != 0 {
+                vcpu.stop_requested.store(true, Ordering::Release);
+                cpus |= bit(vcpu.cpu);
+            }
+        }
+        gic::kick(cpus);
+    }
+
+    /// Takes note that a vCPU stands. The last of its domain reports the stop.
+    pub fn has_parked(&self, index: usize) {
+        let mut control = self.control.lock();
+        control.running &= !bit(index);
+        if control.running != 0 {
+            return;
+        }
+        if control.free {
+            control.free = false;
+            let offset = self.clock_offset.load(Ordering::Acquire);
+            self.clock.lock().hold(timer::counter(), offset);
+        }
+        let stop = control.stop.take();
+        let ending = control.ending;
+        drop(control);
+        server::flush_console(self);
+        if let Some(ending) = ending {
+            server::send(Event::DomainEnded { domain: self.id, ending });
+            if let Some(machine) = machine() {
+                machine.power_off_if_over();
+            }
+            return;
+        }
+        let stop = stop.unwrap_or(PendingStop {
+            vcpu: index,
+            reason: StopReason::SwitchedOff,
+            pc: 0,
+            steps: 0,
+        });
+        server::send(Event::Stopped {
+            domain: self.id,
+            vcpu: stop.vcpu as u8,
+            reason: stop.reason,
+            pc: stop.pc,
+            steps: stop.steps,
+        });
+    }
+}

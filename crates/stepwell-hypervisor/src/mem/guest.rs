@@ -1,0 +1,256 @@
+//! Guest RAM as EL2 sees it.
+//!
+//! The one place where EL2 touches a guest's memory. Addresses are the guest's, so every access is
+//! checked against the domain's RAM; nothing outside of it can be reached.
+
+use crate::hw::registers;
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
+use stepwell_arch::{Ipa, Pa, Va};
+
+/// Where a domain's RAM begins for the guest: that of QEMU's `virt`.
+pub const RAM_BASE: Ipa = Ipa(0x4000_0000);
+
+/// The address lies outside the domain's RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutsideRam;
+
+/// A domain's RAM: one range, at [`RAM_BASE`] for the guest.
+#[derive(Clone, Copy, Debug)]
+pub struct GuestRam {
+    base: Pa,
+    bytes: u64,
+}
+
+impl GuestRam {
+    /// Takes `bytes` of RAM from `base` on as a domain's.
+    ///
+    /// # Safety
+    ///
+    /// The range must be RAM, mapped at EL2 as normal memory at its own address, and used by
+    /// nothing of EL2's.
+    #[must_use]
+    pub const unsafe fn new(base: Pa, bytes: u64) -> Self {
+        Self { base, bytes }
+    }
+
+    /// Bytes of RAM.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// First byte, physically.
+    #[must_use]
+    pub const fn base(&self) -> Pa {
+        self.base
+    }
+
+    /// Where `length` bytes of the guest's physical memory are, if all of them are RAM.
+    ///
+    /// # Errors
+    ///
+    /// [`OutsideRam`].
+    pub fn locate(&self, ipa: Ipa, length: u64) -> Result<Pa, OutsideRam> {
+        let offset = ipa.0.checked_sub(RAM_BASE.0).ok_or(OutsideRam)?;
+        let end = offset.checked_add(length).ok_or(OutsideRam)?;
+        if end > self.bytes {
+            return Err(OutsideRam);
+        }
+        Ok(self.base.offset(offset))
+    }
+
+    /// Tells whether `length` bytes at `pa` lie in this RAM.
+    #[must_use]
+    pub fn contains(&self, pa: Pa, length: u64) -> bool {
+        let Some(offset) = pa.0.checked_sub(self.base.0) else { return false };
+        offset.checked_add(length).is_some_and(|end| end <= self.bytes)
+    }
+
+    /// Copies guest memory out.
+    ///
+    /// # Errors
+    ///
+    /// [`OutsideRam`]; nothing was copied then.
+    pub fn read(&self, ipa: Ipa, into: &mut [u8]) -> Result<(), OutsideRam> {
+        let from = self.locate(ipa, into.len() as u64)?;
+        // SAFETY: the range lies in this RAM. The guest may write it meanwhile: then the copy is
+        // torn, as a bus master's would be.
+        unsafe {
+            core::ptr::copy_nonoverlapping(from.0 as *const u8, into.as_mut_ptr(), into.len())
+        }
+        Ok(())
+    }
+
+    /// Copies into guest memory, and makes it visible to instruction fetch.
+    ///
+    /// # Errors
+    ///
+    /// [`OutsideRam`]; nothing was copied then.
+    pub fn write(&self, ipa: Ipa, from: &[u8]) -> Result<(), OutsideRam> {
+        let to = self.locate(ipa, from.len() as u64)?;
+        // SAFETY: as in `read`.
+        unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to.0 as *mut u8, from.len()) }
+        registers::invalidate_instruction_caches();
+        Ok(())
+    }
+
+    /// Copies a boot module into guest memory.
+    ///
+    /// # Errors
+    ///
+    /// [`OutsideRam`]; nothing was copied then.
+    ///
+    /// # Safety
+    ///
+    /// The module must be RAM that EL2 maps, outside of every domain's.
+    pub unsafe fn load(&self, ipa: Ipa, module: Pa, bytes: u64) -> Result<(), OutsideRam> {
+        let length = usize::try_from(bytes).map_err(|_| OutsideRam)?;
+        // SAFETY: the caller's promise.
+        let from = unsafe { core::slice::from_raw_parts(module.0 as *const u8, length) };
+        self.write(ipa, from)
+    }
+
+    /// Returns where EL2 reads the code page at `pa`, for the fast path.
+    #[must_use]
+    pub fn code_page(&self, pa: Pa) -> Option<*const u32> {
+        let page = pa.align_down(4096);
+        self.contains(page, 4096).then_some(page.0 as *const u32)
+    }
+
+    /// Reads the instruction at `va`, whose page [`GuestRam::code_page`] returned.
+    #[must_use]
+    pub fn instruction(&self, page: *const u32, va: Va) -> Option<u32> {
+        if !va.is_aligned(4) || !self.contains(Pa(page as u64), 4096) {
+            return None;
+        }
+        let index = (va.0 as usize & 0xfff) / 4;
+        // SAFETY: the page lies in this RAM, the index in the page.
+        Some(unsafe { page.add(index).read_volatile() })
+    }
+
+    /// Stores `new` at `pa` if it holds `old`, in one atomic access of `bytes` bytes (1, 2, 4, 8;
+    /// for a pair of registers twice that).
+    ///
+    /// # Errors
+    ///
+    /// [`OutsideRam`] where the access does not lie in RAM, is misaligned, or of no such size.
+    pub fn compare_and_store(
+        &self,
+        pa: Pa,
+        bytes: u8,
+        pair: bool,
+        old: [u64; 2],
+        new: [u64; 2],
+    ) -> Result<bool, OutsideRam> {
+        let size = if pair { u64::from(bytes) * 2 } else { u64::from(bytes) };
+        if !self.contains(pa, size) || !pa.is_aligned(size) {
+            return Err(OutsideRam);
+        }
+        let ([old, old2], [new, new2]) = (old, new);
+        fence(Ordering::SeqCst);
+        // SAFETY: the access lies in this RAM and is aligned; guests access it at the same time,
+        // hence atomics.
+        let stored = unsafe {
+            match (bytes, pair) {
+                (1, false) => swap(&*(pa.0 as *const AtomicU8), old as u8, new as u8),
+                (2, false) => swap(&*(pa.0 as *const AtomicU16), old as u16, new as u16),
+                (4, false) => swap(&*(pa.0 as *const AtomicU32), old as u32, new as u32),
+                (8, false) => swap(&*(pa.0 as *const AtomicU64), old, new),
+                (4, true) => {
+                    let join = |low: u64, high: u64| low & 0xffff_ffff | high << 32;
+                    swap(&*(pa.0 as *const AtomicU64), join(old, old2), join(new, new2))
+                }
+                (8, true) => swap_pair(pa.0 as *mut u64, [old, old2], [new, new2]),
+                _ => return Err(OutsideRam),
+            }
+        };
+        fence(Ordering::SeqCst);
+        Ok(stored)
+    }
+
+    /// Reads what a load-exclusive of this size read.
+    ///
+    /// # Errors
+    ///
+    /// [`OutsideRam`].
+    pub fn peek(&self, pa: Pa, bytes: u8, pair: bool) -> Result<[u64; 2], OutsideRam> {
+        let mut value = [0; 2];
+        let count = if pair { 2 } else { 1 };
+        for (n, value) in value.iter_mut().enumerate().take(count) {
+            let at = pa.offset(n as u64 * u64::from(bytes));
+            if !self.contains(at, u64::from(bytes)) || !at.is_aligned(u64::from(bytes)) {
+                return Err(OutsideRam);
+            }
+            // SAFETY: as in `compare_and_store`.
+            *value = unsafe {
+                match bytes {
+                    1 => u64::from((*(at.0 as *const AtomicU8)).load(Ordering::Acquire)),
+                    2 => u64::from((*(at.0 as *const AtomicU16)).load(Ordering::Acquire)),
+                    4 => u64::from((*(at.0 as *const AtomicU32)).load(Ordering::Acquire)),
+                    8 => (*(at.0 as *const AtomicU64)).load(Ordering::Acquire),
+                    _ => return Err(OutsideRam),
+                }
+            };
+        }
+        Ok(value)
+    }
+}
+
+/// What the integer atomics have in common here.
+trait Atomic {
+    type Value;
+    fn swap_if(&self, old: Self::Value, new: Self::Value) -> bool;
+}
+
+macro_rules! atomic {
+    ($($atomic:ty: $value:ty),*) => {$(
+        impl Atomic for $atomic {
+            type Value = $value;
+            fn swap_if(&self, old: $value, new: $value) -> bool {
+                self.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire).is_ok()
+            }
+        }
+    )*};
+}
+atomic!(AtomicU8: u8, AtomicU16: u16, AtomicU32: u32, AtomicU64: u64);
+
+fn swap<A: Atomic>(at: &A, old: A::Value, new: A::Value) -> bool {
+    at.swap_if(old, new)
+}
+
+/// A 16-byte compare-and-swap: Rust has no stable one.
+///
+/// # Safety
+///
+/// `at` must be valid for reads and writes of 16 bytes and aligned to 16.
+unsafe fn swap_pair(at: *mut u64, old: [u64; 2], new: [u64; 2]) -> bool {
+    let failed: u64;
+    // SAFETY: the caller's promise. The loop ends: only a write by another observer makes the
+    // store-exclusive fail, and then the comparison decides anew.
+    unsafe {
+        core::arch::asm!(
+            "2:",
+            "ldaxp {low}, {high}, [{at}]",
+            "cmp {low}, {old_low}",
+            "ccmp {high}, {old_high}, #0, eq",
+            "b.ne 3f",
+            "stlxp {failed:w}, {new_low}, {new_high}, [{at}]",
+            "cbnz {failed:w}, 2b",
+            "b 4f",
+            "3:",
+            "clrex",
+            "mov {failed}, #1",
+            "4:",
+            at = in(reg) at,
+            old_low = in(reg) old[0],
+            old_high = in(reg) old[1],
+            new_low = in(reg) new[0],
+            new_high = in(reg) new[1],
+            low = out(reg) _,
+            high = out(reg) _,
+            failed = out(reg) failed,
+            options(nostack)
+        );
+    }
+    failed == 0
+}

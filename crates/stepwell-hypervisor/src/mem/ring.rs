@@ -1,0 +1,67 @@
+//! The trace ring, hypervisor's side: see [`stepwell_wire::ring`] for the layout.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use stepwell_wire::ring::{
+    HEADER_BYTES, MAGIC, OFFSET_CAPACITY, OFFSET_HEAD, OFFSET_MAGIC, OFFSET_TAIL, OFFSET_VERSION,
+};
+
+/// The ring in RAM that the tool maps.
+#[derive(Debug)]
+pub struct TraceRing {
+    base: u64,
+    capacity: u64,
+    head: u64,
+}
+
+impl TraceRing {
+    /// Makes an empty ring of `bytes` bytes at `base`. Returns nothing where that is no ring.
+    ///
+    /// # Safety
+    ///
+    /// The range must be RAM, mapped at EL2, and used by nothing else but the tool.
+    #[must_use]
+    pub unsafe fn new(base: u64, bytes: u64) -> Option<Self> {
+        let capacity = bytes.checked_sub(HEADER_BYTES)? / 8;
+        if base == 0 || !base.is_multiple_of(4096) || capacity < 512 {
+            return None;
+        }
+        let ring = Self { base, capacity, head: 0 };
+        ring.word(OFFSET_HEAD).store(0, Ordering::Relaxed);
+        ring.word(OFFSET_TAIL).store(0, Ordering::Relaxed);
+        ring.word(OFFSET_CAPACITY).store(capacity, Ordering::Relaxed);
+        ring.word(OFFSET_VERSION).store(u64::from(stepwell_wire::VERSION), Ordering::Relaxed);
+        ring.word(OFFSET_MAGIC).store(MAGIC, Ordering::Release);
+        Some(ring)
+    }
+
+    /// Bytes of the ring, header included.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        HEADER_BYTES + self.capacity * 8
+    }
+
+    fn word(&self, offset: u64) -> &AtomicU64 {
+        // SAFETY: `new`'s contract, and offsets here are below `bytes` and multiples of 8.
+        unsafe { &*((self.base + offset) as *const AtomicU64) }
+    }
+
+    /// Tells whether `words` more fit.
+    ///
+    /// `tail` is the tool's and not to be trusted: a value ahead of `head` counts as a full ring.
+    #[must_use]
+    pub fn has_room(&self, words: u64) -> bool {
+        let tail = self.word(OFFSET_TAIL).load(Ordering::Acquire);
+        match self.head.checked_sub(tail) {
+            Some(used) => used.saturating_add(words) <= self.capacity,
+            None => false,
+        }
+    }
+
+    /// Appends a word and publishes it. The caller has asked [`TraceRing::has_room`].
+    pub fn push(&mut self, word: u64) {
+        let place = self.head % self.capacity;
+        self.word(HEADER_BYTES + place * 8).store(word, Ordering::Relaxed);
+        self.head = self.head.wrapping_add(1);
+        self.word(OFFSET_HEAD).store(self.head, Ordering::Release);
+    }
+}

@@ -1,0 +1,57 @@
+//! The hypervisor's end of the link: takes the tool's requests, sends answers and events.
+//!
+//! Requests are served by whatever CPU finds them, which is the boot CPU: the link's interrupt is
+//! routed there. A request about a vCPU is served only while that vCPU stands, so no request ever
+//! waits for a guest.
+
+pub mod command;
+
+use crate::domain::Domain;
+use crate::hw::link;
+use crate::machine::Machine;
+use spin::Mutex;
+use stepwell_wire::{Event, FrameDecoder, FromHypervisor, MAX_FRAME, Request, encode};
+
+static DECODER: Mutex<FrameDecoder> = Mutex::new(FrameDecoder::new());
+
+/// Serves everything that has arrived.
+pub fn poll(machine: &Machine) {
+    let mut bytes = [0; 256];
+    loop {
+        let count = link::receive(&mut bytes);
+        if count == 0 {
+            return;
+        }
+        for &byte in bytes.iter().take(count) {
+            let message = DECODER.lock().push::<Request>(byte);
+            // A damaged frame has no id to answer to; the tool's time-out reports it.
+            if let Some(Ok(request)) = message {
+                let result = command::serve(machine, request.command);
+                transmit(&FromHypervisor::Response { id: request.id, result });
+            }
+        }
+    }
+}
+
+/// Sends an event.
+pub fn send(event: Event) {
+    transmit(&FromHypervisor::Event(event));
+}
+
+fn transmit(message: &FromHypervisor) {
+    let mut frame = [0; MAX_FRAME];
+    // Every message of the wire fits into a frame.
+    if let Ok(frame) = encode(message, &mut frame) {
+        link::send(frame);
+    }
+}
+
+/// Sends what a domain wrote on its console so far.
+pub fn flush_console(domain: &Domain) {
+    let text = core::mem::take(&mut *domain.console.lock());
+    if let Ok(bytes) = heapless::Vec::from_slice(&text)
+        && !bytes.is_empty()
+    {
+        send(Event::Console { domain: domain.id, bytes });
+    }
+}

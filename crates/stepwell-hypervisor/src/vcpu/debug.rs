@@ -1,0 +1,352 @@
+//! Breakpoints, the debugger's and the guest's own, and the guest's debug registers.
+//!
+//! As long as nobody debugs, the guest's debug registers are in the machine and nothing traps.
+//! While it is stepped, or has a breakpoint of the debugger's, they are here: the guest reads and
+//! writes the shadow, and the machine holds the debugger's breakpoints first and as many of the
+//! guest's as are left after that.
+
+use super::exit::Handled;
+use super::{Running, inject};
+use crate::hw::registers::{isb, mrs, msr};
+use crate::hw::setup::{CpuFacts, base_mdcr};
+use crate::hw::system_registers::{DebugBank, read_debug, write_debug};
+use crate::hw::translate;
+use crate::mem::stage2::Permissions;
+use crate::mem::tables::HeapTables;
+use heapless::Vec;
+use stepwell_arch::debug::{HardwareBreakpoint, mdcr_el2, mdscr_el1, os_lock};
+use stepwell_arch::esr::{EsrEl1, EsrEl2, Origin};
+use stepwell_arch::{Ipa, SystemRegister, Va};
+use stepwell_engine::own_step::{self, GuestDebug};
+use stepwell_wire::{Place, StopReason};
+
+/// Breakpoints of the CPU that are kept back: `until`, and the return from a handler.
+pub const RESERVED_BREAKPOINTS: u8 = 2;
+
+const BANK: usize = 16;
+const PAGE: u64 = 4096;
+
+/// Whether breakpoints are to be heeded at the next entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Breakpoints {
+    /// What stands at the PC has been reported: not this once.
+    PastFirst,
+    /// Yes.
+    On,
+}
+
+/// The guest's debug registers while they are not in the machine.
+#[derive(Clone, Debug)]
+pub struct DebugShadow {
+    held: bool,
+    values: [[u64; BANK]; 4],
+    mdscr: u64,
+    mdccint: u64,
+    claim: u64,
+    os_lock: bool,
+    os_double_lock: u64,
+    /// Where `until` and a handler's return are caught.
+    pub wanted: Vec<u64, { RESERVED_BREAKPOINTS as usize }>,
+    loaded: Option<(u64, u64)>,
+    programmed: Vec<u64, BANK>,
+}
+
+const BANKS: [DebugBank; 4] = [
+    DebugBank::BreakpointValue,
+    DebugBank::BreakpointControl,
+    DebugBank::WatchpointValue,
+    DebugBank::WatchpointControl,
+];
+
+fn registers_of(bank: DebugBank) -> usize {
+    let facts = CpuFacts::read();
+    usize::from(match bank {
+        DebugBank::BreakpointValue | DebugBank::BreakpointControl => facts.breakpoints,
+        DebugBank::WatchpointValue | DebugBank::WatchpointControl => facts.watchpoints,
+    })
+}
+
+impl Default for DebugShadow {
+    fn default() -> Self {
+        Self {
+            held: false,
+            values: [[0; BANK]; 4],
+            mdscr: 0,
+            mdccint: 0,
+            claim: 0,
+            os_lock: true,
+            os_double_lock: 0,
+            wanted: Vec::new(),
+            loaded: None,
+            programmed: Vec::new(),
+        }
+    }
+}
+
+impl DebugShadow {
+    /// The state of a vCPU that was reset, to be put into the machine when it first runs.
+    #[must_use]
+    pub fn at_reset() -> Self {
+        Self { held: true, ..Self::default() }
+    }
+
+    /// MDSCR_EL1 as the guest has it.
+    #[must_use]
+    pub fn mdscr(&self) -> u64 {
+        if self.held { self.mdscr } else { mrs!("mdscr_el1") }
+    }
+
+    /// What decides over the guest's own debug exceptions.
+    #[must_use]
+    pub const fn guest(&self) -> GuestDebug {
+        GuestDebug { mdscr: self.mdscr, os_lock: self.os_lock }
+    }
+
+    /// Takes the guest's debug registers out of the machine.
+    pub fn take_over(&mut self) {
+        if self.held {
+            return;
+        }
+        for (bank, values) in BANKS.into_iter().zip(self.values.iter_mut()) {
+            for (n, value) in values.iter_mut().enumerate().take(registers_of(bank)) {
+                *value = read_debug(bank, n);
+            }
+        }
+        self.mdscr = mrs!("mdscr_el1");
+        self.mdccint = mrs!("mdccint_el1");
+        self.os_lock = mrs!("oslsr_el1") & os_lock::OSLSR_OSLK != 0;
+        // Nothing steps on hardware while the OS Lock is set.
+        msr!("oslar_el1", 0);
+        isb();
+        self.held = true;
+        self.loaded = None;
+        self.programmed.clear();
+        self.program(&[]);
+    }
+
+    /// Puts the guest's debug registers back into the machine.
+    fn give_back(&mut self) {
+        if !self.held {
+            return;
+        }
+        self.write_banks(&[]);
+        msr!("mdscr_el1", self.mdscr);
+        msr!("mdccint_el1", self.mdccint);
+        msr!("oslar_el1", u64::from(self.os_lock));
+        msr!("mdcr_el2", base_mdcr());
+        isb();
+        self.held = false;
+        self.loaded = None;
+        self.programmed.clear();
+    }
+
+    fn write_banks(&self, ours: &[u64]) {
+        for (bank, values) in BANKS.into_iter().zip(self.values.iter()) {
+            let taken = match bank {
+                DebugBank::BreakpointValue | DebugBank::BreakpointControl => ours.len(),
+                DebugBank::WatchpointValue | DebugBank::WatchpointControl => 0,
+            };
+            let guests = values.iter().enumerate().take(registers_of(bank).saturating_sub(taken));
+            for (n, &value) in guests {
+                write_debug(bank, n + taken, value);
+            }
+        }
+        for (n, &va) in ours.iter().enumerate() {
+            let breakpoint = HardwareBreakpoint::execute(Va(va));
+            write_debug(DebugBank::BreakpointValue, n, breakpoint.value);
+            write_debug(DebugBank::BreakpointControl, n, breakpoint.control);
+        }
+    }
+
+    fn program(&mut self, ours: &[u64]) {
+        if self.programmed == *ours && self.loaded.is_some() {
+            return;
+        }
+        self.write_banks(ours);
+        self.programmed = Vec::from_slice(ours).unwrap_or_default();
+    }
+
+    fn control(&mut self, mdscr: u64, mdcr: u64) {
+        if self.loaded == Some((mdscr, mdcr)) {
+            return;
+        }
+        msr!("mdscr_el1", mdscr);
+        msr!("mdcr_el2", mdcr);
+        self.loaded = Some((mdscr, mdcr));
+    }
+}
+
+fn ours(running: &Running<'_>) -> Vec<u64, BANK> {
+    let control = running.domain.control.lock();
+    let all = running.core.debug.wanted.iter().chain(control.breakpoints.iter());
+    all.copied().take(BANK).collect()
+}
+
+/// Before an entry without stepping: takes over if the debugger has breakpoints.
+pub fn load(running: &mut Running<'_>) {
+    let ours = ours(running);
+    let shadow = &mut running.core.debug;
+    if ours.is_empty() {
+        shadow.give_back();
+        return;
+    }
+    shadow.take_over();
+    shadow.program(&ours);
+    let traps = mdcr_el2::TDE | mdcr_el2::TDA | mdcr_el2::TDOSA | mdcr_el2::TDRA;
+    let mdscr = shadow.mdscr | mdscr_el1::MDE;
+    shadow.control(mdscr, base_mdcr() | traps);
+}
+
+/// Before a stepped entry. `breakpoints`: whether any may hit during it.
+pub fn load_for_step(running: &mut Running<'_>, breakpoints: bool) {
+    let pstate = running.core.pstate();
+    let ours = if breakpoints { ours(running) } else { Vec::new() };
+    let core = &mut *running.core;
+    let mut controls = core.engine.on_entry(pstate);
+    core.context.spsr = controls.spsr.0;
+    if breakpoints {
+        core.debug.program(&ours);
+        if !ours.is_empty() {
+            controls.mdscr |= mdscr_el1::MDE;
+        }
+    } else {
+        controls.mdscr &= !mdscr_el1::MDE;
+    }
+    core.debug.control(controls.mdscr, base_mdcr() | controls.mdcr);
+}
+
+/// The debugger's breakpoint at the PC, if there is one.
+#[must_use]
+pub fn breakpoint_at_pc(running: &Running<'_>) -> Option<Place> {
+    let pc = running.core.pc();
+    let control = running.domain.control.lock();
+    let by_va = control.breakpoints.contains(&pc.0).then_some(Place::Va(pc.0));
+    if by_va.is_some() || control.page_breakpoints.is_empty() {
+        return by_va;
+    }
+    let ipa = translate::to_ipa(pc, running.core.pstate().el() == 0).ok()?;
+    control.page_breakpoints.contains(&ipa.0).then_some(Place::Ipa(ipa.0))
+}
+
+/// Handles a Breakpoint exception.
+pub fn breakpoint(running: &mut Running<'_>) -> Handled {
+    let pc = running.core.context.elr;
+    if ours(running).contains(&pc) {
+        return Handled::Stop(StopReason::Breakpoint);
+    }
+    let (guest, pstate) = (running.core.debug.guest(), running.core.pstate());
+    let wanted = guest.mdscr & mdscr_el1::MDE != 0;
+    if wanted && own_step::generate_debug_exceptions_from(guest, pstate) {
+        return inject::synchronous(running, EsrEl1::breakpoint(origin(running)), None);
+    }
+    // The guest's own, at a level where the guest does not want it: only routing to EL2 made it.
+    Handled::Past
+}
+
+/// Handles a Watchpoint exception: always the guest's own.
+pub fn watchpoint(running: &mut Running<'_>, esr: EsrEl2) -> Handled {
+    let pstate = running.core.pstate();
+    if !own_step::generate_debug_exceptions_from(running.core.debug.guest(), pstate) {
+        return Handled::Past;
+    }
+    let iss = esr.watchpoint();
+    let syndrome = EsrEl1::watchpoint(origin(running), iss.cm(), iss.wnr());
+    let far = Va(running.core.context.far);
+    inject::synchronous(running, syndrome, Some(far))
+}
+
+/// Where an exception to EL1 comes from.
+#[must_use]
+pub fn origin(running: &Running<'_>) -> Origin {
+    if running.core.pstate().el() == 0 { Origin::LowerEl } else { Origin::SameEl }
+}
+
+/// The guest fetched from a page that a breakpoint by physical address made execute-never.
+pub fn execute_never(running: &mut Running<'_>, ipa: Ipa) -> Handled {
+    if running.domain.control.lock().page_breakpoints.contains(&ipa.0) {
+        return Handled::Stop(StopReason::Breakpoint);
+    }
+    Handled::Past
+}
+
+/// Lets the guest execute in the pages of breakpoints by physical address, or not.
+pub fn open_pages(running: &Running<'_>, execute: bool) {
+    let control = running.domain.control.lock();
+    for &ipa in &control.page_breakpoints {
+        set_executable(running.domain, Ipa(ipa), execute);
+    }
+}
+
+/// Lets a domain execute in a page of its RAM, or not.
+pub fn set_executable(domain: &crate::domain::Domain, ipa: Ipa, execute: bool) {
+    let permissions = Permissions { read: true, write: true, execute };
+    let page = ipa.align_down(PAGE);
+    // Out of table memory the page stays as it is: the breakpoint does not hit, nothing worse.
+    let _kept = domain.stage2.lock().protect(&mut HeapTables, page, PAGE, permissions);
+}
+
+/// Tells whether a page has a breakpoint by physical address.
+#[must_use]
+pub fn page_has_breakpoint(running: &Running<'_>, ipa: Ipa) -> bool {
+    let page = ipa.align_down(PAGE);
+    let control = running.domain.control.lock();
+    control.page_breakpoints.iter().any(|&place| Ipa(place).align_down(PAGE) == page)
+}
+
+fn bank_of(register: SystemRegister) -> Option<(usize, usize)> {
+    let n = usize::from(register.debug_pair_index()?);
+    let bank = usize::from(register.op2().checked_sub(4)?);
+    (n < registers_of(*BANKS.get(bank)?)).then_some((bank, n))
+}
+
+impl DebugShadow {
+    /// Reads a debug register of the guest.
+    #[must_use]
+    pub fn read(&self, register: SystemRegister) -> Option<u64> {
+        if let Some((bank, n)) = bank_of(register) {
+            return self.values.get(bank)?.get(n).copied();
+        }
+        Some(match register {
+            SystemRegister::MDSCR_EL1 => self.mdscr,
+            SystemRegister::MDCCINT_EL1 => self.mdccint,
+            SystemRegister::OSLSR_EL1 => os_lock::oslsr(self.os_lock),
+            SystemRegister::OSDLR_EL1 => self.os_double_lock,
+            SystemRegister::DBGCLAIMSET_EL1 => 0xff,
+            SystemRegister::DBGCLAIMCLR_EL1 => self.claim,
+            SystemRegister::MDRAR_EL1
+            | SystemRegister::DBGPRCR_EL1
+            | SystemRegister::DBGAUTHSTATUS_EL1
+            | SystemRegister::OSECCR_EL1
+            | SystemRegister::OSDTRRX_EL1
+            | SystemRegister::OSDTRTX_EL1
+            | SystemRegister::MDCCSR_EL0
+            | SystemRegister::DBGDTR_EL0
+            | SystemRegister::DBGDTRRX_EL0 => 0,
+            _ => return None,
+        })
+    }
+
+    /// Writes a debug register of the guest. It is in the machine with the next entry.
+    pub fn write(&mut self, register: SystemRegister, value: u64) -> Option<()> {
+        if let Some((bank, n)) = bank_of(register) {
+            *self.values.get_mut(bank)?.get_mut(n)? = value;
+            self.loaded = None;
+            return Some(());
+        }
+        match register {
+            SystemRegister::MDSCR_EL1 => self.mdscr = value,
+            SystemRegister::MDCCINT_EL1 => self.mdccint = value,
+            SystemRegister::OSLAR_EL1 => self.os_lock = value & os_lock::OSLAR_OSLK != 0,
+            SystemRegister::OSDLR_EL1 => self.os_double_lock = value & os_lock::OSDLR_DLK,
+            SystemRegister::DBGCLAIMSET_EL1 => self.claim |= value & 0xff,
+            SystemRegister::DBGCLAIMCLR_EL1 => self.claim &= !value,
+            SystemRegister::DBGPRCR_EL1
+            | SystemRegister::OSECCR_EL1
+            | SystemRegister::OSDTRRX_EL1
+            | SystemRegister::OSDTRTX_EL1
+            | SystemRegister::DBGDTR_EL0 => {}
+            _ => return None,
+        }
+        Some(())
+    }
+}

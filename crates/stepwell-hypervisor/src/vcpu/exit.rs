@@ -1,0 +1,89 @@
+//! Why a guest came to EL2, and what the machine would have done about it.
+
+use super::{Running, debug, inject, interrupt, memory, psci, system};
+use crate::hw::world::Vector;
+use stepwell_arch::Pstate;
+use stepwell_arch::esr::{EsrEl1, EsrEl2, ec};
+use stepwell_wire::{DomainEnding, FaultKind, GuestFault, StopReason};
+
+/// What became of an exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handled {
+    /// The guest goes on where it was; the instruction at its PC has not executed.
+    Resume,
+    /// The instruction was carried out and the PC moved past it.
+    Emulated,
+    /// The guest entered an exception.
+    Injected,
+    /// The instruction at the PC is to execute this once with breakpoints off.
+    Past,
+    /// The domain is to stop; the instruction at the PC has not executed.
+    Stop(StopReason),
+    /// The guest switched the vCPU off, or its domain ended.
+    SwitchedOff,
+}
+
+/// Handles an exit that is no step.
+pub fn handle(running: &mut Running<'_>, vector: Vector) -> Handled {
+    match vector {
+        Vector::Irq | Vector::Fiq => {
+            interrupt::take_all(running);
+            Handled::Resume
+        }
+        Vector::SError => fault(running, FaultKind::SystemError, 0),
+        Vector::Synchronous => synchronous(running),
+    }
+}
+
+fn synchronous(running: &mut Running<'_>) -> Handled {
+    let esr = EsrEl2(running.core.context.esr);
+    match esr.ec() {
+        ec::DABT_LOWER => memory::data_abort(running, esr),
+        ec::IABT_LOWER => memory::instruction_abort(running),
+        ec::HVC64 => psci::call(running),
+        ec::SMC64 => privileged_call(running, esr),
+        ec::SYSTEM_REGISTER => system::access(running, esr.system_register()),
+        ec::WFX => {
+            // Only a step traps waits; see `step`. One that slips through is a hint all the same.
+            advance(running);
+            Handled::Emulated
+        }
+        ec::BREAKPOINT_LOWER => debug::breakpoint(running),
+        ec::WATCHPOINT_LOWER => debug::watchpoint(running, esr),
+        ec::BRK64 => {
+            let comment = esr.call().immediate();
+            inject::synchronous(running, EsrEl1::brk(comment), None)
+        }
+        // FP and SVE are not trapped, and the rest has no business at EL2 from a guest that we
+        // configured: what the CPU does not have is undefined.
+        ec::UNKNOWN | ec::FP | ec::SVE => inject::undefined(running),
+        _ => fault(running, FaultKind::UnknownException, 0),
+    }
+}
+
+/// Moves the PC past the instruction that was carried out.
+pub fn advance(running: &mut Running<'_>) {
+    let context = &mut running.core.context;
+    let length = EsrEl2(context.esr).instruction_bytes();
+    context.elr = context.elr.wrapping_add(length);
+    context.spsr &= !Pstate::BTYPE;
+}
+
+fn privileged_call(running: &mut Running<'_>, esr: EsrEl2) -> Handled {
+    let monitored =
+        running.domain.control.lock().privileged_call & crate::domain::bit(running.index);
+    if monitored != 0 {
+        return Handled::Stop(StopReason::PrivilegedCall { immediate: esr.call().immediate() });
+    }
+    // A board without EL3, whose PSCI is called by HVC: SMC is undefined.
+    inject::undefined(running)
+}
+
+/// Ends the domain for what its guest did.
+pub fn fault(running: &mut Running<'_>, kind: FaultKind, address: u64) -> Handled {
+    let context = &running.core.context;
+    let fault =
+        GuestFault { vcpu: running.index as u8, pc: context.elr, esr: context.esr, address, kind };
+    running.domain.end(DomainEnding::Fault(fault));
+    Handled::SwitchedOff
+}

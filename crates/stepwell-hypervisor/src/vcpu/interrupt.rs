@@ -1,0 +1,122 @@
+//! Interrupts: the physical ones that EL2 takes, and the virtual CPU interface.
+
+use super::{Running, time};
+use crate::domain::bit;
+use crate::hw::gic::{self, Interrupt};
+use crate::hw::registers::{mrs, msr};
+use crate::hw::timer;
+use crate::machine::Machine;
+use crate::server;
+use crate::vgic::CpuInterface;
+
+/// PPI 11: the virtual timer, for the guest as for us.
+pub const VIRTUAL_TIMER_INTID: u32 = 27;
+
+/// Takes all that is pending while a guest's exit is in hand.
+pub fn take_all(running: &mut Running<'_>) {
+    while let Some(interrupt) = gic::take_interrupt() {
+        match interrupt {
+            Interrupt::VirtualTimer => time::virtual_timer_fired(running),
+            other => take(running.machine, other),
+        }
+    }
+}
+
+/// Takes all that is pending while this CPU has no guest in hand.
+pub fn take_all_at_el2(machine: &Machine, cpu: usize) {
+    while let Some(interrupt) = gic::take_interrupt() {
+        match interrupt {
+            // Its vCPU stands: it is looked at again when that goes on.
+            Interrupt::VirtualTimer => gic::enable_virtual_timer(cpu, false),
+            other => take(machine, other),
+        }
+    }
+    if cpu == 0 {
+        server::poll(machine);
+    }
+}
+
+fn take(machine: &Machine, interrupt: Interrupt) {
+    match interrupt {
+        Interrupt::Link => server::poll(machine),
+        Interrupt::El2Timer => {
+            timer::cancel_interrupt();
+            for domain in &machine.domains {
+                server::flush_console(domain);
+            }
+        }
+        // The exit itself was the point.
+        Interrupt::Kick | Interrupt::Maintenance | Interrupt::VirtualTimer => {}
+        Interrupt::Unknown(_) => {}
+    }
+}
+
+/// Calls out the vCPUs for which the GIC has something new.
+pub fn kick_others(running: &Running<'_>) {
+    let vcpus = running.domain.vgic.lock().take_kicks() & !bit(running.index);
+    if vcpus == 0 {
+        return;
+    }
+    let cpus = running.domain.vcpus.iter().enumerate();
+    let mask = cpus.filter(|(n, _)| vcpus & bit(*n) != 0).fold(0, |m, (_, v)| m | bit(v.cpu));
+    gic::kick(mask);
+}
+
+/// Before an entry: fills the list registers. With `hold`, nothing is delivered.
+pub fn load(running: &mut Running<'_>, hold: bool) {
+    let core = &mut *running.core;
+    running.domain.vgic.lock().flush(running.index, hold, &mut core.interface);
+    write_interface(&core.interface);
+}
+
+/// After an exit: takes the list registers back, and looks at the timers' lines.
+pub fn sync(running: &mut Running<'_>) {
+    read_interface(&mut running.core.interface);
+    running.domain.vgic.lock().sync(running.index, &running.core.interface);
+    time::update_lines(running);
+}
+
+fn write_interface(interface: &CpuInterface) {
+    for (n, &value) in interface.lr.iter().enumerate().take(interface.lr_count) {
+        write_list_register(n, value);
+    }
+    msr!("ich_vmcr_el2", interface.vmcr);
+    msr!("ich_ap0r0_el2", interface.ap0r0);
+    msr!("ich_ap1r0_el2", interface.ap1r0);
+    msr!("ich_hcr_el2", interface.hcr);
+}
+
+fn read_interface(interface: &mut CpuInterface) {
+    for (n, value) in interface.lr.iter_mut().enumerate().take(interface.lr_count) {
+        *value = read_list_register(n);
+    }
+    interface.vmcr = mrs!("ich_vmcr_el2");
+    interface.ap0r0 = mrs!("ich_ap0r0_el2");
+    interface.ap1r0 = mrs!("ich_ap1r0_el2");
+    interface.hcr = mrs!("ich_hcr_el2");
+}
+
+macro_rules! list_registers {
+    ($($n:literal $name:literal),*) => {
+        fn write_list_register(n: usize, value: u64) {
+            match n {
+                $($n => msr!($name, value),)*
+                _ => {}
+            }
+        }
+
+        fn read_list_register(n: usize) -> u64 {
+            match n {
+                $($n => mrs!($name),)*
+                _ => 0,
+            }
+        }
+    };
+}
+
+list_registers! {
+    0 "ich_lr0_el2", 1 "ich_lr1_el2", 2 "ich_lr2_el2", 3 "ich_lr3_el2",
+    4 "ich_lr4_el2", 5 "ich_lr5_el2", 6 "ich_lr6_el2", 7 "ich_lr7_el2",
+    8 "ich_lr8_el2", 9 "ich_lr9_el2", 10 "ich_lr10_el2", 11 "ich_lr11_el2",
+    12 "ich_lr12_el2", 13 "ich_lr13_el2", 14 "ich_lr14_el2", 15 "ich_lr15_el2"
+}

@@ -1,0 +1,114 @@
+//! Aborts at stage 2: devices, and guests that reach for what is not there.
+
+use super::exit::{Handled, advance, fault};
+use super::{Running, debug};
+use crate::device::board::{Region, region};
+use crate::device::mmio::Access;
+use crate::hw::timer;
+use crate::server;
+use stepwell_arch::Ipa;
+use stepwell_arch::esr::EsrEl2;
+use stepwell_wire::FaultKind;
+
+/// SPI 1 of the board.
+const PL011_INTID: u32 = 33;
+/// How long a partial line waits for more.
+const CONSOLE_PATIENCE_NS: u64 = 5_000_000;
+
+/// The guest-physical address of an abort: HPFAR_EL2 has its page, FAR_EL2 the rest.
+fn fault_address(running: &Running<'_>) -> Ipa {
+    let page = running.core.context.hpfar >> 4 << 12;
+    Ipa(page & 0x000f_ffff_ffff_f000 | running.core.context.far & 0xfff)
+}
+
+/// Handles a stage-2 data abort.
+pub fn data_abort(running: &mut Running<'_>, esr: EsrEl2) -> Handled {
+    let address = fault_address(running);
+    let known = region(address, running.domain.vcpus.len());
+    if known == Region::Nothing || esr.data_abort().s1ptw() {
+        return fault(running, FaultKind::UnmappedAccess, address.0);
+    }
+    if esr.data_abort().cm() {
+        // Cache maintenance on a device: nothing is cached there.
+        advance(running);
+        return Handled::Emulated;
+    }
+    let Some(access) = Access::decode(esr.0) else {
+        return fault(running, FaultKind::BadDeviceAccess, address.0);
+    };
+    if access.write {
+        let value = access.store_value(running.core.context.register(access.register));
+        write(running, known, address, access.bytes, value);
+    } else {
+        let value = access.load_result(read(running, known, address, access.bytes));
+        running.core.context.set_register(access.register, value);
+    }
+    advance(running);
+    Handled::Emulated
+}
+
+fn read(running: &mut Running<'_>, known: Region, address: Ipa, bytes: u8) -> u64 {
+    match known {
+        Region::Gicd | Region::Gicr => {
+            running.domain.vgic.lock().mmio_read(running.index, address, bytes)
+        }
+        Region::Pl011(offset) => {
+            let value = running.domain.uart.lock().read(offset, bytes);
+            update_uart_line(running);
+            value
+        }
+        Region::RazWi(_) | Region::Nothing => 0,
+    }
+}
+
+fn write(running: &mut Running<'_>, known: Region, address: Ipa, bytes: u8, value: u64) {
+    match known {
+        Region::Gicd | Region::Gicr => {
+            let mut vgic = running.domain.vgic.lock();
+            vgic.mmio_write(running.index, address, bytes, value);
+            drop(vgic);
+            super::interrupt::kick_others(running);
+        }
+        Region::Pl011(offset) => {
+            let sent = running.domain.uart.lock().write(offset, bytes, value);
+            if let Some(byte) = sent {
+                print(running, byte);
+            }
+            update_uart_line(running);
+        }
+        Region::RazWi(_) | Region::Nothing => {}
+    }
+}
+
+/// Takes the UART's interrupt line to the GIC.
+pub fn update_uart_line(running: &mut Running<'_>) {
+    update_domain_uart_line(running.domain);
+    super::interrupt::kick_others(running);
+}
+
+/// As [`update_uart_line`], from outside of any vCPU. The vCPU that is to notice is kicked by the
+/// caller.
+pub fn update_domain_uart_line(domain: &crate::domain::Domain) {
+    let line = domain.uart.lock().irq_line();
+    domain.vgic.lock().set_line(PL011_INTID, None, line);
+}
+
+fn print(running: &Running<'_>, byte: u8) {
+    let mut console = running.domain.console.lock();
+    let full = console.push(byte).is_err() || console.len() == console.capacity();
+    drop(console);
+    if full || byte == b'\n' {
+        server::flush_console(running.domain);
+    } else {
+        timer::interrupt_in(CONSOLE_PATIENCE_NS);
+    }
+}
+
+/// Handles a stage-2 instruction abort: a breakpoint by physical address, or no memory at all.
+pub fn instruction_abort(running: &mut Running<'_>) -> Handled {
+    let address = fault_address(running);
+    if running.domain.ram.locate(address, 4).is_ok() {
+        return debug::execute_never(running, address);
+    }
+    fault(running, FaultKind::UnmappedFetch, address.0)
+}

@@ -1,0 +1,202 @@
+//! A vCPU on its CPU: from an order to the stop that answers it.
+//!
+//! Data flows one way: the guest exits, [`exit`] finds out why and does what the machine would have
+//! done, and what it returns decides whether the guest goes on. Stepping is the same loop with the
+//! engine in between; see [`step`].
+
+pub mod debug;
+pub mod exit;
+pub mod guest_view;
+pub mod inject;
+pub mod interrupt;
+pub mod memory;
+pub mod psci;
+pub mod record;
+pub mod run;
+pub mod step;
+pub mod system;
+pub mod time;
+
+use crate::domain::{Domain, Order, PendingStop, Power, Vcpu};
+use crate::hw::registers::wfi;
+use crate::hw::system_registers::{Snapshot, quiet_virtual_timer};
+use crate::hw::world::GuestContext;
+use crate::hw::{registers, simd};
+use crate::machine::Machine;
+use crate::vgic::CpuInterface;
+use core::sync::atomic::Ordering;
+use debug::DebugShadow;
+use record::Recorder;
+use stepwell_arch::{Pstate, Va};
+use stepwell_engine::{Engine, ExclusiveMonitor};
+use stepwell_wire::StopReason;
+use time::PhysicalTimer;
+
+/// Everything that belongs to a vCPU.
+#[derive(Debug)]
+pub struct VcpuCore {
+    /// General-purpose registers, PC and PSTATE.
+    pub context: GuestContext,
+    /// System registers while the vCPU stands.
+    pub snapshot: Snapshot,
+    /// FP/SIMD registers while the vCPU stands.
+    pub simd: simd::Registers,
+    /// The step engine.
+    pub engine: Engine,
+    /// The exclusive monitor, while it is stepped.
+    pub monitor: ExclusiveMonitor,
+    /// Virtual CPU interface of the GIC.
+    pub interface: CpuInterface,
+    /// The guest's debug registers, while they are not in the machine.
+    pub debug: DebugShadow,
+    /// What is being written into the trace ring.
+    pub recorder: Recorder,
+    /// The guest's clock is the virtual one, and not the CPU's counter.
+    pub virtual_clock: bool,
+    /// The guest's physical timer.
+    pub physical_timer: PhysicalTimer,
+    /// The virtual timer's line is up and its physical interrupt is off until it goes down.
+    pub virtual_timer_up: bool,
+}
+
+impl VcpuCore {
+    /// The guest's PC.
+    #[must_use]
+    pub const fn pc(&self) -> Va {
+        Va(self.context.elr)
+    }
+
+    /// The guest's PSTATE, with its own SS.
+    #[must_use]
+    pub const fn pstate(&self) -> Pstate {
+        Pstate(self.context.spsr)
+    }
+
+    /// Makes a vCPU as it is after reset, at `entry` with `argument` in X0.
+    pub fn reset(&mut self, reset: &Snapshot, entry: u64, argument: u64) {
+        self.context.x = [0; 31];
+        self.context.set_register(0, argument);
+        self.context.sp_el0 = 0;
+        self.context.elr = entry;
+        self.context.spsr = Pstate::EL1H_MASKED.0;
+        self.context.forget_pages();
+        self.snapshot = reset.clone();
+        self.monitor.clear();
+        self.interface = CpuInterface::new(self.interface.lr_count);
+        self.virtual_clock = false;
+        self.debug = DebugShadow::at_reset();
+        self.physical_timer = PhysicalTimer::default();
+        self.virtual_timer_up = false;
+    }
+}
+
+/// What is at hand while a vCPU runs.
+pub struct Running<'a> {
+    /// The machine.
+    pub machine: &'a Machine,
+    /// The vCPU's domain.
+    pub domain: &'a Domain,
+    /// The vCPU's number in its domain.
+    pub index: usize,
+    /// The vCPU.
+    pub vcpu: &'a Vcpu,
+    /// Its registers and all.
+    pub core: &'a mut VcpuCore,
+}
+
+/// How a run came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// For a reason of this vCPU's: its domain stops.
+    Stop(StopReason),
+    /// Because somebody asked.
+    Asked,
+    /// The guest switched the vCPU off.
+    SwitchedOff,
+}
+
+impl Running<'_> {
+    /// Tells whether somebody wants this vCPU to stand.
+    #[must_use]
+    pub fn is_called(&self) -> bool {
+        self.vcpu.stop_requested.load(Ordering::Acquire)
+    }
+}
+
+/// Runs whatever vCPU is pinned to this CPU, for good.
+pub fn serve_cpu(machine: &'static Machine, cpu: usize) -> ! {
+    let Some((domain, index, vcpu)) = machine.vcpu_of(cpu) else {
+        idle(machine, cpu);
+    };
+    crate::hw::setup::control_registers(vmpidr(index));
+    crate::hw::setup::stage2(domain.vttbr);
+    loop {
+        let order = wait_for_order(machine, vcpu, cpu);
+        let (end, stop) = carry_out(machine, domain, index, vcpu, order);
+        if let End::Stop(_) = end {
+            domain.request_stop(stop);
+        }
+        if end == End::SwitchedOff
+            && let Some(power) = domain.control.lock().power.get_mut(index)
+        {
+            *power = Power::Off;
+        }
+        domain.has_parked(index);
+    }
+}
+
+/// MPIDR_EL1 as the guest reads it: affinity 0 is the vCPU's number, bit 31 is RES1.
+const fn vmpidr(index: usize) -> u64 {
+    1 << 31 | index as u64
+}
+
+fn idle(machine: &Machine, cpu: usize) -> ! {
+    loop {
+        interrupt::take_all_at_el2(machine, cpu);
+        wfi();
+    }
+}
+
+fn wait_for_order(machine: &Machine, vcpu: &Vcpu, cpu: usize) -> Order {
+    loop {
+        interrupt::take_all_at_el2(machine, cpu);
+        if let Some(order) = vcpu.order.lock().take() {
+            return order;
+        }
+        wfi();
+    }
+}
+
+fn carry_out(
+    machine: &Machine,
+    domain: &Domain,
+    index: usize,
+    vcpu: &Vcpu,
+    order: Order,
+) -> (End, PendingStop) {
+    let mut core = vcpu.core.lock();
+    core.snapshot.load();
+    let mut running = Running { machine, domain, index, vcpu, core: &mut core };
+    let (end, steps) = match order {
+        Order::Run => (run::run(&mut running), 0),
+        Order::Step { count, until, record } => step::step(&mut running, count, until, record),
+    };
+    core.debug.take_over();
+    core.snapshot = Snapshot::save();
+    simd::save(&mut core.simd);
+    quiet_virtual_timer();
+    registers::isb();
+    let reason = match end {
+        End::Stop(reason) => reason,
+        End::Asked => StopReason::Paused,
+        End::SwitchedOff => StopReason::SwitchedOff,
+    };
+    // A pause that arrived while this vCPU stepped reports what the steps came to.
+    if end == End::Asked
+        && let Some(stop) = domain.control.lock().stop.as_mut()
+        && stop.vcpu == index
+    {
+        (stop.pc, stop.steps) = (core.context.elr, steps);
+    }
+    (end, PendingStop { vcpu: index, reason, pc: core.context.elr, steps })
+}

@@ -1,0 +1,75 @@
+//! PSCI for the guest, over HVC: what QEMU's `virt` board answers without EL2.
+
+use super::Running;
+use super::exit::Handled;
+use crate::device::psci::PsciCall;
+use crate::domain::{Control, Order, Power, bit};
+use crate::hw::registers::wfi;
+use crate::reset;
+use stepwell_wire::DomainEnding;
+
+const SUCCESS: i64 = 0;
+const INVALID_PARAMETERS: i64 = -2;
+const ALREADY_ON: i64 = -4;
+
+const AFFINITY_ON: i64 = 0;
+const AFFINITY_OFF: i64 = 1;
+
+/// Carries out an HVC. The PC is past it already.
+pub fn call(running: &mut Running<'_>) -> Handled {
+    let context = &running.core.context;
+    let call = PsciCall::decode(core::array::from_fn(|n| context.register(n as u8)));
+    let answer = match call {
+        PsciCall::CpuOn { target, entry, context } => cpu_on(running, target, entry, context),
+        PsciCall::CpuOff => return Handled::SwitchedOff,
+        PsciCall::AffinityInfo { target, .. } => affinity_info(running, target),
+        PsciCall::CpuSuspend { .. } => SUCCESS,
+        PsciCall::SystemOff => {
+            running.domain.end(DomainEnding::PoweredOff);
+            return Handled::SwitchedOff;
+        }
+        PsciCall::SystemReset => {
+            running.domain.end(DomainEnding::Reset);
+            return Handled::SwitchedOff;
+        }
+        other => other.answer().map_or(-1, |answer| answer as i64),
+    };
+    running.core.context.set_register(0, answer as u64);
+    if matches!(call, PsciCall::CpuSuspend { .. }) && !running.core.engine.is_enabled() {
+        wfi();
+    }
+    Handled::Emulated
+}
+
+fn vcpu_at(running: &Running<'_>, target: u64) -> Option<usize> {
+    let index = usize::try_from(target).ok()?;
+    (index < running.domain.vcpus.len()).then_some(index)
+}
+
+fn affinity_info(running: &Running<'_>, target: u64) -> i64 {
+    let Some(index) = vcpu_at(running, target) else { return INVALID_PARAMETERS };
+    match running.domain.control.lock().power(index) {
+        Power::On => AFFINITY_ON,
+        Power::Off => AFFINITY_OFF,
+    }
+}
+
+fn cpu_on(running: &Running<'_>, target: u64, entry: u64, argument: u64) -> i64 {
+    let Some(index) = vcpu_at(running, target) else { return INVALID_PARAMETERS };
+    let Some(vcpu) = running.domain.vcpus.get(index) else { return INVALID_PARAMETERS };
+    let mut control = running.domain.control.lock();
+    if control.power(index) == Power::On {
+        return ALREADY_ON;
+    }
+    if let Some(power) = control.power.get_mut(index) {
+        *power = Power::On;
+    }
+    // Switched off, so its CPU does not hold it, or is about to let go.
+    reset::reset_vcpu(&mut vcpu.core.lock(), entry, argument);
+    let Control { running: mask, free, stop, ending, .. } = &mut *control;
+    // A domain that is stopping stays so: the vCPU starts when all of them go on.
+    if *free && stop.is_none() && ending.is_none() {
+        running.domain.give(mask, bit(index), Order::Run);
+    }
+    SUCCESS
+}

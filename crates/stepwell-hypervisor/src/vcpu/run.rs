@@ -1,0 +1,41 @@
+//! Running a vCPU freely: every exit handled, nothing reported, until something stops it.
+
+use super::debug::Breakpoints;
+use super::exit::{Handled, handle};
+use super::{End, Running, debug, interrupt, time};
+
+/// Runs until the vCPU has a reason to stop or is asked to.
+pub fn run(running: &mut Running<'_>) -> End {
+    time::release(running);
+    running.core.monitor.clear();
+    running.core.context.forget_pages();
+    // What stands at the PC has been reported: the first instruction goes past it.
+    let mut breakpoints = Breakpoints::PastFirst;
+    loop {
+        if running.is_called() {
+            return End::Asked;
+        }
+        if let Some(end) = once(running, &mut breakpoints) {
+            return end;
+        }
+    }
+}
+
+/// Enters the guest once, with breakpoints as told, and handles the exit.
+pub fn once(running: &mut Running<'_>, breakpoints: &mut Breakpoints) -> Option<End> {
+    if *breakpoints == Breakpoints::PastFirst && debug::breakpoint_at_pc(running).is_some() {
+        *breakpoints = Breakpoints::On;
+        return super::step::past_breakpoint(running);
+    }
+    *breakpoints = Breakpoints::On;
+    interrupt::load(running, false);
+    debug::load(running);
+    let vector = running.core.context.enter();
+    interrupt::sync(running);
+    match handle(running, vector) {
+        Handled::Resume | Handled::Emulated | Handled::Injected => None,
+        Handled::Past => super::step::past_breakpoint(running),
+        Handled::Stop(reason) => Some(End::Stop(reason)),
+        Handled::SwitchedOff => Some(End::SwitchedOff),
+    }
+}

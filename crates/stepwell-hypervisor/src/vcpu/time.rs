@@ -1,0 +1,185 @@
+//! The guest's timers and counters.
+//!
+//! Running freely, the guest uses the CPU's own virtual timer, with CNTVOFF_EL2 between its clock
+//! and the machine's. Its physical timer and counter are emulated on the same clock, so that both
+//! show one time. While it is stepped under a virtual clock, reads and writes of either come here
+//! before they execute, because the CPU's counter does not stand still.
+
+use super::interrupt::VIRTUAL_TIMER_INTID;
+use super::{Running, VcpuCore};
+use crate::domain::Domain;
+use crate::hw::registers::{mrs, msr};
+use crate::hw::{gic, timer};
+use core::sync::atomic::Ordering;
+use stepwell_arch::SystemRegister;
+
+/// PPI 14: the guest's physical timer.
+const PHYSICAL_TIMER_INTID: u32 = 30;
+
+const ENABLE: u64 = 1 << 0;
+const IMASK: u64 = 1 << 1;
+const ISTATUS: u64 = 1 << 2;
+const NS_PER_SECOND: u128 = 1_000_000_000;
+
+/// A guest's physical timer: CNTP_CTL_EL0 and CNTP_CVAL_EL0.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PhysicalTimer {
+    control: u64,
+    compare: u64,
+}
+
+/// The timer's interrupt line.
+const fn line(control: u64, compare: u64, now: u64) -> bool {
+    control & ENABLE != 0 && control & IMASK == 0 && now >= compare
+}
+
+/// CNT<x>_CTL_EL0 as the guest reads it.
+const fn control_value(control: u64, compare: u64, now: u64) -> u64 {
+    let control = control & (ENABLE | IMASK);
+    if control & ENABLE != 0 && now >= compare { control | ISTATUS } else { control }
+}
+
+/// Counters and timers of the guest.
+#[must_use]
+pub fn is_timer(register: SystemRegister) -> bool {
+    matches!(
+        register,
+        SystemRegister::CNTPCT_EL0
+            | SystemRegister::CNTVCT_EL0
+            | SystemRegister::CNTPCTSS_EL0
+            | SystemRegister::CNTVCTSS_EL0
+            | SystemRegister::CNTP_CTL_EL0
+            | SystemRegister::CNTP_CVAL_EL0
+            | SystemRegister::CNTP_TVAL_EL0
+            | SystemRegister::CNTV_CTL_EL0
+            | SystemRegister::CNTV_CVAL_EL0
+            | SystemRegister::CNTV_TVAL_EL0
+    )
+}
+
+/// The guest's counter.
+#[must_use]
+pub fn now(running: &Running<'_>) -> u64 {
+    if running.core.virtual_clock {
+        running.domain.clock.lock().now()
+    } else {
+        timer::counter().wrapping_sub(timer::offset())
+    }
+}
+
+/// Reads a counter or timer register for the guest.
+#[must_use]
+pub fn read(running: &Running<'_>, register: SystemRegister) -> u64 {
+    let virtual_timer = (mrs!("cntv_ctl_el0"), mrs!("cntv_cval_el0"));
+    value_of(register, now(running), running.core.physical_timer, virtual_timer)
+}
+
+/// Reads a counter or timer register of a vCPU that stands.
+#[must_use]
+pub fn read_standing(domain: &Domain, core: &VcpuCore, register: SystemRegister) -> Option<u64> {
+    if !is_timer(register) {
+        return None;
+    }
+    let kept = |register| core.snapshot.read(register).unwrap_or(0);
+    let virtual_timer = (kept(SystemRegister::CNTV_CTL_EL0), kept(SystemRegister::CNTV_CVAL_EL0));
+    let now = domain.clock.lock().now();
+    Some(value_of(register, now, core.physical_timer, virtual_timer))
+}
+
+fn value_of(
+    register: SystemRegister,
+    now: u64,
+    physical: PhysicalTimer,
+    (virtual_control, virtual_compare): (u64, u64),
+) -> u64 {
+    // TVAL is 32 bits, sign-extended.
+    let value = |compare: u64| compare.wrapping_sub(now) as u32 as u64;
+    match register {
+        SystemRegister::CNTP_CTL_EL0 => control_value(physical.control, physical.compare, now),
+        SystemRegister::CNTP_CVAL_EL0 => physical.compare,
+        SystemRegister::CNTP_TVAL_EL0 => value(physical.compare),
+        SystemRegister::CNTV_CTL_EL0 => control_value(virtual_control, virtual_compare, now),
+        SystemRegister::CNTV_CVAL_EL0 => virtual_compare,
+        SystemRegister::CNTV_TVAL_EL0 => value(virtual_compare),
+        _ => now,
+    }
+}
+
+/// Writes a timer register for the guest. Counters ignore writes.
+pub fn write(running: &mut Running<'_>, register: SystemRegister, value: u64) {
+    let now = now(running);
+    let physical = &mut running.core.physical_timer;
+    let from_now = now.wrapping_add(value as u32 as i32 as i64 as u64);
+    match register {
+        SystemRegister::CNTP_CTL_EL0 => physical.control = value & (ENABLE | IMASK),
+        SystemRegister::CNTP_CVAL_EL0 => physical.compare = value,
+        SystemRegister::CNTP_TVAL_EL0 => physical.compare = from_now,
+        SystemRegister::CNTV_CTL_EL0 => msr!("cntv_ctl_el0", value & (ENABLE | IMASK)),
+        SystemRegister::CNTV_CVAL_EL0 => msr!("cntv_cval_el0", value),
+        SystemRegister::CNTV_TVAL_EL0 => msr!("cntv_cval_el0", from_now),
+        _ => {}
+    }
+    update_lines(running);
+}
+
+/// Lets the guest's clock run with the CPU's.
+pub fn release(running: &mut Running<'_>) {
+    timer::set_offset(running.domain.clock_offset.load(Ordering::Acquire));
+    running.core.virtual_timer_up = false;
+    gic::enable_virtual_timer(running.vcpu.cpu, true);
+}
+
+/// Keeps the CPU's virtual timer quiet: the virtual clock decides when it is due.
+pub fn hold(running: &mut Running<'_>) {
+    gic::enable_virtual_timer(running.vcpu.cpu, false);
+    running.core.virtual_timer_up = false;
+}
+
+/// The CPU's virtual timer interrupted. It stays up until the guest deals with it, so its physical
+/// interrupt is switched off until then.
+pub fn virtual_timer_fired(running: &mut Running<'_>) {
+    gic::enable_virtual_timer(running.vcpu.cpu, false);
+    running.core.virtual_timer_up = true;
+    set_line(running, VIRTUAL_TIMER_INTID, true);
+}
+
+/// Takes the timers' lines, as they are now, to the GIC.
+pub fn update_lines(running: &mut Running<'_>) {
+    let virtual_clock = running.core.virtual_clock;
+    if virtual_clock || running.core.virtual_timer_up {
+        let up = line(mrs!("cntv_ctl_el0"), mrs!("cntv_cval_el0"), now(running));
+        set_line(running, VIRTUAL_TIMER_INTID, up);
+        if !up && !virtual_clock {
+            running.core.virtual_timer_up = false;
+            gic::enable_virtual_timer(running.vcpu.cpu, true);
+        }
+    }
+    let PhysicalTimer { control, compare } = running.core.physical_timer;
+    if control & ENABLE != 0 {
+        let now = now(running);
+        let up = line(control, compare, now);
+        set_line(running, PHYSICAL_TIMER_INTID, up);
+        if !up && control & IMASK == 0 && !virtual_clock {
+            timer::interrupt_in(ticks_to_ns(compare.saturating_sub(now)));
+        }
+    }
+}
+
+fn set_line(running: &Running<'_>, intid: u32, up: bool) {
+    running.domain.vgic.lock().set_line(intid, Some(running.index), up);
+}
+
+fn ticks_to_ns(ticks: u64) -> u64 {
+    let ns = u128::from(ticks) * NS_PER_SECOND / u128::from(timer::frequency_hz().max(1));
+    u64::try_from(ns).unwrap_or(u64::MAX)
+}
+
+/// The next tick of the guest's clock at which a timer of this vCPU goes off, if one is on.
+#[must_use]
+pub fn next_deadline(running: &Running<'_>) -> Option<u64> {
+    let physical = running.core.physical_timer;
+    let timers =
+        [(mrs!("cntv_ctl_el0"), mrs!("cntv_cval_el0")), (physical.control, physical.compare)];
+    let on = timers.into_iter().filter(|(control, _)| control & (ENABLE | IMASK) == ENABLE);
+    on.map(|(_, compare)| compare).min()
+}
