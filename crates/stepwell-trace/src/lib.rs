@@ -5,7 +5,7 @@
 //! a recording is readable up to the last chunk that reached the disk. Nothing here talks to a
 //! machine: the tool hands in what it drained and fetched, and reads it back without one.
 //!
-//! - [`format`]: the layout of a recording, and how records become bytes.
+//! - [`mod@format`]: the layout of a recording, and how records become bytes.
 //! - [`Writer`] and [`Reader`]: the two ends of it.
 //! - [`symbols`]: names for addresses, from a kernel's own tables or an ELF.
 //! - [`kernel_image`]: what a kernel file is, unpacked to what gets loaded.

@@ -205,7 +205,7 @@ mod tests {
             symbol(0x1010, 0, Function, "__pi_$x"),
             symbol(0x1120, 0, Other, "a_label_inside"),
             symbol(0x1100, 0x40, Function, "do_one_initcall"),
-            symbol(0x1800, 8, Function, "tiny"),
+            symbol(0x1c00, 8, Function, "tiny"),
             symbol(0x2000, 0, Function, "start_kernel"),
         ];
         Symbols::new(list, Some(0x1000))
@@ -219,8 +219,8 @@ mod tests {
         assert_eq!(table.lookup(Va(0x113f)), Some(("do_one_initcall", 0x3f)));
         assert_eq!(table.address_of("a_label_inside"), Some(Va(0x1120)));
         assert_eq!(table.lookup(Va(0x1120)), Some(("do_one_initcall", 0x20)));
-        assert_eq!(table.lookup(Va(0x1807)), Some(("tiny", 7)));
-        assert_eq!(table.lookup(Va(0x1808)), None);
+        assert_eq!(table.lookup(Va(0x1c07)), Some(("tiny", 7)));
+        assert_eq!(table.lookup(Va(0x1c08)), None);
         assert_eq!(table.lookup(Va(0xfff)), None);
         assert_eq!(table.lookup(Va(0x2000 + REACH)), None);
     }
