@@ -1,33 +1,335 @@
-//! The guest's device tree.
+//! The device tree that a guest gets: QEMU's `virt`, less what we do not emulate.
+//!
+//! Nodes, properties, their order and the phandles are those that QEMU 7.2 writes, so that a
+//! kernel walks this tree as it walks QEMU's, and what it prints can be compared. Absent on
+//! purpose: `kaslr-seed` and `rng-seed`, which would make each boot another; the PMU; PCIe,
+//! virtio, flash, RTC, GPIO and fw-cfg, which are not there.
 
+extern crate alloc;
+
+use alloc::format;
+
+use dtoolkit::ToPropertyValue;
+use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use stepwell_arch::Ipa;
+use thiserror::Error;
 
-/// What varies from guest to guest.
-#[derive(Clone, Copy, Debug)]
+use crate::device::board::{PL011_BASE, PL011_BYTES, PL011_INTID, RAM_BASE};
+use crate::vgic::{GICD_BASE, GICD_BYTES, GICR_BASE, VCPUS_MAX};
+
+/// What QEMU leaves room for: 123 redistributors, however many vCPUs there are.
+const REDISTRIBUTORS_BYTES: u64 = 0xf6_0000;
+const CLOCK_HZ: u32 = 24_000_000;
+const CLOCK_PHANDLE: u32 = 0x8000;
+/// vCPUs have the phandles after the clock's, the last vCPU the first; the GIC's is the next.
+const FIRST_CPU_PHANDLE: u32 = 0x8001;
+
+/// First cell of an interrupt specifier.
+const SPI: u32 = 0;
+const PPI: u32 = 1;
+const LEVEL_HIGH: u32 = 4;
+
+/// What differs between guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuestTree<'a> {
-    /// vCPUs.
+    /// Number of vCPUs; vCPU n has affinity n.
     pub vcpus: usize,
-    /// `compatible` of a CPU.
+    /// `compatible` of the vCPUs.
     pub cpu_compatible: &'a str,
-    /// RAM.
+    /// Bytes of RAM.
     pub memory_bytes: u64,
-    /// Command line.
+    /// The kernel's command line; none if empty.
     pub bootargs: &'a str,
-    /// Initial ramdisk: first address, bytes.
+    /// The initial ramdisk: where, and how many bytes.
     pub initrd: Option<(Ipa, u64)>,
 }
 
 /// Why no tree was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum GuestTreeError {
-    /// Ours: the buffer is too small.
-    #[error("the guest's device tree does not fit into {0} bytes")]
-    TooSmall(usize),
+    /// Ours: what we set apart for it is too small.
+    #[error("the guest's device tree has {needed} bytes and does not fit into {room}")]
+    TooSmall {
+        /// Bytes of the tree.
+        needed: usize,
+        /// Bytes of the buffer.
+        room: usize,
+    },
 }
 
 impl GuestTree<'_> {
-    /// Writes the tree; returns its length.
+    /// Writes the tree to the start of a buffer; returns its length.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestTreeError::TooSmall`]; the buffer is as it was.
     pub fn write(&self, buffer: &mut [u8]) -> Result<usize, GuestTreeError> {
-        Err(GuestTreeError::TooSmall(buffer.len()))
+        let tree = self.tree().to_dtb();
+        let room = buffer.len();
+        let too_small = GuestTreeError::TooSmall { needed: tree.len(), room };
+        buffer.get_mut(..tree.len()).ok_or(too_small)?.copy_from_slice(&tree);
+        Ok(tree.len())
+    }
+
+    fn tree(&self) -> DeviceTree {
+        let mut tree = DeviceTree::new();
+        let mut root = node("")
+            .with("interrupt-parent", self.gic_phandle())
+            .with("model", "linux,dummy-virt")
+            .with("#size-cells", 2u32)
+            .with("#address-cells", 2u32)
+            .with("compatible", "linux,dummy-virt");
+        for child in [
+            psci(),
+            self.memory(),
+            uart(),
+            self.interrupt_controller(),
+            self.cpus(),
+            timer(),
+            clock(),
+            self.chosen(),
+        ] {
+            root.add_child(child);
+        }
+        tree.root = root;
+        tree
+    }
+
+    fn vcpus(&self) -> u32 {
+        u32::try_from(self.vcpus.clamp(1, VCPUS_MAX)).unwrap_or(1)
+    }
+
+    fn cpu_phandle(&self, vcpu: u32) -> u32 {
+        FIRST_CPU_PHANDLE + self.vcpus().saturating_sub(vcpu + 1)
+    }
+
+    fn gic_phandle(&self) -> u32 {
+        FIRST_CPU_PHANDLE + self.vcpus()
+    }
+
+    fn memory(&self) -> DeviceTreeNode {
+        node(&format!("memory@{:x}", RAM_BASE.0))
+            .with("reg", reg(&[(RAM_BASE.0, self.memory_bytes)]).as_slice())
+            .with("device_type", "memory")
+    }
+
+    fn interrupt_controller(&self) -> DeviceTreeNode {
+        let frames = [(GICD_BASE.0, GICD_BYTES), (GICR_BASE.0, REDISTRIBUTORS_BYTES)];
+        node(&format!("intc@{:x}", GICD_BASE.0))
+            .with("phandle", self.gic_phandle())
+            .with("reg", reg(&frames).as_slice())
+            .with("#redistributor-regions", 1u32)
+            .with("compatible", "arm,gic-v3")
+            .with("ranges", EMPTY)
+            .with("#size-cells", 2u32)
+            .with("#address-cells", 2u32)
+            .with("interrupt-controller", EMPTY)
+            .with("#interrupt-cells", 3u32)
+    }
+
+    fn cpus(&self) -> DeviceTreeNode {
+        let mut cluster = node("cluster0");
+        for n in 0..self.vcpus() {
+            cluster.add_child(node(&format!("core{n}")).with("cpu", self.cpu_phandle(n)));
+        }
+        let mut socket = node("socket0");
+        socket.add_child(cluster);
+        let mut map = node("cpu-map");
+        map.add_child(socket);
+        let mut cpus = node("cpus").with("#size-cells", 0u32).with("#address-cells", 1u32);
+        cpus.add_child(map);
+        for n in 0..self.vcpus() {
+            let mut cpu =
+                node(&format!("cpu@{n:x}")).with("phandle", self.cpu_phandle(n)).with("reg", n);
+            if self.vcpus() > 1 {
+                cpu = cpu.with("enable-method", "psci");
+            }
+            cpus.add_child(cpu.with("compatible", self.cpu_compatible).with("device_type", "cpu"));
+        }
+        cpus
+    }
+
+    fn chosen(&self) -> DeviceTreeNode {
+        let mut chosen = node("chosen");
+        if let Some((start, bytes)) = self.initrd {
+            chosen = with_address(chosen, "linux,initrd-end", start.offset(bytes));
+            chosen = with_address(chosen, "linux,initrd-start", start);
+        }
+        if !self.bootargs.is_empty() {
+            chosen = chosen.with("bootargs", self.bootargs);
+        }
+        chosen.with("stdout-path", format!("/pl011@{:x}", PL011_BASE.0).as_str())
+    }
+}
+
+fn psci() -> DeviceTreeNode {
+    node("psci")
+        .with("migrate", 0xc400_0005u32)
+        .with("cpu_on", 0xc400_0003u32)
+        .with("cpu_off", 0x8400_0002u32)
+        .with("cpu_suspend", 0xc400_0001u32)
+        .with("method", "hvc")
+        .with("compatible", ["arm,psci-1.0", "arm,psci-0.2", "arm,psci"].as_slice())
+}
+
+fn uart() -> DeviceTreeNode {
+    node(&format!("pl011@{:x}", PL011_BASE.0))
+        .with("clock-names", ["uartclk", "apb_pclk"].as_slice())
+        .with("clocks", [CLOCK_PHANDLE, CLOCK_PHANDLE])
+        .with("interrupts", [SPI, PL011_INTID - 32, LEVEL_HIGH])
+        .with("reg", reg(&[(PL011_BASE.0, PL011_BYTES)]).as_slice())
+        .with("compatible", ["arm,pl011", "arm,primecell"].as_slice())
+}
+
+/// The generic timer's PPIs: secure physical, physical, virtual, hypervisor, INTID 16 and up.
+fn timer() -> DeviceTreeNode {
+    let interrupts = [13, 14, 11, 10].map(|ppi| [PPI, ppi, LEVEL_HIGH]);
+    node("timer")
+        .with("interrupts", interrupts.as_flattened())
+        .with("always-on", EMPTY)
+        .with("compatible", ["arm,armv8-timer", "arm,armv7-timer"].as_slice())
+}
+
+fn clock() -> DeviceTreeNode {
+    node("apb-pclk")
+        .with("phandle", CLOCK_PHANDLE)
+        .with("clock-output-names", "clk24mhz")
+        .with("clock-frequency", CLOCK_HZ)
+        .with("#clock-cells", 0u32)
+        .with("compatible", "fixed-clock")
+}
+
+/// Value of a property that says all by being there.
+const EMPTY: &[u8] = &[];
+
+fn node(name: &str) -> DeviceTreeNode {
+    DeviceTreeNode::new_unchecked(name)
+}
+
+trait With {
+    fn with(self, name: &str, value: impl ToPropertyValue) -> Self;
+}
+
+impl With for DeviceTreeNode {
+    fn with(mut self, name: &str, value: impl ToPropertyValue) -> Self {
+        self.add_property(DeviceTreeProperty::new_unchecked(name, value));
+        self
+    }
+}
+
+/// Adds an address in one cell if it fits, as QEMU does, else in two.
+fn with_address(node: DeviceTreeNode, name: &str, address: Ipa) -> DeviceTreeNode {
+    match u32::try_from(address.0) {
+        Ok(address) => node.with(name, address),
+        Err(_) => node.with(name, address.0),
+    }
+}
+
+/// Encodes ranges for two cells of address and two of size.
+fn reg(ranges: &[(u64, u64)]) -> alloc::vec::Vec<u8> {
+    ranges
+        .iter()
+        .flat_map(|(base, bytes)| [base.to_be_bytes(), bytes.to_be_bytes()])
+        .flatten()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use dtoolkit::fdt::Fdt;
+    use dtoolkit::{Node, Property};
+
+    use super::*;
+    use crate::devicetree::host;
+
+    const GUEST: GuestTree<'_> = GuestTree {
+        vcpus: 2,
+        cpu_compatible: "arm,cortex-a57",
+        memory_bytes: 512 << 20,
+        bootargs: "console=ttyAMA0 x",
+        initrd: Some((Ipa(0x4800_0000), 0x1388)),
+    };
+
+    fn written(guest: GuestTree<'_>) -> Vec<u8> {
+        let mut buffer = vec![0; 8192];
+        let length = guest.write(&mut buffer).expect("it fits");
+        buffer.truncate(length);
+        buffer
+    }
+
+    /// `node property: value` of all of them, in order.
+    fn listing(bytes: &[u8]) -> Vec<String> {
+        fn list(node: dtoolkit::fdt::FdtNode<'_>, lines: &mut Vec<String>) {
+            for property in node.properties() {
+                let value: String =
+                    property.value().iter().map(|byte| format!("{byte:02x}")).collect();
+                lines.push(format!("{} {} {value}", node.name(), property.name()));
+            }
+            node.children().for_each(|child| list(child, lines));
+        }
+        let mut lines = Vec::new();
+        list(Fdt::new(bytes).expect("it is a tree").root(), &mut lines);
+        lines
+    }
+
+    #[test]
+    fn our_own_parser_understands_it() {
+        let bytes = written(GUEST);
+        let machine = host::parse(&bytes).expect("it is a machine's tree, too");
+        assert_eq!(machine.memory[0].bytes, 512 << 20);
+        assert_eq!(machine.cpus, [0, 1]);
+        assert_eq!(machine.psci, host::Conduit::Hvc);
+        assert_eq!(machine.redistributors.base.0, 0x080a_0000);
+        assert!(machine.virtio.is_empty());
+    }
+
+    #[test]
+    fn lines_that_qemu_writes_are_there_in_its_order() {
+        let lines = listing(&written(GUEST));
+        let expected = [
+            " interrupt-parent 00008003",
+            "psci method 68766300",
+            "memory@40000000 reg 00000000400000000000000020000000",
+            "pl011@9000000 interrupts 000000000000000100000004",
+            "intc@8000000 phandle 00008003",
+            "intc@8000000 ranges ",
+            "core0 cpu 00008002",
+            "cpu@0 phandle 00008002",
+            "cpu@0 enable-method 7073636900",
+            "cpu@1 phandle 00008001",
+            "timer interrupts 000000010000000d00000004000000010000000e00000004\
+             000000010000000b00000004000000010000000a00000004",
+            "apb-pclk clock-frequency 016e3600",
+            "chosen linux,initrd-end 48001388",
+            "chosen linux,initrd-start 48000000",
+            "chosen bootargs 636f6e736f6c653d747479414d4130207800",
+            "chosen stdout-path 2f706c303131403930303030303000",
+        ];
+        let mut rest = lines.iter();
+        for line in expected {
+            assert!(rest.any(|found| found == line), "{line} in {lines:#?}");
+        }
+    }
+
+    #[test]
+    fn a_single_vcpu_is_not_started_by_anybody() {
+        let lines = listing(&written(GuestTree { vcpus: 1, ..GUEST }));
+        assert!(!lines.iter().any(|line| line.contains("enable-method")));
+        assert_eq!(lines[0], " interrupt-parent 00008002");
+    }
+
+    #[test]
+    fn nothing_is_said_of_what_is_not_given() {
+        let lines = listing(&written(GuestTree { bootargs: "", initrd: None, ..GUEST }));
+        let chosen = lines.iter().filter(|line| line.starts_with("chosen")).count();
+        assert_eq!(chosen, 1);
+    }
+
+    #[test]
+    fn a_small_buffer_is_left_alone() {
+        let mut buffer = [0; 100];
+        let result = GUEST.write(&mut buffer);
+        assert!(matches!(result, Err(GuestTreeError::TooSmall { room: 100, .. })));
+        assert_eq!(buffer, [0; 100]);
     }
 }

@@ -1,0 +1,217 @@
+//! Trees as QEMU and the tool write them, and damaged ones.
+
+use dtoolkit::ToPropertyValue;
+use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
+use proptest::prelude::*;
+
+use super::*;
+
+fn property(name: &str, value: impl ToPropertyValue) -> DeviceTreeProperty {
+    DeviceTreeProperty::new(name, value).expect("the name is valid")
+}
+
+fn node(name: &str, compatible: &[&str]) -> DeviceTreeNode {
+    let mut node = DeviceTreeNode::new(name).expect("the name is valid");
+    node.add_property(property("compatible", compatible));
+    node
+}
+
+fn at(name: &str, compatible: &str, reg: &[u32]) -> DeviceTreeNode {
+    let mut node = node(name, &[compatible]);
+    node.add_property(property("reg", reg));
+    node
+}
+
+fn cells(mut node: DeviceTreeNode, address: u32, size: u32) -> DeviceTreeNode {
+    node.add_property(property("#address-cells", address));
+    node.add_property(property("#size-cells", size));
+    node
+}
+
+fn domain_node() -> DeviceTreeNode {
+    let mut domain = cells(node("domU0", &["xen,domain"]), 2, 2);
+    domain.add_property(property("cpus", 2u32));
+    domain.add_property(property("memory", 512u64 * 1024));
+    let modules = [("kernel", 0x5000_0000), ("ramdisk", 0x5100_0000), ("device-tree", 0x5200_0000)];
+    for (kind, base) in modules {
+        let name = format!("module@{base:x}");
+        let mut module = node(&name, &[&format!("multiboot,{kind}"), "multiboot,module"]);
+        module.add_property(property("reg", [0u32, base, 0, 0x1234]));
+        if kind == "kernel" {
+            module.add_property(property("bootargs", "console=ttyAMA0"));
+        }
+        domain.add_child(module);
+    }
+    domain
+}
+
+/// A tree like the one of `virt,virtualization=on,gic-version=3`, with a domain in it.
+fn machine() -> DeviceTree {
+    let mut tree = DeviceTree::new();
+    let mut root = cells(node("", &["linux,dummy-virt"]), 2, 2);
+    let mut psci = node("psci", &["arm,psci-1.0", "arm,psci-0.2", "arm,psci"]);
+    psci.add_property(property("method", "smc"));
+    root.add_child(psci);
+    let mut memory = DeviceTreeNode::new("memory@40000000").expect("the name is valid");
+    memory.add_property(property("device_type", "memory"));
+    memory.add_property(property("reg", [0u32, 0x4000_0000, 0, 0x2000_0000]));
+    root.add_child(memory);
+    root.add_child(at("pl011@9000000", "arm,pl011", &[0, 0x0900_0000, 0, 0x1000]));
+    let gic = [0, 0x0800_0000, 0, 0x1_0000, 0, 0x080a_0000, 0, 0xf6_0000];
+    root.add_child(at("intc@8000000", "arm,gic-v3", &gic));
+    for slot in [1, 0] {
+        let base = 0x0a00_0000 + 0x200 * slot;
+        let name = format!("virtio_mmio@{base:x}");
+        let mut virtio = at(&name, "virtio,mmio", &[0, base, 0, 0x200]);
+        virtio.add_property(property("interrupts", [0, 16 + slot, 1]));
+        root.add_child(virtio);
+    }
+    let mut cpus = cells(DeviceTreeNode::new("cpus").expect("the name is valid"), 1, 0);
+    cpus.add_child(DeviceTreeNode::new("cpu-map").expect("the name is valid"));
+    cpus.add_child(at("cpu@0", "arm,cortex-a57", &[0]));
+    cpus.add_child(at("cpu@1", "arm,cortex-a57", &[1]));
+    root.add_child(cpus);
+    let mut chosen = cells(DeviceTreeNode::new("chosen").expect("the name is valid"), 2, 2);
+    chosen.add_property(property("stepwell,trace-ring", [0u32, 0x5ff0_0000, 0, 0x10_0000]));
+    chosen.add_child(domain_node());
+    root.add_child(chosen);
+    tree.root = root;
+    tree
+}
+
+fn child<'a>(tree: &'a mut DeviceTree, path: &str) -> &'a mut DeviceTreeNode {
+    tree.find_node_mut(path).expect("the fixture has it")
+}
+
+fn range_of(base: u64, bytes: u64) -> Range {
+    Range { base: Pa(base), bytes }
+}
+
+#[test]
+fn the_virt_board_is_understood() {
+    let mut bytes = machine().to_dtb();
+    bytes.extend([0xaa; 100]);
+    let machine = parse(&bytes).expect("the tree is good");
+    assert_eq!(machine.memory, [range_of(0x4000_0000, 0x2000_0000)]);
+    assert_eq!(machine.cpus, [0, 1]);
+    assert_eq!(machine.cpu_compatible, "arm,cortex-a57");
+    assert_eq!(machine.distributor, range_of(0x0800_0000, 0x1_0000));
+    assert_eq!(machine.redistributors, range_of(0x080a_0000, 0xf6_0000));
+    assert_eq!(machine.pl011, Some(range_of(0x0900_0000, 0x1000)));
+    assert_eq!(machine.psci, Conduit::Smc);
+    assert_eq!(machine.trace_ring, Some(range_of(0x5ff0_0000, 0x10_0000)));
+    let slots: std::vec::Vec<_> =
+        machine.virtio.iter().map(|slot| (slot.registers.base.0, slot.intid)).collect();
+    assert_eq!(slots, [(0x0a00_0000, 48), (0x0a00_0200, 49)]);
+}
+
+#[test]
+fn a_domain_has_its_modules() {
+    let bytes = machine().to_dtb();
+    let machine = parse(&bytes).expect("the tree is good");
+    let expected = DomainConfig {
+        name: "domU0",
+        cpus: 2,
+        memory_bytes: 512 << 20,
+        kernel: range_of(0x5000_0000, 0x1234),
+        bootargs: "console=ttyAMA0",
+        ramdisk: Some(range_of(0x5100_0000, 0x1234)),
+        devicetree: Some(range_of(0x5200_0000, 0x1234)),
+    };
+    assert_eq!(machine.domains, [expected]);
+}
+
+#[test]
+fn what_need_not_be_there_need_not_be_there() {
+    let mut tree = machine();
+    tree.root.remove_child("chosen");
+    tree.root.remove_child("pl011@9000000");
+    let bytes = tree.to_dtb();
+    let machine = parse(&bytes).expect("the tree is good");
+    assert_eq!((machine.pl011, machine.trace_ring), (None, None));
+    assert!(machine.domains.is_empty());
+}
+
+#[test]
+fn a_missing_node_is_named() {
+    for (name, expected) in [
+        ("psci", "psci"),
+        ("memory@40000000", "memory"),
+        ("intc@8000000", "arm,gic-v3"),
+        ("cpus", "cpus"),
+    ] {
+        let mut tree = machine();
+        tree.root.remove_child(name);
+        assert_eq!(parse(&tree.to_dtb()), Err(HostTreeError::NodeMissing(expected)));
+    }
+    let mut tree = machine();
+    child(&mut tree, "/chosen/domU0").remove_child("module@50000000");
+    assert_eq!(parse(&tree.to_dtb()), Err(HostTreeError::NodeMissing("multiboot,kernel")));
+}
+
+#[test]
+fn a_missing_or_bad_property_is_named() {
+    let parsed_with = |change: &dyn Fn(&mut DeviceTreeNode)| {
+        let mut tree = machine();
+        change(child(&mut tree, "/chosen/domU0"));
+        parse(&tree.to_dtb()).map(|_| ())
+    };
+    let node = "chosen/domU";
+    let missing = |property| Err(HostTreeError::PropertyMissing { node, property });
+    let bad = |property| Err(HostTreeError::PropertyBad { node, property });
+    let without = |name: &str| parsed_with(&|domain| drop(domain.remove_property(name)));
+    assert_eq!(without("cpus"), missing("cpus"));
+    assert_eq!(without("memory"), missing("memory"));
+    let with_memory =
+        |value| parsed_with(&move |domain| domain.add_property(property("memory", value)));
+    assert_eq!(with_memory(u64::MAX), bad("memory"));
+    let no_cpus = parsed_with(&|domain| domain.add_property(property("cpus", 0u32)));
+    assert_eq!(no_cpus, bad("cpus"));
+}
+
+#[test]
+fn a_range_beyond_the_address_space_is_refused() {
+    let mut tree = machine();
+    let reg = [u32::MAX, 0, 1, 0];
+    child(&mut tree, "/pl011@9000000").add_property(property("reg", reg));
+    let bad = HostTreeError::PropertyBad { node: "arm,pl011", property: "reg" };
+    assert_eq!(parse(&tree.to_dtb()), Err(bad));
+}
+
+#[test]
+fn a_device_switched_off_is_not_there() {
+    let mut tree = machine();
+    child(&mut tree, "/pl011@9000000").add_property(property("status", "disabled"));
+    assert_eq!(parse(&tree.to_dtb()).expect("the tree is good").pl011, None);
+}
+
+#[test]
+fn more_cpus_than_we_can_use_are_an_error() {
+    let mut tree = machine();
+    for n in 2..9 {
+        child(&mut tree, "/cpus").add_child(at(&format!("cpu@{n}"), "arm,cortex-a57", &[n]));
+    }
+    assert_eq!(parse(&tree.to_dtb()), Err(HostTreeError::TooMany("CPUs")));
+}
+
+#[test]
+fn no_tree_is_no_tree() {
+    let good = machine().to_dtb();
+    assert_eq!(total_bytes(&good), Some(good.len()));
+    for bytes in [&[][..], &[0; 64], &good[..good.len() - 1], &good[..40], &good[..7]] {
+        assert_eq!(parse(bytes), Err(HostTreeError::NotATree));
+    }
+}
+
+proptest! {
+    /// Whatever happens to a tree on its way, it is read or refused.
+    #[test]
+    fn damage_is_survived(damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
+        let mut bytes = machine().to_dtb();
+        for (place, value) in damage {
+            let place = place.index(bytes.len());
+            bytes[place] = value;
+        }
+        let _ = parse(&bytes);
+    }
+}
