@@ -9,7 +9,6 @@
 //! and the conversation goes on; [`Error::Lost`] means that nobody is there any more.
 
 #![forbid(unsafe_code)]
-#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod contract;
 mod debuggee;

@@ -8,8 +8,6 @@
 //! the conversation with an error that says so, and no answer within the allotted time is an
 //! error too, never a hang.
 
-#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
-
 mod convert;
 mod error;
 mod link;

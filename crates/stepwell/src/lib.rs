@@ -9,8 +9,6 @@
 //! Architecture Invariant: nothing in here knows how the hypervisor works. What it wants from a
 //! guest it asks of a [`stepwell_debuggee::Debuggee`], and the stepper works on any.
 
-#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
-
 pub mod command;
 pub mod console;
 pub mod ending;

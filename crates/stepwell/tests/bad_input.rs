@@ -1,0 +1,149 @@
+//! What is wrong before a machine runs, or with QEMU itself: each one clear line, status 1, and
+//! nothing left behind. None of these needs QEMU.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use assert_cmd::Command;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// A directory for one test, which is also its `TMPDIR`.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.0.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    /// Something that is called like QEMU, and is a shell script.
+    fn qemu(&self, script: &str) -> PathBuf {
+        let path = self.file("qemu", format!("#!/bin/sh\n{script}\n").as_bytes());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    /// Runs a command that must fail, and returns the one line that says why.
+    fn refused(&self, arguments: &[&str]) -> String {
+        let scratch = self.0.path().join("tmp");
+        fs::create_dir_all(&scratch).unwrap();
+        let mut command = Command::cargo_bin("stepwell").unwrap();
+        let output = command.args(arguments).env("TMPDIR", &scratch).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0, "something was left behind");
+        text.strip_prefix("stepwell: ").unwrap().trim_end().to_owned()
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// An arm64 Image that is all header.
+fn image() -> Vec<u8> {
+    let mut image = vec![0; 4096];
+    image[16..24].copy_from_slice(&(1_u64 << 20).to_le_bytes());
+    image[0x38..0x3c].copy_from_slice(b"ARM\x64");
+    image
+}
+
+#[test]
+fn a_kernel_that_is_none_is_refused_by_name_and_reason() {
+    let place = Place::new();
+    let garbage = place.file("garbage", b"this is a text file, and long enough to be read");
+    let told = place.refused(&["run", "--kernel", text(&garbage)]);
+    assert!(told.contains("garbage is not a kernel"), "{told}");
+    let told = place.refused(&["run", "--kernel", "/nonexistent/vmlinuz"]);
+    assert!(told.contains("/nonexistent/vmlinuz: No such file"), "{told}");
+}
+
+#[test]
+fn too_little_memory_is_refused_with_an_amount() {
+    let place = Place::new();
+    let kernel = place.file("Image", &image());
+    let told = place.refused(&["run", "--kernel", text(&kernel), "--memory", "2M"]);
+    assert!(told.contains("needs at least") && told.contains("--memory"), "{told}");
+}
+
+#[test]
+fn an_unknown_symbol_is_told_before_anything_runs() {
+    let place = Place::new();
+    let kernel = place.file("Image", &image());
+    let no_qemu = ["--qemu", "/nonexistent/qemu"];
+    let step = ["step", "--kernel", text(&kernel), "--at", "start_kernal"];
+    let told = place.refused(&[step.as_slice(), &no_qemu].concat());
+    assert!(told.contains("start_kernal"), "{told}");
+}
+
+#[test]
+fn a_missing_qemu_is_told_with_its_package() {
+    let place = Place::new();
+    let (kernel, hypervisor) = (place.file("Image", &image()), place.file("el2", &image()));
+    let told = place.refused(&[
+        "run",
+        "--kernel",
+        text(&kernel),
+        "--hypervisor",
+        text(&hypervisor),
+        "--qemu",
+        "/nonexistent/qemu",
+    ]);
+    assert!(told.contains("qemu-system-arm"), "{told}");
+}
+
+#[test]
+fn a_qemu_that_dies_is_told_with_its_last_words() {
+    let place = Place::new();
+    let (kernel, hypervisor) = (place.file("Image", &image()), place.file("el2", &image()));
+    let qemu = place.qemu("echo first >&2; echo 'no such CPU' >&2; exit 3");
+    let told = place.refused(&[
+        "run",
+        "--kernel",
+        text(&kernel),
+        "--hypervisor",
+        text(&hypervisor),
+        "--qemu",
+        text(&qemu),
+    ]);
+    assert_eq!(told, "QEMU ended (status 3): no such CPU");
+}
+
+#[test]
+fn a_hypervisor_that_is_none_is_refused() {
+    let place = Place::new();
+    let (kernel, other) = (place.file("Image", &image()), place.file("other", &[7; 100]));
+    let told = place.refused(&["run", "--kernel", text(&kernel), "--hypervisor", text(&other)]);
+    assert!(told.contains("is not a hypervisor"), "{told}");
+}
+
+#[test]
+fn a_file_that_is_no_recording_is_refused() {
+    let place = Place::new();
+    let other = place.file("other", b"something else entirely, of some length");
+    let told = place.refused(&["show", text(&other)]);
+    assert!(told.contains("not a Stepwell recording"), "{told}");
+}
+
+#[test]
+fn usage_errors_are_status_1() {
+    for arguments in [
+        vec!["run"],
+        vec!["run", "--kernel", "x", "--smp", "9"],
+        vec!["run", "--kernel", "x", "--memory", "lots"],
+        vec!["trace", "--kernel", "x", "--irq", "never"],
+        vec!["frobnicate"],
+    ] {
+        let mut command = Command::cargo_bin("stepwell").unwrap();
+        command.args(&arguments).assert().code(1);
+    }
+    Command::cargo_bin("stepwell").unwrap().arg("--help").assert().code(0);
+}
