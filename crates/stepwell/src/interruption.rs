@@ -11,7 +11,10 @@ use signal_hook::iterator::Signals;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
-const GRACE: Duration = Duration::from_secs(2);
+/// For Ctrl-C: a person presses it again.
+const GRACE_STOP: Duration = Duration::from_secs(3);
+/// For the others: whoever sends them sends SIGKILL soon, which would leave scratch files.
+const GRACE_LEAVE: Duration = Duration::from_millis(700);
 const POLL: Duration = Duration::from_millis(50);
 const NONE: i32 = 0;
 
@@ -36,8 +39,9 @@ pub fn install() -> std::io::Result<()> {
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
             PENDING.store(signal, Ordering::SeqCst);
+            let grace = if signal == SIGINT { GRACE_STOP } else { GRACE_LEAVE };
             let since = Instant::now();
-            while pending() && since.elapsed() < GRACE {
+            while pending() && since.elapsed() < grace {
                 std::thread::sleep(POLL);
             }
             if pending() {

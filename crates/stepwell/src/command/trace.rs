@@ -237,10 +237,14 @@ impl Job {
         let finished = self.recorder.finish(&self.names);
         let end = match (result, finished) {
             (Err(error), _) if is_disk_full(&error) => {
-                return Err(anyhow!("the disk is full: {file} is readable as far as it goes"));
+                return Err(anyhow!(
+                    "no space left on the disk: {file} is readable as far as it goes"
+                ));
             }
             (_, Err(error)) if error.is_disk_full() => {
-                return Err(anyhow!("the disk is full: {file} is readable as far as it goes"));
+                return Err(anyhow!(
+                    "no space left on the disk: {file} is readable as far as it goes"
+                ));
             }
             (Err(error), _) => {
                 return Err(error.context(format!("{taken} steps were recorded in {file}")));

@@ -1,0 +1,222 @@
+//! The contract, kept across the wire: a link to a server that has the fake behind it.
+//!
+//! What the fake does by itself is tested where it is; here every command, answer, event and
+//! record makes the way through frames and a mapped ring.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+use stepwell_arch::{Ipa, Va};
+use stepwell_debuggee as debuggee;
+use stepwell_debuggee::{Debuggee, VcpuId, contract, fake::Fake};
+use stepwell_link::{Link, Patience, Ring};
+use stepwell_wire as wire;
+use wire::ring::{self, Encoder, Record};
+use wire::{Answer, Command, FrameDecoder, FromHypervisor, MAX_FRAME, Refusal, Request};
+
+const RING_WORDS: u64 = 1024;
+const RING_BYTES: u64 = ring::HEADER_BYTES + 8 * RING_WORDS;
+const POLL: Duration = Duration::from_millis(1);
+
+#[test]
+fn the_link_keeps_the_contract() {
+    contract::check(|| {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let ram = tempfile::tempfile().unwrap();
+        ram.set_len(RING_BYTES).unwrap();
+        let mut server = Server::new(theirs, ram.try_clone().unwrap());
+        std::thread::spawn(move || server.serve());
+        let mut link = Link::open(ours, Patience::default()).unwrap();
+        let bytes = link.hello().ring_bytes;
+        link.attach_ring(Ring::map(&ram, 0, bytes).unwrap());
+        Box::new(link)
+    });
+}
+
+/// The hypervisor's side, with a fake in place of a guest.
+struct Server {
+    stream: UnixStream,
+    ring: File,
+    fake: Fake,
+    encoder: Encoder,
+    head: u64,
+}
+
+impl Server {
+    fn new(stream: UnixStream, ring: File) -> Self {
+        stream.set_read_timeout(Some(POLL)).unwrap();
+        let fake = Fake::new(&contract::guest_bytes());
+        let server = Self { stream, ring, fake, encoder: Encoder::default(), head: 0 };
+        server.word(ring::OFFSET_MAGIC, ring::MAGIC);
+        server.word(ring::OFFSET_VERSION, u64::from(wire::VERSION));
+        server.word(ring::OFFSET_CAPACITY, RING_WORDS);
+        server
+    }
+
+    fn word(&self, offset: u64, word: u64) {
+        self.ring.write_all_at(&word.to_le_bytes(), offset).unwrap();
+    }
+
+    /// Serves until the link closes.
+    fn serve(&mut self) {
+        let (mut decoder, mut buffer) = (FrameDecoder::new(), [0; 4096]);
+        loop {
+            let length = match self.stream.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(length) => length,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+                Err(_) => return,
+            };
+            for &byte in &buffer[..length] {
+                if let Some(request) = decoder.push(byte) {
+                    let Request { id, command } = request.unwrap();
+                    let result = self.perform(command);
+                    self.send(&FromHypervisor::Response { id, result });
+                }
+            }
+            while let Some(event) = self.fake.wait(Duration::ZERO).unwrap() {
+                self.publish();
+                self.send(&FromHypervisor::Event(wire_event(event)));
+            }
+        }
+    }
+
+    fn send(&mut self, message: &FromHypervisor) {
+        let frame = wire::encode(message, &mut [0; MAX_FRAME]).unwrap().to_vec();
+        // The tool may hang up at any time.
+        drop(self.stream.write_all(&frame));
+    }
+
+    /// Puts what the fake recorded into the ring.
+    fn publish(&mut self) {
+        let mut records = Vec::new();
+        self.fake.support_trace().unwrap().drain(&mut records).unwrap();
+        for record in records {
+            let debuggee::TraceRecord::Run { vcpu, pc, length } = record else { continue };
+            let (first, second) = self.encoder.encode(Record::Run { vcpu, pc: pc.0, length });
+            for word in [Some(first), second].into_iter().flatten() {
+                self.word(ring::HEADER_BYTES + self.head % RING_WORDS * 8, word);
+                self.head += 1;
+            }
+        }
+        self.word(ring::OFFSET_HEAD, self.head);
+    }
+
+    fn perform(&mut self, command: Command) -> Result<Answer, Refusal> {
+        let fake = &mut self.fake;
+        let done = |result: Result<(), debuggee::Error>| {
+            result.map(|()| Answer::Done).map_err(wire_refusal)
+        };
+        match command {
+            Command::Hello { .. } => Ok(Answer::Hello {
+                version: wire::VERSION,
+                cpus: 1,
+                domains: 1,
+                vcpus: [1].into_iter().collect(),
+                frequency_hz: 62_500_000,
+                ring_bytes: RING_BYTES,
+            }),
+            Command::Status { domain } => {
+                let status = fake.status(domain).map_err(wire_refusal)?;
+                let state = |state| match state {
+                    debuggee::VcpuState::Off => wire::VcpuState::Off,
+                    debuggee::VcpuState::Running => wire::VcpuState::Running,
+                    debuggee::VcpuState::Stopped => wire::VcpuState::Stopped,
+                    debuggee::VcpuState::Ended => wire::VcpuState::Ended,
+                };
+                Ok(Answer::Vcpus(status.iter().map(|s| (state(s.state), s.pc.0)).collect()))
+            }
+            Command::Pause { domain } => done(fake.pause(domain)),
+            Command::Continue { domain } => done(fake.resume(domain)),
+            Command::Step { domain, vcpu, count, until, record } => {
+                let request = debuggee::StepRequest { count, until: until.map(Va), record };
+                done(fake.step(VcpuId { domain, vcpu }, request))
+            }
+            Command::SetMonitor { domain, vcpu, monitor: wire::Monitor::PrivilegedCall, on } => {
+                let monitors = fake.support_monitors().unwrap();
+                done(monitors.set_monitor(domain, vcpu, debuggee::Monitor::PrivilegedCall, on))
+            }
+            Command::SetInterruptPolicy { .. } => Ok(Answer::Done),
+            Command::SetBreakpoint { domain, place } => {
+                done(fake.set_breakpoint(domain, our_place(place)))
+            }
+            Command::ClearBreakpoint { domain, place } => {
+                done(fake.clear_breakpoint(domain, our_place(place)))
+            }
+            Command::ReadRegisters { domain, vcpu } => {
+                let read = fake.read_registers(VcpuId { domain, vcpu }).map_err(wire_refusal)?;
+                let debuggee::Registers { x, sp, pc, pstate } = read;
+                Ok(Answer::Registers(wire::Registers { x, sp, pc, pstate }))
+            }
+            Command::WriteRegisters { domain, vcpu, registers } => {
+                let wire::Registers { x, sp, pc, pstate } = registers;
+                let registers = debuggee::Registers { x, sp, pc, pstate };
+                done(fake.write_registers(VcpuId { domain, vcpu }, &registers))
+            }
+            Command::ReadMemory { domain, vcpu, place, length } => {
+                let mut bytes = vec![0; usize::from(length)];
+                let vcpu = VcpuId { domain, vcpu };
+                fake.read_memory(vcpu, our_place(place), &mut bytes).map_err(wire_refusal)?;
+                Ok(Answer::Memory(wire::Bytes::from_slice(&bytes).unwrap()))
+            }
+            Command::WriteMemory { domain, vcpu, place, bytes } => {
+                done(fake.write_memory(VcpuId { domain, vcpu }, our_place(place), &bytes))
+            }
+            Command::Translate { domain, vcpu, va } => {
+                let ipa = fake.translate(VcpuId { domain, vcpu }, Va(va)).map_err(wire_refusal)?;
+                Ok(Answer::Value(ipa.0))
+            }
+            other => panic!("the contract does not need {other:?}"),
+        }
+    }
+}
+
+fn our_place(place: wire::Place) -> debuggee::Place {
+    match place {
+        wire::Place::Va(address) => debuggee::Place::Va(Va(address)),
+        wire::Place::Ipa(address) => debuggee::Place::Ipa(Ipa(address)),
+    }
+}
+
+fn wire_refusal(error: debuggee::Error) -> Refusal {
+    match error.refusal().unwrap() {
+        debuggee::Refusal::NoSuchVcpu => Refusal::NoSuchVcpu,
+        debuggee::Refusal::NotStopped => Refusal::NotStopped,
+        debuggee::Refusal::Ended => Refusal::Ended,
+        debuggee::Refusal::AlreadySet(on) => Refusal::AlreadySet(on),
+        debuggee::Refusal::NotMapped(address) => Refusal::NotMapped(address),
+        debuggee::Refusal::Breakpoint => Refusal::Breakpoint,
+        debuggee::Refusal::Range => Refusal::Range,
+        other => panic!("the fake never refuses with {other:?}"),
+    }
+}
+
+fn wire_event(event: debuggee::Event) -> wire::Event {
+    match event {
+        debuggee::Event::Console { domain, bytes } => {
+            wire::Event::Console { domain, bytes: wire::Bytes::from_slice(&bytes).unwrap() }
+        }
+        debuggee::Event::Ended { domain, .. } => {
+            wire::Event::DomainEnded { domain, ending: wire::DomainEnding::PoweredOff }
+        }
+        debuggee::Event::Stopped(stop) => {
+            let reason = match stop.reason {
+                debuggee::StopReason::Reset => wire::StopReason::Reset,
+                debuggee::StopReason::Paused => wire::StopReason::Paused,
+                debuggee::StopReason::Stepped => wire::StopReason::Stepped,
+                debuggee::StopReason::Until => wire::StopReason::Until,
+                debuggee::StopReason::Breakpoint => wire::StopReason::Breakpoint,
+                debuggee::StopReason::PrivilegedCall { immediate } => {
+                    wire::StopReason::PrivilegedCall { immediate }
+                }
+                other => panic!("the fake never stops for {other:?}"),
+            };
+            let VcpuId { domain, vcpu } = stop.vcpu;
+            wire::Event::Stopped { domain, vcpu, reason, pc: stop.pc.0, steps: stop.steps }
+        }
+    }
+}
