@@ -154,6 +154,12 @@ impl Pl011 {
         taken
     }
 
+    /// Returns how many bytes [`Pl011::push_input`] would take.
+    #[must_use]
+    pub const fn input_room(&self) -> usize {
+        QUEUE_BYTES - self.queue.len()
+    }
+
     /// Returns the level of UARTINTR.
     #[must_use]
     pub const fn irq_line(&self) -> bool {
@@ -278,6 +284,7 @@ mod tests {
         assert_eq!(uart.push_input(&[0; QUEUE_BYTES + 5]), QUEUE_BYTES);
         assert_eq!(uart.push_input(b"x"), 0);
         let _ = uart.read(DR, 4);
+        assert_eq!(uart.input_room(), 1);
         assert_eq!(uart.push_input(b"xy"), 1);
     }
 

@@ -117,6 +117,11 @@ impl Bank {
         self.pending() & self.enabled & groups.mask(self.group) & !self.active & !self.loaded
     }
 
+    /// Tells whether none is active, nor both pending and enabled.
+    pub const fn is_quiet(&self) -> bool {
+        self.pending() & self.enabled | self.active == 0
+    }
+
     /// Priority of one interrupt; the lower, the more urgent.
     pub fn priority(&self, bit: usize) -> u8 {
         self.priority.get(bit).copied().unwrap_or(0xff)

@@ -14,7 +14,7 @@ use heapless::Vec;
 
 use super::bank::{Bank, Groups, Returned, bit_mask, bits};
 use super::list_registers::hcr;
-use super::{CpuInterface, ListRegister, Vgic};
+use super::{CpuInterface, ListRegister, Signal, Vgic};
 
 /// List registers that the architecture can have.
 const LIST_REGISTERS_MAX: usize = 16;
@@ -84,9 +84,18 @@ impl Candidate {
     }
 }
 
+/// What goes into the list registers.
+type Chosen = Vec<Candidate, LIST_REGISTERS_MAX>;
+
+/// What found no room in the list registers.
+struct Left {
+    active: bool,
+    pending: bool,
+}
+
 /// The first in some order of the candidates offered.
 struct Ranking {
-    best: Vec<Candidate, LIST_REGISTERS_MAX>,
+    best: Chosen,
     rank: fn(&Candidate) -> (u8, usize),
     room: usize,
     offered: usize,
@@ -120,6 +129,27 @@ impl Vgic {
     /// so that the guest's handlers can end.
     pub fn flush(&mut self, vcpu: usize, hold: bool, interface: &mut CpuInterface) {
         self.unload(vcpu);
+        interface.lr = [0; LIST_REGISTERS_MAX];
+        if self.is_quiet(vcpu) {
+            // As most entries find it, above all those of a stepped guest.
+            return self.set_controls(vcpu, interface, false, false);
+        }
+        let (chosen, left) = self.choose(vcpu, hold, interface);
+        for (value, candidate) in interface.lr.iter_mut().zip(&chosen) {
+            *value = candidate.list_register().0;
+            self.load(vcpu, candidate);
+        }
+        self.set_controls(vcpu, interface, left.active, left.pending);
+    }
+
+    /// Tells whether no interrupt is pending or active that could be this vCPU's.
+    fn is_quiet(&self, vcpu: usize) -> bool {
+        let own = self.redistributors.get(vcpu).is_none_or(|r| r.bank.is_quiet());
+        own && self.distributor.banks().all(|(_, bank)| bank.is_quiet())
+    }
+
+    /// Chooses what goes into the list registers, in the order of delivery.
+    fn choose(&self, vcpu: usize, hold: bool, interface: &CpuInterface) -> (Chosen, Left) {
         let room = interface.lr_count.min(LIST_REGISTERS_MAX);
         let mut active = Ranking::new(room, Candidate::end_rank);
         let mut pending = Ranking::new(room, Candidate::rank);
@@ -139,21 +169,18 @@ impl Vgic {
         let for_pending = usize::from(waiting > 0);
         let for_active = active.best.len().min(room.saturating_sub(for_pending));
         let chosen = active.best.iter().take(for_active).chain(&pending.best).chain(&masked.best);
-        let mut chosen: Vec<Candidate, LIST_REGISTERS_MAX> = chosen.copied().take(room).collect();
-        let actives_left = active.offered > for_active;
-        let pending_left = waiting + for_active > chosen.len();
-        if pending_left {
+        let mut chosen: Chosen = chosen.copied().take(room).collect();
+        let left = Left {
+            active: active.offered > for_active,
+            pending: waiting + for_active > chosen.len(),
+        };
+        if left.pending {
             // What comes back from active to pending must not overtake those left out.
             chosen.iter_mut().filter(|candidate| candidate.active).for_each(Candidate::watch);
         }
         // Of equals hardware takes the lowest list register: let it be that of the lowest INTID.
         chosen.sort_unstable_by_key(Candidate::rank);
-        interface.lr = [0; LIST_REGISTERS_MAX];
-        for (value, candidate) in interface.lr.iter_mut().zip(&chosen) {
-            *value = candidate.list_register().0;
-            self.load(vcpu, candidate);
-        }
-        self.set_controls(vcpu, interface, actives_left, pending_left);
+        (chosen, left)
     }
 
     /// Sets what ICH_HCR_EL2 must say beside a full or not so full set of list registers.
@@ -200,7 +227,9 @@ impl Vgic {
 
     /// Forgets what was loaded, should a caller flush twice: as if it had not been.
     fn unload(&mut self, vcpu: usize) {
-        let Some(loaded) = self.loaded.get_mut(vcpu) else { return };
+        let Some(loaded) = self.loaded.get_mut(vcpu).filter(|loaded| !loaded.0.is_empty()) else {
+            return;
+        };
         for entry in core::mem::take(&mut loaded.0) {
             if let Some(bank) = self.bank_mut(vcpu, entry.intid) {
                 bank.loaded &= !bit_mask(entry.intid % 32);
@@ -212,7 +241,9 @@ impl Vgic {
     /// bit n for INTID n, whose inputs are to be sampled again.
     pub fn sync(&mut self, vcpu: usize, interface: &CpuInterface) -> u32 {
         let mut deactivated = self.end_unloaded(vcpu, interface);
-        let Some(loaded) = self.loaded.get_mut(vcpu) else { return 0 };
+        let Some(loaded) = self.loaded.get_mut(vcpu).filter(|loaded| !loaded.0.is_empty()) else {
+            return deactivated & PPIS;
+        };
         let entries = core::mem::take(&mut loaded.0);
         for (entry, register) in entries.iter().zip(interface.list_registers()) {
             deactivated |= self.take_back(vcpu, *entry, register);
@@ -278,16 +309,25 @@ impl Vgic {
         usize::try_from(value & 0xff_ffff).map_or(0, |intid| self.deactivate(vcpu, intid)) & PPIS
     }
 
-    /// Tells whether the vCPU would be signalled an interrupt if it ran, whatever PSTATE masks:
-    /// whether WFI ends. To be asked between `sync` and `flush`.
+    /// Tells what the vCPU would be signalled if it ran, whatever PSTATE masks. To be asked between
+    /// `sync` and `flush`; after `flush` [`CpuInterface::signal`] says the same of what is loaded.
+    #[must_use]
+    pub fn signal(&self, vcpu: usize, interface: &CpuInterface) -> Option<Signal> {
+        if self.is_quiet(vcpu) {
+            return None;
+        }
+        let pending = self.candidates(vcpu).filter(|candidate| {
+            candidate.pending && !candidate.active && interface.enables(candidate.group1)
+        });
+        let best = pending.min_by_key(Candidate::rank)?;
+        let signal = if best.group1 { Signal::Irq } else { Signal::Fiq };
+        interface.can_preempt(best.priority, best.group1).then_some(signal)
+    }
+
+    /// Tells whether WFI ends: whether there is anything to signal.
     #[must_use]
     pub fn has_pending(&self, vcpu: usize, interface: &CpuInterface) -> bool {
-        self.candidates(vcpu).any(|candidate| {
-            candidate.pending
-                && !candidate.active
-                && interface.enables(candidate.group1)
-                && interface.can_preempt(candidate.priority, candidate.group1)
-        })
+        self.signal(vcpu, interface).is_some()
     }
 
     /// What should be in the list registers of a vCPU, apart from what is in some already.

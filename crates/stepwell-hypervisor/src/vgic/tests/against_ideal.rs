@@ -146,11 +146,10 @@ proptest! {
             if asks || world.cpu.wants_maintenance() {
                 world.cpu.exit(&mut world.vgic);
                 world.act(step);
-                prop_assert_eq!(
-                    world.vgic.has_pending(0, &world.cpu.interface),
-                    world.expected().is_some()
-                );
+                let signal = world.vgic.signal(0, &world.cpu.interface);
+                prop_assert_eq!(signal.is_some(), world.expected().is_some());
                 world.cpu.enter(&mut world.vgic);
+                prop_assert_eq!(world.cpu.interface.signal(), signal);
             }
         }
     }
