@@ -7,6 +7,7 @@ use super::*;
 mod against_ideal;
 mod delivery;
 mod registers;
+mod several_vcpus;
 
 const SPI: u32 = 33;
 const VIRTUAL_TIMER: u32 = 27;
