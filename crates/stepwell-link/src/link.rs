@@ -30,10 +30,9 @@ pub struct Patience {
 }
 
 impl Default for Patience {
-    /// A minute to boot and half of one to answer: emulated machines on busy hosts are slow, and
-    /// a time-out is final.
+    /// Half a minute: emulated machines on busy hosts are slow, and a time-out is final.
     fn default() -> Self {
-        Self { boot: Duration::from_secs(60), answer: Duration::from_secs(30) }
+        Self { boot: Duration::from_secs(30), answer: Duration::from_secs(30) }
     }
 }
 

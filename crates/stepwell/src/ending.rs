@@ -24,7 +24,7 @@ pub fn describe(ending: Ending, names: &Names) -> (u8, Option<String>) {
             (RESET, Some("the guest asked to be reset, which ends it here: start it again".into()))
         }
         Ending::Fault(fault) => {
-            let place = names.describe(fault.pc).map(|name| format!(" <{name}>"));
+            let place = names.guess(fault.pc).map(|name| format!(" <{name}>"));
             let text = format!(
                 "the guest crashed: vcpu{} {}; pc {:#x}{}, esr {:#x} ({}), address {:#x}",
                 fault.vcpu,

@@ -134,6 +134,16 @@ impl Names {
         Some(if offset == 0 { name.to_owned() } else { format!("{name}+{offset:#x}") })
     }
 
+    /// Returns what [`Names::describe`] would if the guest ran where it was linked, marked as a
+    /// guess; for guests that ended before anybody asked where they run.
+    #[must_use]
+    pub fn guess(&self, va: Va) -> Option<String> {
+        self.describe(va).or_else(|| {
+            let (name, offset) = self.linked.lookup(va)?;
+            Some(format!("{name}+{offset:#x}, unless moved by KASLR"))
+        })
+    }
+
     fn to_link(&self, va: Va) -> Option<Va> {
         let Some(base) = self.base else { return Some(va) };
         match (self.loaded(va.0), self.delta) {
@@ -255,6 +265,8 @@ mod tests {
         let mut names = names();
         assert_eq!(names.describe(Va(0x4020_1004)).as_deref(), Some("start_kernel+0x4"));
         assert_eq!(names.describe(Va(BASE + 0x1000)), None, "not seen there yet");
+        let guess = names.guess(Va(BASE + 0x1004)).unwrap();
+        assert_eq!(guess, "start_kernel+0x4, unless moved by KASLR");
         names.delta = Some(0);
         assert_eq!(names.describe(Va(BASE + 0x1000)).as_deref(), Some("start_kernel"));
         assert_eq!(names.as_seen().address_of("start_kernel"), Some(Va(0x4020_1000)));
