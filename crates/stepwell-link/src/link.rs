@@ -171,7 +171,7 @@ impl Link {
         let Err(error) = self.stream.write_all(frame) else { return Ok(()) };
         let error = match error.kind() {
             std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset => {
-                LinkError::MachineGone
+                self.last_word()
             }
             std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
                 let command = convert::name(&request.command);
@@ -180,6 +180,20 @@ impl Link {
             _ => error.into(),
         };
         Err(self.fail(error))
+    }
+
+    /// Takes what had arrived when the other end hung up: it may say why, and its events count.
+    fn last_word(&mut self) -> LinkError {
+        loop {
+            match self.incoming.recv_timeout(self.patience.answer) {
+                Ok(Ok(FromHypervisor::Event(event))) => {
+                    self.events.push_back(convert::event(event));
+                }
+                Ok(Ok(FromHypervisor::Response { .. })) => {}
+                Ok(Err(error)) => return error,
+                Err(_) => return LinkError::MachineGone,
+            }
+        }
     }
 
     /// Returns the next message, or `None` where none comes in time.
