@@ -110,7 +110,7 @@ fn a_link_that_sends_garbage() {
         r#"#!/usr/bin/env python3
 import os, re, socket, sys
 line = " ".join(sys.argv[1:])
-found = re.search(r"path=([^, ]+)[^ ]*", line) if "socket" in line else None
+found = re.search(r"socket,id=link,path=([^, ]+)", line)
 if not found:
     os.execv("{}", sys.argv)
 link = socket.socket(socket.AF_UNIX)
