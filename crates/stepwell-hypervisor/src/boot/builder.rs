@@ -154,6 +154,7 @@ fn new_core(attention: &'static Attention, is_first: bool, places: Layout) -> Vc
         virtual_clock: false,
         physical_timer: PhysicalTimer::default(),
         virtual_timer_up: false,
+        physical_timer_up: false,
     };
     if is_first {
         reset::reset_vcpu(&mut core, places.kernel.0, places.tree.0);

@@ -23,7 +23,7 @@ use spin::Mutex;
 use stepwell_engine::Attention;
 
 /// Stack of each CPU but the first.
-const SECONDARY_STACK_BYTES: usize = 0x1_0000;
+const SECONDARY_STACK_BYTES: usize = 0x4_0000;
 /// Words of the SPI number space.
 const FIRST_SPI: u32 = 32;
 /// What is looked at of the device tree before its length is known.
@@ -129,7 +129,7 @@ fn tree_at(address: u64) -> Result<&'static [u8], String> {
     }
     // SAFETY: the boot protocol puts a device tree there; the early tables map it.
     let header = unsafe { core::slice::from_raw_parts(address as *const u8, TREE_HEADER_BYTES) };
-    let bytes = host::total_size(header).filter(|&bytes| bytes <= MAX_TREE_BYTES);
+    let bytes = host::total_bytes(header).filter(|&bytes| bytes <= MAX_TREE_BYTES);
     let bytes = bytes.ok_or("X0 points to no device tree")?;
     // SAFETY: as above, for as long as the tree itself says.
     Ok(unsafe { core::slice::from_raw_parts(address as *const u8, bytes) })
@@ -157,20 +157,19 @@ fn start_others(count: usize) -> u8 {
     CPUS_UP.load(Ordering::Acquire)
 }
 
-static ATTENTION: Mutex<Option<&'static Attention>> = Mutex::new(None);
+/// Too large for a stack, so made where it stays.
+static ATTENTION: Mutex<Attention> = Mutex::new(Attention::empty());
 
 fn attention() -> &'static Attention {
-    let mut made = ATTENTION.lock();
-    made.get_or_insert_with(|| {
-        let mut table = Box::new(Attention::empty());
-        table.fill();
-        Box::leak(table)
-    })
+    let table = spin::MutexGuard::leak(ATTENTION.lock());
+    table.fill();
+    table
 }
 
 fn build_machine(host: &HostTree<'_>, cpus: u8) -> Result<Machine, String> {
     let mut plan = plan::Memory::new(host, el2::image());
     let mut domains = heapless::Vec::new();
+    let attention = attention();
     let mut cpu = 0;
     for (id, config) in (0_u8..).zip(host.domains.iter()) {
         let left = usize::from(cpus).saturating_sub(cpu);
@@ -180,7 +179,7 @@ fn build_machine(host: &HostTree<'_>, cpus: u8) -> Result<Machine, String> {
         let missing = builder::BuildError::NoMemory(config.memory_bytes >> 20);
         let ram = plan.take(config.memory_bytes).ok_or_else(|| missing.to_string())?;
         // SAFETY: the plan hands every byte out once and keeps modules, ring and image out.
-        let domain = unsafe { builder::build(id, config, host, ram, cpu, attention()) };
+        let domain = unsafe { builder::build(id, config, host, ram, cpu, attention) };
         let domain = domain.map_err(|error| error.to_string())?;
         domains.push(domain).map_err(|_| "too many domains")?;
         cpu += config.cpus;

@@ -34,6 +34,8 @@ primary_start:
     stp     xzr, xzr, [x1], #16
     cmp     x1, x2
     b.lo    .Lclear_bss
+    ldr     x1, =vectors                // a bug of ours from here on has a vector to die in
+    msr     vbar_el2, x1
     // The first table: 1 GiB blocks, identity. Block 0 holds the devices of the board, the rest
     // is RAM. Rust replaces it by one that knows the sections.
     ldr     x1, =boot_table
@@ -116,7 +118,7 @@ enable_mmu:
 boot_table:
     .skip   4096
     .balign 16
-    .skip   0x10000
+    .skip   0x100000                    // domains are built, and moved, on this one
 boot_stack_end:
     .global secondary_stacks
     // CPU 0 has the boot stack; 1 to 7 are here.

@@ -308,10 +308,12 @@ fn clear_breakpoint(domain: &Domain, place: Place) -> Result {
 }
 
 fn type_in(domain: &Domain, bytes: &Bytes) -> Result {
-    let accepted = domain.uart.lock().push_input(bytes);
-    if accepted < bytes.len() {
+    let mut uart = domain.uart.lock();
+    if uart.input_room() < bytes.len() {
         return Err(Refusal::Busy);
     }
+    let _all_of_them = uart.push_input(bytes);
+    drop(uart);
     update_domain_uart_line(domain);
     let kicks = domain.vgic.lock().take_kicks();
     let cpus = domain.vcpus.iter().enumerate().filter(|(n, _)| kicks & bit(*n) != 0);

@@ -74,6 +74,7 @@ pub fn sync(running: &mut Running<'_>) {
     read_interface(&mut running.core.interface);
     running.domain.vgic.lock().sync(running.index, &running.core.interface);
     time::update_lines(running);
+    kick_others(running);
 }
 
 fn write_interface(interface: &CpuInterface) {

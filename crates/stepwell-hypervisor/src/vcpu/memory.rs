@@ -2,7 +2,7 @@
 
 use super::exit::{Handled, advance, fault};
 use super::{Running, debug};
-use crate::device::board::{Region, region};
+use crate::device::board::{PL011_INTID, Region, region};
 use crate::device::mmio::Access;
 use crate::hw::timer;
 use crate::server;
@@ -10,8 +10,6 @@ use stepwell_arch::Ipa;
 use stepwell_arch::esr::EsrEl2;
 use stepwell_wire::FaultKind;
 
-/// SPI 1 of the board.
-const PL011_INTID: u32 = 33;
 /// How long a partial line waits for more.
 const CONSOLE_PATIENCE_NS: u64 = 5_000_000;
 

@@ -57,6 +57,8 @@ pub struct VcpuCore {
     pub physical_timer: PhysicalTimer,
     /// The virtual timer's line is up and its physical interrupt is off until it goes down.
     pub virtual_timer_up: bool,
+    /// The physical timer's line is up.
+    pub physical_timer_up: bool,
 }
 
 impl VcpuCore {
@@ -87,6 +89,7 @@ impl VcpuCore {
         self.debug = DebugShadow::at_reset();
         self.physical_timer = PhysicalTimer::default();
         self.virtual_timer_up = false;
+        self.physical_timer_up = false;
     }
 }
 

@@ -23,7 +23,6 @@ pub fn call(running: &mut Running<'_>) -> Handled {
         PsciCall::CpuOn { target, entry, context } => cpu_on(running, target, entry, context),
         PsciCall::CpuOff => return Handled::SwitchedOff,
         PsciCall::AffinityInfo { target, .. } => affinity_info(running, target),
-        PsciCall::CpuSuspend { .. } => SUCCESS,
         PsciCall::SystemOff => {
             running.domain.end(DomainEnding::PoweredOff);
             return Handled::SwitchedOff;
@@ -35,7 +34,8 @@ pub fn call(running: &mut Running<'_>) -> Handled {
         other => other.answer().map_or(-1, |answer| answer as i64),
     };
     running.core.context.set_register(0, answer as u64);
-    if matches!(call, PsciCall::CpuSuspend { .. }) && !running.core.engine.is_enabled() {
+    let suspends = matches!(call, PsciCall::CpuSuspend { .. }) && answer == SUCCESS;
+    if suspends && !running.core.engine.is_enabled() {
         wfi();
     }
     Handled::Emulated

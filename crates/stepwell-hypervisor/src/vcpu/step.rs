@@ -12,6 +12,7 @@ use super::{End, Running, inject, interrupt, run, time};
 use crate::hw::registers::{mrs, msr, wfi};
 use crate::hw::world::Vector;
 use crate::hw::{gic, timer, translate};
+use crate::vgic::Signal;
 use core::sync::atomic::Ordering;
 use stepwell_arch::esr::{EsrEl1, EsrEl2, FaultStatus, ec};
 use stepwell_arch::{Instruction, Pstate, SystemRegister, Va};
@@ -191,13 +192,11 @@ impl Stepper<'_, '_> {
         if self.interrupts == InterruptPolicy::Hold || core.pstate().irq_masked() {
             return None;
         }
-        let vgic = &self.running.domain.vgic;
-        vgic.lock().flush(self.running.index, false, &mut core.interface);
-        let deliverable = core.interface.deliverable();
-        vgic.lock().sync(self.running.index, &core.interface);
-        if !deliverable {
+        let vgic = self.running.domain.vgic.lock();
+        if vgic.signal(self.running.index, &core.interface) != Some(Signal::Irq) {
             return None;
         }
+        drop(vgic);
         if self.interrupts == InterruptPolicy::Over {
             return Some(self.run_handler());
         }

@@ -49,6 +49,7 @@ fn write(running: &mut Running<'_>, register: SystemRegister, value: u64) -> Opt
         }
         SystemRegister::ICC_DIR_EL1 => {
             running.domain.vgic.lock().write_dir(running.index, value);
+            interrupt::kick_others(running);
             Some(())
         }
         _ if time::is_timer(register) => {
