@@ -141,6 +141,8 @@ fn arguments(
         ("-kernel", image.display().to_string()),
         ("-dtb", tree.display().to_string()),
         ("-chardev", format!("socket,id=link,path={socket},server=off")),
+        // QEMU's virtio-mmio speaks the draft of 2011 unless told otherwise.
+        ("-global", "virtio-mmio.force-legacy=false".to_owned()),
         ("-device", "virtio-serial-device".to_owned()),
         ("-device", "virtconsole,chardev=link".to_owned()),
         // The hypervisor's log: standard output is a pipe to us.
