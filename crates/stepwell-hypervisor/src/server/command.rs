@@ -209,10 +209,22 @@ fn go_on(domain: &Domain) -> Result {
         return Ok(Answer::Done);
     }
     *free = true;
-    let offset = domain.clock.lock().release(timer::counter());
-    domain.clock_offset.store(offset, Ordering::Release);
+    release_clock(domain);
     domain.give(running, on, Order::Run);
     Ok(Answer::Done)
+}
+
+/// Lets the domain's clock go on with the machine's.
+///
+/// A clock that has never gone takes over the machine's as it is: CNTVOFF_EL2 stays 0 for a guest
+/// that is never stopped, which QEMU 7.2 needs to survive a compare value of all ones.
+fn release_clock(domain: &Domain) {
+    let mut clock = domain.clock.lock();
+    let counter = timer::counter();
+    if clock.now() == 0 {
+        clock.hold(counter, 0);
+    }
+    domain.clock_offset.store(clock.release(counter), Ordering::Release);
 }
 
 fn step(machine: &Machine, domain: &Domain, vcpu: u8, order: Order) -> Result {
@@ -230,8 +242,7 @@ fn step(machine: &Machine, domain: &Domain, vcpu: u8, order: Order) -> Result {
         return Err(Refusal::AArch32);
     }
     if control.time == stepwell_engine::TimePolicy::Real {
-        let offset = domain.clock.lock().release(timer::counter());
-        domain.clock_offset.store(offset, Ordering::Release);
+        release_clock(domain);
     }
     domain.give(&mut control.running, bit(index), order);
     Ok(Answer::Done)
