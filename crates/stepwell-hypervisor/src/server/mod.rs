@@ -10,7 +10,9 @@ use crate::domain::Domain;
 use crate::hw::link;
 use crate::machine::Machine;
 use spin::Mutex;
-use stepwell_wire::{Event, FrameDecoder, FromHypervisor, MAX_FRAME, Request, encode};
+use stepwell_wire::{
+    Command, Event, FrameDecoder, FromHypervisor, MAX_FRAME, Request, StopReason, encode,
+};
 
 static DECODER: Mutex<FrameDecoder> = Mutex::new(FrameDecoder::new());
 
@@ -26,9 +28,27 @@ pub fn poll(machine: &Machine) {
             let message = DECODER.lock().push::<Request>(byte);
             // A damaged frame has no id to answer to; the tool's time-out reports it.
             if let Some(Ok(request)) = message {
+                let is_hello = matches!(request.command, Command::Hello { .. });
                 let result = command::serve(machine, request.command);
                 transmit(&FromHypervisor::Response { id: request.id, result });
+                if is_hello {
+                    tell_who_stands(machine);
+                }
             }
+        }
+    }
+}
+
+/// Tells a tool that has just come which domains stand, and where.
+fn tell_who_stands(machine: &Machine) {
+    for domain in &machine.domains {
+        let control = domain.control.lock();
+        let stands = control.running == 0 && control.ending.is_none();
+        drop(control);
+        let Some(first) = domain.vcpus.first() else { continue };
+        if stands {
+            let (reason, pc) = (StopReason::Reset, first.core.lock().context.elr);
+            send(Event::Stopped { domain: domain.id, vcpu: 0, reason, pc, steps: 0 });
         }
     }
 }
