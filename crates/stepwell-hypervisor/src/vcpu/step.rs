@@ -357,6 +357,10 @@ impl Stepper<'_, '_> {
                 }
                 Outcome::Trapped => match handle(self.running, vector) {
                     Handled::Emulated | Handled::Injected => {
+                        // A breakpoint exception comes before its instruction begins.
+                        if EsrEl2(self.running.core.context.esr).ec() == ec::BREAKPOINT_LOWER {
+                            self.take_back();
+                        }
                         self.reported();
                         return None;
                     }
