@@ -88,6 +88,10 @@ pub fn step(running: &mut Running<'_>, count: u64, until: Option<u64>, record: b
     debug_assert_eq!(mdscr, running.core.debug.mdscr());
     debug::open_pages(running, false);
     running.core.debug.wanted.clear();
+    if time == TimePolicy::Real {
+        let offset = running.domain.clock_offset.load(Ordering::Acquire);
+        running.domain.clock.lock().hold(timer::counter(), offset);
+    }
     running.core.virtual_clock = false;
     (end, steps)
 }
