@@ -9,7 +9,7 @@ use crate::mem::guest::GuestRam;
 use crate::mem::stage2::Stage2;
 use crate::vcpu::VcpuCore;
 use crate::vgic::Vgic;
-use core::sync::atomic::{AtomicBool, AtomicU64};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use heapless::Vec;
 use spin::Mutex;
 use stepwell_engine::{TimePolicy, VirtualClock};
@@ -31,8 +31,10 @@ pub struct Domain {
     pub vttbr: u64,
     /// Its stage-2 tables.
     pub stage2: Mutex<Stage2>,
-    /// Its interrupt controller.
+    /// Its interrupt controller. Changed through [`Domain::change_vgic`].
     pub vgic: Mutex<Vgic>,
+    /// How often something may have changed what its interrupt controller delivers.
+    pub interrupt_events: AtomicU64,
     /// Its UART.
     pub uart: Mutex<Pl011>,
     /// What it wrote on its UART and the tool has not been sent yet.
@@ -45,6 +47,15 @@ pub struct Domain {
     pub control: Mutex<Control>,
     /// Its vCPUs.
     pub vcpus: Vec<Vcpu, MAX_VCPUS>,
+}
+
+impl Domain {
+    /// The interrupt controller, for something that may change what it delivers. A stepped vCPU
+    /// for which nothing is pending looks at it again only after this.
+    pub fn change_vgic(&self) -> spin::MutexGuard<'_, Vgic> {
+        self.interrupt_events.fetch_add(1, Ordering::AcqRel);
+        self.vgic.lock()
+    }
 }
 
 /// One virtual CPU, and the way to talk to the CPU that runs it.

@@ -76,7 +76,14 @@ impl Domain {
     /// is stopping for another reason already.
     pub fn request_stop(&self, stop: PendingStop) {
         let mut control = self.control.lock();
-        control.stop.get_or_insert(stop);
+        match &mut control.stop {
+            // Somebody asked for a pause, and this vCPU had a better reason meanwhile.
+            Some(pause) if pause.reason == StopReason::Paused && pause.vcpu == stop.vcpu => {
+                *pause = stop;
+            }
+            Some(_) => {}
+            none => *none = Some(stop),
+        }
         let running = control.running;
         drop(control);
         self.call_out(running);

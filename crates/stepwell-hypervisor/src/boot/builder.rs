@@ -17,8 +17,9 @@ use crate::mem::tables::HeapTables;
 use crate::reset;
 use crate::vcpu::VcpuCore;
 use crate::vcpu::debug::DebugShadow;
+use crate::vcpu::interrupt::QuietInterface;
 use crate::vcpu::record::Recorder;
-use crate::vcpu::time::PhysicalTimer;
+use crate::vcpu::time::{PhysicalTimer, TimerLines};
 use crate::vgic::{CpuInterface, Vgic};
 use alloc::vec;
 use core::sync::atomic::{AtomicBool, AtomicU64};
@@ -132,6 +133,7 @@ pub unsafe fn build(
         vttbr: stage2.vttbr(id + 1),
         stage2: Mutex::new(stage2),
         vgic: Mutex::new(Vgic::new(config.cpus)),
+        interrupt_events: AtomicU64::new(0),
         uart: Mutex::new(Pl011::new()),
         console: Mutex::new(Vec::new()),
         clock: Mutex::new(VirtualClock::new(timer::frequency_hz())),
@@ -153,8 +155,8 @@ fn new_core(attention: &'static Attention, is_first: bool, places: Layout) -> Vc
         recorder: Recorder::default(),
         virtual_clock: false,
         physical_timer: PhysicalTimer::default(),
-        virtual_timer_up: false,
-        physical_timer_up: false,
+        lines: TimerLines::default(),
+        quiet: QuietInterface::default(),
     };
     if is_first {
         reset::reset_vcpu(&mut core, places.kernel.0, places.tree.0);

@@ -45,19 +45,17 @@ impl TraceRing {
         unsafe { &*((self.base + offset) as *const AtomicU64) }
     }
 
-    /// Tells whether `words` more fit.
+    /// How many words fit at least.
     ///
     /// `tail` is the tool's and not to be trusted: a value ahead of `head` counts as a full ring.
     #[must_use]
-    pub fn has_room(&self, words: u64) -> bool {
+    pub fn room(&self) -> u64 {
         let tail = self.word(OFFSET_TAIL).load(Ordering::Acquire);
-        match self.head.checked_sub(tail) {
-            Some(used) => used.saturating_add(words) <= self.capacity,
-            None => false,
-        }
+        let used = self.head.checked_sub(tail).unwrap_or(self.capacity);
+        self.capacity.saturating_sub(used)
     }
 
-    /// Appends a word and publishes it. The caller has asked [`TraceRing::has_room`].
+    /// Appends a word and publishes it. The caller has asked [`TraceRing::room`].
     pub fn push(&mut self, word: u64) {
         let place = self.head % self.capacity;
         self.word(HEADER_BYTES + place * 8).store(word, Ordering::Relaxed);

@@ -47,8 +47,12 @@ pub struct DebugShadow {
     os_double_lock: u64,
     /// Where `until` and a handler's return are caught.
     pub wanted: Vec<u64, { RESERVED_BREAKPOINTS as usize }>,
+    /// MDSCR_EL1 and MDCR_EL2 as they are in the machine, if they are ours.
     loaded: Option<(u64, u64)>,
+    /// The debugger's breakpoints that are to be in the machine.
     programmed: Vec<u64, BANK>,
+    /// The machine's breakpoints and watchpoints are not what they should be.
+    is_stale: bool,
 }
 
 const BANKS: [DebugBank; 4] = [
@@ -79,6 +83,7 @@ impl Default for DebugShadow {
             wanted: Vec::new(),
             loaded: None,
             programmed: Vec::new(),
+            is_stale: true,
         }
     }
 }
@@ -121,7 +126,7 @@ impl DebugShadow {
         self.held = true;
         self.loaded = None;
         self.programmed.clear();
-        self.program(&[]);
+        self.is_stale = true;
     }
 
     /// Puts the guest's debug registers back into the machine.
@@ -159,14 +164,16 @@ impl DebugShadow {
     }
 
     fn program(&mut self, ours: &[u64]) {
-        if self.programmed == *ours && self.loaded.is_some() {
-            return;
+        if self.programmed != *ours {
+            self.programmed = Vec::from_slice(ours).unwrap_or_default();
+            self.is_stale = true;
         }
-        self.write_banks(ours);
-        self.programmed = Vec::from_slice(ours).unwrap_or_default();
     }
 
     fn control(&mut self, mdscr: u64, mdcr: u64) {
+        if core::mem::take(&mut self.is_stale) {
+            self.write_banks(&self.programmed);
+        }
         if self.loaded == Some((mdscr, mdcr)) {
             return;
         }
@@ -197,16 +204,20 @@ pub fn load(running: &mut Running<'_>) {
     shadow.control(mdscr, base_mdcr() | traps);
 }
 
+/// Before steps, and where what is wanted has changed: takes down which breakpoints there are.
+pub fn program_for_step(running: &mut Running<'_>) {
+    let ours = ours(running);
+    running.core.debug.program(&ours);
+}
+
 /// Before a stepped entry. `breakpoints`: whether any may hit during it.
 pub fn load_for_step(running: &mut Running<'_>, breakpoints: bool) {
     let pstate = running.core.pstate();
-    let ours = if breakpoints { ours(running) } else { Vec::new() };
     let core = &mut *running.core;
     let mut controls = core.engine.on_entry(pstate);
     core.context.spsr = controls.spsr.0;
     if breakpoints {
-        core.debug.program(&ours);
-        if !ours.is_empty() {
+        if !core.debug.programmed.is_empty() {
             controls.mdscr |= mdscr_el1::MDE;
         }
     } else {
@@ -330,7 +341,7 @@ impl DebugShadow {
     pub fn write(&mut self, register: SystemRegister, value: u64) -> Option<()> {
         if let Some((bank, n)) = bank_of(register) {
             *self.values.get_mut(bank)?.get_mut(n)? = value;
-            self.loaded = None;
+            self.is_stale = true;
             return Some(());
         }
         match register {

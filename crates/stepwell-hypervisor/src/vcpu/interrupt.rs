@@ -8,6 +8,7 @@ use crate::hw::timer;
 use crate::machine::Machine;
 use crate::server;
 use crate::vgic::CpuInterface;
+use core::sync::atomic::Ordering;
 
 /// PPI 11: the virtual timer, for the guest as for us.
 pub const VIRTUAL_TIMER_INTID: u32 = 27;
@@ -62,6 +63,38 @@ pub fn kick_others(running: &Running<'_>) {
     gic::kick(mask);
 }
 
+/// Whether the virtual CPU interface can be left alone between steps: nothing was pending or active
+/// when it was loaded last, and nothing has happened since.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct QuietInterface {
+    is_quiet: bool,
+    seen: u64,
+}
+
+/// Tells whether nothing can be delivered to a stepped vCPU, without asking the GIC.
+#[must_use]
+pub fn is_quiet(running: &Running<'_>) -> bool {
+    let QuietInterface { is_quiet, seen } = running.core.quiet;
+    is_quiet && seen == running.domain.interrupt_events.load(Ordering::Acquire)
+}
+
+/// Makes the next step look at the GIC, whatever it knows.
+pub fn disturb(running: &mut Running<'_>) {
+    running.core.quiet.is_quiet = false;
+}
+
+/// As [`load`], for a step. `all_held`: nothing is to be delivered before stepping ends, so what is
+/// pending does not matter.
+pub fn load_for_step(running: &mut Running<'_>, hold: bool, all_held: bool) {
+    let seen = running.domain.interrupt_events.load(Ordering::Acquire);
+    load(running, hold);
+    let core = &*running.core;
+    let is_empty = core.interface.lr.iter().all(|&register| register == 0);
+    let is_quiet = is_empty
+        && (all_held || !running.domain.vgic.lock().has_pending(running.index, &core.interface));
+    running.core.quiet = QuietInterface { is_quiet, seen };
+}
+
 /// Before an entry: fills the list registers. With `hold`, nothing is delivered.
 pub fn load(running: &mut Running<'_>, hold: bool) {
     let core = &mut *running.core;
@@ -69,11 +102,10 @@ pub fn load(running: &mut Running<'_>, hold: bool) {
     write_interface(&core.interface);
 }
 
-/// After an exit: takes the list registers back, and looks at the timers' lines.
+/// After an exit: takes the list registers back.
 pub fn sync(running: &mut Running<'_>) {
     read_interface(&mut running.core.interface);
     running.domain.vgic.lock().sync(running.index, &running.core.interface);
-    time::update_lines(running);
     kick_others(running);
 }
 

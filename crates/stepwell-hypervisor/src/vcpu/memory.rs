@@ -48,7 +48,7 @@ pub fn data_abort(running: &mut Running<'_>, esr: EsrEl2) -> Handled {
 fn read(running: &mut Running<'_>, known: Region, address: Ipa, bytes: u8) -> u64 {
     match known {
         Region::Gicd | Region::Gicr => {
-            running.domain.vgic.lock().mmio_read(running.index, address, bytes)
+            running.domain.change_vgic().mmio_read(running.index, address, bytes)
         }
         Region::Pl011(offset) => {
             let value = running.domain.uart.lock().read(offset, bytes);
@@ -62,7 +62,7 @@ fn read(running: &mut Running<'_>, known: Region, address: Ipa, bytes: u8) -> u6
 fn write(running: &mut Running<'_>, known: Region, address: Ipa, bytes: u8, value: u64) {
     match known {
         Region::Gicd | Region::Gicr => {
-            let mut vgic = running.domain.vgic.lock();
+            let mut vgic = running.domain.change_vgic();
             vgic.mmio_write(running.index, address, bytes, value);
             drop(vgic);
             super::interrupt::kick_others(running);
@@ -88,7 +88,7 @@ pub fn update_uart_line(running: &mut Running<'_>) {
 /// caller.
 pub fn update_domain_uart_line(domain: &crate::domain::Domain) {
     let line = domain.uart.lock().irq_line();
-    domain.vgic.lock().set_line(PL011_INTID, None, line);
+    domain.change_vgic().set_line(PL011_INTID, None, line);
 }
 
 fn print(running: &Running<'_>, byte: u8) {

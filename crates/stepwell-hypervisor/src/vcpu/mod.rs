@@ -26,11 +26,12 @@ use crate::machine::Machine;
 use crate::vgic::CpuInterface;
 use core::sync::atomic::Ordering;
 use debug::DebugShadow;
+use interrupt::QuietInterface;
 use record::Recorder;
 use stepwell_arch::{Pstate, Va};
 use stepwell_engine::{Engine, ExclusiveMonitor};
 use stepwell_wire::StopReason;
-use time::PhysicalTimer;
+use time::{PhysicalTimer, TimerLines};
 
 /// Everything that belongs to a vCPU.
 #[derive(Debug)]
@@ -55,10 +56,10 @@ pub struct VcpuCore {
     pub virtual_clock: bool,
     /// The guest's physical timer.
     pub physical_timer: PhysicalTimer,
-    /// The virtual timer's line is up and its physical interrupt is off until it goes down.
-    pub virtual_timer_up: bool,
-    /// The physical timer's line is up.
-    pub physical_timer_up: bool,
+    /// The timers' interrupt lines.
+    pub lines: TimerLines,
+    /// Whether the virtual CPU interface can be left alone between steps.
+    pub quiet: QuietInterface,
 }
 
 impl VcpuCore {
@@ -88,8 +89,8 @@ impl VcpuCore {
         self.virtual_clock = false;
         self.debug = DebugShadow::at_reset();
         self.physical_timer = PhysicalTimer::default();
-        self.virtual_timer_up = false;
-        self.physical_timer_up = false;
+        self.lines = TimerLines::default();
+        self.quiet = QuietInterface::default();
     }
 }
 

@@ -32,6 +32,7 @@ pub fn once(running: &mut Running<'_>, breakpoints: &mut Breakpoints) -> Option<
     debug::load(running);
     let vector = running.core.context.enter();
     interrupt::sync(running);
+    time::update_lines(running);
     match handle(running, vector) {
         Handled::Resume | Handled::Emulated | Handled::Injected => None,
         Handled::Past => super::step::past_breakpoint(running),

@@ -28,6 +28,13 @@ pub struct PhysicalTimer {
     compare: u64,
 }
 
+/// The interrupt lines of a vCPU's timers, as the GIC knows them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TimerLines {
+    virtual_timer: bool,
+    physical_timer: bool,
+}
+
 /// The timer's interrupt line.
 const fn line(control: u64, compare: u64, now: u64) -> bool {
     control & ENABLE != 0 && control & IMASK == 0 && now >= compare
@@ -125,48 +132,62 @@ pub fn write(running: &mut Running<'_>, register: SystemRegister, value: u64) {
 /// Lets the guest's clock run with the CPU's.
 pub fn release(running: &mut Running<'_>) {
     timer::set_offset(running.domain.clock_offset.load(Ordering::Acquire));
-    running.core.virtual_timer_up = false;
-    gic::enable_virtual_timer(running.vcpu.cpu, true);
+    let up = virtual_line(running);
+    set_virtual_line(running, up);
+    gic::enable_virtual_timer(running.vcpu.cpu, !up);
 }
 
 /// Keeps the CPU's virtual timer quiet: the virtual clock decides when it is due.
 pub fn hold(running: &mut Running<'_>) {
     gic::enable_virtual_timer(running.vcpu.cpu, false);
-    running.core.virtual_timer_up = false;
 }
 
 /// The CPU's virtual timer interrupted. It stays up until the guest deals with it, so its physical
 /// interrupt is switched off until then.
 pub fn virtual_timer_fired(running: &mut Running<'_>) {
     gic::enable_virtual_timer(running.vcpu.cpu, false);
-    running.core.virtual_timer_up = true;
-    set_line(running, VIRTUAL_TIMER_INTID, true);
+    set_virtual_line(running, true);
 }
 
 /// Takes the timers' lines, as they are now, to the GIC.
 pub fn update_lines(running: &mut Running<'_>) {
     let virtual_clock = running.core.virtual_clock;
-    if virtual_clock || running.core.virtual_timer_up {
-        let up = line(mrs!("cntv_ctl_el0"), mrs!("cntv_cval_el0"), now(running));
-        set_line(running, VIRTUAL_TIMER_INTID, up);
+    if virtual_clock || running.core.lines.virtual_timer {
+        let up = virtual_line(running);
+        set_virtual_line(running, up);
         if !up && !virtual_clock {
-            running.core.virtual_timer_up = false;
             gic::enable_virtual_timer(running.vcpu.cpu, true);
         }
     }
     let PhysicalTimer { control, compare } = running.core.physical_timer;
-    if control & ENABLE != 0 {
-        let now = now(running);
-        let up = line(control, compare, now);
+    if control & ENABLE == 0 && !running.core.lines.physical_timer {
+        return;
+    }
+    let now = now(running);
+    let up = line(control, compare, now);
+    if up != running.core.lines.physical_timer {
+        running.core.lines.physical_timer = up;
         set_line(running, PHYSICAL_TIMER_INTID, up);
-        if !up && control & IMASK == 0 && !virtual_clock {
-            timer::interrupt_in(ticks_to_ns(compare.saturating_sub(now)));
-        }
+    }
+    let waiting = !up && control & (ENABLE | IMASK) == ENABLE;
+    if waiting && !virtual_clock {
+        timer::interrupt_in(ticks_to_ns(compare.saturating_sub(now)));
+    }
+}
+
+fn virtual_line(running: &Running<'_>) -> bool {
+    line(mrs!("cntv_ctl_el0"), mrs!("cntv_cval_el0"), now(running))
+}
+
+fn set_virtual_line(running: &mut Running<'_>, up: bool) {
+    if up != running.core.lines.virtual_timer {
+        running.core.lines.virtual_timer = up;
+        set_line(running, VIRTUAL_TIMER_INTID, up);
     }
 }
 
 fn set_line(running: &Running<'_>, intid: u32, up: bool) {
-    running.domain.vgic.lock().set_line(intid, Some(running.index), up);
+    running.domain.change_vgic().set_line(intid, Some(running.index), up);
 }
 
 fn ticks_to_ns(ticks: u64) -> u64 {
@@ -174,12 +195,14 @@ fn ticks_to_ns(ticks: u64) -> u64 {
     u64::try_from(ns).unwrap_or(u64::MAX)
 }
 
-/// The next tick of the guest's clock at which a timer of this vCPU goes off, if one is on.
+/// The next tick of the guest's clock at which a timer of this vCPU goes off, if one is on and has
+/// not gone off yet.
 #[must_use]
 pub fn next_deadline(running: &Running<'_>) -> Option<u64> {
+    let now = now(running);
     let physical = running.core.physical_timer;
     let timers =
         [(mrs!("cntv_ctl_el0"), mrs!("cntv_cval_el0")), (physical.control, physical.compare)];
     let on = timers.into_iter().filter(|(control, _)| control & (ENABLE | IMASK) == ENABLE);
-    on.map(|(_, compare)| compare).min()
+    on.map(|(_, compare)| compare).filter(|&compare| compare > now).min()
 }

@@ -1,0 +1,191 @@
+//! Entering the guest for an instruction, and what its exit says of it.
+
+use super::Stepper;
+use super::look::Next;
+use crate::hw::registers::{mrs, msr};
+use crate::hw::world::Vector;
+use crate::vcpu::exit::{Handled, handle};
+use crate::vcpu::{End, debug, interrupt, time};
+use stepwell_arch::esr::{EsrEl2, ec};
+use stepwell_arch::{Pstate, Va};
+use stepwell_engine::own_step::{self, GuestDebug};
+use stepwell_engine::{Boundary, Exit, Outcome, Plan, StepState};
+use stepwell_wire::InterruptPolicy;
+
+impl Stepper<'_, '_> {
+    /// Enters the guest for the next instruction until the engine sees a boundary.
+    pub(super) fn execute(&mut self, next: Next, limit: u64) -> Option<End> {
+        let mut next = next;
+        let mut limit = limit;
+        let mut breakpoints = !self.past_first;
+        let mut retry = false;
+        loop {
+            // An instruction that was begun is not to be overtaken by an interrupt.
+            let hold = self.interrupts == InterruptPolicy::Hold || retry;
+            let interface = !next.is_known || next.plan == Plan::InterruptMask;
+            let (outcome, vector, used) = self.enter(limit, breakpoints, hold, interface);
+            if used > 0 {
+                // What is at the PC now was begun by the fast path, and is plain.
+                next = Next { pc: self.running.core.pc(), plan: Plan::Execute, ..next };
+            }
+            limit = 1;
+            match outcome {
+                Outcome::Boundary(boundary) => {
+                    self.after(next, boundary, used);
+                    self.passed(1);
+                    return None;
+                }
+                Outcome::Continue => {
+                    let handled = handle(self.running, vector);
+                    if let Some(end) = self.interrupted(handled) {
+                        return Some(end);
+                    }
+                }
+                Outcome::Trapped => match self.trapped(vector) {
+                    Handled::Emulated | Handled::Injected => {
+                        // A breakpoint exception comes before its instruction begins.
+                        if EsrEl2(self.running.core.context.esr).ec() == ec::BREAKPOINT_LOWER {
+                            self.take_back();
+                        }
+                        self.reported();
+                        return None;
+                    }
+                    Handled::Resume => {}
+                    Handled::Past => breakpoints = false,
+                    Handled::Stop(reason) => {
+                        self.take_back();
+                        return Some(End::Stop(reason));
+                    }
+                    Handled::SwitchedOff => {
+                        self.passed(1);
+                        return Some(End::SwitchedOff);
+                    }
+                },
+            }
+            retry = true;
+        }
+    }
+
+    fn trapped(&mut self, vector: Vector) -> Handled {
+        let handled = handle(self.running, vector);
+        // It may have been a timer's register.
+        self.find_deadline();
+        handled
+    }
+
+    /// After an asynchronous exit: may the instruction be retried?
+    fn interrupted(&mut self, handled: Handled) -> Option<End> {
+        if handled == Handled::SwitchedOff {
+            return Some(End::SwitchedOff);
+        }
+        if !self.running.is_called() {
+            return None;
+        }
+        if self.running.core.engine.state() == StepState::ActivePending {
+            // It has executed: report it here and now rather than with the next command.
+            self.reported();
+        } else {
+            self.take_back();
+        }
+        Some(End::Asked)
+    }
+
+    fn enter(
+        &mut self,
+        limit: u64,
+        breakpoints: bool,
+        hold: bool,
+        interface: bool,
+    ) -> (Outcome, Vector, u64) {
+        let running = &mut *self.running;
+        // The virtual CPU interface costs more than the step: left alone while it is quiet and
+        // the instruction does not look at it.
+        let loaded = interface || !interrupt::is_quiet(running);
+        if loaded {
+            let all_held = self.interrupts == InterruptPolicy::Hold;
+            interrupt::load_for_step(running, hold, all_held);
+        }
+        debug::load_for_step(running, breakpoints);
+        let core = &mut *running.core;
+        core.context.set_fast_budget(limit - 1);
+        core.context.run_next = if self.record { core.recorder.next() } else { 0 };
+        let vector = core.context.enter();
+        let used = (limit - 1) - core.context.fast_budget();
+        if self.record {
+            core.recorder.lengthen(used);
+        }
+        let mut pstate = core.pstate();
+        let outcome = core.engine.on_exit(exit_of(vector, core.context.esr), &mut pstate);
+        core.context.spsr = pstate.0;
+        self.passed(used);
+        if loaded {
+            interrupt::sync(self.running);
+        }
+        if !self.running.core.virtual_clock {
+            time::update_lines(self.running);
+        }
+        (outcome, vector, used)
+    }
+
+    /// What an executed instruction leaves to do.
+    fn after(&mut self, next: Next, boundary: Boundary, used: u64) {
+        let guest = self.running.core.debug.guest();
+        if self.has_entered_exception(boundary) {
+            self.exception_entered(next, guest);
+            return;
+        }
+        match next.plan {
+            Plan::LoadExclusive(load) => self.arm(load, Va(next.base), next.pstate),
+            Plan::ClearExclusive => self.running.core.monitor.clear(),
+            Plan::TranslationChange => self.running.core.context.forget_pages(),
+            Plan::ExceptionReturn => {
+                self.running.core.monitor.clear();
+                let pstate = self.running.core.pstate();
+                let source = next.pstate;
+                let ss = own_step::debug_exception_return_ss(
+                    guest,
+                    source,
+                    pstate.with_ss(next.spsr_el1.ss()),
+                );
+                self.running.core.context.spsr = pstate.with_ss(ss).0;
+            }
+            _ if used == 0 && own_step::is_stepping(guest, next.pstate) => {
+                let pstate = self.running.core.pstate();
+                self.running.core.context.spsr = pstate.with_ss(false).0;
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells whether the boundary is at a vector that an exception has just led to.
+    fn has_entered_exception(&self, boundary: Boundary) -> bool {
+        let pc = self.running.core.context.elr;
+        let offset = pc.wrapping_sub(mrs!("vbar_el1") & !0x7ff);
+        let at_vector = offset < 0x800 && offset & 0x7f == 0;
+        let leaked = Pstate(mrs!("spsr_el1")).ss() != self.running.core.pstate().ss();
+        at_vector && (!boundary.syndrome_valid || leaked)
+    }
+
+    /// The CPU took an exception to EL1: the SS that it left in SPSR_EL1 was ours.
+    fn exception_entered(&mut self, next: Next, guest: GuestDebug) {
+        let core = &mut *self.running.core;
+        core.monitor.clear();
+        let pstate = core.pstate();
+        // SSAdvance comes before an SVC's exception, and after no other's.
+        let advanced = next.svc && own_step::is_stepping(guest, next.pstate);
+        let ss = pstate.ss() && !advanced;
+        let saved = Pstate(mrs!("spsr_el1"));
+        msr!("spsr_el1", saved.with_ss(ss).0);
+        core.context.spsr = pstate.with_ss(false).0;
+    }
+}
+
+fn exit_of(vector: Vector, esr: u64) -> Exit {
+    let esr = EsrEl2(esr);
+    match (vector, esr.ec()) {
+        (Vector::Synchronous, ec::SOFTWARE_STEP_LOWER) => Exit::SoftwareStep(esr.step()),
+        (Vector::Synchronous, ec::BREAKPOINT_LOWER) => Exit::Breakpoint,
+        (Vector::Synchronous, _) => Exit::Synchronous,
+        _ => Exit::Asynchronous,
+    }
+}

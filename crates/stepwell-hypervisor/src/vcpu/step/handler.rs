@@ -1,0 +1,81 @@
+//! Stepping over an interrupt: its handler runs freely, and steps go on where it returns to.
+
+use super::{Stepper, enable, past_breakpoint};
+use crate::hw::registers::mrs;
+use crate::hw::timer;
+use crate::vcpu::{End, debug, inject, interrupt, run, time};
+use core::sync::atomic::Ordering;
+use stepwell_engine::{InterruptedContext, TimePolicy};
+use stepwell_wire::StopReason;
+
+impl Stepper<'_, '_> {
+    /// Enters a pending interrupt and runs its handler freely until it returns to here.
+    pub(super) fn run_handler(&mut self) -> Option<End> {
+        let core = &*self.running.core;
+        let pstate = core.pstate();
+        let interrupted =
+            InterruptedContext::new(core.pc(), pstate, self.base(31, pstate), mrs!("ttbr0_el1"));
+        self.note_interrupt();
+        inject::interrupt(self.running);
+        let _mdscr = self.running.core.engine.disable();
+        self.let_time_go();
+        let end = self.until_return(interrupted);
+        self.stop_time();
+        self.running.core.debug.wanted.pop();
+        debug::program_for_step(self.running);
+        interrupt::disturb(self.running);
+        self.find_deadline();
+        self.running.core.context.forget_pages();
+        if let Some(end) = end {
+            return Some(end);
+        }
+        enable(self.running).err()
+    }
+
+    fn until_return(&mut self, interrupted: InterruptedContext) -> Option<End> {
+        let full = self.running.core.debug.wanted.push(interrupted.pc.0);
+        debug_assert!(full.is_ok(), "one place for `until`, one for this");
+        let mut breakpoints = debug::Breakpoints::On;
+        loop {
+            if self.running.is_called() {
+                return Some(End::Asked);
+            }
+            let end = run::once(self.running, &mut breakpoints);
+            let (pc, pstate) = (self.running.core.pc(), self.running.core.pstate());
+            match end {
+                None => {}
+                Some(End::Stop(StopReason::Breakpoint)) if pc == interrupted.pc => {
+                    let sp = self.base(31, pstate);
+                    if InterruptedContext::new(pc, pstate, sp, mrs!("ttbr0_el1")) == interrupted {
+                        return None;
+                    }
+                    // Somebody else's turn at the same code.
+                    if let Some(end) = past_breakpoint(self.running) {
+                        return Some(end);
+                    }
+                }
+                Some(end) => return Some(end),
+            }
+        }
+    }
+
+    fn let_time_go(&mut self) {
+        if !self.running.core.virtual_clock {
+            return;
+        }
+        self.running.core.virtual_clock = false;
+        let offset = self.running.domain.clock.lock().release(timer::counter());
+        self.running.domain.clock_offset.store(offset, Ordering::Release);
+        time::release(self.running);
+    }
+
+    fn stop_time(&mut self) {
+        if self.time == TimePolicy::Real {
+            return;
+        }
+        let offset = self.running.domain.clock_offset.load(Ordering::Acquire);
+        self.running.domain.clock.lock().hold(timer::counter(), offset);
+        time::hold(self.running);
+        self.running.core.virtual_clock = true;
+    }
+}

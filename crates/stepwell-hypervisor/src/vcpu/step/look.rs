@@ -1,0 +1,88 @@
+//! The next instruction: fetched, decoded and planned before it executes.
+
+use super::Stepper;
+use crate::hw::registers::mrs;
+use crate::hw::translate;
+use crate::mem::guest::RAM_BASE;
+use crate::vcpu::debug;
+use stepwell_arch::{Instruction, Ipa, Pstate, Va};
+use stepwell_engine::{LoadExclusive, Plan, StoreExclusive, plan};
+
+/// The instruction at the PC, about to execute.
+#[derive(Clone, Copy)]
+pub(super) struct Next {
+    pub(super) pc: Va,
+    pub(super) pstate: Pstate,
+    pub(super) plan: Plan,
+    /// Known to be fetched from a page that the fast path may look into.
+    pub(super) plain: bool,
+    /// It was fetched and decoded.
+    pub(super) is_known: bool,
+    pub(super) svc: bool,
+    /// Base register of an exclusive.
+    pub(super) base: u64,
+    pub(super) spsr_el1: Pstate,
+}
+
+impl Stepper<'_, '_> {
+    /// Fetches the next instruction and plans it.
+    pub(super) fn look(&mut self) -> Next {
+        let core = &mut *self.running.core;
+        let (pc, pstate) = (core.pc(), core.pstate());
+        let mut next = Next {
+            pc,
+            pstate,
+            plan: Plan::Execute,
+            plain: false,
+            is_known: false,
+            svc: false,
+            base: 0,
+            spsr_el1: Pstate(0),
+        };
+        let Some((word, may_know)) = self.fetch(pc, pstate) else { return next };
+        let instruction = Instruction::decode(word);
+        next.plan = plan(instruction);
+        next.is_known = true;
+        next.plain = may_know && next.plan == Plan::Execute;
+        next.svc = matches!(instruction, Instruction::Svc { .. });
+        match next.plan {
+            Plan::LoadExclusive(LoadExclusive { rn, .. })
+            | Plan::StoreExclusive(StoreExclusive { rn, .. }) => next.base = self.base(rn, pstate),
+            Plan::ExceptionReturn => next.spsr_el1 = Pstate(mrs!("spsr_el1")),
+            _ => {}
+        }
+        next
+    }
+
+    pub(super) fn base(&self, rn: u8, pstate: Pstate) -> u64 {
+        let context = &self.running.core.context;
+        match (rn, pstate.uses_sp_elx()) {
+            (31, true) => mrs!("sp_el1"),
+            (31, false) => context.sp_el0,
+            _ => context.register(rn),
+        }
+    }
+
+    /// The instruction at the PC, and whether its page is one for the fast path.
+    ///
+    /// Nothing where it cannot be read as data: then it executes, or faults, by itself.
+    fn fetch(&mut self, pc: Va, pstate: Pstate) -> Option<(u32, bool)> {
+        let ram = &self.running.domain.ram;
+        if let Some(page) = self.running.core.context.known_page(pc) {
+            return Some((ram.instruction(page, pc)?, true));
+        }
+        let pa = translate::to_pa(pc, pstate.el() == 0, translate::Purpose::Read).ok()?;
+        let page = ram.code_page(pa)?;
+        let word = ram.instruction(page, pc)?;
+        // The vectors' page stays on the slow path: that is where exceptions show. So does one
+        // with a breakpoint by physical address, which only the slow path sees.
+        let vectors = Va(mrs!("vbar_el1")).align_down(4096);
+        let ipa = Ipa(RAM_BASE.0.wrapping_add(pa.0.wrapping_sub(ram.base().0)));
+        let may_know = pc.align_down(4096) != vectors
+            && !(self.has_breakpoints && debug::page_has_breakpoint(self.running, ipa));
+        if may_know {
+            self.running.core.context.know_page(pc, page);
+        }
+        Some((word, may_know))
+    }
+}

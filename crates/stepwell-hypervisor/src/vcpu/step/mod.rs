@@ -1,0 +1,291 @@
+//! Stepping a vCPU: the engine, between the guest and whoever wants its steps.
+//!
+//! The loop goes from boundary to boundary. At each it may stop, deliver an interrupt, or look at
+//! the next instruction and let it execute; whatever exit comes then is given to the engine, which
+//! says whether it is a boundary. Runs of plain instructions never get here: they stay in the fast
+//! path of `world.S`, which counts them, and their boundaries are taken from its count.
+
+mod emulate;
+mod execute;
+mod handler;
+mod look;
+mod recording;
+
+use super::debug::{self, origin};
+use super::{End, Running, inject, interrupt, time};
+use crate::hw::timer;
+use crate::vgic::Signal;
+use core::sync::atomic::Ordering;
+use stepwell_arch::Va;
+use stepwell_arch::debug::mdscr_el1;
+use stepwell_arch::esr::EsrEl1;
+use stepwell_engine::{EnableError, Plan, TimePolicy, own_step};
+use stepwell_wire::{InterruptPolicy, StopReason};
+
+/// Longest exclusive sequence that is stepped through to get past a breakpoint inside of it.
+const SEQUENCE_MAX: u32 = 64;
+
+/// What a run of steps is about.
+struct Stepper<'a, 'b> {
+    running: &'a mut Running<'b>,
+    interrupts: InterruptPolicy,
+    time: TimePolicy,
+    count: u64,
+    steps: u64,
+    record: bool,
+    /// Breakpoints are not heeded before the first instruction has executed.
+    past_first: bool,
+    /// The debugger has breakpoints in this domain.
+    has_breakpoints: bool,
+    /// When the virtual clock makes the next timer go off.
+    deadline: u64,
+    /// Words that the trace ring is known to have room for.
+    ring_room: u64,
+}
+
+/// Steps until `count` are done, `until` is next, or something stops the vCPU. Returns how many
+/// steps it came to.
+pub fn step(running: &mut Running<'_>, count: u64, until: Option<u64>, record: bool) -> (End, u64) {
+    if let Err(end) = enable(running) {
+        return (end, 0);
+    }
+    let control = running.domain.control.lock();
+    let (interrupts, time) = (control.interrupts, control.time);
+    drop(control);
+    running.core.virtual_clock = time != TimePolicy::Real;
+    if running.core.virtual_clock {
+        time::hold(running);
+    } else {
+        time::release(running);
+    }
+    running.core.debug.wanted.extend(until);
+    debug::open_pages(running, true);
+    let mut stepper = Stepper::new(running, interrupts, time);
+    (stepper.count, stepper.record) = (count, record);
+    let end = stepper.go(until);
+    stepper.finish_recording();
+    let steps = stepper.steps;
+    let (mdscr, _reported) = running.core.engine.disable();
+    debug_assert_eq!(mdscr, running.core.debug.mdscr());
+    debug::open_pages(running, false);
+    running.core.debug.wanted.clear();
+    if running.core.virtual_clock {
+        // With interrupts held nobody has looked.
+        time::update_lines(running);
+    }
+    if time == TimePolicy::Real {
+        let offset = running.domain.clock_offset.load(Ordering::Acquire);
+        running.domain.clock.lock().hold(timer::counter(), offset);
+    }
+    running.core.virtual_clock = false;
+    (end, steps)
+}
+
+/// Executes the instruction at the PC with breakpoints off, in a vCPU that otherwise runs freely;
+/// an exclusive sequence to its end, because a step in the middle would break it.
+pub fn past_breakpoint(running: &mut Running<'_>) -> Option<End> {
+    if enable(running).is_err() {
+        // AArch32 does not step: it goes on without this breakpoint.
+        return None;
+    }
+    debug::open_pages(running, true);
+    let mut stepper = Stepper::new(running, InterruptPolicy::Hold, TimePolicy::Real);
+    let mut end = None;
+    for _ in 0..SEQUENCE_MAX {
+        end = stepper.one(1);
+        if end.is_some() || stepper.running.core.monitor.armed().is_none() {
+            break;
+        }
+        stepper.past_first = true;
+    }
+    let _mdscr = running.core.engine.disable();
+    running.core.monitor.clear();
+    debug::open_pages(running, false);
+    end
+}
+
+fn enable(running: &mut Running<'_>) -> Result<(), End> {
+    let core = &mut *running.core;
+    core.debug.take_over();
+    match core.engine.enable(core.pstate(), core.debug.mdscr()) {
+        Ok(()) | Err(EnableError::AlreadyEnabled) => Ok(()),
+        Err(EnableError::AArch32) => Err(End::Stop(StopReason::AArch32)),
+    }
+}
+
+impl<'a, 'b> Stepper<'a, 'b> {
+    fn new(running: &'a mut Running<'b>, interrupts: InterruptPolicy, time: TimePolicy) -> Self {
+        debug::program_for_step(running);
+        interrupt::disturb(running);
+        let control = running.domain.control.lock();
+        let has_breakpoints =
+            !control.breakpoints.is_empty() || !control.page_breakpoints.is_empty();
+        drop(control);
+        let mut stepper = Self {
+            running,
+            interrupts,
+            time,
+            count: u64::MAX,
+            steps: 0,
+            record: false,
+            past_first: true,
+            has_breakpoints,
+            deadline: u64::MAX,
+            ring_room: 0,
+        };
+        stepper.find_deadline();
+        stepper
+    }
+
+    /// Finds out anew when a timer goes off. With interrupts held it does not matter when.
+    fn find_deadline(&mut self) {
+        let matters = self.running.core.virtual_clock && self.interrupts != InterruptPolicy::Hold;
+        self.deadline =
+            if matters { time::next_deadline(self.running).unwrap_or(u64::MAX) } else { u64::MAX };
+    }
+
+    fn go(&mut self, until: Option<u64>) -> End {
+        loop {
+            if self.running.is_called() {
+                return End::Asked;
+            }
+            if let Some(reason) = self.stop_at_boundary(until) {
+                return End::Stop(reason);
+            }
+            if let Some(end) = self.boundary_events() {
+                match end {
+                    Some(end) => return end,
+                    None => continue,
+                }
+            }
+            if self.record && !self.has_ring_room() {
+                return End::Stop(StopReason::RingFull);
+            }
+            if let Some(end) = self.one(self.count - self.steps) {
+                return match end {
+                    End::Stop(StopReason::Breakpoint)
+                        if Some(self.running.core.pc().0) == until =>
+                    {
+                        End::Stop(StopReason::Until)
+                    }
+                    other => other,
+                };
+            }
+        }
+    }
+
+    fn stop_at_boundary(&self, until: Option<u64>) -> Option<StopReason> {
+        let pc = self.running.core.pc().0;
+        if self.running.core.pstate().is_aarch32() {
+            return Some(StopReason::AArch32);
+        }
+        if !self.past_first {
+            if Some(pc) == until {
+                return Some(StopReason::Until);
+            }
+            if self.has_breakpoints && debug::breakpoint_at_pc(self.running).is_some() {
+                return Some(StopReason::Breakpoint);
+            }
+        }
+        (self.steps >= self.count).then_some(StopReason::Stepped)
+    }
+
+    /// What comes at a boundary instead of the next instruction: the guest's own step exception,
+    /// or an interrupt. `Some(None)`: something came, look at the boundary anew.
+    fn boundary_events(&mut self) -> Option<Option<End>> {
+        let core = &mut *self.running.core;
+        if own_step::check_software_step(core.debug.guest(), core.pstate()) {
+            let syndrome = EsrEl1::software_step(origin(self.running), true, false);
+            inject::synchronous(self.running, syndrome, None);
+            self.reported();
+            return Some(None);
+        }
+        if self.interrupts == InterruptPolicy::Hold
+            || core.pstate().irq_masked()
+            || interrupt::is_quiet(self.running)
+        {
+            return None;
+        }
+        let core = &mut *self.running.core;
+        let vgic = self.running.domain.vgic.lock();
+        if vgic.signal(self.running.index, &core.interface) != Some(Signal::Irq) {
+            return None;
+        }
+        drop(vgic);
+        if self.interrupts == InterruptPolicy::Over {
+            return Some(self.run_handler());
+        }
+        self.note_interrupt();
+        inject::interrupt(self.running);
+        self.reported();
+        Some(None)
+    }
+
+    /// One step was reported at EL2.
+    fn reported(&mut self) {
+        let _boundary = self.running.core.engine.injected();
+        self.passed(1);
+    }
+
+    fn passed(&mut self, steps: u64) {
+        self.steps = self.steps.saturating_add(steps);
+        if self.running.core.virtual_clock {
+            let mut clock = self.running.domain.clock.lock();
+            clock.advance(self.time, steps);
+            let due = clock.now() >= self.deadline;
+            drop(clock);
+            if due {
+                time::update_lines(self.running);
+                self.find_deadline();
+            }
+        }
+        if steps > 0 {
+            self.past_first = false;
+        }
+    }
+
+    /// Lets the next instruction execute, and as many plain ones after it as the fast path can
+    /// take, up to `limit`.
+    fn one(&mut self, limit: u64) -> Option<End> {
+        let next = self.look();
+        self.begin(next.pc);
+        match next.plan {
+            Plan::StoreExclusive(store) => {
+                let address = Va(next.base);
+                if let Some(done) = self.store_exclusive(store, address, next.pstate) {
+                    return done;
+                }
+            }
+            Plan::WaitForInterrupt if self.may_wait(next.pstate) => return self.wait(),
+            Plan::ReadTimer { register, rt } if self.emulates_timer(register, next.pstate) => {
+                let value = time::read(self.running, register);
+                self.running.core.context.set_register(rt, value);
+                self.carried_out();
+                return None;
+            }
+            Plan::WriteTimer { register, rt } if self.emulates_timer(register, next.pstate) => {
+                let value = self.running.core.context.register(rt);
+                time::write(self.running, register, value);
+                self.find_deadline();
+                self.carried_out();
+                return None;
+            }
+            _ => {}
+        }
+        let limit = if next.plain { limit.min(self.fast_limit()) } else { 1 };
+        self.execute(next, limit)
+    }
+
+    fn fast_limit(&mut self) -> u64 {
+        let core = &*self.running.core;
+        if core.debug.guest().mdscr & mdscr_el1::SS != 0 || self.past_first {
+            return 1;
+        }
+        let room = if self.record { core.recorder.room() } else { u64::MAX };
+        let due = match self.deadline {
+            u64::MAX => u64::MAX,
+            deadline => self.running.domain.clock.lock().steps_until(self.time, deadline),
+        };
+        room.min(due).max(1)
+    }
+}
