@@ -3,6 +3,8 @@
 //! The guest's counter reads `CNTPCT_EL0 - CNTVOFF_EL2`. While the guest runs unstepped the offset
 //! stands still and time passes as on any machine. While it is stepped, or stopped, the clock is
 //! this value, and the offset is only computed from it when the guest is let go.
+//!
+//! Source: Arm ARM (DDI 0487, issue L.b), "The virtual counter" and CNTVOFF_EL2.
 
 /// How the clock goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -24,7 +26,7 @@ pub enum TimePolicy {
 /// instructions a second. Without any, a stepped delay loop would never end.
 pub const NOMINAL_STEP_NS: u32 = 10;
 
-const NS_PER_SECOND: u64 = 1_000_000_000;
+const NS_PER_SECOND: u128 = 1_000_000_000;
 
 /// The clock of one domain, in ticks of the counter.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -57,9 +59,9 @@ impl VirtualClock {
             .saturating_mul(u128::from(steps))
             .saturating_mul(u128::from(self.frequency_hz))
             .saturating_add(u128::from(self.remainder));
-        let ticks = share.checked_div(u128::from(NS_PER_SECOND)).unwrap_or(0);
-        self.remainder = u64::try_from(share % u128::from(NS_PER_SECOND)).unwrap_or(0);
-        self.now = self.now.wrapping_add(u64::try_from(ticks).unwrap_or(u64::MAX));
+        self.remainder = (share % NS_PER_SECOND) as u64;
+        // The counter has 64 bits and wraps, and so does what it advances by.
+        self.now = self.now.wrapping_add((share / NS_PER_SECOND) as u64);
     }
 
     /// Moves the clock forward to `tick`, never back: an idle guest's next deadline.
@@ -67,14 +69,13 @@ impl VirtualClock {
         self.now = self.now.max(tick);
     }
 
-    /// How many steps may pass before the counter can reach `deadline`: at least 1.
+    /// How many steps may pass without the counter going beyond the beginning of tick `deadline`:
+    /// the most that may, but at least 1, so that the guest moves.
     #[must_use]
     pub fn steps_until(&self, policy: TimePolicy, deadline: u64) -> u64 {
         let Some(ns) = step_ns(policy) else { return u64::MAX };
         let ticks = u128::from(deadline.saturating_sub(self.now));
-        let share = ticks
-            .saturating_mul(u128::from(NS_PER_SECOND))
-            .saturating_sub(u128::from(self.remainder));
+        let share = ticks.saturating_mul(NS_PER_SECOND).saturating_sub(u128::from(self.remainder));
         let per_step = u128::from(ns).saturating_mul(u128::from(self.frequency_hz));
         match share.checked_div(per_step) {
             Some(steps) => u64::try_from(steps).unwrap_or(u64::MAX).max(1),
@@ -102,5 +103,168 @@ fn step_ns(policy: TimePolicy) -> Option<u32> {
         TimePolicy::Stopped => Some(NOMINAL_STEP_NS),
         TimePolicy::PerStep { ns } => Some(ns),
         TimePolicy::Real => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const QEMU_7_HZ: u64 = 62_500_000;
+    const QEMU_10_HZ: u64 = 1_000_000_000;
+
+    fn per_step(ns: u32) -> TimePolicy {
+        TimePolicy::PerStep { ns }
+    }
+
+    #[test]
+    fn a_clock_begins_at_zero_and_stands() {
+        assert_eq!(VirtualClock::new(QEMU_7_HZ).now(), 0);
+    }
+
+    #[test]
+    fn a_nominal_step_is_a_hundredth_of_a_microsecond() {
+        let mut clock = VirtualClock::new(QEMU_10_HZ);
+        clock.advance(TimePolicy::Stopped, 100);
+        assert_eq!(clock.now(), 1000);
+        let mut clock = VirtualClock::new(QEMU_7_HZ);
+        clock.advance(TimePolicy::Stopped, 8);
+        assert_eq!(clock.now(), 5, "80 ns at 16 ns a tick");
+    }
+
+    #[test]
+    fn what_is_left_of_a_tick_is_kept() {
+        // 10 ns a step, 16 ns a tick: ticks at 20, 40, 50, 70, 80 ns.
+        let mut clock = VirtualClock::new(QEMU_7_HZ);
+        let seen: Vec<u64> = (0..8)
+            .map(|_| {
+                clock.advance(TimePolicy::Stopped, 1);
+                clock.now()
+            })
+            .collect();
+        assert_eq!(seen, [0, 1, 1, 2, 3, 3, 4, 5]);
+    }
+
+    #[test]
+    fn a_step_of_no_time_leaves_the_clock_and_never_reaches_a_deadline() {
+        let mut clock = VirtualClock::new(QEMU_7_HZ);
+        clock.advance(per_step(0), u64::MAX);
+        assert_eq!(clock.now(), 0);
+        assert_eq!(clock.steps_until(per_step(0), 1), u64::MAX);
+    }
+
+    #[test]
+    fn the_real_clock_is_the_machines_not_ours() {
+        let mut clock = VirtualClock::new(QEMU_7_HZ);
+        clock.advance(TimePolicy::Real, 1_000_000);
+        assert_eq!(clock.now(), 0);
+        assert_eq!(clock.steps_until(TimePolicy::Real, 1), u64::MAX);
+    }
+
+    #[test]
+    fn a_deadline_that_is_past_allows_one_step() {
+        let mut clock = VirtualClock::new(QEMU_7_HZ);
+        clock.skip_to(100);
+        assert_eq!(clock.steps_until(TimePolicy::Stopped, 100), 1);
+        assert_eq!(clock.steps_until(TimePolicy::Stopped, 0), 1);
+    }
+
+    #[test]
+    fn a_deadline_that_never_comes_is_no_overflow() {
+        let clock = VirtualClock::new(QEMU_10_HZ);
+        let steps = clock.steps_until(TimePolicy::Stopped, u64::MAX);
+        assert_eq!(steps, u64::MAX / 10);
+        assert_eq!(clock.steps_until(per_step(1), u64::MAX), u64::MAX);
+        assert_eq!(VirtualClock::default().steps_until(per_step(1), 5), u64::MAX);
+    }
+
+    #[test]
+    fn skipping_never_goes_back() {
+        let mut clock = VirtualClock::new(QEMU_7_HZ);
+        clock.skip_to(7);
+        clock.skip_to(3);
+        assert_eq!(clock.now(), 7);
+    }
+
+    #[test]
+    fn an_hour_at_a_prompt_is_not_seen_by_the_guest() {
+        let mut clock = VirtualClock::new(QEMU_7_HZ);
+        clock.hold(1_000, 400);
+        assert_eq!(clock.now(), 600);
+        let hour_later = 1_000 + 3600 * QEMU_7_HZ;
+        let offset = clock.release(hour_later);
+        assert_eq!(hour_later.wrapping_sub(offset), 600);
+    }
+
+    #[test]
+    fn a_guest_ahead_of_the_machine_has_an_offset_that_wraps() {
+        let mut clock = VirtualClock::new(QEMU_7_HZ);
+        clock.skip_to(1_000);
+        let offset = clock.release(10);
+        assert_eq!(10_u64.wrapping_sub(offset), 1_000);
+        clock.hold(15, offset);
+        assert_eq!(clock.now(), 1_005);
+    }
+
+    fn frequencies() -> impl Strategy<Value = u64> {
+        prop_oneof![Just(QEMU_7_HZ), Just(QEMU_10_HZ), Just(24_000_000), 1..=QEMU_10_HZ]
+    }
+
+    fn policies() -> impl Strategy<Value = TimePolicy> {
+        prop_oneof![Just(TimePolicy::Stopped), (0..2_000_000_u32).prop_map(per_step)]
+    }
+
+    proptest! {
+        #[test]
+        fn many_advances_equal_one(
+            hz in frequencies(),
+            policy in policies(),
+            parts in proptest::collection::vec(0..100_000_u64, 0..40),
+        ) {
+            let (mut many, mut one) = (VirtualClock::new(hz), VirtualClock::new(hz));
+            for &steps in &parts {
+                let before = many.now();
+                many.advance(policy, steps);
+                prop_assert!(many.now() >= before, "monotone");
+            }
+            one.advance(policy, parts.iter().sum());
+            prop_assert_eq!(many, one);
+        }
+
+        #[test]
+        fn steps_until_is_the_most_that_does_not_go_beyond(
+            hz in frequencies(),
+            ns in 1..2_000_000_u32,
+            begun in 0..1_000_u64,
+            ahead in 0..1_000_000_u64,
+        ) {
+            let policy = per_step(ns);
+            let mut clock = VirtualClock::new(hz);
+            clock.advance(policy, begun);
+            let deadline = clock.now() + ahead;
+            let steps = clock.steps_until(policy, deadline);
+            prop_assert!(steps >= 1);
+            let mut one_less = clock.clone();
+            one_less.advance(policy, steps - 1);
+            prop_assert!(one_less.now() <= deadline);
+            if steps > 1 {
+                let mut all = clock.clone();
+                all.advance(policy, steps);
+                prop_assert!(all.now() <= deadline, "never beyond");
+            }
+            // And the next step gets there: nothing comes more than one step late.
+            clock.advance(policy, steps + 1);
+            prop_assert!(clock.now() >= deadline);
+        }
+
+        #[test]
+        fn a_release_and_a_hold_at_once_change_nothing(now: u64, physical: u64) {
+            let mut clock = VirtualClock::new(QEMU_7_HZ);
+            clock.skip_to(now);
+            let offset = clock.release(physical);
+            clock.hold(physical, offset);
+            prop_assert_eq!(clock.now(), now);
+        }
     }
 }

@@ -110,3 +110,101 @@ impl ExclusiveMonitor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LOCK: Va = Va(0xffff_8000_0100_0040);
+
+    const fn load(bytes: u8, pair: bool) -> LoadExclusive {
+        LoadExclusive { bytes, pair, rn: 1, rt: 0, rt2: if pair { 2 } else { 31 } }
+    }
+
+    const fn store(bytes: u8, pair: bool) -> StoreExclusive {
+        StoreExclusive { bytes, pair, rn: 1, rs: 3, rt: 0, rt2: if pair { 2 } else { 31 } }
+    }
+
+    #[test]
+    fn an_open_monitor_leaves_the_store_to_the_cpu_where_it_fails() {
+        let mut monitor = ExclusiveMonitor::new();
+        assert_eq!(monitor.armed(), None);
+        assert_eq!(monitor.store(store(8, false), LOCK), StoreDecision::Execute);
+    }
+
+    #[test]
+    fn a_stepped_lock_is_taken_and_does_not_livelock() {
+        // Mistake 7: without a monitor of our own, STXR of a stepped loop fails for ever.
+        let mut monitor = ExclusiveMonitor::new();
+        monitor.arm(load(4, false), LOCK, [0, 0]);
+        let expected = Armed { address: LOCK, bytes: 4, pair: false, value: [0, 0] };
+        assert_eq!(monitor.armed(), Some(expected));
+        assert_eq!(monitor.store(store(4, false), LOCK), StoreDecision::CompareAndStore(expected));
+    }
+
+    #[test]
+    fn a_store_pairs_with_one_load_only_once() {
+        let mut monitor = ExclusiveMonitor::new();
+        monitor.arm(load(8, false), LOCK, [7, 0]);
+        assert_ne!(monitor.store(store(8, false), LOCK), StoreDecision::Execute);
+        assert_eq!(monitor.store(store(8, false), LOCK), StoreDecision::Execute);
+    }
+
+    #[test]
+    fn a_store_that_does_not_pair_clears_the_monitor_too() {
+        let mut monitor = ExclusiveMonitor::new();
+        monitor.arm(load(8, false), LOCK, [7, 0]);
+        assert_eq!(monitor.store(store(8, false), Va(LOCK.0 + 8)), StoreDecision::Execute);
+        assert_eq!(monitor.armed(), None);
+        assert_eq!(monitor.store(store(8, false), LOCK), StoreDecision::Execute);
+    }
+
+    #[test]
+    fn a_later_load_replaces_the_mark() {
+        let mut monitor = ExclusiveMonitor::new();
+        monitor.arm(load(8, false), LOCK, [1, 0]);
+        monitor.arm(load(4, false), Va(64), [2, 0]);
+        assert_eq!(monitor.store(store(8, false), LOCK), StoreDecision::Execute);
+        monitor.arm(load(8, false), LOCK, [1, 0]);
+        monitor.arm(load(8, false), LOCK, [9, 0]);
+        let StoreDecision::CompareAndStore(armed) = monitor.store(store(8, false), LOCK) else {
+            panic!("the same location is marked");
+        };
+        assert_eq!(armed.value, [9, 0], "compared with what was read last");
+    }
+
+    #[test]
+    fn clrex_and_an_exception_open_the_monitor() {
+        let mut monitor = ExclusiveMonitor::new();
+        monitor.arm(load(8, true), LOCK, [1, 2]);
+        monitor.clear();
+        assert_eq!(monitor, ExclusiveMonitor::default());
+        assert_eq!(monitor.store(store(8, true), LOCK), StoreDecision::Execute);
+    }
+
+    proptest! {
+        #[test]
+        fn a_store_is_performed_exactly_where_it_pairs(
+            loaded in 0..4_u32, stored in 0..4_u32,
+            load_pair: bool, store_pair: bool,
+            // Neighbouring granules and overlaps.
+            offset in 0..17_u64, value: [u64; 2],
+        ) {
+            let (loaded, stored) = (1_u8 << loaded, 1_u8 << stored);
+            let mut monitor = ExclusiveMonitor::new();
+            monitor.arm(load(loaded, load_pair), LOCK, value);
+            let decision = monitor.store(store(stored, store_pair), Va(LOCK.0 + offset));
+            let pairs = loaded == stored && load_pair == store_pair && offset == 0;
+            let expected = if pairs {
+                StoreDecision::CompareAndStore(Armed {
+                    address: LOCK, bytes: loaded, pair: load_pair, value,
+                })
+            } else {
+                StoreDecision::Execute
+            };
+            prop_assert_eq!(decision, expected);
+            prop_assert_eq!(monitor.armed(), None);
+        }
+    }
+}

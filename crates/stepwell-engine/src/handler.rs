@@ -28,3 +28,49 @@ impl InterruptedContext {
         Self { pc, mode: pstate.0 & Pstate::M_MASK, sp, table }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PC: Va = Va(0xffff_8000_0801_0000);
+    const KERNEL: Pstate = Pstate(Pstate::M_EL1H);
+    const USER: Pstate = Pstate(Pstate::M_EL0T);
+
+    #[test]
+    fn the_interrupted_code_is_recognised_when_it_resumes() {
+        let interrupted = InterruptedContext::new(PC, KERNEL, 0x1000, 0xaaaa);
+        assert_eq!(InterruptedContext::new(PC, KERNEL, 0x1000, 0xaaaa), interrupted);
+    }
+
+    #[test]
+    fn flags_and_masks_may_differ_on_return() {
+        // The handler may have written SPSR_EL1: what identifies the context is its mode.
+        let flags = Pstate(KERNEL.0 | Pstate::NZCV | Pstate::DAIF | Pstate::SS | Pstate::PAN);
+        let interrupted = InterruptedContext::new(PC, KERNEL, 0x1000, 0);
+        assert_eq!(InterruptedContext::new(PC, flags, 0x1000, 0), interrupted);
+    }
+
+    #[test]
+    fn another_task_at_the_same_code_is_another_context() {
+        let interrupted = InterruptedContext::new(PC, KERNEL, 0x1000, 0);
+        assert_ne!(InterruptedContext::new(PC, KERNEL, 0x3000, 0), interrupted, "its stack");
+        assert_ne!(InterruptedContext::new(Va(PC.0 + 4), KERNEL, 0x1000, 0), interrupted, "its PC");
+        let thread = Pstate(Pstate::M_EL1T);
+        assert_ne!(InterruptedContext::new(PC, thread, 0x1000, 0), interrupted, "its SPSel");
+        assert_ne!(InterruptedContext::new(PC, USER, 0x1000, 0), interrupted, "its level");
+    }
+
+    #[test]
+    fn two_processes_may_share_a_stack_address() {
+        let interrupted = InterruptedContext::new(PC, USER, 0x7fff_f000, 0xaaaa_0000);
+        assert_ne!(InterruptedContext::new(PC, USER, 0x7fff_f000, 0xbbbb_0000), interrupted);
+    }
+
+    #[test]
+    fn the_kernel_is_recognised_whatever_process_is_current() {
+        // A handler may leave another TTBR0_EL1 behind: the kernel's own stacks are unique.
+        let interrupted = InterruptedContext::new(PC, KERNEL, 0x1000, 0xaaaa_0000);
+        assert_eq!(InterruptedContext::new(PC, KERNEL, 0x1000, 0xbbbb_0000), interrupted);
+    }
+}

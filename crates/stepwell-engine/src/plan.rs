@@ -3,6 +3,13 @@
 //! At a boundary on the slow path the hypervisor fetches the instruction that is about to execute
 //! and asks here. Most just execute. A few would tell the guest that it is being stepped, or would
 //! not work under a step, and are done at EL2 instead.
+//!
+//! WFE and WFET just execute: the ERET that enters a step sets the event register, so neither
+//! waits. Nor does DAIFSet need anything, or a read of DAIF: only what may *unmask* an interrupt
+//! ends a run of plain instructions.
+//!
+//! Source: Arm ARM (DDI 0487, issue L.b), "Wait for Event" (what sets the Event Register) and
+//! "A64 System instruction encoding".
 
 use crate::exclusive::{LoadExclusive, StoreExclusive};
 use stepwell_arch::instruction::Instruction;
@@ -55,23 +62,17 @@ pub fn plan(instruction: Instruction) -> Plan {
             Plan::StoreExclusive(StoreExclusive { bytes, pair, rn, rs, rt, rt2 })
         }
         Instruction::ClearExclusive => Plan::ClearExclusive,
-        Instruction::Wfi | Instruction::Wfit { .. } | Instruction::Wfet { .. } => {
-            Plan::WaitForInterrupt
-        }
+        Instruction::Wfi | Instruction::Wfit { .. } => Plan::WaitForInterrupt,
         Instruction::Eret => Plan::ExceptionReturn,
         Instruction::Mrs { register, rt } if is_timer(register) => Plan::ReadTimer { register, rt },
         Instruction::Msr { register, rt } if is_timer(register) => {
             Plan::WriteTimer { register, rt }
         }
-        Instruction::Mrs { register, .. } | Instruction::Msr { register, .. }
-            if is_interrupt_control(register) =>
-        {
-            Plan::InterruptMask
-        }
+        Instruction::Msr { register, .. } if is_interrupt_control(register) => Plan::InterruptMask,
         Instruction::Msr { register, .. } if changes_translation(register) => {
             Plan::TranslationChange
         }
-        Instruction::MsrImmediate { op1: 3, op2: 6 | 7, .. } => Plan::InterruptMask,
+        Instruction::MsrImmediate { op1: 3, op2: 7, .. } => Plan::InterruptMask,
         Instruction::System { crn: 8 | 9, .. } => Plan::TranslationChange,
         _ => Plan::Execute,
     }
@@ -103,4 +104,179 @@ fn changes_translation(register: SystemRegister) -> bool {
         && register.op1() == 0
         && matches!(register.crn(), 1 | 2 | 12)
         && register.crm() == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn plan_of(word: u32) -> Plan {
+        plan(Instruction::decode(word))
+    }
+
+    #[test]
+    fn plain_instructions_execute() {
+        let words = [
+            (0xd503_201f, "nop"),
+            (0x9100_0421, "add x1, x1, #1"),
+            (0xf940_0020, "ldr x0, [x1]"),
+            (0xc8df_fc20, "ldar x0, [x1]"),
+            (0xc89f_fc20, "stlr x0, [x1]"),
+            (0xc8a0_7c41, "cas x0, x1, [x2]"),
+            (0x4820_7c82, "casp x0, x1, x2, x3, [x4]"),
+            (0xb8a0_0041, "ldadda w0, w1, [x2]"),
+            (0xd400_0001, "svc #0"),
+            (0xd400_0002, "hvc #0"),
+            (0xd400_0003, "smc #0"),
+            (0xd420_0000, "brk #0"),
+            (0x9400_0001, "bl"),
+            (0xd65f_03c0, "ret"),
+            (0xd503_3fdf, "isb"),
+            (0xd53b_e000, "mrs x0, cntfrq_el0"),
+            (0xd51b_e000, "msr cntfrq_el0, x0"),
+        ];
+        for (word, text) in words {
+            assert_eq!(plan_of(word), Plan::Execute, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wait_for_event_never_waits_under_a_step() {
+        assert_eq!(plan_of(0xd503_205f), Plan::Execute, "wfe");
+        assert_eq!(plan_of(0xd503_1000), Plan::Execute, "wfet x0");
+    }
+
+    #[test]
+    fn a_wait_for_interrupt_is_done_at_el2() {
+        assert_eq!(plan_of(0xd503_207f), Plan::WaitForInterrupt, "wfi");
+        assert_eq!(plan_of(0xd503_1023), Plan::WaitForInterrupt, "wfit x3");
+    }
+
+    #[test]
+    fn load_exclusives_of_all_forms() {
+        let load = |bytes, pair, rt2| {
+            Plan::LoadExclusive(LoadExclusive { bytes, pair, rn: 1, rt: 0, rt2 })
+        };
+        assert_eq!(plan_of(0x085f_7c20), load(1, false, 31), "ldxrb w0, [x1]");
+        assert_eq!(plan_of(0x485f_7c20), load(2, false, 31), "ldxrh w0, [x1]");
+        assert_eq!(plan_of(0x885f_7c20), load(4, false, 31), "ldxr w0, [x1]");
+        assert_eq!(plan_of(0xc85f_7c20), load(8, false, 31), "ldxr x0, [x1]");
+        assert_eq!(plan_of(0xc85f_fc20), load(8, false, 31), "ldaxr x0, [x1]");
+        assert_eq!(plan_of(0x887f_0820), load(4, true, 2), "ldxp w0, w2, [x1]");
+        assert_eq!(plan_of(0xc87f_8820), load(8, true, 2), "ldaxp x0, x2, [x1]");
+    }
+
+    #[test]
+    fn store_exclusives_of_all_forms() {
+        let store = |bytes, pair, rt2| {
+            Plan::StoreExclusive(StoreExclusive { bytes, pair, rn: 31, rs: 3, rt: 0, rt2 })
+        };
+        assert_eq!(plan_of(0x0803_7fe0), store(1, false, 31), "stxrb w3, w0, [sp]");
+        assert_eq!(plan_of(0x4803_7fe0), store(2, false, 31), "stxrh w3, w0, [sp]");
+        assert_eq!(plan_of(0x8803_7fe0), store(4, false, 31), "stxr w3, w0, [sp]");
+        assert_eq!(plan_of(0xc803_7fe0), store(8, false, 31), "stxr w3, x0, [sp]");
+        assert_eq!(plan_of(0xc803_ffe0), store(8, false, 31), "stlxr w3, x0, [sp]");
+        assert_eq!(plan_of(0x8823_0be0), store(4, true, 2), "stxp w3, w0, w2, [sp]");
+        assert_eq!(plan_of(0xc823_8be0), store(8, true, 2), "stlxp w3, x0, x2, [sp]");
+        assert_eq!(plan_of(0xd503_3f5f), Plan::ClearExclusive, "clrex");
+    }
+
+    #[test]
+    fn exception_returns() {
+        for word in [0xd69f_03e0, 0xd69f_0bff, 0xd69f_0fff] {
+            assert_eq!(plan_of(word), Plan::ExceptionReturn, "{word:#x}");
+        }
+    }
+
+    #[test]
+    fn counters_and_timers_go_by_the_virtual_clock() {
+        let registers = [
+            SystemRegister::CNTPCT_EL0,
+            SystemRegister::CNTVCT_EL0,
+            SystemRegister::CNTPCTSS_EL0,
+            SystemRegister::CNTVCTSS_EL0,
+            SystemRegister::CNTP_CTL_EL0,
+            SystemRegister::CNTP_CVAL_EL0,
+            SystemRegister::CNTP_TVAL_EL0,
+            SystemRegister::CNTV_CTL_EL0,
+            SystemRegister::CNTV_CVAL_EL0,
+            SystemRegister::CNTV_TVAL_EL0,
+        ];
+        for register in registers {
+            assert_eq!(plan_of(register.mrs(7)), Plan::ReadTimer { register, rt: 7 }, "{register}");
+            assert_eq!(
+                plan_of(register.msr(7)),
+                Plan::WriteTimer { register, rt: 7 },
+                "{register}"
+            );
+        }
+        assert_eq!(plan_of(SystemRegister::CNTKCTL_EL1.msr(0)), Plan::Execute);
+    }
+
+    #[test]
+    fn only_what_may_unmask_an_interrupt_is_looked_at() {
+        let unmasks = [
+            (SystemRegister::DAIF.msr(0), "msr daif, x0"),
+            (0xd503_42ff, "msr daifclr, #2"),
+            (SystemRegister::ICC_PMR_EL1.msr(0), "msr icc_pmr_el1, x0"),
+            (SystemRegister::ICC_EOIR1_EL1.msr(0), "msr icc_eoir1_el1, x0"),
+            (SystemRegister::ICC_DIR_EL1.msr(0), "msr icc_dir_el1, x0"),
+            (SystemRegister::ICC_IGRPEN1_EL1.msr(0), "msr icc_igrpen1_el1, x0"),
+            (SystemRegister::ICC_CTLR_EL1.msr(0), "msr icc_ctlr_el1, x0"),
+            (SystemRegister::ICC_SGI1R_EL1.msr(0), "msr icc_sgi1r_el1, x0"),
+        ];
+        for (word, text) in unmasks {
+            assert_eq!(plan_of(word), Plan::InterruptMask, "{text}");
+        }
+        let others = [
+            (SystemRegister::DAIF.mrs(0), "mrs x0, daif"),
+            (0xd503_42df, "msr daifset, #2"),
+            (SystemRegister::ICC_IAR1_EL1.mrs(0), "mrs x0, icc_iar1_el1"),
+            (0xd500_41bf, "msr spsel, #1"),
+            (0xd500_419f, "msr pan, #1"),
+        ];
+        for (word, text) in others {
+            assert_eq!(plan_of(word), Plan::Execute, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_changes_the_code_at_an_address() {
+        let changes = [
+            (SystemRegister::SCTLR_EL1.msr(0), "msr sctlr_el1, x0"),
+            (SystemRegister::TTBR0_EL1.msr(0), "msr ttbr0_el1, x0"),
+            (SystemRegister::TTBR1_EL1.msr(0), "msr ttbr1_el1, x0"),
+            (SystemRegister::TCR_EL1.msr(0), "msr tcr_el1, x0"),
+            (SystemRegister::VBAR_EL1.msr(0), "msr vbar_el1, x0"),
+            (0xd508_871f, "tlbi vmalle1"),
+            (0xd508_8320, "tlbi vae1is, x0"),
+            (0xd508_9320, "tlbi vae1isnxs, x0"),
+        ];
+        for (word, text) in changes {
+            assert_eq!(plan_of(word), Plan::TranslationChange, "{text}");
+        }
+        let others = [
+            (SystemRegister::SCTLR_EL1.mrs(0), "mrs x0, sctlr_el1"),
+            (SystemRegister::TTBR0_EL1.mrs(0), "mrs x0, ttbr0_el1"),
+            (0xd50b_7520, "ic ivau, x0"),
+            (0xd50b_7b20, "dc cvau, x0"),
+            (0xd508_7800, "at s1e1r, x0"),
+        ];
+        for (word, text) in others {
+            assert_eq!(plan_of(word), Plan::Execute, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_exclusive_is_never_left_to_chance(word: u32) {
+            let instruction = Instruction::decode(word);
+            let planned = matches!(
+                plan(instruction),
+                Plan::LoadExclusive(_) | Plan::StoreExclusive(_) | Plan::ClearExclusive
+            );
+            prop_assert_eq!(planned, instruction.is_exclusive());
+        }
+    }
 }

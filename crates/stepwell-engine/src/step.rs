@@ -160,12 +160,6 @@ impl Engine {
         (self.guest_mdscr, unreported)
     }
 
-    /// The guest's MDSCR_EL1, as it would read it; meaningful while stepping is on.
-    #[must_use]
-    pub const fn guest_mdscr(&self) -> u64 {
-        self.guest_mdscr
-    }
-
     /// Takes the guest's write to MDSCR_EL1, or the debugger's, while stepping is on.
     pub fn set_guest_mdscr(&mut self, value: u64) {
         self.guest_mdscr = value;

@@ -25,7 +25,6 @@ pub struct Request {
 
 /// Everything that the hypervisor sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(clippy::large_enum_variant, reason = "one message lives on the stack at a time")]
 pub enum FromHypervisor {
     /// The answer to the request with this id.
     Response {
@@ -40,7 +39,6 @@ pub enum FromHypervisor {
 
 /// What the tool can ask for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(clippy::large_enum_variant, reason = "one message lives on the stack at a time")]
 pub enum Command {
     /// Opens the conversation; answered by [`Answer::Hello`].
     Hello {
