@@ -70,7 +70,7 @@ mod tests {
 
     fn debugs() -> impl Iterator<Item = GuestDebug> {
         (0..8_u64).map(|bits| GuestDebug {
-            mdscr: (bits & 1) * mdscr_el1::SS | (bits >> 1 & 1) * mdscr_el1::KDE,
+            mdscr: ((bits & 1) * mdscr_el1::SS) | ((bits >> 1 & 1) * mdscr_el1::KDE),
             os_lock: bits >> 2 != 0,
         })
     }

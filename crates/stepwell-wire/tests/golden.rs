@@ -1,0 +1,237 @@
+//! The bytes of the messages, so that a change of the language is seen to be one.
+//!
+//! A failure here is not repaired by new bytes alone: raise `VERSION` with them, because a tool
+//! and a hypervisor of different days would no longer understand each other.
+//!
+//! The bytes are postcard's: enum variants by number, integers wider than a byte as varints.
+
+use heapless::Vec;
+use serde::{Serialize, de::DeserializeOwned};
+use std::fmt::Debug;
+use stepwell_wire::{
+    Answer, Bytes, Command, DomainEnding, Event, FaultKind, FrameDecoder, FromHypervisor,
+    GuestFault, InterruptPolicy, MAX_FRAME, Monitor, Place, Refusal, Registers, Request,
+    StopReason, TimePolicy, VERSION, VcpuState, encode,
+};
+
+/// Checks a message's bytes, and that it comes out of a frame as it went in.
+#[track_caller]
+fn golden<M: Serialize + DeserializeOwned + PartialEq + Debug>(message: &M, bytes: &[u8]) {
+    let mut plain = [0; MAX_FRAME];
+    let got = postcard::to_slice(message, &mut plain).expect("fits a frame");
+    assert_eq!(got, bytes, "{message:?}");
+    let mut out = [0; MAX_FRAME];
+    let frame = encode(message, &mut out).expect("fits a frame");
+    let mut decoder = FrameDecoder::new();
+    let messages: std::vec::Vec<_> =
+        frame.iter().filter_map(|&byte| decoder.push::<M>(byte)).collect();
+    assert_eq!(messages.len(), 1);
+    assert_eq!(messages[0].as_ref(), Ok(message));
+}
+
+#[track_caller]
+fn request(command: Command, bytes: &[u8]) {
+    let mut whole = vec![0x81, 0x02];
+    whole.extend(bytes);
+    golden(&Request { id: 0x101, command }, &whole);
+}
+
+#[track_caller]
+fn answer(answer: Answer, bytes: &[u8]) {
+    let mut whole = vec![0, 5, 0];
+    whole.extend(bytes);
+    golden(&FromHypervisor::Response { id: 5, result: Ok(answer) }, &whole);
+}
+
+#[track_caller]
+fn refusal(refusal: Refusal, bytes: &[u8]) {
+    let mut whole = vec![0, 5, 1];
+    whole.extend(bytes);
+    golden(&FromHypervisor::Response { id: 5, result: Err(refusal) }, &whole);
+}
+
+#[track_caller]
+fn event(event: Event, bytes: &[u8]) {
+    let mut whole = vec![1];
+    whole.extend(bytes);
+    golden(&FromHypervisor::Event(event), &whole);
+}
+
+fn text(bytes: &[u8]) -> Bytes {
+    Vec::from_slice(bytes).expect("short")
+}
+
+#[test]
+fn the_version_that_these_bytes_belong_to() {
+    assert_eq!(VERSION, 1);
+}
+
+#[test]
+fn commands_that_move_the_guest() {
+    request(Command::Hello { version: 1 }, &[0, 1]);
+    request(Command::Status { domain: 2 }, &[1, 2]);
+    request(Command::Pause { domain: 2 }, &[2, 2]);
+    request(Command::Continue { domain: 2 }, &[3, 2]);
+    let step = Command::Step { domain: 0, vcpu: 1, count: 300, until: None, record: true };
+    request(step, &[4, 0, 1, 0xac, 2, 0, 1]);
+    let until = Some(0x4020_0000);
+    let step = Command::Step { domain: 0, vcpu: 1, count: 1, until, record: false };
+    request(step, &[4, 0, 1, 1, 1, 0x80, 0x80, 0x80, 0x81, 4, 0]);
+    request(Command::PowerOff, &[19]);
+}
+
+#[test]
+fn commands_that_set_how_it_moves() {
+    let monitor = Monitor::SingleStep;
+    request(Command::SetMonitor { domain: 0, vcpu: None, monitor, on: true }, &[5, 0, 0, 0, 1]);
+    let monitor = Monitor::PrivilegedCall;
+    let command = Command::SetMonitor { domain: 0, vcpu: Some(3), monitor, on: false };
+    request(command, &[5, 0, 1, 3, 1, 0]);
+    for (policy, byte) in
+        [(InterruptPolicy::Hold, 0), (InterruptPolicy::Over, 1), (InterruptPolicy::Into, 2)]
+    {
+        request(Command::SetInterruptPolicy { domain: 0, policy }, &[6, 0, byte]);
+    }
+    let policies: [(TimePolicy, &[u8]); 3] = [
+        (TimePolicy::Stopped, &[7, 0, 0]),
+        (TimePolicy::PerStep { ns: 200 }, &[7, 0, 1, 0xc8, 1]),
+        (TimePolicy::Real, &[7, 0, 2]),
+    ];
+    for (policy, bytes) in policies {
+        request(Command::SetTimePolicy { domain: 0, policy }, bytes);
+    }
+    request(Command::SetBreakpoint { domain: 0, place: Place::Va(0x80) }, &[8, 0, 0, 0x80, 1]);
+    request(Command::ClearBreakpoint { domain: 0, place: Place::Ipa(4) }, &[9, 0, 1, 4]);
+}
+
+#[test]
+fn commands_that_look_at_the_guest_and_change_it() {
+    request(Command::ReadRegisters { domain: 0, vcpu: 1 }, &[10, 0, 1]);
+    let registers = Registers { x: [1; 31], sp: 2, pc: 3, pstate: 0x3c5 };
+    let mut bytes = vec![11, 0, 1];
+    bytes.extend([1; 31]);
+    bytes.extend([2, 3, 0xc5, 7]);
+    request(Command::WriteRegisters { domain: 0, vcpu: 1, registers }, &bytes);
+    request(Command::ReadSimd { domain: 0, vcpu: 1 }, &[12, 0, 1]);
+    let register = 0xc080;
+    let command = Command::ReadSystemRegister { domain: 0, vcpu: 1, register };
+    request(command, &[13, 0, 1, 0x80, 0x81, 3]);
+    let command = Command::WriteSystemRegister { domain: 0, vcpu: 1, register, value: 9 };
+    request(command, &[14, 0, 1, 0x80, 0x81, 3, 9]);
+    let place = Place::Va(u64::MAX);
+    let command = Command::ReadMemory { domain: 0, vcpu: 0, place, length: 1024 };
+    let mut bytes = vec![15, 0, 0, 0];
+    bytes.extend([0xff; 9]);
+    bytes.extend([1, 0x80, 8]);
+    request(command, &bytes);
+    let (place, data) = (Place::Ipa(1), text(&[0, 255]));
+    let command = Command::WriteMemory { domain: 0, vcpu: 0, place, bytes: data };
+    request(command, &[16, 0, 0, 1, 1, 2, 0, 255]);
+    request(Command::Translate { domain: 0, vcpu: 1, va: 5 }, &[17, 0, 1, 5]);
+    request(Command::ConsoleInput { domain: 0, bytes: text(b"ls\n") }, b"\x12\0\x03ls\n");
+}
+
+#[test]
+fn answers() {
+    answer(Answer::Done, &[0]);
+    let hello = Answer::Hello {
+        version: 1,
+        cpus: 4,
+        domains: 1,
+        vcpus: Vec::from_slice(&[2]).expect("short"),
+        frequency_hz: 62_500_000,
+        ring_bytes: 4096,
+    };
+    answer(hello, &[1, 1, 4, 1, 1, 2, 0xa0, 0xd9, 0xe6, 0x1d, 0x80, 0x20]);
+    let states =
+        [VcpuState::Off, VcpuState::Running, VcpuState::Stopped, VcpuState::Ended].map(|s| (s, 0));
+    let vcpus = Answer::Vcpus(Vec::from_slice(&states).expect("short"));
+    answer(vcpus, &[2, 4, 0, 0, 1, 0, 2, 0, 3, 0]);
+    let mut bytes = vec![3];
+    bytes.extend([0; 34]);
+    answer(Answer::Registers(Registers::default()), &bytes);
+    let mut bytes = vec![4];
+    bytes.extend([1; 32]);
+    bytes.extend([2; 32]);
+    bytes.extend([3, 4]);
+    answer(Answer::Simd { low: [1; 32], high: [2; 32], fpcr: 3, fpsr: 4 }, &bytes);
+    answer(Answer::Value(128), &[5, 0x80, 1]);
+    answer(Answer::Memory(text(&[7, 8])), &[6, 2, 7, 8]);
+}
+
+#[test]
+fn refusals() {
+    let all: [(Refusal, &[u8]); 12] = [
+        (Refusal::Version(1), &[0, 1]),
+        (Refusal::NoSuchVcpu, &[1]),
+        (Refusal::NotStopped, &[2]),
+        (Refusal::Off, &[3]),
+        (Refusal::Ended, &[4]),
+        (Refusal::AlreadySet(true), &[5, 1]),
+        (Refusal::NoSuchRegister, &[6]),
+        (Refusal::NotMapped(16), &[7, 16]),
+        (Refusal::NoBreakpointLeft(6), &[8, 6]),
+        (Refusal::Breakpoint, &[9]),
+        (Refusal::Range, &[10]),
+        (Refusal::Busy, &[11]),
+    ];
+    for (value, bytes) in all {
+        refusal(value, bytes);
+    }
+    refusal(Refusal::AArch32, &[12]);
+}
+
+#[test]
+fn stops() {
+    let reasons: [(StopReason, &[u8]); 9] = [
+        (StopReason::Reset, &[0]),
+        (StopReason::Paused, &[1]),
+        (StopReason::Stepped, &[2]),
+        (StopReason::Until, &[3]),
+        (StopReason::Breakpoint, &[4]),
+        (StopReason::PrivilegedCall { immediate: 0x1234 }, &[5, 0xb4, 0x24]),
+        (StopReason::RingFull, &[6]),
+        (StopReason::AArch32, &[7]),
+        (StopReason::SwitchedOff, &[8]),
+    ];
+    for (reason, bytes) in reasons {
+        let whole = [&[0, 0, 1], bytes, &[8, 9]].concat();
+        event(Event::Stopped { domain: 0, vcpu: 1, reason, pc: 8, steps: 9 }, &whole);
+    }
+}
+
+#[test]
+fn what_a_domain_says_and_how_it_ends() {
+    event(Event::Console { domain: 0, bytes: text(b"# ") }, b"\x01\0\x02# ");
+    let ended = |ending| Event::DomainEnded { domain: 0, ending };
+    event(ended(DomainEnding::PoweredOff), &[2, 0, 0]);
+    event(ended(DomainEnding::Reset), &[2, 0, 1]);
+    let kinds = [
+        FaultKind::UnmappedAccess,
+        FaultKind::UnmappedFetch,
+        FaultKind::BadDeviceAccess,
+        FaultKind::SystemError,
+        FaultKind::UnknownException,
+        FaultKind::DoesNotFit,
+    ];
+    for (number, kind) in (0..).zip(kinds) {
+        let fault = GuestFault { vcpu: 1, pc: 4, esr: 0x82, address: 0, kind };
+        event(ended(DomainEnding::Fault(fault)), &[2, 0, 2, 1, 4, 0x82, 1, 0, number]);
+    }
+}
+
+#[test]
+fn every_message_fits_a_frame_at_its_largest() {
+    let bytes = text(&[0; 1024]);
+    let place = Place::Va(u64::MAX);
+    let command = Command::WriteMemory { domain: 255, vcpu: 255, place, bytes: bytes.clone() };
+    let registers = Registers { x: [u64::MAX; 31], sp: u64::MAX, pc: u64::MAX, pstate: u64::MAX };
+    let simd =
+        Answer::Simd { low: [u64::MAX; 32], high: [u64::MAX; 32], fpcr: u64::MAX, fpsr: u64::MAX };
+    let mut out = [0; MAX_FRAME];
+    assert!(encode(&Request { id: u32::MAX, command }, &mut out).is_ok());
+    for answer in [Answer::Registers(registers), simd, Answer::Memory(bytes)] {
+        let response = FromHypervisor::Response { id: u32::MAX, result: Ok(answer) };
+        assert!(encode(&response, &mut out).is_ok(), "{response:?}");
+    }
+}
