@@ -5,8 +5,8 @@
 //! not work under a step, and are done at EL2 instead.
 //!
 //! WFE and WFET just execute: the ERET that enters a step sets the event register, so neither
-//! waits. Nor does DAIFSet need anything, or a read of DAIF: only what may *unmask* an interrupt
-//! ends a run of plain instructions.
+//! waits. Nor does DAIFSet need anything, or a read of DAIF: only what may *unmask* an interrupt,
+//! or looks at the GIC's CPU interface, ends a run of plain instructions.
 //!
 //! Source: Arm ARM (DDI 0487, issue L.b), "Wait for Event" (what sets the Event Register) and
 //! "A64 System instruction encoding".
@@ -47,7 +47,8 @@ pub enum Plan {
         /// Source.
         rt: u8,
     },
-    /// Let it execute; afterwards an interrupt that was not deliverable may be.
+    /// Let it execute with the GIC's CPU interface in place, which it may read or write;
+    /// afterwards an interrupt that was not deliverable may be.
     InterruptMask,
 }
 
@@ -68,7 +69,12 @@ pub fn plan(instruction: Instruction) -> Plan {
         Instruction::Msr { register, rt } if is_timer(register) => {
             Plan::WriteTimer { register, rt }
         }
-        Instruction::Msr { register, .. } if is_interrupt_control(register) => Plan::InterruptMask,
+        Instruction::Mrs { register, .. } if is_cpu_interface(register) => Plan::InterruptMask,
+        Instruction::Msr { register, .. }
+            if is_cpu_interface(register) || register == SystemRegister::DAIF =>
+        {
+            Plan::InterruptMask
+        }
         Instruction::Msr { register, .. } if changes_translation(register) => {
             Plan::TranslationChange
         }
@@ -88,10 +94,9 @@ fn is_timer(register: SystemRegister) -> bool {
         && register != SystemRegister::CNTFRQ_EL0
 }
 
-/// DAIF, ICC_PMR_EL1 and the rest of the CPU interface.
-fn is_interrupt_control(register: SystemRegister) -> bool {
-    register == SystemRegister::DAIF
-        || register == SystemRegister::ICC_PMR_EL1
+/// ICC_PMR_EL1 and the rest of the GIC's CPU interface.
+fn is_cpu_interface(register: SystemRegister) -> bool {
+    register == SystemRegister::ICC_PMR_EL1
         || (register.op0() == 3
             && register.op1() == 0
             && register.crn() == 12
@@ -215,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_unmask_an_interrupt_is_looked_at() {
+    fn what_may_unmask_an_interrupt_or_reads_the_cpu_interface_is_looked_at() {
         let unmasks = [
             (SystemRegister::DAIF.msr(0), "msr daif, x0"),
             (0xd503_42ff, "msr daifclr, #2"),
@@ -225,6 +230,10 @@ mod tests {
             (SystemRegister::ICC_IGRPEN1_EL1.msr(0), "msr icc_igrpen1_el1, x0"),
             (SystemRegister::ICC_CTLR_EL1.msr(0), "msr icc_ctlr_el1, x0"),
             (SystemRegister::ICC_SGI1R_EL1.msr(0), "msr icc_sgi1r_el1, x0"),
+            (SystemRegister::ICC_IAR1_EL1.mrs(0), "mrs x0, icc_iar1_el1"),
+            (SystemRegister::ICC_HPPIR1_EL1.mrs(0), "mrs x0, icc_hppir1_el1"),
+            (SystemRegister::ICC_PMR_EL1.mrs(0), "mrs x0, icc_pmr_el1"),
+            (SystemRegister::ICC_RPR_EL1.mrs(0), "mrs x0, icc_rpr_el1"),
         ];
         for (word, text) in unmasks {
             assert_eq!(plan_of(word), Plan::InterruptMask, "{text}");
@@ -232,7 +241,6 @@ mod tests {
         let others = [
             (SystemRegister::DAIF.mrs(0), "mrs x0, daif"),
             (0xd503_42df, "msr daifset, #2"),
-            (SystemRegister::ICC_IAR1_EL1.mrs(0), "mrs x0, icc_iar1_el1"),
             (0xd500_41bf, "msr spsel, #1"),
             (0xd500_419f, "msr pan, #1"),
         ];
