@@ -47,6 +47,15 @@ impl Flow {
     }
 }
 
+/// Returns where `word` at `pc` branches to, if it is a branch and says so itself.
+#[must_use]
+pub const fn branch_target(word: u32, pc: Va) -> Option<Va> {
+    match Flow::of(word, pc) {
+        Flow::Call(to) | Flow::Jump(to) => to,
+        Flow::Return | Flow::ExceptionReturn | Flow::Next => None,
+    }
+}
+
 /// Returns the target of a branch whose offset, in words, is the signed field at `low`.
 const fn target(pc: Va, word: u32, low: u32, width: u32) -> Option<Va> {
     let field = ((word >> low) as i64) << (64 - width) >> (64 - width);

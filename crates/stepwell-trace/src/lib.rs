@@ -27,7 +27,7 @@ pub mod writer;
 pub use code::CodePages;
 pub use disassemble::Disassembler;
 pub use error::Error;
-pub use flow::Flow;
+pub use flow::{Flow, branch_target};
 pub use format::{Event, Header, Record, Totals};
 pub use kernel_image::{KernelError, KernelImage, KernelKind, LoadPlan, RawPolicy};
 pub use reader::{Ending, Reader};

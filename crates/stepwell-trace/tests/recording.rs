@@ -387,7 +387,7 @@ fn a_broken_pipe_is_a_clean_end_for_every_exporter() {
     let reader = || Reader::new(Cursor::new(&bytes)).expect("a good recording");
     export::pc::write(&mut reader(), BrokenPipe).expect("pc");
     export::disasm::write(&mut reader(), BrokenPipe).expect("disasm");
-    export::calls::write(&mut reader(), BrokenPipe).expect("calls");
+    export::calls::write(&mut reader(), None, BrokenPipe).expect("calls");
 }
 
 #[test]

@@ -6,9 +6,10 @@
 //! leads to.
 
 use crate::machine::{Guest, Layout};
+use std::sync::Arc;
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{Debuggee, Error, Place, VcpuId};
-use stepwell_trace::Symbols;
+use stepwell_trace::{Symbol, SymbolKind, Symbols};
 
 /// Names to suggest for one that is unknown.
 const SUGGESTIONS: usize = 3;
@@ -57,6 +58,8 @@ pub struct Names {
     delta: Option<u64>,
     /// Whether the guest was last seen at its load address.
     low: bool,
+    /// The image, as loaded.
+    file: Arc<[u8]>,
 }
 
 impl Names {
@@ -70,6 +73,7 @@ impl Names {
             bytes: 0,
             delta: None,
             low: true,
+            file: Arc::default(),
         }
     }
 
@@ -81,11 +85,12 @@ impl Names {
         let base = linked.link_base().or_else(text).filter(|_| guest.moves);
         Self {
             base,
-            linked,
+            linked: with_start(linked, base),
             load: layout.kernel_load,
             bytes: layout.kernel_bytes,
             delta: None,
             low: true,
+            file: guest.kernel.bytes.as_slice().into(),
         }
     }
 
@@ -127,6 +132,15 @@ impl Names {
         self.base.is_none() || self.delta.is_some()
     }
 
+    /// Returns at most `length` bytes of the kernel's file, where `va` is in its image.
+    #[must_use]
+    pub fn file_bytes(&self, va: Va, length: u64) -> Option<&[u8]> {
+        let link = || va.0.checked_sub(self.delta?)?.checked_sub(self.base?);
+        let start = self.loaded(va.0).or_else(link)?;
+        let end = start.saturating_add(length).min(self.file.len() as u64);
+        self.file.get(start as usize..end as usize).filter(|bytes| !bytes.is_empty())
+    }
+
     /// Returns `symbol+0xoffset` for an address, or nothing.
     #[must_use]
     pub fn describe(&self, va: Va) -> Option<String> {
@@ -162,6 +176,9 @@ impl Names {
         if let Some(va) = hexadecimal(word) {
             let va = Va(va?);
             return Ok(Target { place: Place::Va(va), va });
+        }
+        if word.starts_with(|first: char| first.is_ascii_digit()) {
+            return Err(NameError::Number(word.to_owned()));
         }
         let (name, offset) = match word.split_once('+') {
             Some((name, offset)) => (name, number(offset)?),
@@ -207,6 +224,18 @@ impl Names {
     }
 }
 
+/// Names the image's first byte as kernels do: most carry the names of functions only.
+fn with_start(symbols: Symbols, base: Option<u64>) -> Symbols {
+    const NAME: &str = "_text";
+    match base {
+        Some(address) if !symbols.is_empty() && symbols.address_of(NAME).is_none() => {
+            let start = Symbol { address, size: 0, kind: SymbolKind::Other, name: NAME.into() };
+            symbols.merged(&Symbols::new([start], None))
+        }
+        _ => symbols,
+    }
+}
+
 /// Reads `0x…`; `None` where it isn't written like that.
 fn hexadecimal(word: &str) -> Option<Result<u64, NameError>> {
     let digits = word.strip_prefix("0x").or_else(|| word.strip_prefix("0X"))?;
@@ -226,7 +255,6 @@ pub fn number(word: &str) -> Result<u64, NameError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stepwell_trace::{Symbol, SymbolKind};
 
     const BASE: u64 = 0xffff_8000_0800_0000;
 
@@ -245,7 +273,28 @@ mod tests {
             bytes: 0x10_0000,
             delta: None,
             low: true,
+            file: vec![0; 0x1000].into_iter().chain(*b"code").collect(),
         }
+    }
+
+    #[test]
+    fn the_first_byte_has_a_name_even_if_only_functions_have() {
+        let names = names();
+        let function = |symbol: &&Symbol| symbol.name == "start_kernel";
+        let functions = Symbols::new(names.linked.iter().filter(function).cloned(), Some(BASE));
+        assert_eq!(functions.lookup(Va(BASE + 4)), None);
+        assert_eq!(with_start(functions, Some(BASE)).lookup(Va(BASE + 4)), Some(("_text", 4)));
+    }
+
+    #[test]
+    fn the_file_has_code_wherever_it_runs() {
+        let mut names = names();
+        assert_eq!(names.file_bytes(Va(0x4020_1000), 0x1000), Some(b"code".as_slice()));
+        assert_eq!(names.file_bytes(Va(BASE + 0x20_1000), 4), None, "not seen there yet");
+        names.delta = Some(0x20_0000);
+        assert_eq!(names.file_bytes(Va(BASE + 0x20_1000), 4), Some(b"code".as_slice()));
+        assert_eq!(names.file_bytes(Va(BASE + 0x20_2000), 4), None, "beyond the file");
+        assert_eq!(names.file_bytes(Va(0x1000), 4), None);
     }
 
     #[test]
@@ -278,6 +327,7 @@ mod tests {
         let text = "unknown symbol start_kernal; close to it: start_kernel";
         assert_eq!(error.to_string(), text);
         assert!(matches!(names().resolve("0xzz"), Err(NameError::Number(_))));
+        assert!(matches!(names().resolve("40200000"), Err(NameError::Number(_))));
         assert!(matches!(Names::none().resolve("x"), Err(NameError::NoSymbols(_))));
     }
 }

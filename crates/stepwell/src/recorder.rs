@@ -58,7 +58,8 @@ impl Recorder {
         self.writer.event(event)
     }
 
-    fn want(&mut self, pc: Va, length: u16) {
+    /// Wants the code of some instructions, to be fetched at the next stop.
+    pub fn want(&mut self, pc: Va, length: u16) {
         let first = pc.0 / PAGE_SIZE;
         let last = pc.0.saturating_add(4 * u64::from(length.max(1)) - 4) / PAGE_SIZE;
         for page in first..=last {
@@ -92,6 +93,30 @@ impl Recorder {
             }
         }
         Ok(())
+    }
+
+    /// Takes the code that could not be fetched, because the guest has ended, from its kernel's
+    /// file, and notes that: a kernel that has patched itself executed something else there.
+    ///
+    /// # Errors
+    ///
+    /// Where the recording cannot be written.
+    pub fn take_code_from(&mut self, names: &Names) -> Result<(), RecordingError> {
+        let mut pages = 0;
+        for number in std::mem::take(&mut self.wanted) {
+            let va = Va(number * PAGE_SIZE);
+            if let Some(bytes) = names.file_bytes(va, PAGE_SIZE) {
+                self.writer.code(va, bytes)?;
+                pages += 1;
+            }
+        }
+        if pages == 0 {
+            return Ok(());
+        }
+        self.writer.event(&Event::Note(format!(
+            "the guest ended before {pages} pages of code were read: their instructions are shown \
+             as in the kernel's file, without what the kernel patches at boot"
+        )))
     }
 
     /// Writes the symbols, once it is known where the guest runs.

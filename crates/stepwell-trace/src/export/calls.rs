@@ -27,7 +27,8 @@ use std::collections::BTreeMap;
 use std::io::{BufWriter, Read, Seek, Write};
 use tree::Tree;
 
-/// Writes the outline of what is left of a recording, with the code and symbols in it.
+/// Writes the outline of what is left of a recording, with the code and symbols in it, at most
+/// `depth_max` calls deep.
 ///
 /// # Errors
 ///
@@ -35,6 +36,7 @@ use tree::Tree;
 /// the output fails; a broken pipe is none.
 pub fn write<R: Read + Seek>(
     reader: &mut Reader<R>,
+    depth_max: Option<usize>,
     output: impl Write,
 ) -> Result<(), ExportError> {
     let (code, symbols) = (reader.code_pages()?, reader.symbols()?);
@@ -46,7 +48,7 @@ pub fn write<R: Read + Seek>(
             Err(error) => break Err(error.into()),
         }
     };
-    let written = outline.write(output);
+    let written = outline.write(depth_max, output);
     read.and(written)
 }
 
@@ -65,7 +67,7 @@ pub fn outline(
     for record in records {
         outline.record(&record);
     }
-    outline.write(output)
+    outline.write(None, output)
 }
 
 /// Follows the calls of every vCPU.
@@ -97,12 +99,12 @@ impl<'a> Outline<'a> {
         }
     }
 
-    fn write(mut self, output: impl Write) -> Result<(), ExportError> {
+    fn write(mut self, depth_max: Option<usize>, output: impl Write) -> Result<(), ExportError> {
         let mut output = BufWriter::new(output);
         let mut result = Ok(());
         for (vcpu, stack) in std::mem::take(&mut self.stacks) {
             let root = stack.finish(&mut self.tree);
-            result = result.and_then(|()| self.tree.write(vcpu, &root, &mut output));
+            result = result.and_then(|()| self.tree.write(vcpu, &root, depth_max, &mut output));
         }
         let result = result.and_then(|()| output.flush());
         end_at_broken_pipe(result.map_err(ExportError::from))

@@ -10,7 +10,7 @@
 use super::{ExportError, end_at_broken_pipe};
 use crate::code::CodePages;
 use crate::disassemble::Disassembler;
-use crate::flow::Flow;
+use crate::flow::branch_target;
 use crate::format::{Event, Record};
 use crate::reader::Reader;
 use crate::symbols::Symbols;
@@ -98,11 +98,7 @@ impl<'a> Lines<'a> {
                 return format!("{pc:x} {place} ........ (code not recorded)").into();
             };
             let text = disassembler.text(word, pc);
-            let target = match Flow::of(word, pc) {
-                Flow::Call(Some(to)) | Flow::Jump(Some(to)) => symbols.lookup(to),
-                _ => None,
-            };
-            match target {
+            match branch_target(word, pc).and_then(|to| symbols.lookup(to)) {
                 Some((name, 0)) => format!("{pc:x} {place} {word:08x} {text} <{name}>"),
                 Some((name, offset)) => {
                     format!("{pc:x} {place} {word:08x} {text} <{name}+{offset:#x}>")

@@ -18,7 +18,7 @@ pub enum ExportError {
     #[error(transparent)]
     Recording(#[from] crate::Error),
     /// The output cannot be written.
-    #[error("cannot write the output: {0}")]
+    #[error("cannot write the output")]
     Output(#[from] io::Error),
     /// The disassembler.
     #[error(transparent)]

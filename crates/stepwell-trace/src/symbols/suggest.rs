@@ -5,8 +5,8 @@ const COMPARED_MAX: usize = 64;
 
 /// Returns up to `count` of `names`, the closest to `wanted` first.
 ///
-/// A name that contains the other, or the other way round, counts as close; else the edit distance
-/// has to be at most a third of the length.
+/// A name that begins with what is wanted is as close as one typing error, one that contains it is
+/// close too; else the edit distance has to be at most a third of the length.
 pub(super) fn closest<'a>(
     names: impl Iterator<Item = &'a str>,
     wanted: &str,
@@ -26,13 +26,15 @@ fn score(name: &str, wanted: &str) -> Option<usize> {
     }
     let lower = name.to_ascii_lowercase();
     let limit = wanted.len() / 3 + 1;
-    if wanted.len() >= 3 && lower.contains(wanted) {
-        return Some(limit + lower.len() - wanted.len());
-    }
-    if lower.len().abs_diff(wanted.len()) > limit {
-        return None;
-    }
-    Some(distance(lower.as_bytes(), wanted.as_bytes())).filter(|distance| *distance <= limit)
+    let more = lower.len().saturating_sub(wanted.len());
+    let contained = match wanted.len() {
+        0..3 => None,
+        _ if lower.starts_with(wanted) => Some(1 + more / 4),
+        _ => lower.contains(wanted).then_some(limit + more),
+    };
+    let comparable = lower.len().abs_diff(wanted.len()) <= limit;
+    let near = comparable.then(|| distance(lower.as_bytes(), wanted.as_bytes()));
+    [contained, near.filter(|distance| *distance <= limit)].into_iter().flatten().min()
 }
 
 /// Returns how many letters have to be put in, left out or changed.
@@ -53,6 +55,12 @@ fn distance(a: &[u8], b: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_begins_like_the_name_comes_before_what_is_only_like_it() {
+        let names = ["start_tty", "start_show", "restart_kernel", "start_kernel"];
+        assert_eq!(closest(names.into_iter(), "start_kern", 1), ["start_kernel"]);
+    }
 
     #[test]
     fn distances() {

@@ -49,6 +49,7 @@ pub(super) struct GuestOptions {
         long,
         value_name = "PATH",
         default_value = "qemu-system-aarch64",
+        env = "STEPWELL_QEMU",
         help_heading = "Machine"
     )]
     qemu: PathBuf,

@@ -15,6 +15,9 @@ pub(super) struct Show {
     /// How
     #[arg(long, value_enum, default_value_t = Format::Disasm)]
     format: Format,
+    /// With --format calls: shows calls at most N deep
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    depth: Option<u16>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -35,7 +38,7 @@ impl Show {
         let shown = match self.format {
             Format::Pc => export::pc::write(&mut reader, out),
             Format::Disasm => export::disasm::write(&mut reader, out),
-            Format::Calls => export::calls::write(&mut reader, out),
+            Format::Calls => export::calls::write(&mut reader, self.depth.map(usize::from), out),
         };
         shown.with_context(named)?;
         Ok(0)

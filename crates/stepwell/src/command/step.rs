@@ -8,6 +8,7 @@ use super::tell;
 use crate::console::MarkedLines;
 use crate::ending;
 use crate::follow::{Follower, Outcome};
+use crate::interruption::Interruption;
 use crate::names::Names;
 use crate::stepper::{Flow, Stepper};
 use clap::Args;
@@ -55,8 +56,10 @@ impl Step {
             let mut follower =
                 Follower { console: &mut console, records: &mut records, interruption: None };
             let outcome = start.arrive(debuggee, &mut follower)?;
+            let left = follower.interruption == Some(Interruption::Leave);
             lines.flush(&mut output)?;
             match outcome {
+                Outcome::Stopped(_) if left => Ok((ending::LEFT, None)),
                 Outcome::Ended(ending) => Ok(ending::describe(ending, &names)),
                 Outcome::Stopped(stop) => {
                     let symbols = names.clone();

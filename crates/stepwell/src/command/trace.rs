@@ -55,7 +55,8 @@ pub(super) struct Trace {
 }
 
 const STEPS_DEFAULT: u64 = 100_000;
-const SLICE_FIRST: u64 = 1 << 12;
+/// Small: if the guest ends in it, its code cannot be fetched any more.
+const SLICE_FIRST: u64 = 1 << 8;
 const SLICE_LAST: u64 = 1 << 20;
 /// A slice that takes less is doubled: Ctrl-C and the progress bar wait for a slice's end.
 const SLICE_TIME: Duration = Duration::from_millis(250);
@@ -158,7 +159,9 @@ impl Job {
         if let Some(until) = self.until {
             debuggee.set_breakpoint(0, until.place)?;
         }
-        self.started = Instant::now();
+        self.recorder.want(stop.pc, 1);
+        self.advance(debuggee, stop)?;
+        (self.done, self.started) = (0, Instant::now());
         let mut slice = SLICE_FIRST;
         while self.done < self.steps {
             let began = Instant::now();
@@ -169,7 +172,10 @@ impl Job {
                 self.follow(debuggee, |follower, debuggee| follower.follow(debuggee))?;
             match outcome {
                 Outcome::Stopped(next) => stop = next,
-                Outcome::Ended(ending) => return Ok(End::Guest(ending)),
+                Outcome::Ended(ending) => {
+                    self.recorder.take_code_from(&self.names)?;
+                    return Ok(End::Guest(ending));
+                }
             }
             self.advance(debuggee, stop)?;
             if let Some(interruption) = interruption {

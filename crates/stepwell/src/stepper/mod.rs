@@ -134,7 +134,8 @@ impl<'a> Stepper<'a> {
                 return self.run_to(place);
             }
             Command::Leave => return Ok(Flow::Leave),
-            Command::Registers => self.registers()?,
+            Command::Registers(None) => self.registers()?,
+            Command::Registers(Some(name)) => self.register(name)?,
             Command::Memory(word, length) => self.memory(word, *length)?,
             Command::Disassemble(word, count) => self.disassemble(word.as_deref(), *count)?,
             Command::Back(count) => self.back(*count)?,
@@ -153,6 +154,7 @@ impl<'a> Stepper<'a> {
                 }
                 None => self.unable()?,
             },
+            Command::Type(text) => self.type_line(text)?,
             Command::Help => self.output.write_all(HELP.as_bytes())?,
         }
         Ok(Flow::More)
@@ -160,6 +162,18 @@ impl<'a> Stepper<'a> {
 
     fn unable(&mut self) -> anyhow::Result<()> {
         Ok(writeln!(self.output, "this debuggee cannot do that")?)
+    }
+
+    fn type_line(&mut self, text: &str) -> anyhow::Result<()> {
+        let line = format!("{text}\r");
+        let domain = self.vcpu.domain;
+        let Some(console) = self.debuggee.support_console() else { return self.unable() };
+        let typed = console.type_bytes(domain, line.as_bytes())?;
+        if typed < line.len() {
+            let left = line.get(typed..).unwrap_or_default().trim_end();
+            writeln!(self.output, "the guest's console is full; not typed: {left}")?;
+        }
+        Ok(())
     }
 
     fn step(&mut self, count: u64) -> anyhow::Result<Flow> {
@@ -256,6 +270,10 @@ impl<'a> Stepper<'a> {
         let outcome = follower.follow(self.debuggee);
         self.interruption = self.interruption.or(follower.interruption);
         let outcome = outcome?;
+        if self.interruption.is_some() {
+            // The terminal has put ^C where the next line begins.
+            writeln!(self.output)?;
+        }
         self.console.flush(self.output)?;
         self.history.extend(records);
         let surplus = self.history.len().saturating_sub(HISTORY);

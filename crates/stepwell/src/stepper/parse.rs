@@ -10,12 +10,13 @@ n              step, but over a call as a whole
 c              continue; Ctrl-C pauses
 u WHERE        run until WHERE
 b [N]          back: the last N executed PCs (16)
-r              registers: core, PSTATE, system
+r [NAME]       registers: core, PSTATE, system; or one, such as x0 or ESR_EL1
 m WHERE [N]    N bytes of memory (64)
 d [WHERE] [N]  disassemble N instructions (8), from the PC
 i POLICY       interrupts while stepping: hold, over, into
 time POLICY    the guest's clock: stopped, real, per-step=NS
 smc on|off     stop at SMC instructions
+t [TEXT]       type a line on the guest's console; it reads it once it runs
 vcpu [N]       the vCPUs; choose one
 x              end
 Enter repeats. WHERE is SYMBOL, SYMBOL+0xOFFSET or 0xADDRESS; for m and d also
@@ -23,8 +24,8 @@ a register (sp, x0, pc).
 ";
 
 /// The commands' names, for completion.
-pub const NAMES: [&str; 14] =
-    ["s", "n", "c", "u", "b", "r", "m", "d", "i", "time", "smc", "vcpu", "h", "x"];
+pub const NAMES: [&str; 15] =
+    ["s", "n", "c", "u", "b", "r", "m", "d", "i", "time", "smc", "t", "vcpu", "h", "x"];
 
 const MEMORY_DEFAULT: u64 = 64;
 const MEMORY_MAX: u64 = 1 << 16;
@@ -46,7 +47,7 @@ pub enum Command {
     /// `b`
     Back(usize),
     /// `r`
-    Registers,
+    Registers(Option<String>),
     /// `m`
     Memory(String, u64),
     /// `d`
@@ -57,6 +58,8 @@ pub enum Command {
     Time(TimePolicy),
     /// `smc`
     Smc(bool),
+    /// `t`
+    Type(String),
     /// `vcpu`
     Vcpu(Option<u8>),
     /// `h`
@@ -98,7 +101,8 @@ impl Command {
             ("u" | "until", [word]) => Self::Until((*word).to_owned()),
             ("b" | "back", []) => Self::Back(BACK_DEFAULT as usize),
             ("b" | "back", [n]) => Self::Back(count(n, 1 << 16, "b [N]")? as usize),
-            ("r" | "registers", []) => Self::Registers,
+            ("r" | "registers", []) => Self::Registers(None),
+            ("r" | "registers", [name]) => Self::Registers(Some((*name).to_owned())),
             ("m" | "memory", [word]) => Self::Memory((*word).to_owned(), MEMORY_DEFAULT),
             ("m" | "memory", [word, n]) => {
                 Self::Memory((*word).to_owned(), count(n, MEMORY_MAX, "m WHERE [N]")?)
@@ -119,6 +123,7 @@ impl Command {
             }
             ("smc", ["on"]) => Self::Smc(true),
             ("smc", ["off"]) => Self::Smc(false),
+            ("t" | "type", _) => Self::Type(rest(line)),
             ("vcpu", []) => Self::Vcpu(None),
             ("vcpu", [n]) => Self::Vcpu(Some(n.parse().map_err(|error| told(&error, "vcpu [N]"))?)),
             ("h" | "help" | "?", _) => Self::Help,
@@ -127,6 +132,11 @@ impl Command {
         };
         Ok(Some(command))
     }
+}
+
+/// Returns what stands after the command's name, spaces and all.
+fn rest(line: &str) -> String {
+    line.trim_start().split_once(' ').map_or("", |(_, rest)| rest).trim_end().to_owned()
 }
 
 /// Says what is wrong with the arguments, or that there is no such command.
@@ -171,6 +181,8 @@ mod tests {
         assert_eq!(parse("i over"), Some(Command::Interrupts(InterruptPolicy::Over)));
         assert_eq!(parse("time per-step=10"), Some(Command::Time(TimePolicy::PerStep { ns: 10 })));
         assert_eq!(parse("smc on"), Some(Command::Smc(true)));
+        assert_eq!(parse(" t echo  a\n"), Some(Command::Type("echo  a".into())));
+        assert_eq!(parse("t"), Some(Command::Type(String::new())));
     }
 
     #[test]

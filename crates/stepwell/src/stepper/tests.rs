@@ -48,7 +48,7 @@ fn many_steps_show_the_last_and_back_shows_the_rest() {
 
 #[test]
 fn registers_memory_and_code_are_shown() {
-    let (output, _) = session(&["s 4", "r", "m 0x40080000 20", "d pc 2", "m x0"]);
+    let (output, _) = session(&["s 4", "r", "m 0x40080000 20", "d pc 2", "m x0", "r x2", "r nix"]);
     for part in [
         "x2 0000000000000005",
         "EL1h",
@@ -56,6 +56,8 @@ fn registers_memory_and_code_are_shown() {
         "=> 0x0000000040080010",
         "sub x2, x2, #1",
         "address 0x9000000 is not mapped",
+        "\nx2 0000000000000005\n",
+        "unknown register nix",
     ] {
         assert!(output.contains(part), "{part} in {output}");
     }

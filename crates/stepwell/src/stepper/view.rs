@@ -4,6 +4,7 @@ use super::Stepper;
 use crate::names::{NameError, Target};
 use stepwell_arch::{Pstate, SystemRegister, Va};
 use stepwell_debuggee::{Error, Place, Registers, Stop, StopReason, TraceRecord};
+use stepwell_trace::branch_target;
 
 /// What a kernel person wants to see.
 const SYSTEM_REGISTERS: [&str; 20] = [
@@ -45,8 +46,10 @@ impl Stepper<'_> {
     }
 
     fn text(&mut self, va: Va) -> anyhow::Result<String> {
-        let word = self.word(va)?;
-        Ok(word.map_or_else(|| "(not mapped)".into(), |word| self.disassembler.text(word, va)))
+        let Some(word) = self.word(va)? else { return Ok("(not mapped)".into()) };
+        let text = self.disassembler.text(word, va);
+        let target = branch_target(word, va).and_then(|to| self.names.describe(to));
+        Ok(target.map_or_else(|| text.clone(), |name| format!("{text} <{name}>")))
     }
 
     pub(super) fn show_stop(&mut self, stop: Stop) -> anyhow::Result<()> {
@@ -92,19 +95,35 @@ impl Stepper<'_> {
         Ok(())
     }
 
+    /// Shows one register, whatever its kind.
+    pub(super) fn register(&mut self, name: &str) -> anyhow::Result<()> {
+        let registers = self.debuggee.read_registers(self.vcpu)?;
+        if let Some(value) = core_register(&registers, name) {
+            return Ok(writeln!(self.output, "{name} {value:016x}")?);
+        }
+        let upper = name.to_uppercase();
+        let system = self.debuggee.support_system_registers();
+        let value = match (SystemRegister::from_name(&upper), system) {
+            (Some(register), Some(system)) => {
+                Some(system.read_system_register(self.vcpu, register.0)?)
+            }
+            _ => None,
+        };
+        match value {
+            Some(value) => writeln!(self.output, "{upper} {value:016x}")?,
+            None => writeln!(self.output, "unknown register {name}")?,
+        }
+        Ok(())
+    }
+
     /// Reads a place that may also be a register's contents.
     fn place(&mut self, word: &str) -> anyhow::Result<Va> {
-        let mut registers = || self.debuggee.read_registers(self.vcpu);
-        let numbered = word.strip_prefix('x').and_then(|n| n.parse::<usize>().ok());
-        Ok(match (word, numbered) {
-            ("pc", _) => Va(registers()?.pc),
-            ("sp", _) => Va(registers()?.sp),
-            (_, Some(n @ 0..=30)) => Va(registers()?.x.get(n).copied().unwrap_or_default()),
-            _ => {
-                let Target { va, .. } = self.names.resolve(word).map_err(anyhow::Error::from)?;
-                va
-            }
-        })
+        let registers = self.debuggee.read_registers(self.vcpu)?;
+        if let Some(value) = core_register(&registers, word) {
+            return Ok(Va(value));
+        }
+        let Target { va, .. } = self.names.resolve(word)?;
+        Ok(va)
     }
 
     pub(super) fn memory(&mut self, word: &str, length: u64) -> anyhow::Result<()> {
@@ -169,5 +188,16 @@ impl Stepper<'_> {
             writeln!(self.output, "{line}")?;
         }
         Ok(())
+    }
+}
+
+/// Returns the core register that has this name.
+fn core_register(registers: &Registers, name: &str) -> Option<u64> {
+    match name {
+        "pc" => Some(registers.pc),
+        "sp" => Some(registers.sp),
+        "pstate" => Some(registers.pstate),
+        "lr" => Some(registers.x[30]),
+        _ => registers.x.get(name.strip_prefix('x')?.parse::<usize>().ok()?).copied(),
     }
 }

@@ -168,9 +168,23 @@ fn a_huge_trace_keeps_its_sum() {
         once.iter().for_each(|record| outline.record(record));
     }
     let mut out = Vec::new();
-    outline.write(&mut out).expect("memory can be written to");
+    outline.write(None, &mut out).expect("memory can be written to");
     let text = String::from_utf8(out).expect("an outline is text");
     let mut lines = text.lines();
     assert_eq!(lines.next(), Some("vcpu 0: 3500000 instructions"));
     assert_eq!(lines.next().map(str::trim), Some("3500000  main …"));
+}
+
+#[test]
+fn what_is_deeper_than_wanted_is_marked() {
+    let (pages, symbols) = (code(), symbols());
+    let mut outline = Outline::new(&pages, &symbols);
+    for record in [run(MAIN, 2), run(WORK, 2), run(MAIN + 8, 1)] {
+        outline.record(&record);
+    }
+    let mut out = Vec::new();
+    outline.write(Some(1), &mut out).expect("memory can be written to");
+    let text = String::from_utf8(out).expect("an outline is text");
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    assert_eq!(lines, ["vcpu 0: 5 instructions", "5  main …"]);
 }

@@ -120,11 +120,12 @@ impl Tree {
         false
     }
 
-    /// Writes the outline of one vCPU: what `root` called.
+    /// Writes the outline of one vCPU: what `root` called, at most `depth_max` calls deep.
     pub(super) fn write(
         &self,
         vcpu: u8,
         root: &OpenNode,
+        depth_max: Option<usize>,
         output: &mut impl Write,
     ) -> io::Result<()> {
         let cut = if root.cut { " …" } else { "" };
@@ -138,7 +139,12 @@ impl Tree {
             if node.calls > 1 {
                 write!(output, " ×{}", node.calls)?;
             }
-            writeln!(output, "{}", if node.cut { " …" } else { "" })?;
+            let too_deep = depth_max.is_some_and(|max| depth >= max);
+            let left_out = node.cut || (too_deep && !node.children.is_empty());
+            writeln!(output, "{}", if left_out { " …" } else { "" })?;
+            if too_deep {
+                continue;
+            }
             waiting.extend(node.children.iter().rev().map(|child| (depth + 1, child)));
         }
         Ok(())

@@ -9,7 +9,7 @@ use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
 use rustyline::history::FileHistory;
 use rustyline::validate::Validator;
-use rustyline::{Config, Context, Editor, Helper};
+use rustyline::{CompletionType, Config, Context, Editor, Helper};
 use std::io::{BufRead, IsTerminal, Write, stdin, stdout};
 use std::path::PathBuf;
 
@@ -29,7 +29,10 @@ impl Lines {
         if !stdin().is_terminal() {
             return Ok(Self::Piped);
         }
-        let config = Config::builder().max_history_size(HISTORY_LINES)?.build();
+        let config = Config::builder()
+            .max_history_size(HISTORY_LINES)?
+            .completion_type(CompletionType::List)
+            .build();
         let mut editor = Editor::with_config(config).context("cannot use this terminal")?;
         editor.set_helper(Some(Completion { names: names.clone() }));
         if let Some(path) = history_file() {
