@@ -1,15 +1,51 @@
 //! `cargo xtask demo`: Debian's kernel, stepped, from a fresh checkout.
+//!
+//! The visitor sees the tool's real commands, each printed before it runs so that it can be
+//! repeated by hand, under headings that say what to look at. The stepper's lines come from a
+//! file, which it shows as if they had been typed.
 
-use std::time::Duration;
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::guests::{self, DebianGuest};
-use crate::initramfs::POWEROFF_PARAMETER;
 use crate::{build, layout, process, setup};
 
-/// The demo itself takes less than two minutes; more means that the guest hangs.
-const DEMO_LIMIT: Duration = Duration::from_secs(4 * 60);
+/// One command takes some ten seconds; more means that the guest hangs.
+const COMMAND_LIMIT: Duration = Duration::from_secs(2 * 60);
+
+/// A kernel function that the guest's start script leads to, by `uname`, with interrupts on.
+const FUNCTION: &str = "__arm64_sys_newuname";
+
+/// Few words on the console: the steps are what there is to see.
+const COMMAND_LINE: &str = "console=ttyAMA0 quiet";
+
+/// What is typed at the stepper. At 0.2 ms a step, Debian's tick (250 Hz) comes every 20 steps.
+const TYPED: &str = "\
+r CNTV_CVAL_EL0
+time per-step=200000
+s 42
+r CNTV_CVAL_EL0
+time stopped
+t echo \"Stepped, and none the wiser\"; poweroff -f
+c
+";
+
+const STEPPING: &str = "\
+Debian's kernel boots under Stepwell and stops where its first program asks for uname. From there
+it is stepped, an instruction a line. Its timer stays live: a step is worth 0.2 ms of the guest's
+time here, so it ticks every 20 steps. With --irq over the handlers run and are not stepped; that
+they ran shows in CNTV_CVAL_EL0, the time of the next tick. Then the guest goes on to its shell,
+where a line waits for it.";
+
+const RECORDING: &str = "\
+The same place again, recorded: with --irq into, what the handlers execute is part of it.";
+
+const OUTLINE: &str = "\
+Who called whom, and how many instructions that took. Look for [interrupt at …]: a whole timer tick.";
 
 /// Sets up, builds, and single-steps Debian's kernel on its way to a shell prompt
 #[derive(clap::Args)]
@@ -30,11 +66,82 @@ impl Demo {
 
 /// The commands that the visitor sees.
 fn show() -> Result<()> {
+    let start = Instant::now();
+    let folder = layout::target_dir().join("demo");
+    fs::create_dir_all(&folder).context("making the demo's folder")?;
+    let (typed, recording) = (folder.join("typed"), folder.join("uname.stepwell"));
+    fs::write(&typed, TYPED).context("writing the demo's script")?;
+
+    heading("1. Stop in the kernel, step, and let go", STEPPING);
+    let step = [guest(), words(&["--at", FUNCTION, "--irq", "over"])].concat();
+    run("step", &step, Some(&typed))?;
+
+    heading("2. Record", RECORDING);
+    let policy = ["--irq", "into", "--time", "per-step=1000", "--steps", "13400", "-o"];
+    let trace = [guest(), words(&["--at", FUNCTION]), words(&policy), path(&recording)].concat();
+    run("trace", &trace, None)?;
+
+    heading("3. What it executed", OUTLINE);
+    let show = [path(&recording), words(&["--format", "calls", "--depth", "11"])].concat();
+    run("show", &show, None)?;
+
+    let next = [guest(), words(&["--at", "start_kernel"])].concat();
+    heading(
+        &format!("That took {} s. Now you:", start.elapsed().as_secs()),
+        &typed_line("step", &next, None),
+    );
+    Ok(())
+}
+
+/// The options that name the guest.
+fn guest() -> Vec<String> {
     let guest = DebianGuest::here();
+    [
+        words(&["--kernel"]),
+        path(&guest.kernel()),
+        words(&["--initrd"]),
+        path(&guest.initramfs()),
+        words(&["--append", COMMAND_LINE]),
+    ]
+    .concat()
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+/// A path as one typed in the workspace's root would write it.
+fn path(path: &Path) -> Vec<String> {
+    vec![layout::shown(path)]
+}
+
+fn heading(title: &str, text: &str) {
+    let rule = "─".repeat(100_usize.saturating_sub(4 + title.chars().count()));
+    println!("\n── {title} {rule}\n{text}\n");
+}
+
+/// Shows a command of the tool as it would be typed, then runs it.
+fn run(subcommand: &str, words: &[String], input: Option<&Path>) -> Result<()> {
+    println!("$ {}\n", typed_line(subcommand, words, input));
     let mut stepwell = process::command(layout::stepwell_binary());
-    stepwell.arg("run").arg("--kernel").arg(guest.kernel());
-    stepwell.arg("--initrd").arg(guest.initramfs());
-    stepwell.arg("--append").arg(format!("console=ttyAMA0 {POWEROFF_PARAMETER}"));
-    stepwell.env("STEPWELL_QEMU", setup::qemu());
-    process::show_and_run(&mut stepwell, DEMO_LIMIT)
+    stepwell.arg(subcommand).args(words).env("STEPWELL_QEMU", setup::qemu());
+    stepwell.stdin(match input {
+        Some(file) => File::open(file).context("reading the demo's script")?.into(),
+        None => Stdio::null(),
+    });
+    process::run(&mut stepwell, COMMAND_LIMIT)
+}
+
+fn typed_line(subcommand: &str, words: &[String], input: Option<&Path>) -> String {
+    let mut line = format!("{} {subcommand}", layout::shown(&layout::stepwell_binary()));
+    for word in words {
+        // An option on a line of its own, with its value.
+        let separator = if word.starts_with("--") { " \\\n      " } else { " " };
+        let quote = if word.contains(' ') { "'" } else { "" };
+        line.push_str(&format!("{separator}{quote}{word}{quote}"));
+    }
+    if let Some(file) = input {
+        line.push_str(&format!(" \\\n      <{}", layout::shown(file)));
+    }
+    line
 }
