@@ -12,6 +12,8 @@
 //! | [`vgic`], [`device`] | what the guest takes for devices |
 //! | [`devicetree`] | the machine's tree, and the one that a guest gets |
 //! | `domain`, `machine` | what there is, and who may run |
+//! | [`image_layout`], [`memory_plan`] | where a guest's images lie; who gets which RAM |
+//! | [`recorder`] | runs of the trace |
 //! | `server` | the hypervisor's end of the link |
 
 #![cfg_attr(not(test), no_std)]
@@ -27,9 +29,12 @@ pub mod devicetree;
 pub mod domain;
 #[cfg(feature = "el2")]
 pub mod hw;
+pub mod image_layout;
 #[cfg(feature = "el2")]
 pub mod machine;
 pub mod mem;
+pub mod memory_plan;
+pub mod recorder;
 #[cfg(feature = "el2")]
 pub mod reset;
 #[cfg(feature = "el2")]

@@ -3,6 +3,7 @@
 //! Where things lie in guest memory is QEMU's choice for `virt`, so that a guest that was made for
 //! that board, or is compared with a run there, finds the same.
 
+use crate::device::board::RAM_BASE;
 use crate::device::pl011::Pl011;
 use crate::devicetree::guest::GuestTree;
 use crate::devicetree::host::{DomainConfig, Machine as HostTree, Range};
@@ -11,28 +12,26 @@ use crate::hw::setup::CpuFacts;
 use crate::hw::simd;
 use crate::hw::timer;
 use crate::hw::world::GuestContext;
-use crate::mem::guest::{GuestRam, RAM_BASE};
+use crate::image_layout::{Layout, layout};
+use crate::mem::guest::GuestRam;
 use crate::mem::stage2::{MemoryKind, Permissions, Stage2};
 use crate::mem::tables::HeapTables;
+use crate::recorder::Recorder;
 use crate::reset;
 use crate::vcpu::VcpuCore;
 use crate::vcpu::debug::DebugShadow;
 use crate::vcpu::interrupt::QuietInterface;
-use crate::vcpu::record::Recorder;
 use crate::vcpu::time::{PhysicalTimer, TimerLines};
 use crate::vgic::{CpuInterface, Vgic};
 use alloc::vec;
 use core::sync::atomic::{AtomicBool, AtomicU64};
 use heapless::Vec;
 use spin::Mutex;
-use stepwell_arch::{Ipa, Pa};
+use stepwell_arch::Pa;
 use stepwell_engine::{Attention, Engine, ExclusiveMonitor, VirtualClock};
 
 const MIB: u64 = 1 << 20;
 const TREE_BYTES: usize = 64 << 10;
-/// Where QEMU puts a kernel that does not say.
-const DEFAULT_TEXT_OFFSET: u64 = 0x8_0000;
-const IMAGE_MAGIC: &[u8] = b"ARM\x64";
 
 /// Why a domain cannot be built: the tool asked for what the machine, or the images, do not allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,42 +51,6 @@ pub enum BuildError {
     /// Its device tree could not be written.
     #[error("the domain's device tree could not be written")]
     Tree,
-}
-
-/// Where a guest's images lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layout {
-    /// The kernel, whose first byte is its entry.
-    pub kernel: Ipa,
-    /// The ramdisk.
-    pub ramdisk: Ipa,
-    /// The device tree.
-    pub tree: Ipa,
-}
-
-/// Lays a guest's images out as QEMU's loader does for an arm64 kernel.
-#[must_use]
-pub fn layout(header: &[u8], memory_bytes: u64, kernel_bytes: u64, ramdisk_bytes: u64) -> Layout {
-    let quad = |at: usize| {
-        let bytes = header.get(at..at + 8)?;
-        Some(u64::from_le_bytes(bytes.try_into().ok()?))
-    };
-    let is_image = header.get(0x38..0x3c) == Some(IMAGE_MAGIC);
-    let (mut offset, mut bytes) = (DEFAULT_TEXT_OFFSET, kernel_bytes);
-    // An image_size of 0 is that of a kernel older than 3.17, whose text_offset means nothing.
-    if let (true, Some(text_offset), Some(image_bytes)) = (is_image, quad(8), quad(16))
-        && image_bytes != 0
-    {
-        bytes = bytes.max(image_bytes);
-        // QEMU keeps the first 4 KiB for its boot code.
-        offset = if text_offset < 4096 { text_offset.saturating_add(2 * MIB) } else { text_offset };
-    }
-    let kernel = RAM_BASE.offset(offset);
-    let kernel_end = kernel.offset(bytes);
-    let half = RAM_BASE.offset((memory_bytes / 2).min(128 * MIB));
-    let ramdisk = Ipa(half.max(kernel_end).0.next_multiple_of(4096));
-    let tree = Ipa(ramdisk.offset(ramdisk_bytes).0.next_multiple_of(2 * MIB));
-    Layout { kernel, ramdisk, tree }
 }
 
 /// Builds the domain number `id`. `ram` is where its memory is, `cpu` its first physical CPU.

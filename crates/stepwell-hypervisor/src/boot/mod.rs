@@ -6,7 +6,6 @@
 #![expect(unsafe_code, reason = "entered by assembly, and hands raw memory out")]
 
 pub mod builder;
-pub mod plan;
 
 use crate::devicetree::host::{self, Machine as HostTree, Range, VirtioSlot};
 use crate::hw::gic::GicAddresses;
@@ -14,7 +13,7 @@ use crate::hw::{gic, link, log, power, registers};
 use crate::machine::{self, Machine};
 use crate::mem::ring::TraceRing;
 use crate::mem::{el2, heap};
-use crate::{reset, vcpu};
+use crate::{memory_plan, reset, vcpu};
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use core::arch::global_asm;
@@ -96,7 +95,7 @@ fn start(tree: u64) -> Result<(), String> {
     let blob: &'static [u8] = Box::leak(blob.to_vec().into_boxed_slice());
     let host: &'static HostTree<'static> =
         Box::leak(Box::new(host::parse(blob).map_err(|error| error.to_string())?));
-    let devices = plan::devices(host);
+    let devices = memory_plan::devices(host);
     el2::setup(&host.memory, &devices).map_err(|error| error.to_string())?;
     if let Some(pl011) = host.pl011 {
         log::setup(pl011.base.0);
@@ -167,7 +166,7 @@ fn attention() -> &'static Attention {
 }
 
 fn build_machine(host: &HostTree<'_>, cpus: u8) -> Result<Machine, String> {
-    let mut plan = plan::Memory::new(host, el2::image());
+    let mut plan = memory_plan::Memory::new(host, el2::image());
     let mut domains = heapless::Vec::new();
     let attention = attention();
     let mut cpu = 0;

@@ -3,12 +3,10 @@
 //! The one place where EL2 touches a guest's memory. Addresses are the guest's, so every access is
 //! checked against the domain's RAM; nothing outside of it can be reached.
 
+use crate::device::board::RAM_BASE;
 use crate::hw::registers;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 use stepwell_arch::{Ipa, Pa, Va};
-
-/// Where a domain's RAM begins for the guest: that of QEMU's `virt`.
-pub const RAM_BASE: Ipa = Ipa(0x4000_0000);
 
 /// The address lies outside the domain's RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

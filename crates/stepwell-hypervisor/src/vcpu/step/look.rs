@@ -1,9 +1,9 @@
 //! The next instruction: fetched, decoded and planned before it executes.
 
 use super::Stepper;
+use crate::device::board::RAM_BASE;
 use crate::hw::registers::mrs;
 use crate::hw::translate;
-use crate::mem::guest::RAM_BASE;
 use crate::vcpu::debug;
 use stepwell_arch::{Instruction, Ipa, Pstate, Va};
 use stepwell_engine::{LoadExclusive, Plan, StoreExclusive, plan};

@@ -1,7 +1,7 @@
 //! Steps into the trace ring.
 
 use super::Stepper;
-use crate::vcpu::record::WORDS_PER_STEP;
+use crate::recorder::WORDS_PER_STEP;
 use stepwell_arch::Va;
 use stepwell_wire::ring::Record;
 

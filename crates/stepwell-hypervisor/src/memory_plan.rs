@@ -82,3 +82,86 @@ pub fn devices(host: &HostTree<'_>) -> Vec<Range, MAX_DEVICES> {
     }
     pages
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::devicetree::host::{Conduit, DomainConfig};
+
+    const MIB: u64 = 1 << 20;
+
+    fn range(base: u64, bytes: u64) -> Range {
+        Range { base: Pa(base), bytes }
+    }
+
+    fn host(memory_mib: u64) -> HostTree<'static> {
+        let domain = DomainConfig {
+            name: "domU0",
+            cpus: 1,
+            memory_bytes: 64 * MIB,
+            kernel: range(0x4800_0000, 5 * MIB),
+            bootargs: "",
+            ramdisk: Some(range(0x4900_0000, MIB)),
+            devicetree: None,
+        };
+        HostTree {
+            memory: Vec::from_slice(&[range(0x4000_0000, memory_mib * MIB)]).unwrap(),
+            cpus: Vec::from_slice(&[0]).unwrap(),
+            cpu_compatible: "arm,cortex-a57",
+            distributor: range(0x0800_0000, 0x1_0000),
+            redistributors: range(0x080a_0000, 0xf6_0000),
+            pl011: Some(range(0x0900_0000, 0x1000)),
+            virtio: Vec::new(),
+            psci: Conduit::Smc,
+            trace_ring: Some(range(0x4a00_0000, 16 * MIB)),
+            domains: Vec::from_slice(&[domain]).unwrap(),
+        }
+    }
+
+    fn image() -> Range {
+        range(0x4020_0000, 10 * MIB)
+    }
+
+    #[test]
+    fn nothing_is_handed_out_twice() {
+        let host = host(512);
+        let mut plan = Memory::new(&host, image());
+        let mut given: std::vec::Vec<Range> = vec![
+            image(),
+            host.domains[0].kernel,
+            host.domains[0].ramdisk.unwrap(),
+            host.trace_ring.unwrap(),
+        ];
+        while let Some(range) = plan.take(30 * MIB) {
+            assert!(range.base.is_aligned(GRANULE) && range.bytes >= 30 * MIB);
+            for other in &given {
+                let apart = range.base.0 + range.bytes <= other.base.0
+                    || other.base.0 + other.bytes <= range.base.0;
+                assert!(apart, "{range:?} {other:?}");
+            }
+            given.push(range);
+        }
+        assert!(given.len() > 10);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let mut plan = Memory::new(&host(512), image());
+        assert_eq!(plan.take(0), None);
+        assert_eq!(plan.take(512 * MIB), None);
+        assert_eq!(plan.take(u64::MAX), None);
+    }
+
+    #[test]
+    fn devices_are_whole_pages_once() {
+        let mut host = host(512);
+        for slot in 0..32 {
+            let registers = range(0x0a00_0000 + slot * 0x200, 0x200);
+            let slot = crate::devicetree::host::VirtioSlot { registers, intid: 48 };
+            host.virtio.push(slot).unwrap();
+        }
+        let pages = devices(&host);
+        assert_eq!(pages.len(), 7, "GIC twice, UART, four pages of slots");
+        assert!(pages.iter().all(|page| page.base.is_aligned(PAGE) && page.bytes % PAGE == 0));
+    }
+}

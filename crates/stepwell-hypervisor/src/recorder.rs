@@ -60,3 +60,58 @@ impl Recorder {
         self.encoder.encode(record)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(recorder: &mut Recorder, pcs: &[u64]) -> Vec<Record> {
+        let mut records: Vec<_> = pcs.iter().filter_map(|&pc| recorder.begin(3, pc)).collect();
+        records.extend(recorder.finish(3));
+        records
+    }
+
+    #[test]
+    fn a_jump_ends_a_run() {
+        let records = take(&mut Recorder::default(), &[0x100, 0x104, 0x108, 0x200, 0x204]);
+        let run = |pc, length| Record::Run { vcpu: 3, pc, length };
+        assert_eq!(records, [run(0x100, 3), run(0x200, 2)]);
+    }
+
+    #[test]
+    fn a_loop_of_one_instruction_is_a_run_each_time() {
+        let run = Record::Run { vcpu: 3, pc: 0x100, length: 1 };
+        assert_eq!(take(&mut Recorder::default(), &[0x100; 3]), [run; 3]);
+    }
+
+    #[test]
+    fn a_run_is_no_longer_than_its_record_can_say() {
+        let pcs: Vec<u64> = (0..70_000).map(|n| n * 4).collect();
+        let records = take(&mut Recorder::default(), &pcs);
+        let total: u64 = records
+            .iter()
+            .map(|record| match record {
+                Record::Run { length, .. } => u64::from(*length),
+                Record::Interrupt { .. } => 0,
+            })
+            .sum();
+        assert_eq!((records.len(), total), (3, 70_000));
+    }
+
+    #[test]
+    fn what_the_fast_path_stepped_counts() {
+        let mut recorder = Recorder::default();
+        assert_eq!(recorder.begin(0, 0x100), None);
+        recorder.lengthen(9);
+        assert_eq!(recorder.next(), 0x128);
+        assert_eq!(recorder.finish(0), Some(Record::Run { vcpu: 0, pc: 0x100, length: 10 }));
+    }
+
+    #[test]
+    fn an_instruction_that_did_not_execute_is_taken_back() {
+        let mut recorder = Recorder::default();
+        assert_eq!(recorder.begin(0, 0x100), None);
+        recorder.take_back();
+        assert_eq!(recorder.finish(0), None);
+    }
+}
