@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::{build, guests, process, setup, test};
+use crate::{build, guests, layout, process, setup, test};
 
 const BENCH_LIMIT: Duration = Duration::from_secs(15 * 60);
 
@@ -26,8 +26,11 @@ impl Bench {
         build::everything()?;
         guests::everything()?;
         let mut cargo = process::host_cargo();
-        cargo.args(["run", "--release", "--package", "stepwell-tests", "--features", "machine"]);
+        cargo.args(["run", "--release", "--quiet", "--package", "stepwell-tests"]);
         cargo.args(["--bin", "bench", "--"]).args(self.arguments);
+        // The bench steps through the tool's own library, which carries the hypervisor as the
+        // command does.
+        cargo.env("STEPWELL_HYPERVISOR_IMAGE", layout::hypervisor_image());
         test::point_to_machine(&mut cargo);
         process::run(&mut cargo, BENCH_LIMIT)
     }

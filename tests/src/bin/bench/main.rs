@@ -1,0 +1,161 @@
+//! `cargo xtask bench`: what a step costs, next to the least that it could cost.
+//!
+//! Two questions, two ways of asking:
+//!
+//! - *How fast?* Steps a second of wall-clock time, against a bare EL2 that only counts steps and
+//!   returns ([`bare`]). The two alternate for several rounds and the medians are compared, so
+//!   that a machine that is busy, or slow, slows down both. Only the ratio means anything.
+//! - *How much?* Instructions that EL2 executes for a step, from QEMU's instruction counting: the
+//!   counter then advances by one for each instruction, whatever the machine is doing besides.
+//!
+//! The one verdict is on the ratio of silent steps; everything else is for people to read.
+
+mod bare;
+mod stepped;
+mod table;
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+use bare::Bare;
+use stepped::{Loop, Stepped};
+use table::Table;
+
+/// Silent steps have to be at least so fast, as a share of the bare loop's.
+const SILENT_RATIO_MIN: f64 = 0.25;
+const ROUNDS_DEFAULT: usize = 5;
+
+/// Where the programs are that the bench runs.
+struct Programs {
+    qemu: PathBuf,
+    /// The embedded one where it is not named.
+    hypervisor: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<bool> {
+    let rounds = rounds()?;
+    let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let programs = Programs {
+        qemu: named("STEPWELL_QEMU").unwrap_or("qemu-system-aarch64".into()).into(),
+        hypervisor: named("STEPWELL_HYPERVISOR").map(PathBuf::from),
+    };
+    println!("{}", machine_line(&programs)?);
+    counts(&programs)?;
+    rates(&programs, rounds)
+}
+
+/// `--rounds N` is all there is.
+fn rounds() -> Result<usize> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => Ok(ROUNDS_DEFAULT),
+        ["--rounds", number] => match number.parse() {
+            Ok(rounds @ 1..) => Ok(rounds),
+            _ => bail!("--rounds {number}: not a number of rounds"),
+        },
+        _ => bail!("usage: bench [--rounds N]"),
+    }
+}
+
+fn machine_line(programs: &Programs) -> Result<String> {
+    let output = Command::new(&programs.qemu).arg("--version").output();
+    let output = output.with_context(|| format!("cannot run {}", programs.qemu.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let qemu = text.lines().next().unwrap_or("an unknown QEMU").replace("emulator version ", "");
+    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name"));
+    let model = model.map_or("unknown CPU", |rest| rest.trim_start_matches([' ', '\t', ':']));
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(format!("On {count} × {model}, {qemu}, guest CPU {}", stepped::CPU))
+}
+
+/// The exact counts.
+fn counts(programs: &Programs) -> Result<()> {
+    let bare = Bare::counted(programs)?;
+    let mut stepped = Stepped::counted(programs)?;
+    let silent = costs(&mut stepped, false)?;
+    let traced = costs(&mut stepped, true)?;
+    let mut table = Table::new(["EL2 instructions, exact", "silent", "traced"]);
+    table.row("a step of the bare loop", [Some(bare.ticks_per_step() - 1.0), None]);
+    for ((title, silent), (_, traced)) in silent.into_iter().zip(traced) {
+        table.row(title, [Some(silent.round()), Some(traced)]);
+    }
+    println!("\n{table}");
+    Ok(())
+}
+
+/// What each kind of step costs, without the plain steps and the branch of the loop that it is in.
+fn costs(stepped: &mut Stepped, record: bool) -> Result<Vec<(&'static str, f64)>> {
+    let (basic, run) = (&Loop::BASIC, &Loop::RUN);
+    let basic_turn = stepped.el2_per_turn(basic, record)?;
+    let run_turn = stepped.el2_per_turn(run, record)?;
+    // Both have one taken branch a turn, so that the difference is plain steps alone.
+    let plain = (run_turn - basic_turn) / (run.plain_steps - basic.plain_steps) as f64;
+    let branch = basic_turn - plain * basic.plain_steps as f64;
+    let mut costs = vec![(run.title, plain), ("what a taken branch adds", branch)];
+    for kind in &Loop::OTHERS {
+        let turn = stepped.el2_per_turn(kind, record)?;
+        costs.push((kind.title, turn - branch - plain * kind.plain_steps as f64));
+    }
+    Ok(costs)
+}
+
+/// The rates and the verdict.
+fn rates(programs: &Programs, rounds: usize) -> Result<bool> {
+    let mut stepped = Stepped::timed(programs)?;
+    let sizes = [stepped.calibrate(false)?, stepped.calibrate(true)?];
+    let (mut bare, mut silent, mut traced) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 1..=rounds {
+        eprintln!("round {round} of {rounds}");
+        bare.push(Bare::timed(programs)?.steps_per_second());
+        silent.push(stepped.steps_per_second(sizes[0], false)?);
+        traced.push(stepped.steps_per_second(sizes[1], true)?);
+    }
+    let [bare, silent, traced] = [bare, silent, traced].map(median);
+    let mut table = Table::new(["wall clock", "steps/s", "ratio"]);
+    table.row("the bare loop", [Some(bare.round()), Some(1.0)]);
+    table.row("silent steps", [Some(silent.round()), Some(silent / bare)]);
+    table.row("traced steps, ring drained", [Some(traced.round()), Some(traced / bare)]);
+    println!("{table}");
+    let ratio = silent / bare;
+    let verdict = if ratio >= SILENT_RATIO_MIN { "PASS" } else { "SHORT OF TARGET" };
+    println!(
+        "{verdict}: silent steps run at {ratio:.2} of the bare loop's rate (target: \
+         {SILENT_RATIO_MIN})"
+    );
+    Ok(ratio >= SILENT_RATIO_MIN)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len().is_multiple_of(2) {
+        (values[middle - 1] + values[middle]) / 2.0
+    } else {
+        values[middle]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn median_of_odd_and_even() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+}
