@@ -10,6 +10,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod guest;
+pub mod machine;
 pub mod plain;
 pub mod process;
 pub mod stepwell;

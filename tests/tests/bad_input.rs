@@ -75,7 +75,7 @@ fn an_unknown_symbol() {
 fn qemu_is_missing() {
     let folder = tempfile::tempdir().unwrap();
     let mut run_it = command("run", &Setup::new(&Guest::named("plain").path));
-    run_it.env("PATH", folder.path());
+    run_it.env("PATH", folder.path()).env_remove("STEPWELL_QEMU");
     refused(&run(&mut run_it, LIMIT).unwrap(), &["qemu-system-aarch64"]);
 }
 
@@ -86,7 +86,7 @@ fn with_fake_qemu(folder: &Path, script: &str, command: &mut Command) {
     fs::write(&path, script).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     let rest = std::env::var("PATH").unwrap();
-    command.env("PATH", format!("{}:{rest}", folder.display()));
+    command.env("PATH", format!("{}:{rest}", folder.display())).env_remove("STEPWELL_QEMU");
 }
 
 #[test]

@@ -46,6 +46,7 @@ matrix! {
     cortex_a57_with_1_cpu "cortex-a57" 1
     cortex_a57_with_2_cpus "cortex-a57" 2
     cortex_a57_with_4_cpus "cortex-a57" 4
+    cortex_a57_with_8_cpus "cortex-a57" 8
     max_with_1_cpu "max" 1
     max_with_2_cpus "max" 2
     max_with_4_cpus "max" 4

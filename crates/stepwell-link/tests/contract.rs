@@ -140,6 +140,8 @@ impl Server {
                 let monitors = fake.support_monitors().unwrap();
                 done(monitors.set_monitor(domain, vcpu, debuggee::Monitor::PrivilegedCall, on))
             }
+            // The fake has none.
+            Command::ReadSystemRegister { .. } => Err(Refusal::NoSuchRegister),
             Command::SetInterruptPolicy { .. } => Ok(Answer::Done),
             Command::SetBreakpoint { domain, place } => {
                 done(fake.set_breakpoint(domain, our_place(place)))
