@@ -28,6 +28,9 @@ pub enum NameError {
     /// There are no symbols at all.
     #[error("{0} is no address, and this kernel has no symbols: name an ELF with --symbols")]
     NoSymbols(String),
+    /// No instruction begins there.
+    #[error("{0} is not a multiple of 4: no instruction begins there")]
+    Unaligned(String),
     /// Not a number.
     #[error("{0} is no address: write 0x and hexadecimal digits")]
     Number(String),
@@ -198,6 +201,16 @@ impl Names {
         Ok(Target { place: if in_image { Place::Ipa(ipa) } else { Place::Va(va) }, va })
     }
 
+    /// Finds out where the instruction is that a word means, as [`Names::resolve`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`NameError`].
+    pub fn resolve_instruction(&self, word: &str) -> Result<Target, NameError> {
+        let target = self.resolve(word)?;
+        if target.va.is_aligned(4) { Ok(target) } else { Err(NameError::Unaligned(word.into())) }
+    }
+
     fn unknown(&self, name: &str) -> NameError {
         if self.linked.is_empty() {
             return NameError::NoSymbols(name.to_owned());
@@ -329,5 +342,7 @@ mod tests {
         assert!(matches!(names().resolve("0xzz"), Err(NameError::Number(_))));
         assert!(matches!(names().resolve("40200000"), Err(NameError::Number(_))));
         assert!(matches!(Names::none().resolve("x"), Err(NameError::NoSymbols(_))));
+        let odd = names().resolve_instruction("start_kernel+1");
+        assert!(matches!(odd, Err(NameError::Unaligned(_))));
     }
 }

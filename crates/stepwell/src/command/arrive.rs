@@ -40,7 +40,7 @@ impl At {
         match self {
             Self::Reset => Ok(Start::Reset),
             Self::Smc => Ok(Start::Smc),
-            Self::Word(word) => names.resolve(word).map(Start::Place),
+            Self::Word(word) => names.resolve_instruction(word).map(Start::Place),
         }
     }
 }

@@ -65,7 +65,11 @@ impl Trace {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
         let prepared = self.guest.prepare()?;
         let start = self.at.resolve(&prepared.names)?;
-        let until = self.until.as_deref().map(|word| prepared.names.resolve(word)).transpose()?;
+        let until = self
+            .until
+            .as_deref()
+            .map(|word| prepared.names.resolve_instruction(word))
+            .transpose()?;
         let header = Header {
             stepwell_version: env!("CARGO_PKG_VERSION").into(),
             cpu_model: self.guest.cpu().into(),

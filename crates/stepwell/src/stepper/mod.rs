@@ -50,6 +50,8 @@ pub struct Stepper<'a> {
     vcpu: VcpuId,
     history: VecDeque<TraceRecord>,
     repeated: Option<Command>,
+    /// Whether the last step was the entry into an interrupt's handler.
+    entered: bool,
     interruption: Option<Interruption>,
 }
 
@@ -75,6 +77,7 @@ impl<'a> Stepper<'a> {
             vcpu: stop.vcpu,
             history: VecDeque::new(),
             repeated: None,
+            entered: false,
             interruption: None,
         };
         stepper.arrived(stop)?;
@@ -130,7 +133,7 @@ impl<'a> Stepper<'a> {
             }
             Command::Next => return self.next(),
             Command::Until(word) => {
-                let place = self.names.resolve(word)?.place;
+                let place = self.names.resolve_instruction(word)?.place;
                 return self.run_to(place);
             }
             Command::Leave => return Ok(Flow::Leave),
@@ -275,6 +278,8 @@ impl<'a> Stepper<'a> {
             writeln!(self.output)?;
         }
         self.console.flush(self.output)?;
+        // A step that enters a handler ends the run: the next one begins at the vector.
+        self.entered = matches!(records.last(), Some(TraceRecord::Interrupt { .. }));
         self.history.extend(records);
         let surplus = self.history.len().saturating_sub(HISTORY);
         self.history.drain(..surplus);

@@ -8,7 +8,7 @@ pub const HELP: &str = "\
 s [N]          step N instructions (1)
 n              step, but over a call as a whole
 c              continue; Ctrl-C pauses
-u WHERE        run until WHERE
+u WHERE        run until WHERE; Ctrl-C pauses
 b [N]          back: the last N executed PCs (16)
 r [NAME]       registers: core, PSTATE, system; or one, such as x0 or ESR_EL1
 m WHERE [N]    N bytes of memory (64)

@@ -55,6 +55,7 @@ impl Stepper<'_> {
     pub(super) fn show_stop(&mut self, stop: Stop) -> anyhow::Result<()> {
         let (name, text) = (self.name(stop.pc), self.text(stop.pc)?);
         let reason = match stop.reason {
+            StopReason::Stepped if self.entered => "  (interrupt)".to_owned(),
             StopReason::Stepped => String::new(),
             reason => format!("  ({reason})"),
         };
