@@ -41,8 +41,10 @@ pub struct Domain {
     pub console: Mutex<Vec<u8, 512>>,
     /// Its clock while it does not run freely.
     pub clock: Mutex<VirtualClock>,
-    /// CNTVOFF_EL2 while it runs freely.
+    /// CNTVOFF_EL2 while it runs freely, and in real time always.
     pub clock_offset: AtomicU64,
+    /// Its clock goes on with the machine's while it stands ([`TimePolicy::Real`]).
+    pub real_time: AtomicBool,
     /// Who runs, and how.
     pub control: Mutex<Control>,
     /// Its vCPUs.

@@ -101,6 +101,7 @@ pub unsafe fn build(
         console: Mutex::new(Vec::new()),
         clock: Mutex::new(VirtualClock::new(timer::frequency_hz())),
         clock_offset: AtomicU64::new(0),
+        real_time: AtomicBool::new(false),
         control: Mutex::new(Control::new()),
         vcpus,
     })
@@ -116,6 +117,7 @@ fn new_core(attention: &'static Attention, is_first: bool, places: Layout) -> Vc
         interface: CpuInterface::new(CpuFacts::read().list_registers),
         debug: DebugShadow::at_reset(),
         recorder: Recorder::default(),
+        reported_call: None,
         virtual_clock: false,
         physical_timer: PhysicalTimer::default(),
         lines: TimerLines::default(),

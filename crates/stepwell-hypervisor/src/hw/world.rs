@@ -2,7 +2,7 @@
 
 use core::arch::global_asm;
 use core::mem::offset_of;
-use stepwell_arch::Va;
+use stepwell_arch::{Pa, Va};
 
 const PAGE_BITS: usize = 8;
 /// Code pages whose translation the fast path knows.
@@ -159,20 +159,20 @@ impl GuestContext {
     }
 
     /// Lets the fast path look into the guest's code page at `va`, which EL2 reads at `host`.
-    pub fn know_page(&mut self, va: Va, host: *const u32) {
+    pub fn know_page(&mut self, va: Va, host: Pa) {
         let tag = va.align_down(4096).0;
         let index = (tag >> 12) as usize % PAGES;
         if let Some(page) = self.pages.get_mut(index) {
-            *page = CodePage { tag, host: host as u64 };
+            *page = CodePage { tag, host: host.0 };
         }
     }
 
     /// Returns where EL2 reads the code page of `va`, if it is known.
     #[must_use]
-    pub fn known_page(&self, va: Va) -> Option<*const u32> {
+    pub fn known_page(&self, va: Va) -> Option<Pa> {
         let tag = va.align_down(4096).0;
         let page = self.pages.get((tag >> 12) as usize % PAGES)?;
-        (page.tag == tag).then_some(page.host as *const u32)
+        (page.tag == tag).then_some(Pa(page.host))
     }
 
     /// Forgets every code page: the guest's translation may have changed.

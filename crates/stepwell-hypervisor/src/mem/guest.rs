@@ -110,20 +110,20 @@ impl GuestRam {
 
     /// Returns where EL2 reads the code page at `pa`, for the fast path.
     #[must_use]
-    pub fn code_page(&self, pa: Pa) -> Option<*const u32> {
+    pub fn code_page(&self, pa: Pa) -> Option<Pa> {
         let page = pa.align_down(4096);
-        self.contains(page, 4096).then_some(page.0 as *const u32)
+        self.contains(page, 4096).then_some(page)
     }
 
     /// Reads the instruction at `va`, whose page [`GuestRam::code_page`] returned.
     #[must_use]
-    pub fn instruction(&self, page: *const u32, va: Va) -> Option<u32> {
-        if !va.is_aligned(4) || !self.contains(Pa(page as u64), 4096) {
+    pub fn instruction(&self, page: Pa, va: Va) -> Option<u32> {
+        let at = page.offset(va.0 & 0xfff);
+        if !va.is_aligned(4) || !self.contains(at, 4) {
             return None;
         }
-        let index = (va.0 as usize & 0xfff) / 4;
-        // SAFETY: the page lies in this RAM, the index in the page.
-        Some(unsafe { page.add(index).read_volatile() })
+        // SAFETY: the instruction lies in this RAM. The guest may write it meanwhile.
+        Some(unsafe { (at.0 as *const u32).read_volatile() })
     }
 
     /// Stores `new` at `pa` if it holds `old`, in one atomic access of `bytes` bytes (1, 2, 4, 8;

@@ -49,7 +49,17 @@ pub fn serve(machine: &Machine, command: Command) -> Result {
                 TimePolicy::PerStep { ns } => stepwell_engine::TimePolicy::PerStep { ns },
                 TimePolicy::Real => stepwell_engine::TimePolicy::Real,
             };
-            stopped(find(machine, domain)?)?.time = policy;
+            let domain = find(machine, domain)?;
+            stopped(domain)?.time = policy;
+            let is_real = policy == stepwell_engine::TimePolicy::Real;
+            let was_real = domain.real_time.swap(is_real, Ordering::AcqRel);
+            if is_real && !was_real {
+                // From here on it goes, whether the guest runs, stands or steps.
+                release_clock(domain);
+            } else if was_real && !is_real {
+                let offset = domain.clock_offset.load(Ordering::Acquire);
+                domain.clock.lock().hold(timer::counter(), offset);
+            }
             Ok(Answer::Done)
         }
         Command::SetBreakpoint { domain, place } => set_breakpoint(find(machine, domain)?, place),
@@ -203,13 +213,15 @@ fn go_on(domain: &Domain) -> Result {
         return Err(Refusal::Off);
     }
     let stepped = control.single_step & on;
-    let Control { running, free, .. } = &mut *control;
+    let Control { running, free, time, .. } = &mut *control;
     if stepped != 0 {
         domain.give(running, stepped, Order::Step { count: 1, until: None, record: false });
         return Ok(Answer::Done);
     }
     *free = true;
-    release_clock(domain);
+    if *time != stepwell_engine::TimePolicy::Real {
+        release_clock(domain);
+    }
     domain.give(running, on, Order::Run);
     Ok(Answer::Done)
 }
@@ -240,9 +252,6 @@ fn step(machine: &Machine, domain: &Domain, vcpu: u8, order: Order) -> Result {
     }
     if state.core.lock().pstate().is_aarch32() {
         return Err(Refusal::AArch32);
-    }
-    if control.time == stepwell_engine::TimePolicy::Real {
-        release_clock(domain);
     }
     domain.give(&mut control.running, bit(index), order);
     Ok(Answer::Done)

@@ -70,9 +70,12 @@ pub fn advance(running: &mut Running<'_>) {
 }
 
 fn privileged_call(running: &mut Running<'_>, esr: EsrEl2) -> Handled {
+    let pc = running.core.context.elr;
+    let is_reported = running.core.reported_call.take() == Some(pc);
     let monitored =
         running.domain.control.lock().privileged_call & crate::domain::bit(running.index);
-    if monitored != 0 {
+    if monitored != 0 && !is_reported {
+        running.core.reported_call = Some(pc);
         return Handled::Stop(StopReason::PrivilegedCall { immediate: esr.call().immediate() });
     }
     // A board without EL3, whose PSCI is called by HVC: SMC is undefined.

@@ -51,6 +51,8 @@ pub struct VcpuCore {
     pub debug: DebugShadow,
     /// What is being written into the trace ring.
     pub recorder: Recorder,
+    /// The monitored SMC at this PC has been reported: it takes effect now.
+    pub reported_call: Option<u64>,
     /// The guest's clock is the virtual one, and not the CPU's counter.
     pub virtual_clock: bool,
     /// The guest's physical timer.
@@ -85,6 +87,7 @@ impl VcpuCore {
         self.snapshot = reset.clone();
         self.monitor.clear();
         self.interface = CpuInterface::new(self.interface.lr_count);
+        self.reported_call = None;
         self.virtual_clock = false;
         self.debug = DebugShadow::at_reset();
         self.physical_timer = PhysicalTimer::default();

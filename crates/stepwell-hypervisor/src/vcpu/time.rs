@@ -89,7 +89,11 @@ pub fn read_standing(domain: &Domain, core: &VcpuCore, register: SystemRegister)
     }
     let kept = |register| core.snapshot.read(register).unwrap_or(0);
     let virtual_timer = (kept(SystemRegister::CNTV_CTL_EL0), kept(SystemRegister::CNTV_CVAL_EL0));
-    let now = domain.clock.lock().now();
+    let now = if domain.real_time.load(Ordering::Acquire) {
+        timer::counter().wrapping_sub(domain.clock_offset.load(Ordering::Acquire))
+    } else {
+        domain.clock.lock().now()
+    };
     Some(value_of(register, now, core.physical_timer, virtual_timer))
 }
 

@@ -14,6 +14,20 @@ use stepwell_wire::InterruptPolicy;
 /// SCTLR_EL1.nTWI: WFI at EL0 is not trapped to EL1.
 const SCTLR_NTWI: u64 = 1 << 16;
 
+/// SCTLR_EL1.E0E: data of EL0 is big-endian.
+const SCTLR_E0E: u64 = 1 << 24;
+/// SCTLR_EL1.EE: data of EL1 is big-endian.
+const SCTLR_EE: u64 = 1 << 25;
+
+/// Turns registers of `bytes` bytes into what the guest's memory holds for them, or back.
+fn in_guest_order(value: [u64; 2], bytes: u8, pstate: Pstate) -> [u64; 2] {
+    let endianness = if pstate.el() == 0 { SCTLR_E0E } else { SCTLR_EE };
+    if mrs!("sctlr_el1") & endianness == 0 {
+        return value;
+    }
+    value.map(|value| value.swap_bytes() >> (64 - 8 * u32::from(bytes.clamp(1, 8))))
+}
+
 impl Stepper<'_, '_> {
     pub(super) fn arm(&mut self, load: LoadExclusive, address: Va, pstate: Pstate) {
         let core = &mut *self.running.core;
@@ -23,7 +37,7 @@ impl Stepper<'_, '_> {
             let pa = translate::to_pa(address, pstate.el() == 0, translate::Purpose::Read);
             let peeked = pa.map(|pa| self.running.domain.ram.peek(pa, load.bytes, load.pair));
             let Ok(Ok(peeked)) = peeked else { return };
-            value = peeked;
+            value = in_guest_order(peeked, load.bytes, pstate);
         }
         core.monitor.arm(load, address, value);
     }
@@ -48,28 +62,54 @@ impl Stepper<'_, '_> {
                 let status = FaultStatus(failed.status);
                 let syndrome = EsrEl1::data_abort(origin(self.running), status, false, true);
                 inject::synchronous(self.running, syndrome, Some(address));
-                self.reported();
+                self.entered_exception();
                 return Some(None);
             }
         };
         let new = [core.context.register(store.rt), core.context.register(store.rt2)];
+        let ordered = |value| in_guest_order(value, store.bytes, pstate);
+        let (old, new) = (ordered(armed.value), ordered(new));
         let ram = &self.running.domain.ram;
-        let stored = ram.compare_and_store(pa, store.bytes, store.pair, armed.value, new).ok()?;
+        let stored = ram.compare_and_store(pa, store.bytes, store.pair, old, new).ok()?;
         core.context.set_register(store.rs, u64::from(!stored));
-        self.carried_out();
+        self.advance();
         Some(None)
     }
 
-    /// The instruction at the PC was carried out at EL2.
-    pub(super) fn carried_out(&mut self) {
+    /// Carried out at EL2: moves the PC past the instruction.
+    fn advance(&mut self) {
         let context = &mut self.running.core.context;
         context.elr = context.elr.wrapping_add(4);
         context.spsr &= !Pstate::BTYPE;
-        let (guest, pstate) = (self.running.core.debug.guest(), self.running.core.pstate());
-        if own_step::is_stepping(guest, pstate) {
-            self.running.core.context.spsr = pstate.with_ss(false).0;
-        }
-        self.reported();
+        self.carried_out();
+    }
+
+    /// The instruction was carried out at EL2, and the PC moved.
+    pub(super) fn carried_out(&mut self) {
+        self.advance_guests_own_step();
+        let _boundary = self.running.core.engine.emulated();
+        self.passed(1);
+    }
+
+    /// `SSAdvance` for the guest's own step: what it was stepping has executed.
+    pub(super) fn advance_guests_own_step(&mut self) {
+        let core = &mut *self.running.core;
+        core.context.spsr = own_step::ss_advance(core.debug.guest(), core.pstate()).0;
+    }
+
+    /// A timer register is read on the virtual clock.
+    pub(super) fn read_timer(&mut self, register: SystemRegister, rt: u8) {
+        let value = time::read(self.running, register);
+        self.running.core.context.set_register(rt, value);
+        self.advance();
+    }
+
+    /// A timer register is written on the virtual clock.
+    pub(super) fn write_timer(&mut self, register: SystemRegister, rt: u8) {
+        let value = self.running.core.context.register(rt);
+        time::write(self.running, register, value);
+        self.find_deadline();
+        self.advance();
     }
 
     /// Whether a timer access is done on the virtual clock: the guest may, and there is one.
@@ -95,7 +135,7 @@ impl Stepper<'_, '_> {
     pub(super) fn wait(&mut self) -> Option<End> {
         loop {
             if self.interrupts == InterruptPolicy::Hold || self.has_pending() {
-                self.carried_out();
+                self.advance();
                 return None;
             }
             if self.running.is_called() {

@@ -37,17 +37,21 @@ impl Stepper<'_, '_> {
                 }
                 Outcome::Continue => {
                     let handled = handle(self.running, vector);
-                    if let Some(end) = self.interrupted(handled) {
+                    if let Some(end) = self.interrupted(handled, next, used) {
                         return Some(end);
                     }
                 }
                 Outcome::Trapped => match self.trapped(vector) {
-                    Handled::Emulated | Handled::Injected => {
+                    Handled::Emulated => {
+                        self.carried_out();
+                        return None;
+                    }
+                    Handled::Injected => {
                         // A breakpoint exception comes before its instruction begins.
                         if EsrEl2(self.running.core.context.esr).ec() == ec::BREAKPOINT_LOWER {
                             self.take_back();
                         }
-                        self.reported();
+                        self.entered_exception();
                         return None;
                     }
                     Handled::Resume => {}
@@ -74,7 +78,7 @@ impl Stepper<'_, '_> {
     }
 
     /// After an asynchronous exit: may the instruction be retried?
-    fn interrupted(&mut self, handled: Handled) -> Option<End> {
+    fn interrupted(&mut self, handled: Handled, next: Next, used: u64) -> Option<End> {
         if handled == Handled::SwitchedOff {
             return Some(End::SwitchedOff);
         }
@@ -83,7 +87,10 @@ impl Stepper<'_, '_> {
         }
         if self.running.core.engine.state() == StepState::ActivePending {
             // It has executed: report it here and now rather than with the next command.
-            self.reported();
+            let boundary = Boundary { load_exclusive: false, syndrome_valid: false };
+            self.after(next, boundary, used);
+            let _boundary = self.running.core.engine.emulated();
+            self.passed(1);
         } else {
             self.take_back();
         }
@@ -134,6 +141,9 @@ impl Stepper<'_, '_> {
             self.exception_entered(next, guest);
             return;
         }
+        if used == 0 {
+            self.advance_guests_own_step();
+        }
         match next.plan {
             Plan::LoadExclusive(load) => self.arm(load, Va(next.base), next.pstate),
             Plan::ClearExclusive => self.running.core.monitor.clear(),
@@ -148,10 +158,6 @@ impl Stepper<'_, '_> {
                     pstate.with_ss(next.spsr_el1.ss()),
                 );
                 self.running.core.context.spsr = pstate.with_ss(ss).0;
-            }
-            _ if used == 0 && own_step::is_stepping(guest, next.pstate) => {
-                let pstate = self.running.core.pstate();
-                self.running.core.context.spsr = pstate.with_ss(false).0;
             }
             _ => {}
         }
@@ -184,7 +190,8 @@ fn exit_of(vector: Vector, esr: u64) -> Exit {
     let esr = EsrEl2(esr);
     match (vector, esr.ec()) {
         (Vector::Synchronous, ec::SOFTWARE_STEP_LOWER) => Exit::SoftwareStep(esr.step()),
-        (Vector::Synchronous, ec::BREAKPOINT_LOWER) => Exit::Breakpoint,
+        // QEMU fetches, and finds that stage 2 forbids it, before it looks at the pending step.
+        (Vector::Synchronous, ec::BREAKPOINT_LOWER | ec::IABT_LOWER) => Exit::Breakpoint,
         (Vector::Synchronous, _) => Exit::Synchronous,
         _ => Exit::Asynchronous,
     }

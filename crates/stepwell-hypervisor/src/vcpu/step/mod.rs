@@ -65,8 +65,8 @@ pub fn step(running: &mut Running<'_>, count: u64, until: Option<u64>, record: b
     let end = stepper.go(until);
     stepper.finish_recording();
     let steps = stepper.steps;
-    let (mdscr, _reported) = running.core.engine.disable();
-    debug_assert_eq!(mdscr, running.core.debug.mdscr());
+    // Nothing is unreported: a stop between an instruction and its report reports it.
+    let _guests_mdscr = running.core.engine.disable();
     debug::open_pages(running, false);
     running.core.debug.wanted.clear();
     if running.core.virtual_clock {
@@ -117,6 +117,8 @@ impl<'a, 'b> Stepper<'a, 'b> {
     fn new(running: &'a mut Running<'b>, interrupts: InterruptPolicy, time: TimePolicy) -> Self {
         debug::program_for_step(running);
         interrupt::disturb(running);
+        // Whoever ran since may have changed what is where.
+        running.core.context.forget_pages();
         let control = running.domain.control.lock();
         let has_breakpoints =
             !control.breakpoints.is_empty() || !control.page_breakpoints.is_empty();
@@ -197,7 +199,7 @@ impl<'a, 'b> Stepper<'a, 'b> {
         if own_step::check_software_step(core.debug.guest(), core.pstate()) {
             let syndrome = EsrEl1::software_step(origin(self.running), true, false);
             inject::synchronous(self.running, syndrome, None);
-            self.reported();
+            self.entered_exception();
             return Some(None);
         }
         if self.interrupts == InterruptPolicy::Hold
@@ -217,12 +219,12 @@ impl<'a, 'b> Stepper<'a, 'b> {
         }
         self.note_interrupt();
         inject::interrupt(self.running);
-        self.reported();
+        self.entered_exception();
         Some(None)
     }
 
-    /// One step was reported at EL2.
-    fn reported(&mut self) {
+    /// An exception was entered at EL2: one step.
+    fn entered_exception(&mut self) {
         let _boundary = self.running.core.engine.injected();
         self.passed(1);
     }
@@ -258,16 +260,11 @@ impl<'a, 'b> Stepper<'a, 'b> {
             }
             Plan::WaitForInterrupt if self.may_wait(next.pstate) => return self.wait(),
             Plan::ReadTimer { register, rt } if self.emulates_timer(register, next.pstate) => {
-                let value = time::read(self.running, register);
-                self.running.core.context.set_register(rt, value);
-                self.carried_out();
+                self.read_timer(register, rt);
                 return None;
             }
             Plan::WriteTimer { register, rt } if self.emulates_timer(register, next.pstate) => {
-                let value = self.running.core.context.register(rt);
-                time::write(self.running, register, value);
-                self.find_deadline();
-                self.carried_out();
+                self.write_timer(register, rt);
                 return None;
             }
             _ => {}
