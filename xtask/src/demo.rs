@@ -82,7 +82,7 @@ fn show() -> Result<()> {
     run("trace", &trace, None)?;
 
     heading("3. What it executed", OUTLINE);
-    let show = [path(&recording), words(&["--format", "calls", "--depth", "11"])].concat();
+    let show = [path(&recording), words(&["--format", "calls", "--depth", "18"])].concat();
     run("show", &show, None)?;
 
     let next = [guest(), words(&["--at", "start_kernel"])].concat();
@@ -136,7 +136,7 @@ fn typed_line(subcommand: &str, words: &[String], input: Option<&Path>) -> Strin
     let mut line = format!("{} {subcommand}", layout::shown(&layout::stepwell_binary()));
     for word in words {
         // An option on a line of its own, with its value.
-        let separator = if word.starts_with("--") { " \\\n      " } else { " " };
+        let separator = if word.starts_with('-') { " \\\n      " } else { " " };
         let quote = if word.contains(' ') { "'" } else { "" };
         line.push_str(&format!("{separator}{quote}{word}{quote}"));
     }
