@@ -57,6 +57,12 @@ fn synchronous(running: &mut Running<'_>) -> Handled {
         // FP and SVE are not trapped, and the rest has no business at EL2 from a guest that we
         // configured: what the CPU does not have is undefined.
         ec::UNKNOWN | ec::FP | ec::SVE => inject::undefined(running),
+        // AArch32 EL0 at its debug and feature registers while those trap: not emulated.
+        ec::CP15_MCR_MRC
+        | ec::CP15_MCRR_MRRC
+        | ec::CP14_MCR_MRC
+        | ec::CP14_LDC_STC
+        | ec::CP14_MRRC => inject::undefined(running),
         _ => fault(running, FaultKind::UnknownException, 0),
     }
 }
