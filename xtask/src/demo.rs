@@ -82,7 +82,7 @@ fn show() -> Result<()> {
     run("trace", &trace, None)?;
 
     heading("3. What it executed", OUTLINE);
-    let show = [path(&recording), words(&["--format", "calls", "--depth", "18"])].concat();
+    let show = [path(&recording), words(&["--format", "calls", "--depth", "21"])].concat();
     run("show", &show, None)?;
 
     let next = [guest(), words(&["--at", "start_kernel"])].concat();
