@@ -26,15 +26,25 @@ impl Recorder {
         done
     }
 
-    /// Lengthens the run by what the fast path stepped.
-    pub fn lengthen(&mut self, steps: u64) {
-        let steps = u16::try_from(steps).unwrap_or(MAX_RUN);
-        self.length = self.length.saturating_add(steps).min(MAX_RUN);
+    /// The run as the fast path takes it over: its first PC, and the one that would lengthen it.
+    #[must_use]
+    pub const fn run(&self) -> (u64, u64) {
+        (self.start, self.next())
     }
 
-    /// The PC that would lengthen the run.
+    /// Takes the run back from the fast path, which has written those before it.
+    pub fn resume(&mut self, start: u64, next: u64) {
+        self.start = start;
+        self.length = u16::try_from(next.wrapping_sub(start) / 4).unwrap_or(MAX_RUN).min(MAX_RUN);
+    }
+
+    /// The full PC that near records build on, once there is one.
     #[must_use]
-    pub const fn next(&self) -> u64 {
+    pub const fn base(&self) -> Option<u64> {
+        self.encoder.base()
+    }
+
+    const fn next(&self) -> u64 {
         self.start.wrapping_add(4 * self.length as u64)
     }
 
@@ -102,8 +112,8 @@ mod tests {
     fn what_the_fast_path_stepped_counts() {
         let mut recorder = Recorder::default();
         assert_eq!(recorder.begin(0, 0x100), None);
-        recorder.lengthen(9);
-        assert_eq!(recorder.next(), 0x128);
+        assert_eq!(recorder.run(), (0x100, 0x104));
+        recorder.resume(0x100, 0x128);
         assert_eq!(recorder.finish(0), Some(Record::Run { vcpu: 0, pc: 0x100, length: 10 }));
     }
 

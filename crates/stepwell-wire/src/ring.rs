@@ -84,6 +84,12 @@ pub struct Encoder {
 }
 
 impl Encoder {
+    /// The full PC that near records build on, once one was written.
+    #[must_use]
+    pub const fn base(&self) -> Option<u64> {
+        self.base
+    }
+
     /// Returns the words of a record: one or two.
     pub fn encode(&mut self, record: Record) -> (u64, Option<u64>) {
         match record {
@@ -99,6 +105,13 @@ impl Encoder {
             Record::Interrupt { vcpu, pc } => (word(KIND_INTERRUPT, vcpu, 0), Some(pc)),
         }
     }
+}
+
+/// A near record of `vcpu` but for its length and PC: for who writes them without an [`Encoder`],
+/// as `(PC >> 2) & (2^40 - 1) | length << 40` on top, where [`Encoder::base`] allows it.
+#[must_use]
+pub const fn near_tag(vcpu: u8) -> u64 {
+    word(KIND_NEAR, vcpu, 0)
 }
 
 const fn word(kind: u64, vcpu: u8, length: u16) -> u64 {

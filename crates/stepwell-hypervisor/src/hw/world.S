@@ -162,12 +162,36 @@ fast_step:
     eret
     dsb     nsh
     isb
-.Lrecord:                               // lengthen the current run of the trace, or leave
+.Lrecord:                               // lengthen the current run of the trace,
     cmp     x1, x2
-    b.ne    .Lslow
+    b.ne    .Ljump
     add     x1, x1, #4
     str     x1, [sp, #CTX_RUN_NEXT]
     b       .Lgo
+.Ljump:                                 // or write it as a near record, and begin the next
+    stp     x4, x5, [sp, #8 * 4]
+    ldr     x3, [sp, #CTX_RUN_START]
+    ldp     x4, x5, [sp, #CTX_RING_BASE] // full PC that near records build on, where to write
+    eor     x4, x4, x3
+    tst     x4, #0xfffffc0000000003     // too far for a near record
+    b.ne    .Lslow_saved
+    ldr     x4, [sp, #CTX_RING_END]
+    cmp     x5, x4                      // no room, as far as is known
+    b.eq    .Lslow_saved
+    sub     x1, x1, x3                  // 4 times the run's length
+    ubfx    x4, x3, #2, #40
+    orr     x4, x4, x1, lsl #38         // length at bit 40
+    ldr     x1, [sp, #CTX_RING_TAG]
+    orr     x4, x4, x1                  // kind and vCPU
+    str     x4, [x5], #8
+    str     x5, [sp, #CTX_RING_AT]
+    add     x1, x2, #4
+    stp     x2, x1, [sp, #CTX_RUN_START]
+    ldp     x4, x5, [sp, #8 * 4]
+    b       .Lgo
+.Lslow_saved:
+    ldp     x4, x5, [sp, #8 * 4]
+    b       .Lslow
 .Lattention:                            // 1 always, 2 system: ask the bitmap, 3 branch: bit 23
     cmp     w1, #2
     b.lo    .Lslow

@@ -23,6 +23,24 @@ impl CodePage {
     const NONE: Self = Self { tag: 0xfff, host: 0 };
 }
 
+/// The trace's current run, and where the fast path may write it: see [`stepwell_wire::ring`].
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct FastRun {
+    /// First PC of the run.
+    pub start: u64,
+    /// The PC that would lengthen it, or 0 where nothing is recorded.
+    pub next: u64,
+    /// The full PC that near records build on.
+    pub base: u64,
+    /// Where the next word goes.
+    pub at: u64,
+    /// Where no word may go.
+    pub end: u64,
+    /// Kind and vCPU of a near record.
+    pub tag: u64,
+}
+
 /// The guest's registers outside of the guest, and what the fast path works with.
 ///
 /// `world.S` knows this layout; the constants below are passed to it.
@@ -48,8 +66,8 @@ pub struct GuestContext {
     fast_esr: u64,
     /// Steps that the fast path may still let go by.
     budget: u64,
-    /// The PC that would lengthen the trace's current run, or 0 where nothing is recorded.
-    pub run_next: u64,
+    /// The trace's current run.
+    pub run: FastRun,
     attention: u64,
     pages: [CodePage; PAGES],
 }
@@ -62,7 +80,12 @@ global_asm!(
     ".set CTX_HOST_SP, {host_sp}",
     ".set CTX_FAST_ESR, {fast_esr}",
     ".set CTX_BUDGET, {budget}",
+    ".set CTX_RUN_START, {run_start}",
     ".set CTX_RUN_NEXT, {run_next}",
+    ".set CTX_RING_BASE, {ring_base}",
+    ".set CTX_RING_AT, {ring_at}",
+    ".set CTX_RING_END, {ring_end}",
+    ".set CTX_RING_TAG, {ring_tag}",
     ".set CTX_ATTENTION, {attention}",
     ".set CTX_PAGES, {pages}",
     ".set CTX_PAGE_BITS, {page_bits}",
@@ -74,7 +97,12 @@ global_asm!(
     host_sp = const offset_of!(GuestContext, host_sp),
     fast_esr = const offset_of!(GuestContext, fast_esr),
     budget = const offset_of!(GuestContext, budget),
-    run_next = const offset_of!(GuestContext, run_next),
+    run_start = const offset_of!(GuestContext, run.start),
+    run_next = const offset_of!(GuestContext, run.next),
+    ring_base = const offset_of!(GuestContext, run.base),
+    ring_at = const offset_of!(GuestContext, run.at),
+    ring_end = const offset_of!(GuestContext, run.end),
+    ring_tag = const offset_of!(GuestContext, run.tag),
     attention = const offset_of!(GuestContext, attention),
     pages = const offset_of!(GuestContext, pages),
     page_bits = const PAGE_BITS,
@@ -87,6 +115,9 @@ const _: () = {
     assert!(offset_of!(GuestContext, spsr) == offset_of!(GuestContext, elr) + 8);
     assert!(offset_of!(GuestContext, far) == offset_of!(GuestContext, esr) + 8);
     assert!(offset_of!(GuestContext, elr) <= 504, "within reach of LDP and STP");
+    assert!(offset_of!(GuestContext, run.next) == offset_of!(GuestContext, run.start) + 8);
+    assert!(offset_of!(GuestContext, run.at) == offset_of!(GuestContext, run.base) + 8);
+    assert!(offset_of!(GuestContext, run.at) <= 504, "within reach of LDP and STP");
     assert!(size_of::<CodePage>() == 16);
 };
 
@@ -127,7 +158,7 @@ impl GuestContext {
             host_sp: 0,
             fast_esr: 0,
             budget: 0,
-            run_next: 0,
+            run: FastRun::default(),
             attention: core::ptr::from_ref(attention) as u64,
             pages: [CodePage::NONE; PAGES],
         }

@@ -55,6 +55,22 @@ impl TraceRing {
         self.capacity.saturating_sub(used)
     }
 
+    /// Where the next words may be written in one piece, as addresses of the first and of the one
+    /// after the last; at most `words`. Whoever writes there says so to [`TraceRing::written`].
+    #[must_use]
+    pub fn window(&self, words: u64) -> (u64, u64) {
+        let place = self.head % self.capacity;
+        let count = words.min(self.room()).min(self.capacity - place);
+        let at = self.base + HEADER_BYTES + place * 8;
+        (at, at + count * 8)
+    }
+
+    /// Publishes `words` that were written into the window.
+    pub fn written(&mut self, words: u64) {
+        self.head = self.head.wrapping_add(words);
+        self.word(OFFSET_HEAD).store(self.head, Ordering::Release);
+    }
+
     /// Appends a word and publishes it. The caller has asked [`TraceRing::room`].
     pub fn push(&mut self, word: u64) {
         let place = self.head % self.capacity;

@@ -115,12 +115,12 @@ impl Stepper<'_, '_> {
         debug::load_for_step(running, breakpoints);
         let core = &mut *running.core;
         core.context.set_fast_budget(limit - 1);
-        core.context.run_next = if self.record { core.recorder.next() } else { 0 };
+        self.lend_run();
+        let core = &mut *self.running.core;
         let vector = core.context.enter();
         let used = (limit - 1) - core.context.fast_budget();
-        if self.record {
-            core.recorder.lengthen(used);
-        }
+        self.take_run_back();
+        let core = &mut *self.running.core;
         let mut pstate = core.pstate();
         let outcome = core.engine.on_exit(exit_of(vector, core.context.esr), &mut pstate);
         core.context.spsr = pstate.0;

@@ -41,6 +41,8 @@ struct Stepper<'a, 'b> {
     deadline: u64,
     /// Words that the trace ring is known to have room for.
     ring_room: u64,
+    /// Where the fast path was let to write from.
+    lent_at: u64,
 }
 
 /// Steps until `count` are done, `until` is next, or something stops the vCPU. Returns how many
@@ -134,6 +136,7 @@ impl<'a, 'b> Stepper<'a, 'b> {
             has_breakpoints,
             deadline: u64::MAX,
             ring_room: 0,
+            lent_at: 0,
         };
         stepper.find_deadline();
         stepper

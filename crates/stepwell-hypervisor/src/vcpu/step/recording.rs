@@ -1,9 +1,10 @@
 //! Steps into the trace ring.
 
 use super::Stepper;
+use crate::hw::world::FastRun;
 use crate::recorder::WORDS_PER_STEP;
 use stepwell_arch::Va;
-use stepwell_wire::ring::Record;
+use stepwell_wire::ring::{Record, near_tag};
 
 impl Stepper<'_, '_> {
     pub(super) fn has_ring_room(&mut self) -> bool {
@@ -43,6 +44,47 @@ impl Stepper<'_, '_> {
     pub(super) fn finish_recording(&mut self) {
         if let Some(record) = self.running.core.recorder.finish(self.running.index as u8) {
             self.write(record);
+        }
+    }
+
+    /// Lets the fast path lengthen the run, and write it where a jump ends it.
+    pub(super) fn lend_run(&mut self) {
+        if !self.record {
+            self.running.core.context.run = FastRun::default();
+            return;
+        }
+        // What is left over is for the slow path, which has asked for it.
+        let words = self.ring_room.saturating_sub(WORDS_PER_STEP);
+        let core = &mut *self.running.core;
+        let (start, next) = core.recorder.run();
+        let run = &mut core.context.run;
+        *run = FastRun { start, next, tag: near_tag(self.running.index as u8), ..*run };
+        let ring = self.running.machine.ring.lock();
+        (run.at, run.end) = match (ring.as_ref(), core.recorder.base()) {
+            (Some(ring), Some(base)) => {
+                run.base = base;
+                ring.window(words)
+            }
+            // Nothing near can be written yet.
+            _ => (0, 0),
+        };
+        self.lent_at = run.at;
+    }
+
+    /// Takes the run back, and publishes what the fast path wrote.
+    pub(super) fn take_run_back(&mut self) {
+        if !self.record {
+            return;
+        }
+        let core = &mut *self.running.core;
+        let run = core.context.run;
+        core.recorder.resume(run.start, run.next);
+        let words = run.at.wrapping_sub(self.lent_at) / 8;
+        if words > 0 {
+            self.ring_room = self.ring_room.saturating_sub(words);
+            if let Some(ring) = self.running.machine.ring.lock().as_mut() {
+                ring.written(words);
+            }
         }
     }
 
