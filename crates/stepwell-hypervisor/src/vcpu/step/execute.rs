@@ -144,6 +144,13 @@ impl Stepper<'_, '_> {
         if used == 0 {
             self.advance_guests_own_step();
         }
+        let was_load_exclusive = matches!(next.plan, Plan::LoadExclusive(_));
+        if boundary.syndrome_valid && boundary.load_exclusive != was_load_exclusive {
+            // The CPU executed something else than what was looked at: a known page has changed.
+            self.running.core.context.forget_pages();
+            self.running.core.monitor.clear();
+            return;
+        }
         match next.plan {
             Plan::LoadExclusive(load) => self.arm(load, Va(next.base), next.pstate),
             Plan::ClearExclusive => self.running.core.monitor.clear(),
