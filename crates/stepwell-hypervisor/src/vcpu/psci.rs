@@ -4,7 +4,6 @@ use super::Running;
 use super::exit::Handled;
 use crate::device::psci::PsciCall;
 use crate::domain::{Control, Order, Power, bit};
-use crate::hw::registers::wfi;
 use crate::reset;
 use stepwell_wire::DomainEnding;
 
@@ -31,13 +30,11 @@ pub fn call(running: &mut Running<'_>) -> Handled {
             running.domain.end(DomainEnding::Reset);
             return Handled::SwitchedOff;
         }
+        // A wake-up may come at any time: at once.
+        PsciCall::CpuSuspend { .. } => call.answer().map_or(SUCCESS, |answer| answer as i64),
         other => other.answer().map_or(-1, |answer| answer as i64),
     };
     running.core.context.set_register(0, answer as u64);
-    let suspends = matches!(call, PsciCall::CpuSuspend { .. }) && answer == SUCCESS;
-    if suspends && !running.core.engine.is_enabled() {
-        wfi();
-    }
     Handled::Emulated
 }
 

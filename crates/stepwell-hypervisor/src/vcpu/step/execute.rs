@@ -55,13 +55,25 @@ impl Stepper<'_, '_> {
                         return None;
                     }
                     Handled::Resume => {}
-                    Handled::Past => breakpoints = false,
+                    Handled::Past => {
+                        if self.running.is_called() {
+                            self.take_back();
+                            return Some(End::Asked);
+                        }
+                        // Another vCPU may have closed the page meanwhile.
+                        debug::open_pages(self.running, true);
+                        breakpoints = false;
+                    }
                     Handled::Stop(reason) => {
                         self.take_back();
                         return Some(End::Stop(reason));
                     }
                     Handled::SwitchedOff => {
-                        self.passed(1);
+                        if EsrEl2(self.running.core.context.esr).ec() == ec::HVC64 {
+                            self.passed(1);
+                        } else {
+                            self.take_back();
+                        }
                         return Some(End::SwitchedOff);
                     }
                 },
@@ -155,6 +167,8 @@ impl Stepper<'_, '_> {
             Plan::LoadExclusive(load) => self.arm(load, Va(next.base), next.pstate),
             Plan::ClearExclusive => self.running.core.monitor.clear(),
             Plan::TranslationChange => self.running.core.context.forget_pages(),
+            // What was masked may be deliverable now.
+            Plan::InterruptMask => interrupt::disturb(self.running),
             Plan::ExceptionReturn => {
                 self.running.core.monitor.clear();
                 let pstate = self.running.core.pstate();
