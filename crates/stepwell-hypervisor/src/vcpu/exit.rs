@@ -3,6 +3,7 @@
 use super::{Running, debug, inject, interrupt, memory, psci, system};
 use crate::hw::world::Vector;
 use stepwell_arch::Pstate;
+use stepwell_arch::debug::mdscr_el1;
 use stepwell_arch::esr::{EsrEl1, EsrEl2, ec};
 use stepwell_wire::{DomainEnding, FaultKind, GuestFault, StopReason};
 
@@ -70,7 +71,17 @@ fn synchronous(running: &mut Running<'_>) -> Handled {
 
 /// Moves the PC past the instruction that was carried out.
 pub fn advance(running: &mut Running<'_>) {
+    let mdscr = running.core.debug.mdscr();
+    advance_under(running, mdscr);
+}
+
+/// As [`advance`], where the instruction may have changed MDSCR_EL1: `mdscr` is from before it.
+pub fn advance_under(running: &mut Running<'_>, mdscr: u64) {
     let context = &mut running.core.context;
+    // A guest that steps itself is to get its exception next: SSAdvance.
+    if mdscr & mdscr_el1::SS != 0 {
+        context.spsr &= !Pstate::SS;
+    }
     let length = EsrEl2(context.esr).instruction_bytes();
     context.elr = context.elr.wrapping_add(length);
     context.spsr &= !Pstate::BTYPE;

@@ -1,7 +1,7 @@
 //! System registers that trap: ID registers, the physical timer, SGIs, and, while somebody
 //! debugs, the guest's own debug registers.
 
-use super::exit::{Handled, advance};
+use super::exit::{Handled, advance_under};
 use super::{Running, inject, interrupt, time};
 use crate::hw::setup::guest_feature_id;
 use stepwell_arch::SystemRegister;
@@ -10,6 +10,7 @@ use stepwell_arch::esr::SystemRegisterIss;
 /// Carries out a trapped MRS or MSR.
 pub fn access(running: &mut Running<'_>, iss: SystemRegisterIss) -> Handled {
     let register = iss.register();
+    let mdscr = running.core.debug.mdscr();
     let done = if iss.is_read() {
         read(running, register).map(|value| running.core.context.set_register(iss.rt(), value))
     } else {
@@ -18,7 +19,7 @@ pub fn access(running: &mut Running<'_>, iss: SystemRegisterIss) -> Handled {
     };
     match done {
         Some(()) => {
-            advance(running);
+            advance_under(running, mdscr);
             Handled::Emulated
         }
         None => inject::undefined(running),

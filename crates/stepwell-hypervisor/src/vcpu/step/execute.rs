@@ -43,6 +43,8 @@ impl Stepper<'_, '_> {
                 }
                 Outcome::Trapped => match self.trapped(vector) {
                     Handled::Emulated => {
+                        // It came to EL2 and goes back: either clears the CPU's monitor.
+                        self.running.core.monitor.clear();
                         self.carried_out();
                         return None;
                     }
@@ -149,7 +151,7 @@ impl Stepper<'_, '_> {
     /// What an executed instruction leaves to do.
     fn after(&mut self, next: Next, boundary: Boundary, used: u64) {
         let guest = self.running.core.debug.guest();
-        if self.has_entered_exception(boundary) {
+        if self.has_entered_exception(next, boundary) {
             self.exception_entered(next, guest);
             return;
         }
@@ -185,12 +187,12 @@ impl Stepper<'_, '_> {
     }
 
     /// Tells whether the boundary is at a vector that an exception has just led to.
-    fn has_entered_exception(&self, boundary: Boundary) -> bool {
+    fn has_entered_exception(&self, next: Next, boundary: Boundary) -> bool {
         let pc = self.running.core.context.elr;
         let offset = pc.wrapping_sub(mrs!("vbar_el1") & !0x7ff);
         let at_vector = offset < 0x800 && offset & 0x7f == 0;
         let leaked = Pstate(mrs!("spsr_el1")).ss() != self.running.core.pstate().ss();
-        at_vector && (!boundary.syndrome_valid || leaked)
+        at_vector && (!boundary.syndrome_valid || leaked || next.svc)
     }
 
     /// The CPU took an exception to EL1: the SS that it left in SPSR_EL1 was ours.
@@ -199,10 +201,9 @@ impl Stepper<'_, '_> {
         core.monitor.clear();
         let pstate = core.pstate();
         // SSAdvance comes before an SVC's exception, and after no other's.
-        let advanced = next.svc && own_step::is_stepping(guest, next.pstate);
-        let ss = pstate.ss() && !advanced;
+        let at_entry = if next.svc { own_step::ss_advance(guest, pstate) } else { pstate };
         let saved = Pstate(mrs!("spsr_el1"));
-        msr!("spsr_el1", saved.with_ss(ss).0);
+        msr!("spsr_el1", saved.with_ss(at_entry.ss()).0);
         core.context.spsr = pstate.with_ss(false).0;
     }
 }
