@@ -177,13 +177,19 @@ impl World {
 
     /// EL2 did an instruction and moved the PC.
     fn carried_out(&mut self, program: Program, mistake: Option<Mistake>) {
-        self.advance_guests_own_step();
+        let is_late = mistake == Some(Mistake::MdscrBeforeAdvance);
+        if !is_late {
+            self.advance_guests_own_step();
+        }
         // After SSAdvance, which the value before the write decides over.
         if let (Class::SystemRegister, Letter::WriteMdscr(value)) =
             (self.machine.esr_el2.class, self.look.letter)
         {
             self.mdscr = value;
             self.subject.engine.set_guest_mdscr(bits::mdscr(value));
+        }
+        if is_late {
+            self.advance_guests_own_step();
         }
         let choice = if self.look.letter == Letter::StoreExclusive && self.machine.status {
             Choice::StoreFails
@@ -259,8 +265,11 @@ impl World {
         self.subject.monitor.clear();
         // SSAdvance comes before an SVC's exception, and after no other's.
         let mut saved = self.saved();
-        if self.look.letter == Letter::Svc {
-            saved = own_step::ss_advance(self.guest_debug(), saved);
+        let enabled_only = mistake == Some(Mistake::SvcAdvancesWhereEnabled);
+        let guest = self.guest_debug();
+        let is_enabled = own_step::is_stepping(guest, bits::pstate(self.look.pstate));
+        if self.look.letter == Letter::Svc && (is_enabled || !enabled_only) {
+            saved = own_step::ss_advance(guest, saved);
         }
         if mistake != Some(Mistake::SsLeaksIntoSpsrEl1) {
             self.machine.spsr_el1.ss = saved.ss();

@@ -36,11 +36,16 @@ pub enum Mistake {
     SsLeaksIntoSpsrEl1,
     /// The step bits of the guest's MDSCR_EL1 are dropped on disable.
     MdscrForgotten,
+    /// The guest's write of MDSCR_EL1 takes effect before SSAdvance of the instruction itself.
+    MdscrBeforeAdvance,
+    /// An SVC advances the guest's own step only where that is enabled, not wherever
+    /// MDSCR_EL1.SS is 1.
+    SvcAdvancesWhereEnabled,
 }
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::SsOnEveryEntry,
         Self::SsOverwritten,
         Self::DebugExceptionsAtEl2,
@@ -54,6 +59,8 @@ impl Mistake {
         Self::MonitorKeptOverTrap,
         Self::SsLeaksIntoSpsrEl1,
         Self::MdscrForgotten,
+        Self::MdscrBeforeAdvance,
+        Self::SvcAdvancesWhereEnabled,
     ];
 }
 
