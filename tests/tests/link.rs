@@ -11,6 +11,7 @@ use stepwell_debuggee::{
     Debuggee, Ending, Event, Monitor, Place, Refusal, Stop, StopReason, VcpuId, contract,
 };
 use stepwell_link::Link;
+use stepwell_tests::guest::Guest;
 use stepwell_tests::machine::launch;
 
 const V0: VcpuId = VcpuId { domain: 0, vcpu: 0 };
@@ -197,4 +198,26 @@ fn more_breakpoints_than_there_are_are_refused() {
         let stop = resume(&mut link);
         assert_eq!((stop.reason, stop.pc), (StopReason::Breakpoint, contract::CALL));
     }
+}
+
+/// The guest `debug_own` uses its own breakpoints, watchpoints and single-step, and says whether
+/// they worked. A breakpoint of ours takes the CPU's debug registers away from it.
+#[test]
+fn the_guests_own_debugger_works_beside_a_breakpoint_of_ours() {
+    let guest = std::fs::read(Guest::named("debug_own").path).unwrap();
+    let (_machine, mut link) = launch(&guest, "cortex-a57", 1).unwrap();
+    contract::wait_for_stop(&mut link);
+    link.set_breakpoint(0, Place::Va(Va(0x4100_0000))).unwrap();
+    link.resume(0).unwrap();
+    let mut said = Vec::new();
+    let ending = loop {
+        match link.wait(LIMIT).unwrap() {
+            Some(Event::Console { bytes, .. }) => said.extend(bytes),
+            Some(Event::Ended { ending, .. }) => break ending,
+            other => panic!("{other:?} after {}", String::from_utf8_lossy(&said)),
+        }
+    };
+    let said = String::from_utf8_lossy(&said);
+    assert_eq!(ending, Ending::PoweredOff, "{said}");
+    assert!(said.contains("debug_own: ok"), "{said}");
 }

@@ -1,8 +1,10 @@
 //! A domain: one guest machine, its vCPUs, devices and clock, and who may let it run.
 //!
-//! Lock order, outermost first: a vCPU's `core`, the domain's `control`, then any one of `vgic`,
-//! `uart`, `clock`, `stage2`, then the link. A vCPU's CPU holds its `core` for as long as it is
-//! in or about to enter the guest; others take it only while the vCPU stands.
+//! Lock order, outermost first: the domain's `control`, then any one of `vgic`, `uart`, `console`,
+//! `clock`, `stage2`, then the link. A vCPU's CPU holds its `core` from an order to the stop that
+//! answers it, and takes `control` while it does; whoever holds `control` may take the `core` of a
+//! vCPU whose bit in [`Control::running`] is clear, and of no other, because its CPU has let go
+//! before it clears that bit.
 
 use crate::device::pl011::Pl011;
 use crate::mem::guest::GuestRam;

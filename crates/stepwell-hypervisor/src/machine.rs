@@ -1,6 +1,6 @@
 //! The whole machine: its domains, the trace ring, and what brings everything to a stop.
 
-use crate::domain::{Domain, Order, PendingStop, Vcpu, bit};
+use crate::domain::{Domain, Order, PendingStop, Power, Vcpu, bit};
 use crate::hw::{gic, power, timer};
 use crate::mem::ring::TraceRing;
 use crate::server;
@@ -74,19 +74,24 @@ impl Domain {
 
     /// Asks every running vCPU to stand. The last one to do so reports `stop`, unless the domain
     /// is stopping for another reason already.
-    pub fn request_stop(&self, stop: PendingStop) {
+    ///
+    /// Returns whether `stop` is what will be reported. It is not where every vCPU stands already.
+    pub fn request_stop(&self, stop: PendingStop) -> bool {
         let mut control = self.control.lock();
+        if control.running == 0 {
+            return false;
+        }
         match &mut control.stop {
             // Somebody asked for a pause, and this vCPU had a better reason meanwhile.
-            Some(pause) if pause.reason == StopReason::Paused && pause.vcpu == stop.vcpu => {
-                *pause = stop;
-            }
+            Some(pause) if pause.reason == StopReason::Paused => *pause = stop,
             Some(_) => {}
             none => *none = Some(stop),
         }
+        let is_accepted = control.stop == Some(stop);
         let running = control.running;
         drop(control);
         self.call_out(running);
+        is_accepted
     }
 
     /// Ends the domain: every vCPU is asked to stand, and none ever runs again.
@@ -109,10 +114,14 @@ impl Domain {
         gic::kick(cpus);
     }
 
-    /// Takes note that a vCPU stands. The last of its domain reports the stop.
-    pub fn has_parked(&self, index: usize) {
+    /// Takes note that a vCPU stands, and whether it switched itself off. The last of its domain
+    /// reports the stop, `own` where nobody has another.
+    pub fn has_parked(&self, own: PendingStop, is_off: bool) {
         let mut control = self.control.lock();
-        control.running &= !bit(index);
+        control.running &= !bit(own.vcpu);
+        if is_off && let Some(power) = control.power.get_mut(own.vcpu) {
+            *power = Power::Off;
+        }
         if control.running != 0 {
             return;
         }
@@ -132,12 +141,7 @@ impl Domain {
             }
             return;
         }
-        let stop = stop.unwrap_or(PendingStop {
-            vcpu: index,
-            reason: StopReason::SwitchedOff,
-            pc: 0,
-            steps: 0,
-        });
+        let stop = stop.unwrap_or(own);
         server::send(Event::Stopped {
             domain: self.id,
             vcpu: stop.vcpu as u8,

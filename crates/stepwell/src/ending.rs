@@ -26,12 +26,11 @@ pub fn describe(ending: Ending, names: &Names) -> (u8, Option<String>) {
         Ending::Fault(fault) => {
             let place = names.guess(fault.pc).map(|name| format!(" <{name}>"));
             let text = format!(
-                "the guest crashed: vcpu{} {}; pc {:#x}{}, esr {:#x} ({}), address {:#x}",
+                "the guest crashed: vcpu{} {}; pc {:#x}{}, esr {}, address {:#x}",
                 fault.vcpu,
                 fault.kind,
                 fault.pc,
                 place.unwrap_or_default(),
-                fault.esr,
                 EsrEl2(fault.esr),
                 fault.address,
             );

@@ -118,6 +118,7 @@ fn new_core(attention: &'static Attention, is_first: bool, places: Layout) -> Vc
         debug: DebugShadow::at_reset(),
         recorder: Recorder::default(),
         reported_call: None,
+        is_stop_unreported: false,
         virtual_clock: false,
         physical_timer: PhysicalTimer::default(),
         lines: TimerLines::default(),

@@ -23,7 +23,7 @@ use stepwell_engine::Attention;
 
 /// Stack of each CPU but the first.
 const SECONDARY_STACK_BYTES: usize = 0x4_0000;
-/// Words of the SPI number space.
+/// INTID of SPI 0.
 const FIRST_SPI: u32 = 32;
 /// What is looked at of the device tree before its length is known.
 const TREE_HEADER_BYTES: usize = 8;

@@ -105,7 +105,7 @@ enable_mmu:
     ic      iallu
     dsb     nsh
     isb
-    ldr     x2, =0x30c51835             // RES1, I, SA, C, M
+    ldr     x2, =0x30c5183d             // RES1, I, SA, C, M
     msr     sctlr_el2, x2
     isb
     ret

@@ -67,20 +67,12 @@ pub enum ReturnCode {
     Success = 0,
     /// AFFINITY_INFO: OFF.
     Off = 1,
-    /// AFFINITY_INFO: ON_PENDING. MIGRATE_INFO_TYPE: no migration needed.
-    OnPending = 2,
     /// NOT_SUPPORTED.
     NotSupported = -1,
     /// INVALID_PARAMETERS.
     InvalidParameters = -2,
-    /// DENIED.
-    Denied = -3,
     /// ALREADY_ON.
     AlreadyOn = -4,
-    /// ON_PENDING.
-    AlreadyPending = -5,
-    /// INTERNAL_FAILURE.
-    InternalFailure = -6,
 }
 
 impl ReturnCode {

@@ -22,8 +22,8 @@ macro_rules! mrs {
 macro_rules! msr {
     ($name:literal, $value:expr) => {{
         let value: u64 = $value;
-        // SAFETY: no register that is written this way changes EL2's own translation, stack or
-        // vectors; those are set in `boot`.
+        // SAFETY: those that change EL2's own translation or vectors are given tables and code that
+        // map and handle everything that runs; none changes its stack.
         #[allow(unsafe_code, reason = "the one way to write a system register")]
         unsafe {
             core::arch::asm!(concat!("msr ", $name, ", {}"), in(reg) value, options(nostack));
@@ -51,13 +51,14 @@ pub fn wfi() {
     unsafe { core::arch::asm!("dsb sy", "wfi", options(nostack, preserves_flags)) }
 }
 
-/// Drops every stage-1 and stage-2 translation of the current VMID, on all CPUs.
+/// Drops every stage-1 and stage-2 translation of all guests, on all CPUs: the VMID that changed
+/// need not be the one that this CPU runs.
 pub fn invalidate_guest_translations() {
     // SAFETY: dropping cached translations is always allowed.
     unsafe {
         core::arch::asm!(
             "dsb ish",
-            "tlbi vmalls12e1is",
+            "tlbi alle1is",
             "dsb ish",
             "isb",
             options(nostack, preserves_flags)
@@ -77,6 +78,19 @@ pub fn invalidate_instruction_caches() {
             options(nostack, preserves_flags)
         )
     }
+}
+
+/// Writes `bytes` bytes from `address` on back from the data caches: a guest with its caches off,
+/// or its instruction fetch, reads them from memory.
+pub fn clean_data_cache(address: u64, bytes: u64) {
+    let line = 4_u64 << (mrs!("ctr_el0") >> 16 & 0xf);
+    let mut at = address & !(line - 1);
+    while at < address.saturating_add(bytes) {
+        // SAFETY: cleaning and invalidating a line loses nothing.
+        unsafe { core::arch::asm!("dc civac, {}", in(reg) at, options(nostack, preserves_flags)) }
+        at += line;
+    }
+    dsb();
 }
 
 /// The number of this CPU: MPIDR_EL1.Aff0, on the boards that we know.

@@ -63,7 +63,18 @@ pub fn control_registers(vmpidr: u64) {
     msr!("vbar_el2", world::vector_base());
     enable_vector_length();
     enable_extended_controls();
+    leave_fine_grained_traps_off();
     isb();
+}
+
+/// HFGRTR_EL2 and HFGWTR_EL2, where there are any: bits 63:50 trap where they are *clear*.
+fn leave_fine_grained_traps_off() {
+    const NEGATIVE: u64 = 0xfffc << 48;
+    if mrs!("id_aa64mmfr0_el1") >> 56 & 0xf != 0 {
+        // S3_4_C1_C1_4 and S3_4_C1_C1_5.
+        msr!("s3_4_c1_c1_4", NEGATIVE);
+        msr!("s3_4_c1_c1_5", NEGATIVE);
+    }
 }
 
 /// Puts a domain's stage 2 in force on this CPU.
@@ -84,8 +95,11 @@ fn traps_of_physical_timer() -> u64 {
 /// MDCR_EL2 without anybody debugging: no debug traps, and all event counters for the guest.
 #[must_use]
 pub fn base_mdcr() -> u64 {
-    let counters = mrs!("pmcr_el0") >> 11 & mdcr_el2::HPMN_MASK;
-    counters & mdcr_el2::HPMN_MASK
+    // 0xf: a PMU that is not Arm's.
+    match mrs!("id_aa64dfr0_el1") >> 8 & 0xf {
+        0 | 0xf => 0,
+        _ => mrs!("pmcr_el0") >> 11 & mdcr_el2::HPMN_MASK,
+    }
 }
 
 fn cptr() -> u64 {

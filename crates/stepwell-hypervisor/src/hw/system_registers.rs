@@ -96,8 +96,12 @@ impl Snapshot {
 }
 
 /// Stops the virtual timer from interrupting while its vCPU stands. The snapshot has its state.
+///
+/// CNTVOFF_EL2 goes to 0 with it, so that loading any compare value is safe on QEMU 7.2; see
+/// [`super::timer::set_offset`].
 pub fn quiet_virtual_timer() {
     msr!("cntv_ctl_el0", 0);
+    msr!("cntvoff_el2", 0);
 }
 
 /// One of the four families of breakpoint and watchpoint registers.

@@ -17,11 +17,15 @@ pub fn counter() -> u64 {
     mrs!("cntpct_el0")
 }
 
-/// Has EL2's timer interrupt this CPU in `ns` nanoseconds.
+/// Has EL2's timer interrupt this CPU in `ns` nanoseconds, or before if that was asked for.
 pub fn interrupt_in(ns: u64) {
     let ticks = u128::from(ns) * u128::from(frequency_hz()) / 1_000_000_000;
-    msr!("cnthp_cval_el2", counter().wrapping_add(u64::try_from(ticks).unwrap_or(u64::MAX)));
-    msr!("cnthp_ctl_el2", ENABLE);
+    let deadline = counter().saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX));
+    let is_on = mrs!("cnthp_ctl_el2") & ENABLE != 0;
+    if !is_on || deadline < mrs!("cnthp_cval_el2") {
+        msr!("cnthp_cval_el2", deadline);
+        msr!("cnthp_ctl_el2", ENABLE);
+    }
 }
 
 /// Switches EL2's timer off.

@@ -88,6 +88,7 @@ impl GuestRam {
         let to = self.locate(ipa, from.len() as u64)?;
         // SAFETY: as in `read`.
         unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to.0 as *mut u8, from.len()) }
+        registers::clean_data_cache(to.0, from.len() as u64);
         registers::invalidate_instruction_caches();
         Ok(())
     }

@@ -185,10 +185,16 @@ fn pause(domain: &Domain) -> Result {
     let running = control.running;
     drop(control);
     let vcpu = running.trailing_zeros() as usize;
-    if running != 0 {
-        domain.request_stop(PendingStop { vcpu, reason: StopReason::Paused, pc: 0, steps: 0 });
+    let pause = PendingStop { vcpu, reason: StopReason::Paused, pc: 0, steps: 0 };
+    if running != 0 && domain.request_stop(pause) {
         return Ok(Answer::Done);
     }
+    let control = domain.control.lock();
+    if control.running != 0 || control.ending.is_some() {
+        // It is stopping for a reason of its own, and reports that.
+        return Ok(Answer::Done);
+    }
+    drop(control);
     let pc = domain.vcpus.first().map_or(0, |vcpu| vcpu.core.lock().context.elr);
     super::send(Event::Stopped {
         domain: domain.id,
@@ -212,6 +218,7 @@ fn go_on(domain: &Domain) -> Result {
     if on == 0 {
         return Err(Refusal::Off);
     }
+    control.stop = None;
     let stepped = control.single_step & on;
     let Control { running, free, time, .. } = &mut *control;
     if stepped != 0 {
@@ -253,6 +260,7 @@ fn step(machine: &Machine, domain: &Domain, vcpu: u8, order: Order) -> Result {
     if state.core.lock().pstate().is_aarch32() {
         return Err(Refusal::AArch32);
     }
+    control.stop = None;
     domain.give(&mut control.running, bit(index), order);
     Ok(Answer::Done)
 }
@@ -301,8 +309,11 @@ fn set_breakpoint(domain: &Domain, place: Place) -> Result {
         Place::Ipa(ipa) => {
             domain.ram.locate(Ipa(ipa), 4).map_err(|_| Refusal::NotMapped(ipa))?;
             let most = control.page_breakpoints.capacity() as u8;
-            control.page_breakpoints.push(ipa).map_err(|_| Refusal::NoBreakpointLeft(most))?;
-            set_executable(domain, Ipa(ipa), false);
+            if control.page_breakpoints.is_full() || !set_executable(domain, Ipa(ipa), false) {
+                return Err(Refusal::NoBreakpointLeft(most));
+            }
+            // There is room.
+            let _fits = control.page_breakpoints.push(ipa);
         }
     }
     Ok(Answer::Done)
@@ -320,7 +331,8 @@ fn clear_breakpoint(domain: &Domain, place: Place) -> Result {
             let page = |ipa: u64| Ipa(ipa).align_down(4096);
             let others = control.page_breakpoints.iter().any(|&known| page(known) == page(ipa));
             if !others {
-                set_executable(domain, Ipa(ipa), true);
+                // Its table was split when the breakpoint was set: this cannot fail.
+                let _changed = set_executable(domain, Ipa(ipa), true);
             }
         }
     }

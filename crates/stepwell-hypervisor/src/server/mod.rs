@@ -68,10 +68,15 @@ fn transmit(message: &FromHypervisor) {
 
 /// Sends what a domain wrote on its console so far.
 pub fn flush_console(domain: &Domain) {
-    let text = core::mem::take(&mut *domain.console.lock());
-    if let Ok(bytes) = heapless::Vec::from_slice(&text)
+    send_console(domain.id, &mut domain.console.lock());
+}
+
+/// Sends a console's text while nobody else can add to it, so that it arrives in order.
+pub fn send_console<const N: usize>(domain: u8, console: &mut heapless::Vec<u8, N>) {
+    if let Ok(bytes) = heapless::Vec::from_slice(console)
         && !bytes.is_empty()
     {
-        send(Event::Console { domain: domain.id, bytes });
+        send(Event::Console { domain, bytes });
     }
+    console.clear();
 }

@@ -25,6 +25,8 @@ pub const RESERVED_BREAKPOINTS: u8 = 2;
 
 const BANK: usize = 16;
 const PAGE: u64 = 4096;
+/// The claim tags of DBGCLAIMSET_EL1.
+const CLAIM_TAGS: u64 = 0xff;
 
 /// Whether breakpoints are to be heeded at the next entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,7 @@ pub struct DebugShadow {
     values: [[u64; BANK]; 4],
     mdscr: u64,
     mdccint: u64,
+    /// The claim tags that the guest set while they trapped. (QEMU 7.2 has none to read at EL2.)
     claim: u64,
     os_lock: bool,
     os_double_lock: u64,
@@ -119,6 +122,9 @@ impl DebugShadow {
         }
         self.mdscr = mrs!("mdscr_el1");
         self.mdccint = mrs!("mdccint_el1");
+        // Nothing steps while the OS Double Lock is set, either.
+        self.os_double_lock = mrs!("osdlr_el1") & os_lock::OSDLR_DLK;
+        msr!("osdlr_el1", 0);
         self.os_lock = mrs!("oslsr_el1") & os_lock::OSLSR_OSLK != 0;
         // Nothing steps on hardware while the OS Lock is set.
         msr!("oslar_el1", 0);
@@ -137,6 +143,7 @@ impl DebugShadow {
         self.write_banks(&[]);
         msr!("mdscr_el1", self.mdscr);
         msr!("mdccint_el1", self.mdccint);
+        msr!("osdlr_el1", self.os_double_lock);
         msr!("oslar_el1", u64::from(self.os_lock));
         msr!("mdcr_el2", base_mdcr());
         isb();
@@ -200,8 +207,15 @@ pub fn load(running: &mut Running<'_>) {
     shadow.take_over();
     shadow.program(&ours);
     let traps = mdcr_el2::TDE | mdcr_el2::TDA | mdcr_el2::TDOSA | mdcr_el2::TDRA;
-    let mdscr = shadow.mdscr | mdscr_el1::MDE;
+    // Its own step, and debug exceptions at its EL1, would come to EL2 now.
+    let mdscr = shadow.mdscr & !(mdscr_el1::SS | mdscr_el1::KDE) | mdscr_el1::MDE;
     shadow.control(mdscr, base_mdcr() | traps);
+}
+
+/// Tells whether the guest steps itself while the debugger's breakpoints need the debug registers.
+#[must_use]
+pub fn must_step_for_guest(running: &Running<'_>) -> bool {
+    running.core.debug.mdscr() & mdscr_el1::SS != 0 && !ours(running).is_empty()
 }
 
 /// Before steps, and where what is wanted has changed: takes down which breakpoints there are.
@@ -284,16 +298,17 @@ pub fn execute_never(running: &mut Running<'_>, ipa: Ipa) -> Handled {
 pub fn open_pages(running: &Running<'_>, execute: bool) {
     let control = running.domain.control.lock();
     for &ipa in &control.page_breakpoints {
-        set_executable(running.domain, Ipa(ipa), execute);
+        // Its table was split when the breakpoint was set: this cannot fail.
+        let _changed = set_executable(running.domain, Ipa(ipa), execute);
     }
 }
 
-/// Lets a domain execute in a page of its RAM, or not.
-pub fn set_executable(domain: &crate::domain::Domain, ipa: Ipa, execute: bool) {
+/// Lets a domain execute in a page of its RAM, or not. Tells whether there was memory for the tables
+/// that it takes.
+pub fn set_executable(domain: &crate::domain::Domain, ipa: Ipa, execute: bool) -> bool {
     let permissions = Permissions { read: true, write: true, execute };
     let page = ipa.align_down(PAGE);
-    // Out of table memory the page stays as it is: the breakpoint does not hit, nothing worse.
-    let _kept = domain.stage2.lock().protect(&mut HeapTables, page, PAGE, permissions);
+    domain.stage2.lock().protect(&mut HeapTables, page, PAGE, permissions).is_ok()
 }
 
 /// Tells whether a page has a breakpoint by physical address.
@@ -322,7 +337,7 @@ impl DebugShadow {
             SystemRegister::MDCCINT_EL1 => self.mdccint,
             SystemRegister::OSLSR_EL1 => os_lock::oslsr(self.os_lock),
             SystemRegister::OSDLR_EL1 => self.os_double_lock,
-            SystemRegister::DBGCLAIMSET_EL1 => 0xff,
+            SystemRegister::DBGCLAIMSET_EL1 => CLAIM_TAGS,
             SystemRegister::DBGCLAIMCLR_EL1 => self.claim,
             SystemRegister::MDRAR_EL1
             | SystemRegister::DBGPRCR_EL1
@@ -349,7 +364,7 @@ impl DebugShadow {
             SystemRegister::MDCCINT_EL1 => self.mdccint = value,
             SystemRegister::OSLAR_EL1 => self.os_lock = value & os_lock::OSLAR_OSLK != 0,
             SystemRegister::OSDLR_EL1 => self.os_double_lock = value & os_lock::OSDLR_DLK,
-            SystemRegister::DBGCLAIMSET_EL1 => self.claim |= value & 0xff,
+            SystemRegister::DBGCLAIMSET_EL1 => self.claim |= value & CLAIM_TAGS,
             SystemRegister::DBGCLAIMCLR_EL1 => self.claim &= !value,
             SystemRegister::DBGPRCR_EL1
             | SystemRegister::OSECCR_EL1

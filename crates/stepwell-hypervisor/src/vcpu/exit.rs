@@ -39,17 +39,18 @@ fn synchronous(running: &mut Running<'_>) -> Handled {
     let esr = EsrEl2(running.core.context.esr);
     match esr.ec() {
         ec::DABT_LOWER => memory::data_abort(running, esr),
-        ec::IABT_LOWER => memory::instruction_abort(running),
+        ec::IABT_LOWER => memory::instruction_abort(running, esr),
         ec::HVC64 => psci::call(running),
         ec::SMC64 => privileged_call(running, esr),
         ec::SYSTEM_REGISTER => system::access(running, esr.system_register()),
-        ec::WFX => {
-            // Only a step traps waits; see `step`. One that slips through is a hint all the same.
-            advance(running);
-            Handled::Emulated
-        }
         ec::BREAKPOINT_LOWER => debug::breakpoint(running),
         ec::WATCHPOINT_LOWER => debug::watchpoint(running, esr),
+        // Only a guest that steps itself has these, and then it is stepped for; see `run`.
+        ec::SOFTWARE_STEP_LOWER => Handled::Past,
+        ec::BKPT32 => {
+            let syndrome = EsrEl1::new(ec::BKPT32, esr.iss() & 0xffff);
+            inject::synchronous(running, syndrome, None)
+        }
         ec::BRK64 => {
             let comment = esr.call().immediate();
             inject::synchronous(running, EsrEl1::brk(comment), None)

@@ -43,6 +43,7 @@ pub fn write(core: &mut VcpuCore, registers: &Registers) -> bool {
         core.context.sp_el0 = registers.sp;
     }
     core.monitor.clear();
+    core.reported_call = None;
     true
 }
 

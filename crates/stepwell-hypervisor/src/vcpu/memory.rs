@@ -4,7 +4,7 @@ use super::exit::{Handled, advance, fault};
 use super::{Running, debug};
 use crate::device::board::{PL011_INTID, Region, region};
 use crate::device::mmio::Access;
-use crate::hw::timer;
+use crate::hw::{timer, translate};
 use crate::server;
 use stepwell_arch::Ipa;
 use stepwell_arch::esr::EsrEl2;
@@ -23,13 +23,14 @@ fn fault_address(running: &Running<'_>) -> Ipa {
 pub fn data_abort(running: &mut Running<'_>, esr: EsrEl2) -> Handled {
     let address = fault_address(running);
     let known = region(address, running.domain.vcpus.len());
-    if known == Region::Nothing || esr.data_abort().s1ptw() {
-        return fault(running, FaultKind::UnmappedAccess, address.0);
-    }
-    if esr.data_abort().cm() {
-        // Cache maintenance on a device: nothing is cached there.
+    if esr.data_abort().cm() && !esr.data_abort().s1ptw() {
+        // Cache maintenance where there is no memory: nothing is cached.
         advance(running);
         return Handled::Emulated;
+    }
+    let is_device = known != Region::Nothing && esr.data_abort().dfsc().is_translation();
+    if !is_device || esr.data_abort().s1ptw() {
+        return fault(running, FaultKind::UnmappedAccess, address.0);
     }
     let Some(access) = Access::decode(esr.0) else {
         return fault(running, FaultKind::BadDeviceAccess, address.0);
@@ -93,18 +94,29 @@ pub fn update_domain_uart_line(domain: &crate::domain::Domain) {
 
 fn print(running: &Running<'_>, byte: u8) {
     let mut console = running.domain.console.lock();
-    let full = console.push(byte).is_err() || console.len() == console.capacity();
-    drop(console);
-    if full || byte == b'\n' {
-        server::flush_console(running.domain);
+    if console.is_full() {
+        server::send_console(running.domain.id, &mut console);
+    }
+    // There is room now.
+    let _fits = console.push(byte);
+    if byte == b'\n' {
+        server::send_console(running.domain.id, &mut console);
     } else {
         timer::interrupt_in(CONSOLE_PATIENCE_NS);
     }
 }
 
 /// Handles a stage-2 instruction abort: a breakpoint by physical address, or no memory at all.
-pub fn instruction_abort(running: &mut Running<'_>) -> Handled {
-    let address = fault_address(running);
+pub fn instruction_abort(running: &mut Running<'_>, esr: EsrEl2) -> Handled {
+    let mut address = fault_address(running);
+    let iss = esr.instruction_abort();
+    if iss.ifsc().is_permission() && !iss.s1ptw() {
+        // HPFAR_EL2 is UNKNOWN for these.
+        let pc = running.core.pc();
+        if let Ok(ipa) = translate::to_ipa(pc, running.core.pstate().el() == 0) {
+            address = ipa;
+        }
+    }
     if running.domain.ram.locate(address, 4).is_ok() {
         return debug::execute_never(running, address);
     }

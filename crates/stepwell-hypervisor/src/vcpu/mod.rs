@@ -16,7 +16,7 @@ pub mod step;
 pub mod system;
 pub mod time;
 
-use crate::domain::{Domain, Order, PendingStop, Power, Vcpu};
+use crate::domain::{Domain, Order, PendingStop, Vcpu};
 use crate::hw::registers::wfi;
 use crate::hw::system_registers::{Snapshot, quiet_virtual_timer};
 use crate::hw::world::GuestContext;
@@ -53,6 +53,8 @@ pub struct VcpuCore {
     pub recorder: Recorder,
     /// The monitored SMC at this PC has been reported: it takes effect now.
     pub reported_call: Option<u64>,
+    /// It stopped at its PC for a reason that was not reported: another vCPU's was.
+    pub is_stop_unreported: bool,
     /// The guest's clock is the virtual one, and not the CPU's counter.
     pub virtual_clock: bool,
     /// The guest's physical timer.
@@ -88,10 +90,10 @@ impl VcpuCore {
         self.monitor.clear();
         self.interface = CpuInterface::new(self.interface.lr_count);
         self.reported_call = None;
+        self.is_stop_unreported = false;
         self.virtual_clock = false;
         self.debug = DebugShadow::at_reset();
         self.physical_timer = PhysicalTimer::default();
-        self.lines = TimerLines::default();
         self.quiet = QuietInterface::default();
     }
 }
@@ -139,15 +141,15 @@ pub fn serve_cpu(machine: &'static Machine, cpu: usize) -> ! {
     loop {
         let order = wait_for_order(machine, vcpu, cpu);
         let (end, stop) = carry_out(machine, domain, index, vcpu, order);
-        if let End::Stop(_) = end {
-            domain.request_stop(stop);
-        }
-        if end == End::SwitchedOff
-            && let Some(power) = domain.control.lock().power.get_mut(index)
+        if let End::Stop(_) = end
+            && !domain.request_stop(stop)
         {
-            *power = Power::Off;
+            // Another vCPU's reason was first: this one's comes again when they go on.
+            let mut core = vcpu.core.lock();
+            core.reported_call = None;
+            core.is_stop_unreported = true;
         }
-        domain.has_parked(index);
+        domain.has_parked(stop, end == End::SwitchedOff);
     }
 }
 

@@ -2,18 +2,10 @@
 
 use super::Running;
 use super::exit::Handled;
-use crate::device::psci::PsciCall;
+use crate::device::psci::{PsciCall, ReturnCode};
 use crate::domain::{Control, Order, Power, bit};
-use crate::hw::registers::wfi;
 use crate::reset;
 use stepwell_wire::DomainEnding;
-
-const SUCCESS: i64 = 0;
-const INVALID_PARAMETERS: i64 = -2;
-const ALREADY_ON: i64 = -4;
-
-const AFFINITY_ON: i64 = 0;
-const AFFINITY_OFF: i64 = 1;
 
 /// Carries out an HVC. The PC is past it already.
 pub fn call(running: &mut Running<'_>) -> Handled {
@@ -31,13 +23,15 @@ pub fn call(running: &mut Running<'_>) -> Handled {
             running.domain.end(DomainEnding::Reset);
             return Handled::SwitchedOff;
         }
-        other => other.answer().map_or(-1, |answer| answer as i64),
+        // What is left that has no answer of its own is CPU_SUSPEND, whose wake-up may come at any
+        // time: at once.
+        other => {
+            let answer = other.answer().unwrap_or(ReturnCode::Success.x0());
+            running.core.context.set_register(0, answer);
+            return Handled::Emulated;
+        }
     };
-    running.core.context.set_register(0, answer as u64);
-    let suspends = matches!(call, PsciCall::CpuSuspend { .. }) && answer == SUCCESS;
-    if suspends && !running.core.engine.is_enabled() {
-        wfi();
-    }
+    running.core.context.set_register(0, answer.x0());
     Handled::Emulated
 }
 
@@ -46,20 +40,20 @@ fn vcpu_at(running: &Running<'_>, target: u64) -> Option<usize> {
     (index < running.domain.vcpus.len()).then_some(index)
 }
 
-fn affinity_info(running: &Running<'_>, target: u64) -> i64 {
-    let Some(index) = vcpu_at(running, target) else { return INVALID_PARAMETERS };
+fn affinity_info(running: &Running<'_>, target: u64) -> ReturnCode {
+    let Some(index) = vcpu_at(running, target) else { return ReturnCode::InvalidParameters };
     match running.domain.control.lock().power(index) {
-        Power::On => AFFINITY_ON,
-        Power::Off => AFFINITY_OFF,
+        Power::On => ReturnCode::Success,
+        Power::Off => ReturnCode::Off,
     }
 }
 
-fn cpu_on(running: &Running<'_>, target: u64, entry: u64, argument: u64) -> i64 {
-    let Some(index) = vcpu_at(running, target) else { return INVALID_PARAMETERS };
-    let Some(vcpu) = running.domain.vcpus.get(index) else { return INVALID_PARAMETERS };
+fn cpu_on(running: &Running<'_>, target: u64, entry: u64, argument: u64) -> ReturnCode {
+    let Some(index) = vcpu_at(running, target) else { return ReturnCode::InvalidParameters };
+    let Some(vcpu) = running.domain.vcpus.get(index) else { return ReturnCode::InvalidParameters };
     let mut control = running.domain.control.lock();
     if control.power(index) == Power::On {
-        return ALREADY_ON;
+        return ReturnCode::AlreadyOn;
     }
     if let Some(power) = control.power.get_mut(index) {
         *power = Power::On;
@@ -71,5 +65,5 @@ fn cpu_on(running: &Running<'_>, target: u64, entry: u64, argument: u64) -> i64 
     if *free && stop.is_none() && ending.is_none() {
         running.domain.give(mask, bit(index), Order::Run);
     }
-    SUCCESS
+    ReturnCode::Success
 }

@@ -10,7 +10,11 @@ pub fn run(running: &mut Running<'_>) -> End {
     running.core.monitor.clear();
     running.core.context.forget_pages();
     // What stands at the PC has been reported: the first instruction goes past it.
-    let mut breakpoints = Breakpoints::PastFirst;
+    let mut breakpoints = if core::mem::take(&mut running.core.is_stop_unreported) {
+        Breakpoints::On
+    } else {
+        Breakpoints::PastFirst
+    };
     loop {
         if running.is_called() {
             return End::Asked;
@@ -28,12 +32,16 @@ pub fn once(running: &mut Running<'_>, breakpoints: &mut Breakpoints) -> Option<
         return super::step::past_breakpoint(running);
     }
     *breakpoints = Breakpoints::On;
+    if debug::must_step_for_guest(running) {
+        return super::step::guests_own_step(running);
+    }
     interrupt::load(running, false);
     debug::load(running);
     let vector = running.core.context.enter();
     interrupt::sync(running);
+    let handled = handle(running, vector);
     time::update_lines(running);
-    match handle(running, vector) {
+    match handled {
         Handled::Resume | Handled::Emulated | Handled::Injected => None,
         Handled::Past => super::step::past_breakpoint(running),
         Handled::Stop(reason) => Some(End::Stop(reason)),

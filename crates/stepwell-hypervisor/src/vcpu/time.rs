@@ -20,6 +20,10 @@ const ENABLE: u64 = 1 << 0;
 const IMASK: u64 = 1 << 1;
 const ISTATUS: u64 = 1 << 2;
 const NS_PER_SECOND: u128 = 1_000_000_000;
+/// EL2's timer is set anew after that long: far deadlines would overflow the counter.
+const LONGEST_WAIT_NS: u64 = 1_000_000_000;
+/// A deadline from here on never comes.
+const NEVER: u64 = i64::MAX as u64;
 
 /// A guest's physical timer: CNTP_CTL_EL0 and CNTP_CVAL_EL0.
 #[derive(Clone, Copy, Debug, Default)]
@@ -139,6 +143,7 @@ pub fn release(running: &mut Running<'_>) {
     let up = virtual_line(running);
     set_virtual_line(running, up);
     gic::enable_virtual_timer(running.vcpu.cpu, !up);
+    update_lines(running);
 }
 
 /// Keeps the CPU's virtual timer quiet: the virtual clock decides when it is due.
@@ -175,7 +180,8 @@ pub fn update_lines(running: &mut Running<'_>) {
     }
     let waiting = !up && control & (ENABLE | IMASK) == ENABLE;
     if waiting && !virtual_clock {
-        timer::interrupt_in(ticks_to_ns(compare.saturating_sub(now)));
+        let ns = ticks_to_ns(compare.saturating_sub(now));
+        timer::interrupt_in(ns.min(LONGEST_WAIT_NS));
     }
 }
 
@@ -208,5 +214,5 @@ pub fn next_deadline(running: &Running<'_>) -> Option<u64> {
     let timers =
         [(mrs!("cntv_ctl_el0"), mrs!("cntv_cval_el0")), (physical.control, physical.compare)];
     let on = timers.into_iter().filter(|(control, _)| control & (ENABLE | IMASK) == ENABLE);
-    on.map(|(_, compare)| compare).filter(|&compare| compare > now).min()
+    on.map(|(_, compare)| compare).filter(|&compare| compare > now && compare < NEVER).min()
 }

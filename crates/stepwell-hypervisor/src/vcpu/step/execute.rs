@@ -55,13 +55,25 @@ impl Stepper<'_, '_> {
                         return None;
                     }
                     Handled::Resume => {}
-                    Handled::Past => breakpoints = false,
+                    Handled::Past => {
+                        if self.running.is_called() {
+                            self.take_back();
+                            return Some(End::Asked);
+                        }
+                        // Another vCPU may have closed the page meanwhile.
+                        debug::open_pages(self.running, true);
+                        breakpoints = false;
+                    }
                     Handled::Stop(reason) => {
                         self.take_back();
                         return Some(End::Stop(reason));
                     }
                     Handled::SwitchedOff => {
-                        self.passed(1);
+                        if EsrEl2(self.running.core.context.esr).ec() == ec::HVC64 {
+                            self.passed(1);
+                        } else {
+                            self.take_back();
+                        }
                         return Some(End::SwitchedOff);
                     }
                 },
@@ -144,10 +156,19 @@ impl Stepper<'_, '_> {
         if used == 0 {
             self.advance_guests_own_step();
         }
+        let was_load_exclusive = matches!(next.plan, Plan::LoadExclusive(_));
+        if boundary.syndrome_valid && boundary.load_exclusive != was_load_exclusive {
+            // The CPU executed something else than what was looked at: a known page has changed.
+            self.running.core.context.forget_pages();
+            self.running.core.monitor.clear();
+            return;
+        }
         match next.plan {
             Plan::LoadExclusive(load) => self.arm(load, Va(next.base), next.pstate),
             Plan::ClearExclusive => self.running.core.monitor.clear(),
             Plan::TranslationChange => self.running.core.context.forget_pages(),
+            // What was masked may be deliverable now.
+            Plan::InterruptMask => interrupt::disturb(self.running),
             Plan::ExceptionReturn => {
                 self.running.core.monitor.clear();
                 let pstate = self.running.core.pstate();

@@ -87,7 +87,7 @@ pub fn step(running: &mut Running<'_>, count: u64, until: Option<u64>, record: b
 /// an exclusive sequence to its end, because a step in the middle would break it.
 pub fn past_breakpoint(running: &mut Running<'_>) -> Option<End> {
     if enable(running).is_err() {
-        // AArch32 does not step: it goes on without this breakpoint.
+        // AArch32 does not step: the breakpoint hits again until the debugger removes it.
         return None;
     }
     debug::open_pages(running, true);
@@ -103,6 +103,22 @@ pub fn past_breakpoint(running: &mut Running<'_>) -> Option<End> {
     let _mdscr = running.core.engine.disable();
     running.core.monitor.clear();
     debug::open_pages(running, false);
+    end
+}
+
+/// Lets the guest take one turn of its own single-step, which needs the debug registers that the
+/// debugger's breakpoints occupy: a vCPU that otherwise runs freely, stepped to its next boundary.
+pub fn guests_own_step(running: &mut Running<'_>) -> Option<End> {
+    if let Err(end) = enable(running) {
+        return Some(end);
+    }
+    let mut stepper = Stepper::new(running, InterruptPolicy::Into, TimePolicy::Real);
+    stepper.past_first = false;
+    let end = match stepper.boundary_events() {
+        Some(end) => end,
+        None => stepper.one(1),
+    };
+    let _guests_mdscr = running.core.engine.disable();
     end
 }
 
