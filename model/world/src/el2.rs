@@ -178,7 +178,8 @@ impl World {
     /// EL2 did an instruction and moved the PC.
     fn carried_out(&mut self, program: Program, mistake: Option<Mistake>) {
         let is_late = mistake == Some(Mistake::MdscrBeforeAdvance);
-        if !is_late {
+        let is_kept = mistake == Some(Mistake::UnsteppedTrapKeepsSs) && !self.is_stepping();
+        if !is_late && !is_kept {
             self.advance_guests_own_step();
         }
         // After SSAdvance, which the value before the write decides over.

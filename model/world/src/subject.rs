@@ -41,11 +41,13 @@ pub enum Mistake {
     /// An SVC advances the guest's own step only where that is enabled, not wherever
     /// MDSCR_EL1.SS is 1.
     SvcAdvancesWhereEnabled,
+    /// A trap carried out while stepping is off moves the PC and leaves the guest's own SS at 1.
+    UnsteppedTrapKeepsSs,
 }
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::SsOnEveryEntry,
         Self::SsOverwritten,
         Self::DebugExceptionsAtEl2,
@@ -61,6 +63,7 @@ impl Mistake {
         Self::MdscrForgotten,
         Self::MdscrBeforeAdvance,
         Self::SvcAdvancesWhereEnabled,
+        Self::UnsteppedTrapKeepsSs,
     ];
 }
 
