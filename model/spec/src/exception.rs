@@ -1,0 +1,118 @@
+//! Exception entry and return.
+
+use crate::state::{El, Machine, ProcState};
+
+/// Where EL1 takes synchronous exceptions.
+pub const SYNCHRONOUS_VECTOR: u8 = 0x40;
+/// Where EL1 takes interrupts.
+pub const IRQ_VECTOR: u8 = 0x50;
+
+/// What an exception is about, ESR_ELx.EC or the vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// No exception yet.
+    None,
+    /// Undefined at this exception level.
+    Undefined,
+    /// SVC.
+    Svc,
+    /// HVC.
+    Hvc,
+    /// SMC, trapped.
+    Smc,
+    /// WFI, trapped.
+    Wfx,
+    /// MSR MDSCR_EL1, trapped.
+    SystemRegister,
+    /// Data abort of stage 1.
+    Stage1,
+    /// Data abort of stage 2, of memory that is to be mapped.
+    Stage2,
+    /// Data abort of stage 2, of a device that EL2 emulates.
+    Mmio,
+    /// BRK.
+    Brk,
+    /// Software Step.
+    SoftwareStep,
+    /// IRQ, physical at EL2 and virtual at EL1.
+    Irq,
+}
+
+/// ESR_ELx.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Syndrome {
+    /// EC.
+    pub class: Class,
+    /// ISS.ISV of a Software Step exception.
+    pub isv: bool,
+    /// ISS.EX of a Software Step exception.
+    pub ex: bool,
+}
+
+impl Syndrome {
+    /// Nothing was taken yet.
+    pub const NONE: Self = Self::of(Class::None);
+
+    /// A syndrome without ISV.
+    #[must_use]
+    pub const fn of(class: Class) -> Self {
+        Self { class, isv: false, ex: false }
+    }
+}
+
+impl Machine {
+    /// `AArch64.TakeException`: SPSR.SS is PSTATE.SS as it is; PSTATE.SS becomes 0.
+    ///
+    /// The local monitor is cleared, too.
+    ///
+    /// Source: Arm ARM, DDI 0487 L.b, "Exception entry".
+    pub fn take_exception(&mut self, target: El, syndrome: Syndrome, preferred_return: u8) {
+        let saved = self.pstate;
+        self.pstate = ProcState::masked(target);
+        self.monitor = false;
+        if !self.isv_kept || target == El::El2 {
+            self.stepped = None;
+        }
+        if target == El::El2 {
+            (self.spsr_el2, self.elr_el2, self.esr_el2) = (saved, preferred_return, syndrome);
+            return;
+        }
+        (self.spsr_el1, self.elr_el1) = (saved, preferred_return);
+        if syndrome.class == Class::Irq {
+            self.pc = IRQ_VECTOR;
+        } else {
+            // An interrupt leaves ESR_EL1 alone.
+            self.esr_el1 = syndrome;
+            self.pc = SYNCHRONOUS_VECTOR;
+        }
+    }
+
+    /// `AArch64.SoftwareStepException`.
+    ///
+    /// Source: Arm ARM, DDI 0487 L.b, "Syndrome information for Software Step exceptions".
+    pub fn software_step_exception(&mut self) {
+        let syndrome = Syndrome {
+            class: Class::SoftwareStep,
+            isv: self.stepped.is_some(),
+            ex: self.stepped == Some(true),
+        };
+        self.take_exception(self.debug_target_from(), syndrome, self.pc);
+    }
+
+    /// `AArch64.ExceptionReturn` from EL1 or EL2, whichever the PE is at.
+    ///
+    /// Source: Arm ARM, DDI 0487 L.b, "Exception return"; the local monitor: "Exclusive access
+    /// instructions and Non-shareable memory locations".
+    pub fn exception_return(&mut self) {
+        let (spsr, elr) = if self.pstate.el == El::El2 {
+            self.stepped = None;
+            (self.spsr_el2, self.elr_el2)
+        } else {
+            (self.spsr_el1, self.elr_el1)
+        };
+        let ss = self.debug_exception_return_ss(spsr);
+        self.pstate = ProcState { ss, ..spsr };
+        self.pc = elr;
+        self.monitor = false;
+    }
+}

@@ -1,0 +1,157 @@
+//! The registers that Software Step depends on, and the little else that a guest can observe.
+
+use crate::exception::Syndrome;
+
+/// An exception level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum El {
+    /// Applications.
+    El0,
+    /// The guest's kernel.
+    El1,
+    /// The hypervisor.
+    El2,
+}
+
+/// PSTATE, `ProcState` in the pseudocode, and what SPSR_ELx saves of it.
+///
+/// Source: Arm ARM, DDI 0487 L.b, "Process state, PSTATE".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ProcState {
+    /// Exception level.
+    pub el: El,
+    /// Software Step: 1 is active-not-pending.
+    pub ss: bool,
+    /// Debug exceptions from the current level masked.
+    pub d: bool,
+    /// SError masked.
+    pub a: bool,
+    /// IRQ masked.
+    pub i: bool,
+    /// FIQ masked.
+    pub f: bool,
+}
+
+impl ProcState {
+    /// `el` with nothing masked.
+    #[must_use]
+    pub const fn at(el: El) -> Self {
+        Self { el, ss: false, d: false, a: false, i: false, f: false }
+    }
+
+    /// `el` as an exception entry leaves it: everything masked.
+    #[must_use]
+    pub const fn masked(el: El) -> Self {
+        Self { el, ss: false, d: true, a: true, i: true, f: true }
+    }
+}
+
+/// MDSCR_EL1, the fields that enable debug exceptions.
+///
+/// Source: Arm ARM, DDI 0487 L.b, "MDSCR_EL1, Monitor Debug System Control Register".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Mdscr {
+    /// Software Step enabled.
+    pub ss: bool,
+    /// Debug exceptions from ELd itself enabled.
+    pub kde: bool,
+    /// Breakpoints and watchpoints enabled.
+    pub mde: bool,
+}
+
+/// MDCR_EL2, the fields that route debug exceptions and trap debug registers.
+///
+/// Source: Arm ARM, DDI 0487 L.b, "MDCR_EL2, Monitor Debug Configuration Register (EL2)".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Mdcr {
+    /// Debug exceptions of EL1 and EL0 come to EL2. Acts as TDA = 1, too.
+    pub tde: bool,
+    /// Accesses of EL1 to debug registers trap to EL2.
+    pub tda: bool,
+}
+
+/// One PE, and the line of memory that its exclusives are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Machine {
+    /// Number of the instruction that executes next.
+    pub pc: u8,
+    /// PSTATE.
+    pub pstate: ProcState,
+    /// MDSCR_EL1.
+    pub mdscr: Mdscr,
+    /// MDCR_EL2.
+    pub mdcr: Mdcr,
+    /// HCR_EL2.TSC: SMC at EL1 traps to EL2.
+    pub tsc: bool,
+    /// HCR_EL2.TWI: WFI at EL1 and EL0 traps to EL2.
+    pub twi: bool,
+    /// OSLSR_EL1.OSLK.
+    pub os_lock: bool,
+    /// OS Double Lock, DoubleLockStatus().
+    pub os_double_lock: bool,
+    /// SPSR_EL1.
+    pub spsr_el1: ProcState,
+    /// ELR_EL1.
+    pub elr_el1: u8,
+    /// ESR_EL1.
+    pub esr_el1: Syndrome,
+    /// SPSR_EL2.
+    pub spsr_el2: ProcState,
+    /// ELR_EL2.
+    pub elr_el2: u8,
+    /// ESR_EL2.
+    pub esr_el2: Syndrome,
+    /// What a Software Step exception would say of the instruction before it: nothing, or
+    /// whether it was a load-exclusive.
+    pub stepped: Option<bool>,
+    /// ISS.ISV stays 1 over an exception that came between the instruction and its step: the
+    /// manual leaves it open.
+    pub isv_kept: bool,
+    /// The local monitor is in the Exclusive Access state for the line.
+    pub monitor: bool,
+    /// The line in memory.
+    pub line: u8,
+    /// What the last load-exclusive read.
+    pub loaded: u8,
+    /// Status of the last store-exclusive: true, it failed.
+    pub status: bool,
+    /// A virtual interrupt is pending in the virtual GIC.
+    pub virq: bool,
+    /// The virtual CPU interface signals it to the PE.
+    pub virq_signalled: bool,
+    /// The page that [`crate::Letter::Stage2`] accesses is mapped at stage 2.
+    pub is_mapped: bool,
+}
+
+impl Machine {
+    /// A PE at instruction 0 in `pstate`, unlocked, nothing armed and nothing trapped but SMC
+    /// and WFI.
+    #[must_use]
+    pub const fn new(pstate: ProcState) -> Self {
+        Self {
+            pc: 0,
+            pstate,
+            mdscr: Mdscr { ss: false, kde: false, mde: false },
+            mdcr: Mdcr { tde: false, tda: false },
+            tsc: true,
+            twi: false,
+            os_lock: false,
+            os_double_lock: false,
+            spsr_el1: ProcState::at(El::El0),
+            elr_el1: 0,
+            esr_el1: Syndrome::NONE,
+            spsr_el2: pstate,
+            elr_el2: 0,
+            esr_el2: Syndrome::NONE,
+            stepped: None,
+            isv_kept: false,
+            monitor: false,
+            line: 0,
+            loaded: 0,
+            status: false,
+            virq: false,
+            virq_signalled: true,
+            is_mapped: false,
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What arrives at EL2 for each letter of the alphabet: exception class, SPSR_EL2.SS, ELR_EL2 and
+//! the syndrome.
+//!
+//! Source: Arm ARM, DDI 0487 L.b, "Software Step exceptions".
+
+use stepwell_spec::exception::SYNCHRONOUS_VECTOR;
+use stepwell_spec::{Choice, Class, El, Event, Letter, Machine, Mdcr, Mdscr, ProcState, Program};
+
+const NOTHING: Mdscr = Mdscr { ss: false, kde: false, mde: false };
+
+type Row = (&'static [Letter], Class, bool, u8, bool, bool, usize);
+
+/// A guest that EL2 has just entered for one step.
+fn entered(el: El, ss: bool) -> Machine {
+    let mut machine = Machine::new(ProcState::masked(El::El2));
+    machine.mdscr.ss = true;
+    machine.mdcr = Mdcr { tde: true, tda: true };
+    machine.twi = true;
+    machine.spsr_el2 = ProcState { ss, ..ProcState::at(el) };
+    machine.exception_return();
+    machine
+}
+
+/// Runs up to the exit. Returns it with the number of events before.
+fn exit_of(mut machine: Machine, program: &'static [Letter]) -> (Machine, usize) {
+    for events in 0..10 {
+        if machine.advance(Program(program), Choice::Proceed) == Event::ExitedToEl2 {
+            return (machine, events);
+        }
+    }
+    panic!("no exit: {machine:?}");
+}
+
+#[test]
+fn each_letter_arrives_as_the_manual_has_it() {
+    use Class::SoftwareStep as Step;
+    use Letter::{
+        Acknowledge, Branch, Brk, ClearExclusive, Eret, Hvc, Isb, LoadExclusive, Mmio, Plain, Smc,
+        Stage1, Stage2, StoreExclusive, Svc, Wfi, WriteMask, WriteMdscr,
+    };
+    let vector = SYNCHRONOUS_VECTOR;
+    // Letter; class, SPSR_EL2.SS, ELR_EL2, ISV, EX; instructions and entries before the exit.
+    let rows: &[Row] = &[
+        (&[Plain], Step, false, 1, true, false, 1),
+        (&[Branch], Step, false, 2, true, false, 1),
+        (&[Isb], Step, false, 1, true, false, 1),
+        (&[LoadExclusive], Step, false, 1, true, true, 1),
+        (&[StoreExclusive], Step, false, 1, true, false, 1),
+        (&[ClearExclusive], Step, false, 1, true, false, 1),
+        (&[WriteMask(true)], Step, false, 1, true, false, 1),
+        (&[Acknowledge], Step, false, 1, true, false, 1),
+        (&[Svc], Step, false, vector, false, false, 1),
+        (&[Stage1], Step, false, vector, false, false, 1),
+        (&[Eret], Step, false, 0, true, false, 1),
+        (&[Hvc], Class::Hvc, false, 1, false, false, 0),
+        (&[Smc], Class::Smc, true, 0, false, false, 0),
+        (&[Wfi], Class::Wfx, true, 0, false, false, 0),
+        (&[Stage2], Class::Stage2, true, 0, false, false, 0),
+        (&[Mmio], Class::Mmio, true, 0, false, false, 0),
+        (&[Brk], Class::Brk, true, 0, false, false, 0),
+        (&[WriteMdscr(NOTHING)], Class::SystemRegister, true, 0, false, false, 0),
+    ];
+    for &(program, class, ss, elr, isv, ex, before) in rows {
+        let (machine, events) = exit_of(entered(El::El1, true), program);
+        let syndrome = machine.esr_el2;
+        assert_eq!(syndrome.class, class, "{program:?}");
+        assert_eq!(machine.spsr_el2.ss, ss, "{program:?}: SPSR_EL2.SS");
+        assert_eq!(machine.elr_el2, elr, "{program:?}: ELR_EL2");
+        assert_eq!((syndrome.isv, syndrome.ex), (isv, ex), "{program:?}: ISV, EX");
+        assert_eq!(events, before, "{program:?}");
+    }
+}
+
+#[test]
+fn an_entry_with_ss_0_executes_nothing_and_has_no_syndrome() {
+    let (machine, events) = exit_of(entered(El::El0, false), &[Letter::LoadExclusive]);
+    assert_eq!((events, machine.elr_el2), (0, 0));
+    assert_eq!(machine.esr_el2.class, Class::SoftwareStep);
+    assert!(!machine.esr_el2.isv);
+}
+
+#[test]
+fn an_interrupt_falls_before_the_instruction_or_before_its_step() {
+    let mut machine = entered(El::El1, true);
+    machine.advance(Program(&[]), Choice::PhysicalInterrupt);
+    assert!(machine.spsr_el2.ss, "not executed");
+    let mut machine = entered(El::El1, true);
+    machine.advance(Program(&[Letter::Plain]), Choice::Proceed);
+    machine.advance(Program(&[Letter::Plain]), Choice::PhysicalInterrupt);
+    assert_eq!(machine.esr_el2.class, Class::Irq);
+    assert!(!machine.spsr_el2.ss, "executed, and not reported");
+    assert_eq!(machine.elr_el2, 1);
+}
+
+#[test]
+fn what_is_taken_instead_of_executing_leaves_ss_in_spsr_el1() {
+    for (letter, ss) in [(Letter::Svc, false), (Letter::Stage1, true)] {
+        let mut machine = entered(El::El1, true);
+        let program = if letter == Letter::Svc {
+            Program(&[Letter::Svc])
+        } else {
+            Program(&[Letter::Stage1])
+        };
+        assert_eq!(machine.advance(program, Choice::Proceed), Event::EnteredEl1(0));
+        assert_eq!(machine.spsr_el1.ss, ss, "{letter:?}");
+        assert!(!machine.pstate.ss);
+    }
+    let mut machine = entered(El::El1, true);
+    machine.virq = true;
+    assert!(machine.can_take_virtual_interrupt());
+    machine.advance(Program(&[]), Choice::VirtualInterrupt);
+    assert!(machine.spsr_el1.ss && machine.pstate.i);
+    assert!(!machine.can_take_virtual_interrupt(), "masked by its own entry");
+}
+
+#[test]
+fn privileged_letters_are_undefined_at_el0() {
+    let programs: [&'static [Letter]; 5] = [
+        &[Letter::Hvc],
+        &[Letter::Smc],
+        &[Letter::Eret],
+        &[Letter::WriteMdscr(NOTHING)],
+        &[Letter::WriteMask(true)],
+    ];
+    for program in programs {
+        let mut machine = entered(El::El0, true);
+        machine.advance(Program(program), Choice::Proceed);
+        assert_eq!(machine.esr_el1.class, Class::Undefined, "{program:?}");
+    }
+}
+
+#[test]
+fn the_local_monitor_ends_with_an_exception_or_its_return() {
+    let program = Program(&[Letter::LoadExclusive, Letter::StoreExclusive]);
+    let mut free = Machine::new(ProcState::at(El::El1));
+    free.advance(program, Choice::Proceed);
+    let mut interrupted = free;
+    free.advance(program, Choice::Proceed);
+    assert!(!free.status, "stored");
+    interrupted.advance(program, Choice::PhysicalInterrupt);
+    interrupted.exception_return();
+    interrupted.advance(program, Choice::Proceed);
+    assert!(interrupted.status, "failed: why a stepped loop never ends");
+}
+
+#[test]
+fn with_the_os_lock_set_nothing_steps() {
+    for double in [false, true] {
+        let mut machine = entered(El::El1, true);
+        (machine.os_lock, machine.os_double_lock) = (!double, double);
+        for _ in 0..3 {
+            let event = machine.advance(Program(&[Letter::Plain; 3]), Choice::Proceed);
+            assert!(matches!(event, Event::Executed(_)), "{event:?}");
+        }
+    }
+}
+
+#[test]
+fn el1_steps_its_own_el0() {
+    let mut machine = Machine::new(ProcState::masked(El::El1));
+    machine.mdscr.ss = true;
+    machine.spsr_el1 = ProcState { ss: true, ..ProcState::at(El::El0) };
+    machine.elr_el1 = 1;
+    let program = Program(&[Letter::Eret, Letter::Plain]);
+    assert_eq!(machine.advance(program, Choice::Proceed), Event::Executed(0));
+    assert!(machine.pstate.ss);
+    assert_eq!(machine.advance(program, Choice::Proceed), Event::Executed(1));
+    assert_eq!(machine.advance(program, Choice::Proceed), Event::EnteredEl1(2));
+    assert_eq!(machine.esr_el1.class, Class::SoftwareStep);
+    assert!(machine.esr_el1.isv);
+}

@@ -1,0 +1,35 @@
+//! The world of the step engine: Arm's rules, the engine that runs at EL2, and an adversary who
+//! may do something between any two events.
+//!
+//! Two machines execute the same guest. One is stepped: [`stepwell_engine`], the very code of the
+//! hypervisor, decides what it enters with and what its exits mean. The other runs *alone*: nobody
+//! steps it, and it does one thing each time that the first did one. What the engine promises then
+//! can be read off any state of the pair ([`properties`]), and `stateright` visits all of them.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | [`programs`] | the guests |
+//! | [`world`] | the state, and what may happen next |
+//! | [`el2`] | what a hypervisor does around the engine |
+//! | [`subject`] | the engine, or one of the historical mistakes in its place |
+//! | [`properties`] | what holds always, and what must be seen to happen |
+//! | [`progress`] | whether a guest that ends unstepped ends stepped |
+//! | [`counterexample`] | the shortest way to a violation, for people |
+//!
+//! [`el2`] is not the hypervisor's own code, which touches registers and runs on the target only,
+//! but a second writing of `stepwell-hypervisor`'s `vcpu/step`. What is proved here is the engine,
+//! with a caller that does what the engine's documentation asks of it.
+
+#![forbid(unsafe_code)]
+
+pub mod bits;
+pub mod counterexample;
+pub mod el2;
+pub mod programs;
+pub mod progress;
+pub mod properties;
+pub mod subject;
+pub mod world;
+
+pub use subject::{Mistake, Subject};
+pub use world::{Action, Exploration, World};

@@ -1,0 +1,47 @@
+//! The guests: a few letters each, and after them a branch to itself.
+
+use stepwell_arch::Instruction;
+use stepwell_spec::{Letter, Mdscr, Program};
+
+use Letter::{
+    Branch, Brk, ClearExclusive, Eret, Hvc, Isb, LoadExclusive, Mmio, Plain, ReadMask,
+    RetryIfFailed, Smc, Stage1, Stage2, StoreExclusive, Svc, Wfi, WriteMask, WriteMdscr,
+};
+
+const OFF: Mdscr = Mdscr { ss: false, kde: false, mde: false };
+const STEP: Mdscr = Mdscr { ss: true, kde: false, mde: false };
+
+/// What the exploration visits. Its count of states is pinned: a new program changes it.
+pub const PROGRAMS: &[Program] = &[
+    Program(&[Plain, Branch, Plain, Isb]),
+    Program(&[LoadExclusive, StoreExclusive, RetryIfFailed]),
+    Program(&[LoadExclusive, ClearExclusive, StoreExclusive]),
+    Program(&[LoadExclusive, Svc, StoreExclusive]),
+    Program(&[LoadExclusive, Hvc, StoreExclusive]),
+    Program(&[Svc, Plain]),
+    Program(&[Hvc, Smc]),
+    Program(&[Eret, Plain]),
+    Program(&[Stage1, Stage2]),
+    Program(&[Mmio, Wfi]),
+    Program(&[Brk, Plain]),
+    Program(&[WriteMdscr(STEP), Eret, Plain]),
+    Program(&[WriteMdscr(OFF), Plain]),
+    Program(&[WriteMask(true), ReadMask, Svc]),
+];
+
+/// The loop that livelocks where exclusives are not carried out.
+pub const EXCLUSIVE_LOOP: u8 = 1;
+
+/// The letter as the instruction that the engine's plan is made from.
+#[must_use]
+pub const fn instruction(letter: Letter) -> Instruction {
+    Instruction::decode(match letter {
+        Letter::LoadExclusive => 0xc85f_7c20,  // ldxr x0, [x1]
+        Letter::StoreExclusive => 0xc803_7c20, // stxr w3, x0, [x1]
+        Letter::ClearExclusive => 0xd503_3f5f, // clrex
+        Letter::Wfi => 0xd503_207f,            // wfi
+        Letter::Eret => 0xd69f_03e0,           // eret
+        Letter::Svc => 0xd400_0001,            // svc #0
+        _ => 0xd503_201f,                      // nop: it just executes, or traps
+    })
+}
