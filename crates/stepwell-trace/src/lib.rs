@@ -9,10 +9,12 @@
 //! - [`Writer`] and [`Reader`]: the two ends of it.
 //! - [`symbols`]: names for addresses, from a kernel's own tables or an ELF.
 //! - [`kernel_image`]: what a kernel file is, unpacked to what gets loaded.
+//! - [`call_stack`]: who called whom, rebuilt as a recording streams by.
 //! - [`export`]: one file for each output of `stepwell show`.
 //! - [`Disassembler`]: the text of one instruction.
 #![forbid(unsafe_code)]
 
+pub mod call_stack;
 pub mod code;
 pub mod disassemble;
 pub mod error;
@@ -24,6 +26,7 @@ pub mod reader;
 pub mod symbols;
 pub mod writer;
 
+pub use call_stack::{CallStacks, CallVisitor};
 pub use code::CodePages;
 pub use disassemble::Disassembler;
 pub use error::Error;
