@@ -6,11 +6,12 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file begins with something else.
-    #[error("not a Stepwell recording")]
+    #[error("not a Stepwell recording: none begins at byte 0")]
     NotARecording,
     /// A newer Stepwell wrote the file, in a layout that this one cannot know.
     #[error(
-        "recording has format version {found}, this Stepwell reads up to {ours}: use a newer one"
+        "recording has format version {found} (at byte 8), this Stepwell reads up to {ours}: use a \
+         newer one"
     )]
     FutureVersion {
         /// Major version of the file.
@@ -38,6 +39,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Tells whether a part of the file is damaged, of which others may be readable.
+    #[must_use]
+    pub const fn is_damage(&self) -> bool {
+        matches!(self, Self::Truncated { .. } | Self::Corrupt { .. })
+    }
+
     /// Tells whether the recording could not grow because the disk, a quota or a size limit is full.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {

@@ -31,8 +31,11 @@ pub use code::CodePages;
 pub use disassemble::Disassembler;
 pub use error::Error;
 pub use flow::{Flow, branch_target};
-pub use format::{Event, Header, Record, Totals};
+pub use format::{
+    Access, Context, Event, ExceptionCause, ExceptionEntry, Header, MemoryAccess, Record, Register,
+    Totals,
+};
 pub use kernel_image::{KernelError, KernelImage, KernelKind, LoadPlan, RawPolicy};
-pub use reader::{Ending, Reader};
+pub use reader::{Damage, Ending, Reader};
 pub use symbols::{Symbol, SymbolKind, Symbols};
 pub use writer::Writer;

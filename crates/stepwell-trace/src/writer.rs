@@ -6,7 +6,7 @@
 
 use crate::error::Error;
 use crate::format::{
-    self, ChunkHeader, ChunkKind, Event, FLAG_ZSTD, Header, RecordEncoder, Totals,
+    self, ChunkHeader, ChunkKind, Event, FLAG_ZSTD, Header, Known, Record, RecordEncoder, Totals,
 };
 use crate::symbols::Symbols;
 use std::fs::File;
@@ -28,6 +28,8 @@ pub struct Writer<W: Write> {
     /// A second handle of the file, to cut off a chunk that did not fit.
     file: Option<File>,
     records: RecordEncoder,
+    /// What the records so far have told, for the chunks to begin with.
+    known: Known,
     code: Vec<u8>,
     /// The run that may still grow.
     pending: Option<(u8, Va, u32)>,
@@ -66,6 +68,7 @@ impl<W: Write> Writer<W> {
             out,
             file,
             records: RecordEncoder::new(),
+            known: Known::default(),
             code: Vec::new(),
             pending: None,
             totals: Totals::default(),
@@ -100,6 +103,26 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
+    /// Records anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if a full chunk cannot be written.
+    pub fn record(&mut self, record: &Record) -> Result<(), Error> {
+        match record {
+            Record::Run { vcpu, pc, length } => return self.run(*vcpu, *pc, *length),
+            Record::Interrupt { vcpu, pc } => return self.interrupt(*vcpu, *pc),
+            Record::Event(event) => return self.event(event),
+            _ => {}
+        }
+        self.settle_run()?;
+        self.totals.details += 1;
+        self.begin_chunk();
+        self.records.record(record);
+        self.known.observe(record);
+        self.flush_if_full()
+    }
+
     /// Records that an interrupt was entered in place of the instruction at `pc`.
     ///
     /// # Errors
@@ -108,6 +131,7 @@ impl<W: Write> Writer<W> {
     pub fn interrupt(&mut self, vcpu: u8, pc: Va) -> Result<(), Error> {
         self.settle_run()?;
         self.totals.interrupts += 1;
+        self.begin_chunk();
         self.records.interrupt(vcpu, pc);
         self.flush_if_full()
     }
@@ -121,6 +145,7 @@ impl<W: Write> Writer<W> {
         const NOTE_MAX: usize = 64 << 10;
         self.settle_run()?;
         self.totals.events += 1;
+        self.begin_chunk();
         match event {
             Event::Note(text) if text.len() > NOTE_MAX => {
                 let end = text.floor_char_boundary(NOTE_MAX);
@@ -208,7 +233,15 @@ impl<W: Write> Writer<W> {
     fn take_pending(&mut self) {
         if let Some((vcpu, pc, length)) = self.pending.take() {
             self.totals.runs += 1;
+            self.begin_chunk();
             self.records.run(vcpu, pc, length);
+        }
+    }
+
+    /// Before the first record of a chunk: what a reader who begins with it has to know.
+    fn begin_chunk(&mut self) {
+        if self.records.payload().is_empty() {
+            self.records.repeat(&self.known);
         }
     }
 

@@ -1,122 +1,14 @@
 //! Recordings written, read back, damaged and cut off.
 
+mod samples;
+
 use proptest::prelude::*;
+use samples::{any_records, config, flatten, header, read_all, recording, sample};
 use std::io::{self, Cursor, Write};
 use stepwell_arch::address::Va;
 use stepwell_trace::{
-    Ending, Error, Event, Header, Reader, Record, Symbol, SymbolKind, Symbols, Writer, export,
+    Ending, Error, Event, Reader, Record, Symbol, SymbolKind, Symbols, Writer, export,
 };
-
-/// Failures are not kept in files: a case that was found becomes a test of its own.
-fn config(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
-}
-
-fn header() -> Header {
-    Header {
-        stepwell_version: "0.1.0".into(),
-        cpu_model: "cortex-a57".into(),
-        command_line: "console=ttyAMA0".into(),
-        interrupt_policy: "into".into(),
-        time_policy: "stopped".into(),
-        recorded: "pc".into(),
-        vcpus: 2,
-    }
-}
-
-fn write_record(writer: &mut Writer<impl Write>, record: &Record) -> Result<(), Error> {
-    match record {
-        Record::Run { vcpu, pc, length } => writer.run(*vcpu, *pc, *length),
-        Record::Interrupt { vcpu, pc } => writer.interrupt(*vcpu, *pc),
-        Record::Event(event) => writer.event(event),
-    }
-}
-
-/// Writes records, with a chunk border after each `chunk` of them.
-fn recording(records: &[Record], chunk: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut writer = Writer::new(&mut bytes, &header()).expect("memory takes everything");
-    for (index, record) in records.iter().enumerate() {
-        write_record(&mut writer, record).expect("memory takes everything");
-        if index % chunk == chunk - 1 {
-            writer.flush_chunk().expect("memory takes everything");
-        }
-    }
-    writer.finish().expect("memory takes everything");
-    bytes
-}
-
-/// Reads as far as it goes.
-fn read_all(bytes: &[u8]) -> (Vec<Record>, Result<Option<Ending>, Error>) {
-    let mut records = Vec::new();
-    let mut reader = match Reader::new(Cursor::new(bytes)) {
-        Ok(reader) => reader,
-        Err(error) => return (records, Err(error)),
-    };
-    loop {
-        match reader.next_record() {
-            Ok(Some(record)) => records.push(record),
-            Ok(None) => return (records, Ok(reader.ending())),
-            Err(error) => {
-                assert!(matches!(reader.next_record(), Ok(None)));
-                return (records, Err(error));
-            }
-        }
-    }
-}
-
-/// One item for each instruction and each other record: what joining of runs must not change.
-fn flatten(records: &[Record]) -> Vec<Record> {
-    let single = |record: &Record| match *record {
-        Record::Run { vcpu, pc, length } => (0..u64::from(length))
-            .map(|index| Record::Run { vcpu, pc: pc.offset(index * 4), length: 1 })
-            .collect(),
-        ref other => vec![other.clone()],
-    };
-    records.iter().flat_map(single).collect()
-}
-
-fn any_pc() -> impl Strategy<Value = Va> {
-    prop_oneof![
-        8 => (0..4096u64).prop_map(|word| Va(0xffff_8000_0800_0000 + word * 4)),
-        1 => any::<u64>().prop_map(Va),
-    ]
-}
-
-fn any_record() -> impl Strategy<Value = Record> {
-    let vcpu = || prop_oneof![8 => 0..2u8, 1 => any::<u8>()];
-    prop_oneof![
-        8 => (vcpu(), any_pc(), 1..40u32)
-            .prop_map(|(vcpu, pc, length)| Record::Run { vcpu, pc, length }),
-        1 => (vcpu(), any_pc()).prop_map(|(vcpu, pc)| Record::Interrupt { vcpu, pc }),
-        1 => (vcpu(), any_pc(), any::<u16>()).prop_map(|(vcpu, pc, immediate)| {
-            Record::Event(Event::PrivilegedCall { vcpu, pc, immediate })
-        }),
-        1 => ".{0,20}".prop_map(|text| Record::Event(Event::Note(text))),
-    ]
-}
-
-fn any_records() -> impl Strategy<Value = Vec<Record>> {
-    prop::collection::vec(any_record(), 0..60)
-}
-
-/// A recording whose every part is there, in several chunks.
-fn sample() -> (Vec<u8>, Vec<Record>) {
-    let mut bytes = Vec::new();
-    let mut writer = Writer::new(&mut bytes, &header()).expect("memory takes everything");
-    let mut records = Vec::new();
-    for round in 0..5u64 {
-        let record = Record::Run { vcpu: 0, pc: Va(0x1000 + round * 64), length: 3 };
-        write_record(&mut writer, &record).expect("memory takes everything");
-        records.push(record);
-        writer.code(Va(0x1000 * round), &[round as u8; 4096]).expect("memory takes everything");
-        writer.flush_chunk().expect("memory takes everything");
-    }
-    let name = Symbol { address: 0x1000, size: 0, kind: SymbolKind::Function, name: "f".into() };
-    writer.symbols(&Symbols::new([name], None)).expect("memory takes everything");
-    writer.finish().expect("memory takes everything");
-    (bytes, records)
-}
 
 proptest! {
     // Every one of these reads some thousand recordings.
@@ -152,7 +44,8 @@ proptest! {
         let runs = flatten(&records);
         let instructions = runs.iter().filter(|record| matches!(record, Record::Run { .. }));
         prop_assert_eq!(totals.instructions, instructions.count() as u64);
-        prop_assert_eq!(totals.instructions + totals.interrupts + totals.events, runs.len() as u64);
+        let others = totals.interrupts + totals.events + totals.details;
+        prop_assert_eq!(totals.instructions + others, runs.len() as u64);
     }
 
     #[test]
@@ -267,7 +160,7 @@ fn a_full_disk_leaves_what_was_written() {
         for round in 0..40 {
             let record = Record::Run { vcpu: 0, pc: Va(round * 0x1234_5678), length: 1 };
             written.push(record.clone());
-            let done = write_record(&mut writer, &record).and_then(|()| writer.flush_chunk());
+            let done = writer.record(&record).and_then(|()| writer.flush_chunk());
             if let Err(error) = done {
                 failure = Some(error);
                 break;

@@ -145,7 +145,7 @@ impl<'a> CallStacks<'a> {
             Record::Interrupt { vcpu, pc } => {
                 self.on(vcpu, visitor, |follow, stack| stack.interrupt(follow, pc));
             }
-            Record::Event(_) => {}
+            _ => {}
         }
     }
 

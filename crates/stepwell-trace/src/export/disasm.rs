@@ -11,11 +11,11 @@ use super::{ExportError, end_at_broken_pipe};
 use crate::code::CodePages;
 use crate::disassemble::Disassembler;
 use crate::flow::branch_target;
-use crate::format::{Event, Record};
+use crate::format::{Context, Event, ExceptionEntry, MemoryAccess, Record};
 use crate::reader::Reader;
 use crate::symbols::Symbols;
 use std::collections::HashMap;
-use std::io::{BufWriter, Read, Seek, Write};
+use std::io::{self, BufWriter, Read, Seek, Write};
 use stepwell_arch::address::Va;
 
 /// Lines that are kept: some 30 MiB.
@@ -83,8 +83,44 @@ impl<'a> Lines<'a> {
                     writeln!(output, "# {line}")?;
                 }
             }
+            other => self.detail(other, output)?,
         }
         Ok(())
+    }
+
+    /// What else is known of the last instruction, or of how the next one came about.
+    fn detail(&self, record: &Record, output: &mut impl Write) -> io::Result<()> {
+        match record {
+            Record::ExceptionEntry(entry) => {
+                let ExceptionEntry { vcpu, cause, return_address, vector, syndrome, intid } = entry;
+                let from = self.place(*return_address);
+                write!(output, "# {vcpu} {return_address:x} {from} {cause:?} to {vector:x}")?;
+                match intid {
+                    Some(intid) => writeln!(output, " INTID {intid}"),
+                    None => writeln!(output, " ESR {syndrome:#x}"),
+                }
+            }
+            Record::ExceptionReturn { vcpu, to, el } => {
+                writeln!(output, "# {vcpu} {to:x} {} returned to, EL{el}", self.place(*to))
+            }
+            Record::Exclusive { vcpu, pc, stored } => {
+                let what = if *stored { "stored" } else { "failed to store" };
+                writeln!(output, "# {vcpu} {pc:x} {} {what}", self.place(*pc))
+            }
+            Record::Context(Context { vcpu, el, vmid, asid, ttbr0 }) => {
+                writeln!(output, "# {vcpu} EL{el} VMID {vmid} ASID {asid} TTBR0 {ttbr0:#x}")
+            }
+            Record::Register { vcpu, register, value, found } => {
+                let how = if *found { " found" } else { "" };
+                writeln!(output, "# {vcpu} {register} {value:016x}{how}")
+            }
+            Record::Memory(MemoryAccess { vcpu, access, address, size, value }) => {
+                let value = value.map_or_else(|| "?".into(), |value| format!("{value:x}"));
+                writeln!(output, "# {vcpu} {access:?} {address:x} {size} {value}")
+            }
+            Record::Time { .. } | Record::Run { .. } => Ok(()),
+            Record::Interrupt { .. } | Record::Event(_) => Ok(()),
+        }
     }
 
     fn line(&mut self, pc: Va) -> &str {

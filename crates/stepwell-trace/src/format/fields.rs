@@ -55,7 +55,8 @@ impl Totals {
     /// Returns the payload of an `End` chunk.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        let numbers = [self.instructions, self.runs, self.interrupts, self.events, self.bytes];
+        let Self { instructions, runs, interrupts, events, details, bytes } = *self;
+        let numbers = [instructions, runs, interrupts, events, bytes, details];
         for (tag, number) in (1..).zip(numbers) {
             put_number(&mut out, tag, number);
         }
@@ -76,6 +77,7 @@ impl Totals {
                 3 => totals.interrupts = number()?,
                 4 => totals.events = number()?,
                 5 => totals.bytes = number()?,
+                6 => totals.details = number()?,
                 _ => {}
             }
         }
@@ -119,7 +121,14 @@ mod tests {
 
     #[test]
     fn totals_survive() {
-        let totals = Totals { instructions: 1 << 50, runs: 3, interrupts: 2, events: 1, bytes: 99 };
+        let totals = Totals {
+            instructions: 1 << 50,
+            runs: 3,
+            interrupts: 2,
+            events: 1,
+            details: 7,
+            bytes: 99,
+        };
         assert_eq!(Totals::decode(&totals.encode()), Some(totals));
     }
 }

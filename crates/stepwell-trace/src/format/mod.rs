@@ -1,4 +1,4 @@
-//! Layout of a recording, version 1.
+//! Layout of a recording, version 1.1.
 //!
 //! A recording is a preamble and a sequence of chunks. Each chunk stands alone: it can be checked,
 //! unpacked and decoded without its neighbours, so a reader may skip, seek or stop at any chunk,
@@ -30,18 +30,28 @@
 //! The first chunk is the [`Header`]. `Records` chunks hold the trace in order, `Code` chunks
 //! pages of executed code, `Symbols` chunks names, and an `End` chunk the [`Totals`]. A recording
 //! without `End` is unfinished and otherwise whole.
+//!
+//! | version | brought |
+//! | --- | --- |
+//! | 1.0 | runs, interrupts, events |
+//! | 1.1 | exceptions, exclusives, contexts, time, registers, memory; state repeated in each chunk |
 
 mod chunk;
+mod details;
 mod fields;
+mod known;
+mod record;
 mod records;
 mod tables;
 mod varint;
 
-use stepwell_arch::address::Va;
-
 pub use chunk::{ChunkHeader, ChunkKind};
 pub(crate) use chunk::{FLAG_ZSTD, preamble};
-pub(crate) use records::{RecordDecoder, RecordEncoder};
+pub(crate) use known::Known;
+pub use record::{
+    Access, Context, Event, ExceptionCause, ExceptionEntry, MemoryAccess, Record, Register,
+};
+pub(crate) use records::{Decoded, RecordDecoder, RecordEncoder};
 pub(crate) use tables::{code_page, decode_code, decode_symbols, encode_symbols};
 
 /// First bytes of a recording.
@@ -51,7 +61,7 @@ pub const CHUNK_MAGIC: [u8; 4] = *b"SWCK";
 /// Newest major version that is read, and the one that is written.
 pub const MAJOR: u16 = 1;
 /// Minor version that is written.
-pub const MINOR: u16 = 0;
+pub const MINOR: u16 = 1;
 /// Length of the preamble in bytes.
 pub const PREAMBLE_LENGTH: usize = 16;
 /// Length of a chunk's header in bytes.
@@ -72,49 +82,11 @@ pub struct Header {
     pub interrupt_policy: String,
     /// Time policy: `stopped`, `per-step=NS` or `real`.
     pub time_policy: String,
-    /// What was recorded of each step: `pc`.
+    /// What was recorded of each step: `pc`, `regs` (the registers that it changed, too) or `mem`
+    /// (what it loaded and stored, too).
     pub recorded: String,
     /// Number of vCPUs of the guest.
     pub vcpus: u8,
-}
-
-/// One thing that happened, in the order in which it happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Record {
-    /// `length` instructions were executed from `pc` on, 4 bytes apart.
-    Run {
-        /// The vCPU.
-        vcpu: u8,
-        /// First PC.
-        pc: Va,
-        /// Instructions, at least 1.
-        length: u32,
-    },
-    /// The instruction at `pc` did not execute: an interrupt was entered instead.
-    Interrupt {
-        /// The vCPU.
-        vcpu: u8,
-        /// The interrupted PC.
-        pc: Va,
-    },
-    /// Something worth telling between two instructions.
-    Event(Event),
-}
-
-/// Something that is not an executed instruction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The guest executed an SMC while privileged calls were being monitored.
-    PrivilegedCall {
-        /// The vCPU.
-        vcpu: u8,
-        /// PC of the SMC.
-        pc: Va,
-        /// Its immediate.
-        immediate: u16,
-    },
-    /// Words of the tool, such as why stepping was interrupted.
-    Note(String),
 }
 
 /// What a recording holds, counted.
@@ -128,6 +100,8 @@ pub struct Totals {
     pub interrupts: u64,
     /// Events.
     pub events: u64,
+    /// Other records.
+    pub details: u64,
     /// Bytes of the file, without the `End` chunk.
     pub bytes: u64,
 }

@@ -13,12 +13,26 @@
 //! | 5 | privileged call | distance (signed), immediate |
 //! | 7 | note | length, bytes |
 //! | 9 | run at a PC that is no multiple of 4 from the last | distance (signed), length |
-//! | 11 and up, odd | of a later version | length, bytes: skipped |
+//! | 11 | exception entry | length; cause, return address (distance), vector (distance), ESR_EL1, INTID + 1 or 0 |
+//! | 13 | exception return | length; target (distance), EL |
+//! | 15 | store-exclusive | length; PC (distance), 1 if it stored |
+//! | 17 | context | length; EL, VMID, ASID, TTBR0_EL1's address |
+//! | 19 | time | length; nanoseconds (from the last) |
+//! | 21 | register | length; number (bit 7: found, not changed), value (from the register's last) |
+//! | 23 | memory | length; access (bit 7: no value), size, address (from the last), value's low and high half |
+//! | 25 | state from the chunks before is repeated | length; how many of the records that follow are that |
+//! | 27 and up, odd | of a later version | length, bytes: skipped |
 //!
-//! Distances and the current vCPU start at 0 in each chunk, so that a chunk decodes alone.
+//! Causes, ELs, register numbers and accesses are single bytes, all else are variable-length
+//! integers. What stands in an operation behind the fields named here is skipped.
+//!
+//! Distances and the current vCPU start at 0 in each chunk, so that a chunk decodes alone. Those
+//! of operations are signed, in bytes, and from where the vCPU's last run ended; they are not what
+//! the next one is counted from.
 
+use super::details::{self, Last};
 use super::varint::{self, Cursor, unzigzag, zigzag};
-use super::{Event, Record};
+use super::{Event, Known, Record};
 use stepwell_arch::address::Va;
 
 const SWITCH: u64 = 1;
@@ -60,14 +74,22 @@ impl Places {
 #[derive(Clone, Debug)]
 pub(crate) struct RecordEncoder {
     places: Places,
+    last: Last,
+    fields: Vec<u8>,
     bytes: Vec<u8>,
     instructions: u64,
 }
 
 impl RecordEncoder {
     /// Returns an encoder for a new chunk.
-    pub(crate) const fn new() -> Self {
-        Self { places: Places::new(), bytes: Vec::new(), instructions: 0 }
+    pub(crate) fn new() -> Self {
+        Self {
+            places: Places::new(),
+            last: Last::default(),
+            fields: Vec::new(),
+            bytes: Vec::new(),
+            instructions: 0,
+        }
     }
 
     /// Returns the payload so far.
@@ -83,8 +105,49 @@ impl RecordEncoder {
     /// Starts the next chunk and keeps the memory.
     pub(crate) fn clear(&mut self) {
         self.places = Places::new();
+        self.last = Last::default();
         self.bytes.clear();
         self.instructions = 0;
+    }
+
+    /// Appends a record.
+    pub(crate) fn record(&mut self, record: &Record) {
+        match record {
+            Record::Run { vcpu, pc, length } => self.run(*vcpu, *pc, *length),
+            Record::Interrupt { vcpu, pc } => self.interrupt(*vcpu, *pc),
+            Record::Event(event) => self.event(event),
+            Record::ExceptionEntry(entry) => self.detail(entry.vcpu, record),
+            Record::Context(context) => self.detail(context.vcpu, record),
+            Record::Memory(memory) => self.detail(memory.vcpu, record),
+            Record::ExceptionReturn { vcpu, .. }
+            | Record::Exclusive { vcpu, .. }
+            | Record::Register { vcpu, .. } => self.detail(*vcpu, record),
+            Record::Time { .. } => self.detail(self.places.vcpu, record),
+        }
+    }
+
+    /// Begins a chunk with what the ones before have told.
+    pub(crate) fn repeat(&mut self, known: &Known) {
+        let count = known.records().count();
+        if count == 0 {
+            return;
+        }
+        let mut fields = Vec::new();
+        varint::put(&mut fields, count as u64);
+        varint::put(&mut self.bytes, details::REPEATED);
+        varint::put_bytes(&mut self.bytes, &fields);
+        known.records().for_each(|record| self.record(&record));
+    }
+
+    fn detail(&mut self, vcpu: u8, record: &Record) {
+        self.switch(vcpu);
+        self.fields.clear();
+        let expected = *self.places.here();
+        let operation = details::encode(record, expected, &mut self.last, &mut self.fields);
+        if let Some(operation) = operation {
+            varint::put(&mut self.bytes, operation);
+            varint::put_bytes(&mut self.bytes, &self.fields);
+        }
     }
 
     /// Appends a run of `length` instructions.
@@ -143,14 +206,36 @@ impl RecordEncoder {
 #[derive(Clone, Debug)]
 pub(crate) struct RecordDecoder {
     places: Places,
+    last: Last,
+    /// How many of the next records repeat what chunks before have told.
+    repeated: u64,
     payload: Vec<u8>,
     position: usize,
 }
 
+/// A record, and whether it is news.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Decoded {
+    pub(crate) record: Record,
+    /// The chunks before have told it, too.
+    pub(crate) repeated: bool,
+}
+
+/// What an operation comes to.
+enum Operation {
+    Record(Record),
+    /// So many records that follow are repeated.
+    Repeated(u64),
+    /// A record of a later version.
+    Unknown,
+    /// The vCPU changed.
+    Switch,
+}
+
 impl RecordDecoder {
     /// Starts on a payload.
-    pub(crate) const fn new(payload: Vec<u8>) -> Self {
-        Self { places: Places::new(), payload, position: 0 }
+    pub(crate) fn new(payload: Vec<u8>) -> Self {
+        Self { places: Places::new(), last: Last::default(), repeated: 0, payload, position: 0 }
     }
 
     /// Returns the next record, `Ok(None)` after the last.
@@ -158,17 +243,23 @@ impl RecordDecoder {
     /// # Errors
     ///
     /// Says what is wrong with the payload.
-    pub(crate) fn next_record(&mut self) -> Result<Option<Record>, &'static str> {
+    pub(crate) fn next_record(&mut self) -> Result<Option<Decoded>, &'static str> {
         loop {
             let mut cursor = Cursor::new(&self.payload[self.position..]);
             if cursor.is_empty() {
                 return Ok(None);
             }
-            let decoded = decode_one(&mut self.places, &mut cursor);
+            let decoded = decode_one(&mut self.places, &mut self.last, &mut cursor);
             self.position = self.payload.len() - cursor.remaining();
             match decoded {
-                Some(Some(record)) => return Ok(Some(record)),
-                Some(None) => {}
+                Some(Operation::Record(record)) => {
+                    let repeated = self.repeated > 0;
+                    self.repeated = self.repeated.saturating_sub(1);
+                    return Ok(Some(Decoded { record, repeated }));
+                }
+                Some(Operation::Repeated(count)) => self.repeated = count,
+                Some(Operation::Unknown) => self.repeated = self.repeated.saturating_sub(1),
+                Some(Operation::Switch) => {}
                 None => {
                     self.position = self.payload.len();
                     return Err("a trace record makes no sense");
@@ -178,17 +269,17 @@ impl RecordDecoder {
     }
 }
 
-/// Decodes one operation: `Some(None)` if it is none that the caller sees, `None` if damaged.
-fn decode_one(places: &mut Places, cursor: &mut Cursor<'_>) -> Option<Option<Record>> {
+/// Decodes one operation; `None` if it is damaged.
+fn decode_one(places: &mut Places, last: &mut Last, cursor: &mut Cursor<'_>) -> Option<Operation> {
     let operation = cursor.take()?;
     if operation & 1 == 0 {
         let distance = unzigzag(cursor.take()?);
-        return run(places, distance.wrapping_shl(2), operation >> 1).map(Some);
+        return run(places, distance.wrapping_shl(2), operation >> 1).map(Operation::Record);
     }
     let record = match operation {
         SWITCH => {
             places.vcpu = u8::try_from(cursor.take()?).ok()?;
-            return Some(None);
+            return Some(Operation::Switch);
         }
         INTERRUPT => {
             let pc = places.after(unzigzag(cursor.take()?));
@@ -204,12 +295,17 @@ fn decode_one(places: &mut Places, cursor: &mut Cursor<'_>) -> Option<Option<Rec
             let distance = unzigzag(cursor.take()?);
             run(places, distance, cursor.take()?)?
         }
-        _ => {
-            cursor.take_bytes()?;
-            return Some(None);
+        operation => {
+            let mut fields = Cursor::new(cursor.take_bytes()?);
+            if operation == details::REPEATED {
+                return Some(Operation::Repeated(fields.take()?));
+            }
+            let expected = *places.here();
+            let decoded = details::decode(operation, &mut fields, places.vcpu, expected, last)?;
+            return Some(decoded.map_or(Operation::Unknown, Operation::Record));
         }
     };
-    Some(Some(record))
+    Some(Operation::Record(record))
 }
 
 fn run(places: &mut Places, distance: i64, length: u64) -> Option<Record> {
@@ -239,11 +335,11 @@ mod tests {
 
     #[test]
     fn operations_of_a_later_version_are_skipped() {
-        let mut payload = vec![11, 3, 1, 2, 3];
+        let mut payload = vec![127, 3, 1, 2, 3];
         payload.extend([2, 8]);
         let mut decoder = RecordDecoder::new(payload);
-        let run = Record::Run { vcpu: 0, pc: Va(16), length: 1 };
-        assert_eq!(decoder.next_record(), Ok(Some(run)));
+        let record = Record::Run { vcpu: 0, pc: Va(16), length: 1 };
+        assert_eq!(decoder.next_record(), Ok(Some(Decoded { record, repeated: false })));
         assert_eq!(decoder.next_record(), Ok(None));
     }
 

@@ -79,6 +79,11 @@ impl<'a> Cursor<'a> {
         self.take_exact(length)
     }
 
+    /// Reads one byte.
+    pub(crate) fn take_u8(&mut self) -> Option<u8> {
+        self.take_exact(1)?.first().copied()
+    }
+
     /// Reads a 64-bit integer of fixed size.
     pub(crate) fn take_u64(&mut self) -> Option<u64> {
         Some(u64::from_le_bytes(self.take_exact(8)?.try_into().ok()?))

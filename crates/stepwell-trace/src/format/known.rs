@@ -1,0 +1,65 @@
+//! What is known to hold at a place of a recording: clock, address spaces and registers.
+//!
+//! Records tell changes. Who begins in the middle, after a seek or behind damage, needs what they
+//! change: the writer repeats it at the beginning of each chunk, and the reader hands it out where
+//! somebody begins, and keeps it to itself where one chunk follows another.
+
+use super::record::{Context, Record, Register};
+use std::collections::BTreeMap;
+
+/// The state at one place of a recording.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    time: Option<u64>,
+    vcpus: BTreeMap<u8, KnownVcpu>,
+}
+
+#[derive(Clone, Debug)]
+struct KnownVcpu {
+    context: Option<Context>,
+    registers: [Option<u64>; Register::COUNT],
+}
+
+impl Known {
+    /// Takes a record into account.
+    pub(crate) fn observe(&mut self, record: &Record) {
+        match record {
+            Record::Time { ns } => self.time = Some(*ns),
+            Record::Context(context) => self.of(context.vcpu).context = Some(*context),
+            Record::ExceptionEntry(entry) => self.set_el(entry.vcpu, 1),
+            Record::ExceptionReturn { vcpu, el, .. } => self.set_el(*vcpu, *el),
+            Record::Register { vcpu, register, value, .. } => {
+                self.of(*vcpu).registers[usize::from(register.number())] = Some(*value);
+            }
+            Record::Run { .. }
+            | Record::Interrupt { .. }
+            | Record::Event(_)
+            | Record::Exclusive { .. }
+            | Record::Memory(_) => {}
+        }
+    }
+
+    /// Tells the state as records.
+    pub(crate) fn records(&self) -> impl Iterator<Item = Record> {
+        let time = self.time.map(|ns| Record::Time { ns });
+        let vcpus = self.vcpus.iter().flat_map(|(&vcpu, known)| {
+            let registers = (0..).zip(known.registers).filter_map(move |(number, value)| {
+                let (register, value) = (Register::new(number)?, value?);
+                Some(Record::Register { vcpu, register, value, found: true })
+            });
+            known.context.map(Record::Context).into_iter().chain(registers)
+        });
+        time.into_iter().chain(vcpus)
+    }
+
+    fn of(&mut self, vcpu: u8) -> &mut KnownVcpu {
+        let nothing = KnownVcpu { context: None, registers: [None; Register::COUNT] };
+        self.vcpus.entry(vcpu).or_insert(nothing)
+    }
+
+    fn set_el(&mut self, vcpu: u8, el: u8) {
+        if let Some(context) = self.vcpus.get_mut(&vcpu).and_then(|known| known.context.as_mut()) {
+            context.el = el;
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! What a recording tells: one [`Record`] for each thing that happened.
+//!
+//! An instruction is told by a [`Record::Run`]; what else is known of it follows: the registers
+//! that it changed, what it loaded and stored, whether its store-exclusive stored. All of those
+//! belong to the last instruction of the last run of the same vCPU.
+
+use std::fmt;
+use stepwell_arch::address::Va;
+
+/// One thing that happened, in the order in which it happened. That another vCPU is meant than
+/// before is told by `vcpu` alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// `length` instructions were executed from `pc` on, 4 bytes apart.
+    Run {
+        /// The vCPU.
+        vcpu: u8,
+        /// First PC.
+        pc: Va,
+        /// Instructions, at least 1.
+        length: u32,
+    },
+    /// The instruction at `pc` did not execute: an interrupt was entered instead. Where its
+    /// handler is recorded, a [`Record::ExceptionEntry`] follows.
+    Interrupt {
+        /// The vCPU.
+        vcpu: u8,
+        /// The interrupted PC.
+        pc: Va,
+    },
+    /// Something worth telling between two instructions.
+    Event(Event),
+    /// An exception was entered at EL1.
+    ExceptionEntry(ExceptionEntry),
+    /// The last instruction was an exception return.
+    ExceptionReturn {
+        /// The vCPU.
+        vcpu: u8,
+        /// Where it went on.
+        to: Va,
+        /// The exception level it returned to, 0 or 1.
+        el: u8,
+    },
+    /// The last instruction was a store-exclusive.
+    Exclusive {
+        /// The vCPU.
+        vcpu: u8,
+        /// PC of the store-exclusive.
+        pc: Va,
+        /// Whether it stored: its status register became 0.
+        stored: bool,
+    },
+    /// In which address space the following instructions of a vCPU are, until this is told anew.
+    /// Exception entries and returns change its `el` without telling it anew.
+    Context(Context),
+    /// The guest's clock.
+    Time {
+        /// Virtual nanoseconds since the guest's counter was 0.
+        ns: u64,
+    },
+    /// The value of a register has changed. Recorded with `regs`.
+    Register {
+        /// The vCPU.
+        vcpu: u8,
+        /// Which one.
+        register: Register,
+        /// The new value.
+        value: u64,
+        /// It was not the last instruction that changed it: the value was found when recording
+        /// began or went on after something that was not recorded.
+        found: bool,
+    },
+    /// The last instruction accessed memory. Recorded with `mem`; one record for each register
+    /// that was transferred, in the order of addresses.
+    Memory(MemoryAccess),
+}
+
+/// Something that is not an executed instruction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The guest executed an SMC while privileged calls were being monitored.
+    PrivilegedCall {
+        /// The vCPU.
+        vcpu: u8,
+        /// PC of the SMC.
+        pc: Va,
+        /// Its immediate.
+        immediate: u16,
+    },
+    /// Words of the tool, such as why stepping was interrupted.
+    Note(String),
+}
+
+/// An exception entered at EL1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExceptionEntry {
+    /// The vCPU.
+    pub vcpu: u8,
+    /// What kind of exception.
+    pub cause: ExceptionCause,
+    /// Preferred return address, as in ELR_EL1.
+    pub return_address: Va,
+    /// Where the vCPU goes on: in its vector table.
+    pub vector: Va,
+    /// ESR_EL1; 0 for interrupts, which have none.
+    pub syndrome: u64,
+    /// For an interrupt, the INTID that the GIC signalled, where that is known.
+    pub intid: Option<u32>,
+}
+
+/// The four kinds of exceptions. Arm ARM, DDI 0487 L.b, "Exception vectors".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ExceptionCause {
+    /// Synchronous: ESR_EL1 says more.
+    Synchronous,
+    /// IRQ.
+    Irq,
+    /// FIQ.
+    Fiq,
+    /// SError.
+    SError,
+}
+
+impl ExceptionCause {
+    pub(crate) const ALL: [Self; 4] = [Self::Synchronous, Self::Irq, Self::Fiq, Self::SError];
+
+    /// Returns its number in recordings, which is that of its vector within a group of four.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// Returns the cause of a number.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+}
+
+/// An address space, and who executes in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// The vCPU.
+    pub vcpu: u8,
+    /// Exception level, 0 or 1.
+    pub el: u8,
+    /// VMID of stage 2.
+    pub vmid: u16,
+    /// ASID, of the TTBR that TCR_EL1.A1 selects.
+    pub asid: u16,
+    /// Base address in TTBR0_EL1: with most kernels it names the process.
+    pub ttbr0: u64,
+}
+
+/// A register that `regs` records: X0 to X30, the stack pointer in use, and PSTATE in the format
+/// of SPSR_EL1. FP/SIMD registers are not recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Register(u8);
+
+impl Register {
+    /// The stack pointer of the current exception level and SPSel.
+    pub const SP: Self = Self(31);
+    /// PSTATE.
+    pub const PSTATE: Self = Self(32);
+    /// How many there are, numbered from 0.
+    pub const COUNT: usize = 33;
+
+    /// Returns the register of a number: X0 to X30, then SP, then PSTATE.
+    #[must_use]
+    pub const fn new(number: u8) -> Option<Self> {
+        if (number as usize) < Self::COUNT { Some(Self(number)) } else { None }
+    }
+
+    /// Returns its number, below [`Register::COUNT`].
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+}
+
+impl fmt::Display for Register {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            31 => f.write_str("SP"),
+            32 => f.write_str("PSTATE"),
+            number => write!(f, "X{number}"),
+        }
+    }
+}
+
+/// One access of an instruction to memory or a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryAccess {
+    /// The vCPU.
+    pub vcpu: u8,
+    /// What was done.
+    pub access: Access,
+    /// Virtual address of the first byte.
+    pub address: Va,
+    /// Bytes, at least 1; at most 16 but for [`Access::Zero`].
+    pub size: u16,
+    /// What was loaded or stored, as bytes of memory in little-endian order; `None` where it could
+    /// not be known.
+    pub value: Option<u128>,
+}
+
+/// What an instruction did to memory. An atomic does both, the load first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// It loaded.
+    Load,
+    /// It stored.
+    Store,
+    /// It set bytes to 0 (DC ZVA); `value` is 0.
+    Zero,
+}
+
+impl Access {
+    pub(crate) const ALL: [Self; 3] = [Self::Load, Self::Store, Self::Zero];
+
+    /// Returns its number in recordings.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// Returns the access of a number.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+}
