@@ -42,6 +42,7 @@ pub fn launch(code: &[u8], cpu: &str, smp: u8) -> Result<(Machine, Link), Machin
         qemu: std::env::var_os("STEPWELL_QEMU")
             .map_or_else(|| "qemu-system-aarch64".into(), PathBuf::from),
         verbose: false,
+        test_mode: None,
     };
     Machine::launch(&options, &guest)
 }

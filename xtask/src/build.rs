@@ -25,7 +25,13 @@ impl Build {
     /// # Errors
     /// When a toolchain is missing or the code does not build.
     pub fn run(self) -> Result<()> {
-        let image = hypervisor_image(&BareMetal::find_or_stage()?)?;
+        let toolchain = BareMetal::find_or_stage()?;
+        let test_mode = layout::test_mode_image();
+        hypervisor_image(&toolchain, "el2,test-mode", &test_mode)?;
+        println!("EL2 image for tests: {}", layout::shown(&test_mode));
+        // The last one built is what an ELF with symbols is left of.
+        let image = layout::hypervisor_image();
+        hypervisor_image(&toolchain, "el2", &image)?;
         println!("EL2 image: {}", layout::shown(&image));
         if !self.image_only {
             host_tool(&image)?;
@@ -43,15 +49,17 @@ pub fn everything() -> Result<()> {
     Build { image_only: false }.run()
 }
 
-fn hypervisor_image(toolchain: &BareMetal) -> Result<std::path::PathBuf> {
-    println!("Building the hypervisor for {} with {}", BareMetal::TARGET, toolchain.description());
+fn hypervisor_image(toolchain: &BareMetal, features: &str, image: &Path) -> Result<()> {
+    println!(
+        "Building the hypervisor ({features}) for {} with {}",
+        BareMetal::TARGET,
+        toolchain.description()
+    );
     let mut cargo = toolchain.cargo(&layout::el2_dir());
-    cargo.args(["--package", "stepwell-hypervisor", "--features", "el2"]);
+    cargo.args(["--package", "stepwell-hypervisor", "--features", features]);
     process::run(&mut cargo, BUILD_LIMIT)?;
     let elf = BareMetal::output_dir(&layout::el2_dir()).join("stepwell-hypervisor");
-    let image = layout::hypervisor_image();
-    elf_image::write_raw(&elf, &image)?;
-    Ok(image)
+    elf_image::write_raw(&elf, image)
 }
 
 fn host_tool(image: &Path) -> Result<()> {

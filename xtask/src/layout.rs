@@ -34,6 +34,11 @@ pub fn hypervisor_image() -> PathBuf {
     el2_dir().join("stepwell-hypervisor.bin")
 }
 
+/// The hypervisor with its test mode, for tests alone.
+pub fn test_mode_image() -> PathBuf {
+    el2_dir().join("stepwell-hypervisor-test-mode.bin")
+}
+
 /// The folder of the test guests and of what comes from Debian.
 pub fn guests_dir() -> PathBuf {
     target_dir().join("guests")

@@ -14,6 +14,7 @@
 //! | `domain`, `machine` | what there is, and who may run |
 //! | [`image_layout`], [`memory_plan`] | where a guest's images lie; who gets which RAM |
 //! | [`recorder`] | runs of the trace |
+//! | `adversary` | what the test mode does to a stepped vCPU; absent from release images |
 //! | `server` | the hypervisor's end of the link |
 
 #![cfg_attr(not(test), no_std)]
@@ -21,6 +22,8 @@
 #[cfg(feature = "el2")]
 extern crate alloc;
 
+#[cfg(any(test, feature = "test-mode"))]
+pub mod adversary;
 #[cfg(feature = "el2")]
 pub mod boot;
 pub mod device;

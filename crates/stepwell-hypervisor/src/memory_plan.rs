@@ -114,6 +114,7 @@ mod tests {
             virtio: Vec::new(),
             psci: Conduit::Smc,
             trace_ring: Some(range(0x4a00_0000, 16 * MIB)),
+            test_mode: None,
             domains: Vec::from_slice(&[domain]).unwrap(),
         }
     }

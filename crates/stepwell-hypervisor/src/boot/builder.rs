@@ -51,6 +51,10 @@ pub enum BuildError {
     /// Its device tree could not be written.
     #[error("the domain's device tree could not be written")]
     Tree,
+    /// The test mode's words are not understood.
+    #[cfg(feature = "test-mode")]
+    #[error("{0}")]
+    TestMode(crate::adversary::ConfigError),
 }
 
 /// Builds the domain number `id`. `ram` is where its memory is, `cpu` its first physical CPU.
@@ -81,7 +85,12 @@ pub unsafe fn build(
         .map_err(|_| BuildError::Tables)?;
     let mut vcpus = Vec::new();
     for index in 0..config.cpus {
-        let core = new_core(attention, index == 0, places);
+        #[cfg_attr(not(feature = "test-mode"), expect(unused_mut, reason = "for the test mode"))]
+        let mut core = new_core(attention, index == 0, places);
+        #[cfg(feature = "test-mode")]
+        {
+            core.adversary = adversary(host, index)?;
+        }
         let vcpu = Vcpu {
             cpu: cpu + index,
             core: Mutex::new(core),
@@ -107,6 +116,13 @@ pub unsafe fn build(
     })
 }
 
+#[cfg(feature = "test-mode")]
+fn adversary(host: &HostTree<'_>, index: usize) -> Result<crate::adversary::Adversary, BuildError> {
+    let config = host.test_mode.map(crate::adversary::Config::parse).transpose();
+    let config = config.map_err(BuildError::TestMode)?;
+    Ok(crate::adversary::Adversary::new(config.as_ref(), index))
+}
+
 fn new_core(attention: &'static Attention, is_first: bool, places: Layout) -> VcpuCore {
     let mut core = VcpuCore {
         context: GuestContext::new(attention),
@@ -123,6 +139,8 @@ fn new_core(attention: &'static Attention, is_first: bool, places: Layout) -> Vc
         physical_timer: PhysicalTimer::default(),
         lines: TimerLines::default(),
         quiet: QuietInterface::default(),
+        #[cfg(feature = "test-mode")]
+        adversary: crate::adversary::Adversary::new(None, 0),
     };
     if is_first {
         reset::reset_vcpu(&mut core, places.kernel.0, places.tree.0);

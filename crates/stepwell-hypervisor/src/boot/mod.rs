@@ -100,6 +100,11 @@ fn start(tree: u64) -> Result<(), String> {
     if let Some(pl011) = host.pl011 {
         log::setup(pl011.base.0);
     }
+    if host.test_mode.is_some() && cfg!(not(feature = "test-mode")) {
+        return Err(
+            "this hypervisor has no test mode: use stepwell-hypervisor-test-mode.bin".into()
+        );
+    }
     reset::remember();
     crate::hw::setup::control_registers(0);
     let slot = find_link(&host.virtio);

@@ -79,6 +79,8 @@ pub struct Machine<'a> {
     pub psci: Conduit,
     /// Where the trace ring is.
     pub trace_ring: Option<Range>,
+    /// What the test mode is to do; only an image that was built with it takes this.
+    pub test_mode: Option<&'a str>,
     /// The domains.
     pub domains: Vec<DomainConfig<'a>, 8>,
 }
@@ -147,6 +149,7 @@ pub fn parse(bytes: &[u8]) -> Result<Machine<'_>, HostTreeError> {
         virtio: virtio(root)?,
         psci: psci(root)?,
         trace_ring: chosen.map(trace_ring).transpose()?.flatten(),
+        test_mode: chosen.map(test_mode).transpose()?.flatten(),
         domains: chosen.map(domains).transpose()?.unwrap_or_default(),
     })
 }
@@ -251,6 +254,13 @@ fn trace_ring(chosen: FdtNode<'_>) -> Result<Option<Range>, HostTreeError> {
         return Err(bad);
     }
     Ok(Some(ring))
+}
+
+fn test_mode(chosen: FdtNode<'_>) -> Result<Option<&str>, HostTreeError> {
+    const PROPERTY: &str = "stepwell,test-mode";
+    let Some(property) = chosen.property(PROPERTY) else { return Ok(None) };
+    let words = property.value_as::<&str>();
+    words.map(Some).map_err(|_| HostTreeError::PropertyBad { node: "chosen", property: PROPERTY })
 }
 
 fn domains<'a>(chosen: FdtNode<'a>) -> Result<Vec<DomainConfig<'a>, 8>, HostTreeError> {

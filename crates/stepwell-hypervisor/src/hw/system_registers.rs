@@ -73,6 +73,17 @@ impl Snapshot {
         isb();
     }
 
+    /// Tells whether the machine has these, apart from what only the machine changes.
+    #[cfg(feature = "test-mode")]
+    #[must_use]
+    pub fn is_loaded(&self) -> bool {
+        let mut both = read_all().into_iter().zip(self.values).zip(ORDER);
+        both.all(|((now, kept), register)| match register {
+            SystemRegister::CNTV_CTL_EL0 => (now ^ kept) & CNTV_CTL_WRITABLE == 0,
+            _ => now == kept,
+        })
+    }
+
     fn place(register: SystemRegister) -> Option<usize> {
         ORDER.iter().position(|&known| known == register)
     }

@@ -21,6 +21,9 @@ fn fault_address(running: &Running<'_>) -> Ipa {
 
 /// Handles a stage-2 data abort.
 pub fn data_abort(running: &mut Running<'_>, esr: EsrEl2) -> Handled {
+    if super::step::hooks::was_withdrawn(running) {
+        return Handled::Resume;
+    }
     let address = fault_address(running);
     let known = region(address, running.domain.vcpus.len());
     if esr.data_abort().cm() && !esr.data_abort().s1ptw() {

@@ -63,6 +63,9 @@ pub struct VcpuCore {
     pub lines: TimerLines,
     /// Whether the virtual CPU interface can be left alone between steps.
     pub quiet: QuietInterface,
+    /// What the test mode does to it.
+    #[cfg(feature = "test-mode")]
+    pub adversary: crate::adversary::Adversary,
 }
 
 impl VcpuCore {
@@ -187,8 +190,11 @@ fn carry_out(
     let mut running = Running { machine, domain, index, vcpu, core: &mut core };
     let (end, steps) = match order {
         Order::Run => (run::run(&mut running), 0),
-        Order::Step { count, until, record } => step::step(&mut running, count, until, record),
+        Order::Step { count, until, record } => {
+            step::hooks::steps(&mut running, count, until, record)
+        }
     };
+    step::hooks::report(&running);
     core.debug.take_over();
     core.snapshot = Snapshot::save();
     simd::save(&mut core.simd);

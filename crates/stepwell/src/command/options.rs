@@ -56,6 +56,9 @@ pub(super) struct GuestOptions {
     /// Shows QEMU's command line and messages, and the hypervisor's log
     #[arg(long, short, help_heading = "Machine")]
     verbose: bool,
+    /// What a hypervisor that was built for tests does to the vCPU
+    #[arg(long, value_name = "WORDS", hide = true)]
+    test_mode: Option<String>,
 }
 
 /// A guest that is ready to be started.
@@ -90,6 +93,7 @@ impl GuestOptions {
             hypervisor: self.hypervisor.clone(),
             qemu: self.qemu.clone(),
             verbose: self.verbose,
+            test_mode: self.test_mode.clone(),
         };
         Ok(Prepared { options, guest, names })
     }

@@ -4,7 +4,7 @@
 //! the trace ring is ours alone.
 
 use super::layout::Piece;
-use super::{Guest, Layout, MachineError};
+use super::{Guest, Layout, MachineError, MachineOptions};
 use dtoolkit::Node;
 use dtoolkit::fdt::Fdt;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
@@ -14,6 +14,7 @@ pub(super) fn edit(
     qemu_tree: &[u8],
     layout: &Layout,
     guest: &Guest,
+    options: &MachineOptions,
 ) -> Result<Vec<u8>, MachineError> {
     let fdt = Fdt::new(qemu_tree).map_err(|error| MachineError::Tree(error.to_string()))?;
     let mut tree = DeviceTree::from_fdt(&fdt);
@@ -28,6 +29,9 @@ pub(super) fn edit(
     let mut chosen = node("chosen", &[]);
     cells(&mut chosen);
     chosen.add_property(property("stepwell,trace-ring", range(layout.ring)));
+    if let Some(words) = &options.test_mode {
+        chosen.add_property(property("stepwell,test-mode", strings(&[words])));
+    }
     chosen.add_child(domain(layout, guest, vcpus as u32));
     tree.root.add_child(chosen);
     Ok(tree.to_dtb())
@@ -105,13 +109,16 @@ mod tests {
         let command_line = "quiet a=b".into();
         let guest = Guest { kernel, initrd, devicetree, command_line, moves: true };
         let layout = Layout::new(Memory { bytes: 64 << 20 }, &guest).unwrap();
-        let dtb = edit(&qemu.to_dtb(), &layout, &guest).unwrap();
+        let options = MachineOptions { test_mode: Some("seed=1".into()), ..Default::default() };
+        let dtb = edit(&qemu.to_dtb(), &layout, &guest, &options).unwrap();
 
         let tree = DeviceTree::from_fdt(&Fdt::new(&dtb).unwrap());
         let chosen = tree.root.child("chosen").unwrap();
         assert!(chosen.property("compatible").is_none(), "QEMU's own is gone");
         let ring = chosen.property("stepwell,trace-ring").unwrap();
         assert_eq!(ring.value(), range(layout.ring));
+        let test_mode = chosen.property("stepwell,test-mode").unwrap();
+        assert_eq!(test_mode.value(), b"seed=1\0");
         let domain = chosen.child("domU0").unwrap();
         assert_eq!(domain.property("cpus").unwrap().value(), 2_u32.to_be_bytes());
         assert_eq!(domain.property("memory").unwrap().value(), 65536_u64.to_be_bytes());

@@ -55,7 +55,7 @@ impl Machine {
         let image = scratch.write("hypervisor", &hypervisor)?;
         let dumped = scratch.path("dumped.dtb");
         process::dump_tree(options, layout.ram_bytes, &dumped)?;
-        let tree = hosttree::edit(&scratch.read(&dumped)?, &layout, guest)?;
+        let tree = hosttree::edit(&scratch.read(&dumped)?, &layout, guest, options)?;
         let tree = scratch.write("host.dtb", &tree)?;
 
         let socket = scratch.path("link");

@@ -82,6 +82,8 @@ pub struct MachineOptions {
     pub qemu: PathBuf,
     /// Whether QEMU's messages and the hypervisor's log are shown as they come.
     pub verbose: bool,
+    /// What the hypervisor's test mode is to do; only an image that was built with it takes any.
+    pub test_mode: Option<String>,
 }
 
 impl Default for MachineOptions {
@@ -94,6 +96,7 @@ impl Default for MachineOptions {
             hypervisor: None,
             qemu: "qemu-system-aarch64".into(),
             verbose: false,
+            test_mode: None,
         }
     }
 }

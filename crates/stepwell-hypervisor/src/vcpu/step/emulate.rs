@@ -3,11 +3,11 @@
 
 use super::Stepper;
 use crate::hw::registers::{mrs, wfi};
-use crate::hw::translate;
+use crate::hw::translate::{self, TranslationFailed};
 use crate::vcpu::debug::origin;
 use crate::vcpu::{End, inject, interrupt, time};
 use stepwell_arch::esr::{EsrEl1, FaultStatus};
-use stepwell_arch::{Pstate, SystemRegister, Va};
+use stepwell_arch::{Pa, Pstate, SystemRegister, Va};
 use stepwell_engine::{LoadExclusive, StoreDecision, StoreExclusive, own_step};
 use stepwell_wire::InterruptPolicy;
 
@@ -54,7 +54,7 @@ impl Stepper<'_, '_> {
         let StoreDecision::CompareAndStore(armed) = core.monitor.store(store, address) else {
             return None;
         };
-        let pa = match translate::to_pa(address, pstate.el() == 0, translate::Purpose::Write) {
+        let pa = match self.where_to_store(address, pstate) {
             Ok(pa) => pa,
             Err(failed) if failed.stage2 => return None,
             Err(failed) => {
@@ -66,6 +66,7 @@ impl Stepper<'_, '_> {
                 return Some(None);
             }
         };
+        let core = &mut *self.running.core;
         let new = [core.context.register(store.rt), core.context.register(store.rt2)];
         let ordered = |value| in_guest_order(value, store.bytes, pstate);
         let (old, new) = (ordered(armed.value), ordered(new));
@@ -74,6 +75,14 @@ impl Stepper<'_, '_> {
         core.context.set_register(store.rs, u64::from(!stored));
         self.advance();
         Some(None)
+    }
+
+    fn where_to_store(&mut self, address: Va, pstate: Pstate) -> Result<Pa, TranslationFailed> {
+        let translate = || translate::to_pa(address, pstate.el() == 0, translate::Purpose::Write);
+        match translate() {
+            Err(failed) if failed.stage2 && self.has_given_store_back() => translate(),
+            first => first,
+        }
     }
 
     /// Carried out at EL2: moves the PC past the instruction.
@@ -86,6 +95,7 @@ impl Stepper<'_, '_> {
 
     /// The instruction was carried out at EL2, and the PC moved.
     pub(super) fn carried_out(&mut self) {
+        self.has_carried_out();
         self.advance_guests_own_step();
         let _boundary = self.running.core.engine.emulated();
         self.passed(1);

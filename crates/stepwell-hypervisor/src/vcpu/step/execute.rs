@@ -92,7 +92,7 @@ impl Stepper<'_, '_> {
     }
 
     /// After an asynchronous exit: may the instruction be retried?
-    fn interrupted(&mut self, handled: Handled, next: Next, used: u64) -> Option<End> {
+    pub(super) fn interrupted(&mut self, handled: Handled, next: Next, used: u64) -> Option<End> {
         if handled == Handled::SwitchedOff {
             return Some(End::SwitchedOff);
         }
@@ -111,7 +111,7 @@ impl Stepper<'_, '_> {
         Some(End::Asked)
     }
 
-    fn enter(
+    pub(super) fn enter(
         &mut self,
         limit: u64,
         breakpoints: bool,
@@ -130,8 +130,8 @@ impl Stepper<'_, '_> {
         let core = &mut *running.core;
         core.context.set_fast_budget(limit - 1);
         self.lend_run();
+        let vector = self.cross(limit);
         let core = &mut *self.running.core;
-        let vector = core.context.enter();
         let used = (limit - 1) - core.context.fast_budget();
         self.take_run_back();
         let core = &mut *self.running.core;

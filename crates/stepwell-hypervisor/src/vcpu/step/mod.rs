@@ -8,6 +8,8 @@
 mod emulate;
 mod execute;
 mod handler;
+#[cfg_attr(not(feature = "test-mode"), path = "no_hooks.rs")]
+pub mod hooks;
 mod look;
 mod recording;
 
@@ -173,6 +175,9 @@ impl<'a, 'b> Stepper<'a, 'b> {
             if let Some(reason) = self.stop_at_boundary(until) {
                 return End::Stop(reason);
             }
+            if let Some(end) = self.at_boundary() {
+                return end;
+            }
             if let Some(end) = self.boundary_events() {
                 match end {
                     Some(end) => return end,
@@ -237,6 +242,7 @@ impl<'a, 'b> Stepper<'a, 'b> {
             return Some(self.run_handler());
         }
         self.note_interrupt();
+        self.note_virtual();
         inject::interrupt(self.running);
         self.entered_exception();
         Some(None)
@@ -244,6 +250,7 @@ impl<'a, 'b> Stepper<'a, 'b> {
 
     /// An exception was entered at EL2: one step.
     fn entered_exception(&mut self) {
+        self.has_carried_out();
         let _boundary = self.running.core.engine.injected();
         self.passed(1);
     }
@@ -270,6 +277,9 @@ impl<'a, 'b> Stepper<'a, 'b> {
     fn one(&mut self, limit: u64) -> Option<End> {
         let next = self.look();
         self.begin(next.pc);
+        if let Some(end) = self.meet(next) {
+            return Some(end);
+        }
         match next.plan {
             Plan::StoreExclusive(store) => {
                 let address = Va(next.base);
@@ -289,6 +299,7 @@ impl<'a, 'b> Stepper<'a, 'b> {
             _ => {}
         }
         let limit = if next.plain { limit.min(self.fast_limit()) } else { 1 };
+        let limit = self.hooked_limit(limit);
         self.execute(next, limit)
     }
 

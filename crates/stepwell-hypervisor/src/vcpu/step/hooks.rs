@@ -1,0 +1,401 @@
+//! The test mode's hands: at fixed places of the step loop it does to the vCPU what the
+//! [`adversary`](crate::adversary) decides. Only in images with the feature `test-mode`; others
+//! have `no_hooks.rs` in its place.
+//!
+//! What the guest could tell is asserted where it is at hand: an exit before an instruction leaves
+//! PC and PSTATE as they were, a stop and a resume leave every register as it was, and stepping
+//! switched off leaves MDSCR_EL1 as the guest has it. A failed assertion is a bug, and ends the
+//! machine with a message. The rest, whether the guest executes the same instructions and comes to
+//! the same result, is for whoever compares the streams.
+//!
+//! How each interference comes about:
+//!
+//! - *physical*: EL2 sends itself an SGI right before the ERET. The CPU takes it as soon as it is
+//!   out of EL2, with SPSR_EL2.SS as it was entered: 1, or 0 where a step is pending.
+//! - *pending*: the step exception has arrived, and is taken for an interrupt, with the syndrome of
+//!   the exit before. The next entry has SS = 0, and the CPU delivers the exception anew.
+//! - *spurious*: the exit is made up, nothing is entered.
+//! - *code page*, *data page*: stage 2 loses the permission, the CPU takes the abort, the page is
+//!   given back, the instruction is retried.
+//! - *pause*: the vCPU's stop request is set; the loop comes out as it does for the debugger, all
+//!   that a stop saves is saved, all else lost, and the steps go on.
+//! - *off and on*: the engine is disabled and the guest gets its debug registers; then the reverse.
+
+use super::look::Next;
+use super::{Stepper, enable, step};
+use crate::adversary::letter::Letter;
+use crate::adversary::{Interference, Withdrawn};
+use crate::hw::registers::isb;
+use crate::hw::system_registers::{Snapshot, quiet_virtual_timer};
+use crate::hw::world::Vector;
+use crate::hw::{gic, log, simd, translate};
+use crate::mem::stage2::{PAGE_BYTES, Permissions};
+use crate::mem::tables::HeapTables;
+use crate::reset;
+use crate::vcpu::exit::{Handled, handle};
+use crate::vcpu::{End, Running, debug};
+use core::sync::atomic::Ordering;
+use stepwell_arch::esr::{EsrEl2, ec};
+use stepwell_arch::{Ipa, Pstate, Va};
+use stepwell_engine::{Outcome, Plan, StepState};
+use stepwell_wire::StopReason;
+
+/// As [`step`], going on where only the adversary stopped it.
+pub fn steps(
+    running: &mut Running<'_>,
+    count: u64,
+    until: Option<u64>,
+    record: bool,
+) -> (End, u64) {
+    let mut total = 0;
+    loop {
+        let (end, steps) = step(running, count - total, until, record);
+        total += steps;
+        if end != End::Asked || !is_only_ours(running) {
+            return (end, total);
+        }
+        let pc = running.core.pc().0;
+        // As the debugger would have found it, who came to stand here by steps.
+        if total > 0 && until == Some(pc) {
+            return (End::Stop(StopReason::Until), total);
+        }
+        if total > 0 && debug::breakpoint_at_pc(running).is_some() {
+            return (End::Stop(StopReason::Breakpoint), total);
+        }
+        if total >= count {
+            return (End::Stop(StopReason::Stepped), total);
+        }
+        stand_and_resume(running);
+        running.core.adversary.paused = true;
+    }
+}
+
+/// Takes the stop request back if nobody but the adversary made it.
+fn is_only_ours(running: &mut Running<'_>) -> bool {
+    if !core::mem::take(&mut running.core.adversary.asked) {
+        return false;
+    }
+    let control = running.domain.control.lock();
+    if control.stop.is_some() || control.ending.is_some() {
+        return false;
+    }
+    // Whoever asks from now on has to get `control` first.
+    running.vcpu.stop_requested.store(false, Ordering::Release);
+    true
+}
+
+/// What a stop saves and a resume loads; whatever is in neither is lost in between.
+fn stand_and_resume(running: &mut Running<'_>) {
+    let core = &mut *running.core;
+    core.debug.take_over();
+    core.snapshot = Snapshot::save();
+    simd::save(&mut core.simd);
+    quiet_virtual_timer();
+    isb();
+    reset::registers().load();
+    core.snapshot.load();
+    assert!(core.snapshot.is_loaded(), "a stop and a resume change a register of the guest");
+}
+
+/// Reports what has happened once the domain has ended.
+pub fn report(running: &Running<'_>) {
+    let adversary = &running.core.adversary;
+    if !adversary.is_on() || running.domain.control.lock().ending.is_none() {
+        return;
+    }
+    for letter in Letter::ALL {
+        log::line(format_args!("coverage: {}", adversary.row(letter)));
+    }
+}
+
+/// Whether a data abort is the adversary's doing; the page is back already.
+pub fn was_withdrawn(running: &mut Running<'_>) -> bool {
+    core::mem::take(&mut running.core.adversary.was_withdrawn)
+}
+
+impl Stepper<'_, '_> {
+    /// Enters the guest, or not, and says how it left. `limit`: steps that the assembly may take.
+    pub(super) fn cross(&mut self, limit: u64) -> Vector {
+        let is_pending = self.running.core.engine.state() == StepState::ActivePending;
+        let chosen = self.running.core.adversary.before_entry(is_pending);
+        let context = &self.running.core.context;
+        let place = (context.elr, context.spsr);
+        let syndrome = (context.esr, context.far, context.hpfar);
+        let vector = match chosen {
+            Some(Interference::Spurious) => {
+                self.count_exit(is_pending, Interference::Spurious);
+                Vector::Fiq
+            }
+            Some(Interference::Physical) => {
+                gic::kick(1 << self.running.vcpu.cpu);
+                let vector = self.running.core.context.enter();
+                let context = &self.running.core.context;
+                assert!(vector == Vector::Irq, "an SGI of EL2's is taken before anything else");
+                assert!((context.elr, context.spsr) == place, "an exit changes the guest");
+                self.count_exit(is_pending, Interference::Physical);
+                vector
+            }
+            Some(what @ (Interference::CodePage | Interference::DataPage)) => {
+                self.enter_without_page(what)
+            }
+            _ => self.running.core.context.enter(),
+        };
+        let _was_not_needed = self.give_store_back();
+        let context = &self.running.core.context;
+        if (limit - 1) != context.fast_budget() {
+            self.running.core.adversary.letter = Letter::FastRun;
+        }
+        let vector = self.delay_step(vector, is_pending, syndrome);
+        if self.running.core.adversary.pauses() {
+            self.ask();
+        }
+        vector
+    }
+
+    /// Counts an exit before anything executed: for the instruction that is next, or, where a step
+    /// is pending, for the one that was; and for what EL2 carried out just before.
+    fn count_exit(&mut self, is_pending: bool, what: Interference) {
+        let adversary = &mut self.running.core.adversary;
+        if is_pending {
+            adversary.count(Interference::Pending);
+            return;
+        }
+        if let Some(letter) = adversary.carried_out {
+            adversary.count_for(letter, Interference::Pending);
+        }
+        adversary.count(what);
+    }
+
+    /// Takes a step exception for an interrupt that came first: the syndrome is that of the exit
+    /// before, as an interrupt writes none.
+    fn delay_step(
+        &mut self,
+        vector: Vector,
+        is_pending: bool,
+        (esr, far, hpfar): (u64, u64, u64),
+    ) -> Vector {
+        let core = &mut *self.running.core;
+        let is_step = EsrEl2(core.context.esr).ec() == ec::SOFTWARE_STEP_LOWER;
+        if vector != Vector::Synchronous {
+            return vector;
+        }
+        core.adversary.carried_out = None;
+        if !is_step || !core.adversary.delays_step(is_pending) {
+            return vector;
+        }
+        if self.code_page().is_none() {
+            // QEMU would take the guest's own fetch abort before the step (see docs/qemu.md).
+            return vector;
+        }
+        let core = &mut *self.running.core;
+        assert!(!Pstate(core.context.spsr).ss(), "SS is clear at a step exception");
+        (core.context.esr, core.context.far, core.context.hpfar) = (esr, far, hpfar);
+        core.adversary.count(Interference::Pending);
+        Vector::Irq
+    }
+
+    /// Enters with a page withdrawn, and gives it back whatever came.
+    fn enter_without_page(&mut self, what: Interference) -> Vector {
+        let page = match what {
+            Interference::CodePage => self.code_page(),
+            _ => self.data_page(),
+        };
+        let withdrawn = page.and_then(|page| self.withdraw(page, what));
+        let vector = self.running.core.context.enter();
+        let Some(withdrawn) = withdrawn else { return vector };
+        self.give_back(&withdrawn);
+        let core = &mut *self.running.core;
+        let esr = EsrEl2(core.context.esr);
+        if vector != Vector::Synchronous {
+            return vector;
+        }
+        match (what, esr.ec()) {
+            (Interference::CodePage, ec::IABT_LOWER) => core.adversary.count(what),
+            (Interference::DataPage, ec::DABT_LOWER) => {
+                core.adversary.count(what);
+                core.adversary.was_withdrawn = true;
+            }
+            _ => {}
+        }
+        vector
+    }
+
+    fn code_page(&self) -> Option<Ipa> {
+        let core = &*self.running.core;
+        translate::to_ipa(core.pc(), core.pstate().el() == 0).ok()
+    }
+
+    /// The page that the base register points to.
+    fn data_page(&self) -> Option<Ipa> {
+        let core = &*self.running.core;
+        let pstate = core.pstate();
+        let word = self.word(core.pc(), pstate)?;
+        if !Letter::of(word).has_base() {
+            return None;
+        }
+        let base = self.base((word >> 5 & 0x1f) as u8, pstate);
+        translate::to_ipa(Va(base), pstate.el() == 0).ok()
+    }
+
+    fn withdraw(&self, place: Ipa, what: Interference) -> Option<Withdrawn> {
+        let page = place.align_down(PAGE_BYTES);
+        self.running.domain.ram.locate(page, PAGE_BYTES).ok()?;
+        let mut stage2 = self.running.domain.stage2.lock();
+        let permissions = stage2.walk(&HeapTables, page)?.permissions;
+        let less = match what {
+            Interference::CodePage => Permissions { execute: false, ..permissions },
+            _ => Permissions { read: false, write: false, ..permissions },
+        };
+        stage2.protect(&mut HeapTables, page, PAGE_BYTES, less).ok()?;
+        Some(Withdrawn { page, permissions })
+    }
+
+    fn give_back(&self, withdrawn: &Withdrawn) {
+        let Withdrawn { page, permissions } = *withdrawn;
+        let mut stage2 = self.running.domain.stage2.lock();
+        let given = stage2.protect(&mut HeapTables, page, PAGE_BYTES, permissions);
+        assert!(given.is_ok(), "what was withdrawn can be given back");
+    }
+
+    /// EL2 may not store where a store-exclusive wants to. Tells whether it was the adversary's
+    /// doing; then the page is back.
+    pub(super) fn has_given_store_back(&mut self) -> bool {
+        let is_withdrawn = self.give_store_back();
+        if is_withdrawn {
+            self.running.core.adversary.count(Interference::DataPage);
+        }
+        is_withdrawn
+    }
+
+    fn give_store_back(&mut self) -> bool {
+        let withdrawn = self.running.core.adversary.withdrawn_for_store.take();
+        if let Some(withdrawn) = &withdrawn {
+            self.give_back(withdrawn);
+        }
+        withdrawn.is_some()
+    }
+
+    /// Asks the vCPU to stand, as another vCPU's stop or the debugger would.
+    fn ask(&mut self) {
+        self.running.core.adversary.asked = true;
+        self.running.vcpu.stop_requested.store(true, Ordering::Release);
+    }
+
+    /// At a boundary: switches stepping off and on, once in a while.
+    pub(super) fn at_boundary(&mut self) -> Option<End> {
+        if !self.running.core.adversary.pauses() {
+            return None;
+        }
+        if self.running.core.adversary.random() & 1 == 0 {
+            self.ask();
+            return None;
+        }
+        let core = &mut *self.running.core;
+        let (pstate, mdscr) = (core.pstate(), core.debug.mdscr());
+        let (given, unreported) = core.engine.disable();
+        assert!(!unreported, "at a boundary everything has been reported");
+        assert!(given == mdscr, "the engine gives back the MDSCR_EL1 that the guest has");
+        debug::load(self.running);
+        let core = &mut *self.running.core;
+        assert!(core.debug.mdscr() == mdscr, "unstepped, the guest has its own MDSCR_EL1");
+        assert!(core.pstate() == pstate, "unstepped, the guest has its own PSTATE");
+        if let Err(end) = enable(self.running) {
+            return Some(end);
+        }
+        debug::program_for_step(self.running);
+        self.running.core.adversary.toggled = true;
+        None
+    }
+
+    /// An interrupt was entered at EL2 before the instruction at the PC.
+    pub(super) fn note_virtual(&mut self) {
+        let core = &*self.running.core;
+        let (pc, pstate) = (core.pc(), core.pstate());
+        let letter = self.letter(pc, pstate);
+        self.running.core.adversary.count_for(letter, Interference::Virtual);
+    }
+
+    /// EL2 carried an instruction out, or entered an exception for it.
+    pub(super) fn has_carried_out(&mut self) {
+        let letter = self.running.core.adversary.letter;
+        self.running.core.adversary.carried_out = Some(letter);
+    }
+
+    /// Takes down the instruction that is next, and gives what EL2 is going to carry out its share
+    /// of exits before it.
+    pub(super) fn meet(&mut self, next: Next) -> Option<End> {
+        let _was_not_needed = self.give_store_back();
+        let letter = self.letter(next.pc, next.pstate);
+        self.running.core.adversary.meet(letter);
+        let is_carried_out = match next.plan {
+            Plan::StoreExclusive(_) => self.running.core.monitor.armed().is_some(),
+            Plan::WaitForInterrupt => self.may_wait(next.pstate),
+            Plan::ReadTimer { register, .. } | Plan::WriteTimer { register, .. } => {
+                self.emulates_timer(register, next.pstate)
+            }
+            _ => false,
+        };
+        if !is_carried_out {
+            return None;
+        }
+        let chosen = self.running.core.adversary.before_entry(false);
+        match chosen {
+            Some(Interference::DataPage) => {
+                // EL2 will find it gone when it wants to store.
+                let page = self.data_page().filter(|_| letter == Letter::StoreExclusive);
+                let withdrawn = page.and_then(|page| self.withdraw(page, Interference::DataPage));
+                self.running.core.adversary.withdrawn_for_store = withdrawn;
+                None
+            }
+            Some(chosen) => self.exit_before(next, chosen),
+            None => None,
+        }
+    }
+
+    /// Enters for an instruction that EL2 is going to carry out, with something that keeps it from
+    /// executing.
+    fn exit_before(&mut self, next: Next, chosen: Interference) -> Option<End> {
+        self.running.core.adversary.forced = Some(chosen);
+        let (outcome, vector, _) = self.enter(1, false, true, false);
+        match outcome {
+            Outcome::Boundary(_) => unreachable!("nothing has executed"),
+            Outcome::Continue => {
+                let handled = handle(self.running, vector);
+                self.interrupted(handled, next, 0)
+            }
+            Outcome::Trapped => {
+                let handled = handle(self.running, vector);
+                assert!(handled == Handled::Past, "the page is back");
+                debug::open_pages(self.running, true);
+                None
+            }
+        }
+    }
+
+    /// The kind of the instruction at `pc`, by what it is and where its data lies.
+    fn letter(&self, pc: Va, pstate: Pstate) -> Letter {
+        let Some(word) = self.word(pc, pstate) else { return Letter::Fault };
+        let letter = Letter::of(word);
+        if !letter.has_base() {
+            return letter;
+        }
+        let base = Va(self.base((word >> 5 & 0x1f) as u8, pstate));
+        match translate::to_ipa(base, pstate.el() == 0) {
+            Err(_) => Letter::Fault,
+            Ok(ipa) if self.running.domain.ram.locate(ipa, 1).is_err() => Letter::Mmio,
+            Ok(_) => letter,
+        }
+    }
+
+    pub(super) fn hooked_limit(&mut self, limit: u64) -> u64 {
+        self.running.core.adversary.fast_limit(limit)
+    }
+
+    /// The instruction at `pc`, without getting to know its page.
+    fn word(&self, pc: Va, pstate: Pstate) -> Option<u32> {
+        let ram = &self.running.domain.ram;
+        let el0 = pstate.el() == 0;
+        let pa = translate::to_pa(pc, el0, translate::Purpose::Read).ok()?;
+        ram.instruction(ram.code_page(pa)?, pc)
+    }
+}
