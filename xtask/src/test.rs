@@ -42,6 +42,9 @@ impl Test {
             group("lints", lints)?;
         }
         group("host tests", || self.host_tests())?;
+        if self.filter.is_none() {
+            group("mutants", mutants)?;
+        }
         if !self.host_only {
             group("build", build::everything)?;
             group("guests", guests::everything)?;
@@ -64,6 +67,14 @@ impl Test {
         point_to_machine(&mut cargo);
         process::run(&mut cargo, MACHINE_LIMIT)
     }
+}
+
+/// The model finds each mistake made on purpose in the engine. By itself, because the feature
+/// would otherwise be in everybody's engine.
+fn mutants() -> Result<()> {
+    let mut cargo = process::host_cargo();
+    cargo.args(["test", "--package", "stepwell-model", "--features", "mutants"]);
+    process::run(cargo.args(["--test", "mutants"]), HOST_LIMIT)
 }
 
 /// Tells the programs of `tests/` where the things are that they run.

@@ -10,6 +10,8 @@
 //! A store-exclusive that is not known to pair with the load is left to the machine, where it
 //! fails: the architecture allows a store-exclusive to fail for any reason, and guests retry.
 
+use crate::mutation::{self, Mutant};
+use crate::plan::Plan;
 use stepwell_arch::Va;
 
 /// A load-exclusive instruction. Register 31 is XZR, as the base the stack pointer.
@@ -82,12 +84,35 @@ impl ExclusiveMonitor {
     /// Marks what a stepped load-exclusive read: `load` executed with base address `address` and
     /// returned `value`.
     pub fn arm(&mut self, load: LoadExclusive, address: Va, value: [u64; 2]) {
+        if mutation::is(Mutant::ExclusivesLeftToCpu) {
+            return;
+        }
         self.armed = Some(Armed { address, bytes: load.bytes, pair: load.pair, value });
     }
 
     /// Clears the monitor: CLREX, exception entry or return, or the end of stepping.
     pub fn clear(&mut self) {
         self.armed = None;
+    }
+
+    /// Takes an exit that the guest makes when it runs alone, too: a trap that EL2 carries out.
+    /// Exception entry and return clear the CPU's monitor then.
+    pub fn trapped(&mut self) {
+        if !mutation::is(Mutant::MonitorKeptOverTrap) {
+            self.clear();
+        }
+    }
+
+    /// Tells whether the other vCPUs must stand while `next` executes: from before a load-exclusive
+    /// until nothing is marked any more.
+    ///
+    /// A compare-and-swap sees values and not writes. If another vCPU wrote the line and wrote back
+    /// what was there, it would succeed where the CPU's own store-exclusive fails, and lists that
+    /// are exchanged by exclusives because those see every write would break.
+    #[must_use]
+    pub fn needs_others_stopped(&self, next: Plan) -> bool {
+        let marks = self.armed.is_some() || matches!(next, Plan::LoadExclusive(_));
+        marks && !mutation::is(Mutant::OthersRunWhileMarked)
     }
 
     /// What is marked.
@@ -172,6 +197,19 @@ mod tests {
             panic!("the same location is marked");
         };
         assert_eq!(armed.value, [9, 0], "compared with what was read last");
+    }
+
+    #[test]
+    fn the_others_stand_from_before_the_load_until_nothing_is_marked() {
+        let mut monitor = ExclusiveMonitor::new();
+        assert!(!monitor.needs_others_stopped(Plan::Execute));
+        assert!(!monitor.needs_others_stopped(Plan::StoreExclusive(store(8, false))));
+        assert!(monitor.needs_others_stopped(Plan::LoadExclusive(load(8, false))));
+        monitor.arm(load(8, false), LOCK, [7, 0]);
+        assert!(monitor.needs_others_stopped(Plan::Execute));
+        monitor.trapped();
+        assert_eq!(monitor.armed(), None);
+        assert!(!monitor.needs_others_stopped(Plan::Execute));
     }
 
     #[test]

@@ -13,7 +13,9 @@
 //! | [`plan`] | what the next instruction needs before it may execute |
 //! | [`attention`] | the same question as a table, for the assembly fast path |
 //! | [`handler`] | where an interrupt handler has returned to what it interrupted |
+//! | [`completion`] | what is left to do when an instruction is done with |
 //! | [`clock`] | the guest's virtual time |
+//! | [`mutation`] | mistakes on purpose, for those who must be able to find them |
 //!
 //! What is deliberately absent: any notion of a debugger, a breakpoint or a trace. A *boundary*
 //! between two instructions is all that the engine knows; what happens there is its caller's.
@@ -32,15 +34,18 @@
 
 pub mod attention;
 pub mod clock;
+pub mod completion;
 pub mod exclusive;
 pub mod handler;
+pub mod mutation;
 pub mod own_step;
 pub mod plan;
 pub mod step;
 
 pub use attention::Attention;
 pub use clock::{TimePolicy, VirtualClock};
+pub use completion::{After, Before, Completion, MdscrAround, MonitorChange};
 pub use exclusive::{Armed, ExclusiveMonitor, LoadExclusive, StoreDecision, StoreExclusive};
 pub use handler::InterruptedContext;
 pub use plan::{Plan, plan};
-pub use step::{Boundary, DebugControls, EnableError, Engine, Exit, Outcome, StepState};
+pub use step::{Boundary, DebugControls, Disabled, EnableError, Engine, Exit, Outcome, StepState};

@@ -29,6 +29,7 @@
 //! exists only between [`Engine::on_entry`] and [`Engine::on_exit`]. A debugger that writes PSTATE
 //! in between therefore cannot desynchronise the two.
 
+use crate::mutation::{self, Mutant};
 use stepwell_arch::Pstate;
 use stepwell_arch::debug::{mdcr_el2, mdscr_el1};
 use stepwell_arch::esr::StepIss;
@@ -100,6 +101,19 @@ pub struct DebugControls {
     pub mdscr: u64,
     /// MDCR_EL2 bits to set beside the caller's own.
     pub mdcr: u64,
+    /// PSTATE.D at EL2 until the ERET. Always 1: were it 0 with KDE set, EL2 would step itself.
+    pub debug_masked: bool,
+}
+
+/// What the guest has back when stepping is switched off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disabled {
+    /// The guest's PSTATE.
+    pub pstate: Pstate,
+    /// The guest's MDSCR_EL1.
+    pub mdscr: u64,
+    /// An instruction has executed that was never reported.
+    pub unreported: bool,
 }
 
 /// The engine of one vCPU.
@@ -110,13 +124,22 @@ pub struct Engine {
     guest_ss: bool,
     /// The guest's own MDSCR_EL1 while stepping is on.
     guest_mdscr: u64,
+    /// The guest's own PSTATE.I while [`Mutant::InterruptsMaskedInDaif`] has its own there.
+    #[cfg(feature = "mutants")]
+    guest_i: bool,
 }
 
 impl Engine {
     /// Makes an engine that is not stepping.
     #[must_use]
     pub const fn new() -> Self {
-        Self { state: StepState::Inactive, guest_ss: false, guest_mdscr: 0 }
+        Self {
+            state: StepState::Inactive,
+            guest_ss: false,
+            guest_mdscr: 0,
+            #[cfg(feature = "mutants")]
+            guest_i: false,
+        }
     }
 
     /// Returns the state.
@@ -150,14 +173,20 @@ impl Engine {
         Ok(())
     }
 
-    /// Switches stepping off and returns the guest's MDSCR_EL1, to be put back.
-    ///
-    /// The saved PSTATE needs nothing: it holds the guest's own SS already. Returns with the
-    /// second value whether an instruction has executed that was never reported.
-    pub fn disable(&mut self) -> (u64, bool) {
+    /// Switches stepping off for a vCPU whose saved PSTATE is `pstate`, and returns what is to be
+    /// put back: that PSTATE, which holds the guest's own SS already, and the guest's MDSCR_EL1.
+    pub fn disable(&mut self, pstate: Pstate) -> Disabled {
         let unreported = self.state == StepState::ActivePending;
+        let armed = self.state == StepState::ActiveNotPending;
         self.state = StepState::Inactive;
-        (self.guest_mdscr, unreported)
+        let left = mutation::is(Mutant::SsLeftOnDisable) && armed;
+        let forgotten =
+            if mutation::is(Mutant::MdscrForgotten) { mdscr_el1::SS | mdscr_el1::KDE } else { 0 };
+        Disabled {
+            pstate: pstate.with_ss(pstate.ss() || left),
+            mdscr: self.guest_mdscr & !forgotten,
+            unreported,
+        }
     }
 
     /// Takes the guest's write to MDSCR_EL1, or the debugger's, while stepping is on.
@@ -175,15 +204,28 @@ impl Engine {
         self.guest_ss = pstate.ss();
         let armed = match self.state {
             StepState::Inactive => {
-                return DebugControls { spsr: pstate, mdscr: self.guest_mdscr, mdcr: 0 };
+                return DebugControls {
+                    spsr: pstate,
+                    mdscr: self.guest_mdscr,
+                    mdcr: 0,
+                    debug_masked: true,
+                };
             }
             StepState::ActiveNotPending => true,
-            StepState::ActivePending => false,
+            StepState::ActivePending => {
+                mutation::is(Mutant::SsOnEveryEntry)
+                    || mutation::is(Mutant::PendingInSavedPstate) && pstate.ss()
+            }
         };
+        let debug_masked = !mutation::is(Mutant::DebugUnmaskedAtEl2);
+        let kde = if debug_masked { 0 } else { mdscr_el1::KDE };
+        let spsr =
+            if mutation::is(Mutant::SsWrittenToLiveSpsr) { pstate } else { pstate.with_ss(armed) };
         DebugControls {
-            spsr: pstate.with_ss(armed),
-            mdscr: mdscr_el1::SS | self.guest_mdscr & mdscr_el1::MDE,
+            spsr: self.hold_by_mask(spsr),
+            mdscr: mdscr_el1::SS | kde | self.guest_mdscr & mdscr_el1::MDE,
             mdcr: mdcr_el2::TDE | mdcr_el2::TDA | mdcr_el2::TDOSA | mdcr_el2::TDRA,
+            debug_masked,
         }
     }
 
@@ -199,7 +241,7 @@ impl Engine {
             };
         }
         let armed = spsr.ss();
-        *spsr = spsr.with_ss(self.guest_ss);
+        *spsr = self.let_go_by_mask(spsr.with_ss(self.guest_ss));
         match exit {
             Exit::SoftwareStep(iss) => {
                 self.state = StepState::ActiveNotPending;
@@ -231,16 +273,24 @@ impl Engine {
     ///
     /// Returns the boundary to report. Reported at once and entered with SS = 1 next, so that it
     /// is reported exactly once.
+    #[must_use]
     pub fn emulated(&mut self) -> Option<Boundary> {
+        if mutation::is(Mutant::TrapKeepsSs) {
+            return None;
+        }
         self.boundary_at_el2()
     }
 
-    /// Tells the engine that the hypervisor entered an exception on the guest's behalf.
+    /// Tells the engine that the hypervisor entered an exception on the guest's behalf. `pstate` is
+    /// the new PSTATE, which has SS = 0; the SPSR_EL1 that the guest sees has the guest's own SS,
+    /// which is what the saved PSTATE held outside of the guest.
     ///
-    /// The new PSTATE must have SS = 0, and the SPSR_EL1 that the guest sees the guest's own SS:
-    /// both are what the saved PSTATE holds outside of the guest.
-    pub fn injected(&mut self) -> Option<Boundary> {
-        self.boundary_at_el2()
+    /// Returns the boundary to report.
+    #[must_use]
+    pub fn injected(&mut self, pstate: &mut Pstate) -> Option<Boundary> {
+        let boundary = self.boundary_at_el2()?;
+        *pstate = pstate.with_ss(mutation::is(Mutant::InjectedKeepsSs));
+        Some(boundary)
     }
 
     fn boundary_at_el2(&mut self) -> Option<Boundary> {
@@ -249,5 +299,29 @@ impl Engine {
         }
         self.state = StepState::ActiveNotPending;
         Some(Boundary { load_exclusive: false, syndrome_valid: true })
+    }
+
+    /// The guest's interrupts are held in the virtual GIC: its mask is its own.
+    #[cfg(not(feature = "mutants"))]
+    const fn hold_by_mask(&mut self, spsr: Pstate) -> Pstate {
+        spsr
+    }
+
+    #[cfg(not(feature = "mutants"))]
+    const fn let_go_by_mask(&self, spsr: Pstate) -> Pstate {
+        spsr
+    }
+
+    #[cfg(feature = "mutants")]
+    fn hold_by_mask(&mut self, spsr: Pstate) -> Pstate {
+        self.guest_i = spsr.irq_masked();
+        let is_held = mutation::is(Mutant::InterruptsMaskedInDaif);
+        spsr.with(Pstate::I, self.guest_i || is_held)
+    }
+
+    #[cfg(feature = "mutants")]
+    fn let_go_by_mask(&self, spsr: Pstate) -> Pstate {
+        let is_held = mutation::is(Mutant::InterruptsMaskedInDaif);
+        if is_held { spsr.with(Pstate::I, self.guest_i) } else { spsr }
     }
 }

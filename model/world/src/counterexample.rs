@@ -2,10 +2,11 @@
 
 use crate::programs::PROGRAMS;
 use crate::progress;
-use crate::subject::Mistake;
 use crate::world::{Action, Exploration, World};
 use stateright::{Checker, DiscoveryClassification, HasDiscoveries, Model};
 use std::fmt::Write;
+use stepwell_engine::mutation::{Mutant, select};
+use stepwell_spec::{Letter, Program};
 
 /// Adversary's actions that suffice to show each mistake.
 const BUDGET: u8 = 2;
@@ -47,25 +48,42 @@ pub fn shortest(exploration: &Exploration) -> Option<Counterexample> {
         })
 }
 
-/// The exploration that shows a mistake.
+/// One consequence of a mistake: a heading of its own, and the programs that show it.
+pub type Aspect = (&'static str, &'static [Program]);
+
+/// What a mistake is to be seen by.
 #[must_use]
-pub fn exploration_of(mistake: Mistake) -> Exploration {
-    Exploration { mistake: Some(mistake), ..Exploration::new(PROGRAMS, BUDGET) }
+pub const fn aspects(mutant: Mutant) -> &'static [Aspect] {
+    match mutant {
+        Mutant::InterruptsMaskedInDaif => &[
+            ("the guest reads it", &[Program(&[Letter::ReadMask])]),
+            ("its MSR DAIF is lost", &[Program(&[Letter::WriteMask(true)])]),
+            ("an exception saves it", &[Program(&[Letter::Svc])]),
+        ],
+        _ => &[("", PROGRAMS)],
+    }
 }
 
-/// The exploration in which the second vCPU writes back what was there.
+/// The shortest way to a violation while this mistake is made.
+///
+/// Which mistake is made is the choice of the whole program: nothing else may explore meanwhile.
 #[must_use]
-pub fn exploration_of_rewrites() -> Exploration {
-    Exploration { rewrites: true, ..Exploration::new(PROGRAMS, BUDGET) }
+pub fn shortest_of(mutant: Mutant, programs: &'static [Program]) -> Option<Counterexample> {
+    select(Some(mutant));
+    let found = shortest(&Exploration::new(programs, BUDGET));
+    select(None);
+    found
 }
 
-fn describe(title: &str, exploration: &Exploration, text: &mut String) -> std::fmt::Result {
-    writeln!(text, "\n## {title}\n")?;
-    let Some(found) = shortest(exploration) else {
+fn describe(mutant: Mutant, aspect: Aspect, text: &mut String) -> std::fmt::Result {
+    let (title, programs) = aspect;
+    let separator = if title.is_empty() { "" } else { ": " };
+    writeln!(text, "\n## `{}`{separator}{title}\n", mutant.name())?;
+    let Some(found) = shortest_of(mutant, programs) else {
         return writeln!(text, "Survives.");
     };
     let start = &found.start.alone;
-    let letters = exploration.program(&found.start).0;
+    let letters = Exploration::new(programs, BUDGET).program(&found.start).0;
     writeln!(text, "Violates: *{}*.\n", found.property)?;
     writeln!(text, "- program: `{letters:?}`")?;
     let own = if start.mdscr.ss { ", which the guest itself steps" } else { "" };
@@ -79,19 +97,16 @@ fn describe(title: &str, exploration: &Exploration, text: &mut String) -> std::f
 pub fn document() -> String {
     let mut text = String::from(
         "# Counterexamples\n\n\
-         What the model says of each mistake put in the engine's place: the shortest action path \
-         to a violation. Written by `STEPWELL_BLESS=1 cargo test -p stepwell-model`; a test fails \
-         when it is stale.\n",
+         What the model says of each mistake made in the engine's place (`Mutant` in \
+         `crates/stepwell-engine/src/mutation.rs` says what each does): the shortest action path to \
+         a violation. Written by `STEPWELL_BLESS=1 cargo test -p stepwell-model --features mutants \
+         --test mutants`; a test fails when it is stale.\n",
     );
-    for mistake in Mistake::ALL {
-        // Writing to a string does not fail.
-        let _written = describe(&format!("{mistake:?}"), &exploration_of(mistake), &mut text);
+    for mutant in Mutant::ALL {
+        for &aspect in aspects(mutant) {
+            // Writing to a string does not fail.
+            let _written = describe(mutant, aspect, &mut text);
+        }
     }
-    text.push_str(
-        "\n# Known limit of the real engine\n\n\
-         Its compare-and-swap sees values, not writes: where another vCPU runs and writes back \
-         what was there, a store-exclusive succeeds that would have failed.\n",
-    );
-    let _written = describe("Rewritten line", &exploration_of_rewrites(), &mut text);
     text
 }

@@ -1,19 +1,24 @@
 //! What a hypervisor does around the engine: the same as `stepwell-hypervisor`'s `vcpu/step`, on
 //! the specification's machine.
 
-use crate::subject::Mistake;
 use crate::world::World;
 use crate::{bits, programs};
 use stepwell_arch::esr::StepIss;
 use stepwell_arch::{Pstate, Va};
 use stepwell_engine::own_step::{self, GuestDebug};
-use stepwell_engine::{Boundary, Exit, Outcome, Plan, StepState, StoreDecision, plan};
+use stepwell_engine::{
+    After, Before, Boundary, Exit, MdscrAround, MonitorChange, Outcome, Plan, StepState,
+    StoreDecision, completion, plan,
+};
 use stepwell_spec::exception::{IRQ_VECTOR, SYNCHRONOUS_VECTOR};
 use stepwell_spec::instruction::stored;
 use stepwell_spec::{Choice, Class, El, Letter, Mdcr, ProcState, Program, Syndrome};
 
 /// Address of the line that exclusives are about.
 const LINE: Va = Va(0x1000);
+
+/// Bytes of an instruction.
+const INSTRUCTION: u64 = 4;
 
 /// The instruction that is about to execute, as EL2 saw it before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,8 +27,8 @@ pub struct Look {
     pub letter: Letter,
     /// The guest's PSTATE.
     pub pstate: ProcState,
-    /// SPSR_EL1.SS.
-    pub spsr_el1_ss: bool,
+    /// SPSR_EL1.
+    pub spsr_el1: ProcState,
 }
 
 impl World {
@@ -51,7 +56,7 @@ impl World {
     /// Switches stepping on.
     pub fn switch_on(&mut self) {
         let pstate = self.saved();
-        if self.subject.engine.enable(pstate, bits::mdscr(self.machine.mdscr)).is_err() {
+        if self.engine.enable(pstate, bits::mdscr(self.machine.mdscr)).is_err() {
             return;
         }
         (self.mdscr, self.os_lock) = (self.machine.mdscr, self.machine.os_lock);
@@ -62,47 +67,43 @@ impl World {
     }
 
     /// Switches stepping off.
-    pub fn switch_off(&mut self, mistake: Option<Mistake>) {
-        let mut pstate = self.saved();
-        let (mdscr, unreported) = self.subject.disable(&mut pstate, mistake);
-        self.save(pstate);
+    pub fn switch_off(&mut self) {
+        let left = self.engine.disable(self.saved());
+        self.save(left.pstate);
         // Until it is all given back the guest's own registers are the shadow.
         self.machine.mdscr = self.mdscr;
         self.machine.os_lock = self.os_lock;
-        if unreported {
-            self.after(Boundary { load_exclusive: false, syndrome_valid: false }, mistake);
+        if left.unreported {
+            self.after(Boundary { load_exclusive: false, syndrome_valid: false });
             self.report();
         }
-        self.subject.monitor.clear();
-        self.machine.mdscr = bits::mdscr_of(mdscr);
+        self.monitor.clear();
+        self.machine.mdscr = bits::mdscr_of(left.mdscr);
         self.machine.mdcr = Mdcr::default();
         self.machine.virq_signalled = true;
     }
 
     /// Lets the guest go on: into the machine, or past one thing that EL2 does in its place.
-    pub fn enter(&mut self, program: Program, mistake: Option<Mistake>) {
-        if self.subject.engine.state() == StepState::ActiveNotPending {
+    pub fn enter(&mut self, program: Program) {
+        if self.engine.state() == StepState::ActiveNotPending {
             if own_step::check_software_step(self.guest_debug(), self.saved()) {
-                self.inject(Class::SoftwareStep, program, mistake);
+                self.inject(Class::SoftwareStep, program);
                 return;
             }
             let letter = program.fetch(self.machine.elr_el2);
-            self.look = Look {
-                letter,
-                pstate: self.machine.spsr_el2,
-                spsr_el1_ss: self.machine.spsr_el1.ss,
-            };
-            if self.carry_out_instead(plan(programs::instruction(letter)), program, mistake) {
+            self.look =
+                Look { letter, pstate: self.machine.spsr_el2, spsr_el1: self.machine.spsr_el1 };
+            if self.carry_out_instead(plan(programs::instruction(letter)), program) {
                 return;
             }
         }
-        let controls = self.subject.on_entry(self.saved(), mistake);
+        let controls = self.engine.on_entry(self.saved());
         self.machine.spsr_el2 = bits::proc_state(controls.spsr);
         if self.is_stepping() {
             self.machine.mdscr = bits::mdscr_of(controls.mdscr);
         }
         self.machine.mdcr = bits::mdcr_of(controls.mdcr);
-        self.machine.pstate.d = mistake != Some(Mistake::DebugExceptionsAtEl2);
+        self.machine.pstate.d = controls.debug_masked;
         self.machine.exception_return();
         if !self.is_stepping() && !self.is_ss_alive() {
             self.alone.pstate.ss &= self.machine.pstate.ss;
@@ -110,15 +111,10 @@ impl World {
         self.is_in_guest = true;
     }
 
-    fn carry_out_instead(
-        &mut self,
-        plan: Plan,
-        program: Program,
-        mistake: Option<Mistake>,
-    ) -> bool {
+    fn carry_out_instead(&mut self, plan: Plan, program: Program) -> bool {
         match plan {
             Plan::StoreExclusive(store) => {
-                let decision = self.subject.monitor.store(store, LINE);
+                let decision = self.monitor.store(store, LINE);
                 let StoreDecision::CompareAndStore(armed) = decision else { return false };
                 self.machine.status = u64::from(self.machine.line) != armed.value[0];
                 if !self.machine.status {
@@ -128,13 +124,12 @@ impl World {
             Plan::WaitForInterrupt => {}
             _ => return false,
         }
-        self.machine.elr_el2 = self.machine.elr_el2.saturating_add(1);
-        self.carried_out(program, mistake);
+        self.carried_out(program, INSTRUCTION);
         true
     }
 
     /// Takes an exit.
-    pub fn exited(&mut self, program: Program, mistake: Option<Mistake>) {
+    pub fn exited(&mut self, program: Program) {
         self.is_in_guest = false;
         let syndrome = self.machine.esr_el2;
         let exit = match syndrome.class {
@@ -143,74 +138,65 @@ impl World {
             _ => Exit::Synchronous,
         };
         let mut pstate = self.saved();
-        let outcome = self.subject.on_exit(exit, &mut pstate, mistake);
+        let outcome = self.engine.on_exit(exit, &mut pstate);
         self.save(pstate);
         match outcome {
             Outcome::Boundary(boundary) => {
-                self.after(boundary, mistake);
+                self.after(boundary);
                 self.report();
             }
             Outcome::Continue => {}
-            Outcome::Trapped => self.trapped(program, mistake),
+            Outcome::Trapped => self.trapped(program),
         }
     }
 
-    fn trapped(&mut self, program: Program, mistake: Option<Mistake>) {
-        let class = self.machine.esr_el2.class;
-        // A guest that runs alone comes to EL2 for these, too, and loses its monitor there.
-        let alone_too = matches!(class, Class::Hvc | Class::Smc | Class::Mmio | Class::Stage2);
-        if alone_too && mistake != Some(Mistake::MonitorKeptOverTrap) {
-            self.subject.monitor.clear();
-        }
-        match class {
-            Class::Brk => return self.inject(class, program, mistake),
+    fn trapped(&mut self, program: Program) {
+        let bytes = match self.machine.esr_el2.class {
+            Class::Brk => return self.inject(Class::Brk, program),
             Class::Stage2 => {
                 self.machine.is_mapped = true;
+                self.monitor.trapped();
                 return;
             }
-            Class::Hvc => {}
-            Class::Smc if mistake == Some(Mistake::SmcNotAdvanced) => {}
-            _ => self.machine.elr_el2 = self.machine.elr_el2.saturating_add(1),
-        }
-        self.carried_out(program, mistake);
+            // The CPU has moved the PC past it.
+            Class::Hvc => 0,
+            _ => INSTRUCTION,
+        };
+        self.monitor.trapped();
+        self.carried_out(program, bytes);
     }
 
-    /// EL2 did an instruction and moved the PC.
-    fn carried_out(&mut self, program: Program, mistake: Option<Mistake>) {
-        let is_late = mistake == Some(Mistake::MdscrBeforeAdvance);
-        let is_kept = mistake == Some(Mistake::UnsteppedTrapKeepsSs) && !self.is_stepping();
-        if !is_late && !is_kept {
-            self.advance_guests_own_step();
-        }
-        // After SSAdvance, which the value before the write decides over.
+    /// EL2 did an instruction, and moves the PC.
+    fn carried_out(&mut self, program: Program, bytes: u64) {
+        let before = self.guest_debug().mdscr;
         if let (Class::SystemRegister, Letter::WriteMdscr(value)) =
             (self.machine.esr_el2.class, self.look.letter)
         {
             self.mdscr = value;
-            self.subject.engine.set_guest_mdscr(bits::mdscr(value));
+            self.engine.set_guest_mdscr(bits::mdscr(value));
         }
-        if is_late {
-            self.advance_guests_own_step();
-        }
+        let around = MdscrAround { before, after: self.guest_debug().mdscr };
+        let pc = Va(u64::from(self.machine.elr_el2) * INSTRUCTION);
+        let (pc, pstate) = completion::carried_out(around, pc, self.saved(), bytes);
+        self.machine.elr_el2 = u8::try_from(pc.0 / INSTRUCTION).unwrap_or(u8::MAX);
+        self.save(pstate);
         let choice = if self.look.letter == Letter::StoreExclusive && self.machine.status {
             Choice::StoreFails
         } else {
             Choice::Proceed
         };
         self.happened(program, choice);
-        if mistake != Some(Mistake::EmulatedNotReported) && self.subject.engine.emulated().is_some()
-        {
+        if self.engine.emulated().is_some() {
             self.report();
         }
     }
 
     /// EL2 enters an exception of EL1 on the guest's behalf.
-    pub fn inject(&mut self, class: Class, program: Program, mistake: Option<Mistake>) {
+    pub fn inject(&mut self, class: Class, program: Program) {
         let machine = &mut self.machine;
         machine.spsr_el1 = machine.spsr_el2;
         machine.elr_el1 = machine.elr_el2;
         machine.spsr_el2 = ProcState::masked(El::El1);
-        machine.spsr_el2.ss = mistake == Some(Mistake::InjectedKeepsSs);
         let choice = if class == Class::Irq {
             machine.elr_el2 = IRQ_VECTOR;
             Choice::VirtualInterrupt
@@ -219,63 +205,43 @@ impl World {
             machine.elr_el2 = SYNCHRONOUS_VECTOR;
             Choice::Proceed
         };
-        self.subject.monitor.clear();
+        self.monitor.clear();
         self.happened(program, choice);
-        if self.subject.engine.injected().is_some() {
+        let mut pstate = self.saved();
+        let boundary = self.engine.injected(&mut pstate);
+        self.save(pstate);
+        if boundary.is_some() {
             self.report();
         }
     }
 
-    fn advance_guests_own_step(&mut self) {
-        let advanced = own_step::ss_advance(self.guest_debug(), self.saved());
-        self.save(advanced);
-    }
-
     /// What an executed instruction leaves to do.
-    fn after(&mut self, boundary: Boundary, mistake: Option<Mistake>) {
+    fn after(&mut self, boundary: Boundary) {
         let pc = self.machine.elr_el2;
-        let pstate = self.saved();
-        let leaked = self.machine.spsr_el1.ss != pstate.ss();
-        let at_vector = pc == SYNCHRONOUS_VECTOR || pc == IRQ_VECTOR;
-        if at_vector && (!boundary.syndrome_valid || leaked) {
-            self.exception_entered(mistake);
-            return;
+        let before = Before {
+            plan: plan(programs::instruction(self.look.letter)),
+            is_svc: self.look.letter == Letter::Svc,
+            pstate: bits::pstate(self.look.pstate),
+            spsr_el1: bits::pstate(self.look.spsr_el1),
+        };
+        let after = After {
+            boundary,
+            pstate: self.saved(),
+            spsr_el1: bits::pstate(self.machine.spsr_el1),
+            is_at_vector: pc == SYNCHRONOUS_VECTOR || pc == IRQ_VECTOR,
+        };
+        let completion = completion::complete(self.guest_debug(), before, after);
+        self.save(completion.pstate);
+        if let Some(saved) = completion.spsr_el1 {
+            self.machine.spsr_el1 = bits::proc_state(saved);
         }
-        self.advance_guests_own_step();
-        match plan(programs::instruction(self.look.letter)) {
-            Plan::LoadExclusive(load) if mistake != Some(Mistake::ExclusivesLeft) => {
-                let value = [u64::from(self.machine.loaded), 0];
-                self.subject.monitor.arm(load, LINE, value);
+        match completion.monitor {
+            MonitorChange::Keep => {}
+            MonitorChange::Clear => self.monitor.clear(),
+            MonitorChange::Arm(load) => {
+                self.monitor.arm(load, LINE, [u64::from(self.machine.loaded), 0]);
             }
-            Plan::ClearExclusive => self.subject.monitor.clear(),
-            Plan::ExceptionReturn => {
-                self.subject.monitor.clear();
-                let ss = own_step::debug_exception_return_ss(
-                    self.guest_debug(),
-                    bits::pstate(self.look.pstate),
-                    pstate.with_ss(self.look.spsr_el1_ss),
-                );
-                self.save(pstate.with_ss(ss));
-            }
-            _ => {}
         }
-    }
-
-    /// The CPU took an exception to EL1: the SS that it left in SPSR_EL1 was ours.
-    fn exception_entered(&mut self, mistake: Option<Mistake>) {
-        self.subject.monitor.clear();
-        // SSAdvance comes before an SVC's exception, and after no other's.
-        let mut saved = self.saved();
-        let enabled_only = mistake == Some(Mistake::SvcAdvancesWhereEnabled);
-        let guest = self.guest_debug();
-        let is_enabled = own_step::is_stepping(guest, bits::pstate(self.look.pstate));
-        if self.look.letter == Letter::Svc && (is_enabled || !enabled_only) {
-            saved = own_step::ss_advance(guest, saved);
-        }
-        if mistake != Some(Mistake::SsLeaksIntoSpsrEl1) {
-            self.machine.spsr_el1.ss = saved.ss();
-        }
-        self.machine.spsr_el2.ss = false;
     }
 }
 

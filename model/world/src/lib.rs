@@ -11,7 +11,6 @@
 //! | [`programs`] | the guests |
 //! | [`world`] | the state, and what may happen next |
 //! | [`el2`] | what a hypervisor does around the engine |
-//! | [`subject`] | the engine, or one of the historical mistakes in its place |
 //! | [`properties`] | what holds always, and what must be seen to happen |
 //! | [`progress`] | whether a guest that ends unstepped ends stepped |
 //! | [`counterexample`] | the shortest way to a violation, for people |
@@ -23,13 +22,12 @@
 #![forbid(unsafe_code)]
 
 pub mod bits;
+#[cfg(feature = "mutants")]
 pub mod counterexample;
 pub mod el2;
 pub mod programs;
 pub mod progress;
 pub mod properties;
-pub mod subject;
 pub mod world;
 
-pub use subject::{Mistake, Subject};
 pub use world::{Action, Exploration, World};

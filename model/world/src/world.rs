@@ -2,10 +2,9 @@
 
 use crate::bits;
 use crate::el2::Look;
-use crate::properties;
-use crate::subject::{Mistake, Subject};
+use crate::{programs, properties};
 use stateright::{Model, Property};
-use stepwell_engine::StepState;
+use stepwell_engine::{Engine, ExclusiveMonitor, StepState, plan};
 use stepwell_spec::exception::SYNCHRONOUS_VECTOR;
 use stepwell_spec::{Choice, Class, El, Event, Letter, Machine, Mdscr, ProcState, Program};
 
@@ -16,10 +15,6 @@ pub struct Exploration {
     pub programs: &'static [Program],
     /// How often the adversary may act in one run. Physical interrupts are not counted.
     pub budget: u8,
-    /// The second vCPU may write the line without changing its value.
-    pub rewrites: bool,
-    /// The mistake in the engine's place.
-    pub mistake: Option<Mistake>,
 }
 
 /// The pair of machines.
@@ -32,7 +27,9 @@ pub struct World {
     /// It is below EL2.
     pub is_in_guest: bool,
     /// The engine.
-    pub subject: Subject,
+    pub engine: Engine,
+    /// Its exclusive monitor.
+    pub monitor: ExclusiveMonitor,
     /// The guest's MDSCR_EL1 while stepping is on.
     pub mdscr: Mdscr,
     /// The guest's OS Lock while stepping is on.
@@ -95,10 +92,15 @@ impl World {
             program,
             machine: stepped,
             is_in_guest: false,
-            subject: Subject::default(),
+            engine: Engine::new(),
+            monitor: ExclusiveMonitor::new(),
             mdscr: machine.mdscr,
             os_lock: machine.os_lock,
-            look: Look { letter: Letter::Plain, pstate: machine.pstate, spsr_el1_ss: false },
+            look: Look {
+                letter: Letter::Plain,
+                pstate: machine.pstate,
+                spsr_el1: machine.spsr_el1,
+            },
             alone: machine,
             unreported: 0,
             stored_wrongly: false,
@@ -110,13 +112,13 @@ impl World {
     /// Whether stepping is on.
     #[must_use]
     pub fn is_stepping(&self) -> bool {
-        self.subject.engine.is_enabled()
+        self.engine.is_enabled()
     }
 
     /// Whether an instruction has executed that was not reported.
     #[must_use]
     pub fn is_pending(&self) -> bool {
-        self.subject.engine.state() == StepState::ActivePending
+        self.engine.state() == StepState::ActivePending
     }
 
     /// Whether the guest's own PSTATE.SS means anything where it is.
@@ -174,10 +176,10 @@ impl World {
         self.alone.stepped = None;
     }
 
-    fn advance(&mut self, program: Program, choice: Choice, mistake: Option<Mistake>) {
+    fn advance(&mut self, program: Program, choice: Choice) {
         let stores = program.fetch(self.machine.pc) == Letter::StoreExclusive;
         match self.machine.advance(program, choice) {
-            Event::ExitedToEl2 => self.exited(program, mistake),
+            Event::ExitedToEl2 => self.exited(program),
             Event::Executed(_) if stores && self.machine.status => {
                 self.happened(program, Choice::StoreFails);
             }
@@ -185,14 +187,17 @@ impl World {
         }
     }
 
-    fn actions_of_the_adversary(&self, rewrites: bool, actions: &mut Vec<Action>) {
+    fn actions_of_the_adversary(&self, actions: &mut Vec<Action>) {
         use Action::{
             DebuggerWritesMdscr, DebuggerWritesPc, DebuggerWritesSs, OtherRewrites, OtherWrites,
             StepOff, StepOn, ToggleInterrupt, Unmap,
         };
         actions.push(if self.is_stepping() { StepOff } else { StepOn });
         actions.extend([ToggleInterrupt, OtherWrites]);
-        if rewrites {
+        // A write that changes nothing is one that a compare-and-swap does not see: not while the
+        // engine needs the others to stand.
+        let next = plan(programs::instruction(self.look.letter));
+        if !self.is_stepping() || !self.monitor.needs_others_stopped(next) {
             actions.push(OtherRewrites);
         }
         // Where SS is part of what is pending, in a guest that steps itself or has just entered or
@@ -208,14 +213,14 @@ impl World {
         }
     }
 
-    fn act(&mut self, action: Action, mistake: Option<Mistake>) {
+    fn act(&mut self, action: Action) {
         match action {
             Action::StepOn => {
                 self.switch_on();
                 self.was_stepping = true;
             }
             Action::StepOff => {
-                self.switch_off(mistake);
+                self.switch_off();
                 self.unreported = 0;
             }
             Action::ToggleInterrupt => {
@@ -236,13 +241,13 @@ impl World {
             Action::DebuggerWritesPc => {
                 self.machine.elr_el2 = 0;
                 self.alone.pc = 0;
-                self.subject.monitor.clear();
+                self.monitor.clear();
             }
             Action::DebuggerWritesMdscr => {
                 self.alone.mdscr.ss = !self.alone.mdscr.ss;
                 if self.is_stepping() {
                     self.mdscr.ss = !self.mdscr.ss;
-                    self.subject.engine.set_guest_mdscr(bits::mdscr(self.mdscr));
+                    self.engine.set_guest_mdscr(bits::mdscr(self.mdscr));
                 } else {
                     self.machine.mdscr.ss = !self.machine.mdscr.ss;
                 }
@@ -264,7 +269,7 @@ impl Exploration {
     /// Every program with the real engine.
     #[must_use]
     pub const fn new(programs: &'static [Program], budget: u8) -> Self {
-        Self { programs, budget, rewrites: false, mistake: None }
+        Self { programs, budget }
     }
 
     /// The program of this state.
@@ -320,14 +325,14 @@ impl Model for Exploration {
             return;
         }
         actions.push(Action::Enter);
-        if world.subject.engine.state() == StepState::ActiveNotPending
+        if world.engine.state() == StepState::ActiveNotPending
             && world.machine.virq
             && !world.machine.spsr_el2.i
         {
             actions.push(Action::Deliver);
         }
         if world.budget > 0 {
-            world.actions_of_the_adversary(self.rewrites, actions);
+            world.actions_of_the_adversary(actions);
         }
     }
 
@@ -335,18 +340,18 @@ impl Model for Exploration {
         let mut next = world.clone();
         let program = self.program(world);
         match action {
-            Action::Enter => next.enter(program, self.mistake),
-            Action::Deliver => next.inject(Class::Irq, program, self.mistake),
-            Action::Proceed => next.advance(program, Choice::Proceed, self.mistake),
+            Action::Enter => next.enter(program),
+            Action::Deliver => next.inject(Class::Irq, program),
+            Action::Proceed => next.advance(program, Choice::Proceed),
             Action::PhysicalInterrupt => {
-                next.advance(program, Choice::PhysicalInterrupt, self.mistake);
+                next.advance(program, Choice::PhysicalInterrupt);
             }
             Action::VirtualInterrupt => {
-                next.advance(program, Choice::VirtualInterrupt, self.mistake);
+                next.advance(program, Choice::VirtualInterrupt);
             }
             _ => {
                 next.budget = next.budget.checked_sub(1)?;
-                next.act(action, self.mistake);
+                next.act(action);
             }
         }
         (&next != world).then_some(next)

@@ -198,7 +198,9 @@ fn a_breakpoint_where_a_step_is_pending_reports_the_step_once() {
 fn an_injected_exception_is_one_boundary() {
     let mut hypervisor = Hypervisor::stepping(&[Does::Trap]);
     hypervisor.enter(Interrupt::None);
-    assert_eq!(hypervisor.engine.injected(), Some(STEPPED));
+    let mut entered = Pstate::EL1H_MASKED.with_ss(true);
+    assert_eq!(hypervisor.engine.injected(&mut entered), Some(STEPPED));
+    assert_eq!(entered, Pstate::EL1H_MASKED, "no step of ours in it");
     assert_eq!(hypervisor.engine.state(), StepState::ActiveNotPending);
     hypervisor.machine.pc = VBAR + 0x200;
     hypervisor.pstate = Pstate::EL1H_MASKED;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use stepwell_arch::Pstate;
 use stepwell_arch::debug::mdscr_el1;
 use stepwell_arch::esr::StepIss;
-use stepwell_engine::{EnableError, Engine, Exit, Outcome, StepState};
+use stepwell_engine::{Disabled, EnableError, Engine, Exit, Outcome, StepState};
 
 const KERNEL: Pstate = Pstate(Pstate::M_EL1H);
 
@@ -32,7 +32,9 @@ fn disabling_tells_of_an_instruction_that_nobody_saw() {
     {
         let mut hypervisor = Hypervisor::stepping_with(&[], KERNEL, mdscr_el1::MDE);
         hypervisor.enter(interrupt);
-        assert_eq!(hypervisor.engine.disable(), (mdscr_el1::MDE, unreported), "{interrupt:?}");
+        let pstate = hypervisor.pstate;
+        let left = Disabled { pstate, mdscr: mdscr_el1::MDE, unreported };
+        assert_eq!(hypervisor.engine.disable(pstate), left, "{interrupt:?}");
         assert_eq!(hypervisor.engine.state(), StepState::Inactive);
     }
 }
@@ -41,7 +43,7 @@ fn disabling_tells_of_an_instruction_that_nobody_saw() {
 fn a_step_that_was_pending_when_disabled_does_not_come_back() {
     let mut hypervisor = Hypervisor::stepping(&[]);
     hypervisor.enter(Interrupt::After);
-    hypervisor.engine.disable();
+    let _left = hypervisor.engine.disable(hypervisor.pstate);
     hypervisor.engine.enable(hypervisor.pstate, 0).unwrap();
     assert_eq!(hypervisor.engine.state(), StepState::ActiveNotPending);
     hypervisor.step(&[]);
@@ -64,7 +66,7 @@ fn a_write_of_mdscr_while_stepped_is_what_the_guest_gets_back() {
     hypervisor.engine.set_guest_mdscr(mdscr_el1::KDE | mdscr_el1::SS);
     hypervisor.emulate(ss);
     hypervisor.step(&[]);
-    assert_eq!(hypervisor.engine.disable().0, mdscr_el1::KDE | mdscr_el1::SS);
+    assert_eq!(hypervisor.engine.disable(hypervisor.pstate).mdscr, mdscr_el1::KDE | mdscr_el1::SS);
 }
 
 #[test]
@@ -86,7 +88,9 @@ fn an_inactive_engine_touches_no_pstate() {
             assert_eq!(spsr, pstate);
             assert_eq!(engine.state(), StepState::Inactive);
         }
-        assert_eq!((engine.emulated(), engine.injected()), (None, None));
+        assert_eq!(engine.emulated(), None);
+        let mut injected = pstate;
+        assert_eq!((engine.injected(&mut injected), injected), (None, pstate));
     }
 }
 
@@ -121,6 +125,7 @@ proptest! {
             prop_assert_eq!(saved, Pstate(spsr).with_ss(pstate.ss()));
             pstate = saved;
         }
-        prop_assert_eq!(engine.disable().0, mdscr);
+        let unreported = engine.state() == StepState::ActivePending;
+        prop_assert_eq!(engine.disable(pstate), Disabled { pstate, mdscr, unreported });
     }
 }

@@ -79,8 +79,9 @@ fn mistake_9_switching_off_leaves_no_ss_behind() {
             let mut hypervisor = Hypervisor::stepping_with(&[], pstate, mdscr_el1::SS);
             hypervisor.enter(interrupt);
             assert_eq!(hypervisor.pstate.ss(), own, "the guest's, in the saved PSTATE");
-            let (mdscr, _) = hypervisor.engine.disable();
-            assert_eq!(mdscr, mdscr_el1::SS, "and the guest's MDSCR");
+            let left = hypervisor.engine.disable(hypervisor.pstate);
+            assert_eq!(left.pstate, hypervisor.pstate);
+            assert_eq!(left.mdscr, mdscr_el1::SS, "and the guest's MDSCR");
             assert_eq!(hypervisor.engine.on_entry(hypervisor.pstate).spsr, hypervisor.pstate);
         }
     }
@@ -110,7 +111,8 @@ fn mistake_11_the_guests_debugger_keeps_its_bits() {
         hypervisor.step(&[]);
         assert!(hypervisor.pstate.ss(), "whether it advances is for own_step to say");
     }
-    assert_eq!(hypervisor.engine.disable(), (own, false));
+    let left = hypervisor.engine.disable(hypervisor.pstate);
+    assert_eq!((left.mdscr, left.unreported), (own, false));
 }
 
 #[test]

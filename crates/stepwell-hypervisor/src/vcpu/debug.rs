@@ -16,7 +16,7 @@ use crate::mem::tables::HeapTables;
 use heapless::Vec;
 use stepwell_arch::debug::{HardwareBreakpoint, mdcr_el2, mdscr_el1, os_lock};
 use stepwell_arch::esr::{EsrEl1, EsrEl2, Origin};
-use stepwell_arch::{Ipa, SystemRegister, Va};
+use stepwell_arch::{Ipa, Pstate, SystemRegister, Va};
 use stepwell_engine::own_step::{self, GuestDebug};
 use stepwell_wire::{Place, StopReason};
 
@@ -102,6 +102,11 @@ impl DebugShadow {
     #[must_use]
     pub fn mdscr(&self) -> u64 {
         if self.held { self.mdscr } else { mrs!("mdscr_el1") }
+    }
+
+    /// Takes the guest's MDSCR_EL1 back from the engine, which kept it while it stepped.
+    pub const fn set_mdscr(&mut self, value: u64) {
+        self.mdscr = value;
     }
 
     /// What decides over the guest's own debug exceptions.
@@ -230,6 +235,9 @@ pub fn load_for_step(running: &mut Running<'_>, breakpoints: bool) {
     let core = &mut *running.core;
     let mut controls = core.engine.on_entry(pstate);
     core.context.spsr = controls.spsr.0;
+    if !controls.debug_masked {
+        msr!("daif", mrs!("daif") & !Pstate::D);
+    }
     if breakpoints {
         if !core.debug.programmed.is_empty() {
             controls.mdscr |= mdscr_el1::MDE;

@@ -2,9 +2,9 @@
 
 use super::{Running, debug, inject, interrupt, memory, psci, system};
 use crate::hw::world::Vector;
-use stepwell_arch::Pstate;
-use stepwell_arch::debug::mdscr_el1;
 use stepwell_arch::esr::{EsrEl1, EsrEl2, ec};
+use stepwell_engine::MdscrAround;
+use stepwell_engine::completion::carried_out;
 use stepwell_wire::{DomainEnding, FaultKind, GuestFault, StopReason};
 
 /// What became of an exit.
@@ -41,7 +41,7 @@ fn synchronous(running: &mut Running<'_>) -> Handled {
     match esr.ec() {
         ec::DABT_LOWER => memory::data_abort(running, esr),
         ec::IABT_LOWER => memory::instruction_abort(running, esr),
-        ec::HVC64 => psci::call(running),
+        ec::HVC64 => hypervisor_call(running),
         ec::SMC64 => privileged_call(running, esr),
         ec::SYSTEM_REGISTER => system::access(running, esr.system_register()),
         ec::BREAKPOINT_LOWER => debug::breakpoint(running),
@@ -69,7 +69,7 @@ fn synchronous(running: &mut Running<'_>) -> Handled {
     }
 }
 
-/// Moves the PC past the instruction that was carried out.
+/// Moves the PC past the trapped instruction that was carried out.
 pub fn advance(running: &mut Running<'_>) {
     let mdscr = running.core.debug.mdscr();
     advance_under(running, mdscr);
@@ -77,14 +77,26 @@ pub fn advance(running: &mut Running<'_>) {
 
 /// As [`advance`], where the instruction may have changed MDSCR_EL1: `mdscr` is from before it.
 pub fn advance_under(running: &mut Running<'_>, mdscr: u64) {
-    let context = &mut running.core.context;
-    // A guest that steps itself is to get its exception next: SSAdvance.
-    if mdscr & mdscr_el1::SS != 0 {
-        context.spsr &= !Pstate::SS;
+    let bytes = EsrEl2(running.core.context.esr).instruction_bytes();
+    advance_by(running, mdscr, bytes);
+}
+
+/// As [`advance_under`], by `bytes`, where there may have been no exception.
+pub fn advance_by(running: &mut Running<'_>, mdscr: u64, bytes: u64) {
+    let core = &mut *running.core;
+    let around = MdscrAround { before: mdscr, after: core.debug.mdscr() };
+    let (pc, pstate) = carried_out(around, core.pc(), core.pstate(), bytes);
+    (core.context.elr, core.context.spsr) = (pc.0, pstate.0);
+}
+
+/// HVC: the CPU has moved the PC past it.
+fn hypervisor_call(running: &mut Running<'_>) -> Handled {
+    let handled = psci::call(running);
+    if handled == Handled::Emulated {
+        let mdscr = running.core.debug.mdscr();
+        advance_by(running, mdscr, 0);
     }
-    let length = EsrEl2(context.esr).instruction_bytes();
-    context.elr = context.elr.wrapping_add(length);
-    context.spsr &= !Pstate::BTYPE;
+    handled
 }
 
 fn privileged_call(running: &mut Running<'_>, esr: EsrEl2) -> Handled {

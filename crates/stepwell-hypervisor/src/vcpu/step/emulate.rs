@@ -5,10 +5,11 @@ use super::Stepper;
 use crate::hw::registers::{mrs, wfi};
 use crate::hw::translate::{self, TranslationFailed};
 use crate::vcpu::debug::origin;
+use crate::vcpu::exit::advance_by;
 use crate::vcpu::{End, inject, interrupt, time};
 use stepwell_arch::esr::{EsrEl1, FaultStatus};
 use stepwell_arch::{Pa, Pstate, SystemRegister, Va};
-use stepwell_engine::{LoadExclusive, StoreDecision, StoreExclusive, own_step};
+use stepwell_engine::{LoadExclusive, StoreDecision, StoreExclusive};
 use stepwell_wire::InterruptPolicy;
 
 /// SCTLR_EL1.nTWI: WFI at EL0 is not trapped to EL1.
@@ -87,24 +88,23 @@ impl Stepper<'_, '_> {
 
     /// Carried out at EL2: moves the PC past the instruction.
     fn advance(&mut self) {
-        let context = &mut self.running.core.context;
-        context.elr = context.elr.wrapping_add(4);
-        context.spsr &= !Pstate::BTYPE;
+        let mdscr = self.running.core.debug.mdscr();
+        advance_by(self.running, mdscr, 4);
         self.carried_out();
     }
 
     /// The instruction was carried out at EL2, and the PC moved.
     pub(super) fn carried_out(&mut self) {
         self.has_carried_out();
-        self.advance_guests_own_step();
-        let _boundary = self.running.core.engine.emulated();
-        self.passed(1);
+        self.report();
     }
 
-    /// `SSAdvance` for the guest's own step: what it was stepping has executed.
-    pub(super) fn advance_guests_own_step(&mut self) {
-        let core = &mut *self.running.core;
-        core.context.spsr = own_step::ss_advance(core.debug.guest(), core.pstate()).0;
+    /// Takes the boundary that EL2 came to in the CPU's place.
+    pub(super) fn report(&mut self) {
+        match self.running.core.engine.emulated() {
+            Some(_) => self.passed(1),
+            None => self.take_back(),
+        }
     }
 
     /// A timer register is read on the virtual clock.

@@ -8,8 +8,9 @@ use crate::vcpu::exit::{Handled, handle};
 use crate::vcpu::{End, debug, interrupt, time};
 use stepwell_arch::esr::{EsrEl2, ec};
 use stepwell_arch::{Pstate, Va};
-use stepwell_engine::own_step::{self, GuestDebug};
-use stepwell_engine::{Boundary, Exit, Outcome, Plan, StepState};
+use stepwell_engine::completion::complete;
+use stepwell_engine::{After, Before, Boundary, Completion, MonitorChange};
+use stepwell_engine::{Exit, Outcome, Plan, StepState};
 use stepwell_wire::InterruptPolicy;
 
 impl Stepper<'_, '_> {
@@ -31,20 +32,20 @@ impl Stepper<'_, '_> {
             limit = 1;
             match outcome {
                 Outcome::Boundary(boundary) => {
-                    self.after(next, boundary, used);
+                    self.after(next, boundary);
                     self.passed(1);
                     return None;
                 }
                 Outcome::Continue => {
                     let handled = handle(self.running, vector);
-                    if let Some(end) = self.interrupted(handled, next, used) {
+                    if let Some(end) = self.interrupted(handled, next) {
                         return Some(end);
                     }
                 }
                 Outcome::Trapped => match self.trapped(vector) {
                     Handled::Emulated => {
                         // It came to EL2 and goes back: either clears the CPU's monitor.
-                        self.running.core.monitor.clear();
+                        self.running.core.monitor.trapped();
                         self.carried_out();
                         return None;
                     }
@@ -92,7 +93,7 @@ impl Stepper<'_, '_> {
     }
 
     /// After an asynchronous exit: may the instruction be retried?
-    pub(super) fn interrupted(&mut self, handled: Handled, next: Next, used: u64) -> Option<End> {
+    pub(super) fn interrupted(&mut self, handled: Handled, next: Next) -> Option<End> {
         if handled == Handled::SwitchedOff {
             return Some(End::SwitchedOff);
         }
@@ -102,9 +103,8 @@ impl Stepper<'_, '_> {
         if self.running.core.engine.state() == StepState::ActivePending {
             // It has executed: report it here and now rather than with the next command.
             let boundary = Boundary { load_exclusive: false, syndrome_valid: false };
-            self.after(next, boundary, used);
-            let _boundary = self.running.core.engine.emulated();
-            self.passed(1);
+            self.after(next, boundary);
+            self.report();
         } else {
             self.take_back();
         }
@@ -149,63 +149,47 @@ impl Stepper<'_, '_> {
     }
 
     /// What an executed instruction leaves to do.
-    fn after(&mut self, next: Next, boundary: Boundary, used: u64) {
-        let guest = self.running.core.debug.guest();
-        if self.has_entered_exception(next, boundary) {
-            self.exception_entered(next, guest);
-            return;
+    fn after(&mut self, next: Next, boundary: Boundary) {
+        let core = &mut *self.running.core;
+        let before = Before {
+            plan: next.plan,
+            is_svc: next.svc,
+            pstate: next.pstate,
+            spsr_el1: next.spsr_el1,
+        };
+        let after = After {
+            boundary,
+            pstate: core.pstate(),
+            spsr_el1: Pstate(mrs!("spsr_el1")),
+            is_at_vector: is_at_vector(core.pc()),
+        };
+        let Completion { pstate, spsr_el1, monitor, is_other } =
+            complete(core.debug.guest(), before, after);
+        core.context.spsr = pstate.0;
+        if let Some(saved) = spsr_el1 {
+            msr!("spsr_el1", saved.0);
         }
-        if used == 0 {
-            self.advance_guests_own_step();
+        match monitor {
+            MonitorChange::Keep => {}
+            MonitorChange::Clear => core.monitor.clear(),
+            MonitorChange::Arm(load) => self.arm(load, Va(next.base), next.pstate),
         }
-        let was_load_exclusive = matches!(next.plan, Plan::LoadExclusive(_));
-        if boundary.syndrome_valid && boundary.load_exclusive != was_load_exclusive {
-            // The CPU executed something else than what was looked at: a known page has changed.
+        if is_other {
+            // A known page has changed.
             self.running.core.context.forget_pages();
-            self.running.core.monitor.clear();
-            return;
         }
         match next.plan {
-            Plan::LoadExclusive(load) => self.arm(load, Va(next.base), next.pstate),
-            Plan::ClearExclusive => self.running.core.monitor.clear(),
             Plan::TranslationChange => self.running.core.context.forget_pages(),
             // What was masked may be deliverable now.
             Plan::InterruptMask => interrupt::disturb(self.running),
-            Plan::ExceptionReturn => {
-                self.running.core.monitor.clear();
-                let pstate = self.running.core.pstate();
-                let source = next.pstate;
-                let ss = own_step::debug_exception_return_ss(
-                    guest,
-                    source,
-                    pstate.with_ss(next.spsr_el1.ss()),
-                );
-                self.running.core.context.spsr = pstate.with_ss(ss).0;
-            }
             _ => {}
         }
     }
+}
 
-    /// Tells whether the boundary is at a vector that an exception has just led to.
-    fn has_entered_exception(&self, next: Next, boundary: Boundary) -> bool {
-        let pc = self.running.core.context.elr;
-        let offset = pc.wrapping_sub(mrs!("vbar_el1") & !0x7ff);
-        let at_vector = offset < 0x800 && offset & 0x7f == 0;
-        let leaked = Pstate(mrs!("spsr_el1")).ss() != self.running.core.pstate().ss();
-        at_vector && (!boundary.syndrome_valid || leaked || next.svc)
-    }
-
-    /// The CPU took an exception to EL1: the SS that it left in SPSR_EL1 was ours.
-    fn exception_entered(&mut self, next: Next, guest: GuestDebug) {
-        let core = &mut *self.running.core;
-        core.monitor.clear();
-        let pstate = core.pstate();
-        // SSAdvance comes before an SVC's exception, and after no other's.
-        let at_entry = if next.svc { own_step::ss_advance(guest, pstate) } else { pstate };
-        let saved = Pstate(mrs!("spsr_el1"));
-        msr!("spsr_el1", saved.with_ss(at_entry.ss()).0);
-        core.context.spsr = pstate.with_ss(false).0;
-    }
+fn is_at_vector(pc: Va) -> bool {
+    let offset = pc.0.wrapping_sub(mrs!("vbar_el1") & !0x7ff);
+    offset < 0x800 && offset & 0x7f == 0
 }
 
 fn exit_of(vector: Vector, esr: u64) -> Exit {

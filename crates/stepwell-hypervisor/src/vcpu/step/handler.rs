@@ -1,6 +1,6 @@
 //! Stepping over an interrupt: its handler runs freely, and steps go on where it returns to.
 
-use super::{Stepper, enable, past_breakpoint};
+use super::{Stepper, disable, enable, past_breakpoint};
 use crate::hw::registers::mrs;
 use crate::hw::timer;
 use crate::vcpu::{End, debug, inject, interrupt, run, time};
@@ -17,7 +17,7 @@ impl Stepper<'_, '_> {
             InterruptedContext::new(core.pc(), pstate, self.base(31, pstate), mrs!("ttbr0_el1"));
         self.note_interrupt();
         inject::interrupt(self.running);
-        let _mdscr = self.running.core.engine.disable();
+        disable(self.running);
         self.let_time_go();
         let end = self.until_return(interrupted);
         self.stop_time();

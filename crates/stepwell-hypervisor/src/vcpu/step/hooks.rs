@@ -292,9 +292,10 @@ impl Stepper<'_, '_> {
         }
         let core = &mut *self.running.core;
         let (pstate, mdscr) = (core.pstate(), core.debug.mdscr());
-        let (given, unreported) = core.engine.disable();
-        assert!(!unreported, "at a boundary everything has been reported");
-        assert!(given == mdscr, "the engine gives back the MDSCR_EL1 that the guest has");
+        let left = core.engine.disable(pstate);
+        assert!(!left.unreported, "at a boundary everything has been reported");
+        assert!(left.mdscr == mdscr, "the engine gives back the MDSCR_EL1 that the guest has");
+        core.context.spsr = left.pstate.0;
         debug::load(self.running);
         let core = &mut *self.running.core;
         assert!(core.debug.mdscr() == mdscr, "unstepped, the guest has its own MDSCR_EL1");
@@ -361,7 +362,7 @@ impl Stepper<'_, '_> {
             Outcome::Boundary(_) => unreachable!("nothing has executed"),
             Outcome::Continue => {
                 let handled = handle(self.running, vector);
-                self.interrupted(handled, next, 0)
+                self.interrupted(handled, next)
             }
             Outcome::Trapped => {
                 let handled = handle(self.running, vector);

@@ -69,8 +69,7 @@ pub fn step(running: &mut Running<'_>, count: u64, until: Option<u64>, record: b
     let end = stepper.go(until);
     stepper.finish_recording();
     let steps = stepper.steps;
-    // Nothing is unreported: a stop between an instruction and its report reports it.
-    let _guests_mdscr = running.core.engine.disable();
+    disable(running);
     debug::open_pages(running, false);
     running.core.debug.wanted.clear();
     if running.core.virtual_clock {
@@ -102,7 +101,7 @@ pub fn past_breakpoint(running: &mut Running<'_>) -> Option<End> {
         }
         stepper.past_first = true;
     }
-    let _mdscr = running.core.engine.disable();
+    disable(running);
     running.core.monitor.clear();
     debug::open_pages(running, false);
     end
@@ -120,7 +119,7 @@ pub fn guests_own_step(running: &mut Running<'_>) -> Option<End> {
         Some(end) => end,
         None => stepper.one(1),
     };
-    let _guests_mdscr = running.core.engine.disable();
+    disable(running);
     end
 }
 
@@ -131,6 +130,17 @@ fn enable(running: &mut Running<'_>) -> Result<(), End> {
         Ok(()) | Err(EnableError::AlreadyEnabled) => Ok(()),
         Err(EnableError::AArch32) => Err(End::Stop(StopReason::AArch32)),
     }
+}
+
+/// Nothing is unreported: a stop between an instruction and its report reports it.
+fn disable(running: &mut Running<'_>) {
+    let core = &mut *running.core;
+    if !core.engine.is_enabled() {
+        return;
+    }
+    let left = core.engine.disable(core.pstate());
+    core.context.spsr = left.pstate.0;
+    core.debug.set_mdscr(left.mdscr);
 }
 
 impl<'a, 'b> Stepper<'a, 'b> {
@@ -251,7 +261,10 @@ impl<'a, 'b> Stepper<'a, 'b> {
     /// An exception was entered at EL2: one step.
     fn entered_exception(&mut self) {
         self.has_carried_out();
-        let _boundary = self.running.core.engine.injected();
+        let core = &mut *self.running.core;
+        let mut pstate = core.pstate();
+        let _boundary = core.engine.injected(&mut pstate);
+        core.context.spsr = pstate.0;
         self.passed(1);
     }
 

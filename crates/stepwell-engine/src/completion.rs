@@ -1,0 +1,261 @@
+//! What is left to do when an instruction is done with: executed under a step, taken to EL1, or
+//! carried out at EL2.
+//!
+//! The machine ran with our SS in PSTATE and MDSCR_EL1, so the guest's own step, its monitor and
+//! what an exception saved of PSTATE are put right here, from what was looked at before the
+//! instruction and what the machine shows after it.
+
+use crate::exclusive::LoadExclusive;
+use crate::mutation::{self, Mutant};
+use crate::own_step::{self, GuestDebug};
+use crate::plan::Plan;
+use crate::step::Boundary;
+use stepwell_arch::debug::mdscr_el1;
+use stepwell_arch::{Pstate, Va};
+
+/// The instruction at the PC, looked at before it executes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Before {
+    /// What it needs.
+    pub plan: Plan,
+    /// It is an SVC.
+    pub is_svc: bool,
+    /// The guest's PSTATE.
+    pub pstate: Pstate,
+    /// SPSR_EL1. Only needed of an exception return.
+    pub spsr_el1: Pstate,
+}
+
+/// What the machine shows at the boundary after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct After {
+    /// What the exit said.
+    pub boundary: Boundary,
+    /// The guest's PSTATE, with its own SS from before.
+    pub pstate: Pstate,
+    /// SPSR_EL1.
+    pub spsr_el1: Pstate,
+    /// The PC is one of the guest's vectors.
+    pub is_at_vector: bool,
+}
+
+/// What becomes of the monitor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MonitorChange {
+    /// It stays as it is.
+    Keep,
+    /// It is cleared.
+    Clear,
+    /// This was executed: arm it with what it read.
+    Arm(LoadExclusive),
+}
+
+/// What is left to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// The guest's PSTATE.
+    pub pstate: Pstate,
+    /// SPSR_EL1, where it must be written.
+    pub spsr_el1: Option<Pstate>,
+    /// What becomes of the monitor.
+    pub monitor: MonitorChange,
+    /// The CPU says that it executed something else than what was looked at.
+    pub is_other: bool,
+}
+
+/// Tells what is left to do at a boundary that the machine came to.
+///
+/// Source: Arm ARM, DDI 0487 L.b, "Software Step exceptions"; `SSAdvance` comes before the
+/// exception of an SVC and after no other exception to EL1.
+#[must_use]
+pub fn complete(guest: GuestDebug, before: Before, after: After) -> Completion {
+    let pstate = after.pstate;
+    if has_entered_exception(before, after) {
+        let advances = !mutation::is(Mutant::SvcAdvancesWhereEnabled)
+            || own_step::is_stepping(guest, before.pstate);
+        let at_entry =
+            if before.is_svc && advances { own_step::ss_advance(guest, pstate) } else { pstate };
+        // The SS that the CPU saved was ours.
+        let saved = after.spsr_el1.with_ss(at_entry.ss());
+        return Completion {
+            pstate: pstate.with_ss(false),
+            spsr_el1: (!mutation::is(Mutant::SsLeaksIntoSpsrEl1)).then_some(saved),
+            monitor: MonitorChange::Clear,
+            is_other: false,
+        };
+    }
+    let advanced = own_step::ss_advance(guest, pstate);
+    let was_load_exclusive = matches!(before.plan, Plan::LoadExclusive(_));
+    let is_other =
+        after.boundary.syndrome_valid && after.boundary.load_exclusive != was_load_exclusive;
+    let done = |pstate, monitor| Completion { pstate, spsr_el1: None, monitor, is_other };
+    match before.plan {
+        _ if is_other => done(advanced, MonitorChange::Clear),
+        Plan::LoadExclusive(load) => done(advanced, MonitorChange::Arm(load)),
+        Plan::ClearExclusive => done(advanced, MonitorChange::Clear),
+        Plan::ExceptionReturn => {
+            let spsr = pstate.with_ss(before.spsr_el1.ss());
+            let ss = own_step::debug_exception_return_ss(guest, before.pstate, spsr);
+            done(pstate.with_ss(ss), MonitorChange::Clear)
+        }
+        _ => done(advanced, MonitorChange::Keep),
+    }
+}
+
+/// Tells whether the boundary is at a vector that an exception has just led to.
+///
+/// The syndrome of the step that follows an exception may or may not be valid. Where it is, the
+/// SS that the exception saved still gives it away if it differs from the guest's own, and where
+/// that does not differ either there is nothing to put right but an SVC's advance.
+fn has_entered_exception(before: Before, after: After) -> bool {
+    let has_leaked = after.spsr_el1.ss() != after.pstate.ss();
+    after.is_at_vector && (!after.boundary.syndrome_valid || has_leaked || before.is_svc)
+}
+
+/// MDSCR_EL1 of the guest around an instruction that EL2 carries out, which may write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MdscrAround {
+    /// Before the instruction.
+    pub before: u64,
+    /// After it.
+    pub after: u64,
+}
+
+/// PC and PSTATE after an instruction at `pc` that EL2 carried out in the guest's place: past it
+/// by `bytes`, which is 0 for an HVC, and advanced for the guest's own step.
+///
+/// What the instruction itself writes to MDSCR_EL1 counts from the next one on.
+///
+/// Source: Arm ARM, DDI 0487 L.b, "Software Step exceptions" (`SSAdvance`) and "Synchronization and
+/// debug exceptions".
+#[must_use]
+pub fn carried_out(mdscr: MdscrAround, pc: Va, pstate: Pstate, bytes: u64) -> (Va, Pstate) {
+    let is_late = mutation::is(Mutant::MdscrBeforeAdvance);
+    let decisive = if is_late { mdscr.after } else { mdscr.before };
+    let advances = decisive & mdscr_el1::SS != 0 && !mutation::is(Mutant::TrapKeepsGuestsSs);
+    let pstate = Pstate(pstate.0 & !Pstate::BTYPE);
+    let moved = if mutation::is(Mutant::TrapNotAdvanced) { 0 } else { bytes };
+    (Va(pc.0.wrapping_add(moved)), pstate.with_ss(pstate.ss() && !advances))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KERNEL: Pstate = Pstate(Pstate::M_EL1H);
+    const USER: Pstate = Pstate(Pstate::M_EL0T);
+    const STEPPED: Boundary = Boundary { load_exclusive: false, syndrome_valid: true };
+    const UNKNOWN: Boundary = Boundary { load_exclusive: false, syndrome_valid: false };
+    const NOBODY: GuestDebug = GuestDebug { mdscr: 0, os_lock: false };
+    const ITSELF: GuestDebug = GuestDebug { mdscr: mdscr_el1::SS, os_lock: false };
+    const LOAD: LoadExclusive = LoadExclusive { bytes: 8, pair: false, rn: 1, rt: 0, rt2: 31 };
+
+    const fn before(plan: Plan, pstate: Pstate) -> Before {
+        Before { plan, is_svc: false, pstate, spsr_el1: Pstate(0) }
+    }
+
+    const fn after(boundary: Boundary, pstate: Pstate) -> After {
+        After { boundary, pstate, spsr_el1: Pstate(0), is_at_vector: false }
+    }
+
+    #[test]
+    fn a_plain_instruction_advances_the_guests_own_step_and_nothing_else() {
+        let user = USER.with_ss(true);
+        for (guest, ss) in [(NOBODY, true), (ITSELF, false)] {
+            let done = complete(guest, before(Plan::Execute, user), after(STEPPED, user));
+            let expected = Completion {
+                pstate: USER.with_ss(ss),
+                spsr_el1: None,
+                monitor: MonitorChange::Keep,
+                is_other: false,
+            };
+            assert_eq!(done, expected);
+        }
+    }
+
+    #[test]
+    fn a_load_exclusive_arms_and_clrex_clears() {
+        let armed = Boundary { load_exclusive: true, syndrome_valid: true };
+        for boundary in [armed, UNKNOWN] {
+            let load = before(Plan::LoadExclusive(LOAD), USER);
+            let done = complete(NOBODY, load, after(boundary, USER));
+            assert_eq!(done.monitor, MonitorChange::Arm(LOAD), "{boundary:?}");
+        }
+        let clear = before(Plan::ClearExclusive, USER);
+        assert_eq!(complete(NOBODY, clear, after(STEPPED, USER)).monitor, MonitorChange::Clear);
+    }
+
+    #[test]
+    fn a_syndrome_that_does_not_fit_says_that_something_else_was_executed() {
+        let armed = Boundary { load_exclusive: true, syndrome_valid: true };
+        for (plan, boundary) in [(Plan::LoadExclusive(LOAD), STEPPED), (Plan::Execute, armed)] {
+            let done = complete(ITSELF, before(plan, USER), after(boundary, USER.with_ss(true)));
+            assert!(done.is_other, "{plan:?}");
+            assert_eq!(done.monitor, MonitorChange::Clear);
+            assert!(!done.pstate.ss(), "it counts for the guest's step all the same");
+        }
+    }
+
+    #[test]
+    fn what_an_exception_saved_is_the_guests_ss_and_not_ours() {
+        let entered = |ss| After {
+            spsr_el1: USER.with_ss(true),
+            is_at_vector: true,
+            ..after(UNKNOWN, KERNEL.with_ss(ss))
+        };
+        for ss in [false, true] {
+            let done = complete(NOBODY, before(Plan::Execute, USER), entered(ss));
+            assert_eq!(done.spsr_el1, Some(USER.with_ss(ss)));
+            assert_eq!(done.pstate, KERNEL, "SS is 0 after every exception");
+            assert_eq!(done.monitor, MonitorChange::Clear);
+        }
+        let done = complete(ITSELF, before(Plan::Execute, USER), entered(true));
+        assert_eq!(done.spsr_el1, Some(USER.with_ss(true)), "a fault advances nothing");
+    }
+
+    #[test]
+    fn an_svc_advances_before_its_exception_wherever_mdscr_says_so() {
+        // The syndrome is valid and nothing differs: that it was an SVC is enough.
+        let locked = GuestDebug { os_lock: true, ..ITSELF };
+        for guest in [ITSELF, locked] {
+            let svc = Before { is_svc: true, ..before(Plan::Execute, USER.with_ss(true)) };
+            let spsr_el1 = USER.with_ss(true);
+            let entered = After { spsr_el1, is_at_vector: true, ..after(STEPPED, spsr_el1) };
+            assert_eq!(complete(guest, svc, entered).spsr_el1, Some(USER));
+        }
+    }
+
+    #[test]
+    fn a_branch_to_a_vector_is_no_exception() {
+        let branched = After { is_at_vector: true, ..after(STEPPED, KERNEL) };
+        let done = complete(NOBODY, before(Plan::Execute, KERNEL), branched);
+        assert_eq!((done.spsr_el1, done.monitor), (None, MonitorChange::Keep));
+    }
+
+    #[test]
+    fn an_exception_return_arms_the_guests_step_of_its_el0() {
+        for (guest, ss) in [(ITSELF, true), (NOBODY, false)] {
+            let eret =
+                Before { spsr_el1: USER.with_ss(true), ..before(Plan::ExceptionReturn, KERNEL) };
+            let done = complete(guest, eret, after(STEPPED, USER));
+            assert_eq!((done.pstate, done.monitor), (USER.with_ss(ss), MonitorChange::Clear));
+        }
+    }
+
+    #[test]
+    fn what_is_carried_out_at_el2_moves_the_pc_and_advances() {
+        let landing = Pstate(USER.0 | Pstate::BTYPE).with_ss(true);
+        let around = |before, after| MdscrAround { before, after };
+        let rows = [
+            (around(0, 0), 4, true),
+            (around(mdscr_el1::SS, mdscr_el1::SS), 4, false),
+            (around(mdscr_el1::SS, 0), 4, false),
+            (around(0, mdscr_el1::SS), 2, true),
+            (around(mdscr_el1::SS, mdscr_el1::SS), 0, false),
+        ];
+        for (mdscr, bytes, ss) in rows {
+            let (pc, pstate) = carried_out(mdscr, Va(0x1000), landing, bytes);
+            assert_eq!((pc, pstate), (Va(0x1000 + bytes), USER.with_ss(ss)), "{mdscr:?}");
+        }
+    }
+}
