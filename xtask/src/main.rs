@@ -10,6 +10,7 @@
 
 mod bench;
 mod build;
+mod coverage;
 mod debian;
 mod demo;
 mod elf_image;
@@ -49,6 +50,7 @@ enum Command {
     Demo(demo::Demo),
     Test(test::Test),
     Bench(bench::Bench),
+    Coverage(coverage::Coverage),
     Tidy(tidy::Tidy),
 }
 
@@ -70,6 +72,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Demo(command) => command.run(),
         Command::Test(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::Coverage(command) => command.run(),
         Command::Tidy(command) => command.run(),
     }
 }

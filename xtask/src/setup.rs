@@ -139,7 +139,10 @@ fn obtain_compiler() -> Result<()> {
 }
 
 /// Installs Debian packages, after a fresh look at what there is.
-fn apt_install(packages: &[&str]) -> Result<()> {
+///
+/// # Errors
+/// When there is no apt-get, no root's rights, or a package cannot be had.
+pub fn apt_install(packages: &[&str]) -> Result<()> {
     if !process::is_installed("apt-get") {
         bail!("there is no apt-get on this machine");
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::tidy::{self, licences};
-use crate::{build, guests, layout, process, setup};
+use crate::{build, coverage, guests, layout, process, setup};
 
 const LINT_LIMIT: Duration = Duration::from_secs(8 * 60);
 const HOST_LIMIT: Duration = Duration::from_secs(12 * 60);
@@ -37,6 +37,7 @@ impl Test {
         }
         if self.filter.is_none() {
             group("tidy", tidy::check)?;
+            group("panic paths", tidy::check_machine_code)?;
             group("formatting", formatting)?;
             group("licences", licence_check)?;
             group("lints", lints)?;
@@ -44,6 +45,7 @@ impl Test {
         group("host tests", || self.host_tests())?;
         if self.filter.is_none() {
             group("mutants", mutants)?;
+            group("line coverage", || coverage::measure_if_possible(!self.host_only))?;
         }
         if !self.host_only {
             group("build", build::everything)?;

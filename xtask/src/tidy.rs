@@ -8,6 +8,8 @@
 mod dependencies;
 mod documents;
 pub mod licences;
+mod machine_code;
+mod panic_free;
 mod rust_sources;
 mod tree;
 
@@ -30,6 +32,7 @@ impl Tidy {
     /// When anything is.
     pub fn run(self) -> Result<()> {
         check()?;
+        check_machine_code()?;
         println!("tidy");
         Ok(())
     }
@@ -76,16 +79,32 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
+/// Checks that the crates which must not panic have no machine code that could.
+///
+/// # Errors
+/// When one has, or cannot be compiled.
+pub fn check_machine_code() -> Result<()> {
+    let findings = machine_code::check()?;
+    for finding in &findings {
+        println!("{finding}");
+    }
+    if !findings.is_empty() {
+        bail!("{} calls could panic where nothing may", findings.len());
+    }
+    Ok(())
+}
+
 fn findings() -> Result<Vec<Finding>> {
     let tree = Tree::read(&layout::root())?;
     let mut findings = tree.name_findings();
     for file in tree.files() {
         if file.is_rust() {
             findings.extend(rust_sources::check(file));
+            findings.extend(panic_free::check(file));
         }
         findings.extend(documents::check(file, &tree));
     }
-    findings.extend(rust_sources::check_lints(&tree));
+    findings.extend(panic_free::check_lints(&tree));
     findings.extend(dependencies::check(&tree)?);
     Ok(findings)
 }

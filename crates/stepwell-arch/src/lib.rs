@@ -7,20 +7,18 @@
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
-#![deny(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::panic
-)]
-// Tests may fail loudly: that is what they are for.
+// Outside of tests, which may fail loudly: nobody can allow these again.
 #![cfg_attr(
-    test,
-    allow(
-        clippy::indexing_slicing,
+    not(test),
+    forbid(
         clippy::arithmetic_side_effects,
         clippy::expect_used,
+        clippy::indexing_slicing,
         clippy::panic,
+        clippy::string_slice,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::unreachable,
         clippy::unwrap_used
     )
 )]

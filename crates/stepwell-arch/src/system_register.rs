@@ -116,19 +116,24 @@ impl SystemRegister {
     }
 
     fn from_generic_name(name: &str) -> Option<Self> {
-        let mut parts = name.split('_');
-        let mut next = |prefix: &[char], largest: u8| {
-            let part = parts.next()?;
-            let digits = if prefix.is_empty() { part } else { part.strip_prefix(prefix)? };
-            let digits_only = digits.bytes().all(|digit| digit.is_ascii_digit());
-            digits.parse().ok().filter(|&number| digits_only && number <= largest)
+        // Bytes rather than text: splitting a str has a panic path that nothing rules out.
+        let mut parts = name.as_bytes().split(|&byte| byte == b'_');
+        let mut next = |prefix: Option<u8>, largest: u8| {
+            let digits = match (parts.next()?, prefix) {
+                (part, None) => part,
+                ([letter, digits @ ..], Some(prefix)) if letter.eq_ignore_ascii_case(&prefix) => {
+                    digits
+                }
+                _ => return None,
+            };
+            decimal(digits).filter(|&number| number <= largest)
         };
         let register = Self::new(
-            next(&['s', 'S'], 3)?,
-            next(&[], 7)?,
-            next(&['c', 'C'], 15)?,
-            next(&['c', 'C'], 15)?,
-            next(&[], 7)?,
+            next(Some(b'S'), 3)?,
+            next(None, 7)?,
+            next(Some(b'C'), 15)?,
+            next(Some(b'C'), 15)?,
+            next(None, 7)?,
         );
         parts.next().is_none().then_some(register)
     }
@@ -137,6 +142,17 @@ impl SystemRegister {
     pub fn all() -> impl Iterator<Item = Self> {
         table::ENTRIES.iter().map(|entry| entry.register)
     }
+}
+
+/// Reads a number of decimal digits and nothing else, if it fits.
+fn decimal(digits: &[u8]) -> Option<u8> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u8, |number, digit| {
+        let value = digit.is_ascii_digit().then_some(digit & 0xf)?;
+        number.checked_mul(10)?.checked_add(value)
+    })
 }
 
 impl fmt::Display for SystemRegister {

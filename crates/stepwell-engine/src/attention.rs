@@ -58,7 +58,7 @@ impl Attention {
 
     /// Fills the table. Half a million decodings: once, at boot.
     pub fn fill(&mut self) {
-        for (top, class) in (0_u32..).zip(self.top.iter_mut()) {
+        for (top, class) in (0_u8..=u8::MAX).zip(self.top.iter_mut()) {
             *class = match top {
                 // Load/store exclusive, and what shares its space (LDAR, STLR, CAS).
                 0x08 | 0x48 | 0x88 | 0xc8 => ALWAYS,
@@ -67,10 +67,11 @@ impl Attention {
                 _ => PLAIN,
             };
         }
-        for (middle, byte) in (0_u32..).zip(self.system.iter_mut()) {
+        for (middle, byte) in (0_u16..=u16::MAX).zip(self.system.iter_mut()) {
+            let word = 0xd500_0000 | u32::from(middle) << 8 | NO_RT;
             *byte = (0..8_u32)
-                .filter(|low| needs_attention(0xd500_0000 | middle << 8 | low << 5 | NO_RT))
-                .fold(0, |bits, low| bits | 1 << low);
+                .filter(|low| needs_attention(word | low << 5))
+                .fold(0, |bits, low| bits | 1_u8.wrapping_shl(low));
         }
     }
 
@@ -78,14 +79,14 @@ impl Attention {
     #[must_use]
     pub fn lookup(&self, word: u32) -> bool {
         let [top, high, low, last] = word.to_be_bytes();
-        match self.top.get(usize::from(top)) {
-            Some(&SYSTEM) => {
+        // Both tables have an entry for each index; attention would be the safe answer.
+        match self.top.get(usize::from(top)).copied().unwrap_or(ALWAYS) {
+            SYSTEM => {
                 let byte = self.system.get(usize::from(u16::from_be_bytes([high, low])));
-                byte.is_none_or(|byte| byte >> (last >> 5) & 1 != 0)
+                byte.is_none_or(|byte| byte.wrapping_shr(u32::from(last >> 5)) & 1 != 0)
             }
-            Some(&BRANCH) => high & 0x80 != 0,
-            Some(&class) => class != PLAIN,
-            None => true,
+            BRANCH => high & 0x80 != 0,
+            class => class != PLAIN,
         }
     }
 }

@@ -71,8 +71,8 @@ pub struct Completion {
 pub fn complete(guest: GuestDebug, before: Before, after: After) -> Completion {
     let pstate = after.pstate;
     if has_entered_exception(before, after) {
-        let advances = !mutation::is(Mutant::SvcAdvancesWhereEnabled)
-            || own_step::is_stepping(guest, before.pstate);
+        let advances = own_step::is_stepping(guest, before.pstate)
+            || !mutation::is(Mutant::SvcAdvancesWhereEnabled);
         let at_entry =
             if before.is_svc && advances { own_step::ss_advance(guest, pstate) } else { pstate };
         // The SS that the CPU saved was ours.

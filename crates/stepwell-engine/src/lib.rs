@@ -22,13 +22,19 @@
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
+// Outside of tests, which may fail loudly: nobody can allow these again.
 #![cfg_attr(
     not(test),
-    deny(
-        clippy::indexing_slicing,
+    forbid(
         clippy::arithmetic_side_effects,
         clippy::expect_used,
-        clippy::panic
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::unreachable,
+        clippy::unwrap_used
     )
 )]
 

@@ -275,10 +275,7 @@ impl Engine {
     /// is reported exactly once.
     #[must_use]
     pub fn emulated(&mut self) -> Option<Boundary> {
-        if mutation::is(Mutant::TrapKeepsSs) {
-            return None;
-        }
-        self.boundary_at_el2()
+        if mutation::is(Mutant::TrapKeepsSs) { None } else { self.boundary_at_el2() }
     }
 
     /// Tells the engine that the hypervisor entered an exception on the guest's behalf. `pstate` is

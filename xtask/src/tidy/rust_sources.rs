@@ -11,7 +11,7 @@ use syn::visit::{self, Visit};
 use syn::{Attribute, Block, ImplItemFn, ItemFn, Signature, TraitItemFn};
 
 use super::Finding;
-use super::tree::{SourceFile, Tree};
+use super::tree::SourceFile;
 
 const FUNCTION_LINES_MAX: usize = 70;
 const FILE_LINES_MAX: usize = 800;
@@ -37,11 +37,6 @@ const UNSAFE_FILES: [&str; 5] = [
     "crates/stepwell/src/machine/process.rs",
 ];
 
-/// Crates that run on a guest's say-so, with the lints without which a guest could make them panic
-/// (`unwrap_used` is denied for the whole workspace).
-const PANIC_FREE: [&str; 2] = ["crates/stepwell-arch", "crates/stepwell-engine"];
-const PANIC_LINTS: [&str; 3] = ["arithmetic_side_effects", "expect_used", "indexing_slicing"];
-
 /// Checks one file.
 pub fn check(file: &SourceFile) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -66,21 +61,6 @@ pub fn check(file: &SourceFile) -> Vec<Finding> {
     // It parsed as a file, so it is made of tokens.
     let tokens: TokenStream = file.text.parse().unwrap_or_default();
     check_tokens(file, tokens, &mut findings);
-    findings
-}
-
-/// Checks that the crates that must not panic have the lints which see to it.
-pub fn check_lints(tree: &Tree) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for folder in PANIC_FREE {
-        let path = Path::new(folder).join("src/lib.rs");
-        let text = tree.text(&path).unwrap_or_default();
-        for lint in PANIC_LINTS.iter().filter(|lint| !text.contains(&format!("clippy::{lint}"))) {
-            let what =
-                format!("the lint clippy::{lint} is not denied: a guest could cause a panic");
-            findings.push(Finding::new(&path, 0, what));
-        }
-    }
     findings
 }
 
@@ -170,7 +150,8 @@ impl<'ast> Visit<'ast> for Visitor<'_> {
     }
 }
 
-fn collect_words(tokens: TokenStream, words: &mut Vec<String>) {
+/// All words of an attribute, in whatever brackets.
+pub fn collect_words(tokens: TokenStream, words: &mut Vec<String>) {
     for token in tokens {
         match token {
             TokenTree::Ident(word) => words.push(word.to_string()),

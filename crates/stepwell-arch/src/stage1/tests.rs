@@ -435,7 +435,7 @@ impl PhysicalMemory for Noise {
     type Error = core::convert::Infallible;
 
     fn read_u64(&self, ipa: Ipa) -> Result<u64, Self::Error> {
-        Ok((ipa.0 ^ self.0).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+        Ok((ipa.0 ^ self.0).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32) | 1)
     }
 }
 
@@ -443,16 +443,40 @@ prop_compose! {
     fn any_regime()(
         sctlr: u64, tcr: u64, ttbr0: u64, ttbr1: u64, mair: u64, pa_bits: u8, plausible: bool,
     ) -> Regime {
-        // Half of the regimes get ranges that exist, or most walks would end before they begin.
-        let tcr = if plausible { tcr & !0x3f_00bf_00bf | 20 | 20 << 16 } else { tcr };
-        Regime { sctlr: sctlr | u64::from(plausible), tcr, ttbr0, ttbr1, mair, pa_bits }
+        // Half of the regimes get ranges and tables that exist, or most walks would end before
+        // they begin: T0SZ and T1SZ 20, IPS 5, EPDx 0.
+        if plausible {
+            let tcr = tcr & !0x7_00bf_00bf | 5 << 32 | 20 << 16 | 20;
+            Regime { sctlr: sctlr | 1, tcr, ttbr0, ttbr1, mair, pa_bits: 48 }
+        } else {
+            Regime { sctlr, tcr, ttbr0, ttbr1, mair, pa_bits }
+        }
+    }
+}
+
+/// An address in one of the two ranges of a plausible regime, or anywhere.
+fn any_va() -> impl Strategy<Value = u64> {
+    prop_oneof![0..1_u64 << 44, 0xffff_f000_0000_0000..=u64::MAX, any::<u64>()]
+}
+
+#[test]
+fn noise_is_walked_to_the_end() {
+    // Else the property below would hold of nothing.
+    let regime = regime();
+    let depths: Vec<usize> = (0..64)
+        .map(|seed| {
+            walk(&regime, Va(seed << 30), Access::PRIVILEGED_READ, &Noise(seed)).steps().len()
+        })
+        .collect();
+    for depth in 1..=4 {
+        assert!(depths.contains(&depth), "no walk of {depth} steps among {depths:?}");
     }
 }
 
 proptest! {
     #[test]
     fn no_register_and_no_table_panics(
-        regime in any_regime(), seed: u64, va: u64, el0: bool, pan: bool, kind in 0_u8..3,
+        regime in any_regime(), seed: u64, va in any_va(), el0: bool, pan: bool, kind in 0_u8..3,
     ) {
         let kind = match kind {
             0 => AccessKind::Read,
