@@ -11,6 +11,7 @@ pub mod licences;
 mod machine_code;
 mod panic_free;
 mod rust_sources;
+mod sources;
 mod tree;
 
 use std::fmt;
@@ -101,6 +102,7 @@ fn findings() -> Result<Vec<Finding>> {
         if file.is_rust() {
             findings.extend(rust_sources::check(file));
             findings.extend(panic_free::check(file));
+            findings.extend(sources::check(file, &tree));
         }
         findings.extend(documents::check(file, &tree));
     }

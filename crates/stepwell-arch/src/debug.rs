@@ -140,6 +140,8 @@ impl HardwareBreakpoint {
 }
 
 /// Which accesses a watchpoint matches (DBGWCR.LSC).
+///
+/// Source: Arm ARM, DDI 0487 L.b, `DBGWCR<n>_EL1`, Debug Watchpoint Control Registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WatchAccess {
     /// Loads.
@@ -151,6 +153,8 @@ pub enum WatchAccess {
 }
 
 /// Why one watchpoint cannot cover a range. The debugger is to blame: it can split the range.
+///
+/// Source: Arm ARM, DDI 0487 L.b, Watchpoint data address comparisons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WatchRangeError {
     /// The range is empty.

@@ -451,6 +451,8 @@ impl SystemRegisterIss {
 }
 
 /// Which instruction of the WFI and WFE family trapped (TI).
+///
+/// Source: Arm ARM, DDI 0487 L.b, ESR_EL2, ISS encoding for an exception from a WF* instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrappedWait {
     /// WFI.

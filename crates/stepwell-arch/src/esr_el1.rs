@@ -10,6 +10,8 @@ use crate::SystemRegister;
 use crate::esr::{FaultStatus, ec};
 
 /// Where an exception taken to EL1 comes from; it selects the lower- or same-EL class.
+///
+/// Source: Arm ARM, DDI 0487 L.b, ESR_EL1, Exception Syndrome Register (EL1), field EC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// EL0.

@@ -8,6 +8,9 @@
 //! PSTATE.SS is taken as it is: SPSR_EL1 gets the old state *verbatim*. While Stepwell is
 //! stepping, the SS in the live state is ours and not the guest's, so the caller hands in a state
 //! whose SS is the guest's own.
+//!
+//! Source: Arm ARM, DDI 0487 L.b, Exception vectors; shared pseudocode `AArch64.TakeException`; and
+//! SCTLR_EL1, System Control Register (EL1).
 
 use crate::Va;
 use crate::pstate::Pstate;

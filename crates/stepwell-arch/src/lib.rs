@@ -6,7 +6,7 @@
 //! either, whatever a guest puts into its registers and tables.
 
 #![cfg_attr(not(test), no_std)]
-#![forbid(unsafe_code)]
+#![forbid(missing_docs, unsafe_code)]
 // Outside of tests, which may fail loudly: nobody can allow these again.
 #![cfg_attr(
     not(test),

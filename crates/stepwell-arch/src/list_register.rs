@@ -3,6 +3,9 @@
 use crate::bit_field::{bit, field, with_bits, with_field};
 
 /// State of an interrupt in a list register.
+///
+/// Source: Arm GIC Architecture Specification, IHI 0069 H, `ICH_LR<n>_EL2`, Interrupt Controller
+/// List Registers, field State.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum InterruptState {
     /// Not in use.

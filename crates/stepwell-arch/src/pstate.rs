@@ -14,6 +14,8 @@ use crate::bit_field::{bit, field, with_bits, with_field};
 pub struct Pstate(pub u64);
 
 /// The mode that PSTATE's M field selects.
+///
+/// Source: Arm ARM, DDI 0487 L.b, SPSR_EL2, Saved Program Status Register (EL2), field M.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// AArch64 EL0 with SP_EL0.

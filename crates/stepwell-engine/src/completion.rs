@@ -4,6 +4,8 @@
 //! The machine ran with our SS in PSTATE and MDSCR_EL1, so the guest's own step, its monitor and
 //! what an exception saved of PSTATE are put right here, from what was looked at before the
 //! instruction and what the machine shows after it.
+//!
+//! Source: Arm ARM, DDI 0487 L.b, "Software Step exceptions".
 
 use crate::exclusive::LoadExclusive;
 use crate::mutation::{self, Mutant};

@@ -1,14 +1,15 @@
 //! The local exclusive monitor of a stepped vCPU.
 //!
-//! Exception entry and return clear the local monitor (Arm ARM, "Exclusive access instructions and
-//! Non-shareable memory locations"; pseudocode `ClearExclusiveLocal` in `AArch64.ExceptionReturn`),
-//! and a step is both: a stepped store-exclusive always fails, and a loop around it never ends.
-//! So the engine keeps a monitor of its own. The load executes on the machine, with the machine's
-//! own faults; the store is decided here and performed at EL2 by a compare-and-swap against what
-//! the load returned.
+//! Exception entry and return clear the local monitor, and a step is both: a stepped
+//! store-exclusive always fails, and a loop around it never ends. So the engine keeps a monitor of
+//! its own. The load executes on the machine, with the machine's own faults; the store is decided
+//! here and performed at EL2 by a compare-and-swap against what the load returned.
 //!
 //! A store-exclusive that is not known to pair with the load is left to the machine, where it
 //! fails: the architecture allows a store-exclusive to fail for any reason, and guests retry.
+//!
+//! Source: Arm ARM, DDI 0487 L.b, "Exclusive access instructions and Non-shareable memory
+//! locations"; pseudocode `ClearExclusiveLocal` in `AArch64.ExceptionReturn`.
 
 use crate::mutation::{self, Mutant};
 use crate::plan::Plan;

@@ -21,7 +21,7 @@
 //! between two instructions is all that the engine knows; what happens there is its caller's.
 
 #![cfg_attr(not(test), no_std)]
-#![forbid(unsafe_code)]
+#![forbid(missing_docs, unsafe_code)]
 // Outside of tests, which may fail loudly: nobody can allow these again.
 #![cfg_attr(
     not(test),

@@ -5,7 +5,7 @@
 //! its shadow: the SS of the saved PSTATE and the MDSCR_EL1 that [`crate::Engine`] keeps. Both
 //! debuggers then see their steps.
 //!
-//! Source: Arm ARM, section "Software Step exceptions"; the functions bear the names of the
+//! Source: Arm ARM, DDI 0487 L.b, "Software Step exceptions"; the functions bear the names of the
 //! shared pseudocode.
 
 use stepwell_arch::Pstate;

@@ -63,7 +63,7 @@ pub fn check_lints(tree: &Tree) -> Vec<Finding> {
         let parsed = syn::parse_file(tree.text(&path).unwrap_or_default());
         let attributes = parsed.map(|file| file.attrs).unwrap_or_default();
         for missing in missing_lints(&attributes) {
-            let what = format!("the lint {missing} is not forbidden: a guest could cause a panic");
+            let what = format!("the lint {missing} is not forbidden");
             findings.push(Finding::new(&path, 0, what));
         }
     }
@@ -84,7 +84,7 @@ fn missing_lints(attributes: &[Attribute]) -> Vec<String> {
     }
     let lints = FORBIDDEN_LINTS.iter().map(|lint| format!("clippy::{lint}"));
     lints
-        .chain(["unsafe_code".to_owned()])
+        .chain(["missing_docs".to_owned(), "unsafe_code".to_owned()])
         .filter(|lint| {
             let name = lint.rsplit(':').next().unwrap_or_default();
             !forbidden.iter().any(|word| word == name)
@@ -327,12 +327,14 @@ mod tests {
     fn a_lint_that_could_be_allowed_again_is_missing() {
         let lints = |text: &str| missing_lints(&syn::parse_file(text).unwrap().attrs).len();
         let all = FORBIDDEN_LINTS.map(|lint| format!("clippy::{lint}")).join(", ");
-        let forbidden = format!("#![forbid(unsafe_code)]\n#![cfg_attr(not(test), forbid({all}))]");
+        let forbidden = format!(
+            "#![forbid(missing_docs, unsafe_code)]\n#![cfg_attr(not(test), forbid({all}))]"
+        );
         assert_eq!(lints(&forbidden), 0);
         assert_eq!(lints(&forbidden.replace("panic, ", "")), 1);
-        assert_eq!(lints(&forbidden.replace("#![forbid(unsafe_code)]", "")), 1);
+        assert_eq!(lints(&forbidden.replace("missing_docs, ", "")), 1);
         let denied = forbidden.replace("forbid", "deny");
-        assert_eq!(lints(&denied), FORBIDDEN_LINTS.len() + 1);
+        assert_eq!(lints(&denied), FORBIDDEN_LINTS.len() + 2);
         let elsewhere = forbidden.replace("not(test)", "test");
         assert_eq!(lints(&elsewhere), FORBIDDEN_LINTS.len());
     }
