@@ -8,6 +8,12 @@ pub(crate) const fn field(value: u64, high: u32, low: u32) -> u64 {
     value.wrapping_shr(low) & mask(high.wrapping_sub(low))
 }
 
+/// Returns bits `high:low` of `value` as a two's complement number.
+pub(crate) const fn signed_field(value: u64, high: u32, low: u32) -> i64 {
+    let unused = 63_u32.wrapping_sub(high);
+    (value.wrapping_shl(unused) as i64).wrapping_shr(unused.wrapping_add(low))
+}
+
 /// Returns bit `number` of `value`.
 pub(crate) const fn bit(value: u64, number: u32) -> bool {
     value.wrapping_shr(number) & 1 != 0
@@ -39,6 +45,9 @@ mod tests {
         assert_eq!(field(u64::MAX, 63, 0), u64::MAX);
         assert_eq!(field(1 << 63, 63, 63), 1);
         assert!(bit(1 << 63, 63) && !bit(1 << 63, 62));
+        assert_eq!(signed_field(0b0110_0000, 6, 5), -1);
+        assert_eq!(signed_field(0b1010_0000, 6, 5), 1);
+        assert_eq!(signed_field(1 << 63, 63, 63), -1);
     }
 
     #[test]
