@@ -6,7 +6,7 @@
 
 use crate::{
     Error, Event, InterruptPolicy, Monitor, Place, Registers, SimdRegisters, StepRequest,
-    TimePolicy, TraceRecord, VcpuId, VcpuStatus,
+    TimePolicy, TraceDetail, TraceRecord, VcpuId, VcpuStatus,
 };
 use std::time::Duration;
 use stepwell_arch::{Ipa, Va};
@@ -217,6 +217,13 @@ pub trait Trace {
     ///
     /// Only [`Error::Lost`]: a damaged trace cannot be trusted from there on.
     fn drain(&mut self, records: &mut Vec<TraceRecord>) -> Result<(), Error>;
+
+    /// Chooses what is recorded of each step beside its PC. Anything makes steps slower.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Refusal::NotStopped`], [`crate::Refusal::Range`] where there is no such detail.
+    fn set_detail(&mut self, domain: u8, detail: TraceDetail) -> Result<(), Error>;
 }
 
 /// The ability to type on the guest's console.

@@ -70,4 +70,7 @@ pub enum Refusal {
     /// The vCPU is in AArch32 state.
     #[error("the vCPU is in AArch32 state, which cannot be stepped yet")]
     AArch32,
+    /// Another domain is being recorded.
+    #[error("domain {0} is being recorded, and only one can be at a time")]
+    RingInUse(u8),
 }

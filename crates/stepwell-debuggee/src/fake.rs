@@ -9,8 +9,8 @@ mod cpu;
 
 use crate::{
     Console, Debuggee, Ending, Error, Event, InterruptPolicy, Interrupts, Monitor, Monitors, Place,
-    Refusal, Registers, StepRequest, Stop, StopReason, Trace, TraceRecord, VcpuId, VcpuState,
-    VcpuStatus,
+    Refusal, Registers, StepRequest, Stop, StopReason, Trace, TraceDetail, TraceRecord, VcpuId,
+    VcpuState, VcpuStatus,
 };
 use cpu::{Cpu, Outcome};
 use std::collections::VecDeque;
@@ -305,6 +305,10 @@ impl Trace for Fake {
     fn drain(&mut self, records: &mut Vec<TraceRecord>) -> Result<(), Error> {
         records.append(&mut self.trace);
         Ok(())
+    }
+
+    fn set_detail(&mut self, _domain: u8, detail: TraceDetail) -> Result<(), Error> {
+        if detail == TraceDetail::default() { Ok(()) } else { Err(Refusal::Range.into()) }
     }
 }
 

@@ -22,5 +22,5 @@ pub use error::{Error, Refusal};
 pub use stop::{Ending, Event, FaultKind, GuestFault, Stop, StopReason};
 pub use value::{
     InterruptPolicy, Monitor, Place, Registers, SimdRegisters, StepRequest, TimePolicy,
-    TraceRecord, VcpuId, VcpuState, VcpuStatus,
+    TraceDetail, TraceRecord, VcpuId, VcpuState, VcpuStatus,
 };

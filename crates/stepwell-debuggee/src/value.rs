@@ -196,6 +196,15 @@ impl StepRequest {
     }
 }
 
+/// What is recorded of each step beside its PC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TraceDetail {
+    /// The registers that it changed.
+    pub registers: bool,
+    /// What it loaded and stored.
+    pub memory: bool,
+}
+
 /// One thing that a trace tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TraceRecord {
@@ -214,6 +223,81 @@ pub enum TraceRecord {
         vcpu: u8,
         /// The interrupted instruction, which did not execute.
         pc: Va,
+    },
+    /// An exception was entered at EL1.
+    ExceptionEntry {
+        /// The vCPU.
+        vcpu: u8,
+        /// 0 synchronous, 1 IRQ, 2 FIQ, 3 SError.
+        cause: u8,
+        /// ELR_EL1.
+        return_address: Va,
+        /// Where it goes on.
+        vector: Va,
+        /// ESR_EL1; 0 for interrupts.
+        syndrome: u64,
+        /// The interrupt, where it is known.
+        intid: Option<u32>,
+    },
+    /// The last instruction was an exception return.
+    ExceptionReturn {
+        /// The vCPU.
+        vcpu: u8,
+        /// Where it goes on.
+        to: Va,
+        /// The exception level there.
+        el: u8,
+    },
+    /// The last instruction was a store-exclusive.
+    Exclusive {
+        /// The vCPU.
+        vcpu: u8,
+        /// Its PC.
+        pc: Va,
+        /// It stored.
+        stored: bool,
+    },
+    /// The address space from here on.
+    Context {
+        /// The vCPU.
+        vcpu: u8,
+        /// Exception level.
+        el: u8,
+        /// VMID of stage 2.
+        vmid: u16,
+        /// ASID of stage 1.
+        asid: u16,
+        /// Base address in TTBR0_EL1.
+        ttbr0: u64,
+    },
+    /// The guest's clock.
+    Time {
+        /// Nanoseconds since its counter was 0.
+        ns: u64,
+    },
+    /// A register has changed.
+    Register {
+        /// The vCPU.
+        vcpu: u8,
+        /// 0 to 30: X0 to X30, 31: SP, 32: PSTATE.
+        register: u8,
+        /// The new value.
+        value: u64,
+        /// It was not the last instruction that changed it.
+        found: bool,
+    },
+    /// The last instruction accessed memory.
+    Memory {
+        /// The vCPU.
+        vcpu: u8,
+        /// 0 load, 1 store, 2 bytes set to zero.
+        access: u8,
+        /// The first byte.
+        address: Va,
+        /// Bytes.
+        size: u16,
+        /// What was loaded or stored, if that is known.
+        value: Option<u128>,
     },
 }
 

@@ -91,6 +91,15 @@ pub enum Order {
     },
 }
 
+/// What is recorded of each step beside its PC, where steps are recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Detail {
+    /// The registers that it changed.
+    pub registers: bool,
+    /// What it loaded and stored.
+    pub memory: bool,
+}
+
 /// Whether a vCPU is switched on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Power {
@@ -132,6 +141,10 @@ pub struct Control {
     pub interrupts: InterruptPolicy,
     /// How time goes.
     pub time: TimePolicy,
+    /// What is recorded of each step beside its PC.
+    pub detail: Detail,
+    /// A vCPU that has an order writes into the trace ring.
+    pub recording: bool,
     /// The whole domain runs freely: a vCPU that is switched on joins in.
     pub free: bool,
     /// Breakpoints by virtual address.
@@ -155,6 +168,8 @@ impl Control {
             single_step: 0,
             interrupts: InterruptPolicy::Over,
             time: TimePolicy::Stopped,
+            detail: Detail::default(),
+            recording: false,
             free: false,
             breakpoints: Vec::new(),
             page_breakpoints: Vec::new(),

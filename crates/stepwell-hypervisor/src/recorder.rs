@@ -1,9 +1,27 @@
-//! Runs of the trace: what is stepped, until a jump makes it a record of the ring.
+//! Runs of the trace: what is stepped, until a jump makes it a record of the ring. And what was
+//! told last of the things that are told only when they change.
 
-use stepwell_wire::ring::{Encoder, MAX_RUN, Record};
+use stepwell_wire::ring::{Encoder, MAX_RUN, Record, Words};
 
-/// Words that one instruction can add to the ring at most: the run that it ends, an interrupt.
-pub const WORDS_PER_STEP: u64 = 4;
+/// X0 to X30, SP, PSTATE, in the order of the ring's register numbers.
+pub const REGISTERS: usize = 33;
+
+/// Words that can come into the ring between two looks at its room: all registers found (66),
+/// those that one step changes (6), four accesses of 16 bytes (16), the run (2), clock and address
+/// space (4), a return (2), the interrupt and the exception that come at the next boundary (8), and
+/// the last run (2), rounded up.
+pub const WORDS_PER_STEP: u64 = 128;
+
+/// In which address space a vCPU executes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressSpace {
+    /// VMID of stage 2.
+    pub vmid: u16,
+    /// ASID of stage 1.
+    pub asid: u16,
+    /// Base address in TTBR0_EL1.
+    pub ttbr0: u64,
+}
 
 /// The current run of one vCPU.
 #[derive(Clone, Debug, Default)]
@@ -11,6 +29,9 @@ pub struct Recorder {
     encoder: Encoder,
     start: u64,
     length: u16,
+    space: Option<AddressSpace>,
+    time_ns: Option<u64>,
+    registers: Option<[u64; REGISTERS]>,
 }
 
 impl Recorder {
@@ -66,8 +87,37 @@ impl Recorder {
     }
 
     /// The words of a record.
-    pub fn encode(&mut self, record: Record) -> (u64, Option<u64>) {
+    pub fn encode(&mut self, record: Record) -> Words {
         self.encoder.encode(record)
+    }
+
+    /// Forgets what was told: whoever reads from here on was not there.
+    pub fn tell_all(&mut self) {
+        (self.space, self.time_ns, self.registers) = (None, None, None);
+    }
+
+    /// Takes the address space, and tells whether it is another than before.
+    pub fn is_new_space(&mut self, space: AddressSpace) -> bool {
+        self.space.replace(space) != Some(space)
+    }
+
+    /// Takes the time, and returns it if it is another than before.
+    pub fn has_passed(&mut self, ns: u64) -> Option<u64> {
+        (self.time_ns.replace(ns) != Some(ns)).then_some(ns)
+    }
+
+    /// Takes one of the registers of `now`, and returns its value if it is another than before.
+    pub fn has_changed(&mut self, register: u8, now: &[u64; REGISTERS]) -> Option<u64> {
+        let value = *now.get(usize::from(register))?;
+        let Some(last) = &mut self.registers else {
+            // All of them are new, and this is the first one that is asked for.
+            let mut others = *now;
+            others.iter_mut().for_each(|other| *other = !*other);
+            self.registers = Some(others);
+            return self.has_changed(register, now);
+        };
+        let last = last.get_mut(usize::from(register))?;
+        (core::mem::replace(last, value) != value).then_some(value)
     }
 }
 
@@ -102,7 +152,7 @@ mod tests {
             .iter()
             .map(|record| match record {
                 Record::Run { length, .. } => u64::from(*length),
-                Record::Interrupt { .. } => 0,
+                _ => 0,
             })
             .sum();
         assert_eq!((records.len(), total), (3, 70_000));
@@ -115,6 +165,22 @@ mod tests {
         assert_eq!(recorder.run(), (0x100, 0x104));
         recorder.resume(0x100, 0x128);
         assert_eq!(recorder.finish(0), Some(Record::Run { vcpu: 0, pc: 0x100, length: 10 }));
+    }
+
+    #[test]
+    fn registers_are_told_when_they_change() {
+        let mut recorder = Recorder::default();
+        let mut now = [7; REGISTERS];
+        let told = |recorder: &mut Recorder, now: &[u64; REGISTERS]| {
+            (0..REGISTERS as u8).filter(|&n| recorder.has_changed(n, now).is_some()).count()
+        };
+        assert_eq!(told(&mut recorder, &now), REGISTERS);
+        assert_eq!(told(&mut recorder, &now), 0);
+        now[31] = 8;
+        assert_eq!(recorder.has_changed(31, &now), Some(8));
+        assert_eq!(told(&mut recorder, &now), 0);
+        recorder.tell_all();
+        assert_eq!(told(&mut recorder, &now), REGISTERS);
     }
 
     #[test]

@@ -69,6 +69,7 @@ pub(crate) const fn refusal(refusal: wire::Refusal) -> debuggee::Refusal {
         wire::Refusal::Range => debuggee::Refusal::Range,
         wire::Refusal::Busy => debuggee::Refusal::Busy,
         wire::Refusal::AArch32 => debuggee::Refusal::AArch32,
+        wire::Refusal::RingInUse(domain) => debuggee::Refusal::RingInUse(domain),
     }
 }
 
@@ -129,12 +130,26 @@ const fn ending(ending: wire::DomainEnding) -> debuggee::Ending {
 }
 
 pub(crate) const fn record(record: wire::ring::Record) -> debuggee::TraceRecord {
+    use debuggee::TraceRecord as Ours;
+    use wire::ring::Record;
     match record {
-        wire::ring::Record::Run { vcpu, pc, length } => {
-            debuggee::TraceRecord::Run { vcpu, pc: Va(pc), length }
+        Record::Run { vcpu, pc, length } => Ours::Run { vcpu, pc: Va(pc), length },
+        Record::Interrupt { vcpu, pc } => Ours::Interrupt { vcpu, pc: Va(pc) },
+        Record::ExceptionEntry { vcpu, cause, return_address, vector, syndrome, intid } => {
+            let (return_address, vector) = (Va(return_address), Va(vector));
+            Ours::ExceptionEntry { vcpu, cause, return_address, vector, syndrome, intid }
         }
-        wire::ring::Record::Interrupt { vcpu, pc } => {
-            debuggee::TraceRecord::Interrupt { vcpu, pc: Va(pc) }
+        Record::ExceptionReturn { vcpu, to, el } => Ours::ExceptionReturn { vcpu, to: Va(to), el },
+        Record::Exclusive { vcpu, pc, stored } => Ours::Exclusive { vcpu, pc: Va(pc), stored },
+        Record::Context { vcpu, el, vmid, asid, ttbr0 } => {
+            Ours::Context { vcpu, el, vmid, asid, ttbr0 }
+        }
+        Record::Time { ns, .. } => Ours::Time { ns },
+        Record::Register { vcpu, register, value, found } => {
+            Ours::Register { vcpu, register, value, found }
+        }
+        Record::Memory { vcpu, access, address, size, value } => {
+            Ours::Memory { vcpu, access, address: Va(address), size, value }
         }
     }
 }
@@ -162,5 +177,6 @@ pub(crate) const fn name(command: &wire::Command) -> &'static str {
         wire::Command::Translate { .. } => "translate",
         wire::Command::ConsoleInput { .. } => "console-input",
         wire::Command::PowerOff => "power-off",
+        wire::Command::SetDetail { .. } => "set-detail",
     }
 }

@@ -12,7 +12,7 @@ use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{
     Console, Debuggee, Error, Event, InterruptPolicy, Interrupts, Monitor, Monitors, Place,
     Refusal, Registers, Simd, SimdRegisters, StepRequest, SystemRegisters, Time, TimePolicy, Trace,
-    TraceRecord, VcpuId, VcpuStatus,
+    TraceDetail, TraceRecord, VcpuId, VcpuStatus,
 };
 use stepwell_wire::message::MAX_BYTES;
 use stepwell_wire::{Answer, Command, FromHypervisor, MAX_FRAME, Request, VERSION, encode};
@@ -429,6 +429,11 @@ impl Trace for Link {
         let result = ring.drain(&mut drained);
         records.extend(drained.into_iter().map(convert::record));
         result.map_err(|error| self.fail(error.into()).into())
+    }
+
+    fn set_detail(&mut self, domain: u8, detail: TraceDetail) -> Result<(), Error> {
+        let TraceDetail { registers, memory } = detail;
+        self.done(Command::SetDetail { domain, registers, memory })
     }
 }
 

@@ -145,8 +145,7 @@ mod tests {
         }
 
         fn push(&mut self, record: Record) {
-            let (first, second) = self.encoder.encode(record);
-            for word in [Some(first), second].into_iter().flatten() {
+            for word in self.encoder.encode(record) {
                 self.word(HEADER_BYTES + self.head % CAPACITY * WORD, word);
                 self.head += 1;
             }

@@ -97,8 +97,7 @@ impl Server {
         self.fake.support_trace().unwrap().drain(&mut records).unwrap();
         for record in records {
             let debuggee::TraceRecord::Run { vcpu, pc, length } = record else { continue };
-            let (first, second) = self.encoder.encode(Record::Run { vcpu, pc: pc.0, length });
-            for word in [Some(first), second].into_iter().flatten() {
+            for word in self.encoder.encode(Record::Run { vcpu, pc: pc.0, length }) {
                 self.word(ring::HEADER_BYTES + self.head % RING_WORDS * 8, word);
                 self.head += 1;
             }

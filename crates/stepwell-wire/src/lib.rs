@@ -23,4 +23,4 @@ pub use message::{
 };
 
 /// Version of everything in this crate. Both sides refuse to talk to any other.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;

@@ -195,6 +195,15 @@ pub enum Command {
     },
     /// Powers the whole machine off, whatever the guests are doing.
     PowerOff,
+    /// Sets what is recorded of each step beside its PC, where steps are recorded.
+    SetDetail {
+        /// The domain.
+        domain: u8,
+        /// The registers that it changed.
+        registers: bool,
+        /// What it loaded and stored.
+        memory: bool,
+    },
 }
 
 /// What a successful command returns.
@@ -281,6 +290,9 @@ pub enum Refusal {
     /// The vCPU is in AArch32 state, which this version does not step.
     #[error("the vCPU is in AArch32 state, which cannot be stepped yet")]
     AArch32,
+    /// Another domain is writing into the trace ring.
+    #[error("domain {0} is being recorded: the trace ring takes one at a time")]
+    RingInUse(u8),
 }
 
 /// Core registers of a vCPU, as the guest would see them: its own PSTATE.SS, never ours.

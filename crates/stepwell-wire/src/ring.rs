@@ -2,18 +2,29 @@
 //!
 //! The ring holds *runs*, not instructions. A run is a PC and how many instructions were stepped
 //! from there on, each at the last PC + 4; only a jump writes a record. A record is one 64-bit
-//! word, or two where the PC does not fit the short form:
+//! word, or several:
 //!
 //! ```text
 //! 63        60 59      55 54            40 39                                  0
 //! | kind (4) | vcpu (5) | length (15)    | payload (40)                         |
 //! ```
 //!
-//! | kind | payload | meaning |
-//! | --- | --- | --- |
-//! | 1 run, near | PC bits 41:2, the rest as in the last full PC of this vCPU | `length` instructions |
-//! | 2 run, full | 0; the next word is the PC | `length` instructions |
-//! | 3 interrupt | 0; the next word is the PC that was interrupted | an interrupt was entered |
+//! | kind | length | payload | further words | meaning |
+//! | --- | --- | --- | --- | --- |
+//! | 1 run, near | instructions | PC bits 41:2, the rest as in the last full PC of this vCPU | | instructions executed |
+//! | 2 run, full | instructions | 0 | PC | instructions executed |
+//! | 3 interrupt | 0 | 0 | PC | the instruction there gave way to an interrupt |
+//! | 4 exception entry | cause | INTID + 1, or 0 | return address, vector, ESR_EL1 | an exception was entered at EL1 |
+//! | 5 exception return | EL | 0 | target | the last instruction was an exception return |
+//! | 6 exclusive | 1 if it stored | 0 | PC | the last instruction was a store-exclusive |
+//! | 7 context | EL | 15:0 ASID, 31:16 VMID | TTBR0_EL1's base address | the address space from here on |
+//! | 8 time | 0 | 0 | nanoseconds | the guest's clock |
+//! | 9 register | 7:0 number, 8 found | 0 | value | a register has changed |
+//! | 10 memory | 1:0 access, 2 has value | bytes | address, value's low half if there is a value, its high half if there are more than 8 bytes | the last instruction accessed memory |
+//!
+//! Causes are numbered as the vectors: 0 synchronous, 1 IRQ, 2 FIQ, 3 SError. Registers: X0 to
+//! X30, 31 is the stack pointer in use, 32 is PSTATE; *found* ones were not changed by the last
+//! instruction but by somebody else before it. Accesses: 0 load, 1 store, 2 bytes set to zero.
 //!
 //! The header is one page: words that only one side writes lie 64 bytes apart. `head` and `tail`
 //! count words since the ring was made and never wrap; the word's place is the count modulo the
@@ -47,8 +58,28 @@ const NEAR_BITS: u64 = PAYLOAD << NEAR_SHIFT;
 const KIND_NEAR: u64 = 1;
 const KIND_FULL: u64 = 2;
 const KIND_INTERRUPT: u64 = 3;
+const KIND_EXCEPTION_ENTRY: u64 = 4;
+const KIND_EXCEPTION_RETURN: u64 = 5;
+const KIND_EXCLUSIVE: u64 = 6;
+const KIND_CONTEXT: u64 = 7;
+const KIND_TIME: u64 = 8;
+const KIND_REGISTER: u64 = 9;
+const KIND_MEMORY: u64 = 10;
 
-/// One thing that the ring tells.
+/// In a register's length: it was found, and not changed by the last instruction.
+const FOUND: u16 = 1 << 8;
+/// In the length of a memory access: it has a value.
+const HAS_VALUE: u16 = 1 << 2;
+/// Bytes of a value that has no high half.
+const HALF: u16 = 8;
+
+/// Most words of a record.
+pub const MAX_WORDS: usize = 4;
+
+/// The words of one record, in their order.
+pub type Words = heapless::Vec<u64, MAX_WORDS>;
+
+/// One thing that the ring tells. `vcpu` is below 32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record {
     /// `length` instructions from `pc` on, 4 bytes apart.
@@ -66,6 +97,83 @@ pub enum Record {
         vcpu: u8,
         /// The interrupted PC, which did not execute.
         pc: u64,
+    },
+    /// An exception was entered at EL1.
+    ExceptionEntry {
+        /// The vCPU.
+        vcpu: u8,
+        /// 0 synchronous, 1 IRQ, 2 FIQ, 3 SError.
+        cause: u8,
+        /// ELR_EL1.
+        return_address: u64,
+        /// Where it goes on.
+        vector: u64,
+        /// ESR_EL1; 0 for interrupts.
+        syndrome: u64,
+        /// The interrupt, where it is known.
+        intid: Option<u32>,
+    },
+    /// The last instruction was an exception return.
+    ExceptionReturn {
+        /// The vCPU.
+        vcpu: u8,
+        /// Where it goes on.
+        to: u64,
+        /// The exception level there.
+        el: u8,
+    },
+    /// The last instruction was a store-exclusive.
+    Exclusive {
+        /// The vCPU.
+        vcpu: u8,
+        /// Its PC.
+        pc: u64,
+        /// It stored.
+        stored: bool,
+    },
+    /// The address space from here on.
+    Context {
+        /// The vCPU.
+        vcpu: u8,
+        /// Exception level.
+        el: u8,
+        /// VMID of stage 2.
+        vmid: u16,
+        /// ASID of stage 1.
+        asid: u16,
+        /// Base address in TTBR0_EL1.
+        ttbr0: u64,
+    },
+    /// The guest's clock.
+    Time {
+        /// The vCPU that looked at it.
+        vcpu: u8,
+        /// Nanoseconds since its counter was 0.
+        ns: u64,
+    },
+    /// A register has changed.
+    Register {
+        /// The vCPU.
+        vcpu: u8,
+        /// 0 to 30: X0 to X30, 31: SP, 32: PSTATE.
+        register: u8,
+        /// The new value.
+        value: u64,
+        /// It was not the last instruction that changed it.
+        found: bool,
+    },
+    /// The last instruction accessed memory.
+    Memory {
+        /// The vCPU.
+        vcpu: u8,
+        /// 0 load, 1 store, 2 bytes set to zero.
+        access: u8,
+        /// Virtual address of the first byte.
+        address: u64,
+        /// Bytes.
+        size: u16,
+        /// What was loaded or stored, if that is known; at most 16 bytes.
+        value: Option<u128>,
     },
 }
 
@@ -90,21 +198,55 @@ impl Encoder {
         self.base
     }
 
-    /// Returns the words of a record: one or two.
-    pub fn encode(&mut self, record: Record) -> (u64, Option<u64>) {
+    /// Returns the words of a record.
+    pub fn encode(&mut self, record: Record) -> Words {
+        let head = |kind, vcpu, length| word(kind, vcpu, length);
         match record {
             Record::Run { vcpu, pc, length } => {
                 let near = self.base.is_some_and(|base| (base ^ pc) & !NEAR_BITS == 0);
                 if near {
                     let payload = (pc >> NEAR_SHIFT) & PAYLOAD;
-                    return (word(KIND_NEAR, vcpu, length) | payload, None);
+                    return words([head(KIND_NEAR, vcpu, length) | payload]);
                 }
                 self.base = Some(pc);
-                (word(KIND_FULL, vcpu, length), Some(pc))
+                words([head(KIND_FULL, vcpu, length), pc])
             }
-            Record::Interrupt { vcpu, pc } => (word(KIND_INTERRUPT, vcpu, 0), Some(pc)),
+            Record::Interrupt { vcpu, pc } => words([head(KIND_INTERRUPT, vcpu, 0), pc]),
+            Record::ExceptionEntry { vcpu, cause, return_address, vector, syndrome, intid } => {
+                let payload = intid.map_or(0, |intid| u64::from(intid) + 1);
+                let head = head(KIND_EXCEPTION_ENTRY, vcpu, u16::from(cause)) | payload;
+                words([head, return_address, vector, syndrome])
+            }
+            Record::ExceptionReturn { vcpu, to, el } => {
+                words([head(KIND_EXCEPTION_RETURN, vcpu, u16::from(el)), to])
+            }
+            Record::Exclusive { vcpu, pc, stored } => {
+                words([head(KIND_EXCLUSIVE, vcpu, u16::from(stored)), pc])
+            }
+            Record::Context { vcpu, el, vmid, asid, ttbr0 } => {
+                let payload = u64::from(asid) | u64::from(vmid) << 16;
+                words([head(KIND_CONTEXT, vcpu, u16::from(el)) | payload, ttbr0])
+            }
+            Record::Time { vcpu, ns } => words([head(KIND_TIME, vcpu, 0), ns]),
+            Record::Register { vcpu, register, value, found } => {
+                let flag = if found { FOUND } else { 0 };
+                words([head(KIND_REGISTER, vcpu, u16::from(register) | flag), value])
+            }
+            Record::Memory { vcpu, access, address, size, value } => {
+                let flag = if value.is_some() { HAS_VALUE } else { 0 };
+                let head = head(KIND_MEMORY, vcpu, u16::from(access & 3) | flag) | u64::from(size);
+                match value {
+                    None => words([head, address]),
+                    Some(value) if size <= HALF => words([head, address, value as u64]),
+                    Some(value) => words([head, address, value as u64, (value >> 64) as u64]),
+                }
+            }
         }
     }
+}
+
+fn words<const N: usize>(words: [u64; N]) -> Words {
+    words.into_iter().collect()
 }
 
 /// A near record of `vcpu` but for its length and PC: for who writes them without an [`Encoder`],
@@ -120,11 +262,31 @@ const fn word(kind: u64, vcpu: u8, length: u16) -> u64 {
         | (length as u64 & 0x7fff) << LENGTH_SHIFT
 }
 
+/// How many words a record has, by its first.
+const fn word_count(head: u64) -> Option<usize> {
+    let length = (head >> LENGTH_SHIFT) as u16 & MAX_RUN;
+    Some(match head >> KIND_SHIFT {
+        KIND_NEAR if length > 0 => 1,
+        KIND_FULL if length > 0 => 2,
+        KIND_INTERRUPT
+        | KIND_EXCEPTION_RETURN
+        | KIND_EXCLUSIVE
+        | KIND_CONTEXT
+        | KIND_TIME
+        | KIND_REGISTER => 2,
+        KIND_EXCEPTION_ENTRY => 4,
+        KIND_MEMORY if length & HAS_VALUE == 0 => 2,
+        KIND_MEMORY if head as u16 <= HALF => 3,
+        KIND_MEMORY => 4,
+        _ => return None,
+    })
+}
+
 /// Turns words into records. One for the whole ring.
 #[derive(Clone, Debug, Default)]
 pub struct Decoder {
     bases: [u64; 32],
-    waiting: Option<u64>,
+    waiting: Words,
 }
 
 impl Decoder {
@@ -134,31 +296,66 @@ impl Decoder {
     ///
     /// [`BadRecord`] for a word that no encoder writes.
     pub fn push(&mut self, word: u64) -> Result<Option<Record>, BadRecord> {
-        let first = self.waiting.take();
-        let head = first.unwrap_or(word);
+        let head = self.waiting.first().copied().unwrap_or(word);
+        let bad = BadRecord { word: head };
+        let count = word_count(head).ok_or(bad)?;
+        self.waiting.push(word).map_err(|_| bad)?;
+        if self.waiting.len() < count {
+            return Ok(None);
+        }
+        let waiting = core::mem::take(&mut self.waiting);
+        let word = |index: usize| waiting.get(index).copied().unwrap_or(0);
+        self.decode(head, [word(1), word(2), word(3)]).map(Some).ok_or(bad)
+    }
+
+    fn decode(&mut self, head: u64, rest: [u64; 3]) -> Option<Record> {
         let vcpu = ((head >> VCPU_SHIFT) & 0x1f) as u8;
         let length = ((head >> LENGTH_SHIFT) & 0x7fff) as u16;
-        let base = self.bases.get_mut(usize::from(vcpu)).ok_or(BadRecord { word: head })?;
-        match (head >> KIND_SHIFT, first) {
-            (KIND_NEAR, None) if length > 0 => {
-                let pc = (*base & !NEAR_BITS) | (head & PAYLOAD) << NEAR_SHIFT;
-                Ok(Some(Record::Run { vcpu, pc, length }))
+        let payload = head & PAYLOAD;
+        let first = rest[0];
+        let base = self.bases.get_mut(usize::from(vcpu))?;
+        Some(match head >> KIND_SHIFT {
+            KIND_NEAR => {
+                let pc = (*base & !NEAR_BITS) | payload << NEAR_SHIFT;
+                Record::Run { vcpu, pc, length }
             }
-            (KIND_FULL, None) if length > 0 => {
-                self.waiting = Some(head);
-                Ok(None)
+            KIND_FULL => {
+                *base = first;
+                Record::Run { vcpu, pc: first, length }
             }
-            (KIND_INTERRUPT, None) => {
-                self.waiting = Some(head);
-                Ok(None)
+            KIND_INTERRUPT => Record::Interrupt { vcpu, pc: first },
+            KIND_EXCEPTION_ENTRY => Record::ExceptionEntry {
+                vcpu,
+                cause: length as u8 & 3,
+                return_address: first,
+                vector: rest[1],
+                syndrome: rest[2],
+                intid: payload.checked_sub(1).map(|intid| intid as u32),
+            },
+            KIND_EXCEPTION_RETURN => Record::ExceptionReturn { vcpu, to: first, el: length as u8 },
+            KIND_EXCLUSIVE => Record::Exclusive { vcpu, pc: first, stored: length != 0 },
+            KIND_CONTEXT => Record::Context {
+                vcpu,
+                el: length as u8,
+                vmid: (payload >> 16) as u16,
+                asid: payload as u16,
+                ttbr0: first,
+            },
+            KIND_TIME => Record::Time { vcpu, ns: first },
+            KIND_REGISTER => {
+                let found = length & FOUND != 0;
+                Record::Register { vcpu, register: length as u8, value: first, found }
             }
-            (KIND_FULL, Some(_)) => {
-                *base = word;
-                Ok(Some(Record::Run { vcpu, pc: word, length }))
-            }
-            (KIND_INTERRUPT, Some(_)) => Ok(Some(Record::Interrupt { vcpu, pc: word })),
-            _ => Err(BadRecord { word: head }),
-        }
+            KIND_MEMORY => Record::Memory {
+                vcpu,
+                access: length as u8 & 3,
+                address: first,
+                size: payload as u16,
+                value: (length & HAS_VALUE != 0)
+                    .then_some(u128::from(rest[1]) | u128::from(rest[2]) << 64),
+            },
+            _ => return None,
+        })
     }
 }
 
@@ -177,7 +374,54 @@ mod tests {
                 length
             }),
             (0..8_u8, pc).prop_map(|(vcpu, pc)| Record::Interrupt { vcpu, pc }),
+            details(),
         ]
+    }
+
+    fn details() -> impl Strategy<Value = Record> {
+        let (vcpu, word) = (0..8_u8, any::<u64>);
+        prop_oneof![
+            (vcpu.clone(), 0..4_u8, [word(), word(), word()], any::<Option<u32>>()).prop_map(
+                |(vcpu, cause, [return_address, vector, syndrome], intid)| {
+                    Record::ExceptionEntry { vcpu, cause, return_address, vector, syndrome, intid }
+                }
+            ),
+            (vcpu.clone(), word(), 0..2_u8).prop_map(|(vcpu, to, el)| Record::ExceptionReturn {
+                vcpu,
+                to,
+                el
+            }),
+            (vcpu.clone(), word(), any::<bool>())
+                .prop_map(|(vcpu, pc, stored)| Record::Exclusive { vcpu, pc, stored }),
+            (vcpu.clone(), 0..2_u8, any::<u16>(), any::<u16>(), word()).prop_map(
+                |(vcpu, el, vmid, asid, ttbr0)| Record::Context { vcpu, el, vmid, asid, ttbr0 }
+            ),
+            (vcpu.clone(), word()).prop_map(|(vcpu, ns)| Record::Time { vcpu, ns }),
+            (vcpu.clone(), 0..33_u8, word(), any::<bool>()).prop_map(
+                |(vcpu, register, value, found)| Record::Register { vcpu, register, value, found }
+            ),
+            (vcpu, 0..3_u8, word(), 1..64_u16, any::<Option<u128>>()).prop_map(
+                |(vcpu, access, address, size, value)| {
+                    let mask = if size <= 8 { u128::from(u64::MAX) } else { u128::MAX };
+                    let value = value.map(|value| value & mask);
+                    Record::Memory { vcpu, access, address, size, value }
+                }
+            ),
+        ]
+    }
+
+    const fn vcpu_of(record: Record) -> u8 {
+        match record {
+            Record::Run { vcpu, .. }
+            | Record::Interrupt { vcpu, .. }
+            | Record::ExceptionEntry { vcpu, .. }
+            | Record::ExceptionReturn { vcpu, .. }
+            | Record::Exclusive { vcpu, .. }
+            | Record::Context { vcpu, .. }
+            | Record::Time { vcpu, .. }
+            | Record::Register { vcpu, .. }
+            | Record::Memory { vcpu, .. } => vcpu,
+        }
     }
 
     proptest! {
@@ -187,9 +431,7 @@ mod tests {
             let mut decoder = Decoder::default();
             let mut got = Vec::new();
             for &record in &records {
-                let (Record::Run { vcpu, .. } | Record::Interrupt { vcpu, .. }) = record;
-                let (first, second) = encoders[usize::from(vcpu)].encode(record);
-                for word in [Some(first), second].into_iter().flatten() {
+                for word in encoders[usize::from(vcpu_of(record))].encode(record) {
                     got.extend(decoder.push(word).unwrap());
                 }
             }

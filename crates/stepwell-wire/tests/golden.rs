@@ -63,7 +63,7 @@ fn text(bytes: &[u8]) -> Bytes {
 
 #[test]
 fn the_version_that_these_bytes_belong_to() {
-    assert_eq!(VERSION, 1);
+    assert_eq!(VERSION, 2);
 }
 
 #[test]
@@ -78,6 +78,7 @@ fn commands_that_move_the_guest() {
     let step = Command::Step { domain: 0, vcpu: 1, count: 1, until, record: false };
     request(step, &[4, 0, 1, 1, 1, 0x80, 0x80, 0x80, 0x81, 4, 0]);
     request(Command::PowerOff, &[19]);
+    request(Command::SetDetail { domain: 1, registers: true, memory: false }, &[20, 1, 1, 0]);
 }
 
 #[test]

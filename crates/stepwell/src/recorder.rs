@@ -10,7 +10,10 @@ use std::path::Path;
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{Debuggee, Error, Place, TraceRecord, VcpuId};
 use stepwell_trace::code::PAGE_SIZE;
-use stepwell_trace::{Error as RecordingError, Event, Header, Totals, Writer};
+use stepwell_trace::{
+    Access, Context, Error as RecordingError, Event, ExceptionCause, ExceptionEntry, Header,
+    MemoryAccess, Record, Register, Totals, Writer,
+};
 
 /// A recording in the making.
 pub struct Recorder {
@@ -38,12 +41,11 @@ impl Recorder {
     /// Where it cannot be written.
     pub fn take(&mut self, records: &mut Vec<TraceRecord>) -> Result<(), RecordingError> {
         for record in records.drain(..) {
-            match record {
-                TraceRecord::Run { vcpu, pc, length } => {
-                    self.want(pc, length);
-                    self.writer.run(vcpu, pc, u32::from(length))?;
-                }
-                TraceRecord::Interrupt { vcpu, pc } => self.writer.interrupt(vcpu, pc)?,
+            if let TraceRecord::Run { pc, length, .. } = record {
+                self.want(pc, length);
+            }
+            if let Some(record) = recorded(record) {
+                self.writer.record(&record)?;
             }
         }
         Ok(())
@@ -132,6 +134,15 @@ impl Recorder {
         Ok(())
     }
 
+    /// Writes out what was collected: it outlives this process from now on.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be written.
+    pub fn flush(&mut self) -> Result<(), RecordingError> {
+        self.writer.flush_chunk()
+    }
+
     /// Completes the file.
     ///
     /// # Errors
@@ -149,4 +160,32 @@ impl Recorder {
     pub const fn totals(&self) -> Totals {
         self.writer.totals()
     }
+}
+
+/// What a recording says for what the debuggee says. Nothing for what no debuggee says.
+fn recorded(record: TraceRecord) -> Option<Record> {
+    Some(match record {
+        TraceRecord::Run { vcpu, pc, length } => {
+            Record::Run { vcpu, pc, length: u32::from(length) }
+        }
+        TraceRecord::Interrupt { vcpu, pc } => Record::Interrupt { vcpu, pc },
+        TraceRecord::ExceptionEntry { vcpu, cause, return_address, vector, syndrome, intid } => {
+            let cause = ExceptionCause::from_number(cause)?;
+            let entry = ExceptionEntry { vcpu, cause, return_address, vector, syndrome, intid };
+            Record::ExceptionEntry(entry)
+        }
+        TraceRecord::ExceptionReturn { vcpu, to, el } => Record::ExceptionReturn { vcpu, to, el },
+        TraceRecord::Exclusive { vcpu, pc, stored } => Record::Exclusive { vcpu, pc, stored },
+        TraceRecord::Context { vcpu, el, vmid, asid, ttbr0 } => {
+            Record::Context(Context { vcpu, el, vmid, asid, ttbr0 })
+        }
+        TraceRecord::Time { ns } => Record::Time { ns },
+        TraceRecord::Register { vcpu, register, value, found } => {
+            Record::Register { vcpu, register: Register::new(register)?, value, found }
+        }
+        TraceRecord::Memory { vcpu, access, address, size, value } => {
+            let access = Access::from_number(access)?;
+            Record::Memory(MemoryAccess { vcpu, access, address, size, value })
+        }
+    })
 }

@@ -2,7 +2,7 @@
 //!
 //! A command either happens whole or is refused, and then nothing has changed.
 
-use crate::domain::{Control, Domain, MAX_VCPUS, Order, PendingStop, Power, bit};
+use crate::domain::{Control, Detail, Domain, MAX_VCPUS, Order, PendingStop, Power, bit};
 use crate::hw::setup::CpuFacts;
 use crate::hw::{power, timer};
 use crate::machine::Machine;
@@ -67,6 +67,9 @@ pub fn serve(machine: &Machine, command: Command) -> Result {
             clear_breakpoint(find(machine, domain)?, place)
         }
         Command::ConsoleInput { domain, bytes } => type_in(find(machine, domain)?, &bytes),
+        Command::SetDetail { domain, registers, memory } => {
+            set_detail(find(machine, domain)?, Detail { registers, memory })
+        }
         other => inspect(machine, other),
     }
 }
@@ -220,6 +223,7 @@ fn go_on(domain: &Domain) -> Result {
     }
     control.stop = None;
     let stepped = control.single_step & on;
+    control.recording = false;
     let Control { running, free, time, .. } = &mut *control;
     if stepped != 0 {
         domain.give(running, stepped, Order::Step { count: 1, until: None, record: false });
@@ -251,6 +255,9 @@ fn step(machine: &Machine, domain: &Domain, vcpu: u8, order: Order) -> Result {
     if count == 0 || (record && machine.ring.lock().is_none()) {
         return Err(Refusal::Range);
     }
+    if let Some(other) = machine.domains.iter().find(|other| record && records(other, domain)) {
+        return Err(Refusal::RingInUse(other.id));
+    }
     let mut control = stopped(domain)?;
     let index = usize::from(vcpu);
     let state = domain.vcpus.get(index).ok_or(Refusal::NoSuchVcpu)?;
@@ -261,7 +268,25 @@ fn step(machine: &Machine, domain: &Domain, vcpu: u8, order: Order) -> Result {
         return Err(Refusal::AArch32);
     }
     control.stop = None;
+    control.recording = record;
     domain.give(&mut control.running, bit(index), order);
+    Ok(Answer::Done)
+}
+
+/// Tells whether another domain than `domain` is writing into the trace ring. Nobody begins to
+/// while a command is served.
+fn records(other: &Domain, domain: &Domain) -> bool {
+    let control = other.control.lock();
+    other.id != domain.id && control.running != 0 && control.recording
+}
+
+fn set_detail(domain: &Domain, detail: Detail) -> Result {
+    let mut control = stopped(domain)?;
+    control.detail = detail;
+    // Whoever chooses anew knows nothing yet.
+    for vcpu in &domain.vcpus {
+        vcpu.core.lock().recorder.tell_all();
+    }
     Ok(Answer::Done)
 }
 

@@ -313,6 +313,12 @@ impl Vgic {
     /// `sync` and `flush`; after `flush` [`CpuInterface::signal`] says the same of what is loaded.
     #[must_use]
     pub fn signal(&self, vcpu: usize, interface: &CpuInterface) -> Option<Signal> {
+        self.signalled(vcpu, interface).map(|(signal, _)| signal)
+    }
+
+    /// As [`Vgic::signal`], with the INTID that it is signalled for.
+    #[must_use]
+    pub fn signalled(&self, vcpu: usize, interface: &CpuInterface) -> Option<(Signal, u32)> {
         if self.is_quiet(vcpu) {
             return None;
         }
@@ -321,7 +327,8 @@ impl Vgic {
         });
         let best = pending.min_by_key(Candidate::rank)?;
         let signal = if best.group1 { Signal::Irq } else { Signal::Fiq };
-        interface.can_preempt(best.priority, best.group1).then_some(signal)
+        let intid = u32::try_from(best.intid).ok()?;
+        interface.can_preempt(best.priority, best.group1).then_some((signal, intid))
     }
 
     /// Tells whether WFI ends: whether there is anything to signal.

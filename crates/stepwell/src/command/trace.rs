@@ -1,4 +1,7 @@
 //! `stepwell trace`: steps a guest and records what it executes.
+//!
+//! The guest goes in slices, and stands in between: its code is fetched then, and Ctrl-C heeded.
+//! With `--turn` each slice is another vCPU's.
 
 use super::arrive::{At, Start};
 use super::options::GuestOptions;
@@ -10,14 +13,16 @@ use crate::interruption::Interruption;
 use crate::names::{Names, Target};
 use crate::recorder::Recorder;
 use anyhow::{Context, anyhow};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::stdout;
+use std::io::{Stdout, stderr, stdout};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use stepwell_debuggee::{
-    Debuggee, Ending, InterruptPolicy, StepRequest, Stop, StopReason, TimePolicy,
+    Debuggee, Ending, InterruptPolicy, StepRequest, Stop, StopReason, TimePolicy, TraceDetail,
+    TraceRecord, VcpuId, VcpuState, VcpuStatus,
 };
+use stepwell_trace::export::pc::PcLines;
 use stepwell_trace::{Event, Header};
 
 /// Records what a guest executes, instruction by instruction
@@ -46,6 +51,17 @@ pub(super) struct Trace {
     /// How the guest's clock goes: stopped, real or per-step=NS
     #[arg(long, value_name = "POLICY", default_value = "stopped")]
     time: TimePolicy,
+    /// What is recorded of each step: pc; regs, the registers that it changed; mem, what it loaded
+    /// and stored. All but pc is slow
+    #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',', default_value = "pc")]
+    record: Vec<What>,
+    /// Steps all vCPUs that are on, N steps each in turn, in place of the one that stopped
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    turn: Option<u64>,
+    /// Prints each step as it comes, as `show --format pc` does; the guest's console goes to
+    /// standard error then
+    #[arg(long)]
+    print: bool,
     /// The recording
     #[arg(long, short, value_name = "FILE", default_value = "trace.stepwell")]
     output: PathBuf,
@@ -54,10 +70,25 @@ pub(super) struct Trace {
     quiet: bool,
 }
 
+/// What is recorded of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+enum What {
+    /// Its PC
+    Pc,
+    /// The registers that it changed
+    Regs,
+    /// What it loaded and stored
+    Mem,
+}
+
 const STEPS_DEFAULT: u64 = 100_000;
 /// Small: if the guest ends in it, its code cannot be fetched any more.
 const SLICE_FIRST: u64 = 1 << 8;
 const SLICE_LAST: u64 = 1 << 20;
+/// With registers or memory there are several records for each step to be kept at a time.
+const SLICE_LAST_IN_DETAIL: u64 = 1 << 16;
+/// What is recorded reaches the disk at least so often, whatever happens to us then.
+const FLUSH_TIME: Duration = Duration::from_secs(2);
 /// A slice that takes less is doubled: Ctrl-C and the progress bar wait for a slice's end.
 const SLICE_TIME: Duration = Duration::from_millis(250);
 
@@ -76,7 +107,7 @@ impl Trace {
             command_line: self.guest.append().into(),
             interrupt_policy: self.irq.to_string(),
             time_policy: self.time.to_string(),
-            recorded: "pc".into(),
+            recorded: self.recorded(),
             vcpus: self.guest.smp(),
         };
         let file = || self.output.display().to_string();
@@ -90,11 +121,27 @@ impl Trace {
             done: 0,
             bar: self.progress_bar(),
             lines: MarkedLines::default(),
+            printer: self.print.then(|| PcLines::new(stdout())),
             started: Instant::now(),
+            flushed: Instant::now(),
         };
         let result = session.with(|link| job.run(self, link, start));
         drop(session);
         job.conclude(self, result)
+    }
+
+    fn records(&self, what: What) -> bool {
+        self.record.contains(&what)
+    }
+
+    /// As the recording's header says it.
+    fn recorded(&self) -> String {
+        match (self.records(What::Regs), self.records(What::Mem)) {
+            (false, false) => "pc".into(),
+            (true, false) => "regs".into(),
+            (false, true) => "mem".into(),
+            (true, true) => "regs,mem".into(),
+        }
     }
 
     fn limit(&self) -> u64 {
@@ -133,7 +180,9 @@ struct Job {
     done: u64,
     bar: ProgressBar,
     lines: MarkedLines,
+    printer: Option<PcLines<Stdout>>,
     started: Instant,
+    flushed: Instant,
 }
 
 impl Job {
@@ -152,6 +201,10 @@ impl Job {
         if let Some(time) = debuggee.support_time() {
             time.set_time_policy(0, options.time)?;
         }
+        if let Some(trace) = debuggee.support_trace() {
+            let registers = options.records(What::Regs);
+            trace.set_detail(0, TraceDetail { registers, memory: options.records(What::Mem) })?;
+        }
         let (mut stop, interruption) =
             match self.follow(debuggee, |follower, debuggee| start.arrive(debuggee, follower))? {
                 (Outcome::Stopped(stop), interruption) => (stop, interruption),
@@ -166,12 +219,13 @@ impl Job {
         self.recorder.want(stop.pc, 1);
         self.advance(debuggee, stop)?;
         (self.done, self.started) = (0, Instant::now());
-        let mut slice = SLICE_FIRST;
+        let in_detail = options.records(What::Regs) || options.records(What::Mem);
+        let slice_last = if in_detail { SLICE_LAST_IN_DETAIL } else { SLICE_LAST };
+        let (mut slice, mut vcpu) = (SLICE_FIRST, stop.vcpu);
         while self.done < self.steps {
             let began = Instant::now();
-            let count = slice.min(self.steps - self.done);
-            let request = StepRequest { count, until: None, record: true };
-            debuggee.step(stop.vcpu, request)?;
+            let count = slice.min(self.steps - self.done).min(options.turn.unwrap_or(u64::MAX));
+            debuggee.step(vcpu, StepRequest { count, until: None, record: true })?;
             let (outcome, interruption) =
                 self.follow(debuggee, |follower, debuggee| follower.follow(debuggee))?;
             match outcome {
@@ -189,7 +243,10 @@ impl Job {
                 return Ok(end);
             }
             if began.elapsed() < SLICE_TIME {
-                slice = (slice * 2).min(SLICE_LAST);
+                slice = (slice * 2).min(slice_last);
+            }
+            if options.turn.is_some() {
+                vcpu = next_vcpu(debuggee, vcpu)?;
             }
         }
         Ok(End::Done)
@@ -202,13 +259,35 @@ impl Job {
         work: impl FnOnce(&mut Follower<'_>, &mut dyn Debuggee) -> anyhow::Result<Outcome>,
     ) -> anyhow::Result<(Outcome, Option<Interruption>)> {
         let (lines, bar, mut records) = (&mut self.lines, &self.bar, Vec::new());
-        let mut console = |bytes: &[u8]| bar.suspend(|| lines.push(bytes, &mut stdout().lock()));
+        let aside = self.printer.is_some();
+        let mut console = |bytes: &[u8]| {
+            bar.suspend(|| match aside {
+                true => lines.push(bytes, &mut stderr().lock()),
+                false => lines.push(bytes, &mut stdout().lock()),
+            })
+        };
         let mut follower =
             Follower { console: &mut console, records: &mut records, interruption: None };
         let outcome = work(&mut follower, debuggee);
         let interruption = follower.interruption;
+        self.print(&records)?;
         self.recorder.take(&mut records)?;
+        if self.flushed.elapsed() > FLUSH_TIME {
+            self.recorder.flush()?;
+            self.flushed = Instant::now();
+        }
         Ok((outcome?, interruption))
+    }
+
+    /// Prints what came in, before anything else is done with it.
+    fn print(&mut self, records: &[TraceRecord]) -> anyhow::Result<()> {
+        let Some(printer) = &mut self.printer else { return Ok(()) };
+        for record in records {
+            if let TraceRecord::Run { vcpu, pc, length } = *record {
+                printer.run(vcpu, pc, u32::from(length))?;
+            }
+        }
+        Ok(printer.flush()?)
     }
 
     /// Takes stock at a stop.
@@ -240,7 +319,10 @@ impl Job {
     /// Completes the recording, whatever happened, and tells what there is.
     fn conclude(mut self, options: &Trace, result: anyhow::Result<End>) -> anyhow::Result<u8> {
         self.bar.finish_and_clear();
-        self.lines.flush(&mut stdout().lock())?;
+        match self.printer {
+            Some(_) => self.lines.flush(&mut stderr().lock())?,
+            None => self.lines.flush(&mut stdout().lock())?,
+        }
         let file = options.output.display();
         let taken = self.recorder.totals().instructions;
         let seconds = self.started.elapsed().as_secs_f64();
@@ -264,7 +346,11 @@ impl Job {
         };
         let bytes = std::fs::metadata(&options.output).map_or(0, |data| data.len());
         let rate = taken as f64 / seconds.max(0.001);
-        println!("{taken} steps, {bytes} bytes, {rate:.0} steps/s: {file}");
+        let summary = format!("{taken} steps, {bytes} bytes, {rate:.0} steps/s: {file}");
+        match self.printer {
+            Some(_) => eprintln!("{summary}"),
+            None => println!("{summary}"),
+        }
         match end {
             End::Done | End::Interrupted(Interruption::Stop) => Ok(ending::CLEAN),
             End::Interrupted(Interruption::Leave) => Ok(ending::LEFT),
@@ -279,6 +365,15 @@ impl Job {
             }
         }
     }
+}
+
+/// Returns the next vCPU after `vcpu` that is on; itself, if it is the only one.
+fn next_vcpu(debuggee: &mut dyn Debuggee, vcpu: VcpuId) -> anyhow::Result<VcpuId> {
+    let status = debuggee.status(vcpu.domain)?;
+    let on = |(n, status): &(u8, VcpuStatus)| (status.state == VcpuState::Stopped).then_some(*n);
+    let all: Vec<u8> = (0..).zip(status).filter_map(|pair| on(&pair)).collect();
+    let next = all.iter().find(|&&n| n > vcpu.vcpu).or(all.first());
+    Ok(VcpuId { vcpu: next.copied().unwrap_or(vcpu.vcpu), ..vcpu })
 }
 
 fn is_disk_full(error: &anyhow::Error) -> bool {

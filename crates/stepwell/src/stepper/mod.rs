@@ -279,7 +279,14 @@ impl<'a> Stepper<'a> {
         }
         self.console.flush(self.output)?;
         // A step that enters a handler ends the run: the next one begins at the vector.
-        self.entered = matches!(records.last(), Some(TraceRecord::Interrupt { .. }));
+        self.entered = match records.last() {
+            Some(TraceRecord::Interrupt { .. }) => true,
+            Some(TraceRecord::ExceptionEntry { cause, .. }) => *cause != 0,
+            _ => false,
+        };
+        records.retain(|record| {
+            matches!(record, TraceRecord::Run { .. } | TraceRecord::Interrupt { .. })
+        });
         self.history.extend(records);
         let surplus = self.history.len().saturating_sub(HISTORY);
         self.history.drain(..surplus);

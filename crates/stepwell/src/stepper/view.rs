@@ -173,6 +173,8 @@ impl Stepper<'_> {
                 TraceRecord::Run { vcpu, pc, length } => {
                     (vcpu, (0..u64::from(length)).rev().map(move |n| pc.offset(4 * n)))
                 }
+                // Not kept.
+                _ => continue,
             };
             for pc in pcs {
                 if lines.len() >= count {

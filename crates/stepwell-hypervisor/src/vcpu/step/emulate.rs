@@ -74,6 +74,7 @@ impl Stepper<'_, '_> {
         let ram = &self.running.domain.ram;
         let stored = ram.compare_and_store(pa, store.bytes, store.pair, old, new).ok()?;
         core.context.set_register(store.rs, u64::from(!stored));
+        self.tell_exclusive(self.running.core.pc(), stored);
         self.advance();
         Some(None)
     }

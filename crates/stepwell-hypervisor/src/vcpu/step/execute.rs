@@ -178,10 +178,23 @@ impl Stepper<'_, '_> {
             // A known page has changed.
             self.running.core.context.forget_pages();
         }
+        if spsr_el1.is_some() {
+            self.tell_entry();
+        }
         match next.plan {
-            Plan::TranslationChange => self.running.core.context.forget_pages(),
+            Plan::TranslationChange => {
+                self.running.core.context.forget_pages();
+                self.tell_context();
+            }
             // What was masked may be deliverable now.
             Plan::InterruptMask => interrupt::disturb(self.running),
+            // Those that went to EL1 are told already.
+            _ if spsr_el1.is_some() => {}
+            Plan::StoreExclusive(store) if store.rs < 31 => {
+                let stored = self.running.core.context.register(store.rs) == 0;
+                self.tell_exclusive(next.pc, stored);
+            }
+            Plan::ExceptionReturn => self.tell_return(),
             _ => {}
         }
     }

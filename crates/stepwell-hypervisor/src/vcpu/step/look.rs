@@ -14,6 +14,8 @@ pub(super) struct Next {
     pub(super) pc: Va,
     pub(super) pstate: Pstate,
     pub(super) plan: Plan,
+    /// The instruction, if it was fetched.
+    pub(super) word: Option<u32>,
     /// Known to be fetched from a page that the fast path may look into.
     pub(super) plain: bool,
     /// It was fetched and decoded.
@@ -33,6 +35,7 @@ impl Stepper<'_, '_> {
             pc,
             pstate,
             plan: Plan::Execute,
+            word: None,
             plain: false,
             is_known: false,
             svc: false,
@@ -41,7 +44,7 @@ impl Stepper<'_, '_> {
         };
         let Some((word, may_know)) = self.fetch(pc, pstate) else { return next };
         let instruction = Instruction::decode(word);
-        next.plan = plan(instruction);
+        (next.plan, next.word) = (plan(instruction), Some(word));
         next.is_known = true;
         next.plain = may_know && next.plan == Plan::Execute;
         next.svc = matches!(instruction, Instruction::Svc { .. });

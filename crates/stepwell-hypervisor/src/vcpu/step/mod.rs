@@ -5,6 +5,7 @@
 //! says whether it is a boundary. Runs of plain instructions never get here: they stay in the fast
 //! path of `world.S`, which counts them, and their boundaries are taken from its count.
 
+mod detail;
 mod emulate;
 mod execute;
 mod handler;
@@ -15,9 +16,11 @@ mod recording;
 
 use super::debug::{self, origin};
 use super::{End, Running, inject, interrupt, time};
+use crate::domain::Detail;
 use crate::hw::timer;
 use crate::vgic::Signal;
 use core::sync::atomic::Ordering;
+use look::Next;
 use stepwell_arch::Va;
 use stepwell_arch::debug::mdscr_el1;
 use stepwell_arch::esr::EsrEl1;
@@ -35,6 +38,16 @@ struct Stepper<'a, 'b> {
     count: u64,
     steps: u64,
     record: bool,
+    /// What is recorded beside PCs.
+    detail: Detail,
+    /// Steps at which the clock is to be told again.
+    time_due: u64,
+    /// The interrupt that is being entered.
+    intid: Option<u32>,
+    /// The instruction in hand led to an exception.
+    has_entered: bool,
+    /// The instruction in hand is a store-exclusive that stored.
+    has_stored: bool,
     /// Breakpoints are not heeded before the first instruction has executed.
     past_first: bool,
     /// The debugger has breakpoints in this domain.
@@ -54,7 +67,7 @@ pub fn step(running: &mut Running<'_>, count: u64, until: Option<u64>, record: b
         return (end, 0);
     }
     let control = running.domain.control.lock();
-    let (interrupts, time) = (control.interrupts, control.time);
+    let (interrupts, time, detail) = (control.interrupts, control.time, control.detail);
     drop(control);
     running.core.virtual_clock = time != TimePolicy::Real;
     if running.core.virtual_clock {
@@ -65,7 +78,8 @@ pub fn step(running: &mut Running<'_>, count: u64, until: Option<u64>, record: b
     running.core.debug.wanted.extend(until);
     debug::open_pages(running, true);
     let mut stepper = Stepper::new(running, interrupts, time);
-    (stepper.count, stepper.record) = (count, record);
+    (stepper.count, stepper.record, stepper.detail) = (count, record, detail);
+    stepper.tell_state();
     let end = stepper.go(until);
     stepper.finish_recording();
     let steps = stepper.steps;
@@ -160,6 +174,11 @@ impl<'a, 'b> Stepper<'a, 'b> {
             count: u64::MAX,
             steps: 0,
             record: false,
+            detail: Detail::default(),
+            time_due: 0,
+            intid: None,
+            has_entered: false,
+            has_stored: false,
             past_first: true,
             has_breakpoints,
             deadline: u64::MAX,
@@ -197,6 +216,7 @@ impl<'a, 'b> Stepper<'a, 'b> {
             if self.record && !self.has_ring_room() {
                 return End::Stop(StopReason::RingFull);
             }
+            self.tell_time_if_due();
             if let Some(end) = self.one(self.count - self.steps) {
                 return match end {
                     End::Stop(StopReason::Breakpoint)
@@ -244,13 +264,16 @@ impl<'a, 'b> Stepper<'a, 'b> {
         }
         let core = &mut *self.running.core;
         let vgic = self.running.domain.vgic.lock();
-        if vgic.signal(self.running.index, &core.interface) != Some(Signal::Irq) {
+        let Some((Signal::Irq, intid)) = vgic.signalled(self.running.index, &core.interface) else {
             return None;
-        }
+        };
         drop(vgic);
         if self.interrupts == InterruptPolicy::Over {
-            return Some(self.run_handler());
+            let end = self.run_handler();
+            self.tell_state();
+            return Some(end);
         }
+        self.intid = Some(intid);
         self.note_interrupt();
         self.note_virtual();
         inject::interrupt(self.running);
@@ -265,6 +288,7 @@ impl<'a, 'b> Stepper<'a, 'b> {
         let mut pstate = core.pstate();
         let _boundary = core.engine.injected(&mut pstate);
         core.context.spsr = pstate.0;
+        self.tell_entry();
         self.passed(1);
     }
 
@@ -293,6 +317,13 @@ impl<'a, 'b> Stepper<'a, 'b> {
         if let Some(end) = self.meet(next) {
             return Some(end);
         }
+        if self.has_detail() {
+            return self.carry_on_in_detail(next);
+        }
+        self.carry_on(next, limit)
+    }
+
+    fn carry_on(&mut self, next: Next, limit: u64) -> Option<End> {
         match next.plan {
             Plan::StoreExclusive(store) => {
                 let address = Va(next.base);

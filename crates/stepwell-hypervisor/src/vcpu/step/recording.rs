@@ -88,15 +88,11 @@ impl Stepper<'_, '_> {
         }
     }
 
-    fn write(&mut self, record: Record) {
-        let (first, second) = self.running.core.recorder.encode(record);
+    pub(super) fn write(&mut self, record: Record) {
+        let words = self.running.core.recorder.encode(record);
         if let Some(ring) = self.running.machine.ring.lock().as_mut() {
-            ring.push(first);
-            self.ring_room = self.ring_room.saturating_sub(1);
-            if let Some(second) = second {
-                ring.push(second);
-                self.ring_room = self.ring_room.saturating_sub(1);
-            }
+            words.iter().for_each(|&word| ring.push(word));
+            self.ring_room = self.ring_room.saturating_sub(words.len() as u64);
         }
     }
 }
