@@ -56,6 +56,19 @@ pub struct DebugShadow {
     programmed: Vec<u64, BANK>,
     /// The machine's breakpoints and watchpoints are not what they should be.
     is_stale: bool,
+    /// The debugger's breakpoints are left out of the machine, so that only the guest's may hit.
+    is_hiding_ours: bool,
+}
+
+/// Which breakpoints and watchpoints may hit during a stepped entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heeded {
+    /// All.
+    All,
+    /// The guest's own: what the debugger has at the PC has been reported.
+    Guests,
+    /// None: what hits is not wanted where the guest is.
+    Nothing,
 }
 
 const BANKS: [DebugBank; 4] = [
@@ -87,6 +100,7 @@ impl Default for DebugShadow {
             loaded: None,
             programmed: Vec::new(),
             is_stale: true,
+            is_hiding_ours: false,
         }
     }
 }
@@ -182,9 +196,17 @@ impl DebugShadow {
         }
     }
 
+    fn hide_ours(&mut self, hide: bool) {
+        if self.is_hiding_ours != hide {
+            self.is_hiding_ours = hide;
+            self.is_stale |= !self.programmed.is_empty();
+        }
+    }
+
     fn control(&mut self, mdscr: u64, mdcr: u64) {
         if core::mem::take(&mut self.is_stale) {
-            self.write_banks(&self.programmed);
+            let ours = if self.is_hiding_ours { &[] } else { self.programmed.as_slice() };
+            self.write_banks(ours);
         }
         if self.loaded == Some((mdscr, mdcr)) {
             return;
@@ -211,6 +233,7 @@ pub fn load(running: &mut Running<'_>) {
     }
     shadow.take_over();
     shadow.program(&ours);
+    shadow.hide_ours(false);
     let traps = mdcr_el2::TDE | mdcr_el2::TDA | mdcr_el2::TDOSA | mdcr_el2::TDRA;
     // Its own step, and debug exceptions at its EL1, would come to EL2 now.
     let mdscr = shadow.mdscr & !(mdscr_el1::SS | mdscr_el1::KDE) | mdscr_el1::MDE;
@@ -229,8 +252,8 @@ pub fn program_for_step(running: &mut Running<'_>) {
     running.core.debug.program(&ours);
 }
 
-/// Before a stepped entry. `breakpoints`: whether any may hit during it.
-pub fn load_for_step(running: &mut Running<'_>, breakpoints: bool) {
+/// Before a stepped entry.
+pub fn load_for_step(running: &mut Running<'_>, heeded: Heeded) {
     let pstate = running.core.pstate();
     let core = &mut *running.core;
     let mut controls = core.engine.on_entry(pstate);
@@ -238,12 +261,12 @@ pub fn load_for_step(running: &mut Running<'_>, breakpoints: bool) {
     if !controls.debug_masked {
         msr!("daif", mrs!("daif") & !Pstate::D);
     }
-    if breakpoints {
-        if !core.debug.programmed.is_empty() {
-            controls.mdscr |= mdscr_el1::MDE;
-        }
-    } else {
-        controls.mdscr &= !mdscr_el1::MDE;
+    let guests = controls.mdscr & mdscr_el1::MDE != 0;
+    core.debug.hide_ours(heeded == Heeded::Guests && guests);
+    match heeded {
+        Heeded::All if !core.debug.programmed.is_empty() => controls.mdscr |= mdscr_el1::MDE,
+        Heeded::All | Heeded::Guests => {}
+        Heeded::Nothing => controls.mdscr &= !mdscr_el1::MDE,
     }
     core.debug.control(controls.mdscr, base_mdcr() | controls.mdcr);
 }
@@ -264,7 +287,7 @@ pub fn breakpoint_at_pc(running: &Running<'_>) -> Option<Place> {
 /// Handles a Breakpoint exception.
 pub fn breakpoint(running: &mut Running<'_>) -> Handled {
     let pc = running.core.context.elr;
-    if ours(running).contains(&pc) {
+    if !running.core.debug.is_hiding_ours && ours(running).contains(&pc) {
         return Handled::Stop(StopReason::Breakpoint);
     }
     let (guest, pstate) = (running.core.debug.guest(), running.core.pstate());

@@ -4,6 +4,7 @@ use super::Stepper;
 use super::look::Next;
 use crate::hw::registers::{mrs, msr};
 use crate::hw::world::Vector;
+use crate::vcpu::debug::Heeded;
 use crate::vcpu::exit::{Handled, handle};
 use crate::vcpu::{End, debug, interrupt, time};
 use stepwell_arch::esr::{EsrEl2, ec};
@@ -18,13 +19,13 @@ impl Stepper<'_, '_> {
     pub(super) fn execute(&mut self, next: Next, limit: u64) -> Option<End> {
         let mut next = next;
         let mut limit = limit;
-        let mut breakpoints = !self.past_first;
+        let mut heeded = if self.past_first { Heeded::Guests } else { Heeded::All };
         let mut retry = false;
         loop {
             // An instruction that was begun is not to be overtaken by an interrupt.
             let hold = self.interrupts == InterruptPolicy::Hold || retry;
             let interface = !next.is_known || next.plan == Plan::InterruptMask;
-            let (outcome, vector, used) = self.enter(limit, breakpoints, hold, interface);
+            let (outcome, vector, used) = self.enter(limit, heeded, hold, interface);
             if used > 0 {
                 // What is at the PC now was begun by the fast path, and is plain.
                 next = Next { pc: self.running.core.pc(), plan: Plan::Execute, ..next };
@@ -65,7 +66,11 @@ impl Stepper<'_, '_> {
                         }
                         // Another vCPU may have closed the page meanwhile.
                         debug::open_pages(self.running, true);
-                        breakpoints = false;
+                        // What it is let past: a page keeps no breakpoint from being heeded.
+                        let class = EsrEl2(self.running.core.context.esr).ec();
+                        if matches!(class, ec::BREAKPOINT_LOWER | ec::WATCHPOINT_LOWER) {
+                            heeded = Heeded::Nothing;
+                        }
                     }
                     Handled::Stop(reason) => {
                         self.take_back();
@@ -114,7 +119,7 @@ impl Stepper<'_, '_> {
     pub(super) fn enter(
         &mut self,
         limit: u64,
-        breakpoints: bool,
+        heeded: Heeded,
         hold: bool,
         interface: bool,
     ) -> (Outcome, Vector, u64) {
@@ -126,7 +131,7 @@ impl Stepper<'_, '_> {
             let all_held = self.interrupts == InterruptPolicy::Hold;
             interrupt::load_for_step(running, hold, all_held);
         }
-        debug::load_for_step(running, breakpoints);
+        debug::load_for_step(running, heeded);
         let core = &mut *running.core;
         core.context.set_fast_budget(limit - 1);
         self.lend_run();

@@ -32,6 +32,7 @@ use crate::hw::{gic, log, simd, translate};
 use crate::mem::stage2::{PAGE_BYTES, Permissions};
 use crate::mem::tables::HeapTables;
 use crate::reset;
+use crate::vcpu::debug::Heeded;
 use crate::vcpu::exit::{Handled, handle};
 use crate::vcpu::{End, Running, debug};
 use core::sync::atomic::Ordering;
@@ -357,7 +358,7 @@ impl Stepper<'_, '_> {
     /// executing.
     fn exit_before(&mut self, next: Next, chosen: Interference) -> Option<End> {
         self.running.core.adversary.forced = Some(chosen);
-        let (outcome, vector, _) = self.enter(1, false, true, false);
+        let (outcome, vector, _) = self.enter(1, Heeded::Nothing, true, false);
         match outcome {
             Outcome::Boundary(_) => unreachable!("nothing has executed"),
             Outcome::Continue => {
