@@ -7,7 +7,8 @@
 //! except in the section `.text.timed`, no interrupt that code outside the handlers could notice
 //! before `exact_end`.
 //!
-//! Deliberately absent: FP/SIMD, an allocator, formatting. Host builds see an empty crate.
+//! Deliberately absent: FP/SIMD, an allocator, formatting. Host builds see the declarations of the
+//! conformance cases and nothing else.
 
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(
@@ -17,6 +18,7 @@
 
 #[cfg(all(feature = "bare", target_os = "none"))]
 mod boot;
+pub mod conform;
 #[cfg(all(feature = "bare", target_os = "none"))]
 pub mod exception;
 #[cfg(all(feature = "bare", target_os = "none"))]

@@ -16,6 +16,15 @@ impl Failure {
     pub const fn new(what: &'static str, got: u64, want: u64) -> Self {
         Self { what, got, want }
     }
+
+    /// Prints it, without a line's end.
+    pub fn print(&self) {
+        uart::write(self.what);
+        uart::write(": got ");
+        number(self.got);
+        uart::write(", want ");
+        number(self.want);
+    }
 }
 
 /// What a guest's work ends with: a number to print, or the first check that failed.
@@ -64,11 +73,7 @@ pub fn finish(name: &str, outcome: Outcome) -> ! {
         }
         Err(failure) => {
             uart::write(": FAIL ");
-            uart::write(failure.what);
-            uart::write(": got ");
-            number(failure.got);
-            uart::write(", want ");
-            number(failure.want);
+            failure.print();
         }
     }
     line("");

@@ -9,6 +9,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod conformance;
 pub mod guest;
 pub mod machine;
 pub mod plain;

@@ -36,10 +36,12 @@ const TOOL_LIBRARIES: [&str; 6] = [
     "stepwell-wire",
 ];
 
-const TEST_LIBRARIES: [&str; 6] = [
+const TEST_LIBRARIES: [&str; 7] = [
     "stepwell",
     "stepwell-arch",
     "stepwell-debuggee",
+    // The declarations of the conformance cases, none of their code.
+    "stepwell-guests",
     "stepwell-link",
     "stepwell-trace",
     "stepwell-wire",
