@@ -33,7 +33,7 @@ struct Need {
     present: fn() -> bool,
 }
 
-const NEEDS: [Need; 3] = [
+const NEEDS: [Need; 4] = [
     Need {
         name: "qemu-system-aarch64",
         purpose: "the machine that everything runs on",
@@ -52,7 +52,16 @@ const NEEDS: [Need; 3] = [
         package: "debian-archive-keyring",
         present: || Path::new(debian::KEYRING).exists(),
     },
+    Need {
+        name: "chromium",
+        purpose: "the browser that the report is tested in",
+        package: "chromium",
+        present: || BROWSERS.iter().any(|name| process::is_installed(name)),
+    },
 ];
+
+/// Browsers that will do, the one from Debian first.
+pub const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
 /// The QEMU that is run: `$STEPWELL_QEMU` or the usual name.
 pub fn qemu() -> String {

@@ -56,6 +56,17 @@ impl CodePages {
         Some(u32::from_le_bytes(page.get(at..at + 4)?.try_into().ok()?))
     }
 
+    /// Returns all instructions with their addresses, page by page in no order.
+    pub fn words(&self) -> impl Iterator<Item = (Va, u32)> {
+        self.pages.iter().flat_map(|(number, page)| {
+            let words = page.chunks_exact(4).zip((0u64..).step_by(4));
+            words.filter_map(move |(bytes, at)| {
+                let word = u32::from_le_bytes(bytes.try_into().ok()?);
+                Some((Va((number * PAGE_SIZE).wrapping_add(at)), word))
+            })
+        })
+    }
+
     /// Returns how many pages there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -82,5 +93,7 @@ mod tests {
         assert_eq!(code.word(Va(0x2000)), Some(3));
         assert_eq!(code.word(Va(0x3000)), None);
         assert_eq!(code.word(Va(0x1ffd)), None);
+        let words: Vec<_> = code.words().filter(|(_, word)| *word != 0).collect();
+        assert_eq!((words.len(), words.contains(&(Va(0x2000), 3))), (3, true));
     }
 }

@@ -10,7 +10,9 @@
 //! - [`symbols`]: names for addresses, from a kernel's own tables or an ELF.
 //! - [`kernel_image`]: what a kernel file is, unpacked to what gets loaded.
 //! - [`call_stack`]: who called whom, rebuilt as a recording streams by.
+//! - [`flame_tree`]: calls added up by how they were reached.
 //! - [`export`]: one file for each output of `stepwell show`.
+//! - [`report`]: a recording as one page for a browser.
 //! - [`Disassembler`]: the text of one instruction.
 #![forbid(unsafe_code)]
 
@@ -19,10 +21,12 @@ pub mod code;
 pub mod disassemble;
 pub mod error;
 pub mod export;
+pub mod flame_tree;
 pub mod flow;
 pub mod format;
 pub mod kernel_image;
 pub mod reader;
+pub mod report;
 pub mod symbols;
 pub mod writer;
 

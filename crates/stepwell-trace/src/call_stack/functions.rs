@@ -17,6 +17,11 @@ const NOWHERE: u64 = 1;
 const TASK_SWITCHES: [&str; 4] =
     ["cpu_switch_to", "cpu_switch", "z_arm64_context_switch", "__context_switch"];
 
+/// Tells whether a function of this name ends in another task than it began in.
+pub(crate) fn is_task_switch(name: &str) -> bool {
+    TASK_SWITCHES.contains(&name)
+}
+
 /// What is at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct At {
@@ -35,7 +40,8 @@ pub(super) struct Functions<'a> {
     of_kernel: bool,
     names: Vec<&'a str>,
     by_name: HashMap<&'a str, FunctionId>,
-    task_switches: Vec<FunctionId>,
+    /// The returns of functions that switch tasks, sorted.
+    switching_returns: Vec<Va>,
     at: Vec<(u64, At)>,
     flow: Vec<(u64, Option<Flow>)>,
 }
@@ -49,14 +55,13 @@ impl<'a> Functions<'a> {
             of_kernel: symbols.iter().any(|symbol| symbol.address >> 63 == 1),
             names: Vec::new(),
             by_name: HashMap::new(),
-            task_switches: Vec::new(),
+            switching_returns: switching_returns(code, symbols),
             at: vec![(NOWHERE, nobody); CACHE],
             flow: vec![(NOWHERE, None); CACHE],
         };
         for name in ["(unknown)", "(user code)"] {
             functions.intern(name);
         }
-        functions.task_switches = TASK_SWITCHES.map(|name| functions.intern(name)).to_vec();
         functions
     }
 
@@ -66,6 +71,10 @@ impl<'a> Functions<'a> {
 
     pub(super) fn count(&self) -> usize {
         self.names.len()
+    }
+
+    pub(super) fn place(&self, pc: Va) -> Option<(&'a str, u64)> {
+        self.symbols.lookup(pc)
     }
 
     /// Returns what is at `pc`.
@@ -94,10 +103,18 @@ impl<'a> Functions<'a> {
         self.flow[slot].1
     }
 
-    /// Tells whether `pc` is in a function that switches tasks.
-    pub(super) fn switches_tasks(&mut self, pc: Va) -> bool {
-        let id = self.at(pc).id;
-        self.task_switches.contains(&id)
+    /// Tells whether the instruction at `pc` returns into another task.
+    pub(super) fn switches_tasks(&self, pc: Va) -> bool {
+        self.switching_returns.contains(&pc)
+    }
+
+    /// Returns how many instructions of a run are executed before the task is another: a new task
+    /// of Linux begins right behind the return that leads to it, so a run goes on there.
+    pub(super) fn until_switch(&self, pc: Va, length: u32) -> Option<u32> {
+        let end = pc.0.saturating_add(u64::from(length) * 4);
+        let inside = |at: &&Va| pc.0 <= at.0 && at.0.saturating_add(4) < end;
+        let at = self.switching_returns.iter().find(inside)?;
+        u32::try_from((at.0 - pc.0) / 4 + 1).ok()
     }
 
     fn intern(&mut self, name: &'a str) -> FunctionId {
@@ -109,6 +126,23 @@ impl<'a> Functions<'a> {
         self.by_name.insert(name, id);
         id
     }
+}
+
+/// Looks for the returns of functions that switch tasks.
+fn switching_returns(code: &CodePages, symbols: &Symbols) -> Vec<Va> {
+    /// Longest such function that is looked through, in instructions.
+    const LENGTH_MAX: u64 = 1024;
+    let mut returns = Vec::new();
+    for symbol in symbols.iter().filter(|symbol| is_task_switch(&symbol.name)) {
+        let all = (0..LENGTH_MAX).map(|index| Va(symbol.address).offset(index * 4));
+        let own = all.take_while(|pc| symbols.lookup(*pc).is_some_and(|it| it.0 == symbol.name));
+        returns.extend(
+            own.filter(|pc| code.word(*pc).is_some_and(|word| Flow::of(word, *pc) == Flow::Return)),
+        );
+    }
+    returns.sort_unstable();
+    returns.dedup();
+    returns
 }
 
 /// Mixes the upper bits in, so that functions a power of two apart do not share a slot.

@@ -18,8 +18,8 @@
 //!   top frame; where it leads is shown as a frame that ends with the one below.
 //! - A return out of the function that switches tasks leads into another task. Which one, the
 //!   jumps do not say; see the `tasks` module for how it is found.
-//! - A change of place that no instruction explains is an exception; it and an interrupt end where
-//!   the interrupted code goes on.
+//! - Exceptions and interrupts end where the interrupted code goes on. In recordings that do not
+//!   tell exceptions (version 1.0), a change of place that no instruction explains is one.
 //! - Where the code was not recorded, a function's first address counts as a call, and a return
 //!   address as a return.
 
@@ -31,6 +31,7 @@ use crate::code::CodePages;
 use crate::format::Record;
 use crate::symbols::Symbols;
 use functions::Functions;
+pub(crate) use functions::is_task_switch;
 use stack::Stack;
 use std::collections::BTreeMap;
 use stepwell_arch::address::Va;
@@ -145,7 +146,17 @@ impl<'a> CallStacks<'a> {
             Record::Interrupt { vcpu, pc } => {
                 self.on(vcpu, visitor, |follow, stack| stack.interrupt(follow, pc));
             }
-            _ => {}
+            Record::ExceptionEntry(ref entry) => {
+                self.on(entry.vcpu, visitor, |follow, stack| stack.exception(follow, entry));
+            }
+            // The run that follows an exception return tells where it led.
+            Record::ExceptionReturn { .. }
+            | Record::Event(_)
+            | Record::Exclusive { .. }
+            | Record::Context(_)
+            | Record::Time { .. }
+            | Record::Register { .. }
+            | Record::Memory(_) => {}
         }
     }
 
@@ -172,6 +183,12 @@ impl<'a> CallStacks<'a> {
     /// Returns the function that the code at `pc` belongs to.
     pub fn function_at(&mut self, pc: Va) -> FunctionId {
         self.functions.at(pc).id
+    }
+
+    /// Returns the name of the function at `pc`, and how far into it that is, in bytes.
+    #[must_use]
+    pub fn place(&self, pc: Va) -> Option<(&'a str, u64)> {
+        self.functions.place(pc)
     }
 
     fn on<V: CallVisitor>(

@@ -3,10 +3,18 @@
 use super::tasks::Task;
 use super::{CallVisitor, Entry, Exit, Follow, FrameKind, FunctionId};
 use crate::flow::Flow;
+use crate::format::{ExceptionCause, ExceptionEntry};
 use stepwell_arch::address::Va;
 
 /// Deepest stack that is followed; a call beyond takes the place of the top frame.
 const DEPTH_MAX: usize = 512;
+
+/// ESR_ELx.EC of an SVC from AArch64. Arm ARM, DDI 0487 L.b, "ESR_EL1".
+const EC_SVC64: u64 = 0x15;
+
+fn is_svc(entry: &ExceptionEntry) -> bool {
+    entry.cause == ExceptionCause::Synchronous && (entry.syndrome >> 26) & 0x3f == EC_SVC64
+}
 
 /// A call that has not ended.
 #[derive(Clone, Copy, Debug)]
@@ -58,16 +66,20 @@ pub(super) struct Stack {
     frames: Vec<Frame>,
     /// The instruction that was executed last.
     last: Option<Va>,
-    /// An interrupt was entered since.
-    interrupted: bool,
+    /// An exception or interrupt was entered since.
+    entered: bool,
     guess: Option<Guess>,
 }
 
 impl Stack {
     /// Follows a run.
     pub(super) fn run<V: CallVisitor>(&mut self, on: &mut Follow<'_, '_, V>, pc: Va, length: u32) {
-        if self.interrupted {
-            self.interrupted = false;
+        if let Some(before) = on.functions.until_switch(pc, length) {
+            self.run(on, pc, before);
+            return self.run(on, pc.offset(u64::from(before) * 4), length - before);
+        }
+        if self.entered {
+            self.entered = false;
             self.call(on, FrameKind::Found, pc, None);
         } else if let Some(last) = self.last {
             self.follow(on, last, pc);
@@ -82,14 +94,40 @@ impl Stack {
     /// Follows an interrupt that was entered instead of the instruction at `pc`.
     pub(super) fn interrupt<V: CallVisitor>(&mut self, on: &mut Follow<'_, '_, V>, pc: Va) {
         // The instruction before may have been a branch: be where it led first.
-        if let Some(last) = self.last.filter(|_| !self.interrupted) {
+        if let Some(last) = self.last.filter(|_| !self.entered) {
             self.follow(on, last, pc);
         }
         if self.frames.is_empty() {
             self.call(on, FrameKind::Found, pc, None);
         }
         self.call(on, FrameKind::Interrupt, pc, Some(pc));
-        self.interrupted = true;
+        self.entered = true;
+    }
+
+    /// Follows an exception, unless it is an interrupt that was told before.
+    pub(super) fn exception<V: CallVisitor>(
+        &mut self,
+        on: &mut Follow<'_, '_, V>,
+        entry: &ExceptionEntry,
+    ) {
+        if self.entered {
+            return;
+        }
+        let back = entry.return_address;
+        if let Some(last) = self.last {
+            self.follow(on, last, back);
+        }
+        if self.frames.is_empty() {
+            self.call(on, FrameKind::Found, back, None);
+        }
+        // An SVC is named by itself, though it returns behind itself.
+        let behind = self.last.filter(|last| is_svc(entry) && last.offset(4) == back);
+        let kind = match entry.cause {
+            ExceptionCause::Synchronous | ExceptionCause::SError => FrameKind::Exception,
+            ExceptionCause::Irq | ExceptionCause::Fiq => FrameKind::Interrupt,
+        };
+        self.call(on, kind, behind.unwrap_or(back), Some(back));
+        self.entered = true;
     }
 
     /// Ends all calls.
@@ -99,7 +137,7 @@ impl Stack {
 
     fn follow<V: CallVisitor>(&mut self, on: &mut Follow<'_, '_, V>, last: Va, pc: Va) {
         let next = last.offset(4);
-        if pc == next {
+        if pc == next && !on.functions.switches_tasks(last) {
             return;
         }
         match on.functions.flow(last) {

@@ -1,6 +1,7 @@
 //! Small schedulers, executed by hand.
 
 use super::*;
+use crate::format::{ExceptionCause, ExceptionEntry};
 use crate::symbols::{Symbol, SymbolKind};
 
 const BL: u32 = 0x9400_0000;
@@ -161,4 +162,60 @@ fn vcpus_have_stacks_of_their_own() {
     assert_eq!(log.text, expected);
     stacks.finish(&mut log);
     assert!(log.depth.values().all(|depth| *depth == 0));
+}
+
+#[test]
+fn exceptions_that_the_recording_tells_are_frames() {
+    let (code, symbols, mut log) = (code(), symbols(), Log::default());
+    let mut stacks = CallStacks::new(&code, &symbols);
+    let run = |pc: u64| Record::Run { vcpu: 0, pc: Va(pc), length: 1 };
+    let entry = |cause, back: u64, syndrome| {
+        let (return_address, vector) = (Va(back), Va(VECTOR + 4));
+        let intid = None;
+        let vcpu = 0;
+        Record::ExceptionEntry(ExceptionEntry {
+            vcpu,
+            cause,
+            return_address,
+            vector,
+            syndrome,
+            intid,
+        })
+    };
+    // An SVC, then a fault at a call's target, then an interrupt that is told twice.
+    let records = [
+        run(ALPHA + 8),
+        entry(ExceptionCause::Synchronous, ALPHA + 12, 0x15 << 26),
+        run(VECTOR + 4),
+        run(ALPHA + 12),
+        run(BETA),
+        entry(ExceptionCause::Synchronous, SCHEDULE, 0x21 << 26),
+        run(VECTOR + 4),
+        run(SCHEDULE),
+        Record::Interrupt { vcpu: 0, pc: Va(SWITCH) },
+        entry(ExceptionCause::Irq, SWITCH, 0),
+        run(VECTOR + 4),
+        run(SWITCH),
+    ];
+    for record in &records {
+        stacks.record(record, &mut log);
+    }
+    let svc = "+alpha\n+exception in alpha\n+vector\n-\n-\n";
+    let fault = "+exception in schedule\n+vector\n-\n-\n";
+    let interrupt = "+cpu_switch_to\n+interrupt in cpu_switch_to\n+vector\n-\n-\n";
+    let between = log.text.strip_prefix(svc).expect("the SVC comes first");
+    assert!(between.contains(fault), "{between}");
+    assert!(between.ends_with(interrupt), "{between}");
+    assert!(!log.text.contains("exception in beta"), "{}", log.text);
+}
+
+#[test]
+fn a_new_task_may_begin_right_behind_the_switch() {
+    let (code, symbols, mut log) = (code(), symbols(), Log::default());
+    let mut stacks = CallStacks::new(&code, &symbols);
+    for (pc, length) in [(ALPHA, 1), (SCHEDULE, 1), (SWITCH, 3)] {
+        stacks.record(&Record::Run { vcpu: 0, pc: Va(pc), length }, &mut log);
+    }
+    assert!(log.text.ends_with("+cpu_switch_to\n-\n<\n<\n+cpu_switch_to\n"), "{}", log.text);
+    assert_eq!(log.executed, 5);
 }

@@ -6,6 +6,7 @@
 
 pub mod calls;
 pub mod disasm;
+pub mod flamegraph;
 pub mod pc;
 
 use crate::disassemble::DisassemblerError;

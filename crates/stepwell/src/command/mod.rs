@@ -2,6 +2,7 @@
 
 mod arrive;
 mod options;
+mod report;
 mod run;
 mod show;
 mod step;
@@ -35,6 +36,7 @@ enum Command {
     Step(step::Step),
     Trace(trace::Trace),
     Show(show::Show),
+    Report(report::Report),
 }
 
 /// Runs a command; errors are told in one line.
@@ -45,6 +47,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Step(step) => step.execute(),
         Command::Trace(trace) => trace.execute(),
         Command::Show(show) => show.execute(),
+        Command::Report(report) => report.execute(),
     };
     match result {
         Ok(status) => ExitCode::from(status),

@@ -1,0 +1,138 @@
+//! `stepwell report`: a recording as one page for a browser.
+//!
+//! The recording streams by once; what is kept of it is bounded by what a page can show, not by
+//! how long the recording is. [`analyse`] collects it, [`Report::write`] puts it into a page that
+//! has everything in it: no network, no other file.
+//!
+//! What the page says is defined by the modules that count it:
+//!
+//! - `analysis`: headline figures, functions, and who is told what.
+//! - `timeline`: activity of the vCPUs over time.
+//! - `interrupts`, `exclusives`, `mix`: one topic each.
+//! - `counts`, `distribution`: how numbers are kept without keeping them all.
+//! - `data`: all of it as the page's JSON.
+//! - `page`: the page.
+
+mod analysis;
+mod counts;
+mod data;
+mod distribution;
+mod exclusives;
+mod interrupts;
+pub mod mix;
+mod page;
+mod timeline;
+
+use crate::error::Error;
+use crate::export::ExportError;
+use crate::format::{Header, Record};
+use crate::reader::Reader;
+use analysis::Analysis;
+use data::Data;
+use std::io::{self, Read, Seek, Write};
+
+/// How the reading of the recording ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Completeness {
+    /// It has an end, and was read to it.
+    #[default]
+    Whole,
+    /// The one who recorded was ended in the middle.
+    Unfinished,
+    /// It is damaged, and what stands before the damage is reported.
+    Damaged(String),
+    /// Some was left out by choice.
+    Part,
+}
+
+/// What is told besides the records.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Name of the recording, as the page's title.
+    pub title: String,
+    /// Bytes of the file, 0 if that is unknown or says nothing about what is reported.
+    pub bytes: u64,
+    /// What the recording tells about itself.
+    pub header: Header,
+    /// What was chosen of it, in words; empty for all.
+    pub selection: String,
+    /// Version of the tool.
+    pub version: String,
+}
+
+/// A report that can be written.
+#[derive(Debug)]
+pub struct Report {
+    data: Data,
+}
+
+impl Report {
+    /// Writes the page.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be written.
+    pub fn write(&self, output: impl Write) -> io::Result<()> {
+        page::write(&self.data, output)
+    }
+}
+
+/// Reads what is left of a recording and reports it. `progress` is called now and then, with the
+/// reader.
+///
+/// A damaged recording is reported as far as it can be read, and the damage is told in the report
+/// and returned beside it.
+///
+/// # Errors
+///
+/// [`ExportError`] if nothing can be read, or the disassembler cannot be set up.
+pub fn analyse<R: Read + Seek>(
+    reader: &mut Reader<R>,
+    facts: Facts,
+    mut progress: impl FnMut(&Reader<R>),
+) -> Result<(Report, Option<Error>), ExportError> {
+    /// Records between two calls of `progress`.
+    const STRIDE: u32 = 1 << 14;
+    let (code, symbols) = (reader.code_pages()?, reader.symbols()?);
+    let mut analysis = Analysis::new(&code, &symbols);
+    let mut until_progress = STRIDE;
+    let damage = loop {
+        match reader.next_record() {
+            Ok(Some(record)) => analysis.record(&record),
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        }
+        until_progress -= 1;
+        if until_progress == 0 {
+            until_progress = STRIDE;
+            progress(reader);
+        }
+    };
+    let completeness = match (&damage, reader.ending()) {
+        (Some(error), _) => Completeness::Damaged(error.to_string()),
+        (None, Some(crate::reader::Ending::Unfinished { .. })) => Completeness::Unfinished,
+        (None, _) => Completeness::Whole,
+    };
+    let data = analysis.finish(facts, &completeness)?;
+    Ok((Report { data }, damage))
+}
+
+/// Reports records from anywhere, such as a test.
+///
+/// # Errors
+///
+/// [`ExportError`] if the disassembler cannot be set up.
+pub fn of_records(
+    records: impl IntoIterator<Item = Record>,
+    code: &crate::CodePages,
+    symbols: &crate::Symbols,
+    facts: Facts,
+) -> Result<Report, ExportError> {
+    let mut analysis = Analysis::new(code, symbols);
+    records.into_iter().for_each(|record| analysis.record(&record));
+    let data = analysis.finish(facts, &Completeness::Whole)?;
+    Ok(Report { data })
+}
+
+#[cfg(test)]
+mod tests;
