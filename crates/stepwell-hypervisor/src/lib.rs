@@ -18,6 +18,21 @@
 //! | `server` | the hypervisor's end of the link |
 
 #![cfg_attr(not(test), no_std)]
+// Outside of tests, which may fail loudly: nobody can allow these again. Arithmetic is not among
+// them: it wraps at EL2, where overflow checks are off, and nothing divides by what a guest gives.
+#![cfg_attr(
+    not(test),
+    forbid(
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 #[cfg(feature = "el2")]
 extern crate alloc;

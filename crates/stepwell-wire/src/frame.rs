@@ -43,10 +43,10 @@ pub fn encode<'a, M: Serialize>(
     let mut plain = [0; MAX_FRAME];
     let body = postcard::to_slice(message, &mut plain).map_err(|_| FrameError::TooLong)?.len();
     let checksum = CHECKSUM.checksum(plain.get(..body).ok_or(FrameError::TooLong)?);
-    let whole = body + CHECKSUM_BYTES;
+    let whole = body.saturating_add(CHECKSUM_BYTES);
     plain.get_mut(body..whole).ok_or(FrameError::TooLong)?.copy_from_slice(&checksum.to_le_bytes());
     let plain = plain.get(..whole).ok_or(FrameError::TooLong)?;
-    let end = MAX_FRAME - 1;
+    let end = const { MAX_FRAME - 1 };
     let coded = cobs::try_encode(plain, out.get_mut(..end).ok_or(FrameError::TooLong)?)
         .map_err(|DestBufTooSmallError| FrameError::TooLong)?;
     *out.get_mut(coded).ok_or(FrameError::TooLong)? = 0;
@@ -81,7 +81,7 @@ impl FrameDecoder {
             match self.buffer.get_mut(self.used) {
                 Some(slot) => {
                     *slot = byte;
-                    self.used += 1;
+                    self.used = self.used.saturating_add(1);
                 }
                 None => self.overlong = true,
             }

@@ -9,7 +9,22 @@
 //! so that a client in another language can be written from this crate alone.
 
 #![cfg_attr(not(test), no_std)]
-#![forbid(unsafe_code)]
+#![forbid(missing_docs, unsafe_code)]
+// Outside of tests, which may fail loudly: nobody can allow these again.
+#![cfg_attr(
+    not(test),
+    forbid(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 pub mod frame;
 pub mod message;

@@ -213,7 +213,7 @@ impl Encoder {
             }
             Record::Interrupt { vcpu, pc } => words([head(KIND_INTERRUPT, vcpu, 0), pc]),
             Record::ExceptionEntry { vcpu, cause, return_address, vector, syndrome, intid } => {
-                let payload = intid.map_or(0, |intid| u64::from(intid) + 1);
+                let payload = intid.map_or(0, |intid| u64::from(intid).saturating_add(1));
                 let head = head(KIND_EXCEPTION_ENTRY, vcpu, u16::from(cause)) | payload;
                 words([head, return_address, vector, syndrome])
             }
@@ -312,7 +312,7 @@ impl Decoder {
         let vcpu = ((head >> VCPU_SHIFT) & 0x1f) as u8;
         let length = ((head >> LENGTH_SHIFT) & 0x7fff) as u16;
         let payload = head & PAYLOAD;
-        let first = rest[0];
+        let [first, second, third] = rest;
         let base = self.bases.get_mut(usize::from(vcpu))?;
         Some(match head >> KIND_SHIFT {
             KIND_NEAR => {
@@ -328,8 +328,8 @@ impl Decoder {
                 vcpu,
                 cause: length as u8 & 3,
                 return_address: first,
-                vector: rest[1],
-                syndrome: rest[2],
+                vector: second,
+                syndrome: third,
                 intid: payload.checked_sub(1).map(|intid| intid as u32),
             },
             KIND_EXCEPTION_RETURN => Record::ExceptionReturn { vcpu, to: first, el: length as u8 },
@@ -352,7 +352,7 @@ impl Decoder {
                 address: first,
                 size: payload as u16,
                 value: (length & HAS_VALUE != 0)
-                    .then_some(u128::from(rest[1]) | u128::from(rest[2]) << 64),
+                    .then_some(u128::from(second) | u128::from(third) << 64),
             },
             _ => return None,
         })

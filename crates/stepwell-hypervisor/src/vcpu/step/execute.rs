@@ -16,9 +16,7 @@ use stepwell_wire::InterruptPolicy;
 
 impl Stepper<'_, '_> {
     /// Enters the guest for the next instruction until the engine sees a boundary.
-    pub(super) fn execute(&mut self, next: Next, limit: u64) -> Option<End> {
-        let mut next = next;
-        let mut limit = limit;
+    pub(super) fn execute(&mut self, mut next: Next, mut limit: u64) -> Option<End> {
         let mut heeded = if self.past_first { Heeded::Guests } else { Heeded::All };
         let mut retry = false;
         loop {
@@ -52,7 +50,7 @@ impl Stepper<'_, '_> {
                     }
                     Handled::Injected => {
                         // A breakpoint exception comes before its instruction begins.
-                        if EsrEl2(self.running.core.context.esr).ec() == ec::BREAKPOINT_LOWER {
+                        if self.class() == ec::BREAKPOINT_LOWER {
                             self.take_back();
                         }
                         self.entered_exception();
@@ -67,8 +65,7 @@ impl Stepper<'_, '_> {
                         // Another vCPU may have closed the page meanwhile.
                         debug::open_pages(self.running, true);
                         // What it is let past: a page keeps no breakpoint from being heeded.
-                        let class = EsrEl2(self.running.core.context.esr).ec();
-                        if matches!(class, ec::BREAKPOINT_LOWER | ec::WATCHPOINT_LOWER) {
+                        if matches!(self.class(), ec::BREAKPOINT_LOWER | ec::WATCHPOINT_LOWER) {
                             heeded = Heeded::Nothing;
                         }
                     }
@@ -77,7 +74,7 @@ impl Stepper<'_, '_> {
                         return Some(End::Stop(reason));
                     }
                     Handled::SwitchedOff => {
-                        if EsrEl2(self.running.core.context.esr).ec() == ec::HVC64 {
+                        if self.class() == ec::HVC64 {
                             self.passed(1);
                         } else {
                             self.take_back();
@@ -88,6 +85,11 @@ impl Stepper<'_, '_> {
             }
             retry = true;
         }
+    }
+
+    /// Class of the exception that the guest left with.
+    fn class(&self) -> u8 {
+        EsrEl2(self.running.core.context.esr).ec()
     }
 
     fn trapped(&mut self, vector: Vector) -> Handled {
