@@ -11,6 +11,8 @@
 //! - [`kernel_image`]: what a kernel file is, unpacked to what gets loaded.
 //! - [`call_stack`]: who called whom, rebuilt as a recording streams by.
 //! - [`flame_tree`]: calls added up by how they were reached.
+//! - [`Source`], [`Filter`], [`Filtered`]: a recording, or a part of it.
+//! - [`diff`]: where two recordings part.
 //! - [`export`]: one file for each output of `stepwell show`.
 //! - [`report`]: a recording as one page for a browser.
 //! - [`Disassembler`]: the text of one instruction.
@@ -18,15 +20,19 @@
 
 pub mod call_stack;
 pub mod code;
+pub mod diff;
 pub mod disassemble;
 pub mod error;
 pub mod export;
 pub mod flame_tree;
+pub mod filter;
 pub mod flow;
 pub mod format;
 pub mod kernel_image;
+pub mod level;
 pub mod reader;
 pub mod report;
+pub mod source;
 pub mod symbols;
 pub mod writer;
 
@@ -34,12 +40,15 @@ pub use call_stack::{CallStacks, CallVisitor};
 pub use code::CodePages;
 pub use disassemble::Disassembler;
 pub use error::Error;
+pub use filter::{Filter, Filtered};
 pub use flow::{Flow, branch_target};
 pub use format::{
     Access, Context, Event, ExceptionCause, ExceptionEntry, Header, MemoryAccess, Record, Register,
     Totals,
 };
 pub use kernel_image::{KernelError, KernelImage, KernelKind, LoadPlan, RawPolicy};
+pub use level::Levels;
 pub use reader::{Damage, Ending, Reader};
+pub use source::Source;
 pub use symbols::{Symbol, SymbolKind, Symbols};
 pub use writer::Writer;

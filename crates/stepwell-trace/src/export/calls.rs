@@ -21,10 +21,10 @@ use super::{ExportError, end_at_broken_pipe};
 use crate::call_stack::{CallStacks, CallVisitor, Entry, Exit, FrameKind};
 use crate::code::CodePages;
 use crate::format::Record;
-use crate::reader::Reader;
+use crate::source::Source;
 use crate::symbols::Symbols;
 use std::collections::{BTreeMap, HashMap};
-use std::io::{BufWriter, Read, Seek, Write};
+use std::io::{BufWriter, Write};
 use stepwell_arch::address::Va;
 use tree::{OpenNode, Tree};
 
@@ -38,15 +38,15 @@ const LABELS_MAX: usize = 1 << 16;
 ///
 /// [`ExportError`] if the recording is damaged (after the outline of what precedes the damage) or
 /// the output fails; a broken pipe is none.
-pub fn write<R: Read + Seek>(
-    reader: &mut Reader<R>,
+pub fn write(
+    source: &mut impl Source,
     depth_max: Option<usize>,
     output: impl Write,
 ) -> Result<(), ExportError> {
-    let (code, symbols) = (reader.code_pages()?, reader.symbols()?);
+    let (code, symbols) = (source.code_pages()?, source.symbols()?);
     let mut outline = Outline::new(&code, &symbols);
     let read = loop {
-        match reader.next_record() {
+        match source.next_record() {
             Ok(Some(record)) => outline.record(&record),
             Ok(None) => break Ok(()),
             Err(error) => break Err(error.into()),

@@ -12,10 +12,10 @@ use crate::code::CodePages;
 use crate::disassemble::Disassembler;
 use crate::flow::branch_target;
 use crate::format::{Context, Event, ExceptionEntry, MemoryAccess, Record};
-use crate::reader::Reader;
+use crate::source::Source;
 use crate::symbols::Symbols;
 use std::collections::HashMap;
-use std::io::{self, BufWriter, Read, Seek, Write};
+use std::io::{self, BufWriter, Write};
 use stepwell_arch::address::Va;
 
 /// Lines that are kept: some 30 MiB.
@@ -26,24 +26,21 @@ const LINES_MAX: usize = 1 << 18;
 /// # Errors
 ///
 /// [`ExportError`] if the recording is damaged or the output fails; a broken pipe is none.
-pub fn write<R: Read + Seek>(
-    reader: &mut Reader<R>,
-    output: impl Write,
-) -> Result<(), ExportError> {
-    let (code, symbols) = (reader.code_pages()?, reader.symbols()?);
+pub fn write(source: &mut impl Source, output: impl Write) -> Result<(), ExportError> {
+    let (code, symbols) = (source.code_pages()?, source.symbols()?);
     let mut lines = Lines::new(&code, &symbols)?;
     let mut output = BufWriter::with_capacity(1 << 18, output);
-    let result = copy(reader, &mut lines, &mut output);
+    let result = copy(source, &mut lines, &mut output);
     let flushed = output.flush().map_err(ExportError::from);
     end_at_broken_pipe(result.and(flushed))
 }
 
-fn copy<R: Read + Seek>(
-    reader: &mut Reader<R>,
+fn copy(
+    source: &mut impl Source,
     lines: &mut Lines<'_>,
     output: &mut impl Write,
 ) -> Result<(), ExportError> {
-    while let Some(record) = reader.next_record()? {
+    while let Some(record) = source.next_record()? {
         lines.write(&record, output)?;
     }
     Ok(())

@@ -6,8 +6,8 @@
 
 use super::{ExportError, end_at_broken_pipe};
 use crate::format::Record;
-use crate::reader::Reader;
-use std::io::{Read, Seek, Write};
+use crate::source::Source;
+use std::io::Write;
 use stepwell_arch::address::Va;
 
 /// Size at which the buffer is written.
@@ -20,12 +20,9 @@ const LINE_MAX: usize = 21;
 /// # Errors
 ///
 /// [`ExportError`] if the recording is damaged or the output fails; a broken pipe is none.
-pub fn write<R: Read + Seek>(
-    reader: &mut Reader<R>,
-    output: impl Write,
-) -> Result<(), ExportError> {
+pub fn write(source: &mut impl Source, output: impl Write) -> Result<(), ExportError> {
     let mut lines = PcLines::new(output);
-    let result = lines.copy(reader);
+    let result = lines.copy(source);
     let flushed = lines.flush();
     end_at_broken_pipe(result.and(flushed))
 }
@@ -77,8 +74,8 @@ impl<W: Write> PcLines<W> {
         Ok(self.output.flush()?)
     }
 
-    fn copy<R: Read + Seek>(&mut self, reader: &mut Reader<R>) -> Result<(), ExportError> {
-        while let Some(record) = reader.next_record()? {
+    fn copy(&mut self, source: &mut impl Source) -> Result<(), ExportError> {
+        while let Some(record) = source.next_record()? {
             if let Record::Run { vcpu, pc, length } = record {
                 self.run(vcpu, pc, length)?;
             }

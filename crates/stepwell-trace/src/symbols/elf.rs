@@ -26,6 +26,11 @@ pub enum ElfError {
 pub fn from_elf(bytes: &[u8]) -> Result<Symbols, ElfError> {
     let file =
         object::File::parse(bytes).map_err(|error| ElfError::Unreadable(error.to_string()))?;
+    from_object(&file)
+}
+
+/// Reads the symbols of an ELF that is open already.
+pub(crate) fn from_object<'data>(file: &impl Object<'data>) -> Result<Symbols, ElfError> {
     if file.architecture() != object::Architecture::Aarch64 {
         return Err(ElfError::WrongMachine(format!("{:?}", file.architecture())));
     }

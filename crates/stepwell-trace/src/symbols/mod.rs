@@ -11,6 +11,7 @@ pub mod elf;
 pub mod kallsyms;
 mod suggest;
 
+use std::ops::RangeInclusive;
 use stepwell_arch::address::Va;
 
 /// How far beyond a symbol of unknown size an address may lie and still be called by its name.
@@ -102,11 +103,38 @@ impl Symbols {
         })
     }
 
+    /// Returns the first symbol that begins after `va`.
+    #[must_use]
+    pub fn next_after(&self, va: Va) -> Option<&Symbol> {
+        self.entries.get(self.entries.partition_point(|symbol| symbol.address <= va.0))
+    }
+
     /// Returns where `name` is; if several have it, functions first, then the lowest address.
     #[must_use]
     pub fn address_of(&self, name: &str) -> Option<Va> {
         let named = self.entries.iter().filter(|symbol| symbol.name == name);
         named.min_by_key(|symbol| (symbol.kind, symbol.address)).map(|symbol| Va(symbol.address))
+    }
+
+    /// Returns the addresses that `name` covers, from its first byte to its last: of each function
+    /// that has the name, else of each symbol. Where a size is not known, the next symbol ends it.
+    #[must_use]
+    pub fn places_of(&self, name: &str) -> Vec<RangeInclusive<u64>> {
+        let named = self.entries.iter().filter(|symbol| symbol.name == name);
+        let kind = named.clone().map(|symbol| symbol.kind).min();
+        let best = named.filter(|symbol| Some(symbol.kind) == kind);
+        best.map(|symbol| self.place_of(symbol)).collect()
+    }
+
+    /// Returns the addresses that a symbol of this table covers, from its first byte to its last.
+    #[must_use]
+    pub fn place_of(&self, symbol: &Symbol) -> RangeInclusive<u64> {
+        let first = symbol.address;
+        if symbol.size > 0 {
+            return first..=first.saturating_add(symbol.size - 1);
+        }
+        let reach = first.saturating_add(REACH - 1);
+        first..=self.next_after(Va(first)).map_or(reach, |next| reach.min(next.address - 1))
     }
 
     /// Returns a table with all addresses moved by `delta`, wrapping: KASLR, or the load address
@@ -223,6 +251,15 @@ mod tests {
         assert_eq!(table.lookup(Va(0x1c08)), None);
         assert_eq!(table.lookup(Va(0xfff)), None);
         assert_eq!(table.lookup(Va(0x2000 + REACH)), None);
+    }
+
+    #[test]
+    fn a_place_ends_with_its_size_or_the_next_symbol() {
+        let table = table();
+        assert_eq!(table.places_of("do_one_initcall"), [0x1100..=0x113f]);
+        assert_eq!(table.places_of("primary_entry"), [0x1000..=0x10ff]);
+        assert_eq!(table.places_of("start_kernel"), [0x2000..=0x2000 + REACH - 1]);
+        assert!(table.places_of("nothing").is_empty());
     }
 
     #[test]
