@@ -8,6 +8,9 @@ use anyhow::Result;
 use crate::toolchain::BareMetal;
 use crate::{elf_image, layout, process};
 
+/// The exporters that a plain `cargo build` leaves out, because their crates are large.
+pub const EVERY_EXPORTER: &str = "stepwell/parquet";
+
 /// How long a build from scratch may take on a slow machine.
 const BUILD_LIMIT: Duration = Duration::from_secs(15 * 60);
 
@@ -65,7 +68,7 @@ fn hypervisor_image(toolchain: &BareMetal, features: &str, image: &Path) -> Resu
 fn host_tool(image: &Path) -> Result<()> {
     println!("Building the stepwell command");
     let mut cargo = process::host_cargo();
-    cargo.args(["build", "--release", "--package", "stepwell"]);
+    cargo.args(["build", "--release", "--package", "stepwell", "--features", EVERY_EXPORTER]);
     cargo.env("STEPWELL_HYPERVISOR_IMAGE", image);
     process::run(&mut cargo, BUILD_LIMIT)
 }

@@ -33,7 +33,7 @@ struct Need {
     present: fn() -> bool,
 }
 
-const NEEDS: [Need; 4] = [
+const NEEDS: [Need; 5] = [
     Need {
         name: "qemu-system-aarch64",
         purpose: "the machine that everything runs on",
@@ -51,6 +51,12 @@ const NEEDS: [Need; 4] = [
         purpose: "Debian's keys, to check the guest kernel's origin",
         package: "debian-archive-keyring",
         present: || Path::new(debian::KEYRING).exists(),
+    },
+    Need {
+        name: "genhtml",
+        purpose: "the reader that coverage is checked with",
+        package: "lcov",
+        present: || process::is_installed("genhtml"),
     },
     Need {
         name: "chromium",

@@ -58,13 +58,16 @@ impl Test {
 
     fn host_tests(&self) -> Result<()> {
         let mut cargo = process::host_cargo();
-        cargo.args(["test", "--workspace"]).args(&self.filter);
+        cargo.args(["test", "--workspace", "--features", build::EVERY_EXPORTER]);
+        cargo.args(&self.filter);
         process::run(&mut cargo, HOST_LIMIT)
     }
 
     fn machine_tests(&self) -> Result<()> {
         let mut cargo = process::host_cargo();
-        cargo.args(["test", "--package", "stepwell-tests", "--features", "machine"]);
+        // With the exporters, too: nothing is built a second time.
+        let features = format!("machine,{}", build::EVERY_EXPORTER);
+        cargo.args(["test", "--package", "stepwell-tests", "--features", &features]);
         cargo.args(&self.filter).args(["--", "--test-threads", MACHINES_MAX]);
         point_to_machine(&mut cargo);
         process::run(&mut cargo, MACHINE_LIMIT)
@@ -109,7 +112,8 @@ fn lints() -> Result<()> {
         return Ok(());
     }
     let mut cargo = process::host_cargo();
-    cargo.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
+    cargo.args(["clippy", "--workspace", "--all-targets", "--features", build::EVERY_EXPORTER]);
+    cargo.args(["--", "-D", "warnings"]);
     process::run(&mut cargo, LINT_LIMIT)
 }
 

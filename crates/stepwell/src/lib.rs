@@ -16,6 +16,7 @@ pub mod follow;
 pub mod interruption;
 pub mod machine;
 pub mod names;
+pub mod progress;
 pub mod recorder;
 pub mod stepper;
 pub mod terminal;

@@ -12,8 +12,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // It fails where nobody reads it.
             drop(error.print());
-            // Status 2, clap's own, is what a crashed guest has.
-            ExitCode::from(u8::from(error.use_stderr()))
+            if error.use_stderr() { stepwell::command::misused() } else { ExitCode::SUCCESS }
         }
     }
 }

@@ -7,9 +7,9 @@
 use super::{ExportError, end_at_broken_pipe};
 use crate::call_stack::CallStacks;
 use crate::flame_tree::{FlameLabel, FlameTree};
-use crate::reader::Reader;
+use crate::source::Source;
 use inferno::flamegraph::{self, Options};
-use std::io::{Read, Seek, Write};
+use std::io::Write;
 
 /// Frames narrower than this part of the whole count for their callers: they would be a tenth of
 /// a pixel wide.
@@ -23,23 +23,23 @@ const FRAMES_MAX: usize = 30_000;
 ///
 /// [`ExportError`] if the recording is damaged (after the graph of what precedes the damage) or
 /// the output fails; a broken pipe is none.
-pub fn write<R: Read + Seek>(
-    reader: &mut Reader<R>,
+pub fn write(
+    source: &mut impl Source,
     by_vcpu: bool,
     output: impl Write,
 ) -> Result<(), ExportError> {
-    let (code, symbols) = (reader.code_pages()?, reader.symbols()?);
+    let (code, symbols) = (source.code_pages()?, source.symbols()?);
     let mut stacks = CallStacks::new(&code, &symbols);
     let mut tree = FlameTree::new(by_vcpu);
     let read = loop {
-        match reader.next_record() {
+        match source.next_record() {
             Ok(Some(record)) => stacks.record(&record, &mut tree),
             Ok(None) => break Ok(()),
             Err(error) => break Err(error.into()),
         }
     };
     stacks.finish(&mut tree);
-    let subtitle = subtitle(reader.header().cpu_model.as_str());
+    let subtitle = subtitle(source.header().cpu_model.as_str());
     let drawn = draw(&mut tree, &stacks, &subtitle, output);
     read.and(end_at_broken_pipe(drawn))
 }

@@ -1,26 +1,82 @@
-//! `stepwell show`: a recording as text.
+//! `stepwell show`: a recording as text, as a picture, or for other programs.
 
-use anyhow::Context;
+use super::selection::{Selected, Selection, tell_damages};
+use super::tell;
+use crate::ending;
+use crate::progress;
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
-use std::io::stdout;
-use std::path::PathBuf;
-use stepwell_trace::{Reader, export};
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal, Write, stdout};
+use std::path::{Path, PathBuf};
+use stepwell_trace::Source;
+use stepwell_trace::export::lcov::{self, Covered, Lines, Listing};
+use stepwell_trace::export::perfetto::{self, Clock};
+use stepwell_trace::export::streams::{Folder, OneStream};
+use stepwell_trace::export::{self, ExportError};
 
-/// Shows a recording as text
+/// Shows a recording, or turns it into what other programs read
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  stepwell show boot.stepwell --format calls | less")]
+#[command(after_help = AFTER_HELP)]
 pub(super) struct Show {
     /// The recording
     file: PathBuf,
     /// How
     #[arg(long, value_enum, default_value_t = Format::Disasm)]
     format: Format,
-    /// With --format calls: shows calls at most N deep
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    depth: Option<u16>,
+    /// Writes to FILE; with tarmac and several vCPUs, one file each in the folder FILE
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    options: FormatOptions,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+/// What a single format can be told.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Of single formats")]
+struct FormatOptions {
+    /// calls: shows calls at most N deep
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    depth: Option<u16>,
+    /// flamegraph: gives each vCPU a frame of its own
+    #[arg(long)]
+    by_vcpu: bool,
+    /// perfetto: leaves out calls that take less than N instructions, with what they call;
+    /// interrupts are never left out
+    #[arg(long, value_name = "N", default_value_t = perfetto::Options::default().fold,
+        value_parser = clap::value_parser!(u64).range(1..))]
+    fold: u64,
+    /// perfetto: what a nanosecond of the timeline is
+    #[arg(long, value_enum, default_value_t = ClockName::Instructions)]
+    clock: ClockName,
+    /// parquet: what a row of the table is
+    #[arg(long, value_enum, default_value_t = RowName::Run)]
+    rows: RowName,
+    /// lcov: covers the source lines of this ELF with debug information, not only functions
+    #[arg(long, value_name = "ELF")]
+    symbols: Option<PathBuf>,
+}
+
+const AFTER_HELP: &str = "\
+Conditions of one kind are alternatives (--vcpu 0 --vcpu 1), those of different kinds must all
+hold. Places (--address, --symbol) are one kind, exception levels (--el, --user, --kernel) another.
+
+Examples:
+  stepwell show boot.stepwell --format calls --depth 8 | less
+  stepwell show boot.stepwell --symbol memcpy --from 1000000 --to 2000000
+  stepwell show boot.stepwell --format flamegraph -o boot.svg
+  stepwell show boot.stepwell --format perfetto -o boot.perfetto     # open in ui.perfetto.dev
+  stepwell show boot.stepwell --format lcov -o boot.info && genhtml boot.info -o coverage
+  stepwell show boot.stepwell --format parquet -o boot.parquet
+  stepwell show boot.stepwell --format tarmac -o boot.tarmac
+
+docs/exporters.md describes each format.
+
+Exit status: 0 shown, 1 an error or, with --salvage, damage.";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// One line an instruction: vCPU and PC
     Pc,
@@ -28,19 +84,181 @@ enum Format {
     Disasm,
     /// An indented outline of the calls
     Calls,
+    /// Who called whom, as an SVG that zooms in a browser
+    Flamegraph,
+    /// Arm's text trace, as Fast Models write it
+    Tarmac,
+    /// A timeline of calls and interrupts for ui.perfetto.dev
+    Perfetto,
+    /// Coverage of functions, or lines, for genhtml
+    Lcov,
+    /// A table for DuckDB, Spark and the like
+    Parquet,
+    /// One JSON object a line and record
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ClockName {
+    /// An instruction of the recording
+    Instructions,
+    /// A nanosecond of the guest's clock
+    Guest,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum RowName {
+    /// A run of consecutive instructions, an interrupt or an exception
+    Run,
+    /// An instruction
+    Instruction,
 }
 
 impl Show {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
-        let named = || self.file.display().to_string();
-        let mut reader = Reader::open(&self.file).with_context(named)?;
-        let out = stdout().lock();
-        let shown = match self.format {
-            Format::Pc => export::pc::write(&mut reader, out),
-            Format::Disasm => export::disasm::write(&mut reader, out),
-            Format::Calls => export::calls::write(&mut reader, self.depth.map(usize::from), out),
+        self.check()?;
+        let to_file = self.output.is_some() || progress::stdout_is_file();
+        let mut source = self.selection.open(&self.file, to_file)?;
+        let shown = self.export(&mut source);
+        source.inner().finish();
+        let is_damaged = tell_damages(&self.file, source.inner().reader().damages());
+        shown?;
+        Ok(if is_damaged { ending::FAILED } else { ending::CLEAN })
+    }
+
+    /// Refuses what would make no sense, or damage.
+    fn check(&self) -> anyhow::Result<()> {
+        let is_binary = matches!(self.format, Format::Perfetto | Format::Parquet);
+        if is_binary && self.output.is_none() && stdout().is_terminal() {
+            bail!("this format is no text: name a file with -o, or send it into one");
+        }
+        if self.options.symbols.is_some() && self.format != Format::Lcov {
+            bail!("--symbols goes with --format lcov; recordings have their symbols in them");
+        }
+        let same = |path: &Path| path.canonicalize().ok() == self.file.canonicalize().ok();
+        if self.output.as_deref().is_some_and(|path| path.exists() && same(path)) {
+            bail!("{} is the recording itself", self.file.display());
+        }
+        Ok(())
+    }
+
+    fn export(&self, source: &mut Selected) -> anyhow::Result<()> {
+        let exported = match self.format {
+            Format::Pc => export::pc::write(source, self.create()?),
+            Format::Disasm => export::disasm::write(source, self.create()?),
+            Format::Calls => {
+                let depth = self.options.depth.map(usize::from);
+                export::calls::write(source, depth, self.create()?)
+            }
+            Format::Flamegraph => {
+                export::flamegraph::write(source, self.options.by_vcpu, self.create()?)
+            }
+            Format::Tarmac => self.tarmac(source)?,
+            Format::Perfetto => {
+                let clock = match self.options.clock {
+                    ClockName::Instructions => Clock::Instructions,
+                    ClockName::Guest => Clock::GuestTime,
+                };
+                let options = perfetto::Options { fold: self.options.fold, clock };
+                export::perfetto::write(source, options, self.create()?)
+            }
+            Format::Lcov => return self.lcov(source),
+            Format::Parquet => self.parquet(source)?,
+            Format::Json => export::json::write(source, self.create()?),
         };
-        shown.with_context(named)?;
-        Ok(0)
+        exported.with_context(|| self.blamed())
+    }
+
+    fn tarmac(&self, source: &mut Selected) -> anyhow::Result<Result<(), ExportError>> {
+        let several = source.header().vcpus > 1;
+        Ok(match &self.output {
+            Some(path) if path.is_dir() || several => {
+                let folder = Folder::create(path, "tarmac");
+                let mut folder = folder.with_context(|| path.display().to_string())?;
+                export::tarmac::write(source, &mut folder)
+            }
+            _ => export::tarmac::write(source, &mut OneStream::new(self.create()?)),
+        })
+    }
+
+    #[cfg(feature = "parquet")]
+    fn parquet(&self, source: &mut Selected) -> anyhow::Result<Result<(), ExportError>> {
+        use stepwell_trace::export::parquet::{Rows, write};
+        let rows = match self.options.rows {
+            RowName::Run => Rows::Runs,
+            RowName::Instruction => Rows::Instructions,
+        };
+        Ok(write(source, rows, self.create()?))
+    }
+
+    #[cfg(not(feature = "parquet"))]
+    #[expect(clippy::unused_self, reason = "the other build needs it")]
+    fn parquet(&self, _source: &mut Selected) -> anyhow::Result<Result<(), ExportError>> {
+        bail!(
+            "this stepwell was built without Parquet: the one that `make` builds has it \
+             (cargo build --release -p stepwell --features parquet)"
+        )
+    }
+
+    fn lcov(&self, source: &mut Selected) -> anyhow::Result<()> {
+        let covered = match &self.options.symbols {
+            Some(elf) => {
+                let lines = Lines::open(elf).with_context(|| elf.display().to_string())?;
+                lcov::write_lines(source, &lines, self.create()?)
+            }
+            None => self.cover_functions(source)?,
+        };
+        self.tell_covered(covered.with_context(|| self.blamed())?);
+        Ok(())
+    }
+
+    fn cover_functions(
+        &self,
+        source: &mut Selected,
+    ) -> anyhow::Result<Result<Covered, ExportError>> {
+        let Some(path) = &self.output else {
+            let listing = Listing { name: "functions", output: None };
+            return Ok(lcov::write_functions(source, listing, self.create()?));
+        };
+        let output = self.create()?;
+        let list = path.with_extension("functions");
+        let named = || list.display().to_string();
+        let mut file = BufWriter::new(File::create(&list).with_context(named)?);
+        let name = list.canonicalize().with_context(named)?;
+        let name = name.to_str().ok_or_else(|| anyhow!("{} is no UTF-8", list.display()))?;
+        let listing = Listing { name, output: Some(&mut file) };
+        let covered = lcov::write_functions(source, listing, output);
+        file.flush().with_context(named)?;
+        Ok(covered)
+    }
+
+    fn tell_covered(&self, covered: Covered) {
+        if self.selection.is_quiet() {
+            return;
+        }
+        let Covered { functions, functions_hit, lines, lines_hit, uncounted } = covered;
+        let mut text = format!("{functions_hit} of {functions} functions");
+        if lines > 0 && self.options.symbols.is_some() {
+            text += &format!(", {lines_hit} of {lines} lines");
+        }
+        if uncounted > 0 {
+            text += &format!("; {uncounted} instructions were not counted: narrow the recording");
+        }
+        tell(&text);
+    }
+
+    /// Returns what is to be blamed if the export fails: mostly the recording.
+    fn blamed(&self) -> String {
+        self.file.display().to_string()
+    }
+
+    fn create(&self) -> anyhow::Result<Box<dyn Write + Send>> {
+        match &self.output {
+            None => Ok(Box::new(stdout())),
+            Some(path) => {
+                let file = File::create(path).with_context(|| path.display().to_string())?;
+                Ok(Box::new(file))
+            }
+        }
     }
 }
