@@ -11,7 +11,6 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -76,7 +75,7 @@ impl Tools {
         {
             return Some(Self { cov: cov.into(), profdata: profdata.into() });
         }
-        let libdir = process::answer(rustc().args(["--print", "target-libdir"]))?;
+        let libdir = process::answer(process::host_rustc().args(["--print", "target-libdir"]))?;
         let own = Path::new(&libdir).with_file_name("bin");
         if own.join("llvm-cov").is_file() && own.join("llvm-profdata").is_file() {
             return Some(Self { cov: own.join("llvm-cov"), profdata: own.join("llvm-profdata") });
@@ -88,14 +87,9 @@ impl Tools {
     }
 }
 
-/// The compiler that cargo uses here.
-fn rustc() -> Command {
-    process::command(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
-}
-
 /// LLVM's major version in the compiler: the format of profiles changes with it.
 fn llvm_version() -> Option<String> {
-    let about = process::answer(rustc().arg("-vV"))?;
+    let about = process::answer(process::host_rustc().arg("-vV"))?;
     let version = about.lines().find_map(|line| line.strip_prefix("LLVM version: "))?;
     version.split('.').next().map(str::to_owned)
 }

@@ -51,6 +51,11 @@ pub fn host_cargo() -> Command {
     command
 }
 
+/// The compiler that [`host_cargo`] uses.
+pub fn host_rustc() -> Command {
+    command(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+}
+
 /// A command of the bare-metal toolchain: nothing that chose the host's compiler or its flags
 /// reaches it.
 pub fn bare_metal(program: impl AsRef<OsStr>) -> Command {

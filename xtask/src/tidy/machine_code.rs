@@ -93,7 +93,7 @@ fn build_instances(folder: &Path) -> Result<PathBuf> {
     fs::write(&source, INSTANCES).context("writing the generic functions' users")?;
     let output = folder.join("libstepwell_instances.rlib");
     let dependency = library(folder, "stepwell-arch");
-    let mut rustc = process::command("rustc");
+    let mut rustc = process::host_rustc();
     rustc.args(["--edition=2024", "--crate-type=rlib", "--crate-name=stepwell_instances"]);
     rustc.args(FLAGS).arg("--extern").arg(format!("stepwell_arch={}", dependency.display()));
     process::run(rustc.arg("-o").arg(&output).arg(&source), BUILD_LIMIT)?;
