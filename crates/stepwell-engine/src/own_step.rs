@@ -16,7 +16,7 @@ use stepwell_arch::debug::mdscr_el1;
 pub struct GuestDebug {
     /// The guest's own MDSCR_EL1.
     pub mdscr: u64,
-    /// The guest's own OS Lock, OSLSR_EL1.OSLK.
+    /// The guest's own OS Lock or OS Double Lock, OSLSR_EL1.OSLK or OSDLR_EL1.DLK.
     pub os_lock: bool,
 }
 

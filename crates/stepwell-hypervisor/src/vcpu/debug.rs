@@ -126,7 +126,7 @@ impl DebugShadow {
     /// What decides over the guest's own debug exceptions.
     #[must_use]
     pub const fn guest(&self) -> GuestDebug {
-        GuestDebug { mdscr: self.mdscr, os_lock: self.os_lock }
+        GuestDebug { mdscr: self.mdscr, os_lock: self.os_lock || self.os_double_lock != 0 }
     }
 
     /// Takes the guest's debug registers out of the machine.
@@ -213,6 +213,8 @@ impl DebugShadow {
         }
         msr!("mdscr_el1", mdscr);
         msr!("mdcr_el2", mdcr);
+        // What ERET does to PSTATE.SS goes by MDSCR_EL1 before the ERET synchronizes anything.
+        isb();
         self.loaded = Some((mdscr, mdcr));
     }
 }
