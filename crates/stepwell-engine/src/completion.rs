@@ -15,9 +15,14 @@ use crate::step::Boundary;
 use stepwell_arch::debug::mdscr_el1;
 use stepwell_arch::{Pstate, Va};
 
+/// Bytes of an A64 instruction.
+const INSTRUCTION_BYTES: u64 = 4;
+
 /// The instruction at the PC, looked at before it executes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Before {
+    /// Where it is; not known of one in a run of plain instructions that the fast path began.
+    pub pc: Option<Va>,
     /// What it needs.
     pub plan: Plan,
     /// It is an SVC.
@@ -35,10 +40,17 @@ pub struct After {
     pub boundary: Boundary,
     /// The guest's PSTATE, with its own SS from before.
     pub pstate: Pstate,
+    /// If the PC is one of the guest's vectors: what an exception would have saved.
+    pub vector: Option<Saved>,
+}
+
+/// What an exception to EL1 saves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Saved {
     /// SPSR_EL1.
     pub spsr_el1: Pstate,
-    /// The PC is one of the guest's vectors.
-    pub is_at_vector: bool,
+    /// ELR_EL1.
+    pub elr_el1: Va,
 }
 
 /// What becomes of the monitor.
@@ -72,16 +84,16 @@ pub struct Completion {
 #[must_use]
 pub fn complete(guest: GuestDebug, before: Before, after: After) -> Completion {
     let pstate = after.pstate;
-    if has_entered_exception(before, after) {
+    if let Some((saved, is_call)) = entered_exception(before, after) {
         let advances = own_step::is_stepping(guest, before.pstate)
             || !mutation::is(Mutant::SvcAdvancesWhereEnabled);
         let at_entry =
-            if before.is_svc && advances { own_step::ss_advance(guest, pstate) } else { pstate };
+            if is_call && advances { own_step::ss_advance(guest, pstate) } else { pstate };
         // The SS that the CPU saved was ours.
-        let saved = after.spsr_el1.with_ss(at_entry.ss());
+        let spsr_el1 = saved.spsr_el1.with_ss(at_entry.ss());
         return Completion {
             pstate: pstate.with_ss(false),
-            spsr_el1: (!mutation::is(Mutant::SsLeaksIntoSpsrEl1)).then_some(saved),
+            spsr_el1: (!mutation::is(Mutant::SsLeaksIntoSpsrEl1)).then_some(spsr_el1),
             monitor: MonitorChange::Clear,
             is_other: false,
         };
@@ -104,14 +116,26 @@ pub fn complete(guest: GuestDebug, before: Before, after: After) -> Completion {
     }
 }
 
-/// Tells whether the boundary is at a vector that an exception has just led to.
+/// What an exception saved that has just led to the vector at the boundary, if one has, and whether
+/// it was the call of an SVC.
 ///
-/// The syndrome of the step that follows an exception may or may not be valid. Where it is, the
-/// SS that the exception saved still gives it away if it differs from the guest's own, and where
-/// that does not differ either there is nothing to put right but an SVC's advance.
-fn has_entered_exception(before: Before, after: After) -> bool {
-    let has_leaked = after.spsr_el1.ss() != after.pstate.ss();
-    after.is_at_vector && (!after.boundary.syndrome_valid || has_leaked || before.is_svc)
+/// A branch or an exception return may lead to a vector, too. An exception masks everything and
+/// returns to the instruction, or to behind an SVC. The syndrome of the step that follows it may or
+/// may not be valid; where it is, the SS that was saved still gives the exception away if it differs
+/// from the guest's own, and where that does not differ either there is nothing to put right but an
+/// SVC's advance. What is left is a branch to a vector, with everything masked, from where ELR_EL1
+/// points: it is taken for an exception if SPSR_EL1.SS differs from the guest's SS.
+fn entered_exception(before: Before, after: After) -> Option<(Saved, bool)> {
+    let saved = after.vector?;
+    let returns_to =
+        |pc: u64| before.pc.is_none_or(|begun| saved.elr_el1.0 == begun.0.wrapping_add(pc));
+    let is_call = before.is_svc && returns_to(INSTRUCTION_BYTES);
+    let is_masked = after.pstate.0 & Pstate::DAIF == Pstate::DAIF;
+    if !is_masked || !is_call && !returns_to(0) {
+        return None;
+    }
+    let has_leaked = saved.spsr_el1.ss() != after.pstate.ss();
+    (!after.boundary.syndrome_valid || has_leaked || is_call).then_some((saved, is_call))
 }
 
 /// MDSCR_EL1 of the guest around an instruction that EL2 carries out, which may write it.
@@ -146,6 +170,8 @@ mod tests {
 
     const KERNEL: Pstate = Pstate(Pstate::M_EL1H);
     const USER: Pstate = Pstate(Pstate::M_EL0T);
+    const MASKED: Pstate = Pstate::EL1H_MASKED;
+    const PC: Va = Va(0x1000);
     const STEPPED: Boundary = Boundary { load_exclusive: false, syndrome_valid: true };
     const UNKNOWN: Boundary = Boundary { load_exclusive: false, syndrome_valid: false };
     const NOBODY: GuestDebug = GuestDebug { mdscr: 0, os_lock: false };
@@ -153,11 +179,11 @@ mod tests {
     const LOAD: LoadExclusive = LoadExclusive { bytes: 8, pair: false, rn: 1, rt: 0, rt2: 31 };
 
     const fn before(plan: Plan, pstate: Pstate) -> Before {
-        Before { plan, is_svc: false, pstate, spsr_el1: Pstate(0) }
+        Before { pc: Some(PC), plan, is_svc: false, pstate, spsr_el1: Pstate(0) }
     }
 
     const fn after(boundary: Boundary, pstate: Pstate) -> After {
-        After { boundary, pstate, spsr_el1: Pstate(0), is_at_vector: false }
+        After { boundary, pstate, vector: None }
     }
 
     #[test]
@@ -198,18 +224,22 @@ mod tests {
         }
     }
 
+    const fn saved(spsr_el1: Pstate, elr_el1: Va) -> Option<Saved> {
+        Some(Saved { spsr_el1, elr_el1 })
+    }
+
     #[test]
     fn what_an_exception_saved_is_the_guests_ss_and_not_ours() {
-        let entered = |ss| After {
-            spsr_el1: USER.with_ss(true),
-            is_at_vector: true,
-            ..after(UNKNOWN, KERNEL.with_ss(ss))
-        };
-        for ss in [false, true] {
-            let done = complete(NOBODY, before(Plan::Execute, USER), entered(ss));
-            assert_eq!(done.spsr_el1, Some(USER.with_ss(ss)));
-            assert_eq!(done.pstate, KERNEL, "SS is 0 after every exception");
-            assert_eq!(done.monitor, MonitorChange::Clear);
+        let vector = saved(USER.with_ss(true), PC);
+        let entered = |ss| After { vector, ..after(UNKNOWN, MASKED.with_ss(ss)) };
+        let run = Before { pc: None, ..before(Plan::Execute, USER) };
+        for begun in [before(Plan::Execute, USER), run] {
+            for ss in [false, true] {
+                let done = complete(NOBODY, begun, entered(ss));
+                assert_eq!(done.spsr_el1, Some(USER.with_ss(ss)));
+                assert_eq!(done.pstate, MASKED, "SS is 0 after every exception");
+                assert_eq!(done.monitor, MonitorChange::Clear);
+            }
         }
         let done = complete(ITSELF, before(Plan::Execute, USER), entered(true));
         assert_eq!(done.spsr_el1, Some(USER.with_ss(true)), "a fault advances nothing");
@@ -221,17 +251,32 @@ mod tests {
         let locked = GuestDebug { os_lock: true, ..ITSELF };
         for guest in [ITSELF, locked] {
             let svc = Before { is_svc: true, ..before(Plan::Execute, USER.with_ss(true)) };
-            let spsr_el1 = USER.with_ss(true);
-            let entered = After { spsr_el1, is_at_vector: true, ..after(STEPPED, spsr_el1) };
+            let vector = saved(USER.with_ss(true), Va(PC.0 + 4));
+            let entered = After { vector, ..after(STEPPED, MASKED.with_ss(true)) };
             assert_eq!(complete(guest, svc, entered).spsr_el1, Some(USER));
+            // Its fetch aborted, or an interrupt came first.
+            let vector = saved(USER.with_ss(true), PC);
+            let entered = After { vector, ..after(UNKNOWN, MASKED.with_ss(true)) };
+            assert_eq!(complete(guest, svc, entered).spsr_el1, Some(USER.with_ss(true)));
         }
     }
 
     #[test]
-    fn a_branch_to_a_vector_is_no_exception() {
-        let branched = After { is_at_vector: true, ..after(STEPPED, KERNEL) };
-        let done = complete(NOBODY, before(Plan::Execute, KERNEL), branched);
-        assert_eq!((done.spsr_el1, done.monitor), (None, MonitorChange::Keep));
+    fn what_goes_to_a_vector_by_itself_is_no_exception() {
+        let elsewhere = saved(USER.with_ss(true), Va(0x2000));
+        let here = saved(USER.with_ss(true), PC);
+        let rows = [
+            (Plan::Execute, STEPPED, elsewhere, MASKED, MonitorChange::Keep),
+            (Plan::Execute, UNKNOWN, elsewhere, MASKED, MonitorChange::Keep),
+            (Plan::Execute, UNKNOWN, here, KERNEL, MonitorChange::Keep),
+            (Plan::Execute, STEPPED, saved(USER, PC), MASKED, MonitorChange::Keep),
+            (Plan::ExceptionReturn, STEPPED, elsewhere, MASKED, MonitorChange::Clear),
+        ];
+        for (plan, boundary, vector, pstate, monitor) in rows {
+            let arrived = After { vector, ..after(boundary, pstate) };
+            let done = complete(NOBODY, before(plan, MASKED), arrived);
+            assert_eq!((done.spsr_el1, done.monitor), (None, monitor), "{plan:?} {boundary:?}");
+        }
     }
 
     #[test]

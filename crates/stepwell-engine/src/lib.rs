@@ -50,7 +50,7 @@ pub mod step;
 
 pub use attention::Attention;
 pub use clock::{TimePolicy, VirtualClock};
-pub use completion::{After, Before, Completion, MdscrAround, MonitorChange};
+pub use completion::{After, Before, Completion, MdscrAround, MonitorChange, Saved};
 pub use exclusive::{Armed, ExclusiveMonitor, LoadExclusive, StoreDecision, StoreExclusive};
 pub use handler::InterruptedContext;
 pub use plan::{Plan, plan};

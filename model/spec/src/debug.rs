@@ -17,11 +17,29 @@ impl Machine {
     /// Source: Arm ARM, DDI 0487 L.b, "Enabling debug exceptions from the current Exception level".
     #[must_use]
     pub fn generate_debug_exceptions_from(&self, from: El, mask: bool) -> bool {
-        if self.os_lock || self.os_double_lock {
+        if self.os_lock_status() || self.double_lock_status() {
             return false;
         }
         let target = self.debug_target_from();
-        if from == target { self.mdscr.kde && !mask } else { target > from }
+        if from == target { self.mdscr_seen.kde && !mask } else { target > from }
+    }
+
+    /// Whether the OS Lock disables debug exceptions, OSLSR_EL1.OSLK.
+    ///
+    /// Source: Arm ARM, DDI 0487 L.b, "The effect of the OS Lock on debug exceptions". A switch
+    /// for where QEMU departs.
+    #[must_use]
+    pub const fn os_lock_status(&self) -> bool {
+        self.os_lock && !self.implementation.ignores_os_lock
+    }
+
+    /// `DoubleLockStatus`.
+    ///
+    /// Source: Arm ARM, DDI 0487 L.b, "OSDLR_EL1, OS Double Lock Register". A switch for where QEMU
+    /// departs.
+    #[must_use]
+    pub const fn double_lock_status(&self) -> bool {
+        self.os_double_lock && !self.implementation.ignores_os_lock
     }
 
     /// `GenerateDebugExceptions`: the same, from the current state.
@@ -36,14 +54,23 @@ impl Machine {
     /// Source: Arm ARM, DDI 0487 L.b, "Software Step exceptions".
     #[must_use]
     pub fn check_software_step(&self) -> bool {
-        self.generate_debug_exceptions() && self.mdscr.ss && !self.pstate.ss
+        self.generate_debug_exceptions() && self.mdscr_seen.ss && !self.pstate.ss
+    }
+
+    /// `AArch64.BreakpointMatch`, for the one breakpoint that there is: whether a Breakpoint
+    /// exception comes before the instruction at the PC. Software Step has the higher priority.
+    ///
+    /// Source: Arm ARM, DDI 0487 L.b, "Breakpoint exceptions".
+    #[must_use]
+    pub fn breakpoint_match(&self) -> bool {
+        self.generate_debug_exceptions() && self.mdscr_seen.mde && self.breakpoint == Some(self.pc)
     }
 
     /// `SSAdvance`: an instruction, or an exception that counts as one, was executed.
     ///
     /// Source: Arm ARM, DDI 0487 L.b, "Software Step exceptions".
     pub fn ss_advance(&mut self) {
-        if self.mdscr.ss && self.pstate.ss {
+        if self.mdscr_seen.ss && self.pstate.ss {
             self.pstate.ss = false;
         }
     }
@@ -53,11 +80,11 @@ impl Machine {
     /// Source: Arm ARM, DDI 0487 L.b, "Entering the active-not-pending state".
     #[must_use]
     pub fn debug_exception_return_ss(&self, spsr: ProcState) -> bool {
-        if !self.mdscr.ss {
+        if !self.mdscr_seen.ss {
             return false;
         }
         // An illegal return stays where it is.
-        let dest = if spsr.el > self.pstate.el { self.pstate.el } else { spsr.el };
+        let dest = if self.illegal_exception_return(spsr) { self.pstate.el } else { spsr.el };
         let enabled_at_source = self.generate_debug_exceptions();
         let enabled_at_dest = self.generate_debug_exceptions_from(dest, spsr.d);
         !enabled_at_source && enabled_at_dest && spsr.ss
@@ -70,7 +97,7 @@ mod tests {
 
     fn at(el: El) -> Machine {
         let mut machine = Machine::new(ProcState::at(el));
-        machine.mdscr = Mdscr { ss: true, kde: false, mde: false };
+        machine.mdscr_seen = Mdscr { ss: true, kde: false, mde: false };
         machine
     }
 
@@ -97,7 +124,7 @@ mod tests {
     fn eld_itself_steps_only_with_kde_and_d_clear() {
         for (kde, d) in [(false, false), (false, true), (true, true), (true, false)] {
             let mut machine = at(El::El1);
-            (machine.mdscr.kde, machine.pstate.d) = (kde, d);
+            (machine.mdscr_seen.kde, machine.pstate.d) = (kde, d);
             assert_eq!(machine.check_software_step(), kde && !d);
         }
     }
@@ -109,11 +136,11 @@ mod tests {
         let spsr = ProcState { ss: true, ..ProcState::at(El::El1) };
         assert!(machine.debug_exception_return_ss(spsr));
         assert!(!machine.debug_exception_return_ss(ProcState { ss: false, ..spsr }));
-        machine.mdscr.kde = true;
+        machine.mdscr_seen.kde = true;
         assert!(!machine.debug_exception_return_ss(spsr), "EL2 steps itself: SS is discarded");
         machine.pstate.d = true;
         assert!(machine.debug_exception_return_ss(spsr));
-        machine.mdscr.ss = false;
+        machine.mdscr_seen.ss = false;
         assert!(!machine.debug_exception_return_ss(spsr));
     }
 
@@ -121,10 +148,10 @@ mod tests {
     fn an_advance_ends_active_not_pending_alone() {
         let mut machine = at(El::El1);
         machine.pstate.ss = true;
-        machine.mdscr.ss = false;
+        machine.mdscr_seen.ss = false;
         machine.ss_advance();
         assert!(machine.pstate.ss, "not enabled: nothing to advance");
-        machine.mdscr.ss = true;
+        machine.mdscr_seen.ss = true;
         machine.ss_advance();
         assert!(!machine.pstate.ss);
     }

@@ -20,7 +20,7 @@ pub enum Class {
     Hvc,
     /// SMC, trapped.
     Smc,
-    /// WFI, trapped.
+    /// WFI or WFE, trapped.
     Wfx,
     /// MSR MDSCR_EL1, trapped.
     SystemRegister,
@@ -32,10 +32,18 @@ pub enum Class {
     Mmio,
     /// BRK.
     Brk,
+    /// Illegal Execution state.
+    IllegalState,
+    /// Breakpoint.
+    Breakpoint,
     /// Software Step.
     SoftwareStep,
     /// IRQ, physical at EL2 and virtual at EL1.
     Irq,
+    /// FIQ.
+    Fiq,
+    /// SError.
+    SystemError,
 }
 
 /// ESR_ELx.
@@ -61,16 +69,17 @@ impl Syndrome {
 }
 
 impl Machine {
-    /// `AArch64.TakeException`: SPSR.SS is PSTATE.SS as it is; PSTATE.SS becomes 0.
+    /// `AArch64.TakeException`: SPSR.SS is PSTATE.SS as it is; PSTATE.SS becomes 0, as does IL.
     ///
-    /// The local monitor is cleared, too.
+    /// The local monitor is cleared, and it is a context synchronization event.
     ///
     /// Source: Arm ARM, DDI 0487 L.b, "Exception entry".
     pub fn take_exception(&mut self, target: El, syndrome: Syndrome, preferred_return: u8) {
         let saved = self.pstate;
         self.pstate = ProcState::masked(target);
-        self.monitor = false;
-        if !self.isv_kept || target == El::El2 {
+        self.clear_exclusive_local();
+        self.synchronize_context();
+        if !self.implementation.isv_kept || target == El::El2 {
             self.stepped = None;
         }
         if target == El::El2 {
@@ -99,10 +108,31 @@ impl Machine {
         self.take_exception(self.debug_target_from(), syndrome, self.pc);
     }
 
-    /// `AArch64.ExceptionReturn` from EL1 or EL2, whichever the PE is at.
+    /// `AArch64.BreakpointException`.
     ///
-    /// Source: Arm ARM, DDI 0487 L.b, "Exception return"; the local monitor: "Exclusive access
-    /// instructions and Non-shareable memory locations".
+    /// Source: Arm ARM, DDI 0487 L.b, "Breakpoint exceptions".
+    pub fn breakpoint_exception(&mut self) {
+        let syndrome = Syndrome::of(Class::Breakpoint);
+        self.take_exception(self.debug_target_from(), syndrome, self.pc);
+    }
+
+    /// `IllegalExceptionReturn`: an ERET with this SPSR would raise the exception level.
+    ///
+    /// Source: Arm ARM, DDI 0487 L.b, "Illegal exception returns from AArch64 state".
+    #[must_use]
+    pub fn illegal_exception_return(&self, spsr: ProcState) -> bool {
+        spsr.el > self.pstate.el
+    }
+
+    /// `AArch64.ExceptionReturn` from EL1 or EL2, whichever the PE is at, and `SetPSTATEFromPSR`.
+    ///
+    /// An illegal one goes to ELR all the same, at the exception level where it was, in Illegal
+    /// Execution state. It is a context synchronization event; what it does to PSTATE.SS comes
+    /// before that.
+    ///
+    /// Source: Arm ARM, DDI 0487 L.b, "Exception return" and "Illegal exception returns from AArch64
+    /// state"; the local monitor: "Exclusive access instructions and Non-shareable memory
+    /// locations".
     pub fn exception_return(&mut self) {
         let (spsr, elr) = if self.pstate.el == El::El2 {
             self.stepped = None;
@@ -111,8 +141,11 @@ impl Machine {
             (self.spsr_el1, self.elr_el1)
         };
         let ss = self.debug_exception_return_ss(spsr);
-        self.pstate = ProcState { ss, ..spsr };
+        let illegal = self.illegal_exception_return(spsr);
+        let el = if illegal { self.pstate.el } else { spsr.el };
+        self.pstate = ProcState { ss, el, il: spsr.il || illegal, ..spsr };
         self.pc = elr;
-        self.monitor = false;
+        self.clear_exclusive_local();
+        self.synchronize_context();
     }
 }

@@ -1,7 +1,8 @@
 //! The alphabet: what each kind of instruction does to the state, and the machine's next event.
 
 use crate::exception::{Class, IRQ_VECTOR, SYNCHRONOUS_VECTOR, Syndrome};
-use crate::state::{El, Machine, Mdscr};
+use crate::exclusive::stored;
+use crate::state::{Daif, El, Machine, Mdscr, ProcState};
 
 /// One instruction, as far as Software Step can tell it from others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +29,8 @@ pub enum Letter {
     Eret,
     /// WFI.
     Wfi,
+    /// WFE.
+    Wfe,
     /// A load that stage 1 does not map.
     Stage1,
     /// A load from a page that EL2 maps when it is asked for.
@@ -38,10 +41,12 @@ pub enum Letter {
     Brk,
     /// MSR MDSCR_EL1.
     WriteMdscr(Mdscr),
-    /// MSR DAIF, the I bit.
-    WriteMask(bool),
-    /// MRS DAIF, the I bit, into the register that a load-exclusive fills.
+    /// MSR DAIF.
+    WriteMask(Daif),
+    /// MRS DAIF, into the register that a load-exclusive fills.
     ReadMask,
+    /// MSR SPSR_EL1: what it holds from here on is no legal return.
+    WriteIllegalSpsr,
     /// ISB.
     Isb,
     /// The guest's handler: past what faulted, or the guest's own step once more.
@@ -78,6 +83,10 @@ pub enum Choice {
     StoreFails,
     /// A physical interrupt, before whatever synchronous exception is pending.
     PhysicalInterrupt,
+    /// A physical fast interrupt, as above.
+    PhysicalFastInterrupt,
+    /// An SError, as above.
+    SystemError,
     /// The virtual interrupt, before whatever synchronous exception is pending.
     VirtualInterrupt,
 }
@@ -102,66 +111,111 @@ impl Machine {
         self.virq && self.virq_signalled && !self.pstate.i
     }
 
+    /// Whether an asynchronous exception may come now: always, but in a PE that delivers a step
+    /// first, while one is pending.
+    #[must_use]
+    pub fn can_be_interrupted(&self) -> bool {
+        !self.implementation.step_before_interrupts || !self.check_software_step()
+    }
+
     /// Does what comes next below EL2.
     ///
     /// An asynchronous exception may come before or after a pending Software Step exception.
     ///
     /// Source: Arm ARM, DDI 0487 L.b, "Software Step exceptions": the order against asynchronous
-    /// exceptions is not defined there; against synchronous ones, Software Step is first.
+    /// exceptions is not defined there; "Prioritization of Synchronous exceptions taken to
+    /// AArch64 state": Software Step, Breakpoint, Illegal Execution state, what the instruction
+    /// itself makes.
     pub fn advance(&mut self, program: Program, choice: Choice) -> Event {
         let pc = self.pc;
-        match choice {
-            Choice::PhysicalInterrupt => {
-                self.take_exception(El::El2, Syndrome::of(Class::Irq), pc);
-            }
+        let asynchronous = match choice {
+            Choice::PhysicalInterrupt => Some(Class::Irq),
+            Choice::PhysicalFastInterrupt => Some(Class::Fiq),
+            Choice::SystemError => Some(Class::SystemError),
             Choice::VirtualInterrupt => {
                 self.take_exception(El::El1, Syndrome::of(Class::Irq), pc);
                 return Event::EnteredEl1(pc);
             }
-            Choice::Proceed | Choice::StoreFails if self.check_software_step() => {
-                self.software_step_exception();
-                if self.pstate.el != El::El2 {
-                    return Event::EnteredEl1(pc);
-                }
-            }
-            Choice::Proceed | Choice::StoreFails => {
-                return self.execute(program.fetch(pc), choice == Choice::StoreFails);
-            }
+            Choice::Proceed | Choice::StoreFails => None,
+        };
+        if let Some(class) = asynchronous {
+            self.take_exception(El::El2, Syndrome::of(class), pc);
+            return Event::ExitedToEl2;
         }
-        Event::ExitedToEl2
+        if self.check_software_step() {
+            self.software_step_exception();
+        } else if self.breakpoint_match() {
+            self.breakpoint_exception();
+        } else if self.pstate.il {
+            return self.fault(El::El1, Class::IllegalState);
+        } else {
+            return self.execute(program.fetch(pc), choice == Choice::StoreFails);
+        }
+        if self.pstate.el == El::El2 { Event::ExitedToEl2 } else { Event::EnteredEl1(pc) }
+    }
+
+    /// `AArch64.CheckForWFxTrap`: the exception level that WFI and WFE trap to.
+    ///
+    /// Source: Arm ARM, DDI 0487 L.b, "Traps to EL2 of EL0 and EL1 execution of WFE and WFI
+    /// instructions". A switch for where QEMU departs.
+    #[must_use]
+    pub const fn check_for_wfx_trap(&self, letter: Letter) -> bool {
+        let trapped = match letter {
+            Letter::Wfi => self.twi,
+            Letter::Wfe => self.twe,
+            _ => false,
+        };
+        let is_stepped = self.mdscr_seen.ss && self.mdcr.tde;
+        trapped && !(self.implementation.steps_past_wfx && is_stepped)
+    }
+
+    /// What is undefined at EL0.
+    const fn is_privileged(letter: Letter) -> bool {
+        matches!(
+            letter,
+            Letter::Hvc
+                | Letter::Smc
+                | Letter::Eret
+                | Letter::WriteMdscr(_)
+                | Letter::WriteMask(_)
+                | Letter::ReadMask
+                | Letter::WriteIllegalSpsr
+        )
     }
 
     fn execute(&mut self, letter: Letter, fail: bool) -> Event {
         let pc = self.pc;
-        let kernel = self.pstate.el == El::El1;
         match letter {
+            _ if Self::is_privileged(letter) && self.pstate.el == El::El0 => {
+                self.fault(El::El1, Class::Undefined)
+            }
             Letter::Svc => self.call(El::El1, Class::Svc),
-            Letter::Hvc if kernel => self.call(El::El2, Class::Hvc),
-            Letter::Hvc | Letter::Smc | Letter::Eret | Letter::WriteMdscr(_) if !kernel => {
-                self.fault(El::El1, Class::Undefined)
-            }
-            Letter::WriteMask(_) | Letter::ReadMask if !kernel => {
-                self.fault(El::El1, Class::Undefined)
-            }
+            Letter::Hvc => self.call(El::El2, Class::Hvc),
             Letter::Smc if self.tsc => self.fault(El::El2, Class::Smc),
-            Letter::Wfi if self.twi => self.fault(El::El2, Class::Wfx),
+            Letter::Wfi | Letter::Wfe if self.check_for_wfx_trap(letter) => {
+                self.fault(El::El2, Class::Wfx)
+            }
             Letter::Stage1 => self.fault(El::El1, Class::Stage1),
             Letter::Stage2 if !self.is_mapped => self.fault(El::El2, Class::Stage2),
             Letter::Mmio => self.fault(El::El2, Class::Mmio),
-            // A debug exception that nothing masks: not even the OS Lock.
+            // `AArch64.SoftwareBreakpoint`: a debug exception that nothing masks, not even the OS
+            // Lock.
             Letter::Brk => self.fault(self.debug_target_from(), Class::Brk),
+            // MDCR_EL2.TDE = 1 acts as TDA = 1.
             Letter::WriteMdscr(_) if self.mdcr.tda || self.mdcr.tde => {
                 self.fault(El::El2, Class::SystemRegister)
             }
             Letter::Eret => {
                 self.ss_advance();
-                self.stepped = Some(false);
+                self.stepped = self.implementation.isv_after_synchronization.then_some(false);
                 self.exception_return();
                 Event::Executed(pc)
             }
             _ => {
                 self.ss_advance();
-                self.stepped = Some(letter == Letter::LoadExclusive);
+                let is_valid =
+                    letter != Letter::Isb || self.implementation.isv_after_synchronization;
+                self.stepped = is_valid.then_some(letter == Letter::LoadExclusive);
                 self.pc = pc.saturating_add(1);
                 self.carry_out(letter, fail, pc);
                 Event::Executed(pc)
@@ -169,7 +223,10 @@ impl Machine {
         }
     }
 
-    /// SVC and HVC: they count as executed, and return to behind themselves.
+    /// `AArch64.CallSupervisor` and `AArch64.CallHypervisor`: they count as executed, and return to
+    /// behind themselves.
+    ///
+    /// Source: Arm ARM, DDI 0487 L.b, "Software Step exceptions" (`SSAdvance` comes first).
     fn call(&mut self, target: El, class: Class) -> Event {
         let pc = self.pc;
         self.ss_advance();
@@ -179,6 +236,8 @@ impl Machine {
     }
 
     /// Traps, aborts, undefined instructions: nothing executed, and they return to themselves.
+    ///
+    /// Source: Arm ARM, DDI 0487 L.b, "Software Step exceptions" (PSTATE.SS is saved as it is).
     fn fault(&mut self, target: El, class: Class) -> Event {
         let pc = self.pc;
         self.take_exception(target, Syndrome::of(class), pc);
@@ -190,36 +249,39 @@ impl Machine {
             Letter::Branch => self.pc = pc.saturating_add(2),
             Letter::End => self.pc = pc,
             Letter::RetryIfFailed if self.status => self.pc = 0,
-            Letter::LoadExclusive => {
-                self.loaded = self.line;
-                self.monitor = true;
-            }
+            Letter::LoadExclusive => self.set_exclusive_monitors(),
             Letter::StoreExclusive => {
-                self.status = fail || !self.monitor;
-                self.monitor = false;
+                self.status = fail || !self.exclusive_monitors_pass();
+                self.clear_exclusive_local();
                 if !self.status {
                     self.line = stored(self.loaded);
                 }
             }
-            Letter::ClearExclusive => self.monitor = false,
-            Letter::WriteMdscr(value) => self.mdscr = value,
-            Letter::WriteMask(i) => self.pstate.i = i,
-            Letter::ReadMask => self.loaded = u8::from(self.pstate.i),
+            Letter::ClearExclusive => self.clear_exclusive_local(),
+            Letter::WriteMdscr(value) => {
+                self.mdscr = value;
+                if self.implementation.writes_seen_at_once {
+                    self.synchronize_context();
+                }
+            }
+            Letter::Isb => self.synchronize_context(),
+            Letter::WriteMask(daif) => self.pstate = self.pstate.with_daif(daif),
+            Letter::ReadMask => {
+                let Daif { d, a, i, f } = self.pstate.daif();
+                let bits = [f, i, a, d].map(u8::from);
+                self.loaded = bits.iter().rev().fold(0, |all, bit| all << 1 | bit);
+            }
+            Letter::WriteIllegalSpsr => self.spsr_el1 = ProcState::at(El::El2),
             Letter::Acknowledge => self.virq = false,
             Letter::Handle => match self.esr_el1.class {
                 Class::Stage1 | Class::Brk | Class::Undefined => {
                     self.elr_el1 = self.elr_el1.saturating_add(1);
                 }
                 Class::SoftwareStep => self.spsr_el1.ss = true,
+                Class::IllegalState => self.spsr_el1.il = false,
                 _ => {}
             },
             _ => {}
         }
     }
-}
-
-/// What a store-exclusive writes after a load-exclusive read `loaded`.
-#[must_use]
-pub const fn stored(loaded: u8) -> u8 {
-    loaded.wrapping_add(1) % 4
 }

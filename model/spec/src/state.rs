@@ -1,6 +1,7 @@
 //! The registers that Software Step depends on, and the little else that a guest can observe.
 
 use crate::exception::Syndrome;
+use crate::implementation::Implementation;
 
 /// An exception level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,19 +31,36 @@ pub struct ProcState {
     pub i: bool,
     /// FIQ masked.
     pub f: bool,
+    /// Illegal Execution state: whatever is next is an exception.
+    pub il: bool,
+}
+
+/// DAIF, what MSR DAIF writes of PSTATE.
+///
+/// Source: Arm ARM, DDI 0487 L.b, "DAIF, Interrupt Mask Bits".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Daif {
+    /// Debug exceptions.
+    pub d: bool,
+    /// SError.
+    pub a: bool,
+    /// IRQ.
+    pub i: bool,
+    /// FIQ.
+    pub f: bool,
 }
 
 impl ProcState {
     /// `el` with nothing masked.
     #[must_use]
     pub const fn at(el: El) -> Self {
-        Self { el, ss: false, d: false, a: false, i: false, f: false }
+        Self { el, ss: false, d: false, a: false, i: false, f: false, il: false }
     }
 
     /// `el` as an exception entry leaves it: everything masked.
     #[must_use]
     pub const fn masked(el: El) -> Self {
-        Self { el, ss: false, d: true, a: true, i: true, f: true }
+        Self { el, ss: false, d: true, a: true, i: true, f: true, il: false }
     }
 }
 
@@ -77,17 +95,22 @@ pub struct Machine {
     pub pc: u8,
     /// PSTATE.
     pub pstate: ProcState,
-    /// MDSCR_EL1.
+    /// MDSCR_EL1 as it was written last.
     pub mdscr: Mdscr,
+    /// MDSCR_EL1 as debug exceptions are governed by it: after a direct write, and before a context
+    /// synchronization event, it is CONSTRAINED UNPREDICTABLE whether the old value or the new.
+    pub mdscr_seen: Mdscr,
     /// MDCR_EL2.
     pub mdcr: Mdcr,
     /// HCR_EL2.TSC: SMC at EL1 traps to EL2.
     pub tsc: bool,
     /// HCR_EL2.TWI: WFI at EL1 and EL0 traps to EL2.
     pub twi: bool,
+    /// HCR_EL2.TWE: WFE at EL1 and EL0 traps to EL2.
+    pub twe: bool,
     /// OSLSR_EL1.OSLK.
     pub os_lock: bool,
-    /// OS Double Lock, DoubleLockStatus().
+    /// OSDLR_EL1.DLK.
     pub os_double_lock: bool,
     /// SPSR_EL1.
     pub spsr_el1: ProcState,
@@ -104,9 +127,10 @@ pub struct Machine {
     /// What a Software Step exception would say of the instruction before it: nothing, or
     /// whether it was a load-exclusive.
     pub stepped: Option<bool>,
-    /// ISS.ISV stays 1 over an exception that came between the instruction and its step: the
-    /// manual leaves it open.
-    pub isv_kept: bool,
+    /// What kind of PE it is.
+    pub implementation: Implementation,
+    /// The instruction address that a hardware breakpoint matches, DBGBVR0_EL1, if it is enabled.
+    pub breakpoint: Option<u8>,
     /// The local monitor is in the Exclusive Access state for the line.
     pub monitor: bool,
     /// The line in memory.
@@ -123,7 +147,29 @@ pub struct Machine {
     pub is_mapped: bool,
 }
 
+impl ProcState {
+    /// DAIF.
+    #[must_use]
+    pub const fn daif(self) -> Daif {
+        Daif { d: self.d, a: self.a, i: self.i, f: self.f }
+    }
+
+    /// With another DAIF.
+    #[must_use]
+    pub const fn with_daif(self, Daif { d, a, i, f }: Daif) -> Self {
+        Self { d, a, i, f, ..self }
+    }
+}
+
 impl Machine {
+    /// A context synchronization event: what was written before is seen from here on.
+    ///
+    /// Source: Arm ARM, DDI 0487 L.b, "Context synchronization event" in the glossary, and
+    /// "Synchronization and debug exceptions".
+    pub const fn synchronize_context(&mut self) {
+        self.mdscr_seen = self.mdscr;
+    }
+
     /// A PE at instruction 0 in `pstate`, unlocked, nothing armed and nothing trapped but SMC
     /// and WFI.
     #[must_use]
@@ -132,9 +178,11 @@ impl Machine {
             pc: 0,
             pstate,
             mdscr: Mdscr { ss: false, kde: false, mde: false },
+            mdscr_seen: Mdscr { ss: false, kde: false, mde: false },
             mdcr: Mdcr { tde: false, tda: false },
             tsc: true,
             twi: false,
+            twe: false,
             os_lock: false,
             os_double_lock: false,
             spsr_el1: ProcState::at(El::El0),
@@ -144,7 +192,8 @@ impl Machine {
             elr_el2: 0,
             esr_el2: Syndrome::NONE,
             stepped: None,
-            isv_kept: false,
+            implementation: Implementation::STRICT,
+            breakpoint: None,
             monitor: false,
             line: 0,
             loaded: 0,

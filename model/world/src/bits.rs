@@ -18,6 +18,7 @@ pub fn pstate(state: ProcState) -> Pstate {
         .with(Pstate::A, state.a)
         .with(Pstate::I, state.i)
         .with(Pstate::F, state.f)
+        .with(Pstate::IL, state.il)
 }
 
 /// PSTATE out of SPSR_EL2's layout.
@@ -35,6 +36,7 @@ pub fn proc_state(bits: Pstate) -> ProcState {
         a: bits.serror_masked(),
         i: bits.irq_masked(),
         f: bits.fiq_masked(),
+        il: bits.0 & Pstate::IL != 0,
     }
 }
 
@@ -68,10 +70,17 @@ mod tests {
     #[test]
     fn what_goes_through_the_bits_comes_back() {
         for el in [El::El0, El::El1, El::El2] {
-            for n in 0..32_u8 {
+            for n in 0..64_u8 {
                 let bit = |at: u8| n >> at & 1 != 0;
-                let state =
-                    ProcState { el, ss: bit(0), d: bit(1), a: bit(2), i: bit(3), f: bit(4) };
+                let state = ProcState {
+                    el,
+                    ss: bit(0),
+                    d: bit(1),
+                    a: bit(2),
+                    i: bit(3),
+                    f: bit(4),
+                    il: bit(5),
+                };
                 assert_eq!(proc_state(pstate(state)), state);
                 let value = Mdscr { ss: bit(0), kde: bit(1), mde: bit(2) };
                 assert_eq!(mdscr_of(mdscr(value)), value);

@@ -1,12 +1,13 @@
 //! The shortest way to a violation, for people.
 
+use crate::adversary::Action;
 use crate::programs::PROGRAMS;
 use crate::progress;
-use crate::world::{Action, Exploration, World};
+use crate::world::{Exploration, World};
 use stateright::{Checker, DiscoveryClassification, HasDiscoveries, Model};
 use std::fmt::Write;
 use stepwell_engine::mutation::{Mutant, select};
-use stepwell_spec::{Letter, Program};
+use stepwell_spec::{Daif, Letter, Program};
 
 /// Adversary's actions that suffice to show each mistake.
 const BUDGET: u8 = 2;
@@ -42,11 +43,13 @@ pub fn shortest(exploration: &Exploration) -> Option<Counterexample> {
         })
         .min_by_key(|found| (found.actions.len(), found.property))
         .or_else(|| {
-            let start = progress::first_without(exploration)?;
+            let (start, _) = progress::first_without(exploration)?;
             let property = "a program that ends unstepped ends stepped";
             Some(Counterexample { property, start, actions: vec![Action::StepOn] })
         })
 }
+
+const MASKED: Daif = Daif { d: false, a: false, i: true, f: false };
 
 /// One consequence of a mistake: a heading of its own, and the programs that show it.
 pub type Aspect = (&'static str, &'static [Program]);
@@ -57,7 +60,7 @@ pub const fn aspects(mutant: Mutant) -> &'static [Aspect] {
     match mutant {
         Mutant::InterruptsMaskedInDaif => &[
             ("the guest reads it", &[Program(&[Letter::ReadMask])]),
-            ("its MSR DAIF is lost", &[Program(&[Letter::WriteMask(true)])]),
+            ("its MSR DAIF is lost", &[Program(&[Letter::WriteMask(MASKED)])]),
             ("an exception saves it", &[Program(&[Letter::Svc])]),
         ],
         _ => &[("", PROGRAMS)],

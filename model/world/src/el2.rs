@@ -7,12 +7,14 @@ use stepwell_arch::esr::StepIss;
 use stepwell_arch::{Pstate, Va};
 use stepwell_engine::own_step::{self, GuestDebug};
 use stepwell_engine::{
-    After, Before, Boundary, Exit, MdscrAround, MonitorChange, Outcome, Plan, StepState,
+    After, Before, Boundary, Exit, MdscrAround, MonitorChange, Outcome, Plan, Saved, StepState,
     StoreDecision, completion, plan,
 };
 use stepwell_spec::exception::{IRQ_VECTOR, SYNCHRONOUS_VECTOR};
-use stepwell_spec::instruction::stored;
-use stepwell_spec::{Choice, Class, El, Letter, Mdcr, ProcState, Program, Syndrome};
+use stepwell_spec::exclusive::stored;
+use stepwell_spec::{
+    Choice, Class, El, Letter, Machine, Mdcr, Mdscr, ProcState, Program, Syndrome,
+};
 
 /// Address of the line that exclusives are about.
 const LINE: Va = Va(0x1000);
@@ -23,6 +25,8 @@ const INSTRUCTION: u64 = 4;
 /// The instruction that is about to execute, as EL2 saw it before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Look {
+    /// Where it is.
+    pub pc: u8,
     /// What it is.
     pub letter: Letter,
     /// The guest's PSTATE.
@@ -31,16 +35,38 @@ pub struct Look {
     pub spsr_el1: ProcState,
 }
 
+/// The guest's debug registers while EL2 has its own in the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Shadow {
+    /// MDSCR_EL1.
+    pub mdscr: Mdscr,
+    /// OSLSR_EL1.OSLK.
+    pub os_lock: bool,
+    /// OSDLR_EL1.DLK.
+    pub os_double_lock: bool,
+}
+
+impl Shadow {
+    /// What is in the machine.
+    #[must_use]
+    pub const fn of(machine: &Machine) -> Self {
+        let Machine { mdscr, os_lock, os_double_lock, .. } = *machine;
+        Self { mdscr, os_lock, os_double_lock }
+    }
+}
+
 impl World {
+    /// The guest's debug registers, wherever they are.
+    #[must_use]
+    pub fn guests_registers(&self) -> Shadow {
+        if self.holds_debug() { self.shadow } else { Shadow::of(&self.machine) }
+    }
+
     /// What decides over the guest's own debug exceptions.
     #[must_use]
     pub fn guest_debug(&self) -> GuestDebug {
-        let (mdscr, os_lock) = if self.is_stepping() {
-            (self.mdscr, self.os_lock)
-        } else {
-            (self.machine.mdscr, self.machine.os_lock)
-        };
-        GuestDebug { mdscr: bits::mdscr(mdscr), os_lock }
+        let Shadow { mdscr, os_lock, os_double_lock } = self.guests_registers();
+        GuestDebug { mdscr: bits::mdscr(mdscr), os_lock: os_lock || os_double_lock }
     }
 
     /// The saved PSTATE.
@@ -55,32 +81,54 @@ impl World {
 
     /// Switches stepping on.
     pub fn switch_on(&mut self) {
-        let pstate = self.saved();
-        if self.engine.enable(pstate, bits::mdscr(self.machine.mdscr)).is_err() {
-            return;
-        }
-        (self.mdscr, self.os_lock) = (self.machine.mdscr, self.machine.os_lock);
-        // Nothing steps while the OS Lock is set.
-        self.machine.os_lock = false;
+        self.shadow = Shadow::of(&self.machine);
+        // Nothing steps while either is set.
+        (self.machine.os_lock, self.machine.os_double_lock) = (false, false);
         // Held in the virtual GIC, and delivered at a boundary.
         self.machine.virq_signalled = false;
+        self.enable();
+    }
+
+    /// The engine takes over.
+    pub fn enable(&mut self) {
+        let enabled = self.engine.enable(self.saved(), bits::mdscr(self.shadow.mdscr));
+        debug_assert!(enabled.is_ok(), "it was off, and there is no AArch32 here");
+    }
+
+    /// The engine gives back what it has of the guest's. Tells whether something is unreported.
+    pub fn disable(&mut self) -> bool {
+        let left = self.engine.disable(self.saved());
+        self.save(left.pstate);
+        self.shadow.mdscr = bits::mdscr_of(left.mdscr);
+        left.unreported
     }
 
     /// Switches stepping off.
     pub fn switch_off(&mut self) {
-        let left = self.engine.disable(self.saved());
-        self.save(left.pstate);
-        // Until it is all given back the guest's own registers are the shadow.
-        self.machine.mdscr = self.mdscr;
-        self.machine.os_lock = self.os_lock;
-        if left.unreported {
-            self.after(Boundary { load_exclusive: false, syndrome_valid: false });
-            self.report();
+        self.stand();
+        if self.is_stepping() {
+            let unreported = self.disable();
+            debug_assert!(!unreported, "a standing vCPU has reported everything");
         }
+        self.forget_handler();
         self.monitor.clear();
-        self.machine.mdscr = bits::mdscr_of(left.mdscr);
+        let Shadow { mdscr, os_lock, os_double_lock } = self.shadow;
+        self.machine.mdscr = mdscr;
+        (self.machine.os_lock, self.machine.os_double_lock) = (os_lock, os_double_lock);
         self.machine.mdcr = Mdcr::default();
         self.machine.virq_signalled = true;
+    }
+
+    /// The vCPU is to stand, for a stop or a pause: an instruction that has executed is reported
+    /// here and now.
+    pub fn stand(&mut self) {
+        if !self.is_pending() {
+            return;
+        }
+        self.after(Boundary { load_exclusive: false, syndrome_valid: false });
+        if self.engine.emulated().is_some() {
+            self.report();
+        }
     }
 
     /// Lets the guest go on: into the machine, or past one thing that EL2 does in its place.
@@ -91,8 +139,12 @@ impl World {
                 return;
             }
             let letter = program.fetch(self.machine.elr_el2);
-            self.look =
-                Look { letter, pstate: self.machine.spsr_el2, spsr_el1: self.machine.spsr_el1 };
+            self.look = Look {
+                pc: self.machine.elr_el2,
+                letter,
+                pstate: self.machine.spsr_el2,
+                spsr_el1: self.machine.spsr_el1,
+            };
             if self.carry_out_instead(plan(programs::instruction(letter)), program) {
                 return;
             }
@@ -101,9 +153,15 @@ impl World {
         self.machine.spsr_el2 = bits::proc_state(controls.spsr);
         if self.is_stepping() {
             self.machine.mdscr = bits::mdscr_of(controls.mdscr);
+            self.machine.mdcr = bits::mdcr_of(controls.mdcr);
+        } else if self.over.is_some() {
+            // Its own step, and debug exceptions at its EL1, would come to EL2 now.
+            self.machine.mdscr = Mdscr { ss: false, kde: false, mde: true };
+            self.machine.mdcr = Mdcr { tde: true, tda: true };
         }
-        self.machine.mdcr = bits::mdcr_of(controls.mdcr);
         self.machine.pstate.d = controls.debug_masked;
+        // The ISB without which ERET may go by what MDSCR_EL1 was before.
+        self.machine.synchronize_context();
         self.machine.exception_return();
         if !self.is_stepping() && !self.is_ss_alive() {
             self.alone.pstate.ss &= self.machine.pstate.ss;
@@ -131,10 +189,13 @@ impl World {
     /// Takes an exit.
     pub fn exited(&mut self, program: Program) {
         self.is_in_guest = false;
+        // The exit synchronizes; nothing keeps the guest that runs alone from having it so, too.
+        self.alone.synchronize_context();
         let syndrome = self.machine.esr_el2;
         let exit = match syndrome.class {
             Class::SoftwareStep => Exit::SoftwareStep(step_iss(syndrome)),
             Class::Irq => Exit::Asynchronous,
+            Class::Breakpoint => Exit::Breakpoint,
             _ => Exit::Synchronous,
         };
         let mut pstate = self.saved();
@@ -153,6 +214,7 @@ impl World {
     fn trapped(&mut self, program: Program) {
         let bytes = match self.machine.esr_el2.class {
             Class::Brk => return self.inject(Class::Brk, program),
+            Class::Breakpoint => return self.handler_returned(),
             Class::Stage2 => {
                 self.machine.is_mapped = true;
                 self.monitor.trapped();
@@ -172,11 +234,11 @@ impl World {
         if let (Class::SystemRegister, Letter::WriteMdscr(value)) =
             (self.machine.esr_el2.class, self.look.letter)
         {
-            self.mdscr = value;
+            self.shadow.mdscr = value;
             self.engine.set_guest_mdscr(bits::mdscr(value));
         }
         let around = MdscrAround { before, after: self.guest_debug().mdscr };
-        let pc = Va(u64::from(self.machine.elr_el2) * INSTRUCTION);
+        let pc = address(self.machine.elr_el2);
         let (pc, pstate) = completion::carried_out(around, pc, self.saved(), bytes);
         self.machine.elr_el2 = u8::try_from(pc.0 / INSTRUCTION).unwrap_or(u8::MAX);
         self.save(pstate);
@@ -216,9 +278,10 @@ impl World {
     }
 
     /// What an executed instruction leaves to do.
-    fn after(&mut self, boundary: Boundary) {
-        let pc = self.machine.elr_el2;
+    pub(crate) fn after(&mut self, boundary: Boundary) {
+        let is_at_vector = [SYNCHRONOUS_VECTOR, IRQ_VECTOR].contains(&self.machine.elr_el2);
         let before = Before {
+            pc: Some(address(self.look.pc)),
             plan: plan(programs::instruction(self.look.letter)),
             is_svc: self.look.letter == Letter::Svc,
             pstate: bits::pstate(self.look.pstate),
@@ -227,8 +290,10 @@ impl World {
         let after = After {
             boundary,
             pstate: self.saved(),
-            spsr_el1: bits::pstate(self.machine.spsr_el1),
-            is_at_vector: pc == SYNCHRONOUS_VECTOR || pc == IRQ_VECTOR,
+            vector: is_at_vector.then(|| Saved {
+                spsr_el1: bits::pstate(self.machine.spsr_el1),
+                elr_el1: address(self.machine.elr_el1),
+            }),
         };
         let completion = completion::complete(self.guest_debug(), before, after);
         self.save(completion.pstate);
@@ -243,6 +308,11 @@ impl World {
             }
         }
     }
+}
+
+/// The address of an instruction.
+fn address(number: u8) -> Va {
+    Va(u64::from(number) * INSTRUCTION)
 }
 
 fn step_iss(syndrome: Syndrome) -> StepIss {

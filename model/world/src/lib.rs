@@ -9,8 +9,10 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | [`programs`] | the guests |
-//! | [`world`] | the state, and what may happen next |
+//! | [`world`] | the state, and how it goes on |
+//! | [`adversary`] | what may happen between two events |
 //! | [`el2`] | what a hypervisor does around the engine |
+//! | [`over`] | interrupts while stepping: held, stepped into, run over |
 //! | [`properties`] | what holds always, and what must be seen to happen |
 //! | [`progress`] | whether a guest that ends unstepped ends stepped |
 //! | [`counterexample`] | the shortest way to a violation, for people |
@@ -21,13 +23,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod adversary;
 pub mod bits;
 #[cfg(feature = "mutants")]
 pub mod counterexample;
 pub mod el2;
+pub mod over;
 pub mod programs;
 pub mod progress;
 pub mod properties;
 pub mod world;
 
-pub use world::{Action, Exploration, World};
+pub use adversary::Action;
+pub use world::{Exploration, World};

@@ -1,15 +1,21 @@
 //! The guests: a few letters each, and after them a branch to itself.
 
 use stepwell_arch::Instruction;
-use stepwell_spec::{Letter, Mdscr, Program};
+use stepwell_spec::{Daif, Letter, Mdscr, Program};
 
 use Letter::{
     Branch, Brk, ClearExclusive, Eret, Hvc, Isb, LoadExclusive, Mmio, Plain, ReadMask,
-    RetryIfFailed, Smc, Stage1, Stage2, StoreExclusive, Svc, Wfi, WriteMask, WriteMdscr,
+    RetryIfFailed, Smc, Stage1, Stage2, StoreExclusive, Svc, Wfe, Wfi, WriteIllegalSpsr, WriteMask,
+    WriteMdscr,
 };
 
 const OFF: Mdscr = Mdscr { ss: false, kde: false, mde: false };
 const STEP: Mdscr = Mdscr { ss: true, kde: false, mde: false };
+const STEP_KERNEL: Mdscr = Mdscr { ss: true, kde: true, mde: false };
+
+const ALL: Daif = Daif { d: true, a: true, i: true, f: true };
+const NONE: Daif = Daif { d: false, a: false, i: false, f: false };
+const INTERRUPTS: Daif = Daif { i: true, ..NONE };
 
 /// What the exploration visits. Its count of states is pinned: a new program changes it.
 pub const PROGRAMS: &[Program] = &[
@@ -21,12 +27,15 @@ pub const PROGRAMS: &[Program] = &[
     Program(&[Svc, Plain]),
     Program(&[Hvc, Smc]),
     Program(&[Eret, Plain]),
+    Program(&[WriteIllegalSpsr, Eret, Plain]),
     Program(&[Stage1, Stage2]),
-    Program(&[Mmio, Wfi]),
+    Program(&[Mmio, Wfi, Wfe]),
     Program(&[Brk, Plain]),
     Program(&[WriteMdscr(STEP), Eret, Plain]),
     Program(&[WriteMdscr(OFF), Plain]),
-    Program(&[WriteMask(true), ReadMask, Svc]),
+    Program(&[WriteMdscr(STEP_KERNEL), Plain, Isb, Plain]),
+    Program(&[WriteMask(INTERRUPTS), ReadMask, Svc]),
+    Program(&[WriteMask(ALL), ReadMask, WriteMask(NONE), ReadMask]),
 ];
 
 /// The loop that livelocks where exclusives are not carried out.
@@ -40,8 +49,11 @@ pub const fn instruction(letter: Letter) -> Instruction {
         Letter::StoreExclusive => 0xc803_7c20, // stxr w3, x0, [x1]
         Letter::ClearExclusive => 0xd503_3f5f, // clrex
         Letter::Wfi => 0xd503_207f,            // wfi
+        Letter::Wfe => 0xd503_205f,            // wfe
         Letter::Eret => 0xd69f_03e0,           // eret
         Letter::Svc => 0xd400_0001,            // svc #0
+        Letter::WriteMask(_) => 0xd51b_4220,   // msr daif, x0
+        Letter::Isb => 0xd503_3fdf,            // isb
         _ => 0xd503_201f,                      // nop: it just executes, or traps
     })
 }

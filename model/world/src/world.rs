@@ -1,12 +1,14 @@
 //! The state that is explored, and what may happen next in it.
 
-use crate::bits;
-use crate::el2::Look;
-use crate::{programs, properties};
+use crate::adversary::Action;
+use crate::el2::{Look, Shadow};
+use crate::over::Policy;
+use crate::properties;
 use stateright::{Model, Property};
-use stepwell_engine::{Engine, ExclusiveMonitor, StepState, plan};
-use stepwell_spec::exception::SYNCHRONOUS_VECTOR;
-use stepwell_spec::{Choice, Class, El, Event, Letter, Machine, Mdscr, ProcState, Program};
+use stepwell_engine::{Engine, ExclusiveMonitor, InterruptedContext, StepState};
+use stepwell_spec::{
+    Choice, Class, El, Event, Implementation, Letter, Machine, Mdscr, ProcState, Program,
+};
 
 /// What is explored.
 #[derive(Clone, Debug)]
@@ -30,10 +32,12 @@ pub struct World {
     pub engine: Engine,
     /// Its exclusive monitor.
     pub monitor: ExclusiveMonitor,
-    /// The guest's MDSCR_EL1 while stepping is on.
-    pub mdscr: Mdscr,
-    /// The guest's OS Lock while stepping is on.
-    pub os_lock: bool,
+    /// The guest's debug registers while EL2 has its own in the machine.
+    pub shadow: Shadow,
+    /// What happens to interrupts while stepping.
+    pub policy: Policy,
+    /// What a handler that is run over is to return to.
+    pub over: Option<InterruptedContext>,
     /// What EL2 saw of the instruction that is executing.
     pub look: Look,
     /// The same guest, stepped by nobody.
@@ -46,39 +50,6 @@ pub struct World {
     pub was_stepping: bool,
     /// What is left of the adversary's budget.
     pub budget: u8,
-}
-
-/// What may happen between two events, and the events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Action {
-    /// EL2 lets the guest go on.
-    Enter,
-    /// The machine does what comes next.
-    Proceed,
-    /// A physical interrupt comes before it: the guest exits for no reason of its own.
-    PhysicalInterrupt,
-    /// The machine takes the virtual interrupt before it.
-    VirtualInterrupt,
-    /// EL2 delivers the virtual interrupt at a boundary.
-    Deliver,
-    /// Stepping is switched on.
-    StepOn,
-    /// Stepping is switched off.
-    StepOff,
-    /// A virtual interrupt becomes pending, or is no longer.
-    ToggleInterrupt,
-    /// The second vCPU writes the line.
-    OtherWrites,
-    /// The second vCPU writes the value that the line has already.
-    OtherRewrites,
-    /// The debugger writes PSTATE: SS becomes this.
-    DebuggerWritesSs(bool),
-    /// The debugger sends the guest back to instruction 0.
-    DebuggerWritesPc,
-    /// The debugger toggles MDSCR_EL1.SS.
-    DebuggerWritesMdscr,
-    /// EL2 withdraws the page at stage 2.
-    Unmap,
 }
 
 impl World {
@@ -94,9 +65,11 @@ impl World {
             is_in_guest: false,
             engine: Engine::new(),
             monitor: ExclusiveMonitor::new(),
-            mdscr: machine.mdscr,
-            os_lock: machine.os_lock,
+            shadow: Shadow::of(&machine),
+            policy: Policy::default(),
+            over: None,
             look: Look {
+                pc: 0,
                 letter: Letter::Plain,
                 pstate: machine.pstate,
                 spsr_el1: machine.spsr_el1,
@@ -113,6 +86,13 @@ impl World {
     #[must_use]
     pub fn is_stepping(&self) -> bool {
         self.engine.is_enabled()
+    }
+
+    /// Whether the guest's debug registers are at EL2: while it is stepped, and while a handler is
+    /// run over.
+    #[must_use]
+    pub fn holds_debug(&self) -> bool {
+        self.is_stepping() || self.over.is_some()
     }
 
     /// Whether an instruction has executed that was not reported.
@@ -140,12 +120,12 @@ impl World {
         if self.is_stepping() {
             self.unreported = self.unreported.saturating_add(1).min(3);
         }
-        let had_monitor = self.alone.monitor;
+        let could_store = self.alone.exclusive_monitors_pass();
         let stores = choice == Choice::Proceed
             && program.fetch(self.alone.pc) == Letter::StoreExclusive
             && !self.alone.check_software_step();
         self.follow(program, choice);
-        self.stored_wrongly |= stores && !had_monitor;
+        self.stored_wrongly |= stores && !could_store;
     }
 
     /// The machine that runs alone does one thing; EL2 carries out what traps there, too.
@@ -170,6 +150,10 @@ impl World {
                 break;
             }
         }
+        // EL2 carried out what writes a debug register, and synchronized.
+        if self.holds_debug() {
+            self.alone.synchronize_context();
+        }
         // What only the saved copies in EL2's registers differ in is no difference.
         self.alone.spsr_el2 = ProcState::at(El::El0);
         self.alone.elr_el2 = 0;
@@ -184,83 +168,6 @@ impl World {
                 self.happened(program, Choice::StoreFails);
             }
             Event::Executed(_) | Event::EnteredEl1(_) => self.happened(program, choice),
-        }
-    }
-
-    fn actions_of_the_adversary(&self, actions: &mut Vec<Action>) {
-        use Action::{
-            DebuggerWritesMdscr, DebuggerWritesPc, DebuggerWritesSs, OtherRewrites, OtherWrites,
-            StepOff, StepOn, ToggleInterrupt, Unmap,
-        };
-        actions.push(if self.is_stepping() { StepOff } else { StepOn });
-        actions.extend([ToggleInterrupt, OtherWrites]);
-        // A write that changes nothing is one that a compare-and-swap does not see: not while the
-        // engine needs the others to stand.
-        let next = plan(programs::instruction(self.look.letter));
-        if !self.is_stepping() || !self.monitor.needs_others_stopped(next) {
-            actions.push(OtherRewrites);
-        }
-        // Where SS is part of what is pending, in a guest that steps itself or has just entered or
-        // left an exception, EL2 settles it before it lets a debugger near.
-        let is_part = self.alone.mdscr.ss
-            || self.machine.elr_el2 >= SYNCHRONOUS_VECTOR
-            || self.look.letter == Letter::Eret;
-        if !self.is_pending() || !is_part {
-            actions.push(DebuggerWritesSs(!self.saved().ss()));
-        }
-        if !self.is_pending() {
-            actions.extend([DebuggerWritesPc, DebuggerWritesMdscr, Unmap]);
-        }
-    }
-
-    fn act(&mut self, action: Action) {
-        match action {
-            Action::StepOn => {
-                self.switch_on();
-                self.was_stepping = true;
-            }
-            Action::StepOff => {
-                self.switch_off();
-                self.unreported = 0;
-            }
-            Action::ToggleInterrupt => {
-                self.machine.virq = !self.machine.virq;
-                self.alone.virq = self.machine.virq;
-            }
-            Action::OtherWrites | Action::OtherRewrites => {
-                let line = self.machine.line + u8::from(action == Action::OtherWrites);
-                for machine in [&mut self.machine, &mut self.alone] {
-                    machine.line = line % 4;
-                    machine.monitor = false;
-                }
-            }
-            Action::DebuggerWritesSs(ss) => {
-                self.machine.spsr_el2.ss = ss;
-                self.alone.pstate.ss = ss;
-            }
-            Action::DebuggerWritesPc => {
-                self.machine.elr_el2 = 0;
-                self.alone.pc = 0;
-                self.monitor.clear();
-            }
-            Action::DebuggerWritesMdscr => {
-                self.alone.mdscr.ss = !self.alone.mdscr.ss;
-                if self.is_stepping() {
-                    self.mdscr.ss = !self.mdscr.ss;
-                    self.engine.set_guest_mdscr(bits::mdscr(self.mdscr));
-                } else {
-                    self.machine.mdscr.ss = !self.machine.mdscr.ss;
-                }
-            }
-            Action::Unmap => {
-                self.machine.is_mapped = false;
-                self.alone.is_mapped = false;
-            }
-            Action::Enter
-            | Action::Proceed
-            | Action::PhysicalInterrupt
-            | Action::VirtualInterrupt
-            | Action::Deliver => {}
         }
     }
 }
@@ -280,29 +187,58 @@ impl Exploration {
 
     fn initial(&self, program: u8) -> impl Iterator<Item = World> {
         let budget = self.budget;
-        let own = Mdscr { ss: true, kde: false, mde: false };
-        let kernel = Mdscr { kde: true, ..own };
-        let starts = [
-            (El::El1, Mdscr::default(), false),
-            (El::El0, Mdscr::default(), false),
-            (El::El0, own, false),
-            (El::El0, own, true),
-            (El::El1, kernel, false),
-        ];
-        starts.into_iter().flat_map(move |(el, mdscr, os_lock)| {
-            [false, true].map(|isv_kept| {
-                let pstate = ProcState { ss: mdscr.ss, ..ProcState::at(el) };
-                let mut machine = Machine::new(pstate);
-                machine.mdscr = mdscr;
-                machine.os_lock = os_lock;
-                machine.isv_kept = isv_kept;
-                // Somewhere to return to with ERET: the guest's EL0, stepped if it is.
-                machine.spsr_el1.ss = true;
-                machine.elr_el1 = 2;
-                World::new(program, machine, budget)
+        let machines = STARTS.iter().flat_map(|&(el, mdscr, lock)| {
+            IMPLEMENTATIONS.iter().filter_map(move |&implementation| {
+                // Where QEMU departs a locked guest steps itself all the same: not to be kept up.
+                let departs = implementation.ignores_os_lock && lock != Lock::None;
+                (!departs).then(|| start(el, mdscr, lock, implementation))
             })
-        })
+        });
+        machines.map(move |machine| World::new(program, machine, budget))
     }
+}
+
+/// Which of its locks a guest has set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lock {
+    None,
+    Os,
+    Double,
+}
+
+const IMPLEMENTATIONS: [Implementation; 3] =
+    [Implementation::STRICT, Implementation::LOOSE, Implementation::QEMU];
+
+const NOBODY: Mdscr = Mdscr { ss: false, kde: false, mde: false };
+/// The guest steps its EL0.
+const OWN: Mdscr = Mdscr { ss: true, ..NOBODY };
+/// The guest steps its kernel.
+const KERNEL: Mdscr = Mdscr { kde: true, ..OWN };
+
+const STARTS: [(El, Mdscr, Lock); 6] = [
+    (El::El1, NOBODY, Lock::None),
+    (El::El0, NOBODY, Lock::None),
+    (El::El0, OWN, Lock::None),
+    (El::El0, OWN, Lock::Os),
+    (El::El0, OWN, Lock::Double),
+    (El::El1, KERNEL, Lock::None),
+];
+
+fn start(el: El, mdscr: Mdscr, lock: Lock, implementation: Implementation) -> Machine {
+    let pstate = ProcState { ss: mdscr.ss, ..ProcState::at(el) };
+    let mut machine = Machine::new(pstate);
+    machine.mdscr = mdscr;
+    machine.synchronize_context();
+    machine.os_lock = lock == Lock::Os;
+    machine.os_double_lock = lock == Lock::Double;
+    machine.implementation = implementation;
+    // What the traps of EL2 are goes with the implementation: either way is met.
+    let traps_smc = implementation != Implementation::LOOSE;
+    (machine.tsc, machine.twi, machine.twe) = (traps_smc, !traps_smc, !traps_smc);
+    // Somewhere to return to with ERET: the guest's EL0, stepped if it is.
+    machine.spsr_el1.ss = true;
+    machine.elr_el1 = 2;
+    machine
 }
 
 impl Model for Exploration {
@@ -317,22 +253,25 @@ impl Model for Exploration {
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
-        if world.is_in_guest {
-            actions.extend([Action::Proceed, Action::PhysicalInterrupt]);
-            if world.machine.can_take_virtual_interrupt() {
-                actions.push(Action::VirtualInterrupt);
+        if !world.is_in_guest {
+            actions.push(Action::Enter);
+            if world.can_deliver() {
+                actions.push(Action::Deliver);
+            }
+            if world.budget > 0 {
+                world.actions_of_the_adversary(actions);
             }
             return;
         }
-        actions.push(Action::Enter);
-        if world.engine.state() == StepState::ActiveNotPending
-            && world.machine.virq
-            && !world.machine.spsr_el2.i
-        {
-            actions.push(Action::Deliver);
+        actions.push(Action::Proceed);
+        if world.machine.can_be_interrupted() {
+            actions.push(Action::PhysicalInterrupt);
+            if world.machine.can_take_virtual_interrupt() {
+                actions.push(Action::VirtualInterrupt);
+            }
         }
-        if world.budget > 0 {
-            world.actions_of_the_adversary(actions);
+        if world.machine.mdscr_seen != world.machine.mdscr {
+            actions.push(Action::Synchronize);
         }
     }
 
@@ -341,7 +280,11 @@ impl Model for Exploration {
         let program = self.program(world);
         match action {
             Action::Enter => next.enter(program),
-            Action::Deliver => next.inject(Class::Irq, program),
+            Action::Deliver => next.deliver(program),
+            Action::Synchronize => {
+                next.machine.synchronize_context();
+                next.alone.synchronize_context();
+            }
             Action::Proceed => next.advance(program, Choice::Proceed),
             Action::PhysicalInterrupt => {
                 next.advance(program, Choice::PhysicalInterrupt);

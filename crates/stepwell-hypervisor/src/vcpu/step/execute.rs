@@ -10,7 +10,7 @@ use crate::vcpu::{End, debug, interrupt, time};
 use stepwell_arch::esr::{EsrEl2, ec};
 use stepwell_arch::{Pstate, Va};
 use stepwell_engine::completion::complete;
-use stepwell_engine::{After, Before, Boundary, Completion, MonitorChange};
+use stepwell_engine::{After, Before, Boundary, Completion, MonitorChange, Saved};
 use stepwell_engine::{Exit, Outcome, Plan, StepState};
 use stepwell_wire::InterruptPolicy;
 
@@ -26,7 +26,7 @@ impl Stepper<'_, '_> {
             let (outcome, vector, used) = self.enter(limit, heeded, hold, interface);
             if used > 0 {
                 // What is at the PC now was begun by the fast path, and is plain.
-                next = Next { pc: self.running.core.pc(), plan: Plan::Execute, ..next };
+                next = next.of_a_run(self.running.core.pc());
             }
             limit = 1;
             match outcome {
@@ -73,14 +73,7 @@ impl Stepper<'_, '_> {
                         self.take_back();
                         return Some(End::Stop(reason));
                     }
-                    Handled::SwitchedOff => {
-                        if self.class() == ec::HVC64 {
-                            self.passed(1);
-                        } else {
-                            self.take_back();
-                        }
-                        return Some(End::SwitchedOff);
-                    }
+                    Handled::SwitchedOff => return Some(self.switched_off()),
                 },
             }
             retry = true;
@@ -90,6 +83,17 @@ impl Stepper<'_, '_> {
     /// Class of the exception that the guest left with.
     fn class(&self) -> u8 {
         EsrEl2(self.running.core.context.esr).ec()
+    }
+
+    /// The last that it executed was the call that switched it off, or something that it did not
+    /// come to the end of.
+    fn switched_off(&mut self) -> End {
+        if self.class() == ec::HVC64 {
+            self.passed(1);
+        } else {
+            self.take_back();
+        }
+        End::SwitchedOff
     }
 
     fn trapped(&mut self, vector: Vector) -> Handled {
@@ -159,6 +163,7 @@ impl Stepper<'_, '_> {
     fn after(&mut self, next: Next, boundary: Boundary) {
         let core = &mut *self.running.core;
         let before = Before {
+            pc: (!next.is_of_a_run).then_some(next.pc),
             plan: next.plan,
             is_svc: next.svc,
             pstate: next.pstate,
@@ -167,8 +172,10 @@ impl Stepper<'_, '_> {
         let after = After {
             boundary,
             pstate: core.pstate(),
-            spsr_el1: Pstate(mrs!("spsr_el1")),
-            is_at_vector: is_at_vector(core.pc()),
+            vector: is_at_vector(core.pc()).then(|| Saved {
+                spsr_el1: Pstate(mrs!("spsr_el1")),
+                elr_el1: Va(mrs!("elr_el1")),
+            }),
         };
         let Completion { pstate, spsr_el1, monitor, is_other } =
             complete(core.debug.guest(), before, after);

@@ -21,9 +21,18 @@ pub(super) struct Next {
     /// It was fetched and decoded.
     pub(super) is_known: bool,
     pub(super) svc: bool,
+    /// One of a run of plain instructions that the fast path began: it is not known which.
+    pub(super) is_of_a_run: bool,
     /// Base register of an exclusive.
     pub(super) base: u64,
     pub(super) spsr_el1: Pstate,
+}
+
+impl Next {
+    /// What the fast path has begun after it, at `pc`: plain, and not known which.
+    pub(super) fn of_a_run(self, pc: Va) -> Self {
+        Self { pc, plan: Plan::Execute, is_of_a_run: true, ..self }
+    }
 }
 
 impl Stepper<'_, '_> {
@@ -39,6 +48,7 @@ impl Stepper<'_, '_> {
             plain: false,
             is_known: false,
             svc: false,
+            is_of_a_run: false,
             base: 0,
             spsr_el1: Pstate(0),
         };
