@@ -11,6 +11,7 @@
 
 pub mod browser;
 pub mod conformance;
+pub mod cost;
 pub mod guest;
 pub mod machine;
 pub mod plain;

@@ -11,10 +11,11 @@
 
 use core::arch::global_asm;
 
+use stepwell_guests::hardware::gic;
 use stepwell_guests::report::Outcome;
 
-global_asm!(include_str!("../stepped_loop.s"));
 global_asm!(
+    include_str!("../stepped_loop.s"),
     r#"
     .macro  begin
     .balign 0x1000
@@ -114,15 +115,36 @@ loop_start:                             // 0: what bare_loop has
     turn
     finish
 
+    .balign 0x1000                      // 9: an interrupt, which stays pending to the end
+    mov     x4, #1                      // SGI 1, to itself
+    movk    x4, #0x0100, lsl #16
+    msr     icc_sgi1r_el1, x4
+    mrs     x10, cntvct_el0
+1:  plain
+    msr     daifclr, #2
+    plain
+    turn
+    mrs     x11, cntvct_el0
+    mrs     x3, icc_iar1_el1
+    msr     icc_eoir1_el1, x3
+2:  b       2b
+
     .balign 0x1000
 loop_function:
     ret
+loop_interrupted:                       // back, with interrupts masked again
+    mrs     x3, spsr_el1
+    orr     x3, x3, #0x80
+    msr     spsr_el1, x3
+    eret
 loop_end:
 
     .balign 0x1000
 loop_vectors:
     .skip   0x200
     eret
+    .balign 0x80
+    b       loop_interrupted
 
     .bss
     .balign 8
@@ -137,6 +159,9 @@ unsafe extern "C" {
 }
 
 fn run() -> Outcome {
+    // For the ninth loop.
+    gic::start(0);
+    gic::enable(0, 1);
     enter_loops()
 }
 

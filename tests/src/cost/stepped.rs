@@ -15,10 +15,10 @@ use stepwell_debuggee::{
     VcpuId,
 };
 use stepwell_link::Link;
-use stepwell_tests::guest::Guest;
 use stepwell_trace::kernel_image::RawPolicy;
 
-use crate::Programs;
+use super::Programs;
+use crate::guest::Guest;
 
 /// The guest's CPU, on both sides.
 pub const CPU: &str = "cortex-a57";
@@ -42,6 +42,7 @@ const POLL: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A loop of `step_loop`.
+#[derive(Clone, Copy, Debug)]
 pub struct Loop {
     /// What of it is told.
     pub title: &'static str,
@@ -51,6 +52,8 @@ pub struct Loop {
     own_steps: u64,
     /// Steps of a turn that are plain and only make the loop.
     pub plain_steps: u64,
+    /// Interrupts are delivered. Entering one is a step in which the guest executes nothing.
+    interrupts: u64,
 }
 
 impl Loop {
@@ -59,7 +62,7 @@ impl Loop {
     /// A run of plain instructions, likewise with one taken branch.
     pub const RUN: Self = Self::new("a plain step", 1, 0, 128);
     /// Loops about something else.
-    pub const OTHERS: [Self; 7] = [
+    pub const OTHERS: [Self; 8] = [
         Self::new("an MMIO read (UART)", 2, 1, 18),
         Self::new("a load- and store-exclusive pair", 3, 2, 18),
         Self::new("an SVC and its ERET", 4, 2, 18),
@@ -67,13 +70,16 @@ impl Loop {
         Self::new("a call and return across pages", 6, 2, 18),
         Self::new("a hypervisor call (HVC)", 7, 1, 19),
         Self::new("an ISB", 8, 1, 18),
+        // Unmasking it, its entry, the branch from its vector, and its ERET.
+        Self { interrupts: 1, ..Self::new("an interrupt and its ERET", 9, 4, 21) },
     ];
 
     const fn new(title: &'static str, page: u64, own_steps: u64, plain_steps: u64) -> Self {
-        Self { title, page, own_steps, plain_steps }
+        Self { title, page, own_steps, plain_steps, interrupts: 0 }
     }
 
     /// Steps of a turn.
+    #[must_use]
     pub const fn steps(&self) -> u64 {
         self.own_steps + self.plain_steps
     }
@@ -90,11 +96,17 @@ pub struct Stepped {
 
 impl Stepped {
     /// One whose clock is the host's.
+    ///
+    /// # Errors
+    /// When there is no machine, or it does not do as it should.
     pub fn timed(programs: &Programs) -> Result<Self> {
         Self::launch(programs, &programs.qemu, None)
     }
 
     /// One whose clock counts instructions.
+    ///
+    /// # Errors
+    /// When there is no machine, or it does not do as it should.
     pub fn counted(programs: &Programs) -> Result<Self> {
         let folder = tempfile::tempdir().context("no temporary folder")?;
         let wrapper = folder.path().join("qemu-counting-instructions");
@@ -123,9 +135,7 @@ impl Stepped {
         let mut stepped =
             Self { link, _machine: machine, _wrapper: wrapper, loop_start, records: Vec::new() };
         stepped.wait()?;
-        if let Some(interrupts) = stepped.link.support_interrupts() {
-            interrupts.set_interrupt_policy(0, InterruptPolicy::Hold)?;
-        }
+        stepped.deliver_interrupts(false)?;
         let until = Some(Va(loop_start));
         let stop = stepped.step(StepRequest { count: 100_000, until, record: false })?;
         if stop.reason != StopReason::Until {
@@ -134,11 +144,21 @@ impl Stepped {
         Ok(stepped)
     }
 
+    fn deliver_interrupts(&mut self, deliver: bool) -> Result<()> {
+        let interrupts = self.link.support_interrupts().context("no interrupt policies")?;
+        let policy = if deliver { InterruptPolicy::Into } else { InterruptPolicy::Hold };
+        Ok(interrupts.set_interrupt_policy(0, policy)?)
+    }
+
     /// Instructions of EL2 for one turn of a loop.
     ///
     /// The difference of two runs, so that what comes before and after the turns is not counted.
     /// The clock policy is the real one: the guest has to read the machine's counter.
+    ///
+    /// # Errors
+    /// When the machine is lost, or the guest does something else than the loop.
     pub fn el2_per_turn(&mut self, of: &Loop, record: bool) -> Result<f64> {
+        self.deliver_interrupts(of.interrupts > 0)?;
         let mut ticks = [0; 3];
         for (ticks, turns) in ticks.iter_mut().zip(TURNS_COUNTED) {
             self.begin(of, turns)?;
@@ -149,11 +169,16 @@ impl Stepped {
             }
             *ticks = x[CLOCK[1]].wrapping_sub(x[CLOCK[0]]);
         }
+        self.deliver_interrupts(false)?;
         let turns = TURNS_COUNTED[2] - TURNS_COUNTED[1];
-        Ok((ticks[2].wrapping_sub(ticks[1]) as i64) as f64 / turns as f64 - of.steps() as f64)
+        let all = (ticks[2].wrapping_sub(ticks[1]) as i64) as f64 / turns as f64;
+        Ok(all - (of.steps() - of.interrupts) as f64)
     }
 
     /// Finds out how many steps are worth timing.
+    ///
+    /// # Errors
+    /// When there is no machine, or it does not do as it should.
     pub fn calibrate(&mut self, record: bool) -> Result<u64> {
         let rate = self.steps_per_second(STEPS_FIRST, record)?;
         Ok((rate * TIMED_SECONDS) as u64)
@@ -161,6 +186,9 @@ impl Stepped {
 
     /// Steps for each second of wall-clock time, from the difference of a short run and a long
     /// one, so that the command's way to the hypervisor and back is not counted.
+    ///
+    /// # Errors
+    /// As [`Stepped::timed`].
     pub fn steps_per_second(&mut self, steps: u64, record: bool) -> Result<f64> {
         self.begin(&Loop::BASIC, u64::MAX)?;
         let short = (steps / 10).max(1);

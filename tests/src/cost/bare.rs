@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use stepwell_tests::guest::Guest;
-use stepwell_tests::process::run;
-
-use crate::Programs;
-use crate::stepped::{CPU, ICOUNT};
+use super::Programs;
+use super::stepped::{CPU, ICOUNT};
+use crate::guest::Guest;
+use crate::process::run;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// What the bare loop said of itself.
+#[derive(Clone, Copy, Debug)]
 pub struct Bare {
     steps: u64,
     ticks: u64,
@@ -22,21 +22,29 @@ pub struct Bare {
 
 impl Bare {
     /// Runs it with the counter going by the wall clock.
+    ///
+    /// # Errors
+    /// When it cannot be run, or says nothing.
     pub fn timed(programs: &Programs) -> Result<Self> {
         Self::run(programs, &[])
     }
 
     /// Runs it with the counter going by instructions.
+    ///
+    /// # Errors
+    /// As [`Bare::timed`].
     pub fn counted(programs: &Programs) -> Result<Self> {
         Self::run(programs, &ICOUNT)
     }
 
-    /// Counter ticks for each step; when counted, those are instructions.
+    /// Counter ticks for each step, the guest's own instruction included; when counted, those are instructions.
+    #[must_use]
     pub fn ticks_per_step(&self) -> f64 {
         self.ticks as f64 / self.steps as f64
     }
 
     /// Steps for each second of the counter.
+    #[must_use]
     pub fn steps_per_second(&self) -> f64 {
         self.ticks_per_second as f64 / self.ticks_per_step()
     }

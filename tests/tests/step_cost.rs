@@ -1,0 +1,35 @@
+//! What the fast path costs, in EL2 instructions counted by QEMU: the same number in every run.
+
+#![cfg(feature = "machine")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use stepwell_tests::cost::{self, Cost, Programs};
+use stepwell_tests::machine::hypervisor;
+
+/// Most EL2 instructions of a plain step.
+const SILENT_MAX: f64 = 40.0;
+/// And of one that is recorded.
+const TRACED_MAX: f64 = 64.0;
+
+#[test]
+fn a_plain_step_stays_within_its_limits() {
+    let qemu = std::env::var_os("STEPWELL_QEMU").unwrap_or_else(|| "qemu-system-aarch64".into());
+    let programs = Programs { qemu: qemu.into(), hypervisor: Some(hypervisor()) };
+    let (bare, costs) = cost::count(&programs).unwrap();
+    println!("{bare} {costs:#?}");
+    assert_eq!(bare.round(), 14.0, "the bare loop is what it was");
+    let [plain, branch, ..] = costs[..] else { panic!("{costs:?}") };
+    assert!(plain.silent <= SILENT_MAX, "{plain:?}");
+    assert!(plain.traced <= TRACED_MAX, "{plain:?}");
+    // What little is not whole is that a longer run is not told quite as a shorter one is.
+    let whole = |cost: Cost| (cost.silent.round(), cost.traced.round());
+    // As ARCHITECTURE.md has them, instruction by instruction: change them there, too.
+    assert_eq!(whole(plain), (31.0, 36.0), "{plain:?}");
+    assert_eq!(whole(branch), (0.0, 17.0), "{branch:?}");
+    for cost in &costs[2..] {
+        // The others leave the fast path; what a compiler makes of them may change, but not by
+        // that much unseen.
+        assert!((40.0..40_000.0).contains(&cost.silent), "{cost:?}");
+        assert!(cost.traced >= cost.silent, "{cost:?}");
+    }
+}
