@@ -20,6 +20,7 @@ use crate::symbols::{Symbol, Symbols};
 use chunks::Chunks;
 use seek::Index;
 use std::collections::VecDeque;
+use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -52,6 +53,21 @@ pub struct Damage {
     pub resumed_at: Option<u64>,
     /// How many instructions are missing; `None` if nothing tells.
     pub missing_instructions: Option<u64>,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { offset, what, resumed_at, missing_instructions } = self;
+        write!(f, "damaged at byte {offset}: {what}; ")?;
+        match missing_instructions {
+            Some(missing) => write!(f, "{missing} instructions are missing, ")?,
+            None => write!(f, "nothing tells how many instructions are missing, ")?,
+        }
+        match resumed_at {
+            Some(resumed) => write!(f, "reading went on at byte {resumed}"),
+            None => write!(f, "nothing after it could be read"),
+        }
+    }
 }
 
 /// Reads a recording, chunk by chunk.
