@@ -114,9 +114,12 @@ impl Browser {
     /// # Errors
     /// When there is nothing.
     pub fn click(&mut self, element: &str) -> Result<(), Error> {
+        // What was scrolled is hit where it was until the next frames are drawn.
         let script = format!(
-            "(() => {{ const element = {element}; element.scrollIntoView({{ block: 'center', \
-             behavior: 'instant' }}); const box = element.getBoundingClientRect(); \
+            "(async () => {{ const element = {element}; element.scrollIntoView({{ block: 'center', \
+             behavior: 'instant' }}); for (let frame = 0; frame < 2; frame += 1) \
+             await new Promise(requestAnimationFrame); \
+             const box = element.getBoundingClientRect(); \
              return [box.x + box.width / 2, box.y + box.height / 2]; }})()"
         );
         let place = self.evaluate(&script)?;

@@ -18,6 +18,7 @@ mod guests;
 mod initramfs;
 mod layout;
 mod metadata;
+mod pictures;
 mod process;
 mod setup;
 mod test;
@@ -50,6 +51,7 @@ enum Command {
     Demo(demo::Demo),
     Test(test::Test),
     Bench(bench::Bench),
+    Pictures(pictures::Pictures),
     Coverage(coverage::Coverage),
     Tidy(tidy::Tidy),
 }
@@ -72,6 +74,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Demo(command) => command.run(),
         Command::Test(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::Pictures(command) => command.run(),
         Command::Coverage(command) => command.run(),
         Command::Tidy(command) => command.run(),
     }

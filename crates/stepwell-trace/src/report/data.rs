@@ -200,7 +200,6 @@ fn recording(facts: Facts, completeness: &Completeness) -> Recording {
     let (state, damage) = match completeness {
         Completeness::Whole => ("whole", String::new()),
         Completeness::Unfinished => ("unfinished", String::new()),
-        Completeness::Part => ("part", String::new()),
         Completeness::Damaged(what) => ("damaged", what.clone()),
     };
     Recording {

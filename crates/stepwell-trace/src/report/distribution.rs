@@ -28,8 +28,8 @@ pub(super) struct Summary {
     pub(super) p99: u64,
     pub(super) max: u64,
     pub(super) mean: u64,
-    /// Lower borders of powers of two, and how many numbers were from there on.
-    pub(super) bars: Vec<(u64, u64)>,
+    /// First and last number of a bar, and how many numbers were there.
+    pub(super) bars: Vec<(u64, u64, u64)>,
 }
 
 impl Distribution {
@@ -71,21 +71,36 @@ impl Distribution {
         self.max
     }
 
-    /// Returns one bar for each power of two between the extremes.
-    fn bars(&self) -> Vec<(u64, u64)> {
-        let mut bars: Vec<(u64, u64)> = Vec::new();
+    /// Returns bars of a power of two each, or of as little less as makes enough of them to see a
+    /// shape.
+    fn bars(&self) -> Vec<(u64, u64, u64)> {
+        /// So few bars have no shape.
+        const FEW: usize = 6;
+        let (powers, rest) = ([3, 2, 1], self.bars_of(0));
+        let found = powers.into_iter().map(|part| self.bars_of(part));
+        found.into_iter().find(|bars| bars.len() >= FEW).unwrap_or(rest)
+    }
+
+    /// Returns bars of 2 to the power of `part` eighths of a power of two.
+    fn bars_of(&self, part: u32) -> Vec<(u64, u64, u64)> {
+        let mut bars: Vec<(usize, u64, u64, u64)> = Vec::new();
         for (class, &count) in self.classes.iter().enumerate() {
-            let border = match lower_end(class) {
-                0 => 0,
-                from => 1 << from.ilog2(),
-            };
+            let (first, last) = (lower_end(class), upper_end(class));
+            let group = match class as u64 {
+                // Up to here all are exact: by powers of two only if all bars are.
+                small if small < EXACT && part == 3 => small.checked_ilog2().map_or(0, |it| it + 1),
+                small if small < EXACT => small as u32,
+                large => EXACT as u32 + ((large - EXACT) >> part) as u32,
+            } as usize;
             match bars.last_mut() {
-                Some(bar) if bar.0 == border => bar.1 += count,
-                _ => bars.push((border, count)),
+                Some(bar) if bar.0 == group => (bar.2, bar.3) = (last, bar.3 + count),
+                _ => bars.push((group, first, last, count)),
             }
         }
-        let first = bars.iter().position(|bar| bar.1 > 0).unwrap_or(bars.len());
-        bars.split_off(first)
+        let counted = |bar: &(usize, u64, u64, u64)| bar.3 > 0;
+        let first = bars.iter().position(counted).unwrap_or(bars.len());
+        bars.drain(..first);
+        bars.into_iter().map(|(_, first, last, count)| (first, last, count)).collect()
     }
 }
 
@@ -140,9 +155,19 @@ mod tests {
         assert_eq!((summary.count, summary.min, summary.max, summary.mean), (1000, 1, 1000, 500));
         assert!((500..=560).contains(&summary.median), "{}", summary.median);
         assert!((900..=1000).contains(&summary.p90), "{}", summary.p90);
-        assert_eq!(summary.bars.iter().map(|bar| bar.1).sum::<u64>(), 1000);
-        assert_eq!(summary.bars[0], (1, 1));
-        assert_eq!(summary.bars[3], (8, 8));
+        assert_eq!(summary.bars.iter().map(|bar| bar.2).sum::<u64>(), 1000);
+        assert_eq!(summary.bars[0], (1, 1, 1));
+        assert_eq!(summary.bars[3], (8, 15, 8));
+        assert_eq!(summary.bars[5], (32, 63, 32));
         assert_eq!(Distribution::default().summary(), Summary::default());
+    }
+
+    #[test]
+    fn numbers_near_each_other_have_narrow_bars() {
+        let mut distribution = Distribution::default();
+        (2000..3000).for_each(|number| distribution.add(number));
+        let bars = distribution.summary().bars;
+        assert_eq!(bars[0], (1920, 2047, 48));
+        assert!(bars.windows(2).all(|pair| pair[0].1 + 1 == pair[1].0), "{bars:?}");
     }
 }

@@ -26,10 +26,10 @@ mod timeline;
 use crate::error::Error;
 use crate::export::ExportError;
 use crate::format::{Header, Record};
-use crate::reader::Reader;
+use crate::source::Source;
 use analysis::Analysis;
 use data::Data;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Write};
 
 /// How the reading of the recording ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,10 +39,8 @@ pub enum Completeness {
     Whole,
     /// The one who recorded was ended in the middle.
     Unfinished,
-    /// It is damaged, and what stands before the damage is reported.
+    /// It is damaged, here in words, and what can be read is reported.
     Damaged(String),
-    /// Some was left out by choice.
-    Part,
 }
 
 /// What is told besides the records.
@@ -77,8 +75,8 @@ impl Report {
     }
 }
 
-/// Reads what is left of a recording and reports it. `progress` is called now and then, with the
-/// reader.
+/// Reads what is left of a recording, or what was chosen of it, and reports it. `completeness` is
+/// asked at the end how that came.
 ///
 /// A damaged recording is reported as far as it can be read, and the damage is told in the report
 /// and returned beside it.
@@ -86,32 +84,23 @@ impl Report {
 /// # Errors
 ///
 /// [`ExportError`] if nothing can be read, or the disassembler cannot be set up.
-pub fn analyse<R: Read + Seek>(
-    reader: &mut Reader<R>,
+pub fn analyse<S: Source>(
+    source: &mut S,
     facts: Facts,
-    mut progress: impl FnMut(&Reader<R>),
+    completeness: impl FnOnce(&S) -> Completeness,
 ) -> Result<(Report, Option<Error>), ExportError> {
-    /// Records between two calls of `progress`.
-    const STRIDE: u32 = 1 << 14;
-    let (code, symbols) = (reader.code_pages()?, reader.symbols()?);
+    let (code, symbols) = (source.code_pages()?, source.symbols()?);
     let mut analysis = Analysis::new(&code, &symbols);
-    let mut until_progress = STRIDE;
     let damage = loop {
-        match reader.next_record() {
+        match source.next_record() {
             Ok(Some(record)) => analysis.record(&record),
             Ok(None) => break None,
             Err(error) => break Some(error),
         }
-        until_progress -= 1;
-        if until_progress == 0 {
-            until_progress = STRIDE;
-            progress(reader);
-        }
     };
-    let completeness = match (&damage, reader.ending()) {
-        (Some(error), _) => Completeness::Damaged(error.to_string()),
-        (None, Some(crate::reader::Ending::Unfinished { .. })) => Completeness::Unfinished,
-        (None, _) => Completeness::Whole,
+    let completeness = match &damage {
+        Some(error) => Completeness::Damaged(error.to_string()),
+        None => completeness(source),
     };
     let data = analysis.finish(facts, &completeness)?;
     Ok((Report { data }, damage))

@@ -1,15 +1,15 @@
 //! `stepwell report`: a recording as one page for a browser.
 
+use super::selection::{Selected, Selection, tell_damages};
 use super::tell;
 use crate::ending;
-use anyhow::{Context, anyhow};
+use anyhow::{Context, bail};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::fs::File;
-use std::io::{self, IsTerminal};
+use std::io::{self, stdout};
 use std::path::{Path, PathBuf};
-use stepwell_trace::Reader;
-use stepwell_trace::report::{self, Facts};
+use stepwell_trace::report::{self, Completeness, Facts};
+use stepwell_trace::{Ending, Source};
 
 /// Makes one page for a browser of a recording
 ///
@@ -18,7 +18,8 @@ use stepwell_trace::report::{self, Facts};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     stepwell report boot.stepwell -o report.html\n  \
-    stepwell report boot.stepwell --title 'Debian 12, first second' -o - | gzip >report.html.gz")]
+    stepwell report boot.stepwell --symbol start_kernel..rest_init --title 'Early boot'\n  \
+    stepwell report boot.stepwell -o - | gzip >report.html.gz")]
 pub(super) struct Report {
     /// The recording
     file: PathBuf,
@@ -28,68 +29,68 @@ pub(super) struct Report {
     /// The page's title [default: the recording's name]
     #[arg(long, value_name = "TEXT")]
     title: Option<String>,
-    /// Shows no progress bar
-    #[arg(long, short)]
-    quiet: bool,
+    #[command(flatten)]
+    selection: Selection,
 }
 
 impl Report {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
+        let canonical = |path: &Path| path.canonicalize().ok();
+        if canonical(&self.output).is_some_and(|page| Some(page) == canonical(&self.file)) {
+            bail!("{} is the recording itself", self.file.display());
+        }
         let named = || self.file.display().to_string();
-        let mut reader = Reader::open(&self.file).with_context(named)?;
-        let (_, bytes) = reader.bytes();
-        let facts = Facts {
-            title: self.title.clone().unwrap_or_else(|| title(&self.file)),
-            bytes,
-            header: reader.header().clone(),
-            selection: String::new(),
-            version: env!("CARGO_PKG_VERSION").into(),
-        };
-        let bar = self.progress_bar(bytes);
-        let analysed = report::analyse(&mut reader, facts, |reader| {
-            bar.set_position(reader.bytes().0);
-            bar.set_message(format!("{} M instructions", reader.position() / 1_000_000));
-        });
-        bar.finish_and_clear();
+        let mut source = self.selection.open(&self.file, !self.to_stdout())?;
+        let facts = self.facts(&source);
+        let analysed = report::analyse(&mut source, facts, |source| self.completeness(source));
+        source.inner().finish();
         let (report, damage) = analysed.with_context(named)?;
         self.write(&report).with_context(|| self.output.display().to_string())?;
-        match damage {
-            None => Ok(ending::CLEAN),
-            Some(error) => {
-                tell(&format!("{}: {error}; the report is of what stands before", named()));
-                Ok(ending::FAILED)
-            }
+        if let Some(error) = damage {
+            tell(&format!("{}: {error}; the report is of what stands before", named()));
+            return Ok(ending::FAILED);
         }
+        let is_damaged = tell_damages(&self.file, source.inner().reader().damages());
+        Ok(if is_damaged { ending::FAILED } else { ending::CLEAN })
+    }
+
+    fn facts(&self, source: &Selected) -> Facts {
+        let selection = self.selection.in_words();
+        let (_, bytes) = source.inner().reader().bytes();
+        let name = self.file.file_name().unwrap_or(self.file.as_os_str());
+        Facts {
+            title: self.title.clone().unwrap_or_else(|| name.to_string_lossy().into_owned()),
+            // The size of the file says nothing about a part of it.
+            bytes: if selection.is_empty() { bytes } else { 0 },
+            header: source.header().clone(),
+            selection,
+            version: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+
+    fn completeness(&self, source: &Selected) -> Completeness {
+        let reader = source.inner().reader();
+        match (reader.damages(), reader.ending()) {
+            ([], Some(Ending::Unfinished { .. })) => Completeness::Unfinished,
+            ([], _) => Completeness::Whole,
+            ([damage], _) => {
+                Completeness::Damaged(format!("byte {}: {}", damage.offset, damage.what))
+            }
+            (many, _) => Completeness::Damaged(format!("{} places", many.len())),
+        }
+    }
+
+    fn to_stdout(&self) -> bool {
+        self.output == Path::new("-")
     }
 
     fn write(&self, report: &report::Report) -> anyhow::Result<()> {
-        if self.output == Path::new("-") {
-            return match report.write(io::stdout().lock()) {
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-                result => Ok(result?),
-            };
+        if !self.to_stdout() {
+            return Ok(report.write(File::create(&self.output)?)?);
         }
-        if same_file(&self.file, &self.output) {
-            return Err(anyhow!("this is the recording: name another file for the page"));
+        match report.write(stdout().lock()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            result => Ok(result?),
         }
-        Ok(report.write(File::create(&self.output)?)?)
     }
-
-    fn progress_bar(&self, bytes: u64) -> ProgressBar {
-        if self.quiet || !io::stderr().is_terminal() {
-            return ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        }
-        let template = "{wide_bar} {msg}, {binary_bytes_per_sec}, {eta}";
-        let style = ProgressStyle::with_template(template).expect("the template is ours");
-        ProgressBar::new(bytes).with_style(style)
-    }
-}
-
-fn title(file: &Path) -> String {
-    file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned()
-}
-
-fn same_file(one: &Path, other: &Path) -> bool {
-    let canonical = |path: &Path| std::fs::canonicalize(path).ok();
-    canonical(one).is_some_and(|one| Some(one) == canonical(other))
 }

@@ -108,6 +108,23 @@ impl Selection {
         self.quiet
     }
 
+    /// Returns what was chosen as it would be typed; nothing if that is everything.
+    pub(super) fn in_words(&self) -> String {
+        let mut words: Vec<String> = Vec::new();
+        words.extend(self.vcpu.iter().map(|vcpu| format!("--vcpu {vcpu}")));
+        words.extend(self.el.iter().map(|level| format!("--el {level}")));
+        words.extend(self.user.then(|| "--user".into()));
+        words.extend(self.kernel.then(|| "--kernel".into()));
+        let addresses = self.address.iter();
+        words.extend(
+            addresses.map(|range| format!("--address {:#x}..{:#x}", range.first, range.end)),
+        );
+        words.extend(self.symbol.iter().map(|symbol| format!("--symbol {symbol}")));
+        words.extend(self.from.map(|from| format!("--from {from}")));
+        words.extend(self.to.map(|to| format!("--to {to}")));
+        words.join(" ")
+    }
+
     /// Makes the filter for a recording, with its symbols where they are needed.
     pub(super) fn filter(&self, reader: &mut FileReader) -> anyhow::Result<Filter> {
         let symbols = if self.symbol.is_empty() { Symbols::default() } else { reader.symbols()? };

@@ -9,7 +9,7 @@ const showHeadline = () => {
     : `${exact(headline.instructions)} instructions of ${vcpus}${recording.cpu ? ` of a ${recording.cpu}` : ""}${time}, each of them stepped.${data.selection ? ` Chosen: ${data.selection}.` : ""}`;
   const states = {
     unfinished: "The recording was not finished: whoever recorded was ended in the middle. Everything up to the last whole chunk is here.",
-    damaged: `The recording is damaged: ${recording.damage}. What stands before the damage is here.`,
+    damaged: `The recording is damaged: ${recording.damage}. What could be read is here.`,
   };
   if (states[recording.state]) {
     byId("state").textContent = states[recording.state];

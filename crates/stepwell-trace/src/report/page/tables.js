@@ -123,8 +123,8 @@ const histogram = (title, note, summary, tint) => {
     section.append(make("p", { class: "empty" }, "None was seen."));
     return section;
   }
-  const rows = summary.bars.map(([from, count]) =>
-    [from < 2 ? exact(from) : `${exact(from)}–${exact(2 * from - 1)}`, count, [exact(count)]]);
+  const rows = summary.bars.map(([from, to, count]) =>
+    [from === to ? exact(from) : `${exact(from)}–${exact(to)}`, count, [exact(count)]]);
   section.append(quantiles(summary), bars(rows, tint, true));
   return section;
 };
