@@ -121,7 +121,10 @@ fn lints() -> Result<()> {
 fn licence_check() -> Result<()> {
     if has_subcommand("deny") {
         let mut cargo = process::host_cargo();
-        return process::run(cargo.args(["deny", "check", "licenses"]), LINT_LIMIT);
+        return process::run(
+            cargo.args(["deny", "--all-features", "check", "licenses"]),
+            LINT_LIMIT,
+        );
     }
     let findings = licences::check()?;
     for finding in &findings {

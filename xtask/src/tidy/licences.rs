@@ -23,7 +23,8 @@ pub fn check() -> Result<Vec<Finding>> {
     let settings = fs::read_to_string(root.join(LIST)).context("reading deny.toml")?;
     let allowed = allowed_licences(&settings);
     ensure!(!allowed.is_empty(), "deny.toml has no list of allowed licences");
-    let metadata = metadata::read(&[])?;
+    // What is behind a feature is given away, too.
+    let metadata = metadata::read(&["--all-features"])?;
     let mut findings = Vec::new();
     for package in list(&metadata, "packages") {
         let licence = text(package, "license");
