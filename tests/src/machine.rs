@@ -21,6 +21,12 @@ pub fn hypervisor() -> PathBuf {
     configured("STEPWELL_HYPERVISOR", &built.to_string_lossy())
 }
 
+/// The image that was built for tests, which lies beside the one under test.
+#[must_use]
+pub fn hypervisor_for_tests() -> PathBuf {
+    hypervisor().with_file_name("stepwell-hypervisor-test-mode.bin")
+}
+
 /// Starts a machine whose guest is bare code, loaded at 0x4008_0000; it stands at reset.
 ///
 /// QEMU ends when the machine is dropped, or with the calling thread.
@@ -31,6 +37,22 @@ pub fn hypervisor() -> PathBuf {
 /// # Panics
 /// When the code cannot be written to a file.
 pub fn launch(code: &[u8], cpu: &str, smp: u8) -> Result<(Machine, Link), MachineError> {
+    launch_in(None, code, cpu, smp)
+}
+
+/// As [`launch`], in the test mode that is told, if any.
+///
+/// # Errors
+/// As [`launch`].
+///
+/// # Panics
+/// As [`launch`].
+pub fn launch_in(
+    test_mode: Option<&str>,
+    code: &[u8],
+    cpu: &str,
+    smp: u8,
+) -> Result<(Machine, Link), MachineError> {
     let file = tempfile::NamedTempFile::new().expect("tests need a place for temporary files");
     fs::write(file.path(), code).expect("the temporary file can be written");
     let guest = Guest::read(file.path(), RawPolicy::Accept)?;
@@ -38,11 +60,11 @@ pub fn launch(code: &[u8], cpu: &str, smp: u8) -> Result<(Machine, Link), Machin
         smp,
         memory: MEMORY,
         cpu: cpu.to_owned(),
-        hypervisor: Some(hypervisor()),
+        hypervisor: Some(if test_mode.is_some() { hypervisor_for_tests() } else { hypervisor() }),
         qemu: std::env::var_os("STEPWELL_QEMU")
             .map_or_else(|| "qemu-system-aarch64".into(), PathBuf::from),
         verbose: false,
-        test_mode: None,
+        test_mode: test_mode.map(str::to_owned),
     };
     Machine::launch(&options, &guest)
 }

@@ -7,6 +7,7 @@
 //! interrupts that the path has.
 
 pub mod document;
+pub mod mutants;
 pub mod observe;
 mod path;
 mod table;

@@ -1,7 +1,8 @@
 //! Runs the guest `conform` in one view, and brings back what was seen.
 
 use std::fs;
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use stepwell::machine::{Machine, MachineError};
 use stepwell_arch::{Ipa, Va};
@@ -12,10 +13,10 @@ use stepwell_link::Link;
 
 use super::{Places, View, cut, expected, runs};
 use crate::guest::{Guest, LOAD};
-use crate::machine::launch;
+use crate::machine::{hypervisor_for_tests, launch_in};
 use crate::plain::{self, Setup};
 use crate::process::run;
-use crate::stepwell::{command, run_guest, show};
+use crate::stepwell::{command, show};
 use crate::stream::Stream;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -24,6 +25,35 @@ const STEPS_MAX: usize = 4_000_000;
 /// Stops of one run: many more than the longest declares.
 const STOPS_MAX: usize = 400;
 const V0: VcpuId = VcpuId { domain: 0, vcpu: 0 };
+
+/// Under which circumstances the guest runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances<'a> {
+    /// The CPU.
+    pub cpu: &'static str,
+    /// What the hypervisor's test mode does; none for the image that is released.
+    pub test_mode: Option<&'a str>,
+    /// How long one view may take.
+    pub limit: Duration,
+    /// How many steps a recording may have.
+    pub steps_max: usize,
+}
+
+impl Circumstances<'_> {
+    /// Nothing but the CPU.
+    #[must_use]
+    pub const fn plain(cpu: &'static str) -> Self {
+        Self { cpu, test_mode: None, limit: LIMIT, steps_max: STEPS_MAX }
+    }
+
+    fn command(&self, subcommand: &str, setup: &Setup) -> Command {
+        let mut command = command(subcommand, setup);
+        if let Some(words) = self.test_mode {
+            command.arg("--hypervisor").arg(hypervisor_for_tests()).args(["--test-mode", words]);
+        }
+        command
+    }
+}
 
 /// What was seen of the whole guest.
 #[derive(Debug, Default)]
@@ -50,17 +80,19 @@ pub fn guest() -> (Guest, Places) {
 ///
 /// # Errors
 /// A text, when it does not come to its end.
-pub fn observe(view: View, cpu: &'static str) -> Result<Observation, String> {
+pub fn observe(view: View, circumstances: Circumstances<'_>) -> Result<Observation, String> {
     let (guest, places) = guest();
-    let setup = Setup { cpu, ..Setup::new(&guest.path) };
+    let setup = Setup { cpu: circumstances.cpu, ..Setup::new(&guest.path) };
     match view {
         View::Plain => plain(&setup, &places),
         View::Unstepped => {
-            let finished = run_guest(&setup, LIMIT).map_err(|error| error.to_string())?;
+            let mut command = circumstances.command("run", &setup);
+            let finished =
+                run(&mut command, circumstances.limit).map_err(|error| error.to_string())?;
             Ok(Observation { streams: None, console: finished.stdout })
         }
-        View::Recorded(policy) => recorded(&setup, policy, &places),
-        View::Stops => stops(&setup, &places),
+        View::Recorded(policy) => recorded(&setup, policy, &places, circumstances),
+        View::Stops => stops(&setup, &places, circumstances),
     }
 }
 
@@ -75,13 +107,15 @@ fn recorded(
     setup: &Setup,
     policy: InterruptPolicy,
     places: &Places,
+    circumstances: Circumstances<'_>,
 ) -> Result<Observation, String> {
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let file = folder.path().join("conform.stw");
-    let mut trace = command("trace", setup);
-    trace.args(["--quiet", "--irq", &policy.to_string(), "--steps", &STEPS_MAX.to_string()]);
+    let mut trace = circumstances.command("trace", setup);
+    let steps = circumstances.steps_max.to_string();
+    trace.args(["--quiet", "--irq", &policy.to_string(), "--steps", &steps]);
     trace.arg("-o").arg(&file);
-    let finished = run(&mut trace, LIMIT).map_err(|error| error.to_string())?;
+    let finished = run(&mut trace, circumstances.limit).map_err(|error| error.to_string())?;
     if !finished.status.success() {
         return Err(format!("trace: {}", finished.output()));
     }
@@ -89,22 +123,29 @@ fn recorded(
 }
 
 /// Each run is come to freely, and left freely: stepping begins and ends with it.
-fn stops(setup: &Setup, places: &Places) -> Result<Observation, String> {
-    let (_machine, mut link) = start(setup).map_err(|error| error.to_string())?;
-    let mut session = Session { link: &mut link, console: Vec::new() };
+fn stops(
+    setup: &Setup,
+    places: &Places,
+    circumstances: Circumstances<'_>,
+) -> Result<Observation, String> {
+    let started = start(setup, circumstances.test_mode);
+    let (_machine, mut link) = started.map_err(|error| error.to_string())?;
+    let end = Instant::now() + circumstances.limit;
+    let mut session = Session { link: &mut link, console: Vec::new(), end };
     let streams = session.all(setup.cpu, places).map_err(|error| error.to_string())?;
     let console = String::from_utf8_lossy(&session.console).into_owned();
     Ok(Observation { streams: Some(streams), console })
 }
 
-fn start(setup: &Setup) -> Result<(Machine, Link), MachineError> {
+fn start(setup: &Setup, test_mode: Option<&str>) -> Result<(Machine, Link), MachineError> {
     let image = fs::read(&setup.kernel).unwrap_or_default();
-    launch(&image, setup.cpu, 1)
+    launch_in(test_mode, &image, setup.cpu, 1)
 }
 
 struct Session<'a> {
     link: &'a mut Link,
     console: Vec<u8>,
+    end: Instant,
 }
 
 impl Session<'_> {
@@ -121,19 +162,14 @@ impl Session<'_> {
         self.link.set_breakpoint(0, place)?;
         let mut streams = Vec::new();
         for (case, run) in runs(cpu) {
-            self.link.resume(0)?;
-            match self.stop()? {
-                Some(stop) if stop.reason == StopReason::Breakpoint && stop.pc.0 == enter => {}
-                // The guest gave up: what is missing, the comparison tells.
-                _ => return Ok(streams),
+            match self.resume(enter)? {
+                Some(stop) if stop.pc.0 == enter => {}
+                other => anyhow::bail!("before {}: {other:?}", case.name),
             }
             let length = expected(case, run, View::Stops, places).len();
             streams.push(self.one(places, length)?);
         }
-        self.link.resume(0)?;
-        while self.stop()?.is_some() {
-            self.link.resume(0)?;
-        }
+        while self.resume(enter)?.is_some() {}
         Ok(streams)
     }
 
@@ -146,6 +182,10 @@ impl Session<'_> {
             self.link.step(V0, StepRequest::steps(1))?;
             let Some(stop) = self.stop()? else { break };
             let pc = stop.pc.0;
+            if stop.reason == StopReason::Paused && stop.steps == 0 {
+                // It was told to stand, before anything executed.
+                continue;
+            }
             if pc == enter || (pc == end && stream.len() >= length) {
                 break;
             }
@@ -154,15 +194,29 @@ impl Session<'_> {
         Ok(stream)
     }
 
+    /// Lets the guest run to the next stop. One that the test mode asked for is none (it may be left
+    /// over from the steps before), unless it is where the breakpoint is: who goes on from there
+    /// goes past it.
+    fn resume(&mut self, breakpoint: u64) -> anyhow::Result<Option<Stop>> {
+        loop {
+            self.link.resume(0)?;
+            match self.stop()? {
+                Some(stop) if stop.reason == StopReason::Paused && stop.pc.0 != breakpoint => {}
+                other => return Ok(other),
+            }
+        }
+    }
+
     /// The next stop; none where the guest ends.
     fn stop(&mut self) -> anyhow::Result<Option<Stop>> {
         loop {
-            match self.link.wait(LIMIT)? {
+            let left = self.end.saturating_duration_since(Instant::now());
+            match self.link.wait(left)? {
                 Some(Event::Console { bytes, .. }) => self.console.extend(bytes),
                 Some(Event::Stopped(stop)) => return Ok(Some(stop)),
                 Some(Event::Ended { ending: Ending::PoweredOff, .. }) => return Ok(None),
                 Some(Event::Ended { ending, .. }) => anyhow::bail!("the guest ended: {ending:?}"),
-                None => anyhow::bail!("no stop within {} s", LIMIT.as_secs()),
+                None => anyhow::bail!("no stop within the time there is"),
             }
         }
     }

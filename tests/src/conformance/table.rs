@@ -72,6 +72,21 @@ impl Table {
         self.general.iter().chain(of_runs).cloned().collect()
     }
 
+    /// What kind of failure there is, in words that are the same each time: one for a table.
+    #[must_use]
+    pub fn worst(&self) -> Option<String> {
+        let cases = self.cells.iter().filter(|(_, (_, failures))| !failures.is_empty());
+        let first = cases.clone().map(|((name, ..), _)| *name).min_by_key(|name| place_of(name));
+        match (self.general.first(), first) {
+            (None, None) => None,
+            (Some(text), None) if text.contains("killed after") || text.contains("no stop") => {
+                Some("the guest does not come to its end".to_owned())
+            }
+            (Some(_), None) => Some("the guest ends early".to_owned()),
+            (_, Some(name)) => Some(format!("case `{name}`")),
+        }
+    }
+
     /// The table in Markdown, a row for each case and level.
     #[must_use]
     pub fn markdown(&self) -> String {
@@ -146,6 +161,12 @@ impl Table {
         }
         text
     }
+}
+
+/// The number of a case among all.
+fn place_of(name: &str) -> Option<usize> {
+    let all = cases::GROUPS.iter().flat_map(|(_, cases)| cases.iter());
+    all.enumerate().find(|(_, case)| case.name == name).map(|(n, _)| n)
 }
 
 fn compare(

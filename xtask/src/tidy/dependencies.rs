@@ -36,10 +36,12 @@ const TOOL_LIBRARIES: [&str; 6] = [
     "stepwell-wire",
 ];
 
-const TEST_LIBRARIES: [&str; 7] = [
+const TEST_LIBRARIES: [&str; 8] = [
     "stepwell",
     "stepwell-arch",
     "stepwell-debuggee",
+    // The names of its mutants.
+    "stepwell-engine",
     // The declarations of the conformance cases, none of their code.
     "stepwell-guests",
     "stepwell-link",

@@ -18,6 +18,7 @@ use crate::mem::stage2::Permissions;
 use core::fmt;
 use letter::Letter;
 use stepwell_arch::Ipa;
+use stepwell_engine::mutation::Mutant;
 
 /// What an adversary does between two events of a vCPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +81,18 @@ pub enum ConfigError {
     /// A rate above 100.
     #[error("test mode: a rate is not a percentage")]
     Rate,
+    /// The engine has no such mutation.
+    #[error("test mode: the engine has no mutant of that name")]
+    Mutant,
+}
+
+/// The engine's mutation of a name.
+///
+/// # Errors
+///
+/// [`ConfigError::Mutant`].
+pub fn mutant(name: &str) -> Result<Mutant, ConfigError> {
+    Mutant::from_name(name).ok_or(ConfigError::Mutant)
 }
 
 /// What the tool asked for.
@@ -365,6 +378,14 @@ mod tests {
         assert!((800..1200).contains(&delayed), "{delayed}");
         assert!((0..1000).all(|_| adversary.before_entry(false).is_none()), "its rate is 0");
         assert!((0..1000).all(|_| !adversary.pauses()), "its rate is 0");
+    }
+
+    #[test]
+    fn mutants_are_chosen_by_name() {
+        for known in Mutant::ALL {
+            assert_eq!(mutant(known.name()), Ok(known));
+        }
+        assert_eq!(mutant("nobody"), Err(ConfigError::Mutant));
     }
 
     #[test]

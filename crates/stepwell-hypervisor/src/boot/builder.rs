@@ -53,8 +53,8 @@ pub enum BuildError {
     Tree,
     /// The test mode's words are not understood.
     #[cfg(feature = "test-mode")]
-    #[error("{0}")]
-    TestMode(crate::adversary::ConfigError),
+    #[error(transparent)]
+    TestMode(#[from] crate::adversary::ConfigError),
 }
 
 /// Builds the domain number `id`. `ram` is where its memory is, `cpu` its first physical CPU.
@@ -119,7 +119,9 @@ pub unsafe fn build(
 #[cfg(feature = "test-mode")]
 fn adversary(host: &HostTree<'_>, index: usize) -> Result<crate::adversary::Adversary, BuildError> {
     let config = host.test_mode.map(crate::adversary::Config::parse).transpose();
-    let config = config.map_err(BuildError::TestMode)?;
+    let config = config?;
+    let mutant = config.and_then(|config| config.mutant);
+    stepwell_engine::mutation::select(mutant.map(crate::adversary::mutant).transpose()?);
     Ok(crate::adversary::Adversary::new(config.as_ref(), index))
 }
 
