@@ -77,5 +77,7 @@ impl Stepper<'_, '_> {
         self.running.domain.clock.lock().hold(timer::counter(), offset);
         time::hold(self.running);
         self.running.core.virtual_clock = true;
+        // A timer may have gone off since the handler's last exit, and its interrupt is off now.
+        time::update_lines(self.running);
     }
 }
