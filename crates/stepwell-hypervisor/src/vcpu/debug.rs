@@ -48,6 +48,9 @@ pub struct DebugShadow {
     claim: u64,
     os_lock: bool,
     os_double_lock: u64,
+    /// The guest's own step exception is due for an instruction that has just executed: whether that
+    /// was a load-exclusive. Nothing where the step became pending otherwise.
+    pub own_stepped: Option<bool>,
     /// Where `until` and a handler's return are caught.
     pub wanted: Vec<u64, { RESERVED_BREAKPOINTS as usize }>,
     /// MDSCR_EL1 and MDCR_EL2 as they are in the machine, if they are ours.
@@ -96,6 +99,7 @@ impl Default for DebugShadow {
             claim: 0,
             os_lock: true,
             os_double_lock: 0,
+            own_stepped: None,
             wanted: Vec::new(),
             loaded: None,
             programmed: Vec::new(),
@@ -121,6 +125,13 @@ impl DebugShadow {
     /// Takes the guest's MDSCR_EL1 back from the engine, which kept it while it stepped.
     pub const fn set_mdscr(&mut self, value: u64) {
         self.mdscr = value;
+    }
+
+    /// Takes note that an instruction has executed, and whether the guest steps it itself.
+    pub fn note_own_step(&mut self, before: Pstate, after: Pstate, load_exclusive: bool) {
+        if before.ss() && !after.ss() {
+            self.own_stepped = Some(load_exclusive);
+        }
     }
 
     /// What decides over the guest's own debug exceptions.

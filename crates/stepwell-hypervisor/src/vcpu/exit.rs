@@ -85,7 +85,9 @@ pub fn advance_under(running: &mut Running<'_>, mdscr: u64) {
 pub fn advance_by(running: &mut Running<'_>, mdscr: u64, bytes: u64) {
     let core = &mut *running.core;
     let around = MdscrAround { before: mdscr, after: core.debug.mdscr() };
-    let (pc, pstate) = carried_out(around, core.pc(), core.pstate(), bytes);
+    let before = core.pstate();
+    let (pc, pstate) = carried_out(around, core.pc(), before, bytes);
+    core.debug.note_own_step(before, pstate, false);
     (core.context.elr, core.context.spsr) = (pc.0, pstate.0);
 }
 

@@ -179,10 +179,13 @@ impl Stepper<'_, '_> {
         };
         let Completion { pstate, spsr_el1, monitor, is_other } =
             complete(core.debug.guest(), before, after);
-        core.context.spsr = pstate.0;
         if let Some(saved) = spsr_el1 {
             msr!("spsr_el1", saved.0);
+        } else {
+            let load_exclusive = matches!(next.plan, Plan::LoadExclusive(_));
+            core.debug.note_own_step(core.pstate(), pstate, load_exclusive);
         }
+        core.context.spsr = pstate.0;
         match monitor {
             MonitorChange::Keep => {}
             MonitorChange::Clear => core.monitor.clear(),

@@ -251,7 +251,11 @@ impl<'a, 'b> Stepper<'a, 'b> {
     fn boundary_events(&mut self) -> Option<Option<End>> {
         let core = &mut *self.running.core;
         if own_step::check_software_step(core.debug.guest(), core.pstate()) {
-            let syndrome = EsrEl1::software_step(origin(self.running), true, false);
+            // ISV and EX tell of the instruction that was stepped. There is none where the guest
+            // returned to EL0 with the step pending.
+            let stepped = core.debug.own_stepped.take();
+            let (isv, ex) = (stepped.is_some(), stepped.unwrap_or(false));
+            let syndrome = EsrEl1::software_step(origin(self.running), isv, ex);
             inject::synchronous(self.running, syndrome, None);
             self.entered_exception();
             return Some(None);
