@@ -175,6 +175,9 @@ pub struct Adversary {
     pub withdrawn_for_store: Option<Withdrawn>,
     /// An access met a page that the adversary had withdrawn, and has given back since.
     pub was_withdrawn: bool,
+    /// Somebody resumes the vCPU when the adversary stops it: not so where it runs freely and is
+    /// stepped past a breakpoint.
+    pub may_ask: bool,
     /// The vCPU was told to stand by the adversary, and by nobody else that it knows of.
     pub asked: bool,
     /// It was stopped and resumed, and nothing has executed since.
@@ -211,6 +214,7 @@ impl Adversary {
             forced: None,
             withdrawn_for_store: None,
             was_withdrawn: false,
+            may_ask: false,
             asked: false,
             paused: false,
             toggled: false,

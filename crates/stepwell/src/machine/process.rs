@@ -114,6 +114,9 @@ impl Qemu {
 impl Drop for Qemu {
     fn drop(&mut self) {
         self.kill();
+        // What it said is shown to the end.
+        self.messages.finish();
+        self.log.finish();
     }
 }
 

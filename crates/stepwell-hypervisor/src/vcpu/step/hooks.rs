@@ -50,7 +50,9 @@ pub fn steps(
 ) -> (End, u64) {
     let mut total = 0;
     loop {
+        running.core.adversary.may_ask = true;
         let (end, steps) = step(running, count - total, until, record);
+        running.core.adversary.may_ask = false;
         total += steps;
         if end != End::Asked || !is_only_ours(running) {
             return (end, total);
@@ -278,6 +280,9 @@ impl Stepper<'_, '_> {
 
     /// Asks the vCPU to stand, as another vCPU's stop or the debugger would.
     fn ask(&mut self) {
+        if !self.running.core.adversary.may_ask {
+            return;
+        }
         self.running.core.adversary.asked = true;
         self.running.vcpu.stop_requested.store(true, Ordering::Release);
     }
