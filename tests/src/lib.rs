@@ -16,5 +16,6 @@ pub mod guest;
 pub mod machine;
 pub mod plain;
 pub mod process;
+pub mod random;
 pub mod stepwell;
 pub mod stream;

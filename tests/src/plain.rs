@@ -112,10 +112,38 @@ pub fn witness(
     length_max: usize,
     limit: Duration,
 ) -> Result<Vec<Stream>, Error> {
+    observe(setup, entry, length_max, limit, ("nochain,exec", "null"))
+}
+
+/// As [`witness`], for one CPU and with exceptions looked at: an address at which a pending step of
+/// the guest's own was taken has not executed, though QEMU lists it.
+///
+/// `console` is where QEMU sends the guest's serial line (`null`, `file:PATH`).
+///
+/// # Errors
+/// When QEMU cannot be started.
+pub fn witness_and_console(
+    setup: &Setup,
+    entry: u64,
+    length_max: usize,
+    limit: Duration,
+    console: &str,
+) -> Result<Stream, Error> {
+    let streams = observe(setup, entry, length_max, limit, ("nochain,exec,int", console))?;
+    Ok(streams.into_iter().next().unwrap_or_default())
+}
+
+fn observe(
+    setup: &Setup,
+    entry: u64,
+    length_max: usize,
+    limit: Duration,
+    (log, console): (&str, &str),
+) -> Result<Vec<Stream>, Error> {
     let mut command = setup.qemu("");
     command
         .args(one_instruction_at_a_time())
-        .args(["-d", "nochain,exec", "-D", "/dev/stdout", "-serial", "null"])
+        .args(["-d", log, "-D", "/dev/stdout", "-serial", console])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
@@ -141,13 +169,15 @@ pub fn witness(
 /// Turns the lines of QEMU's log into streams.
 struct Reader {
     streams: Vec<Stream>,
+    /// The exception that is being reported is a Software Step exception.
+    is_step: bool,
     /// Instructions before this one, by which the board's boot code gets to the guest, do not count.
     entry: Option<u64>,
 }
 
 impl Reader {
     fn new(cpus: usize, entry: u64) -> Self {
-        Self { streams: vec![Vec::new(); cpus], entry: Some(entry) }
+        Self { streams: vec![Vec::new(); cpus], is_step: false, entry: Some(entry) }
     }
 
     /// Takes one line, and tells how many instructions CPU 0 has.
@@ -167,6 +197,15 @@ impl Reader {
             {
                 stream.pop();
             }
+        } else if let Some(class) = line.strip_prefix("...with ESR 0x") {
+            self.is_step = class.starts_with("32/") || class.starts_with("33/");
+        } else if let Some(elr) = line.strip_prefix("...with ELR 0x")
+            && self.is_step
+            && let Some(stream) = self.streams.first_mut()
+            && stream.last().copied() == u64::from_str_radix(elr.trim(), 16).ok()
+        {
+            // It was pending, so that what is at its address has not executed.
+            stream.pop();
         }
         self.streams.first().map_or(0, Vec::len)
     }
@@ -208,6 +247,23 @@ noise\n";
         }
         assert_eq!(reader.streams[0], [0x4020_0000, 0x4020_0280]);
         assert_eq!(reader.streams[1], [0xffff_8000_0800_1000]);
+    }
+
+    #[test]
+    fn where_a_pending_step_is_taken_nothing_has_executed() {
+        let step = |elr: u64| format!("...with ESR 0x32/0xca000022\n...with ELR 0x{elr:x}\n");
+        let seen = |log: String| {
+            let mut reader = Reader::new(1, 0x4020_0000);
+            for line in log.lines() {
+                reader.take(line);
+            }
+            reader.streams.swap_remove(0)
+        };
+        let executed: String = LOG.lines().take(3).map(|line| format!("{line}\n")).collect();
+        assert_eq!(seen(format!("{executed}{}", step(0x4020_0008))), [0x4020_0000, 0x4020_0004]);
+        assert_eq!(seen(format!("{executed}{}", step(0x4020_0004))), [0x4020_0000]);
+        let other = "...with ESR 0x15/0x56000000\n...with ELR 0x40200004\n";
+        assert_eq!(seen(format!("{executed}{other}")), [0x4020_0000, 0x4020_0004]);
     }
 
     #[test]

@@ -86,7 +86,11 @@ impl DebianGuest {
     }
 }
 
-fn bare() -> Result<()> {
+/// Builds the bare-metal guests.
+///
+/// # Errors
+/// When the toolchain is missing or they do not build.
+pub fn bare() -> Result<()> {
     let toolchain = BareMetal::find_or_stage()?;
     println!("Building the guests for {}", BareMetal::TARGET);
     let folder = layout::guests_dir();

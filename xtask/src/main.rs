@@ -21,6 +21,7 @@ mod metadata;
 mod pictures;
 mod process;
 mod setup;
+mod soak;
 mod test;
 mod tidy;
 mod toolchain;
@@ -52,6 +53,7 @@ enum Command {
     Test(test::Test),
     Bench(bench::Bench),
     Pictures(pictures::Pictures),
+    Soak(soak::Soak),
     Coverage(coverage::Coverage),
     Tidy(tidy::Tidy),
 }
@@ -75,6 +77,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Test(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Pictures(command) => command.run(),
+        Command::Soak(command) => command.run(),
         Command::Coverage(command) => command.run(),
         Command::Tidy(command) => command.run(),
     }

@@ -1,0 +1,62 @@
+//! `cargo xtask soak`: random programs, stepped and unstepped, for as long as one likes.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::{build, guests, process, setup, test};
+
+/// For the build, and for the programs that are under way when the time is over.
+const MORE: Duration = Duration::from_secs(30 * 60);
+
+/// Compares random programs, stepped and unstepped, and tells what they covered
+///
+/// Ctrl-C ends it with the log of what was covered so far. See docs/soak.md.
+#[derive(clap::Args)]
+pub struct Soak {
+    /// How long; an hour has to cover everything
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    minutes: u64,
+    /// Seed of the first program; the others count up from it [default: the time]
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// How many programs at most
+    #[arg(long, value_name = "N")]
+    programs: Option<u64>,
+    /// Programs at a time
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    jobs: u64,
+    /// Blocks of the program that a failure was shrunk to
+    #[arg(long, value_name = "N,N…")]
+    blocks: Option<String>,
+    /// Runs with a mistake of the engine's, to see that it is found
+    #[arg(long, value_name = "NAME")]
+    mutant: Option<String>,
+}
+
+impl Soak {
+    /// Builds what it takes and runs it.
+    ///
+    /// # Errors
+    /// When something cannot be built, at a divergence, or where an hour has not covered everything.
+    pub fn run(self) -> Result<()> {
+        setup::ensure()?;
+        build::everything()?;
+        guests::bare()?;
+        let mut cargo = process::host_cargo();
+        cargo.args(["run", "--quiet", "--release", "--package", "stepwell-tests"]);
+        cargo.args(["--bin", "soak", "--", "--minutes", &self.minutes.to_string()]);
+        cargo.args(["--jobs", &self.jobs.to_string()]);
+        let given = [
+            ("--seed", self.seed.map(|number| number.to_string())),
+            ("--programs", self.programs.map(|number| number.to_string())),
+            ("--blocks", self.blocks),
+            ("--mutant", self.mutant),
+        ];
+        for (name, value) in given {
+            cargo.args(value.iter().flat_map(|value| [name, value.as_str()]));
+        }
+        test::point_to_machine(&mut cargo);
+        process::run(&mut cargo, Duration::from_secs(60 * self.minutes) + MORE)
+    }
+}
