@@ -58,7 +58,7 @@ impl Pictures {
         fs::create_dir_all(&images).context("making docs/images")?;
         picture(&report, &images.join("report-light.png"), "1280,1560", false)?;
         picture(&report, &images.join("report-dark.png"), "1280,1560", true)?;
-        picture(&graph, &images.join("flamegraph.png"), "1200,690", false)
+        picture(&graph, &images.join("flamegraph.png"), "1200,526", false)
     }
 }
 
