@@ -20,8 +20,10 @@ impl Stepper<'_, '_> {
         let mut heeded = if self.past_first { Heeded::Guests } else { Heeded::All };
         let mut retry = false;
         loop {
-            // An instruction that was begun is not to be overtaken by an interrupt.
-            let hold = self.interrupts == InterruptPolicy::Hold || retry;
+            // An instruction that was begun is not to be overtaken by an interrupt. Where none can
+            // be taken, it may be the one that acknowledges it.
+            let can_be_overtaken = retry && !self.running.core.pstate().irq_masked();
+            let hold = self.interrupts == InterruptPolicy::Hold || can_be_overtaken;
             let interface = !next.is_known || next.plan == Plan::InterruptMask;
             let (outcome, vector, used) = self.enter(limit, heeded, hold, interface);
             if used > 0 {

@@ -186,7 +186,8 @@ impl Stepper<'_, '_> {
         if !is_step || !core.adversary.delays_step(is_pending) {
             return vector;
         }
-        if self.code_page().is_none() {
+        let is_memory = |ipa| self.running.domain.ram.locate(ipa, 4).is_ok();
+        if !self.code_page().is_some_and(is_memory) {
             // QEMU would take the guest's own fetch abort before the step (see docs/qemu.md).
             return vector;
         }
