@@ -536,7 +536,7 @@ impl Block {
             self.poke();
             self.code.put(0xb940_0000 | offset << 10 | reg::UART << 5 | rt);
         }
-        self.code.put(0xb900_0000 | 0x38 / 4 << 10 | reg::UART << 5 | 31);
+        self.code.put(0xb900_0000 | (0x38 / 4) << 10 | reg::UART << 5 | 31);
     }
 
     /// Sets a timer that goes off a few times.
