@@ -8,9 +8,9 @@ use anyhow::{Result, bail};
 use crate::tidy::{self, licences};
 use crate::{build, coverage, guests, layout, process, setup};
 
-const LINT_LIMIT: Duration = Duration::from_secs(8 * 60);
-const HOST_LIMIT: Duration = Duration::from_secs(12 * 60);
-const MACHINE_LIMIT: Duration = Duration::from_secs(15 * 60);
+const LINT_LIMIT: Duration = Duration::from_secs(15 * 60);
+const HOST_LIMIT: Duration = Duration::from_secs(20 * 60);
+const MACHINE_LIMIT: Duration = Duration::from_secs(25 * 60);
 
 /// Machines at once: each runs up to four CPUs and QEMU serves them from one thread a CPU.
 const MACHINES_MAX: &str = "2";
