@@ -177,6 +177,23 @@ fn step(link: &mut Link) -> (Vec<TraceRecord>, Registers) {
     (records, link.read_registers(V0).unwrap())
 }
 
+/// The beginning of a guest is one loop that clears memory: goes on until there is more.
+fn past_the_beginning(link: &mut Link) {
+    loop {
+        link.step(V0, StepRequest { count: 100, until: None, record: true }).unwrap();
+        contract::wait_for_stop(link);
+        let mut records = Vec::new();
+        link.support_trace().unwrap().drain(&mut records).unwrap();
+        let starts = records.iter().filter_map(|record| match record {
+            TraceRecord::Run { pc, .. } => Some(pc.0),
+            _ => None,
+        });
+        if starts.collect::<std::collections::BTreeSet<_>>().len() > 6 {
+            return;
+        }
+    }
+}
+
 /// Steps a guest one by one with everything recorded, and asks for the same by other ways: the
 /// registers as the debugger reads them, memory likewise.
 fn details_are_true(name: &str, steps: usize) {
@@ -184,11 +201,9 @@ fn details_are_true(name: &str, steps: usize) {
     let (_machine, mut link) = launch(&code, "cortex-a57", 1).unwrap();
     contract::wait_for_stop(&mut link);
     link.support_interrupts().unwrap().set_interrupt_policy(0, InterruptPolicy::Into).unwrap();
+    past_the_beginning(&mut link);
     let everything = TraceDetail { registers: true, memory: true };
     link.support_trace().unwrap().set_detail(0, everything).unwrap();
-    // The beginning is one loop that clears memory.
-    link.step(V0, StepRequest::steps(4300)).unwrap();
-    contract::wait_for_stop(&mut link);
     let mut told = [0; 33];
     let (mut loads, mut stores) = (0, 0);
     for turn in 0..steps {
@@ -226,10 +241,12 @@ fn details_are_true(name: &str, steps: usize) {
         (expected[31], expected[32]) = (registers.sp, registers.pstate);
         assert_eq!(told, expected, "{name}, step {turn}, at {:#x}", registers.pc);
     }
-    assert!(loads + stores > 20, "{name}: {loads} loads, {stores} stores");
+    assert!(loads + stores > 10, "{name}: {loads} loads, {stores} stores");
 }
 
 #[test]
 fn registers_and_memory_are_those_of_the_guest() {
-    details_are_true("exclusives", 800);
+    for (name, steps) in [("exclusives", 800), ("exceptions", 800), ("simd", 800), ("uart", 250)] {
+        details_are_true(name, steps);
+    }
 }
