@@ -170,7 +170,7 @@ fn exceptions_are_told_with_their_causes() {
 
 /// Steps once, recording, and returns what was recorded and the registers after it.
 fn step(link: &mut Link) -> (Vec<TraceRecord>, Registers) {
-    link.step(V0, StepRequest { count: 1, until: None, record: true }).unwrap();
+    link.step(V0, StepRequest { record: true, ..StepRequest::steps(1) }).unwrap();
     contract::wait_for_stop(link);
     let mut records = Vec::new();
     link.support_trace().unwrap().drain(&mut records).unwrap();
@@ -180,7 +180,7 @@ fn step(link: &mut Link) -> (Vec<TraceRecord>, Registers) {
 /// The beginning of a guest is one loop that clears memory: goes on until there is more.
 fn past_the_beginning(link: &mut Link) {
     loop {
-        link.step(V0, StepRequest { count: 100, until: None, record: true }).unwrap();
+        link.step(V0, StepRequest { record: true, ..StepRequest::steps(100) }).unwrap();
         contract::wait_for_stop(link);
         let mut records = Vec::new();
         link.support_trace().unwrap().drain(&mut records).unwrap();

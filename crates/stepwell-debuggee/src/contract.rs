@@ -9,8 +9,8 @@
 //! is undefined the factory has to point VBAR_EL1 to a vector that skips it.
 
 use crate::{
-    Debuggee, Ending, Error, Event, InterruptPolicy, Monitor, Place, Refusal, StepRequest, Stop,
-    StopReason, TraceRecord, VcpuId, VcpuState,
+    CodeRange, Debuggee, Ending, Error, Event, InterruptPolicy, Monitor, Place, Refusal,
+    StepRequest, Stop, StopReason, TraceRecord, VcpuId, VcpuState, WatchAccess, Watchpoint,
 };
 use std::time::{Duration, Instant};
 use stepwell_arch::{Ipa, SystemRegister, Va};
@@ -68,11 +68,14 @@ pub fn guest_bytes() -> Vec<u8> {
 ///
 /// Where the contract is broken.
 pub fn check(mut factory: impl FnMut() -> Box<dyn Debuggee>) {
-    let checks: [(&str, Check); 9] = [
+    let checks: [(&str, Check); 12] = [
         ("stands at reset", stands_at_reset),
         ("each step is one instruction", each_step_is_one_instruction),
         ("until stops before", until_stops_before),
         ("breakpoints stop before and leave no trace", breakpoints_stop_before),
+        ("a range is stepped until it is left", a_range_is_stepped),
+        ("watchpoints stop before the access", watchpoints_stop_before),
+        ("one vCPU runs alone", one_vcpu_runs_alone),
         ("memory and registers are written", memory_and_registers_are_written),
         ("refusals change nothing", refusals_change_nothing),
         ("privileged calls are monitored", privileged_calls_are_monitored),
@@ -149,9 +152,9 @@ fn is_stepped_past_smc(debuggee: &mut dyn Debuggee) {
 
 fn until_stops_before(debuggee: &mut dyn Debuggee) {
     wait_for_stop(debuggee);
-    let request = StepRequest { count: 1000, until: Some(CALL), record: false };
+    let request = StepRequest { until: Some(CALL), ..StepRequest::steps(1000) };
     assert_eq!(step(debuggee, request), stop(StopReason::Until, CALL, 14));
-    let request = StepRequest { count: 3, until: Some(CALL), record: false };
+    let request = StepRequest { until: Some(CALL), ..StepRequest::steps(3) };
     let expected = stop(StopReason::Stepped, FUNCTION.offset(8), 3);
     assert_eq!(step(debuggee, request), expected);
 }
@@ -180,6 +183,86 @@ fn breakpoints_stop_before(debuggee: &mut dyn Debuggee) {
     assert_eq!(again.refusal(), Some(Refusal::Breakpoint));
 }
 
+fn a_range_is_stepped(debuggee: &mut dyn Debuggee) {
+    wait_for_stop(debuggee);
+    let within = Some(CodeRange { start: LOOP, end: CALL });
+    let request = StepRequest { within, ..StepRequest::steps(1000) };
+    // What is outside of it steps once.
+    let expected = stop(StopReason::LeftRange, ENTRY.offset(4), 1);
+    assert_eq!(step(debuggee, request), expected);
+    step(debuggee, StepRequest::steps(3));
+    let all = step(debuggee, request);
+    assert_eq!(all, stop(StopReason::LeftRange, CALL, 10), "five turns of the loop");
+    let within = Some(CodeRange { start: CALL, end: SMC });
+    let request = StepRequest { within, ..StepRequest::steps(1000) };
+    assert_eq!(step(debuggee, request), stop(StopReason::LeftRange, FUNCTION, 1));
+    let within = Some(CodeRange { start: FUNCTION, end: FUNCTION.offset(20) });
+    let request = StepRequest { within, ..StepRequest::steps(2) };
+    assert_eq!(step(debuggee, request), stop(StopReason::Stepped, FUNCTION.offset(8), 2));
+}
+
+fn watchpoints_stop_before(debuggee: &mut dyn Debuggee) {
+    wait_for_stop(debuggee);
+    let Some(watchpoints) = debuggee.support_watchpoints() else { return };
+    let watch = |address, access| Watchpoint { address: Va(address), length: 4, access };
+    let written = watch(SCRATCH.0 + 4, WatchAccess::Write);
+    let read = watch(SCRATCH.0, WatchAccess::Read);
+    let beside = watch(SCRATCH.0 + 8, WatchAccess::ReadWrite);
+    for watch in [written, read, beside] {
+        watchpoints.set_watchpoint(V0, watch).expect("it is new");
+    }
+    let twice = watchpoints.set_watchpoint(V0, read).expect_err("it is there");
+    assert_eq!(twice.refusal(), Some(Refusal::Watchpoint));
+    let nothing = Watchpoint { length: 0, ..read };
+    let nothing = watchpoints.set_watchpoint(V0, nothing).expect_err("no bytes");
+    assert_eq!(nothing.refusal(), Some(Refusal::Range));
+    debuggee.resume(0).expect("it is stopped");
+    hits(wait_for_stop(debuggee).0, FUNCTION.offset(8), written);
+    debuggee.resume(0).expect("it is stopped");
+    hits(wait_for_stop(debuggee).0, FUNCTION.offset(12), read);
+    let registers = debuggee.read_registers(V0).expect("it is stopped");
+    assert_eq!(registers.x[5], 0, "the load has not happened");
+    // It steps past what was reported.
+    let expected = stop(StopReason::Stepped, FUNCTION.offset(16), 1);
+    assert_eq!(step(debuggee, StepRequest::steps(1)), expected);
+    // And steps find a watchpoint as well.
+    again_from_the_function(debuggee);
+    hits(step(debuggee, StepRequest::steps(100)), FUNCTION.offset(8), written);
+    let watchpoints = debuggee.support_watchpoints().expect("it had them");
+    for watch in [written, read, beside] {
+        watchpoints.clear_watchpoint(0, watch).expect("it was set");
+    }
+    let gone = watchpoints.clear_watchpoint(0, read).expect_err("it is gone");
+    assert_eq!(gone.refusal(), Some(Refusal::Watchpoint));
+    again_from_the_function(debuggee);
+    let request = StepRequest { until: Some(SMC), ..StepRequest::steps(100) };
+    assert_eq!(step(debuggee, request), stop(StopReason::Until, SMC, 5));
+}
+
+fn again_from_the_function(debuggee: &mut dyn Debuggee) {
+    let mut registers = debuggee.read_registers(V0).expect("it is stopped");
+    registers.pc = FUNCTION.0;
+    debuggee.write_registers(V0, &registers).expect("it is stopped");
+}
+
+fn hits(stop: Stop, pc: Va, watch: Watchpoint) {
+    let StopReason::Watchpoint { address, access } = stop.reason else { panic!("{stop:?}") };
+    assert_eq!((stop.pc, access), (pc, watch.access), "{stop:?}");
+    let watched = watch.address.0..watch.address.0 + watch.length;
+    assert!(watched.contains(&address.0), "{stop:?} is not about {watch:?}");
+}
+
+fn one_vcpu_runs_alone(debuggee: &mut dyn Debuggee) {
+    wait_for_stop(debuggee);
+    let nobody = VcpuId { domain: 0, vcpu: 200 };
+    let refused = debuggee.resume_only(nobody).expect_err("there is none");
+    assert_eq!(refused.refusal(), Some(Refusal::NoSuchVcpu));
+    debuggee.set_breakpoint(0, Place::Va(CALL)).expect("one is left");
+    debuggee.resume_only(V0).expect("it is stopped");
+    let (stop, _) = wait_for_stop(debuggee);
+    assert_eq!((stop.vcpu, stop.reason, stop.pc), (V0, StopReason::Breakpoint, CALL));
+}
+
 fn memory_and_registers_are_written(debuggee: &mut dyn Debuggee) {
     wait_for_stop(debuggee);
     let place = Place::Ipa(SCRATCH.offset(0x800));
@@ -193,7 +276,7 @@ fn memory_and_registers_are_written(debuggee: &mut dyn Debuggee) {
     (registers.pc, registers.x[2], registers.x[30]) = (LOOP.0, 2, 0x1234);
     debuggee.write_registers(V0, &registers).expect("it is stopped");
     assert_eq!(debuggee.read_registers(V0).expect("it is stopped"), registers);
-    let request = StepRequest { count: 100, until: Some(CALL), record: false };
+    let request = StepRequest { until: Some(CALL), ..StepRequest::steps(100) };
     assert_eq!(step(debuggee, request).steps, 4, "two turns of the loop");
 }
 
@@ -233,7 +316,7 @@ fn the_trace_holds_every_step(debuggee: &mut dyn Debuggee) {
     if let Some(interrupts) = debuggee.support_interrupts() {
         interrupts.set_interrupt_policy(0, InterruptPolicy::Hold).expect("it is stopped");
     }
-    let request = StepRequest { count: 1000, until: Some(SMC), record: true };
+    let request = StepRequest { until: Some(SMC), record: true, ..StepRequest::steps(1000) };
     assert_eq!(step(debuggee, request).steps, 20);
     let mut records = Vec::new();
     debuggee.support_trace().expect("it had one").drain(&mut records).expect("it is sound");

@@ -6,7 +6,7 @@
 
 use crate::{
     Error, Event, InterruptPolicy, Monitor, Place, Registers, SimdRegisters, StepRequest,
-    TimePolicy, TraceDetail, TraceRecord, VcpuId, VcpuStatus,
+    TimePolicy, TraceDetail, TraceRecord, VcpuId, VcpuStatus, Watchpoint,
 };
 use std::time::Duration;
 use stepwell_arch::{Ipa, Va};
@@ -39,6 +39,13 @@ pub trait Debuggee {
     ///
     /// [`crate::Refusal::NoSuchVcpu`], [`crate::Refusal::NotStopped`], [`crate::Refusal::Ended`].
     fn resume(&mut self, domain: u8) -> Result<(), Error>;
+
+    /// Lets one vCPU of a stopped domain run, while the others stand. Those that wait for them wait.
+    ///
+    /// # Errors
+    ///
+    /// As [`Debuggee::resume`], and [`crate::Refusal::Off`].
+    fn resume_only(&mut self, vcpu: VcpuId) -> Result<(), Error>;
 
     /// Sets one vCPU of a stopped domain stepping.
     ///
@@ -92,10 +99,13 @@ pub trait Debuggee {
 
     /// Sets a breakpoint that the guest cannot see, on all vCPUs of a domain.
     ///
+    /// By virtual address it is one of the CPU's, of which there are a few; by guest-physical
+    /// address there are as many as one likes.
+    ///
     /// # Errors
     ///
     /// [`crate::Refusal::Breakpoint`] where there is one already, [`crate::Refusal::NotMapped`],
-    /// [`crate::Refusal::NoBreakpointLeft`].
+    /// [`crate::Refusal::NoBreakpointLeft`], [`crate::Refusal::NoMemory`].
     fn set_breakpoint(&mut self, domain: u8, place: Place) -> Result<(), Error>;
 
     /// Removes a breakpoint.
@@ -132,6 +142,11 @@ pub trait Debuggee {
 
     /// Drains recorded steps, where they are recorded.
     fn support_trace(&mut self) -> Option<&mut dyn Trace> {
+        None
+    }
+
+    /// Watches memory, where that is possible.
+    fn support_watchpoints(&mut self) -> Option<&mut dyn Watchpoints> {
         None
     }
 
@@ -207,6 +222,27 @@ pub trait Time {
     ///
     /// [`crate::Refusal::NotStopped`].
     fn set_time_policy(&mut self, domain: u8, policy: TimePolicy) -> Result<(), Error>;
+}
+
+/// The ability to watch memory. A stop comes before the access: [`crate::StopReason::Watchpoint`].
+/// The next command that sets the vCPU going lets that one access happen.
+pub trait Watchpoints {
+    /// Sets a watchpoint on all vCPUs of the domain; addresses are translated as `vcpu` does now,
+    /// if they have to be.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Refusal::Watchpoint`] where it is set already, [`crate::Refusal::Range`] for no
+    /// bytes or more than can be watched, [`crate::Refusal::NotMapped`],
+    /// [`crate::Refusal::NoMemory`], [`crate::Refusal::NotStopped`].
+    fn set_watchpoint(&mut self, vcpu: VcpuId, watchpoint: Watchpoint) -> Result<(), Error>;
+
+    /// Removes a watchpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Refusal::Watchpoint`] where there is none like it, [`crate::Refusal::NotStopped`].
+    fn clear_watchpoint(&mut self, domain: u8, watchpoint: Watchpoint) -> Result<(), Error>;
 }
 
 /// The ability to record steps.

@@ -73,4 +73,10 @@ pub enum Refusal {
     /// Another domain is being recorded.
     #[error("domain {0} is being recorded, and only one can be at a time")]
     RingInUse(u8),
+    /// No such watchpoint was set, or it is set already.
+    #[error("there is no such watchpoint, or it is there already")]
+    Watchpoint,
+    /// There is no memory left to keep it in.
+    #[error("the hypervisor has no memory left for another")]
+    NoMemory,
 }

@@ -10,7 +10,7 @@ mod cpu;
 use crate::{
     Console, Debuggee, Ending, Error, Event, InterruptPolicy, Interrupts, Monitor, Monitors, Place,
     Refusal, Registers, StepRequest, Stop, StopReason, Trace, TraceDetail, TraceRecord, VcpuId,
-    VcpuState, VcpuStatus,
+    VcpuState, VcpuStatus, WatchAccess, Watchpoint, Watchpoints,
 };
 use cpu::{Cpu, Outcome};
 use std::collections::VecDeque;
@@ -38,6 +38,7 @@ pub struct Fake {
     /// Whether the instruction that it stands at has been reported, so that it may execute.
     reported: bool,
     breakpoints: Vec<Place>,
+    watchpoints: Vec<Watchpoint>,
     privileged_calls: bool,
     single_step: bool,
     trace: Vec<TraceRecord>,
@@ -55,6 +56,7 @@ impl Fake {
             steps: 0,
             reported: true,
             breakpoints: Vec::new(),
+            watchpoints: Vec::new(),
             privileged_calls: false,
             single_step: false,
             trace: Vec::new(),
@@ -106,6 +108,9 @@ impl Fake {
             if self.steps > 0 && request.until == Some(Va(pc)) {
                 return Some(StopReason::Until);
             }
+            if self.steps > 0 && request.within.is_some_and(|range| !range.contains(Va(pc))) {
+                return Some(StopReason::LeftRange);
+            }
             if self.steps >= request.count {
                 return Some(StopReason::Stepped);
             }
@@ -120,8 +125,22 @@ impl Fake {
         if self.breakpoints.iter().any(|place| here.contains(place)) {
             return Some(StopReason::Breakpoint);
         }
+        if let Some(hit) = self.watchpoint_hit() {
+            return Some(hit);
+        }
         let immediate = self.cpu.next_smc().filter(|_| self.privileged_calls)?;
         Some(StopReason::PrivilegedCall { immediate })
+    }
+
+    /// The watchpoint that the next instruction runs into.
+    fn watchpoint_hit(&self) -> Option<StopReason> {
+        let (address, stores) = self.cpu.next_access()?;
+        let access = if stores { WatchAccess::Write } else { WatchAccess::Read };
+        let hit = self.watchpoints.iter().find(|watch| {
+            let wanted = watch.access == WatchAccess::ReadWrite || watch.access == access;
+            wanted && address < watch.address.0 + watch.length && watch.address.0 < address + 8
+        })?;
+        Some(StopReason::Watchpoint { address: Va(address.max(hit.address.0)), access })
     }
 
     fn go(&mut self) {
@@ -188,6 +207,11 @@ impl Debuggee for Fake {
         self.stopped(VcpuId { domain, vcpu: 0 })?;
         (self.going, self.steps) = (Going::Free, 0);
         Ok(())
+    }
+
+    fn resume_only(&mut self, vcpu: VcpuId) -> Result<(), Error> {
+        self.stopped(vcpu)?;
+        self.resume(vcpu.domain)
     }
 
     fn step(&mut self, vcpu: VcpuId, request: StepRequest) -> Result<(), Error> {
@@ -266,6 +290,10 @@ impl Debuggee for Fake {
         Some(self)
     }
 
+    fn support_watchpoints(&mut self) -> Option<&mut dyn Watchpoints> {
+        Some(self)
+    }
+
     fn support_console(&mut self) -> Option<&mut dyn Console> {
         Some(self)
     }
@@ -298,6 +326,27 @@ impl Monitors for Fake {
 impl Interrupts for Fake {
     fn set_interrupt_policy(&mut self, domain: u8, _: InterruptPolicy) -> Result<(), Error> {
         Ok(Self::domain(domain)?)
+    }
+}
+
+impl Watchpoints for Fake {
+    fn set_watchpoint(&mut self, vcpu: VcpuId, watchpoint: Watchpoint) -> Result<(), Error> {
+        self.stopped(vcpu)?;
+        if watchpoint.length == 0 || watchpoint.address.0.checked_add(watchpoint.length).is_none() {
+            return Err(Refusal::Range.into());
+        }
+        if self.watchpoints.contains(&watchpoint) {
+            return Err(Refusal::Watchpoint.into());
+        }
+        self.watchpoints.push(watchpoint);
+        Ok(())
+    }
+
+    fn clear_watchpoint(&mut self, domain: u8, watchpoint: Watchpoint) -> Result<(), Error> {
+        self.stopped(VcpuId { domain, vcpu: 0 })?;
+        let at = self.watchpoints.iter().position(|&set| set == watchpoint);
+        self.watchpoints.remove(at.ok_or(Refusal::Watchpoint)?);
+        Ok(())
     }
 }
 

@@ -17,10 +17,13 @@ pub mod fake;
 mod stop;
 mod value;
 
-pub use debuggee::{Console, Debuggee, Interrupts, Monitors, Simd, SystemRegisters, Time, Trace};
+pub use debuggee::{
+    Console, Debuggee, Interrupts, Monitors, Simd, SystemRegisters, Time, Trace, Watchpoints,
+};
 pub use error::{Error, Refusal};
+pub use stepwell_arch::debug::WatchAccess;
 pub use stop::{Ending, Event, FaultKind, GuestFault, Stop, StopReason};
 pub use value::{
-    InterruptPolicy, Monitor, Place, Registers, SimdRegisters, StepRequest, TimePolicy,
-    TraceDetail, TraceRecord, VcpuId, VcpuState, VcpuStatus,
+    CodeRange, InterruptPolicy, Monitor, Place, Registers, SimdRegisters, StepRequest, TimePolicy,
+    TraceDetail, TraceRecord, VcpuId, VcpuState, VcpuStatus, Watchpoint,
 };

@@ -2,6 +2,7 @@
 
 use crate::VcpuId;
 use stepwell_arch::Va;
+use stepwell_arch::debug::WatchAccess;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +71,17 @@ pub enum StopReason {
     /// The guest switched this vCPU off.
     #[error("switched off by the guest")]
     SwitchedOff,
+    /// The next instruction accesses memory that is watched.
+    #[error("watchpoint at {address}")]
+    Watchpoint {
+        /// The first watched byte that it accesses, as far as the CPU tells.
+        address: Va,
+        /// What it does there: loads or stores, or both at once.
+        access: WatchAccess,
+    },
+    /// The next instruction is outside of the range that was to be stepped.
+    #[error("left the range")]
+    LeftRange,
 }
 
 /// How a domain ended.

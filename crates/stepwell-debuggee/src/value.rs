@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use stepwell_arch::debug::WatchAccess;
 use stepwell_arch::{Ipa, Va};
 
 /// Which vCPU, of which domain. Both are numbered from 0.
@@ -186,13 +187,44 @@ pub struct StepRequest {
     pub until: Option<Va>,
     /// Put the steps into the trace, where there is one.
     pub record: bool,
+    /// Stop early where the instruction that is about to execute is not in this range: a line of
+    /// source, stepped in one go.
+    pub within: Option<CodeRange>,
+}
+
+/// Instructions from one address up to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodeRange {
+    /// The first.
+    pub start: Va,
+    /// Behind the last.
+    pub end: Va,
+}
+
+impl CodeRange {
+    /// Tells whether the instruction at `pc` is one of them.
+    #[must_use]
+    pub const fn contains(self, pc: Va) -> bool {
+        self.start.0 <= pc.0 && pc.0 < self.end.0
+    }
+}
+
+/// A range of memory, and which accesses to it are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Watchpoint {
+    /// The first byte.
+    pub address: Va,
+    /// Bytes; at least 1.
+    pub length: u64,
+    /// Which accesses.
+    pub access: WatchAccess,
 }
 
 impl StepRequest {
     /// Asks for `count` steps, unrecorded.
     #[must_use]
     pub const fn steps(count: u64) -> Self {
-        Self { count, until: None, record: false }
+        Self { count, until: None, record: false, within: None }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A domain: one guest machine, its vCPUs, devices and clock, and who may let it run.
 //!
 //! Lock order, outermost first: the domain's `control`, then any one of `vgic`, `uart`, `console`,
-//! `clock`, `stage2`, then the link. A vCPU's CPU holds its `core` from an order to the stop that
+//! `clock`, `stage2`, `views`, then the link. A vCPU's CPU holds its `core` from an order to the stop that
 //! answers it, and takes `control` while it does; whoever holds `control` may take the `core` of a
 //! vCPU whose bit in [`Control::running`] is clear, and of no other, because its CPU has let go
 //! before it clears that bit.
@@ -9,18 +9,19 @@
 use crate::device::pl011::Pl011;
 use crate::mem::guest::GuestRam;
 use crate::mem::stage2::Stage2;
+use crate::mem::views::Views;
 use crate::vcpu::VcpuCore;
+use crate::vcpu::pages::Roots;
+use crate::vcpu::watch::{Piece, Watch};
 use crate::vgic::Vgic;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use heapless::Vec;
 use spin::Mutex;
 use stepwell_engine::{TimePolicy, VirtualClock};
-use stepwell_wire::{DomainEnding, InterruptPolicy, Place, StopReason};
+use stepwell_wire::{DomainEnding, InterruptPolicy, StopReason};
 
 /// Most vCPUs of a domain.
 pub const MAX_VCPUS: usize = stepwell_wire::message::MAX_VCPUS;
-/// Most breakpoints of a domain by guest-physical address.
-pub const MAX_PAGE_BREAKPOINTS: usize = 64;
 
 /// One guest machine.
 #[derive(Debug)]
@@ -29,9 +30,13 @@ pub struct Domain {
     pub id: u8,
     /// Its memory.
     pub ram: GuestRam,
-    /// VTTBR_EL2.
+    /// VTTBR_EL2 for its own stage-2 tables.
     pub vttbr: u64,
-    /// Its stage-2 tables.
+    /// VTTBR_EL2 where pages of interest to a debugger are seen otherwise.
+    pub roots: Roots,
+    /// How these are seen. Changed while every vCPU stands, and [`Domain::use_views`] after that.
+    pub views: Mutex<Views>,
+    /// Its own stage-2 tables.
     pub stage2: Mutex<Stage2>,
     /// Its interrupt controller. Changed through [`Domain::change_vgic`].
     pub vgic: Mutex<Vgic>,
@@ -88,6 +93,8 @@ pub enum Order {
         until: Option<u64>,
         /// Into the trace ring.
         record: bool,
+        /// Until the next instruction is not in this range.
+        within: Option<(u64, u64)>,
     },
 }
 
@@ -149,8 +156,10 @@ pub struct Control {
     pub free: bool,
     /// Breakpoints by virtual address.
     pub breakpoints: Vec<u64, 16>,
-    /// Breakpoints by guest-physical address.
-    pub page_breakpoints: Vec<u64, MAX_PAGE_BREAKPOINTS>,
+    /// Watchpoints.
+    pub watchpoints: alloc::vec::Vec<Watch>,
+    /// Parts of those that the CPU has no registers for.
+    pub watched: alloc::vec::Vec<Piece>,
 }
 
 impl Control {
@@ -172,7 +181,8 @@ impl Control {
             recording: false,
             free: false,
             breakpoints: Vec::new(),
-            page_breakpoints: Vec::new(),
+            watchpoints: alloc::vec::Vec::new(),
+            watched: alloc::vec::Vec::new(),
         }
     }
 
@@ -180,15 +190,6 @@ impl Control {
     #[must_use]
     pub fn power(&self, vcpu: usize) -> Power {
         self.power.get(vcpu).copied().unwrap_or(Power::Off)
-    }
-
-    /// Tells whether `place` is a breakpoint.
-    #[must_use]
-    pub fn has_breakpoint(&self, place: Place) -> bool {
-        match place {
-            Place::Va(va) => self.breakpoints.contains(&va),
-            Place::Ipa(ipa) => self.page_breakpoints.contains(&ipa),
-        }
     }
 }
 

@@ -34,7 +34,6 @@
     )
 )]
 
-#[cfg(feature = "el2")]
 extern crate alloc;
 
 #[cfg(any(test, feature = "test-mode"))]

@@ -5,12 +5,31 @@
 
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee as debuggee;
+use stepwell_debuggee::WatchAccess;
 use stepwell_wire as wire;
 
 pub(crate) const fn place(place: debuggee::Place) -> wire::Place {
     match place {
         debuggee::Place::Va(Va(address)) => wire::Place::Va(address),
         debuggee::Place::Ipa(Ipa(address)) => wire::Place::Ipa(address),
+    }
+}
+
+pub(crate) const fn watchpoint(watchpoint: debuggee::Watchpoint) -> wire::Watchpoint {
+    let debuggee::Watchpoint { address: Va(address), length, access } = watchpoint;
+    let access = match access {
+        WatchAccess::Read => wire::Access::Read,
+        WatchAccess::Write => wire::Access::Write,
+        WatchAccess::ReadWrite => wire::Access::ReadWrite,
+    };
+    wire::Watchpoint { address, length, access }
+}
+
+const fn access(access: wire::Access) -> WatchAccess {
+    match access {
+        wire::Access::Read => WatchAccess::Read,
+        wire::Access::Write => WatchAccess::Write,
+        wire::Access::ReadWrite => WatchAccess::ReadWrite,
     }
 }
 
@@ -70,6 +89,8 @@ pub(crate) const fn refusal(refusal: wire::Refusal) -> debuggee::Refusal {
         wire::Refusal::Busy => debuggee::Refusal::Busy,
         wire::Refusal::AArch32 => debuggee::Refusal::AArch32,
         wire::Refusal::RingInUse(domain) => debuggee::Refusal::RingInUse(domain),
+        wire::Refusal::Watchpoint => debuggee::Refusal::Watchpoint,
+        wire::Refusal::NoMemory => debuggee::Refusal::NoMemory,
     }
 }
 
@@ -105,6 +126,10 @@ const fn reason(reason: wire::StopReason) -> debuggee::StopReason {
         wire::StopReason::RingFull => debuggee::StopReason::RingFull,
         wire::StopReason::AArch32 => debuggee::StopReason::AArch32,
         wire::StopReason::SwitchedOff => debuggee::StopReason::SwitchedOff,
+        wire::StopReason::Watchpoint { address, access } => {
+            debuggee::StopReason::Watchpoint { address: Va(address), access: self::access(access) }
+        }
+        wire::StopReason::LeftRange => debuggee::StopReason::LeftRange,
     }
 }
 
@@ -178,5 +203,7 @@ pub(crate) const fn name(command: &wire::Command) -> &'static str {
         wire::Command::ConsoleInput { .. } => "console-input",
         wire::Command::PowerOff => "power-off",
         wire::Command::SetDetail { .. } => "set-detail",
+        wire::Command::SetWatchpoint { .. } => "set-watchpoint",
+        wire::Command::ClearWatchpoint { .. } => "clear-watchpoint",
     }
 }

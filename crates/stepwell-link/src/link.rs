@@ -12,7 +12,7 @@ use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{
     Console, Debuggee, Error, Event, InterruptPolicy, Interrupts, Monitor, Monitors, Place,
     Refusal, Registers, Simd, SimdRegisters, StepRequest, SystemRegisters, Time, TimePolicy, Trace,
-    TraceDetail, TraceRecord, VcpuId, VcpuStatus,
+    TraceDetail, TraceRecord, VcpuId, VcpuStatus, Watchpoint, Watchpoints,
 };
 use stepwell_wire::message::MAX_BYTES;
 use stepwell_wire::{Answer, Command, FromHypervisor, MAX_FRAME, Request, VERSION, encode};
@@ -249,14 +249,20 @@ impl Debuggee for Link {
     }
 
     fn resume(&mut self, domain: u8) -> Result<(), Error> {
-        self.done(Command::Continue { domain })
+        self.done(Command::Continue { domain, vcpu: None })
+    }
+
+    fn resume_only(&mut self, vcpu: VcpuId) -> Result<(), Error> {
+        let VcpuId { domain, vcpu } = vcpu;
+        self.done(Command::Continue { domain, vcpu: Some(vcpu) })
     }
 
     fn step(&mut self, vcpu: VcpuId, request: StepRequest) -> Result<(), Error> {
         let VcpuId { domain, vcpu } = vcpu;
-        let StepRequest { count, until, record } = request;
+        let StepRequest { count, until, record, within } = request;
         let until = until.map(|until| until.0);
-        self.done(Command::Step { domain, vcpu, count, until, record })
+        let within = within.map(|range| (range.start.0, range.end.0));
+        self.done(Command::Step { domain, vcpu, count, until, record, within })
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<Option<Event>, Error> {
@@ -358,6 +364,10 @@ impl Debuggee for Link {
         self.ring.is_some().then_some(self as &mut dyn Trace)
     }
 
+    fn support_watchpoints(&mut self) -> Option<&mut dyn Watchpoints> {
+        Some(self)
+    }
+
     fn support_console(&mut self) -> Option<&mut dyn Console> {
         Some(self)
     }
@@ -406,6 +416,19 @@ impl Monitors for Link {
     ) -> Result<(), Error> {
         let monitor = convert::monitor(monitor);
         self.done(Command::SetMonitor { domain, vcpu, monitor, on })
+    }
+}
+
+impl Watchpoints for Link {
+    fn set_watchpoint(&mut self, vcpu: VcpuId, watchpoint: Watchpoint) -> Result<(), Error> {
+        let VcpuId { domain, vcpu } = vcpu;
+        let watchpoint = convert::watchpoint(watchpoint);
+        self.done(Command::SetWatchpoint { domain, vcpu, watchpoint })
+    }
+
+    fn clear_watchpoint(&mut self, domain: u8, watchpoint: Watchpoint) -> Result<(), Error> {
+        let watchpoint = convert::watchpoint(watchpoint);
+        self.done(Command::ClearWatchpoint { domain, watchpoint })
     }
 }
 

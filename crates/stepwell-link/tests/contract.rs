@@ -130,14 +130,39 @@ impl Server {
                 Ok(Answer::Vcpus(status.iter().map(|s| (state(s.state), s.pc.0)).collect()))
             }
             Command::Pause { domain } => done(fake.pause(domain)),
-            Command::Continue { domain } => done(fake.resume(domain)),
-            Command::Step { domain, vcpu, count, until, record } => {
-                let request = debuggee::StepRequest { count, until: until.map(Va), record };
+            Command::Continue { domain, vcpu: None } => done(fake.resume(domain)),
+            Command::Continue { domain, vcpu: Some(vcpu) } => {
+                done(fake.resume_only(VcpuId { domain, vcpu }))
+            }
+            Command::Step { domain, vcpu, count, until, record, within } => {
+                let within = within
+                    .map(|(start, end)| debuggee::CodeRange { start: Va(start), end: Va(end) });
+                let until = until.map(Va);
+                let request = debuggee::StepRequest { count, until, record, within };
                 done(fake.step(VcpuId { domain, vcpu }, request))
             }
+            other => self.perform_on_standing(other),
+        }
+    }
+
+    fn perform_on_standing(&mut self, command: Command) -> Result<Answer, Refusal> {
+        let fake = &mut self.fake;
+        let done = |result: Result<(), debuggee::Error>| {
+            result.map(|()| Answer::Done).map_err(wire_refusal)
+        };
+        match command {
             Command::SetMonitor { domain, vcpu, monitor: wire::Monitor::PrivilegedCall, on } => {
                 let monitors = fake.support_monitors().unwrap();
                 done(monitors.set_monitor(domain, vcpu, debuggee::Monitor::PrivilegedCall, on))
+            }
+            Command::SetWatchpoint { domain, vcpu, watchpoint } => {
+                let watchpoints = fake.support_watchpoints().unwrap();
+                let vcpu = VcpuId { domain, vcpu };
+                done(watchpoints.set_watchpoint(vcpu, our_watchpoint(watchpoint)))
+            }
+            Command::ClearWatchpoint { domain, watchpoint } => {
+                let watchpoints = fake.support_watchpoints().unwrap();
+                done(watchpoints.clear_watchpoint(domain, our_watchpoint(watchpoint)))
             }
             // The fake has none.
             Command::ReadSystemRegister { .. } => Err(Refusal::NoSuchRegister),
@@ -183,6 +208,23 @@ fn our_place(place: wire::Place) -> debuggee::Place {
     }
 }
 
+fn our_watchpoint(watchpoint: wire::Watchpoint) -> debuggee::Watchpoint {
+    let access = match watchpoint.access {
+        wire::Access::Read => debuggee::WatchAccess::Read,
+        wire::Access::Write => debuggee::WatchAccess::Write,
+        wire::Access::ReadWrite => debuggee::WatchAccess::ReadWrite,
+    };
+    debuggee::Watchpoint { address: Va(watchpoint.address), length: watchpoint.length, access }
+}
+
+fn wire_access(access: debuggee::WatchAccess) -> wire::Access {
+    match access {
+        debuggee::WatchAccess::Read => wire::Access::Read,
+        debuggee::WatchAccess::Write => wire::Access::Write,
+        debuggee::WatchAccess::ReadWrite => wire::Access::ReadWrite,
+    }
+}
+
 fn wire_refusal(error: debuggee::Error) -> Refusal {
     match error.refusal().unwrap() {
         debuggee::Refusal::NoSuchVcpu => Refusal::NoSuchVcpu,
@@ -192,6 +234,7 @@ fn wire_refusal(error: debuggee::Error) -> Refusal {
         debuggee::Refusal::NotMapped(address) => Refusal::NotMapped(address),
         debuggee::Refusal::Breakpoint => Refusal::Breakpoint,
         debuggee::Refusal::Range => Refusal::Range,
+        debuggee::Refusal::Watchpoint => Refusal::Watchpoint,
         other => panic!("the fake never refuses with {other:?}"),
     }
 }
@@ -213,6 +256,11 @@ fn wire_event(event: debuggee::Event) -> wire::Event {
                 debuggee::StopReason::Breakpoint => wire::StopReason::Breakpoint,
                 debuggee::StopReason::PrivilegedCall { immediate } => {
                     wire::StopReason::PrivilegedCall { immediate }
+                }
+                debuggee::StopReason::LeftRange => wire::StopReason::LeftRange,
+                debuggee::StopReason::Watchpoint { address, access } => {
+                    let (address, access) = (address.0, wire_access(access));
+                    wire::StopReason::Watchpoint { address, access }
                 }
                 other => panic!("the fake never stops for {other:?}"),
             };

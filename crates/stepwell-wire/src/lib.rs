@@ -32,10 +32,10 @@ pub mod ring;
 
 pub use frame::{FrameDecoder, FrameError, MAX_FRAME, encode};
 pub use message::{
-    Answer, Bytes, Command, DomainEnding, Event, FaultKind, FromHypervisor, GuestFault,
+    Access, Answer, Bytes, Command, DomainEnding, Event, FaultKind, FromHypervisor, GuestFault,
     InterruptPolicy, Monitor, Place, Refusal, Registers, Request, StopReason, TimePolicy,
-    VcpuState,
+    VcpuState, Watchpoint,
 };
 
 /// Version of everything in this crate. Both sides refuse to talk to any other.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;

@@ -55,10 +55,12 @@ pub enum Command {
         /// The domain.
         domain: u8,
     },
-    /// Lets all vCPUs of a stopped domain run, unstepped unless the single-step monitor is on.
+    /// Lets a stopped domain run, unstepped unless the single-step monitor is on.
     Continue {
         /// The domain.
         domain: u8,
+        /// This vCPU alone; the others stand. All of them where it is not told.
+        vcpu: Option<u8>,
     },
     /// Steps one vCPU of a stopped domain; [`Event::Stopped`] follows.
     Step {
@@ -72,6 +74,9 @@ pub enum Command {
         until: Option<u64>,
         /// Write the steps into the trace ring.
         record: bool,
+        /// Stop early where the next instruction is not in this range of virtual addresses: its
+        /// first byte, and the first byte behind it.
+        within: Option<(u64, u64)>,
     },
     /// Switches a monitor on or off, pausing the domain while it changes.
     SetMonitor {
@@ -204,6 +209,46 @@ pub enum Command {
         /// What it loaded and stored.
         memory: bool,
     },
+    /// Watches bytes of memory on all vCPUs of a stopped domain: [`StopReason::Watchpoint`] before
+    /// an instruction accesses one of them.
+    SetWatchpoint {
+        /// The domain.
+        domain: u8,
+        /// Whose translation is used where the CPU has no watchpoint left for it, so that what is
+        /// watched are the bytes that the address leads to now.
+        vcpu: u8,
+        /// What is watched.
+        watchpoint: Watchpoint,
+    },
+    /// Ends a watch.
+    ClearWatchpoint {
+        /// The domain.
+        domain: u8,
+        /// As it was set.
+        watchpoint: Watchpoint,
+    },
+}
+
+/// A range of memory, and which accesses to it are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watchpoint {
+    /// Virtual address of the first byte.
+    pub address: u64,
+    /// Bytes.
+    pub length: u64,
+    /// Which accesses.
+    pub access: Access,
+}
+
+/// Accesses to memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Access {
+    /// Loads.
+    Read,
+    /// Stores.
+    Write,
+    /// Both.
+    ReadWrite,
 }
 
 /// What a successful command returns.
@@ -293,6 +338,12 @@ pub enum Refusal {
     /// Another domain is writing into the trace ring.
     #[error("domain {0} is being recorded: the trace ring takes one at a time")]
     RingInUse(u8),
+    /// No such watchpoint was set, or one is set already.
+    #[error("no such watchpoint, or it is set already")]
+    Watchpoint,
+    /// The hypervisor has no memory left for it.
+    #[error("the hypervisor has no memory left for another")]
+    NoMemory,
 }
 
 /// Core registers of a vCPU, as the guest would see them: its own PSTATE.SS, never ours.
@@ -421,6 +472,15 @@ pub enum StopReason {
     AArch32,
     /// The guest switched this vCPU off.
     SwitchedOff,
+    /// The next instruction accesses memory that is watched.
+    Watchpoint {
+        /// The first watched byte that it accesses, as far as the CPU tells.
+        address: u64,
+        /// What it does there: loads or stores, or both at once.
+        access: Access,
+    },
+    /// The next instruction is outside of the range given as `within`.
+    LeftRange,
 }
 
 /// How a domain ended.

@@ -9,9 +9,9 @@ use heapless::Vec;
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 use stepwell_wire::{
-    Answer, Bytes, Command, DomainEnding, Event, FaultKind, FrameDecoder, FromHypervisor,
+    Access, Answer, Bytes, Command, DomainEnding, Event, FaultKind, FrameDecoder, FromHypervisor,
     GuestFault, InterruptPolicy, MAX_FRAME, Monitor, Place, Refusal, Registers, Request,
-    StopReason, TimePolicy, VERSION, VcpuState, encode,
+    StopReason, TimePolicy, VERSION, VcpuState, Watchpoint, encode,
 };
 
 /// Checks a message's bytes, and that it comes out of a frame as it went in.
@@ -63,7 +63,7 @@ fn text(bytes: &[u8]) -> Bytes {
 
 #[test]
 fn the_version_that_these_bytes_belong_to() {
-    assert_eq!(VERSION, 2);
+    assert_eq!(VERSION, 3);
 }
 
 #[test]
@@ -71,12 +71,14 @@ fn commands_that_move_the_guest() {
     request(Command::Hello { version: 1 }, &[0, 1]);
     request(Command::Status { domain: 2 }, &[1, 2]);
     request(Command::Pause { domain: 2 }, &[2, 2]);
-    request(Command::Continue { domain: 2 }, &[3, 2]);
-    let step = Command::Step { domain: 0, vcpu: 1, count: 300, until: None, record: true };
-    request(step, &[4, 0, 1, 0xac, 2, 0, 1]);
+    request(Command::Continue { domain: 2, vcpu: None }, &[3, 2, 0]);
+    request(Command::Continue { domain: 2, vcpu: Some(5) }, &[3, 2, 1, 5]);
+    let (until, within) = (None, Some((4, 0x80)));
+    let step = Command::Step { domain: 0, vcpu: 1, count: 300, until, record: true, within };
+    request(step, &[4, 0, 1, 0xac, 2, 0, 1, 1, 4, 0x80, 1]);
     let until = Some(0x4020_0000);
-    let step = Command::Step { domain: 0, vcpu: 1, count: 1, until, record: false };
-    request(step, &[4, 0, 1, 1, 1, 0x80, 0x80, 0x80, 0x81, 4, 0]);
+    let step = Command::Step { domain: 0, vcpu: 1, count: 1, until, record: false, within: None };
+    request(step, &[4, 0, 1, 1, 1, 0x80, 0x80, 0x80, 0x81, 4, 0, 0]);
     request(Command::PowerOff, &[19]);
     request(Command::SetDetail { domain: 1, registers: true, memory: false }, &[20, 1, 1, 0]);
 }
@@ -103,6 +105,14 @@ fn commands_that_set_how_it_moves() {
     }
     request(Command::SetBreakpoint { domain: 0, place: Place::Va(0x80) }, &[8, 0, 0, 0x80, 1]);
     request(Command::ClearBreakpoint { domain: 0, place: Place::Ipa(4) }, &[9, 0, 1, 4]);
+    let watch = |access| Watchpoint { address: 0x80, length: 8, access };
+    let watchpoint = watch(Access::Read);
+    let command = Command::SetWatchpoint { domain: 0, vcpu: 2, watchpoint };
+    request(command, &[21, 0, 2, 0x80, 1, 8, 0]);
+    for (access, byte) in [(Access::Write, 1), (Access::ReadWrite, 2)] {
+        let command = Command::ClearWatchpoint { domain: 1, watchpoint: watch(access) };
+        request(command, &[22, 1, 0x80, 1, 8, byte]);
+    }
 }
 
 #[test]
@@ -180,11 +190,14 @@ fn refusals() {
         refusal(value, bytes);
     }
     refusal(Refusal::AArch32, &[12]);
+    refusal(Refusal::RingInUse(3), &[13, 3]);
+    refusal(Refusal::Watchpoint, &[14]);
+    refusal(Refusal::NoMemory, &[15]);
 }
 
 #[test]
 fn stops() {
-    let reasons: [(StopReason, &[u8]); 9] = [
+    let reasons: [(StopReason, &[u8]); 11] = [
         (StopReason::Reset, &[0]),
         (StopReason::Paused, &[1]),
         (StopReason::Stepped, &[2]),
@@ -194,6 +207,8 @@ fn stops() {
         (StopReason::RingFull, &[6]),
         (StopReason::AArch32, &[7]),
         (StopReason::SwitchedOff, &[8]),
+        (StopReason::Watchpoint { address: 0x80, access: Access::Write }, &[9, 0x80, 1, 1]),
+        (StopReason::LeftRange, &[10]),
     ];
     for (reason, bytes) in reasons {
         let whole = [&[0, 0, 1], bytes, &[8, 9]].concat();

@@ -137,7 +137,7 @@ impl Stepped {
         stepped.wait()?;
         stepped.deliver_interrupts(false)?;
         let until = Some(Va(loop_start));
-        let stop = stepped.step(StepRequest { count: 100_000, until, record: false })?;
+        let stop = stepped.step(StepRequest { until, ..StepRequest::steps(100_000) })?;
         if stop.reason != StopReason::Until {
             bail!("the guest never came to its loop: {} at {:#x}", stop.reason, stop.pc);
         }
@@ -213,7 +213,7 @@ impl Stepped {
     fn run(&mut self, steps: u64, record: bool) -> Result<()> {
         let mut left = steps;
         while left > 0 {
-            let stop = self.step(StepRequest { count: left, until: None, record })?;
+            let stop = self.step(StepRequest { record, ..StepRequest::steps(left) })?;
             left = left.saturating_sub(stop.steps);
             match stop.reason {
                 StopReason::Stepped => break,

@@ -46,6 +46,16 @@ impl Cpu {
         (word & 0xffe0_001f == 0xd400_0003).then_some((word >> 5 & 0xffff) as u16)
     }
 
+    /// Returns where the next instruction loads or stores 8 bytes, and whether it stores, where it
+    /// does either.
+    pub(super) fn next_access(&self) -> Option<(u64, bool)> {
+        let word = self.word(self.registers.pc)?;
+        let is_access = word >> 22 == 0x3e4 || word >> 22 == 0x3e5;
+        let offset = 8 * u64::from(word >> 10 & 0xfff);
+        let address = self.read(word >> 5 & 0x1f).wrapping_add(offset);
+        is_access.then_some((address, word >> 22 & 1 == 0))
+    }
+
     fn word(&self, pc: u64) -> Option<u32> {
         let start = usize::try_from(pc.checked_sub(RAM_BASE)?).ok()?;
         let bytes = self.ram.get(start..)?.first_chunk()?;

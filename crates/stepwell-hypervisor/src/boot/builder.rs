@@ -16,11 +16,13 @@ use crate::image_layout::{Layout, layout};
 use crate::mem::guest::GuestRam;
 use crate::mem::stage2::{MemoryKind, Permissions, Stage2};
 use crate::mem::tables::HeapTables;
+use crate::mem::views::Views;
 use crate::recorder::Recorder;
 use crate::reset;
 use crate::vcpu::VcpuCore;
 use crate::vcpu::debug::DebugShadow;
 use crate::vcpu::interrupt::QuietInterface;
+use crate::vcpu::pages::{Roots, Touched};
 use crate::vcpu::time::{PhysicalTimer, TimerLines};
 use crate::vgic::{CpuInterface, Vgic};
 use alloc::vec;
@@ -103,6 +105,8 @@ pub unsafe fn build(
         id,
         ram: memory,
         vttbr: stage2.vttbr(id + 1),
+        roots: Roots::new(stage2.vttbr(id + 1)),
+        views: Mutex::new(Views::new(RAM_BASE, ram.base, ram.bytes)),
         stage2: Mutex::new(stage2),
         vgic: Mutex::new(Vgic::new(config.cpus)),
         interrupt_events: AtomicU64::new(0),
@@ -136,6 +140,9 @@ fn new_core(attention: &'static Attention, is_first: bool, places: Layout) -> Vc
         debug: DebugShadow::at_reset(),
         recorder: Recorder::default(),
         reported_call: None,
+        vttbr: 0,
+        touched: Touched::Nothing,
+        within: None,
         is_stop_unreported: false,
         virtual_clock: false,
         physical_timer: PhysicalTimer::default(),

@@ -66,6 +66,20 @@ pub fn invalidate_guest_translations() {
     }
 }
 
+/// Drops this CPU's stage-1 and stage-2 translations of the VMID that it runs.
+pub fn invalidate_own_translations() {
+    // SAFETY: dropping cached translations is always allowed.
+    unsafe {
+        core::arch::asm!(
+            "dsb nshst",
+            "tlbi vmalls12e1",
+            "dsb nsh",
+            "isb",
+            options(nostack, preserves_flags)
+        )
+    }
+}
+
 /// Makes instructions that were written as data visible to instruction fetch, on all CPUs.
 pub fn invalidate_instruction_caches() {
     // SAFETY: dropping cached instructions is always allowed.

@@ -85,6 +85,14 @@ pub fn stage2(vttbr: u64) {
     super::registers::invalidate_guest_translations();
 }
 
+/// Puts other tables of the same domain in force on this CPU. Others may go on using theirs: with
+/// VTTBR_EL2.CnP clear, CPUs need not agree on the tables of a VMID.
+pub fn change_stage2(vttbr: u64) {
+    msr!("vttbr_el2", vttbr);
+    isb();
+    super::registers::invalidate_own_translations();
+}
+
 /// CNTPCT and the physical timer are trapped: the guest's physical time is its virtual time.
 fn traps_of_physical_timer() -> u64 {
     // EL1PCTEN and EL1PCEN are enables: clear means trapped.

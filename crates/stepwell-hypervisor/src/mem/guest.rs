@@ -167,6 +167,28 @@ impl GuestRam {
         Ok(stored)
     }
 
+    /// Stores `bytes` bytes at `pa` in one atomic access: 1, 2, 4 or 8.
+    ///
+    /// # Errors
+    ///
+    /// [`OutsideRam`], as [`GuestRam::compare_and_store`].
+    pub fn poke(&self, pa: Pa, bytes: u8, value: u64) -> Result<(), OutsideRam> {
+        if !self.contains(pa, u64::from(bytes)) || !pa.is_aligned(u64::from(bytes)) {
+            return Err(OutsideRam);
+        }
+        // SAFETY: as in `compare_and_store`.
+        unsafe {
+            match bytes {
+                1 => (*(pa.0 as *const AtomicU8)).store(value as u8, Ordering::Release),
+                2 => (*(pa.0 as *const AtomicU16)).store(value as u16, Ordering::Release),
+                4 => (*(pa.0 as *const AtomicU32)).store(value as u32, Ordering::Release),
+                8 => (*(pa.0 as *const AtomicU64)).store(value, Ordering::Release),
+                _ => return Err(OutsideRam),
+            }
+        }
+        Ok(())
+    }
+
     /// Reads what a load-exclusive of this size read.
     ///
     /// # Errors

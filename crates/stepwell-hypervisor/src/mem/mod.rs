@@ -16,3 +16,4 @@ pub mod stage2;
 #[cfg(feature = "el2")]
 #[expect(unsafe_code, reason = "tables are shared with the MMU")]
 pub mod tables;
+pub mod views;

@@ -2,12 +2,14 @@
 
 use super::heap;
 use super::stage2::TableMemory;
+use super::views::CodeMemory;
 use crate::hw::registers;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 use stepwell_arch::{Ipa, Pa};
 
 const ENTRIES: usize = 512;
+const PAGE: u64 = 4096;
 
 /// Pages of the heap, at their own physical addresses.
 #[derive(Debug)]
@@ -18,8 +20,9 @@ fn entry(table: Pa, index: usize) -> Option<&'static AtomicU64> {
     if index >= ENTRIES {
         return None;
     }
-    // SAFETY: `table` is a page that `allocate` returned and that was not given back: Stage2
-    // keeps no other. Table walkers read it at the same time, hence the atomic.
+    // SAFETY: `table` is a page that `allocate` returned and that was not given back, or one of a
+    // guest's RAM: Stage2 and Views keep no other. Table walkers, or the guest, read it at the same
+    // time, hence the atomic.
     Some(unsafe { table.add(index).as_ref() })
 }
 
@@ -48,5 +51,17 @@ impl TableMemory for HeapTables {
         // Everything of the VMID: changes are rare, and stage-1 entries that were combined with
         // stage 2 would have to go as well.
         registers::invalidate_guest_translations();
+    }
+}
+
+impl CodeMemory for HeapTables {
+    fn read_guest(&self, page: Pa, index: usize) -> u64 {
+        // The same kind of access; a guest may write it meanwhile.
+        self.read(page, index)
+    }
+
+    fn publish(&mut self, copy: Pa) {
+        registers::clean_data_cache(copy.0, PAGE);
+        registers::invalidate_instruction_caches();
     }
 }

@@ -6,16 +6,18 @@ use crate::domain::{Control, Detail, Domain, MAX_VCPUS, Order, PendingStop, Powe
 use crate::hw::setup::CpuFacts;
 use crate::hw::{power, timer};
 use crate::machine::Machine;
-use crate::vcpu::debug::{RESERVED_BREAKPOINTS, set_executable};
+use crate::mem::tables::HeapTables;
+use crate::mem::views::ViewError;
+use crate::vcpu::debug::RESERVED_BREAKPOINTS;
 use crate::vcpu::memory::update_domain_uart_line;
-use crate::vcpu::{VcpuCore, guest_view};
+use crate::vcpu::{VcpuCore, guest_view, watch};
 use core::sync::atomic::Ordering;
 use heapless::Vec;
 use stepwell_arch::{Ipa, SystemRegister, Va};
 use stepwell_wire::message::MAX_BYTES;
 use stepwell_wire::{
     Answer, Bytes, Command, Event, Monitor, Place, Refusal, Registers, StopReason, TimePolicy,
-    VERSION, VcpuState,
+    VERSION, VcpuState, Watchpoint,
 };
 
 type Result<T = Answer> = core::result::Result<T, Refusal>;
@@ -31,9 +33,9 @@ pub fn serve(machine: &Machine, command: Command) -> Result {
         Command::PowerOff => power::machine_off(),
         Command::Status { domain } => status(find(machine, domain)?),
         Command::Pause { domain } => pause(find(machine, domain)?),
-        Command::Continue { domain } => go_on(find(machine, domain)?),
-        Command::Step { domain, vcpu, count, until, record } => {
-            let order = Order::Step { count, until, record };
+        Command::Continue { domain, vcpu } => go_on(find(machine, domain)?, vcpu),
+        Command::Step { domain, vcpu, count, until, record, within } => {
+            let order = Order::Step { count, until, record, within };
             step(machine, find(machine, domain)?, vcpu, order)
         }
         Command::SetMonitor { domain, vcpu, monitor, on } => {
@@ -65,6 +67,15 @@ pub fn serve(machine: &Machine, command: Command) -> Result {
         Command::SetBreakpoint { domain, place } => set_breakpoint(find(machine, domain)?, place),
         Command::ClearBreakpoint { domain, place } => {
             clear_breakpoint(find(machine, domain)?, place)
+        }
+        Command::SetWatchpoint { domain, vcpu, watchpoint } => {
+            set_watchpoint(find(machine, domain)?, vcpu, watchpoint)
+        }
+        Command::ClearWatchpoint { domain, watchpoint } => {
+            let domain = find(machine, domain)?;
+            let mut control = stopped(domain)?;
+            watch::clear(domain, &mut control, watchpoint)?;
+            Ok(Answer::Done)
         }
         Command::ConsoleInput { domain, bytes } => type_in(find(machine, domain)?, &bytes),
         Command::SetDetail { domain, registers, memory } => {
@@ -215,9 +226,14 @@ fn powered(control: &Control, domain: &Domain) -> u8 {
         .fold(0, |mask, index| mask | bit(index))
 }
 
-fn go_on(domain: &Domain) -> Result {
+fn go_on(domain: &Domain, vcpu: Option<u8>) -> Result {
     let mut control = stopped(domain)?;
-    let on = powered(&control, domain);
+    let chosen = match vcpu.map(usize::from) {
+        None => u8::MAX,
+        Some(vcpu) if vcpu < domain.vcpus.len() => bit(vcpu),
+        Some(_) => return Err(Refusal::NoSuchVcpu),
+    };
+    let on = powered(&control, domain) & chosen;
     if on == 0 {
         return Err(Refusal::Off);
     }
@@ -226,7 +242,11 @@ fn go_on(domain: &Domain) -> Result {
     control.recording = false;
     let Control { running, free, time, .. } = &mut *control;
     if stepped != 0 {
-        domain.give(running, stepped, Order::Step { count: 1, until: None, record: false });
+        domain.give(
+            running,
+            stepped,
+            Order::Step { count: 1, until: None, record: false, within: None },
+        );
         return Ok(Answer::Done);
     }
     *free = true;
@@ -320,10 +340,8 @@ fn set_monitor(domain: &Domain, vcpu: Option<u8>, monitor: Monitor, on: bool) ->
 
 fn set_breakpoint(domain: &Domain, place: Place) -> Result {
     let mut control = stopped(domain)?;
-    if control.has_breakpoint(place) {
-        return Err(Refusal::Breakpoint);
-    }
     match place {
+        Place::Va(va) if control.breakpoints.contains(&va) => return Err(Refusal::Breakpoint),
         Place::Va(va) => {
             let usable = CpuFacts::read().breakpoints.saturating_sub(RESERVED_BREAKPOINTS);
             if control.breakpoints.len() >= usize::from(usable) {
@@ -331,36 +349,44 @@ fn set_breakpoint(domain: &Domain, place: Place) -> Result {
             }
             control.breakpoints.push(va).map_err(|_| Refusal::NoBreakpointLeft(usable))?;
         }
+        Place::Ipa(ipa) if !Ipa(ipa).is_aligned(4) => return Err(Refusal::Range),
         Place::Ipa(ipa) => {
             domain.ram.locate(Ipa(ipa), 4).map_err(|_| Refusal::NotMapped(ipa))?;
-            let most = control.page_breakpoints.capacity() as u8;
-            if control.page_breakpoints.is_full() || !set_executable(domain, Ipa(ipa), false) {
-                return Err(Refusal::NoBreakpointLeft(most));
-            }
-            // There is room.
-            let _fits = control.page_breakpoints.push(ipa);
+            domain.views.lock().set(&mut HeapTables, Ipa(ipa)).map_err(refusal)?;
+            domain.use_views();
         }
     }
     Ok(Answer::Done)
 }
 
+const fn refusal(error: ViewError) -> Refusal {
+    match error {
+        ViewError::Already => Refusal::Breakpoint,
+        ViewError::NoMemory => Refusal::NoMemory,
+    }
+}
+
 fn clear_breakpoint(domain: &Domain, place: Place) -> Result {
     let mut control = stopped(domain)?;
-    if !control.has_breakpoint(place) {
-        return Err(Refusal::Breakpoint);
-    }
     match place {
-        Place::Va(va) => control.breakpoints.retain(|&known| known != va),
+        Place::Va(va) => {
+            let known = control.breakpoints.iter().position(|&known| known == va);
+            control.breakpoints.remove(known.ok_or(Refusal::Breakpoint)?);
+        }
         Place::Ipa(ipa) => {
-            control.page_breakpoints.retain(|&known| known != ipa);
-            let page = |ipa: u64| Ipa(ipa).align_down(4096);
-            let others = control.page_breakpoints.iter().any(|&known| page(known) == page(ipa));
-            if !others {
-                // Its table was split when the breakpoint was set: this cannot fail.
-                let _changed = set_executable(domain, Ipa(ipa), true);
-            }
+            domain.views.lock().clear(&mut HeapTables, Ipa(ipa)).map_err(refusal)?;
+            domain.use_views();
         }
     }
+    Ok(Answer::Done)
+}
+
+fn set_watchpoint(domain: &Domain, vcpu: u8, watchpoint: Watchpoint) -> Result {
+    let mut control = stopped(domain)?;
+    let core = domain.vcpus.get(usize::from(vcpu)).ok_or(Refusal::NoSuchVcpu)?.core.lock();
+    watch::set(domain, &mut control, watchpoint, |va| {
+        guest_view::translate(domain, &core, Va(va))
+    })?;
     Ok(Answer::Done)
 }
 
@@ -455,7 +481,9 @@ fn write_memory(domain: &Domain, core: &VcpuCore, place: Place, bytes: &Bytes) -
     })?;
     pages(domain, core, place, bytes.len(), |ipa, range| {
         let from = bytes.get(range).ok_or(Refusal::Range)?;
-        domain.ram.write(ipa, from).map_err(|_| Refusal::NotMapped(ipa.0))
+        domain.ram.write(ipa, from).map_err(|_| Refusal::NotMapped(ipa.0))?;
+        domain.sync_views(ipa, from.len() as u64);
+        Ok(())
     })?;
     Ok(Answer::Done)
 }

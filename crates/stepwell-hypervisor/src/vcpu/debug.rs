@@ -6,17 +6,16 @@
 //! guest's as are left after that.
 
 use super::exit::Handled;
-use super::{Running, inject};
+use super::{Running, inject, pages, watch};
 use crate::hw::registers::{isb, mrs, msr};
 use crate::hw::setup::{CpuFacts, base_mdcr};
 use crate::hw::system_registers::{DebugBank, read_debug, write_debug};
 use crate::hw::translate;
-use crate::mem::stage2::Permissions;
-use crate::mem::tables::HeapTables;
+use core::iter;
 use heapless::Vec;
 use stepwell_arch::debug::{HardwareBreakpoint, mdcr_el2, mdscr_el1, os_lock};
 use stepwell_arch::esr::{EsrEl1, EsrEl2, Origin};
-use stepwell_arch::{Ipa, Pstate, SystemRegister, Va};
+use stepwell_arch::{Pstate, SystemRegister, Va};
 use stepwell_engine::own_step::{self, GuestDebug};
 use stepwell_wire::{Place, StopReason};
 
@@ -24,7 +23,6 @@ use stepwell_wire::{Place, StopReason};
 pub const RESERVED_BREAKPOINTS: u8 = 2;
 
 const BANK: usize = 16;
-const PAGE: u64 = 4096;
 /// The claim tags of DBGCLAIMSET_EL1.
 const CLAIM_TAGS: u64 = 0xff;
 
@@ -57,10 +55,18 @@ pub struct DebugShadow {
     loaded: Option<(u64, u64)>,
     /// The debugger's breakpoints that are to be in the machine.
     programmed: Vec<u64, BANK>,
+    /// The debugger's watchpoints that are to be in the machine: value and control.
+    watched: Vec<(u64, u64), BANK>,
     /// The machine's breakpoints and watchpoints are not what they should be.
     is_stale: bool,
     /// The debugger's breakpoints are left out of the machine, so that only the guest's may hit.
     is_hiding_ours: bool,
+    /// And its watchpoints.
+    is_hiding_watched: bool,
+    /// The watchpoint that the instruction at this PC hits has been reported.
+    pub reported_watch: Option<u64>,
+    /// The next instruction is let past the debugger's watchpoints.
+    pub is_past_watch: bool,
 }
 
 /// Which breakpoints and watchpoints may hit during a stepped entry.
@@ -68,8 +74,8 @@ pub struct DebugShadow {
 pub enum Heeded {
     /// All.
     All,
-    /// The guest's own: what the debugger has at the PC has been reported.
-    Guests,
+    /// The guest's own, and the debugger's watchpoints: its breakpoint at the PC has been reported.
+    PastOurs,
     /// None: what hits is not wanted where the guest is.
     Nothing,
 }
@@ -103,8 +109,12 @@ impl Default for DebugShadow {
             wanted: Vec::new(),
             loaded: None,
             programmed: Vec::new(),
+            watched: Vec::new(),
             is_stale: true,
             is_hiding_ours: false,
+            is_hiding_watched: false,
+            reported_watch: None,
+            is_past_watch: false,
         }
     }
 }
@@ -162,6 +172,7 @@ impl DebugShadow {
         self.held = true;
         self.loaded = None;
         self.programmed.clear();
+        self.watched.clear();
         self.is_stale = true;
     }
 
@@ -170,7 +181,7 @@ impl DebugShadow {
         if !self.held {
             return;
         }
-        self.write_banks(&[]);
+        self.write_banks(&[], &[]);
         msr!("mdscr_el1", self.mdscr);
         msr!("mdccint_el1", self.mdccint);
         msr!("osdlr_el1", self.os_double_lock);
@@ -180,44 +191,46 @@ impl DebugShadow {
         self.held = false;
         self.loaded = None;
         self.programmed.clear();
+        self.watched.clear();
     }
 
-    fn write_banks(&self, ours: &[u64]) {
-        for (bank, values) in BANKS.into_iter().zip(self.values.iter()) {
-            let taken = match bank {
-                DebugBank::BreakpointValue | DebugBank::BreakpointControl => ours.len(),
-                DebugBank::WatchpointValue | DebugBank::WatchpointControl => 0,
-            };
-            let guests = values.iter().enumerate().take(registers_of(bank).saturating_sub(taken));
-            for (n, &value) in guests {
-                write_debug(bank, n + taken, value);
-            }
-        }
-        for (n, &va) in ours.iter().enumerate() {
-            let breakpoint = HardwareBreakpoint::execute(Va(va));
-            write_debug(DebugBank::BreakpointValue, n, breakpoint.value);
-            write_debug(DebugBank::BreakpointControl, n, breakpoint.control);
-        }
+    fn write_banks(&self, breakpoints: &[(u64, u64)], watchpoints: &[(u64, u64)]) {
+        use DebugBank::{BreakpointControl, BreakpointValue, WatchpointControl, WatchpointValue};
+        let [bvr, bcr, wvr, wcr] = &self.values;
+        write_pairs((BreakpointValue, BreakpointControl), breakpoints, bvr, bcr);
+        write_pairs((WatchpointValue, WatchpointControl), watchpoints, wvr, wcr);
     }
 
-    fn program(&mut self, ours: &[u64]) {
-        if self.programmed != *ours {
+    fn program(&mut self, ours: &[u64], watched: &[(u64, u64)]) {
+        if self.programmed != *ours || self.watched != *watched {
             self.programmed = Vec::from_slice(ours).unwrap_or_default();
+            self.watched = watched.iter().copied().take(BANK).collect();
             self.is_stale = true;
         }
     }
 
-    fn hide_ours(&mut self, hide: bool) {
-        if self.is_hiding_ours != hide {
-            self.is_hiding_ours = hide;
+    fn hide_ours(&mut self, breakpoints: bool, watchpoints: bool) {
+        if self.is_hiding_ours != breakpoints {
+            self.is_hiding_ours = breakpoints;
             self.is_stale |= !self.programmed.is_empty();
+        }
+        if self.is_hiding_watched != watchpoints {
+            self.is_hiding_watched = watchpoints;
+            self.is_stale |= !self.watched.is_empty();
         }
     }
 
     fn control(&mut self, mdscr: u64, mdcr: u64) {
         if core::mem::take(&mut self.is_stale) {
-            let ours = if self.is_hiding_ours { &[] } else { self.programmed.as_slice() };
-            self.write_banks(ours);
+            let breakpoints: Vec<(u64, u64), BANK> = self
+                .programmed
+                .iter()
+                .filter(|_| !self.is_hiding_ours)
+                .map(|&va| HardwareBreakpoint::execute(Va(va)))
+                .map(|breakpoint| (breakpoint.value, breakpoint.control))
+                .collect();
+            let watchpoints = if self.is_hiding_watched { &[] } else { self.watched.as_slice() };
+            self.write_banks(&breakpoints, watchpoints);
         }
         if self.loaded == Some((mdscr, mdcr)) {
             return;
@@ -230,6 +243,23 @@ impl DebugShadow {
     }
 }
 
+/// Writes pairs of registers: ours first, and the guest's where they are or, if ours are in their
+/// way, those of them that are enabled in what is left.
+fn write_pairs(
+    (values, controls): (DebugBank, DebugBank),
+    ours: &[(u64, u64)],
+    guest_values: &[u64; BANK],
+    guest_controls: &[u64; BANK],
+) {
+    let guests = guest_values.iter().copied().zip(guest_controls.iter().copied());
+    let is_kept = |&(_, control): &(u64, u64)| ours.is_empty() || control & 1 != 0;
+    let all = ours.iter().copied().chain(guests.filter(is_kept)).chain(iter::repeat((0, 0)));
+    for (n, (value, control)) in all.enumerate().take(registers_of(values)) {
+        write_debug(values, n, value);
+        write_debug(controls, n, control);
+    }
+}
+
 fn ours(running: &Running<'_>) -> Vec<u64, BANK> {
     let control = running.domain.control.lock();
     let all = running.core.debug.wanted.iter().chain(control.breakpoints.iter());
@@ -238,15 +268,16 @@ fn ours(running: &Running<'_>) -> Vec<u64, BANK> {
 
 /// Before an entry without stepping: takes over if the debugger has breakpoints.
 pub fn load(running: &mut Running<'_>) {
-    let ours = ours(running);
+    let (ours, watched) = (ours(running), watch::in_registers(running));
     let shadow = &mut running.core.debug;
-    if ours.is_empty() {
+    // A hidden breakpoint is a BRK, which comes to EL2 by MDCR_EL2.TDE.
+    if ours.is_empty() && watched.is_empty() && !running.domain.has_views() {
         shadow.give_back();
         return;
     }
     shadow.take_over();
-    shadow.program(&ours);
-    shadow.hide_ours(false);
+    shadow.program(&ours, &watched);
+    shadow.hide_ours(false, false);
     let traps = mdcr_el2::TDE | mdcr_el2::TDA | mdcr_el2::TDOSA | mdcr_el2::TDRA;
     // Its own step, and debug exceptions at its EL1, would come to EL2 now.
     let mdscr = shadow.mdscr & !(mdscr_el1::SS | mdscr_el1::KDE) | mdscr_el1::MDE;
@@ -256,13 +287,18 @@ pub fn load(running: &mut Running<'_>) {
 /// Tells whether the guest steps itself while the debugger's breakpoints need the debug registers.
 #[must_use]
 pub fn must_step_for_guest(running: &Running<'_>) -> bool {
-    running.core.debug.mdscr() & mdscr_el1::SS != 0 && !ours(running).is_empty()
+    let needs_registers = || {
+        running.domain.has_views()
+            || !ours(running).is_empty()
+            || !watch::in_registers(running).is_empty()
+    };
+    running.core.debug.mdscr() & mdscr_el1::SS != 0 && needs_registers()
 }
 
 /// Before steps, and where what is wanted has changed: takes down which breakpoints there are.
 pub fn program_for_step(running: &mut Running<'_>) {
-    let ours = ours(running);
-    running.core.debug.program(&ours);
+    let (ours, watched) = (ours(running), watch::in_registers(running));
+    running.core.debug.program(&ours, &watched);
 }
 
 /// Before a stepped entry.
@@ -274,12 +310,14 @@ pub fn load_for_step(running: &mut Running<'_>, heeded: Heeded) {
     if !controls.debug_masked {
         msr!("daif", mrs!("daif") & !Pstate::D);
     }
-    let guests = controls.mdscr & mdscr_el1::MDE != 0;
-    core.debug.hide_ours(heeded == Heeded::Guests && guests);
+    let debug = &mut core.debug;
+    debug.hide_ours(heeded == Heeded::PastOurs, debug.is_past_watch);
+    let ours = !debug.programmed.is_empty() && !debug.is_hiding_ours
+        || !debug.watched.is_empty() && !debug.is_hiding_watched;
     match heeded {
-        Heeded::All if !core.debug.programmed.is_empty() => controls.mdscr |= mdscr_el1::MDE,
-        Heeded::All | Heeded::Guests => {}
         Heeded::Nothing => controls.mdscr &= !mdscr_el1::MDE,
+        _ if ours => controls.mdscr |= mdscr_el1::MDE,
+        _ => {}
     }
     core.debug.control(controls.mdscr, base_mdcr() | controls.mdcr);
 }
@@ -288,13 +326,35 @@ pub fn load_for_step(running: &mut Running<'_>, heeded: Heeded) {
 #[must_use]
 pub fn breakpoint_at_pc(running: &Running<'_>) -> Option<Place> {
     let pc = running.core.pc();
-    let control = running.domain.control.lock();
-    let by_va = control.breakpoints.contains(&pc.0).then_some(Place::Va(pc.0));
-    if by_va.is_some() || control.page_breakpoints.is_empty() {
-        return by_va;
+    let by_va =
+        running.domain.control.lock().breakpoints.contains(&pc.0).then_some(Place::Va(pc.0));
+    by_va.or_else(|| hidden_breakpoint_at_pc(running))
+}
+
+fn hidden_breakpoint_at_pc(running: &Running<'_>) -> Option<Place> {
+    if !running.domain.has_views() {
+        return None;
     }
-    let ipa = translate::to_ipa(pc, running.core.pstate().el() == 0).ok()?;
-    control.page_breakpoints.contains(&ipa.0).then_some(Place::Ipa(ipa.0))
+    // As EL1 may read: what EL0 executes it need not be able to read.
+    let to_ipa = || translate::to_ipa(running.core.pc(), false);
+    let ipa = pages::translated(running, to_ipa).ok()?;
+    running.domain.views.lock().has_breakpoint(ipa).then_some(Place::Ipa(ipa.0))
+}
+
+/// Handles a BRK: a hidden breakpoint of the debugger's, or the guest's own.
+pub fn brk(running: &mut Running<'_>, esr: EsrEl2) -> Handled {
+    let is_freely = running.core.vttbr == running.domain.roots.of_running();
+    if is_freely && hidden_breakpoint_at_pc(running).is_some() {
+        return Handled::Stop(StopReason::Breakpoint);
+    }
+    inject::synchronous(running, EsrEl1::brk(esr.call().immediate()), None)
+}
+
+/// Tells whether the vCPU stands at its PC for a breakpoint or watchpoint that has been reported.
+#[must_use]
+pub fn is_reported_at_pc(running: &Running<'_>) -> bool {
+    let is_watch = running.core.debug.reported_watch == Some(running.core.pc().0);
+    is_watch || breakpoint_at_pc(running).is_some()
 }
 
 /// Handles a Breakpoint exception.
@@ -312,55 +372,29 @@ pub fn breakpoint(running: &mut Running<'_>) -> Handled {
     Handled::Past
 }
 
-/// Handles a Watchpoint exception: always the guest's own.
+/// Handles a Watchpoint exception.
 pub fn watchpoint(running: &mut Running<'_>, esr: EsrEl2) -> Handled {
-    let pstate = running.core.pstate();
-    if !own_step::generate_debug_exceptions_from(running.core.debug.guest(), pstate) {
+    let (iss, pstate) = (esr.watchpoint(), running.core.pstate());
+    let debug = &running.core.debug;
+    let guest = debug.guest();
+    let is_alone = guest.mdscr & mdscr_el1::MDE == 0;
+    let wanted = !is_alone && own_step::generate_debug_exceptions_from(guest, pstate);
+    let (far, is_ours) = (running.core.context.far, !debug.is_hiding_watched);
+    if is_ours && let Some(reason) = watch::hit(running, far, iss.wnr(), is_alone) {
+        running.core.debug.reported_watch = Some(running.core.context.elr);
+        return Handled::Stop(reason);
+    }
+    if !wanted {
         return Handled::Past;
     }
-    let iss = esr.watchpoint();
     let syndrome = EsrEl1::watchpoint(origin(running), iss.cm(), iss.wnr());
-    let far = Va(running.core.context.far);
-    inject::synchronous(running, syndrome, Some(far))
+    inject::synchronous(running, syndrome, Some(Va(far)))
 }
 
 /// Where an exception to EL1 comes from.
 #[must_use]
 pub fn origin(running: &Running<'_>) -> Origin {
     if running.core.pstate().el() == 0 { Origin::LowerEl } else { Origin::SameEl }
-}
-
-/// The guest fetched from a page that a breakpoint by physical address made execute-never.
-pub fn execute_never(running: &mut Running<'_>, ipa: Ipa) -> Handled {
-    if running.domain.control.lock().page_breakpoints.contains(&ipa.0) {
-        return Handled::Stop(StopReason::Breakpoint);
-    }
-    Handled::Past
-}
-
-/// Lets the guest execute in the pages of breakpoints by physical address, or not.
-pub fn open_pages(running: &Running<'_>, execute: bool) {
-    let control = running.domain.control.lock();
-    for &ipa in &control.page_breakpoints {
-        // Its table was split when the breakpoint was set: this cannot fail.
-        let _changed = set_executable(running.domain, Ipa(ipa), execute);
-    }
-}
-
-/// Lets a domain execute in a page of its RAM, or not. Tells whether there was memory for the tables
-/// that it takes.
-pub fn set_executable(domain: &crate::domain::Domain, ipa: Ipa, execute: bool) -> bool {
-    let permissions = Permissions { read: true, write: true, execute };
-    let page = ipa.align_down(PAGE);
-    domain.stage2.lock().protect(&mut HeapTables, page, PAGE, permissions).is_ok()
-}
-
-/// Tells whether a page has a breakpoint by physical address.
-#[must_use]
-pub fn page_has_breakpoint(running: &Running<'_>, ipa: Ipa) -> bool {
-    let page = ipa.align_down(PAGE);
-    let control = running.domain.control.lock();
-    control.page_breakpoints.iter().any(|&place| Ipa(place).align_down(PAGE) == page)
 }
 
 fn bank_of(register: SystemRegister) -> Option<(usize, usize)> {

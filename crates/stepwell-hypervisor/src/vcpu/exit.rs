@@ -18,6 +18,8 @@ pub enum Handled {
     Injected,
     /// The instruction at the PC is to execute this once with breakpoints off.
     Past,
+    /// The instruction at the PC is to execute this once with nothing withheld in stage 2.
+    Open,
     /// The domain is to stop; the instruction at the PC has not executed.
     Stop(StopReason),
     /// The guest switched the vCPU off, or its domain ended.
@@ -52,10 +54,7 @@ fn synchronous(running: &mut Running<'_>) -> Handled {
             let syndrome = EsrEl1::new(ec::BKPT32, esr.iss() & 0xffff);
             inject::synchronous(running, syndrome, None)
         }
-        ec::BRK64 => {
-            let comment = esr.call().immediate();
-            inject::synchronous(running, EsrEl1::brk(comment), None)
-        }
+        ec::BRK64 => debug::brk(running, esr),
         // FP and SVE are not trapped, and the rest has no business at EL2 from a guest that we
         // configured: what the CPU does not have is undefined.
         ec::UNKNOWN | ec::FP | ec::SVE => inject::undefined(running),

@@ -44,6 +44,7 @@ pub fn write(core: &mut VcpuCore, registers: &Registers) -> bool {
     }
     core.monitor.clear();
     core.reported_call = None;
+    core.debug.reported_watch = None;
     true
 }
 

@@ -1,7 +1,7 @@
 //! Aborts at stage 2: devices, and guests that reach for what is not there.
 
 use super::exit::{Handled, advance, fault};
-use super::{Running, debug};
+use super::{Running, pages};
 use crate::device::board::{PL011_INTID, Region, region};
 use crate::device::mmio::Access;
 use crate::hw::{timer, translate};
@@ -23,6 +23,9 @@ fn fault_address(running: &Running<'_>) -> Ipa {
 pub fn data_abort(running: &mut Running<'_>, esr: EsrEl2) -> Handled {
     if super::step::hooks::was_withdrawn(running) {
         return Handled::Resume;
+    }
+    if let Some(handled) = pages::data_abort(running, esr) {
+        return handled;
     }
     let address = fault_address(running);
     let known = region(address, running.domain.vcpus.len());
@@ -109,10 +112,15 @@ fn print(running: &Running<'_>, byte: u8) {
     }
 }
 
-/// Handles a stage-2 instruction abort: a breakpoint by physical address, or no memory at all.
+/// Handles a stage-2 instruction abort: no memory at all, or a page that was withheld meanwhile.
 pub fn instruction_abort(running: &mut Running<'_>, esr: EsrEl2) -> Handled {
     let mut address = fault_address(running);
     let iss = esr.instruction_abort();
+    if iss.ifsc().is_permission() && iss.s1ptw() && running.core.vttbr != running.domain.vttbr {
+        // A walk of the guest's tables came by a page that is watched.
+        running.core.touched = pages::Touched::Anything;
+        return Handled::Open;
+    }
     if iss.ifsc().is_permission() && !iss.s1ptw() {
         // HPFAR_EL2 is UNKNOWN for these.
         let pc = running.core.pc();
@@ -121,7 +129,7 @@ pub fn instruction_abort(running: &mut Running<'_>, esr: EsrEl2) -> Handled {
         }
     }
     if running.domain.ram.locate(address, 4).is_ok() {
-        return debug::execute_never(running, address);
+        return Handled::Past;
     }
     fault(running, FaultKind::UnmappedFetch, address.0)
 }

@@ -10,11 +10,13 @@ pub mod guest_view;
 pub mod inject;
 pub mod interrupt;
 pub mod memory;
+pub mod pages;
 pub mod psci;
 pub mod run;
 pub mod step;
 pub mod system;
 pub mod time;
+pub mod watch;
 
 use crate::domain::{Domain, Order, PendingStop, Vcpu};
 use crate::hw::registers::wfi;
@@ -27,6 +29,7 @@ use crate::vgic::CpuInterface;
 use core::sync::atomic::Ordering;
 use debug::DebugShadow;
 use interrupt::QuietInterface;
+use pages::Touched;
 use stepwell_arch::{Pstate, Va};
 use stepwell_engine::{Engine, ExclusiveMonitor};
 use stepwell_wire::StopReason;
@@ -53,6 +56,12 @@ pub struct VcpuCore {
     pub recorder: Recorder,
     /// The monitored SMC at this PC has been reported: it takes effect now.
     pub reported_call: Option<u64>,
+    /// VTTBR_EL2 of its CPU.
+    pub vttbr: u64,
+    /// What the instruction that executes with nothing withheld may write.
+    pub touched: Touched,
+    /// The range that steps stay in, if they are to stay in one.
+    pub within: Option<(u64, u64)>,
     /// It stopped at its PC for a reason that was not reported: another vCPU's was.
     pub is_stop_unreported: bool,
     /// The guest's clock is the virtual one, and not the CPU's counter.
@@ -93,6 +102,7 @@ impl VcpuCore {
         self.monitor.clear();
         self.interface = CpuInterface::new(self.interface.lr_count);
         self.reported_call = None;
+        self.within = None;
         self.is_stop_unreported = false;
         self.virtual_clock = false;
         self.debug = DebugShadow::at_reset();
@@ -141,6 +151,7 @@ pub fn serve_cpu(machine: &'static Machine, cpu: usize) -> ! {
     };
     crate::hw::setup::control_registers(vmpidr(index));
     crate::hw::setup::stage2(domain.vttbr);
+    vcpu.core.lock().vttbr = domain.vttbr;
     loop {
         let order = wait_for_order(machine, vcpu, cpu);
         let (end, stop) = carry_out(machine, domain, index, vcpu, order);
@@ -150,6 +161,7 @@ pub fn serve_cpu(machine: &'static Machine, cpu: usize) -> ! {
             // Another vCPU's reason was first: this one's comes again when they go on.
             let mut core = vcpu.core.lock();
             core.reported_call = None;
+            core.debug.reported_watch = None;
             core.is_stop_unreported = true;
         }
         domain.has_parked(stop, end == End::SwitchedOff);
@@ -190,7 +202,8 @@ fn carry_out(
     let mut running = Running { machine, domain, index, vcpu, core: &mut core };
     let (end, steps) = match order {
         Order::Run => (run::run(&mut running), 0),
-        Order::Step { count, until, record } => {
+        Order::Step { count, until, record, within } => {
+            running.core.within = within;
             step::hooks::steps(&mut running, count, until, record)
         }
     };

@@ -2,6 +2,7 @@
 
 use super::debug::Breakpoints;
 use super::exit::{Handled, handle};
+use super::pages::{self, Root};
 use super::{End, Running, debug, interrupt, time};
 
 /// Runs until the vCPU has a reason to stop or is asked to.
@@ -27,7 +28,7 @@ pub fn run(running: &mut Running<'_>) -> End {
 
 /// Enters the guest once, with breakpoints as told, and handles the exit.
 pub fn once(running: &mut Running<'_>, breakpoints: &mut Breakpoints) -> Option<End> {
-    if *breakpoints == Breakpoints::PastFirst && debug::breakpoint_at_pc(running).is_some() {
+    if *breakpoints == Breakpoints::PastFirst && debug::is_reported_at_pc(running) {
         *breakpoints = Breakpoints::On;
         return super::step::past_breakpoint(running);
     }
@@ -35,6 +36,7 @@ pub fn once(running: &mut Running<'_>, breakpoints: &mut Breakpoints) -> Option<
     if debug::must_step_for_guest(running) {
         return super::step::guests_own_step(running);
     }
+    pages::select(running, Root::Running);
     interrupt::load(running, false);
     debug::load(running);
     let vector = running.core.context.enter();
@@ -44,6 +46,7 @@ pub fn once(running: &mut Running<'_>, breakpoints: &mut Breakpoints) -> Option<
     match handled {
         Handled::Resume | Handled::Emulated | Handled::Injected => None,
         Handled::Past => super::step::past_breakpoint(running),
+        Handled::Open => super::step::with_nothing_withheld(running),
         Handled::Stop(reason) => Some(End::Stop(reason)),
         Handled::SwitchedOff => Some(End::SwitchedOff),
     }

@@ -225,7 +225,7 @@ impl Job {
         while self.done < self.steps {
             let began = Instant::now();
             let count = slice.min(self.steps - self.done).min(options.turn.unwrap_or(u64::MAX));
-            debuggee.step(vcpu, StepRequest { count, until: None, record: true })?;
+            debuggee.step(vcpu, StepRequest { record: true, ..StepRequest::steps(count) })?;
             let (outcome, interruption) =
                 self.follow(debuggee, |follower, debuggee| follower.follow(debuggee))?;
             match outcome {
@@ -309,7 +309,10 @@ impl Job {
                 self.recorder.event(&Event::PrivilegedCall { vcpu, pc, immediate })?;
                 None
             }
-            StopReason::Until | StopReason::Breakpoint => Some(End::Done),
+            StopReason::Until
+            | StopReason::Breakpoint
+            | StopReason::Watchpoint { .. }
+            | StopReason::LeftRange => Some(End::Done),
             StopReason::Paused | StopReason::AArch32 | StopReason::SwitchedOff => {
                 Some(End::Stopped(stop))
             }

@@ -183,7 +183,7 @@ impl<'a> Stepper<'a> {
         let at_once = if count <= STEPS_SHOWN { 1 } else { count };
         let mut left = count;
         while left > 0 {
-            let request = StepRequest { count: at_once.min(left), until: None, record: true };
+            let request = StepRequest { record: true, ..StepRequest::steps(at_once.min(left)) };
             self.debuggee.step(self.vcpu, request)?;
             let (outcome, interrupted) = self.wait()?;
             let stop = match outcome {

@@ -12,13 +12,12 @@
 
 use super::Stepper;
 use super::look::Next;
-use crate::device::board::RAM_BASE;
 use crate::hw::registers::mrs;
 use crate::hw::{timer, translate};
 use crate::recorder::{AddressSpace, REGISTERS};
-use crate::vcpu::{End, time};
+use crate::vcpu::{End, pages, time};
 use stepwell_arch::load_store::Direction;
-use stepwell_arch::{Ipa, LoadStore, Va};
+use stepwell_arch::{LoadStore, Va};
 use stepwell_engine::Plan;
 use stepwell_wire::ring::Record;
 
@@ -262,10 +261,8 @@ impl Stepper<'_, '_> {
             return Some(());
         }
         // EL1 may read whatever the guest may.
-        let pa = translate::to_pa(va, false, translate::Purpose::Read).ok()?;
-        let ram = &self.running.domain.ram;
-        let ipa = Ipa(RAM_BASE.0.wrapping_add(pa.0.checked_sub(ram.base().0)?));
-        ram.read(ipa, into).ok()
+        let ipa = pages::translated(self.running, || translate::to_ipa(va, false)).ok()?;
+        self.running.domain.ram.read(ipa, into).ok()
     }
 }
 

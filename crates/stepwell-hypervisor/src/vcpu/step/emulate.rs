@@ -2,13 +2,14 @@
 //! guest that time stands still.
 
 use super::Stepper;
+use crate::device::board::RAM_BASE;
 use crate::hw::registers::{mrs, wfi};
 use crate::hw::translate::{self, TranslationFailed};
 use crate::vcpu::debug::origin;
 use crate::vcpu::exit::advance_by;
-use crate::vcpu::{End, inject, interrupt, time};
+use crate::vcpu::{End, inject, interrupt, pages, time, watch};
 use stepwell_arch::esr::{EsrEl1, FaultStatus};
-use stepwell_arch::{Pa, Pstate, SystemRegister, Va};
+use stepwell_arch::{Ipa, Pa, Pstate, SystemRegister, Va};
 use stepwell_engine::{LoadExclusive, StoreDecision, StoreExclusive};
 use stepwell_wire::InterruptPolicy;
 
@@ -31,16 +32,17 @@ fn in_guest_order(value: [u64; 2], bytes: u8, pstate: Pstate) -> [u64; 2] {
 
 impl Stepper<'_, '_> {
     pub(super) fn arm(&mut self, load: LoadExclusive, address: Va, pstate: Pstate) {
-        let core = &mut *self.running.core;
+        let core = &*self.running.core;
         let mut value = [core.context.register(load.rt), core.context.register(load.rt2)];
         if load.rt == 31 || (load.pair && load.rt2 == 31) {
             // What was read is nowhere but in memory; nobody else has run since.
-            let pa = translate::to_pa(address, pstate.el() == 0, translate::Purpose::Read);
+            let to_pa = || translate::to_pa(address, pstate.el() == 0, translate::Purpose::Read);
+            let pa = pages::translated(self.running, to_pa);
             let peeked = pa.map(|pa| self.running.domain.ram.peek(pa, load.bytes, load.pair));
             let Ok(Ok(peeked)) = peeked else { return };
             value = in_guest_order(peeked, load.bytes, pstate);
         }
-        core.monitor.arm(load, address, value);
+        self.running.core.monitor.arm(load, address, value);
     }
 
     /// Performs a store-exclusive that the monitor pairs with its load. Nothing where it is left
@@ -55,6 +57,14 @@ impl Stepper<'_, '_> {
         let StoreDecision::CompareAndStore(armed) = core.monitor.store(store, address) else {
             return None;
         };
+        let bytes = u64::from(store.bytes) * if store.pair { 2 } else { 1 };
+        if !core.debug.is_past_watch
+            && let Some(reason) = watch::accesses(self.running, address.0, bytes, false, true)
+        {
+            self.running.core.debug.reported_watch = Some(self.running.core.pc().0);
+            self.take_back();
+            return Some(Some(End::Stop(reason)));
+        }
         let pa = match self.where_to_store(address, pstate) {
             Ok(pa) => pa,
             Err(failed) if failed.stage2 => return None,
@@ -73,6 +83,11 @@ impl Stepper<'_, '_> {
         let (old, new) = (ordered(armed.value), ordered(new));
         let ram = &self.running.domain.ram;
         let stored = ram.compare_and_store(pa, store.bytes, store.pair, old, new).ok()?;
+        if stored {
+            let ipa = Ipa(RAM_BASE.0.wrapping_add(pa.0.wrapping_sub(ram.base().0)));
+            self.running.domain.sync_views(ipa, bytes);
+        }
+        let core = &mut *self.running.core;
         core.context.set_register(store.rs, u64::from(!stored));
         self.tell_exclusive(self.running.core.pc(), stored);
         self.advance();
@@ -83,6 +98,7 @@ impl Stepper<'_, '_> {
         let translate = || translate::to_pa(address, pstate.el() == 0, translate::Purpose::Write);
         match translate() {
             Err(failed) if failed.stage2 && self.has_given_store_back() => translate(),
+            Err(failed) if failed.stage2 => pages::translated(self.running, translate),
             first => first,
         }
     }

@@ -6,6 +6,7 @@ use crate::hw::registers::{mrs, msr};
 use crate::hw::world::Vector;
 use crate::vcpu::debug::Heeded;
 use crate::vcpu::exit::{Handled, handle};
+use crate::vcpu::pages::{self, Root};
 use crate::vcpu::{End, debug, interrupt, time};
 use stepwell_arch::esr::{EsrEl2, ec};
 use stepwell_arch::{Pstate, Va};
@@ -16,14 +17,18 @@ use stepwell_wire::InterruptPolicy;
 
 impl Stepper<'_, '_> {
     /// Enters the guest for the next instruction until the engine sees a boundary.
-    pub(super) fn execute(&mut self, mut next: Next, mut limit: u64) -> Option<End> {
-        let mut heeded = if self.past_first { Heeded::Guests } else { Heeded::All };
+    pub(super) fn execute(&mut self, next: Next, limit: u64) -> Option<End> {
+        let end = self.execute_to_boundary(next, limit);
+        pages::settle(self.running);
+        self.root = Root::Guarded;
+        end
+    }
+
+    fn execute_to_boundary(&mut self, mut next: Next, mut limit: u64) -> Option<End> {
+        let mut heeded = if self.past_first { Heeded::PastOurs } else { Heeded::All };
         let mut retry = false;
         loop {
-            // An instruction that was begun is not to be overtaken by an interrupt. Where none can
-            // be taken, it may be the one that acknowledges it.
-            let can_be_overtaken = retry && !self.running.core.pstate().irq_masked();
-            let hold = self.interrupts == InterruptPolicy::Hold || can_be_overtaken;
+            let hold = self.holds_interrupts(retry);
             let interface = !next.is_known || next.plan == Plan::InterruptMask;
             let (outcome, vector, used) = self.enter(limit, heeded, hold, interface);
             if used > 0 {
@@ -59,14 +64,13 @@ impl Stepper<'_, '_> {
                         return None;
                     }
                     Handled::Resume => {}
+                    Handled::Open => self.root = Root::Open,
                     Handled::Past => {
                         if self.running.is_called() {
                             self.take_back();
                             return Some(End::Asked);
                         }
-                        // Another vCPU may have closed the page meanwhile.
-                        debug::open_pages(self.running, true);
-                        // What it is let past: a page keeps no breakpoint from being heeded.
+                        // What it is let past.
                         if matches!(self.class(), ec::BREAKPOINT_LOWER | ec::WATCHPOINT_LOWER) {
                             heeded = Heeded::Nothing;
                         }
@@ -80,6 +84,17 @@ impl Stepper<'_, '_> {
             }
             retry = true;
         }
+    }
+
+    /// Whether an entry is to find no interrupt.
+    ///
+    /// An instruction that was begun is not to be overtaken by one, nor is one that a vCPU which
+    /// runs freely is stepped past. Where none can be taken, it may be the one that acknowledges it.
+    fn holds_interrupts(&self, is_retried: bool) -> bool {
+        if !self.is_passing && self.interrupts == InterruptPolicy::Hold {
+            return true;
+        }
+        (is_retried || self.is_passing) && !self.running.core.pstate().irq_masked()
     }
 
     /// Class of the exception that the guest left with.
@@ -132,11 +147,12 @@ impl Stepper<'_, '_> {
         interface: bool,
     ) -> (Outcome, Vector, u64) {
         let running = &mut *self.running;
+        pages::select(running, self.root);
         // The virtual CPU interface costs more than the step: left alone while it is quiet and
         // the instruction does not look at it.
         let loaded = interface || !interrupt::is_quiet(running);
         if loaded {
-            let all_held = self.interrupts == InterruptPolicy::Hold;
+            let all_held = self.interrupts == InterruptPolicy::Hold && !self.is_passing;
             interrupt::load_for_step(running, hold, all_held);
         }
         debug::load_for_step(running, heeded);

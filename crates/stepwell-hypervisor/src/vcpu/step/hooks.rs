@@ -244,7 +244,10 @@ impl Stepper<'_, '_> {
     fn withdraw(&self, place: Ipa, what: Interference) -> Option<Withdrawn> {
         let page = place.align_down(PAGE_BYTES);
         self.running.domain.ram.locate(page, PAGE_BYTES).ok()?;
-        let mut stage2 = self.running.domain.stage2.lock();
+        let mut views = self.running.domain.views.lock();
+        let mut own = self.running.domain.stage2.lock();
+        // What is in force while it steps.
+        let stage2 = views.guarded().unwrap_or(&mut own);
         let permissions = stage2.walk(&HeapTables, page)?.permissions;
         let less = match what {
             Interference::CodePage => Permissions { execute: false, ..permissions },
@@ -256,7 +259,9 @@ impl Stepper<'_, '_> {
 
     fn give_back(&self, withdrawn: &Withdrawn) {
         let Withdrawn { page, permissions } = *withdrawn;
-        let mut stage2 = self.running.domain.stage2.lock();
+        let mut views = self.running.domain.views.lock();
+        let mut own = self.running.domain.stage2.lock();
+        let stage2 = views.guarded().unwrap_or(&mut own);
         let given = stage2.protect(&mut HeapTables, page, PAGE_BYTES, permissions);
         assert!(given.is_ok(), "what was withdrawn can be given back");
     }
@@ -374,7 +379,6 @@ impl Stepper<'_, '_> {
             Outcome::Trapped => {
                 let handled = handle(self.running, vector);
                 assert!(handled == Handled::Past, "the page is back");
-                debug::open_pages(self.running, true);
                 None
             }
         }

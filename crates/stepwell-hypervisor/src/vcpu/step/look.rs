@@ -1,11 +1,10 @@
 //! The next instruction: fetched, decoded and planned before it executes.
 
 use super::Stepper;
-use crate::device::board::RAM_BASE;
 use crate::hw::registers::mrs;
 use crate::hw::translate;
-use crate::vcpu::debug;
-use stepwell_arch::{Instruction, Ipa, Pstate, Va};
+use crate::vcpu::pages;
+use stepwell_arch::{Instruction, Pstate, Va};
 use stepwell_engine::{LoadExclusive, Plan, StoreExclusive, plan};
 
 /// The instruction at the PC, about to execute.
@@ -84,15 +83,15 @@ impl Stepper<'_, '_> {
         if let Some(page) = self.running.core.context.known_page(pc) {
             return Some((ram.instruction(page, pc)?, true));
         }
-        let pa = translate::to_pa(pc, pstate.el() == 0, translate::Purpose::Read).ok()?;
-        let page = ram.code_page(pa)?;
+        let to_ipa = || translate::to_ipa(pc, pstate.el() == 0);
+        let ipa = pages::translated(self.running, to_ipa).ok()?;
+        let page = ram.code_page(ram.locate(ipa, 4).ok()?)?;
         let word = ram.instruction(page, pc)?;
         // The vectors' page stays on the slow path: that is where exceptions show. So does one
         // with a breakpoint by physical address, which only the slow path sees.
         let vectors = Va(mrs!("vbar_el1")).align_down(4096);
-        let ipa = Ipa(RAM_BASE.0.wrapping_add(pa.0.wrapping_sub(ram.base().0)));
         let may_know = pc.align_down(4096) != vectors
-            && !(self.has_breakpoints && debug::page_has_breakpoint(self.running, ipa));
+            && !(self.has_breakpoints && self.running.domain.views.lock().has_breakpoints(ipa));
         if may_know {
             self.running.core.context.know_page(pc, page);
         }

@@ -15,6 +15,7 @@ mod look;
 mod recording;
 
 use super::debug::{self, origin};
+use super::pages::{self, Root};
 use super::{End, Running, inject, interrupt, time};
 use crate::domain::Detail;
 use crate::hw::timer;
@@ -50,6 +51,10 @@ struct Stepper<'a, 'b> {
     has_stored: bool,
     /// Breakpoints are not heeded before the first instruction has executed.
     past_first: bool,
+    /// The stage-2 tables for the instruction in hand.
+    root: Root,
+    /// The vCPU runs freely, and is stepped past something that stands in its way.
+    is_passing: bool,
     /// The debugger has breakpoints in this domain.
     has_breakpoints: bool,
     /// When the virtual clock makes the next timer go off.
@@ -76,7 +81,6 @@ pub fn step(running: &mut Running<'_>, count: u64, until: Option<u64>, record: b
         time::release(running);
     }
     running.core.debug.wanted.extend(until);
-    debug::open_pages(running, true);
     let mut stepper = Stepper::new(running, interrupts, time);
     (stepper.count, stepper.record, stepper.detail) = (count, record, detail);
     stepper.tell_state();
@@ -84,7 +88,6 @@ pub fn step(running: &mut Running<'_>, count: u64, until: Option<u64>, record: b
     stepper.finish_recording();
     let steps = stepper.steps;
     disable(running);
-    debug::open_pages(running, false);
     running.core.debug.wanted.clear();
     if running.core.virtual_clock {
         // With interrupts held nobody has looked.
@@ -101,23 +104,32 @@ pub fn step(running: &mut Running<'_>, count: u64, until: Option<u64>, record: b
 /// Executes the instruction at the PC with breakpoints off, in a vCPU that otherwise runs freely;
 /// an exclusive sequence to its end, because a step in the middle would break it.
 pub fn past_breakpoint(running: &mut Running<'_>) -> Option<End> {
+    pass(running, Root::Guarded)
+}
+
+/// As [`past_breakpoint`], with nothing withheld in stage 2 while the instruction executes.
+pub fn with_nothing_withheld(running: &mut Running<'_>) -> Option<End> {
+    pass(running, Root::Open)
+}
+
+fn pass(running: &mut Running<'_>, root: Root) -> Option<End> {
     if enable(running).is_err() {
         // AArch32 does not step: the breakpoint hits again until the debugger removes it.
         return None;
     }
-    debug::open_pages(running, true);
     let mut stepper = Stepper::new(running, InterruptPolicy::Hold, TimePolicy::Real);
+    (stepper.is_passing, stepper.root) = (true, root);
     let mut end = None;
     for _ in 0..SEQUENCE_MAX {
         end = stepper.one(1);
         if end.is_some() || stepper.running.core.monitor.armed().is_none() {
             break;
         }
-        stepper.past_first = true;
+        (stepper.past_first, stepper.root) = (true, Root::Guarded);
     }
+    pages::settle(running);
     disable(running);
     running.core.monitor.clear();
-    debug::open_pages(running, false);
     end
 }
 
@@ -152,6 +164,7 @@ fn disable(running: &mut Running<'_>) {
     if !core.engine.is_enabled() {
         return;
     }
+    core.debug.is_past_watch = false;
     let left = core.engine.disable(core.pstate());
     core.context.spsr = left.pstate.0;
     core.debug.set_mdscr(left.mdscr);
@@ -160,12 +173,13 @@ fn disable(running: &mut Running<'_>) {
 impl<'a, 'b> Stepper<'a, 'b> {
     fn new(running: &'a mut Running<'b>, interrupts: InterruptPolicy, time: TimePolicy) -> Self {
         debug::program_for_step(running);
+        let debug = &mut running.core.debug;
+        debug.is_past_watch = debug.reported_watch.take() == Some(running.core.context.elr);
         interrupt::disturb(running);
         // Whoever ran since may have changed what is where.
         running.core.context.forget_pages();
         let control = running.domain.control.lock();
-        let has_breakpoints =
-            !control.breakpoints.is_empty() || !control.page_breakpoints.is_empty();
+        let has_breakpoints = !control.breakpoints.is_empty() || running.domain.has_views();
         drop(control);
         let mut stepper = Self {
             running,
@@ -180,6 +194,8 @@ impl<'a, 'b> Stepper<'a, 'b> {
             has_entered: false,
             has_stored: false,
             past_first: true,
+            root: Root::Guarded,
+            is_passing: false,
             has_breakpoints,
             deadline: u64::MAX,
             ring_room: 0,
@@ -241,6 +257,10 @@ impl<'a, 'b> Stepper<'a, 'b> {
             }
             if self.has_breakpoints && debug::breakpoint_at_pc(self.running).is_some() {
                 return Some(StopReason::Breakpoint);
+            }
+            let is_outside = |(start, end): (u64, u64)| !(start..end).contains(&pc);
+            if self.running.core.within.is_some_and(is_outside) {
+                return Some(StopReason::LeftRange);
             }
         }
         (self.steps >= self.count).then_some(StopReason::Stepped)
@@ -310,6 +330,7 @@ impl<'a, 'b> Stepper<'a, 'b> {
         }
         if steps > 0 {
             self.past_first = false;
+            self.running.core.debug.is_past_watch = false;
         }
     }
 
@@ -353,7 +374,8 @@ impl<'a, 'b> Stepper<'a, 'b> {
 
     fn fast_limit(&mut self) -> u64 {
         let core = &*self.running.core;
-        if core.debug.guest().mdscr & mdscr_el1::SS != 0 || self.past_first {
+        let is_whole = core.within.is_none();
+        if core.debug.guest().mdscr & mdscr_el1::SS != 0 || self.past_first || !is_whole {
             return 1;
         }
         let room = if self.record { core.recorder.room() } else { u64::MAX };

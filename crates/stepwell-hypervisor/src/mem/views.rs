@@ -1,0 +1,394 @@
+//! Pages that a debugger has an interest in, and three ways of seeing them.
+//!
+//! A breakpoint that the guest cannot read back is a BRK in a copy of its page, which the guest can
+//! execute and nothing else. Whoever reads or writes the page is caught by stage 2 and gets the
+//! original. For that a domain has three sets of stage-2 tables, alike but for these pages:
+//!
+//! | tables | used | a page with breakpoints | a page with watched bytes |
+//! | --- | --- | --- | --- |
+//! | *open* (the domain's own) | for one instruction that EL2 lets access such a page | the original, unrestricted | unrestricted |
+//! | *running* | where a vCPU runs freely | the copy, execute-only | not for the accesses watched |
+//! | *guarded* | where a vCPU is stepped | the original, not for stores | not for the accesses watched |
+//!
+//! Which of them is in force is each CPU's own choice (VTTBR_EL2), so a vCPU that is stepped past a
+//! breakpoint, or performs an access, opens the page to itself alone: the others keep running into
+//! the breakpoint, and nobody has to stop for it. The alternative, one set of tables that is changed
+//! for an instruction, would need all others to stand and every CPU's TLB to be emptied each time.
+//! All three have the same VMID, so that the guest's own TLB maintenance reaches what any CPU has
+//! cached (VTTBR_EL2.CnP is 0, so CPUs need not agree on the tables of a VMID); a CPU that changes
+//! over drops what it has cached itself.
+//!
+//! Stores reach the original only by EL2's grace in either of the last two, so the copy is kept up to
+//! date ([`Views::sync`]): code that patches itself executes what it wrote, with our BRKs in place.
+//!
+//! Everything here changes only while all vCPUs of the domain stand, but for [`Views::sync`].
+#![forbid(unsafe_code)]
+
+use super::stage2::{MemoryKind, PAGE_BYTES, Permissions, Stage2, Stage2Error, TableMemory};
+use alloc::vec::Vec;
+use stepwell_arch::{Ipa, Pa};
+
+/// BRK #0xf000.
+pub const BRK: u32 = 0xd43e_0000;
+/// Doublewords of a page.
+const DOUBLEWORDS: usize = 512;
+/// Words of [`Page::breakpoints`].
+const BITMAP: usize = 16;
+
+/// Memory that copies of guest pages are made in, beside tables.
+pub trait CodeMemory: TableMemory {
+    /// Reads a doubleword of a page of the guest's.
+    fn read_guest(&self, page: Pa, index: usize) -> u64;
+    /// Makes what was written into a copy visible to instruction fetch on all CPUs.
+    fn publish(&mut self, copy: Pa);
+}
+
+/// Why something could not be set or cleared. Nothing has changed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ViewError {
+    /// It is set already, or is not set.
+    Already,
+    /// No memory is left.
+    NoMemory,
+}
+
+impl From<Stage2Error> for ViewError {
+    fn from(_: Stage2Error) -> Self {
+        // Callers check that the page is RAM, which all tables map.
+        Self::NoMemory
+    }
+}
+
+/// Which accesses of a page are watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Watched {
+    /// Loads.
+    pub read: bool,
+    /// Stores.
+    pub write: bool,
+}
+
+/// A page that a debugger has an interest in.
+#[derive(Debug)]
+struct Page {
+    ipa: Ipa,
+    original: Pa,
+    /// What is executed in its place.
+    copy: Option<Pa>,
+    /// One bit for each instruction.
+    breakpoints: [u64; BITMAP],
+    /// How many watchpoints want its loads and its stores.
+    reads: u32,
+    writes: u32,
+}
+
+impl Page {
+    const fn new(ipa: Ipa, original: Pa) -> Self {
+        Self { ipa, original, copy: None, breakpoints: [0; BITMAP], reads: 0, writes: 0 }
+    }
+
+    fn has_breakpoint(&self, ipa: Ipa) -> bool {
+        let (word, bit) = place(ipa);
+        self.breakpoints.get(word).is_some_and(|word| word >> bit & 1 != 0)
+    }
+
+    fn is_of_interest(&self) -> bool {
+        self.reads + self.writes != 0 || self.breakpoints.iter().any(|&word| word != 0)
+    }
+
+    /// What stands in the copy for a doubleword of the original.
+    fn with_breakpoints(&self, index: usize, original: u64) -> u64 {
+        const LOW: u64 = 0xffff_ffff;
+        let bits = self.breakpoints.get(index / 32).map_or(0, |word| word >> (index % 32 * 2));
+        let mut value = original;
+        if bits & 1 != 0 {
+            value = value & !LOW | BRK as u64;
+        }
+        if bits & 2 != 0 {
+            value = value & LOW | (BRK as u64) << 32;
+        }
+        value
+    }
+
+    /// Brings the copy up to date, from one doubleword up to another.
+    fn refresh<M: CodeMemory>(&self, memory: &mut M, from: usize, to: usize) {
+        let Some(copy) = self.copy else { return };
+        let mut has_changed = false;
+        for index in from..to.min(DOUBLEWORDS) {
+            let value = self.with_breakpoints(index, memory.read_guest(self.original, index));
+            if memory.read(copy, index) != value {
+                memory.write(copy, index, value);
+                has_changed = true;
+            }
+        }
+        if has_changed {
+            memory.publish(copy);
+        }
+    }
+
+    fn running(&self) -> (Pa, Permissions) {
+        let Some(copy) = self.copy else { return (self.original, self.watched()) };
+        (copy, Permissions { read: false, write: false, execute: true })
+    }
+
+    fn guarded(&self) -> (Pa, Permissions) {
+        let watched = self.watched();
+        let write = watched.write && self.copy.is_none();
+        (self.original, Permissions { write, ..watched })
+    }
+
+    /// What is left of all permissions by watchpoints. An atomic needs both.
+    fn watched(&self) -> Permissions {
+        let read = self.reads == 0;
+        Permissions { read, write: read && self.writes == 0, execute: true }
+    }
+}
+
+/// The bit of an instruction in [`Page::breakpoints`].
+const fn place(ipa: Ipa) -> (usize, u32) {
+    let instruction = ipa.0 as usize % PAGE_BYTES as usize / 4;
+    (instruction / 64, instruction as u32 % 64)
+}
+
+/// The tables beside a domain's own, and the pages in which they differ.
+#[derive(Debug)]
+pub struct Views {
+    /// The RAM that they map.
+    ram: (Ipa, Pa, u64),
+    tables: Option<(Stage2, Stage2)>,
+    /// By address.
+    pages: Vec<Page>,
+}
+
+/// VTTBR_EL2 without the VMID, for a vCPU that runs freely and for one that is stepped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roots {
+    /// For a vCPU that runs freely.
+    pub running: u64,
+    /// For a vCPU that is stepped.
+    pub guarded: u64,
+}
+
+impl Views {
+    /// Makes the views of a domain whose RAM is `bytes` bytes at `ipa`, and physically at `pa`.
+    #[must_use]
+    pub const fn new(ipa: Ipa, pa: Pa, bytes: u64) -> Self {
+        Self { ram: (ipa, pa, bytes), tables: None, pages: Vec::new() }
+    }
+
+    /// The tables to use instead of the domain's own, if any page differs.
+    #[must_use]
+    pub fn roots(&self, vmid: u8) -> Option<Roots> {
+        let (running, guarded) = self.tables.as_ref().filter(|_| !self.pages.is_empty())?;
+        Some(Roots { running: running.vttbr(vmid), guarded: guarded.vttbr(vmid) })
+    }
+
+    /// The tables for stepped vCPUs, if any page differs.
+    pub fn guarded(&mut self) -> Option<&mut Stage2> {
+        let tables = self.tables.as_mut().filter(|_| !self.pages.is_empty())?;
+        Some(&mut tables.1)
+    }
+
+    fn find(&self, ipa: Ipa) -> Result<usize, usize> {
+        self.pages.binary_search_by_key(&ipa.align_down(PAGE_BYTES), |page| page.ipa)
+    }
+
+    fn page(&self, ipa: Ipa) -> Option<&Page> {
+        self.find(ipa).ok().and_then(|place| self.pages.get(place))
+    }
+
+    /// Tells whether an address lies in a page that a debugger has an interest in.
+    #[must_use]
+    pub fn has_page(&self, ipa: Ipa) -> bool {
+        self.find(ipa).is_ok()
+    }
+
+    /// Tells whether a page has breakpoints.
+    #[must_use]
+    pub fn has_breakpoints(&self, ipa: Ipa) -> bool {
+        self.page(ipa).is_some_and(|page| page.copy.is_some())
+    }
+
+    /// Tells whether an instruction has a breakpoint.
+    #[must_use]
+    pub fn has_breakpoint(&self, ipa: Ipa) -> bool {
+        self.page(ipa).is_some_and(|page| page.has_breakpoint(ipa))
+    }
+
+    /// Sets a breakpoint on an instruction in RAM.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError`].
+    pub fn set<M: CodeMemory>(&mut self, memory: &mut M, ipa: Ipa) -> Result<(), ViewError> {
+        if self.has_breakpoint(ipa) {
+            return Err(ViewError::Already);
+        }
+        let at = self.make_page(memory, ipa)?;
+        let page = self.pages.get_mut(at).ok_or(ViewError::NoMemory)?;
+        if page.copy.is_none() {
+            page.copy = memory.allocate();
+            if page.copy.is_none() {
+                self.tidy(memory, at);
+                return Err(ViewError::NoMemory);
+            }
+        }
+        let (word, bit) = place(ipa);
+        if let Some(word) = page.breakpoints.get_mut(word) {
+            *word |= 1 << bit;
+        }
+        page.refresh(memory, 0, DOUBLEWORDS);
+        self.apply(memory, at)
+    }
+
+    /// Removes a breakpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError::Already`] where there is none.
+    pub fn clear<M: CodeMemory>(&mut self, memory: &mut M, ipa: Ipa) -> Result<(), ViewError> {
+        let at = self.find(ipa).map_err(|_| ViewError::Already)?;
+        let page = self.pages.get_mut(at).ok_or(ViewError::Already)?;
+        if !page.has_breakpoint(ipa) {
+            return Err(ViewError::Already);
+        }
+        let (word, bit) = place(ipa);
+        if let Some(word) = page.breakpoints.get_mut(word) {
+            *word &= !(1 << bit);
+        }
+        page.refresh(memory, 0, DOUBLEWORDS);
+        if page.breakpoints.iter().all(|&word| word == 0)
+            && let Some(copy) = page.copy.take()
+        {
+            self.apply(memory, at)?;
+            memory.free(copy);
+        }
+        self.tidy(memory, at);
+        Ok(())
+    }
+
+    /// Watches a page, once more.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError::NoMemory`].
+    pub fn watch<M: CodeMemory>(
+        &mut self,
+        memory: &mut M,
+        ipa: Ipa,
+        what: Watched,
+    ) -> Result<(), ViewError> {
+        let at = self.make_page(memory, ipa)?;
+        if let Some(page) = self.pages.get_mut(at) {
+            page.reads += u32::from(what.read);
+            page.writes += u32::from(what.write);
+        }
+        self.apply(memory, at)
+    }
+
+    /// Watches a page once less.
+    pub fn unwatch<M: CodeMemory>(&mut self, memory: &mut M, ipa: Ipa, what: Watched) {
+        let Ok(at) = self.find(ipa) else { return };
+        if let Some(page) = self.pages.get_mut(at) {
+            page.reads = page.reads.saturating_sub(u32::from(what.read));
+            page.writes = page.writes.saturating_sub(u32::from(what.write));
+        }
+        // Its tables were split when it was watched: this cannot fail.
+        let _applied = self.apply(memory, at);
+        self.tidy(memory, at);
+    }
+
+    /// Brings the copy of a page up to date, after `bytes` bytes from `ipa` on were written: all of
+    /// them in one page.
+    pub fn sync<M: CodeMemory>(&self, memory: &mut M, ipa: Ipa, bytes: u64) {
+        if let Some(page) = self.page(ipa) {
+            let offset = (ipa.0 % PAGE_BYTES) as usize;
+            let end = offset.saturating_add(bytes as usize);
+            page.refresh(memory, offset / 8, end.div_ceil(8));
+        }
+    }
+
+    /// Brings every copy up to date.
+    pub fn sync_all<M: CodeMemory>(&self, memory: &mut M) {
+        for page in &self.pages {
+            page.refresh(memory, 0, DOUBLEWORDS);
+        }
+    }
+
+    /// Finds or makes the entry of a page, and splits what maps it, so that nothing after this can
+    /// run out of memory for tables.
+    fn make_page<M: CodeMemory>(&mut self, memory: &mut M, ipa: Ipa) -> Result<usize, ViewError> {
+        let at = match self.find(ipa) {
+            Ok(at) => return Ok(at),
+            Err(at) => at,
+        };
+        let ipa = ipa.align_down(PAGE_BYTES);
+        let (base, pa, bytes) = self.ram;
+        let offset = ipa.0.checked_sub(base.0).filter(|&offset| offset < bytes);
+        let original = pa.offset(offset.ok_or(ViewError::NoMemory)?);
+        self.pages.try_reserve(1).map_err(|_| ViewError::NoMemory)?;
+        let (running, guarded) = match &mut self.tables {
+            Some(tables) => tables,
+            none => none.insert(make_tables(memory, self.ram)?),
+        };
+        for tables in [running, guarded] {
+            tables.protect(memory, ipa, PAGE_BYTES, Permissions::ALL)?;
+        }
+        self.pages.insert(at, Page::new(ipa, original));
+        Ok(at)
+    }
+
+    /// Puts a page into the tables as it is to be seen.
+    fn apply<M: CodeMemory>(&mut self, memory: &mut M, at: usize) -> Result<(), ViewError> {
+        let (Some(page), Some((running, guarded))) = (self.pages.get(at), &mut self.tables) else {
+            return Ok(());
+        };
+        for (tables, (pa, permissions)) in [(running, page.running()), (guarded, page.guarded())] {
+            let now = tables.walk(memory, page.ipa);
+            if now.is_some_and(|now| now.pa == pa && now.permissions == permissions) {
+                continue;
+            }
+            tables.unmap(memory, page.ipa, PAGE_BYTES)?;
+            tables.map(memory, page.ipa, pa, PAGE_BYTES, permissions, MemoryKind::Normal)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets a page that nobody has an interest in any more.
+    fn tidy<M: CodeMemory>(&mut self, memory: &mut M, at: usize) {
+        if self.pages.get(at).is_some_and(Page::is_of_interest) {
+            return;
+        }
+        // Its tables were split when it was made: this cannot fail.
+        let _applied = self.apply(memory, at);
+        self.pages.remove(at);
+    }
+}
+
+/// Makes two sets of tables that map all RAM.
+fn make_tables<M: TableMemory>(
+    memory: &mut M,
+    (ipa, pa, bytes): (Ipa, Pa, u64),
+) -> Result<(Stage2, Stage2), ViewError> {
+    let mut make = || -> Result<Stage2, ViewError> {
+        let mut tables = Stage2::new(memory)?;
+        match tables.map(memory, ipa, pa, bytes, Permissions::ALL, MemoryKind::Normal) {
+            Ok(()) => Ok(tables),
+            Err(error) => {
+                tables.free(memory);
+                Err(error.into())
+            }
+        }
+    };
+    let running = make()?;
+    match make() {
+        Ok(guarded) => Ok((running, guarded)),
+        Err(error) => {
+            running.free(memory);
+            Err(error)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,303 @@
+//! Accesses to pages that a debugger has an interest in: see [`crate::mem::views`].
+//!
+//! Stage 2 keeps the guest from loads and stores of a page with breakpoints, and from the watched
+//! accesses of a page with watched bytes. What it is kept from comes here. An access of watched bytes
+//! stops the vCPU. Every other one happens: simple ones are carried out here, the rest of them by the
+//! CPU itself, which executes that one instruction with the domain's own tables, where nothing is
+//! withheld.
+
+use super::exit::{Handled, advance};
+use super::{Running, watch};
+use crate::device::mmio::Access;
+use crate::domain::Domain;
+use crate::hw::registers::mrs;
+use crate::hw::{setup, translate};
+use crate::mem::stage2::PAGE_BYTES;
+use crate::mem::tables::HeapTables;
+use core::sync::atomic::{AtomicU64, Ordering, fence};
+use heapless::Vec;
+use stepwell_arch::debug::mdscr_el1;
+use stepwell_arch::esr::EsrEl2;
+use stepwell_arch::load_store::Direction;
+use stepwell_arch::{Ipa, LoadStore, Va};
+use translate::TranslationFailed;
+
+/// TCR_EL1.HD: the CPU keeps the dirty state of pages.
+const TCR_HD: u64 = 1 << 40;
+/// SCTLR_EL1.E0E and EE: data is big-endian.
+const SCTLR_BIG_ENDIAN: u64 = 1 << 24 | 1 << 25;
+/// ISS of a data abort, AR: acquire or release.
+const ISS_AR: u64 = 1 << 14;
+/// Most that an instruction of which nothing else is known is taken to access.
+const UNKNOWN_BYTES: u64 = 64;
+
+/// Which of a domain's stage-2 tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// Where a vCPU runs freely.
+    Running,
+    /// Where a vCPU is stepped.
+    Guarded,
+    /// For one instruction that may access everything.
+    Open,
+}
+
+/// The tables that are in use: all the same where no page is of interest.
+#[derive(Debug)]
+pub struct Roots {
+    running: AtomicU64,
+    guarded: AtomicU64,
+}
+
+impl Roots {
+    /// Makes those of a domain whose own tables these are.
+    #[must_use]
+    pub const fn new(vttbr: u64) -> Self {
+        Self { running: AtomicU64::new(vttbr), guarded: AtomicU64::new(vttbr) }
+    }
+
+    /// VTTBR_EL2 of a vCPU that runs freely.
+    #[must_use]
+    pub fn of_running(&self) -> u64 {
+        self.running.load(Ordering::Acquire)
+    }
+}
+
+impl Domain {
+    /// Tells whether some page is of interest.
+    #[must_use]
+    pub fn has_views(&self) -> bool {
+        self.roots.of_running() != self.vttbr
+    }
+
+    /// After the views have changed, while all vCPUs stand: has them used.
+    pub fn use_views(&self) {
+        let roots = self.views.lock().roots((self.vttbr >> 48) as u8);
+        let running = roots.map_or(self.vttbr, |roots| roots.running);
+        let guarded = roots.map_or(self.vttbr, |roots| roots.guarded);
+        self.roots.running.store(running, Ordering::Release);
+        self.roots.guarded.store(guarded, Ordering::Release);
+    }
+
+    /// After EL2 has written guest memory: brings what the guest executes up to date.
+    pub fn sync_views(&self, ipa: Ipa, bytes: u64) {
+        if !self.has_views() {
+            return;
+        }
+        let views = self.views.lock();
+        let first = (PAGE_BYTES - ipa.0 % PAGE_BYTES).min(bytes);
+        views.sync(&mut HeapTables, ipa, first);
+        if bytes > first {
+            views.sync(&mut HeapTables, ipa.offset(first), bytes - first);
+        }
+    }
+}
+
+/// What an instruction that executes with nothing withheld may write.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Touched {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// These bytes.
+    Pieces(Vec<(Ipa, u64), 2>),
+    /// It is not known.
+    Anything,
+}
+
+/// Puts one of the domain's tables in force on this CPU.
+pub fn select(running: &mut Running<'_>, root: Root) {
+    let wanted = match root {
+        Root::Running => running.domain.roots.of_running(),
+        Root::Guarded => running.domain.roots.guarded.load(Ordering::Acquire),
+        Root::Open => running.domain.vttbr,
+    };
+    if running.core.vttbr != wanted {
+        setup::change_stage2(wanted);
+        running.core.vttbr = wanted;
+    }
+}
+
+/// Does something with the domain's own tables in force, and puts back those that were.
+fn in_the_open<T>(running: &Running<'_>, act: impl FnOnce() -> T) -> T {
+    setup::change_stage2(running.domain.vttbr);
+    let done = act();
+    setup::change_stage2(running.core.vttbr);
+    done
+}
+
+/// Translates, and again with nothing withheld where stage 2 was in the way.
+///
+/// # Errors
+///
+/// As `act`.
+pub fn translated<T>(
+    running: &Running<'_>,
+    act: impl Fn() -> Result<T, TranslationFailed>,
+) -> Result<T, TranslationFailed> {
+    match act() {
+        Err(failed) if failed.stage2 && running.domain.has_views() => in_the_open(running, act),
+        result => result,
+    }
+}
+
+/// Translates by stage 1, as EL1 may read.
+fn to_ipa(running: &Running<'_>, va: u64) -> Option<Ipa> {
+    translated(running, || translate::to_ipa(Va(va), false)).ok()
+}
+
+/// The instruction at an address, as the guest has it.
+fn word_at(running: &Running<'_>, va: u64) -> Option<u32> {
+    let mut bytes = [0; 4];
+    running.domain.ram.read(to_ipa(running, va)?, &mut bytes).ok()?;
+    Some(u32::from_le_bytes(bytes))
+}
+
+/// What an instruction accesses.
+#[derive(Clone, Copy)]
+struct Operand {
+    address: u64,
+    bytes: u64,
+    read: bool,
+    write: bool,
+    /// Nothing else is accessed.
+    is_all: bool,
+}
+
+fn operand(running: &Running<'_>, esr: EsrEl2) -> Operand {
+    let (far, wnr) = (running.core.context.far, esr.data_abort().wnr());
+    if let Some(access) = Access::decode(esr.0) {
+        let bytes = u64::from(access.bytes);
+        return Operand { address: far, bytes, read: !wnr, write: wnr, is_all: true };
+    }
+    decoded(running).unwrap_or(Operand {
+        address: far,
+        bytes: UNKNOWN_BYTES,
+        read: !wnr,
+        write: wnr,
+        is_all: false,
+    })
+}
+
+fn decoded(running: &Running<'_>) -> Option<Operand> {
+    let pc = running.core.context.elr;
+    let what = LoadStore::decode(word_at(running, pc)?)?;
+    let context = &running.core.context;
+    let is_el1 = running.core.pstate().uses_sp_elx();
+    let base = |n| match (n, is_el1) {
+        (31, true) => mrs!("sp_el1"),
+        (31, false) => context.sp_el0,
+        _ => context.register(n),
+    };
+    let address = what.address(pc, base, |n| context.register(n))?;
+    // DC ZVA: DCZID_EL0.BS is the logarithm of words.
+    let block = 4_u64 << (mrs!("dczid_el0") & 0xf);
+    let (address, bytes) = match what.bytes {
+        0 => (address & !(block - 1), block),
+        bytes => (address, u64::from(bytes) * u64::from(what.count)),
+    };
+    Some(Operand {
+        address,
+        bytes,
+        read: what.direction != Direction::Store,
+        write: what.direction != Direction::Load,
+        is_all: true,
+    })
+}
+
+/// Handles a stage-2 abort of a load or store, if it is about a page of interest.
+pub fn data_abort(running: &mut Running<'_>, esr: EsrEl2) -> Option<Handled> {
+    let iss = esr.data_abort();
+    let is_withheld = running.core.vttbr != running.domain.vttbr;
+    if !iss.dfsc().is_permission() || !is_withheld {
+        return None;
+    }
+    let far = running.core.context.far;
+    // HPFAR_EL2 is UNKNOWN for permission faults but those of walks.
+    let ipa = if iss.s1ptw() { None } else { to_ipa(running, far) };
+    let Some(ipa) = ipa else {
+        // A walk of the guest's tables was in the way, or these have just changed.
+        running.core.touched = Touched::Anything;
+        return Some(Handled::Open);
+    };
+    let operand = operand(running, esr);
+    if !running.core.debug.is_past_watch && !iss.cm() {
+        let Operand { address, bytes, read, write, .. } = operand;
+        if let Some(reason) = watch::accesses(running, address, bytes, read, write) {
+            running.core.debug.reported_watch = Some(running.core.context.elr);
+            return Some(Handled::Stop(reason));
+        }
+    }
+    if !iss.cm() && carry_out(running, esr, ipa) {
+        return Some(Handled::Emulated);
+    }
+    running.core.touched = touched(running, operand);
+    Some(Handled::Open)
+}
+
+/// Takes down what an instruction may write.
+fn touched(running: &Running<'_>, operand: Operand) -> Touched {
+    if !operand.is_all {
+        return Touched::Anything;
+    }
+    if !operand.write {
+        return Touched::Nothing;
+    }
+    let Operand { address, bytes, .. } = operand;
+    let first = (PAGE_BYTES - address % PAGE_BYTES).min(bytes);
+    let mut pieces = Vec::new();
+    for (va, bytes) in [(address, first), (address.wrapping_add(first), bytes - first)] {
+        if bytes > 0 {
+            let Some(ipa) = to_ipa(running, va) else { return Touched::Anything };
+            // There is room for both.
+            let _fits = pieces.push((ipa, bytes));
+        }
+    }
+    Touched::Pieces(pieces)
+}
+
+/// After the instruction, or when it is given up: brings what the guest executes up to date.
+pub fn settle(running: &mut Running<'_>) {
+    match core::mem::take(&mut running.core.touched) {
+        Touched::Nothing => {}
+        Touched::Pieces(pieces) => {
+            for (ipa, bytes) in pieces {
+                running.domain.sync_views(ipa, bytes);
+            }
+        }
+        Touched::Anything => running.domain.views.lock().sync_all(&mut HeapTables),
+    }
+}
+
+/// Carries out a load or store that the syndrome describes, if nothing else depends on it.
+fn carry_out(running: &mut Running<'_>, esr: EsrEl2, ipa: Ipa) -> bool {
+    let Some(access) = Access::decode(esr.0) else { return false };
+    let bytes = u64::from(access.bytes);
+    let guest = running.core.debug.guest();
+    let keeps_dirty_state = access.write && mrs!("tcr_el1") & TCR_HD != 0;
+    let is_plain = ipa.is_aligned(bytes)
+        && guest.mdscr & mdscr_el1::MDE == 0
+        && mrs!("sctlr_el1") & SCTLR_BIG_ENDIAN == 0
+        && !keeps_dirty_state;
+    let ram = running.domain.ram;
+    let Some(pa) = ram.locate(ipa, bytes).ok().filter(|_| is_plain) else { return false };
+    let is_ordered = esr.0 & ISS_AR != 0;
+    if is_ordered {
+        fence(Ordering::SeqCst);
+    }
+    if access.write {
+        let value = access.store_value(running.core.context.register(access.register));
+        if ram.poke(pa, access.bytes, value).is_err() {
+            return false;
+        }
+        running.domain.sync_views(ipa, bytes);
+    } else {
+        let Ok([value, _]) = ram.peek(pa, access.bytes, false) else { return false };
+        running.core.context.set_register(access.register, access.load_result(value));
+    }
+    if is_ordered {
+        fence(Ordering::SeqCst);
+    }
+    advance(running);
+    true
+}
