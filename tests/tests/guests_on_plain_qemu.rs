@@ -34,6 +34,7 @@ fn every_good_guest_passes_on_both_cpus() {
         "psci",
         "sysregs",
         "debug_own",
+        "own_text",
         "wfx",
         "bad_gic",
         "bad_psci",

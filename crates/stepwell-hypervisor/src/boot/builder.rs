@@ -143,7 +143,7 @@ fn new_core(attention: &'static Attention, is_first: bool, places: Layout) -> Vc
         vttbr: 0,
         touched: Touched::Nothing,
         within: None,
-        is_stop_unreported: false,
+        reported_pc: None,
         virtual_clock: false,
         physical_timer: PhysicalTimer::default(),
         lines: TimerLines::default(),
@@ -153,6 +153,8 @@ fn new_core(attention: &'static Attention, is_first: bool, places: Layout) -> Vc
     };
     if is_first {
         reset::reset_vcpu(&mut core, places.kernel.0, places.tree.0);
+        // The tool is told that it stands here.
+        core.reported_pc = Some(places.kernel.0);
     }
     core
 }

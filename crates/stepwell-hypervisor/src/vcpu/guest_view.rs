@@ -34,6 +34,10 @@ pub fn write(core: &mut VcpuCore, registers: &Registers) -> bool {
     if ![Pstate::M_EL0T, Pstate::M_EL1T, Pstate::M_EL1H].contains(&mode) {
         return false;
     }
+    if core.context.elr != registers.pc {
+        // Whoever writes it knows what stands there.
+        core.reported_pc = Some(registers.pc);
+    }
     core.context.x = registers.x;
     core.context.elr = registers.pc;
     core.context.spsr = pstate.0;

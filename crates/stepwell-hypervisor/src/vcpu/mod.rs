@@ -62,8 +62,8 @@ pub struct VcpuCore {
     pub touched: Touched,
     /// The range that steps stay in, if they are to stay in one.
     pub within: Option<(u64, u64)>,
-    /// It stopped at its PC for a reason that was not reported: another vCPU's was.
-    pub is_stop_unreported: bool,
+    /// That it stands at this PC has been reported: what stands there does not stop it again.
+    pub reported_pc: Option<u64>,
     /// The guest's clock is the virtual one, and not the CPU's counter.
     pub virtual_clock: bool,
     /// The guest's physical timer.
@@ -103,7 +103,7 @@ impl VcpuCore {
         self.interface = CpuInterface::new(self.interface.lr_count);
         self.reported_call = None;
         self.within = None;
-        self.is_stop_unreported = false;
+        self.reported_pc = None;
         self.virtual_clock = false;
         self.debug = DebugShadow::at_reset();
         self.physical_timer = PhysicalTimer::default();
@@ -155,15 +155,20 @@ pub fn serve_cpu(machine: &'static Machine, cpu: usize) -> ! {
     loop {
         let order = wait_for_order(machine, vcpu, cpu);
         let (end, stop) = carry_out(machine, domain, index, vcpu, order);
-        if let End::Stop(_) = end
-            && !domain.request_stop(stop)
-        {
+        let is_reported = match end {
+            End::Stop(_) => domain.request_stop(stop),
+            _ => domain.control.lock().stop.is_some_and(|stop| stop.vcpu == index),
+        };
+        let mut core = vcpu.core.lock();
+        if is_reported {
+            core.reported_pc = Some(core.context.elr);
+        } else if let End::Stop(_) = end {
             // Another vCPU's reason was first: this one's comes again when they go on.
-            let mut core = vcpu.core.lock();
             core.reported_call = None;
             core.debug.reported_watch = None;
-            core.is_stop_unreported = true;
+            core.reported_pc = None;
         }
+        drop(core);
         domain.has_parked(stop, end == End::SwitchedOff);
     }
 }
@@ -204,7 +209,12 @@ fn carry_out(
         Order::Run => (run::run(&mut running), 0),
         Order::Step { count, until, record, within } => {
             running.core.within = within;
-            step::hooks::steps(&mut running, count, until, record)
+            let stood = running.core.reported_pc.take();
+            let (end, steps) = step::hooks::steps(&mut running, count, until, record);
+            if end == End::Asked && steps == 0 {
+                running.core.reported_pc = stood;
+            }
+            (end, steps)
         }
     };
     step::hooks::report(&running);

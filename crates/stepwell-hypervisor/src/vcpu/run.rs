@@ -10,17 +10,21 @@ pub fn run(running: &mut Running<'_>) -> End {
     time::release(running);
     running.core.monitor.clear();
     running.core.context.forget_pages();
-    // What stands at the PC has been reported: the first instruction goes past it.
-    let mut breakpoints = if core::mem::take(&mut running.core.is_stop_unreported) {
-        Breakpoints::On
-    } else {
-        Breakpoints::PastFirst
-    };
     loop {
         if running.is_called() {
             return End::Asked;
         }
+        // What stands at the PC may have been reported: then the first instruction goes past it.
+        let pc = running.core.context.elr;
+        let reported = running.core.reported_pc.take() == Some(pc);
+        let watch = running.core.debug.reported_watch;
+        let mut breakpoints = if reported { Breakpoints::PastFirst } else { Breakpoints::On };
         if let Some(end) = once(running, &mut breakpoints) {
+            if reported && end == End::Asked && running.core.context.elr == pc {
+                // It has not executed: nor is it to be reported anew.
+                running.core.reported_pc = Some(pc);
+                running.core.debug.reported_watch = watch;
+            }
             return end;
         }
     }

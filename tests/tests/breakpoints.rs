@@ -1,0 +1,246 @@
+//! Hidden breakpoints, watchpoints and range steps on whole machines.
+//!
+//! The guest `own_text` reads, patches and executes its own text, on four vCPUs and at EL0, and says
+//! what it read: the same with breakpoints on all of its functions as with none, every one of which
+//! is hit as often as the function is called.
+
+#![cfg(feature = "machine")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use stepwell::machine::Machine;
+use stepwell_arch::{Ipa, Va};
+use stepwell_debuggee::{
+    CodeRange, Debuggee, Ending, Event, Place, StepRequest, Stop, StopReason, VcpuId, WatchAccess,
+    Watchpoint, contract,
+};
+use stepwell_link::Link;
+use stepwell_tests::guest::Guest;
+use stepwell_tests::machine::launch;
+
+const V0: VcpuId = VcpuId { domain: 0, vcpu: 0 };
+const LIMIT: Duration = Duration::from_secs(60);
+/// Bytes of each function of `own_text`.
+const FUNCTION: u64 = 128;
+/// `own_text` patches the functions from this one on.
+const PATCHED: u64 = 200;
+
+/// A guest that stands at reset.
+fn start(name: &str, cpu: &str, smp: u8) -> (Machine, Link, Range<u64>) {
+    let guest = Guest::named(name);
+    let functions = guest.counting_loop.clone().unwrap_or_default();
+    let image = std::fs::read(&guest.path).unwrap();
+    let (machine, mut link) = launch(&image, cpu, smp).unwrap();
+    contract::wait_for_stop(&mut link);
+    (machine, link, functions)
+}
+
+/// What came of letting a guest go on.
+enum Next {
+    Stopped(Stop),
+    /// It powered off, having said this.
+    Off(String),
+}
+
+struct Session {
+    link: Link,
+    said: Vec<u8>,
+}
+
+impl Session {
+    fn new(link: Link) -> Self {
+        Self { link, said: Vec::new() }
+    }
+
+    fn go(&mut self) -> Next {
+        self.link.resume(0).unwrap();
+        self.next()
+    }
+
+    fn next(&mut self) -> Next {
+        loop {
+            match self.link.wait(LIMIT).unwrap() {
+                Some(Event::Console { bytes, .. }) => self.said.extend(bytes),
+                Some(Event::Stopped(stop)) => return Next::Stopped(stop),
+                Some(Event::Ended { ending, .. }) => {
+                    let said = String::from_utf8_lossy(&self.said).into_owned();
+                    assert_eq!(ending, Ending::PoweredOff, "{said}");
+                    return Next::Off(said);
+                }
+                None => panic!("nothing for {LIMIT:?}"),
+            }
+        }
+    }
+
+    /// Lets the guest run to its end, and returns where it stopped on the way.
+    fn run(&mut self) -> (Vec<Stop>, String) {
+        let mut stops = Vec::new();
+        loop {
+            match self.go() {
+                Next::Stopped(stop) => stops.push(stop),
+                Next::Off(said) => return (stops, said),
+            }
+        }
+    }
+}
+
+fn hide(link: &mut Link, places: impl IntoIterator<Item = u64>) -> usize {
+    let places = places.into_iter().map(|place| Place::Ipa(Ipa(place)));
+    places.map(|place| link.set_breakpoint(0, place).unwrap()).count()
+}
+
+fn undisturbed(smp: u8) -> String {
+    let (_machine, link, _) = start("own_text", "cortex-a57", smp);
+    let (stops, said) = Session::new(link).run();
+    assert_eq!(stops, []);
+    assert!(said.contains("own_text: ok"), "{said}");
+    said
+}
+
+#[test]
+fn a_guest_reads_the_same_with_breakpoints_that_it_does_not_execute() {
+    let (_machine, mut link, functions) = start("own_text", "cortex-a57", 1);
+    // What follows the return is never executed; some of it the guest loads all the same.
+    let places = functions.step_by(FUNCTION as usize).flat_map(|at| [at + 16, at + 20, at + 24]);
+    assert!(hide(&mut link, places) >= 600);
+    let (stops, said) = Session::new(link).run();
+    assert_eq!(stops, []);
+    assert_eq!(said, undisturbed(1));
+}
+
+#[test]
+fn each_breakpoint_is_hit_by_each_vcpu_as_often_as_it_comes_by() {
+    const VCPUS: u8 = 4;
+    let (_machine, mut link, functions) = start("own_text", "cortex-a57", VCPUS);
+    let own_brk = functions.end;
+    let places: Vec<u64> = functions.clone().step_by(FUNCTION as usize).chain([own_brk]).collect();
+    assert!(hide(&mut link, places.clone()) > 200);
+    let (stops, said) = Session::new(link).run();
+    assert_eq!(said, undisturbed(VCPUS), "the guest notices nothing");
+    let mut hits: BTreeMap<(u64, u8), usize> = BTreeMap::new();
+    for stop in stops {
+        assert_eq!(stop.reason, StopReason::Breakpoint);
+        *hits.entry((stop.pc.0, stop.vcpu.vcpu)).or_default() += 1;
+    }
+    let patched = functions.start + PATCHED * FUNCTION;
+    for &place in &places {
+        for vcpu in 0..VCPUS {
+            let expected = match (place, vcpu) {
+                _ if place == own_brk => usize::from(vcpu == 0),
+                (_, 0) if place >= patched => 4,
+                // These two are called from EL0 as well.
+                (_, 0) if place < functions.start + 2 * FUNCTION => 2,
+                _ => 1,
+            };
+            let got = hits.get(&(place, vcpu)).copied().unwrap_or(0);
+            assert_eq!(got, expected, "{place:#x} by vCPU {vcpu}");
+        }
+    }
+}
+
+#[test]
+fn steps_heed_hidden_breakpoints_and_execute_what_is_under_them() {
+    let (_machine, mut link, functions) = start("own_text", "max", 1);
+    let third = functions.start + 2 * FUNCTION;
+    hide(&mut link, [third, third + 4, third + 12]);
+    let mut session = Session::new(link);
+    for at in [third, third + 4] {
+        match session.go() {
+            Next::Stopped(stop) => {
+                assert_eq!((stop.reason, stop.pc), (StopReason::Breakpoint, Va(at)));
+            }
+            Next::Off(said) => panic!("{said}"),
+        }
+    }
+    // From a breakpoint onto none, and then into one.
+    for (count, reason, steps) in [(1, StopReason::Stepped, 1), (100, StopReason::Breakpoint, 1)] {
+        session.link.step(V0, StepRequest::steps(count)).unwrap();
+        let Next::Stopped(stop) = session.next() else { panic!("it stops") };
+        assert_eq!((stop.reason, stop.steps), (reason, steps));
+    }
+    for place in [third, third + 4, third + 12] {
+        session.link.clear_breakpoint(0, Place::Ipa(Ipa(place))).unwrap();
+    }
+    let (stops, said) = session.run();
+    assert_eq!(stops, []);
+    assert!(said.contains("own_text: ok"), "{said}");
+}
+
+/// The guest's own debugger uses BRK, breakpoints, watchpoints and single-step.
+#[test]
+fn the_guests_own_debugger_works_beside_hidden_breakpoints_and_watchpoints() {
+    for cpu in ["cortex-a57", "max"] {
+        let (_machine, mut link, _) = start("debug_own", cpu, 1);
+        // The whole image but for its head: nothing of it is executed.
+        hide(&mut link, (0x4020_0010..0x4020_0040).step_by(4));
+        let watchpoints = link.support_watchpoints().unwrap();
+        for n in 0..6 {
+            let address = Va(0x4100_0000 + 0x100 * n);
+            let watchpoint = Watchpoint { address, length: 8, access: WatchAccess::ReadWrite };
+            watchpoints.set_watchpoint(V0, watchpoint).unwrap();
+        }
+        let (stops, said) = Session::new(link).run();
+        assert_eq!(stops, []);
+        assert!(said.contains("debug_own: ok"), "{cpu}: {said}");
+    }
+}
+
+/// What the CPU has no registers for is watched all the same: the literals of functions, one after
+/// the other, each read by every vCPU that calls the function and, in several ways, by the sum.
+#[test]
+fn more_watchpoints_than_the_cpu_has_are_hit() {
+    let (_machine, mut link, functions) = start("own_text", "cortex-a57", 1);
+    let literal = |n: u64| functions.start + n * FUNCTION + 16;
+    let watchpoints = link.support_watchpoints().unwrap();
+    for n in 0..12 {
+        let address = Va(literal(n));
+        let watchpoint = Watchpoint { address, length: 8, access: WatchAccess::Read };
+        watchpoints.set_watchpoint(V0, watchpoint).unwrap();
+    }
+    let mut session = Session::new(link);
+    let mut loads = vec![0; 12];
+    let (stops, said) = session.run();
+    for stop in stops {
+        let StopReason::Watchpoint { address, access } = stop.reason else { panic!("{stop:?}") };
+        assert_eq!(access, WatchAccess::Read);
+        let n = (address.0 - functions.start) / FUNCTION;
+        assert!((literal(n)..literal(n) + 8).contains(&address.0));
+        if stop.pc.0 == functions.start + n * FUNCTION + 4 {
+            loads[n as usize] += 1;
+        }
+    }
+    // The first two are called from EL0, too.
+    assert_eq!(loads, [2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
+    assert_eq!(said, undisturbed(1));
+}
+
+#[test]
+fn a_range_is_stepped_in_one_go() {
+    let (_machine, mut link, _) = start("loop_sum", "cortex-a57", 1);
+    let inside = Guest::named("loop_sum").counting_loop.unwrap();
+    link.set_breakpoint(0, Place::Ipa(Ipa(inside.start))).unwrap();
+    link.resume(0).unwrap();
+    contract::wait_for_stop(&mut link);
+    link.clear_breakpoint(0, Place::Ipa(Ipa(inside.start))).unwrap();
+    let count = 1000;
+    let started = Instant::now();
+    for _ in 0..count {
+        link.step(V0, StepRequest::steps(1)).unwrap();
+        contract::wait_for_stop(&mut link);
+    }
+    let one_by_one = started.elapsed();
+    let within = Some(CodeRange { start: Va(inside.start), end: Va(inside.end) });
+    let started = Instant::now();
+    link.step(V0, StepRequest { within, ..StepRequest::steps(count) }).unwrap();
+    let (stop, _) = contract::wait_for_stop(&mut link);
+    let at_once = started.elapsed();
+    assert_eq!((stop.reason, stop.steps), (StopReason::Stepped, count));
+    println!("{count} steps: {one_by_one:?} one by one, {at_once:?} as a range");
+    assert!(one_by_one > 20 * at_once, "{one_by_one:?} one by one, {at_once:?} as a range");
+    link.step(V0, StepRequest { within, ..StepRequest::steps(u64::MAX) }).unwrap();
+    let (stop, _) = contract::wait_for_stop(&mut link);
+    assert_eq!((stop.reason, stop.pc), (StopReason::LeftRange, Va(inside.end)));
+}
