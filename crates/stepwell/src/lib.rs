@@ -4,6 +4,7 @@
 //! - [`machine`]: everything about QEMU, ending in a [`stepwell_link::Link`] to the hypervisor.
 //! - [`names`]: symbols for a guest that moves itself about.
 //! - [`stepper`]: the interactive stepper.
+//! - [`gdb`]: what the tool does for a debugger.
 //! - [`console`], [`terminal`], [`interruption`]: this terminal and its signals.
 //!
 //! Architecture Invariant: nothing in here knows how the hypervisor works. What it wants from a
@@ -13,6 +14,7 @@ pub mod command;
 pub mod console;
 pub mod ending;
 pub mod follow;
+pub mod gdb;
 pub mod interruption;
 pub mod machine;
 pub mod names;

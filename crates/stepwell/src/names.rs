@@ -135,6 +135,27 @@ impl Names {
         self.base.is_none() || self.delta.is_some()
     }
 
+    /// Returns how far the guest runs from where it was linked, where it moves at all and was seen.
+    #[must_use]
+    pub const fn moved_by(&self) -> Option<u64> {
+        self.delta
+    }
+
+    /// Returns the symbols as linked.
+    #[must_use]
+    pub const fn linked(&self) -> &Symbols {
+        &self.linked
+    }
+
+    /// Returns where the image has what the guest will have at `va` once it has an address there:
+    /// the one it was seen at, or else the one that it was linked at.
+    #[must_use]
+    pub fn place_in_image(&self, va: Va) -> Option<Ipa> {
+        let link = va.0.wrapping_sub(self.delta.unwrap_or_default());
+        let place = self.load.offset(link.wrapping_sub(self.base?));
+        self.loaded(place.0).is_some().then_some(place)
+    }
+
     /// Returns at most `length` bytes of the kernel's file, where `va` is in its image.
     #[must_use]
     pub fn file_bytes(&self, va: Va, length: u64) -> Option<&[u8]> {

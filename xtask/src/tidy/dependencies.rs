@@ -10,13 +10,15 @@ use super::tree::Tree;
 use crate::metadata::{self, list, manifest_path, text};
 
 /// A package and those of ours that it may depend on, also for its tests.
-const MAY_IMPORT: [(&str, &[&str]); 13] = [
+const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("stepwell-arch", &[]),
     ("stepwell-engine", &["stepwell-arch"]),
     ("stepwell-wire", &[]),
     ("stepwell-hypervisor", &["stepwell-arch", "stepwell-engine", "stepwell-wire"]),
     ("stepwell-debuggee", &["stepwell-arch"]),
     ("stepwell-link", &["stepwell-arch", "stepwell-debuggee", "stepwell-wire"]),
+    // Knows no link and no machine: any debuggee will do.
+    ("stepwell-gdb", &["stepwell-arch", "stepwell-debuggee"]),
     ("stepwell-trace", &["stepwell-arch"]),
     ("stepwell", &TOOL_LIBRARIES),
     ("stepwell-guests", &[]),
@@ -27,10 +29,11 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("stepwell-model", &["stepwell-arch", "stepwell-engine", "stepwell-spec"]),
 ];
 
-const TOOL_LIBRARIES: [&str; 6] = [
+const TOOL_LIBRARIES: [&str; 7] = [
     "stepwell-arch",
     "stepwell-debuggee",
     "stepwell-engine",
+    "stepwell-gdb",
     "stepwell-link",
     "stepwell-trace",
     "stepwell-wire",

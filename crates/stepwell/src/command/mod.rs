@@ -2,6 +2,7 @@
 
 mod arrive;
 mod diff;
+mod gdb;
 mod options;
 mod report;
 mod run;
@@ -36,6 +37,7 @@ const AFTER_HELP: &str = "Exit status: 0 the guest powered off, 1 an error of ou
 enum Command {
     Run(run::Run),
     Step(step::Step),
+    Gdb(gdb::Gdb),
     Trace(trace::Trace),
     Show(show::Show),
     Diff(diff::Diff),
@@ -48,6 +50,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
     let result = match arguments.command {
         Command::Run(run) => run.execute(),
         Command::Step(step) => step.execute(),
+        Command::Gdb(gdb) => gdb.execute(),
         Command::Trace(trace) => trace.execute(),
         Command::Show(show) => show.execute(),
         Command::Diff(diff) => diff.execute(),

@@ -6,7 +6,7 @@ use crate::machine::{Guest, Layout, Machine, MachineOptions, Memory};
 use crate::names::Names;
 use anyhow::Context;
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use stepwell_trace::kernel_image::RawPolicy;
 use stepwell_trace::symbols::elf;
 
@@ -108,6 +108,10 @@ impl GuestOptions {
 
     pub(super) const fn smp(&self) -> u8 {
         self.smp
+    }
+
+    pub(super) fn symbols(&self) -> Option<&Path> {
+        self.symbols.as_deref()
     }
 }
 

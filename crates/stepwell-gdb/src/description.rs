@@ -1,0 +1,261 @@
+//! Which registers there are, and how the client is told.
+//!
+//! GDB's own description of AArch64 in `gdbstub_arch` has 872 registers that any CPU may have. A
+//! client asks for each that it knows, so this one has what the guest's CPU really has: core,
+//! FP/SIMD, and every system register that the debuggee lets us read, under Arm's name.
+//!
+//! The system registers are a group of their own, `info registers system`, and are not among those
+//! that GDB saves around a call of a guest's function.
+//!
+//! SVE is not described: the debuggee tells the low 128 bits of Z0 to Z31, which are V0 to V31.
+
+use std::fmt::Write;
+use stepwell_arch::SystemRegister;
+use stepwell_debuggee::{Debuggee, Error, VcpuId};
+
+/// Number of PSTATE, which GDB calls `cpsr`.
+const PSTATE: usize = 33;
+const FIRST_VECTOR: usize = 34;
+const FPSR: usize = 66;
+const FPCR: usize = 67;
+const FIRST_SYSTEM: usize = 68;
+
+/// What a register number means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// X0 to X30.
+    X(usize),
+    Sp,
+    Pc,
+    Pstate,
+    /// V0 to V31.
+    V(usize),
+    Fpsr,
+    Fpcr,
+    System(SystemRegister),
+}
+
+/// The registers of a debuggee.
+#[derive(Clone, Debug, Default)]
+pub struct RegisterSet {
+    has_simd: bool,
+    system: Vec<SystemRegister>,
+    xml: String,
+}
+
+impl RegisterSet {
+    /// Finds out what a stopped vCPU has.
+    ///
+    /// # Errors
+    ///
+    /// Only [`Error::Lost`].
+    pub fn probe(debuggee: &mut dyn Debuggee, vcpu: VcpuId) -> Result<Self, Error> {
+        let has_simd = match debuggee.support_simd() {
+            Some(simd) => is_there(simd.read_simd(vcpu))?,
+            None => false,
+        };
+        let mut system = Vec::new();
+        if let Some(registers) = debuggee.support_system_registers() {
+            for register in SystemRegister::all() {
+                if is_there(registers.read_system_register(vcpu, register.0))? {
+                    system.push(register);
+                }
+            }
+        }
+        let xml = describe(has_simd, &system);
+        Ok(Self { has_simd, system, xml })
+    }
+
+    /// Returns the description, as `target.xml` has it.
+    #[must_use]
+    pub fn xml(&self) -> &str {
+        &self.xml
+    }
+
+    /// Returns the system registers, in the order of their numbers.
+    #[must_use]
+    pub fn system(&self) -> &[SystemRegister] {
+        &self.system
+    }
+
+    /// Says what a number means.
+    pub(crate) fn kind(&self, number: usize) -> Option<Kind> {
+        Some(match number {
+            0..=30 => Kind::X(number),
+            31 => Kind::Sp,
+            32 => Kind::Pc,
+            PSTATE => Kind::Pstate,
+            FIRST_VECTOR..FPSR if self.has_simd => Kind::V(number - FIRST_VECTOR),
+            FPSR if self.has_simd => Kind::Fpsr,
+            FPCR if self.has_simd => Kind::Fpcr,
+            _ => Kind::System(*self.system.get(number.checked_sub(FIRST_SYSTEM)?)?),
+        })
+    }
+}
+
+fn is_there<T>(result: Result<T, Error>) -> Result<bool, Error> {
+    match result {
+        Ok(_) => Ok(true),
+        Err(Error::Refused(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn describe(has_simd: bool, system: &[SystemRegister]) -> String {
+    let mut xml = String::from(
+        "<?xml version=\"1.0\"?>\n<!DOCTYPE target SYSTEM \"gdb-target.dtd\">\n\
+         <target version=\"1.0\">\n<architecture>aarch64</architecture>\n",
+    );
+    core(&mut xml);
+    if has_simd {
+        simd(&mut xml);
+    }
+    if !system.is_empty() {
+        xml.push_str("<feature name=\"org.stepwell.system\">\n");
+        for (number, register) in (FIRST_SYSTEM..).zip(system) {
+            let attributes = "type=\"uint64\" group=\"system\" save-restore=\"no\"";
+            line(&mut xml, &register.to_string(), 64, number, attributes);
+        }
+        xml.push_str("</feature>\n");
+    }
+    xml.push_str("</target>\n");
+    xml
+}
+
+/// Fields of PSTATE in the format of SPSR_EL1: name, first bit, last bit.
+const PSTATE_FIELDS: [(&str, u32, u32); 19] = [
+    ("SP", 0, 0),
+    ("EL", 2, 3),
+    ("nRW", 4, 4),
+    ("F", 6, 6),
+    ("I", 7, 7),
+    ("A", 8, 8),
+    ("D", 9, 9),
+    ("BTYPE", 10, 11),
+    ("SSBS", 12, 12),
+    ("IL", 20, 20),
+    ("SS", 21, 21),
+    ("PAN", 22, 22),
+    ("UAO", 23, 23),
+    ("DIT", 24, 24),
+    ("TCO", 25, 25),
+    ("V", 28, 28),
+    ("C", 29, 29),
+    ("Z", 30, 30),
+    ("N", 31, 31),
+];
+
+fn core(xml: &mut String) {
+    xml.push_str("<feature name=\"org.gnu.gdb.aarch64.core\">\n<flags id=\"pstate\" size=\"4\">\n");
+    for (name, start, end) in PSTATE_FIELDS {
+        add(xml, format_args!("<field name=\"{name}\" start=\"{start}\" end=\"{end}\"/>\n"));
+    }
+    xml.push_str("</flags>\n");
+    for n in 0..31 {
+        line(xml, &format!("x{n}"), 64, n, &format!("type=\"int\"{}", generic(n)));
+    }
+    line(xml, "sp", 64, 31, "type=\"data_ptr\" generic=\"sp\"");
+    line(xml, "pc", 64, 32, "type=\"code_ptr\" generic=\"pc\"");
+    line(xml, "cpsr", 32, PSTATE, "type=\"pstate\" generic=\"flags\"");
+    xml.push_str("</feature>\n");
+}
+
+/// What LLDB wants to know of X0 to X30.
+fn generic(n: usize) -> String {
+    match n {
+        0..8 => format!(" generic=\"arg{}\"", n + 1),
+        29 => " generic=\"fp\"".to_owned(),
+        30 => " generic=\"ra\"".to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// Views of a vector register: field, lanes, and the types of a lane with their suffixes.
+type View = (&'static str, u32, &'static [(&'static str, &'static str)]);
+const VIEWS: [View; 5] = [
+    ("d", 2, &[("f", "ieee_double"), ("u", "uint64"), ("s", "int64")]),
+    ("s", 4, &[("f", "ieee_single"), ("u", "uint32"), ("s", "int32")]),
+    ("h", 8, &[("f", "ieee_half"), ("u", "uint16"), ("s", "int16")]),
+    ("b", 16, &[("u", "uint8"), ("s", "int8")]),
+    ("q", 1, &[("u", "uint128"), ("s", "int128")]),
+];
+
+fn simd(xml: &mut String) {
+    xml.push_str("<feature name=\"org.gnu.gdb.aarch64.fpu\">\n");
+    for (view, lanes, types) in VIEWS {
+        for (suffix, lane) in types {
+            let id = format!("{view}{lanes}{suffix}");
+            add(xml, format_args!("<vector id=\"{id}\" type=\"{lane}\" count=\"{lanes}\"/>\n"));
+        }
+    }
+    for (view, lanes, types) in VIEWS {
+        add(xml, format_args!("<union id=\"lanes_{view}\">\n"));
+        for (suffix, _) in types {
+            let id = format!("{view}{lanes}{suffix}");
+            add(xml, format_args!("<field name=\"{suffix}\" type=\"{id}\"/>\n"));
+        }
+        xml.push_str("</union>\n");
+    }
+    // LLDB knows vectors by this name.
+    xml.push_str("<union id=\"aarch64v\">\n");
+    for (view, _, _) in VIEWS {
+        add(xml, format_args!("<field name=\"{view}\" type=\"lanes_{view}\"/>\n"));
+    }
+    xml.push_str("</union>\n");
+    for n in 0..32 {
+        line(xml, &format!("v{n}"), 128, FIRST_VECTOR + n, "type=\"aarch64v\"");
+    }
+    line(xml, "fpsr", 32, FPSR, "type=\"int\" group=\"float\"");
+    line(xml, "fpcr", 32, FPCR, "type=\"int\" group=\"float\"");
+    xml.push_str("</feature>\n");
+}
+
+fn line(xml: &mut String, name: &str, bits: u32, number: usize, attributes: &str) {
+    let head = format_args!("<reg name=\"{name}\" bitsize=\"{bits}\" regnum=\"{number}\" ");
+    add(xml, head);
+    add(xml, format_args!("{attributes}/>\n"));
+}
+
+fn add(xml: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing into a string does not fail.
+    let _infallible = xml.write_fmt(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_those_of_the_description() {
+        let system = vec![SystemRegister::VBAR_EL1, SystemRegister::ESR_EL1];
+        let xml = describe(true, &system);
+        let set = RegisterSet { has_simd: true, system, xml };
+        let mut described = 0;
+        for (number, line) in set.xml().lines().filter(|line| line.starts_with("<reg ")).enumerate()
+        {
+            let name = line.split('"').nth(1).unwrap();
+            assert!(line.contains(&format!("regnum=\"{number}\"")), "{line}");
+            let expected = match set.kind(number).unwrap() {
+                Kind::X(n) => format!("x{n}"),
+                Kind::Sp => "sp".into(),
+                Kind::Pc => "pc".into(),
+                Kind::Pstate => "cpsr".into(),
+                Kind::V(n) => format!("v{n}"),
+                Kind::Fpsr => "fpsr".into(),
+                Kind::Fpcr => "fpcr".into(),
+                Kind::System(register) => register.to_string(),
+            };
+            assert_eq!(name, expected);
+            described += 1;
+        }
+        assert_eq!(described, 70);
+        assert_eq!(set.kind(70), None);
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_described() {
+        let set = RegisterSet { xml: describe(false, &[]), ..RegisterSet::default() };
+        assert!(!set.xml().contains("fpu") && !set.xml().contains("stepwell"));
+        assert_eq!((set.kind(33), set.kind(34)), (Some(Kind::Pstate), None));
+    }
+}

@@ -1,0 +1,222 @@
+//! The `monitor` commands: what a guest under Stepwell can do that GDB has no command for.
+//!
+//! Each takes a line and returns text. What is refused or misspelt is text, too: nothing that
+//! somebody types ends a session.
+
+mod memory;
+mod mmu;
+
+use crate::guest::Guest;
+use std::fmt::Write;
+use stepwell_arch::{Pstate, SystemRegister, Va};
+use stepwell_debuggee::{
+    Error, InterruptPolicy, Monitor, Place, Refusal, TimePolicy, VcpuId, VcpuState,
+};
+
+const HELP: &str = "\
+irq [hold|over|into]         interrupts while stepping
+time [stopped|real|per-step=NS]  the guest's clock while it stands or steps
+smc on|off                   stop at SMC instructions
+phys ADDRESS [BYTES]         memory by guest-physical address
+phys ADDRESS = HEX           write it
+regs sys [NAME]              system registers, all or those with this in their name
+mmu ADDRESS                  how the current thread translates it, level by level
+where                        where every vCPU stands
+symbols                      the command that loads the guest's symbols where they are
+trace start FILE             record every step from now on; `continue` steps, too
+trace stop                   complete the recording
+help                         this
+";
+
+/// What was chosen for a domain; it outlives a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policies {
+    /// Interrupts while stepping.
+    pub interrupts: InterruptPolicy,
+    /// The clock.
+    pub time: TimePolicy,
+    /// Stop at SMC.
+    pub smc: bool,
+}
+
+impl Default for Policies {
+    fn default() -> Self {
+        Self { interrupts: InterruptPolicy::Over, time: TimePolicy::Stopped, smc: false }
+    }
+}
+
+/// Executes a line and returns what to show.
+pub(crate) fn execute(guest: &mut Guest<'_>, line: &str) -> Result<String, Error> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let result = match words.as_slice() {
+        [] | ["help" | "h" | "?"] => Ok(HELP.to_owned()),
+        ["irq"] => Ok(format!("{}\n", guest.policies.interrupts)),
+        ["irq", policy] => interrupts(guest, policy),
+        ["time"] => Ok(format!("{}\n", guest.policies.time)),
+        ["time", policy] => time(guest, policy),
+        ["smc", state @ ("on" | "off")] => smc(guest, *state == "on"),
+        ["smc"] => Ok(if guest.policies.smc { "on\n" } else { "off\n" }.to_owned()),
+        ["phys", address] => memory::show(guest, address, None),
+        ["phys", address, "=", bytes @ ..] => memory::write(guest, address, &bytes.concat()),
+        ["phys", address, length] => memory::show(guest, address, Some(length)),
+        ["regs", "sys"] => registers(guest, ""),
+        ["regs", "sys", name] => registers(guest, name),
+        ["mmu", address] => mmu::show(guest, address),
+        ["where"] => places(guest),
+        ["symbols"] => Ok(symbols(guest)),
+        ["trace", "start", file] => trace_start(guest, file),
+        ["trace", "stop"] => Ok(told(guest.services.stop_trace())),
+        ["trace"] => {
+            Ok(if guest.services.is_tracing() { "recording\n" } else { "not recording\n" }.into())
+        }
+        _ => Ok(format!("no such command: {}\n{HELP}", words.join(" "))),
+    };
+    match result {
+        Err(Error::Refused(refusal)) => Ok(format!("{refusal}\n")),
+        result => result,
+    }
+}
+
+/// Puts back what is not to outlive a session.
+pub(crate) fn leave(guest: &mut Guest<'_>) -> Result<(), Error> {
+    if guest.services.is_tracing() {
+        let text = told(guest.services.stop_trace());
+        guest.services.note(text.trim_end());
+    }
+    if guest.policies.smc {
+        match smc(guest, false) {
+            Ok(_) | Err(Error::Refused(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn told(result: Result<String, String>) -> String {
+    let text = match result {
+        Ok(text) | Err(text) => text,
+    };
+    format!("{text}\n")
+}
+
+fn unable() -> String {
+    "this debuggee cannot do that\n".to_owned()
+}
+
+fn interrupts(guest: &mut Guest<'_>, word: &str) -> Result<String, Error> {
+    let policy = match word.parse() {
+        Ok(policy) => policy,
+        Err(error) => return Ok(format!("{error}\n")),
+    };
+    let Some(interrupts) = guest.debuggee.support_interrupts() else { return Ok(unable()) };
+    interrupts.set_interrupt_policy(guest.domain, policy)?;
+    guest.policies.interrupts = policy;
+    Ok(format!("{policy}\n"))
+}
+
+fn time(guest: &mut Guest<'_>, word: &str) -> Result<String, Error> {
+    let policy = match word.parse() {
+        Ok(policy) => policy,
+        Err(error) => return Ok(format!("{error}\n")),
+    };
+    let Some(time) = guest.debuggee.support_time() else { return Ok(unable()) };
+    time.set_time_policy(guest.domain, policy)?;
+    guest.policies.time = policy;
+    Ok(format!("{policy}\n"))
+}
+
+fn smc(guest: &mut Guest<'_>, on: bool) -> Result<String, Error> {
+    let domain = guest.domain;
+    let Some(monitors) = guest.debuggee.support_monitors() else { return Ok(unable()) };
+    monitors.set_monitor(domain, None, Monitor::PrivilegedCall, on)?;
+    guest.policies.smc = on;
+    Ok(if on { "on\n" } else { "off\n" }.to_owned())
+}
+
+fn registers(guest: &mut Guest<'_>, wanted: &str) -> Result<String, Error> {
+    let vcpu = guest.current();
+    let wanted = wanted.to_uppercase();
+    let named = |register: &&SystemRegister| register.to_string().contains(&wanted);
+    let matching: Vec<_> = guest.registers.system().iter().filter(named).copied().collect();
+    if matching.is_empty() {
+        return Ok(format!("no system register has {wanted:?} in its name\n"));
+    }
+    let Some(system) = guest.debuggee.support_system_registers() else { return Ok(unable()) };
+    let mut text = String::new();
+    for register in matching {
+        let value = match system.read_system_register(vcpu, register.0) {
+            Ok(value) => format!("{value:016x}"),
+            Err(Error::Refused(refusal)) => refusal.to_string(),
+            Err(error) => return Err(error),
+        };
+        let title = register.title().unwrap_or_default();
+        line(&mut text, format_args!("{:<18} {value}  {title}", register.to_string()));
+    }
+    Ok(text)
+}
+
+fn places(guest: &mut Guest<'_>) -> Result<String, Error> {
+    let mut text = String::new();
+    let status = guest.debuggee.status(guest.domain)?;
+    for (vcpu, status) in (0..).zip(status) {
+        let id = VcpuId { domain: guest.domain, vcpu };
+        let state = match status.state {
+            VcpuState::Off => "off".to_owned(),
+            VcpuState::Running => "running".to_owned(),
+            VcpuState::Ended => "ended".to_owned(),
+            VcpuState::Stopped => place(guest, id, status.pc)?,
+        };
+        line(&mut text, format_args!("{id}  {state}"));
+    }
+    Ok(text)
+}
+
+fn place(guest: &mut Guest<'_>, id: VcpuId, pc: Va) -> Result<String, Error> {
+    let pstate = guest.debuggee.read_registers(id)?.pstate;
+    let mut word = [0; 4];
+    let text = match guest.debuggee.read_memory(id, Place::Va(pc), &mut word) {
+        Ok(()) => {
+            let word = u32::from_le_bytes(word);
+            guest.services.disassemble(word, pc).unwrap_or_else(|| format!("{word:08x}"))
+        }
+        Err(Error::Refused(refusal)) => refusal.to_string(),
+        Err(error) => return Err(error),
+    };
+    let name = guest.services.name(pc).unwrap_or_else(|| "?".to_owned());
+    Ok(format!("{pc:#018x}  {name:<32}  {text:<32}  {}", Pstate(pstate)))
+}
+
+fn symbols(guest: &Guest<'_>) -> String {
+    match guest.services.symbol_command() {
+        Some(command) => format!("{command}\n"),
+        None => "it is not known yet where the kernel runs: it has not turned its MMU on\n".into(),
+    }
+}
+
+fn trace_start(guest: &mut Guest<'_>, file: &str) -> Result<String, Error> {
+    if guest.debuggee.support_trace().is_none() {
+        return Ok(unable());
+    }
+    Ok(told(guest.services.start_trace(file)))
+}
+
+/// Reads a number, `0x` or decimal, a core register (`$pc`, as GDB leaves it alone here) or a symbol.
+fn number(guest: &mut Guest<'_>, word: &str) -> Result<u64, Error> {
+    if let Some(name) = word.strip_prefix('$') {
+        let vcpu = guest.current();
+        let registers = guest.debuggee.read_registers(vcpu)?;
+        let numbered = || registers.x.get(name.strip_prefix('x')?.parse::<usize>().ok()?).copied();
+        return match name {
+            "pc" => Ok(registers.pc),
+            "sp" => Ok(registers.sp),
+            _ => Ok(numbered().ok_or(Refusal::NoSuchRegister)?),
+        };
+    }
+    let found = guest.services.resolve(word).map(|va| va.0).or_else(|| word.parse().ok());
+    Ok(found.ok_or(Refusal::Range)?)
+}
+
+fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    // Writing into a string does not fail.
+    let _infallible = text.write_fmt(format_args!("{arguments}\n"));
+}

@@ -1,0 +1,104 @@
+//! Registers, one by one.
+
+use crate::description::Kind;
+use crate::guest::{Guest, vcpu_of};
+use crate::{arch::RegisterNumber, guest::refused};
+use gdbstub::common::Tid;
+use gdbstub::target::ext::base::single_register_access::SingleRegisterAccess;
+use gdbstub::target::{TargetError, TargetResult};
+use stepwell_debuggee::{Refusal, Registers, VcpuId};
+
+impl Guest<'_> {
+    /// Returns a register's value as it goes over the wire.
+    fn register(&mut self, vcpu: VcpuId, kind: Kind) -> Result<Vec<u8>, TargetError<crate::Error>> {
+        if let Kind::V(_) | Kind::Fpsr | Kind::Fpcr = kind {
+            let simd = self.debuggee.support_simd().ok_or(TargetError::NonFatal)?;
+            let simd = simd.read_simd(vcpu).map_err(refused)?;
+            return Ok(match kind {
+                Kind::V(n) => simd.v.get(n).copied().unwrap_or_default().to_le_bytes().to_vec(),
+                Kind::Fpsr => (simd.fpsr as u32).to_le_bytes().to_vec(),
+                _ => (simd.fpcr as u32).to_le_bytes().to_vec(),
+            });
+        }
+        if let Kind::System(register) = kind {
+            let system = self.debuggee.support_system_registers().ok_or(TargetError::NonFatal)?;
+            let value = system.read_system_register(vcpu, register.0).map_err(refused)?;
+            return Ok(value.to_le_bytes().to_vec());
+        }
+        let registers = self.debuggee.read_registers(vcpu).map_err(refused)?;
+        Ok(match kind {
+            Kind::X(n) => registers.x.get(n).copied().unwrap_or_default().to_le_bytes().to_vec(),
+            Kind::Sp => registers.sp.to_le_bytes().to_vec(),
+            Kind::Pc => registers.pc.to_le_bytes().to_vec(),
+            _ => (registers.pstate as u32).to_le_bytes().to_vec(),
+        })
+    }
+
+    fn set_register(
+        &mut self,
+        vcpu: VcpuId,
+        kind: Kind,
+        bytes: &[u8],
+    ) -> Result<(), TargetError<crate::Error>> {
+        let out_of_range = || refused(Refusal::Range.into());
+        if let Kind::System(register) = kind {
+            let value = bytes.try_into().map(u64::from_le_bytes).map_err(|_| out_of_range())?;
+            let system = self.debuggee.support_system_registers().ok_or(TargetError::NonFatal)?;
+            return system.write_system_register(vcpu, register.0, value).map_err(refused);
+        }
+        if let Kind::V(_) | Kind::Fpsr | Kind::Fpcr = kind {
+            return Err(refused(Refusal::NoSuchRegister.into()));
+        }
+        let mut registers = self.debuggee.read_registers(vcpu).map_err(refused)?;
+        if kind == Kind::Pstate {
+            let value = bytes.try_into().map(u32::from_le_bytes).map_err(|_| out_of_range())?;
+            registers.pstate = with_low_half(registers.pstate, u64::from(value));
+        } else {
+            let value = bytes.try_into().map(u64::from_le_bytes).map_err(|_| out_of_range())?;
+            *place(&mut registers, kind).ok_or_else(out_of_range)? = value;
+        }
+        self.debuggee.write_registers(vcpu, &registers).map_err(refused)
+    }
+}
+
+/// GDB has 32 bits of PSTATE; the rest stays as it is.
+pub(crate) const fn with_low_half(pstate: u64, low: u64) -> u64 {
+    pstate & !0xffff_ffff | low & 0xffff_ffff
+}
+
+fn place(registers: &mut Registers, kind: Kind) -> Option<&mut u64> {
+    match kind {
+        Kind::X(n) => registers.x.get_mut(n),
+        Kind::Sp => Some(&mut registers.sp),
+        Kind::Pc => Some(&mut registers.pc),
+        Kind::Pstate | Kind::V(_) | Kind::Fpsr | Kind::Fpcr | Kind::System(_) => None,
+    }
+}
+
+impl SingleRegisterAccess<Tid> for Guest<'_> {
+    fn read_register(
+        &mut self,
+        tid: Tid,
+        number: RegisterNumber,
+        buffer: &mut [u8],
+    ) -> TargetResult<usize, Self> {
+        let unknown = || refused(Refusal::NoSuchRegister.into());
+        let vcpu = vcpu_of(self.domain, tid).map_err(refused)?;
+        let kind = self.registers.kind(number.0).ok_or_else(unknown)?;
+        let bytes = self.register(vcpu, kind)?;
+        buffer.get_mut(..bytes.len()).ok_or_else(unknown)?.copy_from_slice(&bytes);
+        Ok(bytes.len())
+    }
+
+    fn write_register(
+        &mut self,
+        tid: Tid,
+        number: RegisterNumber,
+        bytes: &[u8],
+    ) -> TargetResult<(), Self> {
+        let vcpu = vcpu_of(self.domain, tid).map_err(refused)?;
+        let kind = self.registers.kind(number.0);
+        let kind = kind.ok_or_else(|| refused(Refusal::NoSuchRegister.into()))?;
+        self.set_register(vcpu, kind, bytes)
+    }
+}

@@ -1,0 +1,241 @@
+//! Setting the guest going: what a `vCont` asks for, as one command to the debuggee.
+//!
+//! GDB steps one thread at a time. What the others do meanwhile is the domain's `--others` policy,
+//! unless GDB names no action for them (`set scheduler-locking on`, and whenever it steps off a
+//! breakpoint that it took out): then they stand.
+
+use crate::Error;
+use crate::guest::{Guest, vcpu_of};
+use crate::monitor;
+use gdbstub::common::{Signal, Tid};
+use gdbstub::target::ext::base::multithread::{
+    MultiThreadRangeStepping, MultiThreadRangeSteppingOps, MultiThreadResume,
+    MultiThreadSchedulerLocking, MultiThreadSchedulerLockingOps, MultiThreadSingleStep,
+    MultiThreadSingleStepOps,
+};
+use std::time::{Duration, Instant};
+use stepwell_arch::Va;
+use stepwell_debuggee::{Refusal, StepRequest, VcpuId};
+
+/// How long a guest may take to stop, when a client is gone and nobody waits for it.
+const STOPPING: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(50);
+
+/// What the actions of one `vCont` came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    step: Option<(u8, Option<(u64, u64)>)>,
+    /// Threads that are named to go on.
+    free: Vec<u8>,
+    /// Those that are not named stand.
+    is_locked: bool,
+}
+
+/// What the guest was set going for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Going {
+    /// It stands.
+    Stopped,
+    /// It could not be set going: the client has to be told of a stop that never was a run.
+    Refused(Refusal, u8),
+    /// All vCPUs run.
+    Free,
+    /// One vCPU goes, the others stand.
+    Alone(VcpuId),
+    /// One vCPU steps once, and on while it is within a range.
+    Step {
+        /// The vCPU.
+        vcpu: VcpuId,
+        /// Where it goes on.
+        range: Option<(u64, u64)>,
+        /// Where it was.
+        from: u64,
+    },
+}
+
+impl Guest<'_> {
+    /// Sets the guest going as was asked.
+    pub(crate) fn go(&mut self) -> Result<(), Error> {
+        if self.going != Going::Stopped {
+            // A client that says so twice.
+            return Ok(());
+        }
+        self.is_interrupted = false;
+        self.forget_events()?;
+        self.going = self.choose()?;
+        self.set_going()
+    }
+
+    /// Takes what has happened while the guest stood: a pause that came too late, the console.
+    fn forget_events(&mut self) -> Result<(), Error> {
+        while let Some(event) = self.debuggee.wait(Duration::ZERO)? {
+            self.happened(event)?;
+        }
+        Ok(())
+    }
+
+    /// Ctrl-C. A stop follows, if the guest goes at all.
+    pub(crate) fn interrupt(&mut self) -> Result<(), Error> {
+        if self.going == Going::Stopped {
+            return Ok(());
+        }
+        self.is_interrupted = true;
+        match self.debuggee.pause(self.domain) {
+            // Where it has stopped or ended by itself, the event is on its way.
+            Ok(()) | Err(stepwell_debuggee::Error::Refused(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes out all that the client has set, and lets the guest go if it stands and `run`.
+    pub(crate) fn leave(&mut self, run: bool) -> Result<(), Error> {
+        if self.going != Going::Stopped {
+            // Breakpoints are taken out of a guest that stands.
+            self.stop()?;
+        }
+        self.remove_all()?;
+        monitor::leave(self)?;
+        if !run {
+            return Ok(());
+        }
+        self.forget_events()?;
+        match self.debuggee.resume(self.domain) {
+            Ok(()) | Err(stepwell_debuggee::Error::Refused(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Stops the guest for ourselves.
+    fn stop(&mut self) -> Result<(), Error> {
+        self.interrupt()?;
+        let patience = Instant::now() + STOPPING;
+        while self.going != Going::Stopped && Instant::now() < patience {
+            if let Some(event) = self.debuggee.wait(POLL)? {
+                self.happened(event)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn choose(&mut self) -> Result<Going, Error> {
+        let Wanted { step, free, is_locked } = std::mem::take(&mut self.wanted);
+        if let Some((vcpu, range)) = step {
+            let vcpu = VcpuId { domain: self.domain, vcpu };
+            let from = match self.debuggee.read_registers(vcpu) {
+                Ok(registers) => registers.pc,
+                Err(stepwell_debuggee::Error::Refused(_)) => 0,
+                Err(error) => return Err(error.into()),
+            };
+            return Ok(Going::Step { vcpu, range, from });
+        }
+        let threads = match self.threads() {
+            Ok(threads) => threads,
+            Err(stepwell_debuggee::Error::Refused(_)) => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
+        let all = threads.iter().all(|thread| free.contains(thread));
+        Ok(match free.first() {
+            Some(&vcpu) if is_locked && !all => Going::Alone(VcpuId { domain: self.domain, vcpu }),
+            _ => Going::Free,
+        })
+    }
+
+    /// Gives the debuggee the command for what is going.
+    pub(crate) fn set_going(&mut self) -> Result<(), Error> {
+        let record = self.services.is_tracing();
+        let request = |count| StepRequest { record, ..StepRequest::steps(count) };
+        let result = match self.going {
+            Going::Stopped | Going::Refused(..) => return Ok(()),
+            Going::Free if record => self.debuggee.step(self.current(), request(u64::MAX)),
+            Going::Free => self.debuggee.resume(self.domain),
+            Going::Alone(vcpu) => self.debuggee.step(vcpu, request(u64::MAX)),
+            Going::Step { vcpu, .. } => self.debuggee.step(vcpu, request(1)),
+        };
+        match result {
+            Ok(()) => Ok(()),
+            Err(stepwell_debuggee::Error::Refused(refusal)) => {
+                let vcpu = match self.going {
+                    Going::Alone(vcpu) | Going::Step { vcpu, .. } => vcpu.vcpu,
+                    _ => self.selected,
+                };
+                self.going = Going::Refused(refusal, vcpu);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn vcpu(&self, tid: Tid) -> u8 {
+        // One that is not there is refused when it is to go.
+        vcpu_of(self.domain, tid).map_or(u8::MAX, |id| id.vcpu)
+    }
+}
+
+impl Going {
+    /// Tells whether a vCPU that came to `pc` is to go on.
+    pub(crate) fn stays_in(self, pc: Va) -> bool {
+        match self {
+            Self::Step { range: Some((start, end)), .. } => (start..end).contains(&pc.0),
+            _ => false,
+        }
+    }
+}
+
+impl MultiThreadResume for Guest<'_> {
+    fn resume(&mut self) -> Result<(), Error> {
+        self.go()
+    }
+
+    fn clear_resume_actions(&mut self) -> Result<(), Error> {
+        self.wanted = Wanted::default();
+        Ok(())
+    }
+
+    fn set_resume_action_continue(&mut self, tid: Tid, _: Option<Signal>) -> Result<(), Error> {
+        let vcpu = self.vcpu(tid);
+        if !self.wanted.free.contains(&vcpu) {
+            self.wanted.free.push(vcpu);
+        }
+        Ok(())
+    }
+
+    fn support_single_step(&mut self) -> Option<MultiThreadSingleStepOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_range_step(&mut self) -> Option<MultiThreadRangeSteppingOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_scheduler_locking(&mut self) -> Option<MultiThreadSchedulerLockingOps<'_, Self>> {
+        Some(self)
+    }
+}
+
+impl MultiThreadSingleStep for Guest<'_> {
+    fn set_resume_action_step(&mut self, tid: Tid, _: Option<Signal>) -> Result<(), Error> {
+        let vcpu = self.vcpu(tid);
+        self.wanted.step.get_or_insert((vcpu, None));
+        Ok(())
+    }
+}
+
+impl MultiThreadRangeStepping for Guest<'_> {
+    fn set_resume_action_range_step(
+        &mut self,
+        tid: Tid,
+        start: u64,
+        end: u64,
+    ) -> Result<(), Error> {
+        let vcpu = self.vcpu(tid);
+        self.wanted.step.get_or_insert((vcpu, Some((start, end))));
+        Ok(())
+    }
+}
+
+impl MultiThreadSchedulerLocking for Guest<'_> {
+    fn set_resume_action_scheduler_lock(&mut self) -> Result<(), Error> {
+        self.wanted.is_locked = true;
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! What the tool around the server can do: names, recordings, its own terminal.
+//!
+//! All of it has a default that does nothing, so that a server over a bare debuggee works.
+
+use stepwell_arch::{Ipa, Va};
+use stepwell_debuggee::{Debuggee, Error, VcpuId};
+
+/// The tool, as the server sees it.
+pub trait Services {
+    /// Takes what the guest wrote on its console.
+    fn console(&mut self, _bytes: &[u8]) {}
+
+    /// Takes a line for the tool's own terminal.
+    fn note(&mut self, _text: &str) {}
+
+    /// Called often, whether the guest runs or stands: whoever types, types now.
+    ///
+    /// # Errors
+    ///
+    /// Only [`Error::Lost`].
+    fn poll(&mut self, _debuggee: &mut dyn Debuggee) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Learns where the guest runs; called at each stop that a client is told of.
+    ///
+    /// # Errors
+    ///
+    /// Only [`Error::Lost`].
+    fn stopped(&mut self, _debuggee: &mut dyn Debuggee, _vcpu: VcpuId) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Returns `symbol+0xoffset` for an address.
+    fn name(&self, _va: Va) -> Option<String> {
+        None
+    }
+
+    /// Returns where a word leads to that is a symbol, an address, or both added.
+    fn resolve(&self, word: &str) -> Option<Va> {
+        let digits = word.strip_prefix("0x").or_else(|| word.strip_prefix("0X"))?;
+        u64::from_str_radix(digits, 16).ok().map(Va)
+    }
+
+    /// Returns an instruction as text.
+    fn disassemble(&self, _word: u32, _va: Va) -> Option<String> {
+        None
+    }
+
+    /// Returns where the kernel's image has an address that it will have once its MMU is on.
+    fn image_place(&self, _va: Va) -> Option<Ipa> {
+        None
+    }
+
+    /// Returns how far the kernel runs from where it was linked, once that was seen.
+    fn moved_by(&self) -> Option<u64> {
+        None
+    }
+
+    /// Returns the command that makes GDB load the guest's symbols where they are.
+    fn symbol_command(&self) -> Option<String> {
+        None
+    }
+
+    /// Starts a recording.
+    ///
+    /// # Errors
+    ///
+    /// A text for the client.
+    fn start_trace(&mut self, _file: &str) -> Result<String, String> {
+        Err("this server cannot record".to_owned())
+    }
+
+    /// Tells whether steps are to be recorded.
+    fn is_tracing(&self) -> bool {
+        false
+    }
+
+    /// Takes the steps that were recorded since it was last called.
+    ///
+    /// # Errors
+    ///
+    /// Where the debuggee is lost; where the file cannot be written the recording ends with a note.
+    fn drain_trace(&mut self, _debuggee: &mut dyn Debuggee, _vcpu: VcpuId) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Completes the recording.
+    ///
+    /// # Errors
+    ///
+    /// A text for the client.
+    fn stop_trace(&mut self) -> Result<String, String> {
+        Err("nothing is being recorded".to_owned())
+    }
+}
+
+/// No tool at all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoServices;
+
+impl Services for NoServices {}

@@ -1,0 +1,147 @@
+//! From the debuggee's events to what the client is told.
+
+use crate::Error;
+use crate::breakpoints::Sort;
+use crate::guest::{Guest, tid_of};
+use crate::resume::Going;
+use gdbstub::common::Signal;
+use gdbstub::stub::MultiThreadStopReason;
+use stepwell_arch::EsrEl2;
+use stepwell_debuggee::{Ending, Event, Stop, StopReason, VcpuId};
+
+type Reason = MultiThreadStopReason<u64>;
+
+/// What a client is to be told.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// For GDB's console, before the stop itself.
+    pub(crate) text: Option<String>,
+    pub(crate) reason: Reason,
+    /// The vCPU whose registers go along.
+    pub(crate) vcpu: Option<VcpuId>,
+}
+
+impl Guest<'_> {
+    /// Takes an event. Nothing where the client need not know.
+    pub(crate) fn happened(&mut self, event: Event) -> Result<Option<Report>, Error> {
+        match event {
+            Event::Console { bytes, .. } => {
+                self.services.console(&bytes);
+                Ok(None)
+            }
+            Event::Stopped(stop) if stop.vcpu.domain == self.domain => self.stopped(stop),
+            Event::Ended { domain, ending } if domain == self.domain => {
+                self.going = Going::Stopped;
+                Ok(Some(ended(ending)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn stopped(&mut self, stop: Stop) -> Result<Option<Report>, Error> {
+        if self.services.is_tracing() {
+            self.services.drain_trace(self.debuggee, stop.vcpu)?;
+        }
+        if self.going == Going::Stopped {
+            // It was told of already, or nobody asked for it.
+            return Ok(None);
+        }
+        if self.is_passed_over(stop)? {
+            return Ok(None);
+        }
+        self.going = Going::Stopped;
+        self.services.stopped(self.debuggee, stop.vcpu)?;
+        self.report(stop).map(Some)
+    }
+
+    /// Sets the guest going again where the stop is none for the client.
+    fn is_passed_over(&mut self, stop: Stop) -> Result<bool, Error> {
+        if self.is_interrupted {
+            return Ok(false);
+        }
+        let again = match stop.reason {
+            StopReason::Stepped => self.going.stays_in(stop.pc),
+            StopReason::RingFull => match self.going {
+                Going::Step { .. } => stop.steps == 0 || self.going.stays_in(stop.pc),
+                _ => true,
+            },
+            StopReason::Breakpoint if !self.is_ours(stop.pc) => match self.going {
+                // The step may have been done when another vCPU came to that place.
+                Going::Step { vcpu, from, .. } if vcpu != stop.vcpu => {
+                    self.debuggee.read_registers(vcpu)?.pc == from
+                }
+                Going::Step { .. } => stop.steps == 0 || self.going.stays_in(stop.pc),
+                _ => true,
+            },
+            _ => false,
+        };
+        if again {
+            self.set_going()?;
+        }
+        Ok(again && !matches!(self.going, Going::Refused(..)))
+    }
+
+    fn report(&mut self, stop: Stop) -> Result<Report, Error> {
+        let mut vcpu = stop.vcpu;
+        if stop.reason == StopReason::SwitchedOff {
+            // It is no thread any more: the first that is one stands for it.
+            let first = self.threads()?.first().copied().unwrap_or_default();
+            vcpu.vcpu = first;
+        }
+        self.selected = vcpu.vcpu;
+        let tid = tid_of(vcpu.vcpu);
+        let with = |signal| Reason::SignalWithThread { tid, signal };
+        let told = || Some(format!("{}: {}\n", stop.vcpu, stop.reason));
+        let was_interrupted = std::mem::take(&mut self.is_interrupted);
+        let (text, reason) = match stop.reason {
+            StopReason::Stepped | StopReason::RingFull if was_interrupted => {
+                (None, with(Signal::SIGINT))
+            }
+            StopReason::Paused => (None, with(Signal::SIGINT)),
+            StopReason::Breakpoint => match self.breakpoints.at(stop.pc) {
+                Some(Sort::Hardware) => (None, Reason::HwBreak(tid)),
+                Some(Sort::Software) => (None, Reason::SwBreak(tid)),
+                None => (None, with(Signal::SIGINT)),
+            },
+            StopReason::Reset | StopReason::Stepped | StopReason::Until | StopReason::RingFull => {
+                (None, with(Signal::SIGTRAP))
+            }
+            _ => (told(), with(Signal::SIGTRAP)),
+        };
+        Ok(Report { text, reason, vcpu: Some(vcpu) })
+    }
+
+    /// What to tell of a command that the debuggee refused.
+    pub(crate) fn refusal(&mut self) -> Option<Report> {
+        let Going::Refused(refusal, vcpu) = self.going else { return None };
+        self.going = Going::Stopped;
+        let id = VcpuId { domain: self.domain, vcpu };
+        let text = Some(format!("{id} cannot go on: {refusal}\n"));
+        let tid = tid_of(self.selected);
+        let reason = Reason::SignalWithThread { tid, signal: Signal::SIGTRAP };
+        Some(Report { text, reason, vcpu: None })
+    }
+}
+
+fn ended(ending: Ending) -> Report {
+    const RESET: u8 = 3;
+    let (text, reason) = match ending {
+        Ending::PoweredOff => ("the guest powered off\n".to_owned(), Reason::Exited(0)),
+        Ending::Reset => {
+            let text = "the guest asked to be reset, which ends it here\n";
+            (text.to_owned(), Reason::Exited(RESET))
+        }
+        Ending::Fault(fault) => {
+            let text = format!(
+                "the guest crashed: vcpu{} {}; pc {:#x}, esr {}, address {:#x}\n",
+                fault.vcpu,
+                fault.kind,
+                fault.pc,
+                EsrEl2(fault.esr),
+                fault.address
+            );
+            (text, Reason::Terminated(Signal::SIGSEGV))
+        }
+    };
+    Report { text: Some(text), reason, vcpu: None }
+}

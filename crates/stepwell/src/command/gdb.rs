@@ -1,0 +1,119 @@
+//! `stepwell gdb`: serves a debugger.
+
+use super::options::GuestOptions;
+use super::tell;
+use crate::ending;
+use crate::gdb::Tool;
+use crate::interruption;
+use anyhow::Context;
+use clap::Args;
+use std::path::{Path, PathBuf};
+use stepwell_debuggee::{Debuggee, InterruptPolicy, TimePolicy};
+use stepwell_gdb::{Address, Left, OnDisconnect, Policies, Server};
+use stepwell_trace::Header;
+
+/// Serves GDB or LLDB
+///
+/// Boots the guest, its console on this terminal, and listens for a debugger: `target remote
+/// ADDRESS` in GDB, `gdb-remote ADDRESS` in LLDB. The guest runs until one attaches, or stands at
+/// reset with --wait. Ctrl-C leaves.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  stepwell gdb --kernel vmlinuz --initrd initrd.cpio.gz --smp 4 \
+    --append 'console=ttyAMA0' --init-file kernel.gdb\n  gdb-multiarch -x kernel.gdb"
+)]
+pub(super) struct Gdb {
+    #[command(flatten)]
+    guest: GuestOptions,
+    /// Where to listen: HOST:PORT, or unix:PATH. Port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1234")]
+    listen: Address,
+    /// Holds the guest at reset until a debugger lets it go
+    #[arg(long)]
+    wait: bool,
+    /// What becomes of the guest when a debugger is gone without a word: pause or continue
+    #[arg(long, value_name = "WHAT", default_value = "pause")]
+    on_disconnect: OnDisconnect,
+    /// What happens to interrupts while stepping: into, over or hold
+    #[arg(long, value_name = "POLICY", default_value = "over")]
+    irq: InterruptPolicy,
+    /// How the guest's clock goes while it stands or steps: stopped, real or per-step=NS
+    #[arg(long, value_name = "POLICY", default_value = "stopped")]
+    time: TimePolicy,
+    /// Writes a file of commands for gdb -x
+    #[arg(long, value_name = "FILE")]
+    init_file: Option<PathBuf>,
+}
+
+impl Gdb {
+    pub(super) fn execute(&self) -> anyhow::Result<u8> {
+        let prepared = self.guest.prepare()?;
+        let server = Server::bind(&self.listen, self.on_disconnect);
+        let mut server = server.with_context(|| format!("cannot listen at {}", self.listen))?;
+        let policies = Policies { interrupts: self.irq, time: self.time, smc: false };
+        server.set_policies(policies);
+        let symbols = self.guest.symbols();
+        if let Some(file) = &self.init_file {
+            let text = init_file(symbols, server.address());
+            std::fs::write(file, text).with_context(|| file.display().to_string())?;
+        }
+        let (mut session, names) = prepared.launch()?;
+        let mut tool = Tool::new(names, self.header())?;
+        if let Some(file) = symbols {
+            tool.set_symbols(file, false);
+        }
+        let left = session.with(|link| {
+            let debuggee: &mut dyn Debuggee = link;
+            if let Some(interrupts) = debuggee.support_interrupts() {
+                interrupts.set_interrupt_policy(0, self.irq)?;
+            }
+            if let Some(time) = debuggee.support_time() {
+                time.set_time_policy(0, self.time)?;
+            }
+            if !self.wait {
+                debuggee.resume(0)?;
+            }
+            tell(&format!("in GDB: target remote {}", server.address()));
+            let mut called = || interruption::take().is_some();
+            server.serve(debuggee, &mut tool, &mut called).map_err(|error| match error {
+                stepwell_gdb::Error::Lost(error) => error.into(),
+                error => anyhow::Error::from(error),
+            })
+        })?;
+        Ok(match left {
+            Left::Called | Left::Killed => ending::LEFT,
+            Left::Ended(ending) => {
+                let (status, text) = ending::describe(ending, tool.names());
+                text.iter().for_each(|text| tell(text));
+                status
+            }
+        })
+    }
+
+    fn header(&self) -> Header {
+        Header {
+            stepwell_version: env!("CARGO_PKG_VERSION").into(),
+            cpu_model: self.guest.cpu().into(),
+            command_line: self.guest.append().into(),
+            interrupt_policy: self.irq.to_string(),
+            time_policy: self.time.to_string(),
+            recorded: "pc".into(),
+            vcpus: self.guest.smp(),
+        }
+    }
+}
+
+/// What GDB has to be told to be at home here.
+fn init_file(symbols: Option<&Path>, address: &str) -> String {
+    let mut text = String::from(
+        "# Written by `stepwell gdb`.\n\
+         set architecture aarch64\n\
+         # Stepwell's breakpoints cost nothing while they are in place.\n\
+         set breakpoint always-inserted on\n",
+    );
+    if let Some(file) = symbols {
+        text.push_str(&format!("symbol-file {}\n", file.display()));
+    }
+    text.push_str(&format!("target remote {address}\n"));
+    text
+}

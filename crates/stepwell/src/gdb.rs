@@ -1,0 +1,211 @@
+//! What the tool does for a debugger: names, recordings, and the guest's console on this terminal.
+
+use crate::console::Input;
+use crate::names::Names;
+use crate::recorder::Recorder;
+use std::io::{Write, stdout};
+use std::path::{Path, PathBuf};
+use stepwell_arch::{Ipa, Va};
+use stepwell_debuggee::{Debuggee, Error, TraceRecord, VcpuId, VcpuState};
+use stepwell_gdb::Services;
+use stepwell_trace::{Disassembler, Header};
+
+/// The tool's services for one guest.
+pub struct Tool {
+    names: Names,
+    /// The file that the debugger is to load symbols from.
+    symbols: Option<PathBuf>,
+    /// It was written here, from names that move together.
+    has_one_section: bool,
+    disassembler: Disassembler,
+    header: Header,
+    recording: Option<Recording>,
+    input: Input,
+    /// How far the user was told that the guest has moved.
+    told: Option<u64>,
+}
+
+struct Recording {
+    recorder: Recorder,
+    file: PathBuf,
+    records: Vec<TraceRecord>,
+    /// Why nothing is recorded any more.
+    broken: Option<String>,
+}
+
+impl Tool {
+    /// Sets up the services. `header` is that of the recordings.
+    ///
+    /// # Errors
+    ///
+    /// Where the disassembler or a thread cannot be had.
+    pub fn new(names: Names, header: Header) -> anyhow::Result<Self> {
+        Ok(Self {
+            names,
+            symbols: None,
+            has_one_section: false,
+            disassembler: Disassembler::new()?,
+            header,
+            recording: None,
+            input: Input::start()?,
+            told: None,
+        })
+    }
+
+    /// Names the file that a debugger loads symbols from; `ours` if it was written from our own names.
+    pub fn set_symbols(&mut self, file: &Path, ours: bool) {
+        (self.symbols, self.has_one_section) = (Some(file.to_owned()), ours);
+    }
+
+    /// Returns the names, with what was learnt.
+    #[must_use]
+    pub const fn names(&self) -> &Names {
+        &self.names
+    }
+}
+
+impl Services for Tool {
+    fn console(&mut self, bytes: &[u8]) {
+        let mut out = stdout().lock();
+        // A terminal that is gone is no reason to end a debugging session.
+        drop(out.write_all(bytes).and_then(|()| out.flush()));
+    }
+
+    fn note(&mut self, text: &str) {
+        eprintln!("stepwell: {text}");
+    }
+
+    fn poll(&mut self, debuggee: &mut dyn Debuggee) -> Result<(), Error> {
+        let typed = self.input.take();
+        self.input.waiting.extend(typed);
+        let waiting = self.input.waiting.make_contiguous();
+        if !waiting.is_empty()
+            && let Some(console) = debuggee.support_console()
+        {
+            match console.type_bytes(0, waiting) {
+                Ok(typed) => drop(self.input.waiting.drain(..typed)),
+                Err(error) if error.is_fatal() => return Err(error),
+                Err(_) => self.input.waiting.clear(),
+            }
+        }
+        if let (Some(recording), Some(trace)) = (&mut self.recording, debuggee.support_trace()) {
+            trace.drain(&mut recording.records)?;
+            recording.take();
+        }
+        Ok(())
+    }
+
+    fn stopped(&mut self, debuggee: &mut dyn Debuggee, vcpu: VcpuId) -> Result<(), Error> {
+        if !self.names.located() {
+            // One in user space says nothing about the kernel; another may.
+            let status = debuggee.status(vcpu.domain)?;
+            for (vcpu, status) in (0..).zip(status) {
+                if status.state == VcpuState::Stopped {
+                    self.names.locate(debuggee, VcpuId { vcpu, domain: 0 }, status.pc)?;
+                }
+            }
+        }
+        let moved = self.names.moved_by();
+        if moved.is_some_and(|by| by != 0)
+            && self.told != moved
+            && let Some(command) = self.symbol_command()
+        {
+            self.note(&format!("the kernel has moved; in GDB: {command}"));
+            self.told = moved;
+        }
+        Ok(())
+    }
+
+    fn name(&self, va: Va) -> Option<String> {
+        self.names.describe(va)
+    }
+
+    fn resolve(&self, word: &str) -> Option<Va> {
+        self.names.resolve(word).ok().map(|target| target.va)
+    }
+
+    fn disassemble(&self, word: u32, va: Va) -> Option<String> {
+        Some(self.disassembler.text(word, va))
+    }
+
+    fn image_place(&self, va: Va) -> Option<Ipa> {
+        self.names.place_in_image(va)
+    }
+
+    fn moved_by(&self) -> Option<u64> {
+        self.names.moved_by().filter(|by| *by != 0 && self.has_one_section)
+    }
+
+    fn symbol_command(&self) -> Option<String> {
+        if !self.names.located() {
+            return None;
+        }
+        let Some(file) = &self.symbols else {
+            let by = self.names.moved_by().unwrap_or_default();
+            return Some(format!(
+                "# no file with symbols; the kernel is {by:#x} from its link address"
+            ));
+        };
+        let file = file.display();
+        Some(match self.names.moved_by().unwrap_or_default() {
+            0 => format!("symbol-file {file}"),
+            by => format!("symbol-file {file} -o {by:#x}"),
+        })
+    }
+
+    fn start_trace(&mut self, file: &str) -> Result<String, String> {
+        if let Some(recording) = &self.recording {
+            return Err(format!("{} is being recorded", recording.file.display()));
+        }
+        let file = PathBuf::from(file);
+        let recorder = Recorder::create(&file, &self.header);
+        let recorder = recorder.map_err(|error| format!("{}: {error}", file.display()))?;
+        let text = format!("recording to {}; `continue` steps meanwhile", file.display());
+        self.recording = Some(Recording { recorder, file, records: Vec::new(), broken: None });
+        Ok(text)
+    }
+
+    fn is_tracing(&self) -> bool {
+        self.recording.is_some()
+    }
+
+    fn drain_trace(&mut self, debuggee: &mut dyn Debuggee, vcpu: VcpuId) -> Result<(), Error> {
+        self.poll(debuggee)?;
+        let Some(recording) = &mut self.recording else { return Ok(()) };
+        match recording.recorder.fetch_code(debuggee, vcpu) {
+            Ok(()) => {}
+            Err(error) => match error.downcast::<Error>() {
+                Ok(lost) => return Err(lost),
+                Err(error) => recording.broke(&error),
+            },
+        }
+        if let Err(error) = recording.recorder.name(&self.names) {
+            recording.broke(&error);
+        }
+        Ok(())
+    }
+
+    fn stop_trace(&mut self) -> Result<String, String> {
+        let recording = self.recording.take().ok_or("nothing is being recorded")?;
+        let Recording { recorder, file, broken, .. } = recording;
+        let (steps, file) = (recorder.totals().instructions, file.display());
+        let finished = recorder.finish(&self.names);
+        match (broken, finished) {
+            (Some(error), _) => Err(format!("{file}: {error}")),
+            (None, Err(error)) => Err(format!("{file}: {error}")),
+            (None, Ok(_)) => Ok(format!("{steps} steps are in {file}")),
+        }
+    }
+}
+
+impl Recording {
+    fn take(&mut self) {
+        if let Err(error) = self.recorder.take(&mut self.records) {
+            self.broke(&error);
+        }
+    }
+
+    fn broke(&mut self, error: &dyn std::fmt::Display) {
+        self.broken.get_or_insert_with(|| error.to_string());
+    }
+}
