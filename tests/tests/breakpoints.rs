@@ -11,15 +11,16 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use stepwell::machine::Machine;
+use stepwell::machine::{self, Machine, MachineOptions, Memory};
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{
     CodeRange, Debuggee, Ending, Event, Place, StepRequest, Stop, StopReason, VcpuId, WatchAccess,
     Watchpoint, contract,
 };
 use stepwell_link::Link;
-use stepwell_tests::guest::Guest;
-use stepwell_tests::machine::launch;
+use stepwell_tests::guest::{Guest, LOAD, folder};
+use stepwell_tests::machine::{hypervisor, launch};
+use stepwell_trace::RawPolicy;
 
 const V0: VcpuId = VcpuId { domain: 0, vcpu: 0 };
 const LIMIT: Duration = Duration::from_secs(60);
@@ -243,4 +244,60 @@ fn a_range_is_stepped_in_one_go() {
     link.step(V0, StepRequest { within, ..StepRequest::steps(u64::MAX) }).unwrap();
     let (stop, _) = contract::wait_for_stop(&mut link);
     assert_eq!((stop.reason, stop.pc), (StopReason::LeftRange, Va(inside.end)));
+}
+
+fn debian(smp: u8) -> (Machine, Link) {
+    let kernel = folder().join("debian/vmlinuz");
+    let guest = machine::Guest::read(&kernel, RawPolicy::Accept).unwrap();
+    let mut guest = guest.with_initrd(&folder().join("debian/initramfs.cpio.gz")).unwrap();
+    guest.command_line = "console=ttyAMA0 stepwell.poweroff".into();
+    let options = MachineOptions {
+        smp,
+        memory: Memory { bytes: 512 << 20 },
+        cpu: "cortex-a57".into(),
+        hypervisor: Some(hypervisor()),
+        qemu: std::env::var_os("STEPWELL_QEMU")
+            .map_or_else(|| "qemu-system-aarch64".into(), Into::into),
+        verbose: false,
+        test_mode: None,
+    };
+    let (machine, mut link) = Machine::launch(&options, &guest).unwrap();
+    contract::wait_for_stop(&mut link);
+    (machine, link)
+}
+
+/// 200 pages of the kernel's text have a breakpoint from reset on: before it has moved itself,
+/// patched its alternatives, or switched its other CPUs on.
+#[test]
+fn debian_boots_with_breakpoints_all_over_its_text() {
+    const PAGES: u64 = 200;
+    /// After so many hits a breakpoint is taken away: some are where the kernel always is.
+    const HITS: usize = 20;
+    let (_machine, mut link) = debian(4);
+    let places = (0..PAGES).map(|n| LOAD + 0x1_0000 + n * 0xc000 + (n * 0x9e4 & 0xffc));
+    hide(&mut link, places.clone());
+    let mut session = Session::new(link);
+    let mut hits: BTreeMap<u64, usize> = BTreeMap::new();
+    let said = loop {
+        let stop = match session.go() {
+            Next::Stopped(stop) => stop,
+            Next::Off(said) => break said,
+        };
+        assert_eq!(stop.reason, StopReason::Breakpoint, "{stop:?}");
+        let ipa = session.link.translate(stop.vcpu, stop.pc).unwrap();
+        assert!(places.clone().any(|place| place == ipa.0), "{stop:?} is none of ours");
+        let mut word = [0; 4];
+        session.link.read_memory(stop.vcpu, Place::Va(stop.pc), &mut word).unwrap();
+        assert_ne!(u32::from_le_bytes(word) & 0xffe0_001f, 0xd420_0000, "a BRK at {stop:?}");
+        let count = hits.entry(ipa.0).or_default();
+        *count += 1;
+        if *count == HITS {
+            session.link.clear_breakpoint(0, Place::Ipa(ipa)).unwrap();
+        }
+    };
+    assert!(hits.len() > 5, "only {hits:x?}");
+    assert!(said.contains("stepwell-demo: shell is up"), "{said}");
+    for trouble in ["Kernel panic", "rcu: INFO", "stall", "lockup", "Oops", "BUG:"] {
+        assert!(!said.contains(trouble), "{trouble}: {said}");
+    }
 }

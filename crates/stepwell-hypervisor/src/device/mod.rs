@@ -5,3 +5,4 @@ pub mod board;
 pub mod mmio;
 pub mod pl011;
 pub mod psci;
+pub mod transfer;
