@@ -35,6 +35,11 @@ pub fn start() {
     table[1] = ram;
     table[2] = ram | EL0_TOO;
     table[3] = ram | READ_ONLY;
+    join();
+}
+
+/// Switches the MMU on with the map that [`start`] made: on the other CPUs.
+pub fn join() {
     crate::write_register!("mair_el1", 0xff00);
     // 39-bit VA, walks cacheable and inner shareable, no TTBR1, 40-bit PA.
     crate::write_register!("tcr_el1", 25 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | 2 << 32);

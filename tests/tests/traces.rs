@@ -93,7 +93,7 @@ fn a_recording_is_what_was_printed() {
 fn several_vcpus_in_turn_are_what_was_printed() {
     // Where the second CPU is started.
     let setup = debian(2);
-    let options = ["--at", "secondary_start_kernel", "--turn", "777", "--steps", "200000"];
+    let options = ["--at", "secondary_start_kernel", "--others", "step=777", "--steps", "200000"];
     let (printed, shown, _) = printed_and_shown(&setup, &options);
     assert_eq!(first_difference(&printed, &shown), None);
     for vcpu in ["0 ", "1 "] {

@@ -5,8 +5,8 @@
 //! ended, is an [`Event`] of [`Debuggee::wait`]. Nothing but `wait` waits.
 
 use crate::{
-    Error, Event, InterruptPolicy, Monitor, Place, Registers, SimdRegisters, StepRequest,
-    TimePolicy, TraceDetail, TraceRecord, VcpuId, VcpuStatus, Watchpoint,
+    Error, Event, InterruptPolicy, Monitor, OthersPolicy, Place, Registers, SimdRegisters,
+    StepRequest, TimePolicy, TraceDetail, TraceRecord, VcpuId, VcpuStatus, Watchpoint,
 };
 use std::time::Duration;
 use stepwell_arch::{Ipa, Va};
@@ -140,6 +140,11 @@ pub trait Debuggee {
         None
     }
 
+    /// Chooses what the other vCPUs do while one is stepped, where that can be chosen.
+    fn support_others(&mut self) -> Option<&mut dyn Others> {
+        None
+    }
+
     /// Drains recorded steps, where they are recorded.
     fn support_trace(&mut self) -> Option<&mut dyn Trace> {
         None
@@ -243,6 +248,16 @@ pub trait Watchpoints {
     ///
     /// [`crate::Refusal::Watchpoint`] where there is none like it, [`crate::Refusal::NotStopped`].
     fn clear_watchpoint(&mut self, domain: u8, watchpoint: Watchpoint) -> Result<(), Error>;
+}
+
+/// The ability to choose what the other vCPUs do while one is stepped.
+pub trait Others {
+    /// Chooses.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Refusal::NotStopped`].
+    fn set_others_policy(&mut self, domain: u8, policy: OthersPolicy) -> Result<(), Error>;
 }
 
 /// The ability to record steps.

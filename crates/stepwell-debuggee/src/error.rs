@@ -79,4 +79,7 @@ pub enum Refusal {
     /// There is no memory left to keep it in.
     #[error("the hypervisor has no memory left for another")]
     NoMemory,
+    /// No clock can go by the steps of one vCPU while others run.
+    #[error("the clock cannot go by steps while the other vCPUs run: time stopped, or others step")]
+    PerStepWhileOthersRun,
 }

@@ -18,12 +18,13 @@ mod stop;
 mod value;
 
 pub use debuggee::{
-    Console, Debuggee, Interrupts, Monitors, Simd, SystemRegisters, Time, Trace, Watchpoints,
+    Console, Debuggee, Interrupts, Monitors, Others, Simd, SystemRegisters, Time, Trace,
+    Watchpoints,
 };
 pub use error::{Error, Refusal};
 pub use stepwell_arch::debug::WatchAccess;
 pub use stop::{Ending, Event, FaultKind, GuestFault, Stop, StopReason};
 pub use value::{
-    CodeRange, InterruptPolicy, Monitor, Place, Registers, SimdRegisters, StepRequest, TimePolicy,
-    TraceDetail, TraceRecord, VcpuId, VcpuState, VcpuStatus, Watchpoint,
+    CodeRange, InterruptPolicy, Monitor, OthersPolicy, Place, Registers, SimdRegisters,
+    StepRequest, TimePolicy, TraceDetail, TraceRecord, VcpuId, VcpuState, VcpuStatus, Watchpoint,
 };

@@ -178,6 +178,54 @@ impl FromStr for TimePolicy {
     }
 }
 
+/// What the other vCPUs of a domain do while one is stepped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OthersPolicy {
+    /// They stand, but for bounded turns while the stepped one cannot get on alone.
+    Stop,
+    /// They run.
+    Run,
+    /// They are stepped as well, one at a time.
+    Step {
+        /// Instructions of a turn. 0 is refused.
+        quantum: u32,
+    },
+}
+
+impl OthersPolicy {
+    /// [`OthersPolicy::Step`] with turns long enough that handing them on costs little beside
+    /// them, and short enough that a lock's holder is soon back.
+    pub const STEP: Self = Self::Step { quantum: 10_000 };
+}
+
+impl fmt::Display for OthersPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stop => f.write_str("stop"),
+            Self::Run => f.write_str("run"),
+            Self::Step { quantum } => write!(f, "step={quantum}"),
+        }
+    }
+}
+
+impl FromStr for OthersPolicy {
+    type Err = UnknownPolicy;
+
+    fn from_str(word: &str) -> Result<Self, UnknownPolicy> {
+        match word {
+            "stop" => Ok(Self::Stop),
+            "run" => Ok(Self::Run),
+            "step" => Ok(Self::STEP),
+            _ => word
+                .strip_prefix("step=")
+                .and_then(|quantum| quantum.parse().ok())
+                .filter(|quantum| *quantum > 0)
+                .map(|quantum| Self::Step { quantum })
+                .ok_or(UnknownPolicy { given: word.into(), expected: "stop, run, step, step=N" }),
+        }
+    }
+}
+
 /// What a step command asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepRequest {
@@ -187,6 +235,8 @@ pub struct StepRequest {
     pub until: Option<Va>,
     /// Put the steps into the trace, where there is one.
     pub record: bool,
+    /// Count the steps of all vCPUs that move, and not only those of the one that is stepped.
+    pub all: bool,
     /// Stop early where the instruction that is about to execute is not in this range: a line of
     /// source, stepped in one go.
     pub within: Option<CodeRange>,
@@ -224,7 +274,7 @@ impl StepRequest {
     /// Asks for `count` steps, unrecorded.
     #[must_use]
     pub const fn steps(count: u64) -> Self {
-        Self { count, until: None, record: false, within: None }
+        Self { count, until: None, record: false, all: false, within: None }
     }
 }
 
@@ -289,6 +339,17 @@ pub enum TraceRecord {
         /// It stored.
         stored: bool,
     },
+    /// The vCPU could not get on at `pc` until others had moved, which is not recorded.
+    Turns {
+        /// The vCPU.
+        vcpu: u8,
+        /// Its next instruction.
+        pc: Va,
+        /// 0 it waited for an event, 1 for an interrupt, 2 it went round and nothing changed.
+        why: u8,
+        /// Instructions that the others executed.
+        steps: u64,
+    },
     /// The address space from here on.
     Context {
         /// The vCPU.
@@ -345,7 +406,13 @@ mod tests {
         for policy in [TimePolicy::Stopped, TimePolicy::PerStep { ns: 17 }, TimePolicy::Real] {
             assert_eq!(policy.to_string().parse(), Ok(policy));
         }
+        for policy in [OthersPolicy::Stop, OthersPolicy::Run, OthersPolicy::STEP] {
+            assert_eq!(policy.to_string().parse(), Ok(policy));
+        }
         let refused = "per-step=".parse::<TimePolicy>().unwrap_err();
         assert_eq!(refused.to_string(), "\"per-step=\" is none of stopped, real, per-step=NS");
+        assert_eq!("step".parse(), Ok(OthersPolicy::STEP));
+        let refused = "step=0".parse::<OthersPolicy>().unwrap_err();
+        assert_eq!(refused.to_string(), "\"step=0\" is none of stop, run, step, step=N");
     }
 }

@@ -138,6 +138,7 @@ mod tests {
             (0xd503_207f, "wfi"),
             (0xd503_305f, "clrex"),
             (0xd503_3f5f, "clrex #15"),
+            (0xd503_205f, "wfe"),
             (0xd503_42ff, "msr daifclr, #2"),
             (0xd538_cc00, "mrs x0, icc_iar1_el1"),
             (0xd508_871f, "tlbi vmalle1"),
@@ -161,7 +162,6 @@ mod tests {
             (0xd538_4100, "mrs x0, sp_el0"),
             (0xd538_d080, "mrs x0, tpidr_el1"),
             (0xd518_4020, "msr elr_el1, x0"),
-            (0xd503_205f, "wfe"),
             (0xd503_209f, "sev"),
             (0xd503_233f, "paciasp"),
         ];

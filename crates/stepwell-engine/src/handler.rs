@@ -7,6 +7,9 @@
 
 use stepwell_arch::{Pstate, Va};
 
+/// TTBR0_EL1.BADDR. The ASID beside it may be given to another process meanwhile, and CnP be set.
+const BADDR: u64 = 0x0000_ffff_ffff_fffe;
+
 /// What was interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct InterruptedContext {
@@ -16,7 +19,8 @@ pub struct InterruptedContext {
     pub mode: u64,
     /// The stack pointer in use.
     pub sp: u64,
-    /// TTBR0_EL1 for an EL0 context: two processes may share a stack address. Else 0.
+    /// The base address in TTBR0_EL1 for an EL0 context: two processes may share a stack address.
+    /// Else 0.
     pub table: u64,
 }
 
@@ -24,7 +28,7 @@ impl InterruptedContext {
     /// Takes down what is about to be interrupted.
     #[must_use]
     pub fn new(pc: Va, pstate: Pstate, sp: u64, ttbr0: u64) -> Self {
-        let table = if pstate.el() == 0 { ttbr0 } else { 0 };
+        let table = if pstate.el() == 0 { ttbr0 & BADDR } else { 0 };
         Self { pc, mode: pstate.0 & Pstate::M_MASK, sp, table }
     }
 }
@@ -72,5 +76,12 @@ mod tests {
         // A handler may leave another TTBR0_EL1 behind: the kernel's own stacks are unique.
         let interrupted = InterruptedContext::new(PC, KERNEL, 0x1000, 0xaaaa_0000);
         assert_eq!(InterruptedContext::new(PC, KERNEL, 0x1000, 0xbbbb_0000), interrupted);
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_table_and_not_by_its_asid() {
+        let interrupted = InterruptedContext::new(PC, USER, 0x1000, 0x0007_0000_4000_0000);
+        let renamed = InterruptedContext::new(PC, USER, 0x1000, 0x0009_0000_4000_0001);
+        assert_eq!(renamed, interrupted);
     }
 }

@@ -15,6 +15,8 @@
 //! | [`handler`] | where an interrupt handler has returned to what it interrupted |
 //! | [`completion`] | what is left to do when an instruction is done with |
 //! | [`clock`] | the guest's virtual time |
+//! | [`turns`] | which of several stepped vCPUs moves |
+//! | [`spin`] | where a vCPU goes round and gets nowhere |
 //! | [`mutation`] | mistakes on purpose, for those who must be able to find them |
 //!
 //! What is deliberately absent: any notion of a debugger, a breakpoint or a trace. A *boundary*
@@ -46,7 +48,9 @@ pub mod handler;
 pub mod mutation;
 pub mod own_step;
 pub mod plan;
+pub mod spin;
 pub mod step;
+pub mod turns;
 
 pub use attention::Attention;
 pub use clock::{TimePolicy, VirtualClock};
@@ -54,4 +58,6 @@ pub use completion::{After, Before, Completion, MdscrAround, MonitorChange, Save
 pub use exclusive::{Armed, ExclusiveMonitor, LoadExclusive, StoreDecision, StoreExclusive};
 pub use handler::InterruptedContext;
 pub use plan::{Plan, plan};
+pub use spin::SpinDetector;
 pub use step::{Boundary, DebugControls, Disabled, EnableError, Engine, Exit, Outcome, StepState};
+pub use turns::{Errand, Next, OthersPolicy, Pass, Scope, Turns};

@@ -4,9 +4,10 @@
 //! and asks here. Most just execute. A few would tell the guest that it is being stepped, or would
 //! not work under a step, and are done at EL2 instead.
 //!
-//! WFE and WFET just execute: the ERET that enters a step sets the event register, so neither
-//! waits. Nor does DAIFSet need anything, or a read of DAIF: only what may *unmask* an interrupt,
-//! or looks at the GIC's CPU interface, ends a run of plain instructions.
+//! WFE and WFET execute: the ERET that enters a step sets the event register, so neither waits.
+//! That a guest would wait there is worth knowing where another vCPU may bring the event. DAIFSet
+//! needs nothing, nor does a read of DAIF: only what may *unmask* an interrupt, or looks at the
+//! GIC's CPU interface, ends a run of plain instructions.
 //!
 //! Source: Arm ARM (DDI 0487, issue L.b), "Wait for Event" (what sets the Event Register) and
 //! "A64 System instruction encoding".
@@ -29,6 +30,8 @@ pub enum Plan {
     /// Wait for an interrupt as the policy says, then advance: a WFI executed under a step may
     /// keep the CPU until something that EL2 is holding back arrives.
     WaitForInterrupt,
+    /// Let it execute. The guest would wait here for what another vCPU does.
+    WaitForEvent,
     /// Let it execute; an exception return clears the monitor and may end a handler.
     ExceptionReturn,
     /// Let it execute; the guest may then see other code at the same address.
@@ -65,6 +68,7 @@ pub fn plan(instruction: Instruction) -> Plan {
         Instruction::ClearExclusive => Plan::ClearExclusive,
         // WFIT ends by itself, at the latest when its time is up.
         Instruction::Wfi => Plan::WaitForInterrupt,
+        Instruction::Wfe => Plan::WaitForEvent,
         Instruction::Eret => Plan::ExceptionReturn,
         Instruction::Mrs { register, rt } if is_timer(register) => Plan::ReadTimer { register, rt },
         Instruction::Msr { register, rt } if is_timer(register) => {
@@ -148,8 +152,8 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_for_event_never_waits_under_a_step() {
-        assert_eq!(plan_of(0xd503_205f), Plan::Execute, "wfe");
+    fn a_wait_for_event_executes_and_is_told() {
+        assert_eq!(plan_of(0xd503_205f), Plan::WaitForEvent, "wfe: it executes");
         assert_eq!(plan_of(0xd503_1000), Plan::Execute, "wfet x0");
     }
 

@@ -1,8 +1,9 @@
 //! A domain: one guest machine, its vCPUs, devices and clock, and who may let it run.
 //!
-//! Lock order, outermost first: the domain's `control`, then any one of `vgic`, `uart`, `console`,
-//! `clock`, `stage2`, `views`, then the link. A vCPU's CPU holds its `core` from an order to the stop that
-//! answers it, and takes `control` while it does; whoever holds `control` may take the `core` of a
+//! Lock order, outermost first: the domain's `control`, then `turns`, then any one of `vgic`,
+//! `uart`, `console`, `clock`, `stage2`, `views`, then the link. A vCPU's CPU holds its `core` from
+//! an order to the stop that answers it, and takes `control` while it does; whoever holds `control`
+//! may take the `core` of a
 //! vCPU whose bit in [`Control::running`] is clear, and of no other, because its CPU has let go
 //! before it clears that bit.
 
@@ -12,12 +13,14 @@ use crate::mem::stage2::Stage2;
 use crate::mem::views::Views;
 use crate::vcpu::VcpuCore;
 use crate::vcpu::pages::Roots;
+use crate::vcpu::region::Region;
 use crate::vcpu::watch::{Piece, Watch};
 use crate::vgic::Vgic;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use heapless::Vec;
 use spin::Mutex;
-use stepwell_engine::{TimePolicy, VirtualClock};
+use stepwell_engine::turns::QUANTUM;
+use stepwell_engine::{OthersPolicy, TimePolicy, Turns, VirtualClock};
 use stepwell_wire::{DomainEnding, InterruptPolicy, StopReason};
 
 /// Most vCPUs of a domain.
@@ -52,6 +55,10 @@ pub struct Domain {
     pub clock_offset: AtomicU64,
     /// Its clock goes on with the machine's while it stands ([`TimePolicy::Real`]).
     pub real_time: AtomicBool,
+    /// Whose turn it is while several vCPUs are stepped.
+    pub turns: Mutex<Turns>,
+    /// Where those that run stand aside for an exclusive sequence of the stepped one.
+    pub region: Region,
     /// Who runs, and how.
     pub control: Mutex<Control>,
     /// Its vCPUs.
@@ -86,16 +93,31 @@ pub enum Order {
     /// Run until something stops it.
     Run,
     /// Step.
-    Step {
-        /// At most so many.
-        count: u64,
-        /// Until this virtual address is next.
-        until: Option<u64>,
-        /// Into the trace ring.
-        record: bool,
-        /// Until the next instruction is not in this range.
-        within: Option<(u64, u64)>,
-    },
+    Step(StepOrder),
+}
+
+/// How a vCPU is to step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepOrder {
+    /// Until this virtual address is next.
+    pub until: Option<u64>,
+    /// Into the trace ring.
+    pub record: bool,
+    /// Until the next instruction is not in this range.
+    pub within: Option<(u64, u64)>,
+    /// Beside whom.
+    pub part: Part,
+}
+
+/// A stepped vCPU's part among those of its domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// It steps so many instructions, whatever the others do: single-step monitoring.
+    Alone(u64),
+    /// The debugger steps it. How far is in [`Domain::turns`].
+    Focus,
+    /// It is stepped because the others are.
+    Other,
 }
 
 /// What is recorded of each step beside its PC, where steps are recorded.
@@ -152,8 +174,16 @@ pub struct Control {
     pub detail: Detail,
     /// A vCPU that has an order writes into the trace ring.
     pub recording: bool,
+    /// What the other vCPUs do while one is stepped.
+    pub others: OthersPolicy,
+    /// Instructions of a turn.
+    pub quantum: u64,
     /// The whole domain runs freely: a vCPU that is switched on joins in.
     pub free: bool,
+    /// All vCPUs are stepped: one that is switched on joins in with this.
+    pub joining: Option<Order>,
+    /// The domain is stepped by turns, which count the steps.
+    pub by_turns: bool,
     /// Breakpoints by virtual address.
     pub breakpoints: Vec<u64, 16>,
     /// Watchpoints.
@@ -179,11 +209,22 @@ impl Control {
             time: TimePolicy::Stopped,
             detail: Detail::default(),
             recording: false,
+            others: OthersPolicy::Stop,
+            quantum: QUANTUM,
             free: false,
+            joining: None,
+            by_turns: false,
             breakpoints: Vec::new(),
             watchpoints: alloc::vec::Vec::new(),
             watched: alloc::vec::Vec::new(),
         }
+    }
+
+    /// vCPUs that are on and have no order: one bit each.
+    #[must_use]
+    pub fn standing(&self) -> u8 {
+        let on = (0..MAX_VCPUS).filter(|&index| self.power(index) == Power::On);
+        on.fold(0, |mask, index| mask | bit(index)) & !self.running
     }
 
     /// Power of a vCPU; off where there is none.

@@ -125,6 +125,8 @@ impl Domain {
         if control.running != 0 {
             return;
         }
+        control.joining = None;
+        let by_turns = core::mem::take(&mut control.by_turns);
         if control.free {
             control.free = false;
             let offset = self.clock_offset.load(Ordering::Acquire);
@@ -134,6 +136,7 @@ impl Domain {
         let ending = control.ending;
         drop(control);
         server::flush_console(self);
+        self.region.release();
         if let Some(ending) = ending {
             server::send(Event::DomainEnded { domain: self.id, ending });
             if let Some(machine) = machine() {
@@ -141,7 +144,10 @@ impl Domain {
             }
             return;
         }
-        let stop = stop.unwrap_or(own);
+        let mut stop = stop.unwrap_or(own);
+        if by_turns {
+            stop.steps = self.turns.lock().counted();
+        }
         server::send(Event::Stopped {
             domain: self.id,
             vcpu: stop.vcpu as u8,

@@ -56,6 +56,14 @@ pub(crate) const fn time(policy: debuggee::TimePolicy) -> wire::TimePolicy {
     }
 }
 
+pub(crate) const fn others(policy: debuggee::OthersPolicy) -> wire::OthersPolicy {
+    match policy {
+        debuggee::OthersPolicy::Stop => wire::OthersPolicy::Stop,
+        debuggee::OthersPolicy::Run => wire::OthersPolicy::Run,
+        debuggee::OthersPolicy::Step { quantum } => wire::OthersPolicy::Step { quantum },
+    }
+}
+
 pub(crate) const fn registers_out(from: &debuggee::Registers) -> wire::Registers {
     wire::Registers { x: from.x, sp: from.sp, pc: from.pc, pstate: from.pstate }
 }
@@ -91,6 +99,7 @@ pub(crate) const fn refusal(refusal: wire::Refusal) -> debuggee::Refusal {
         wire::Refusal::RingInUse(domain) => debuggee::Refusal::RingInUse(domain),
         wire::Refusal::Watchpoint => debuggee::Refusal::Watchpoint,
         wire::Refusal::NoMemory => debuggee::Refusal::NoMemory,
+        wire::Refusal::PerStepWhileOthersRun => debuggee::Refusal::PerStepWhileOthersRun,
     }
 }
 
@@ -166,6 +175,7 @@ pub(crate) const fn record(record: wire::ring::Record) -> debuggee::TraceRecord 
         }
         Record::ExceptionReturn { vcpu, to, el } => Ours::ExceptionReturn { vcpu, to: Va(to), el },
         Record::Exclusive { vcpu, pc, stored } => Ours::Exclusive { vcpu, pc: Va(pc), stored },
+        Record::Turns { vcpu, pc, why, steps } => Ours::Turns { vcpu, pc: Va(pc), why, steps },
         Record::Context { vcpu, el, vmid, asid, ttbr0 } => {
             Ours::Context { vcpu, el, vmid, asid, ttbr0 }
         }
@@ -190,6 +200,7 @@ pub(crate) const fn name(command: &wire::Command) -> &'static str {
         wire::Command::SetMonitor { .. } => "set-monitor",
         wire::Command::SetInterruptPolicy { .. } => "set-interrupt-policy",
         wire::Command::SetTimePolicy { .. } => "set-time-policy",
+        wire::Command::SetOthersPolicy { .. } => "set-others-policy",
         wire::Command::SetBreakpoint { .. } => "set-breakpoint",
         wire::Command::ClearBreakpoint { .. } => "clear-breakpoint",
         wire::Command::ReadRegisters { .. } => "read-registers",

@@ -10,9 +10,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{
-    Console, Debuggee, Error, Event, InterruptPolicy, Interrupts, Monitor, Monitors, Place,
-    Refusal, Registers, Simd, SimdRegisters, StepRequest, SystemRegisters, Time, TimePolicy, Trace,
-    TraceDetail, TraceRecord, VcpuId, VcpuStatus, Watchpoint, Watchpoints,
+    Console, Debuggee, Error, Event, InterruptPolicy, Interrupts, Monitor, Monitors, Others,
+    OthersPolicy, Place, Refusal, Registers, Simd, SimdRegisters, StepRequest, SystemRegisters,
+    Time, TimePolicy, Trace, TraceDetail, TraceRecord, VcpuId, VcpuStatus, Watchpoint, Watchpoints,
 };
 use stepwell_wire::message::MAX_BYTES;
 use stepwell_wire::{Answer, Command, FromHypervisor, MAX_FRAME, Request, VERSION, encode};
@@ -259,10 +259,10 @@ impl Debuggee for Link {
 
     fn step(&mut self, vcpu: VcpuId, request: StepRequest) -> Result<(), Error> {
         let VcpuId { domain, vcpu } = vcpu;
-        let StepRequest { count, until, record, within } = request;
+        let StepRequest { count, until, record, all, within } = request;
         let until = until.map(|until| until.0);
         let within = within.map(|range| (range.start.0, range.end.0));
-        self.done(Command::Step { domain, vcpu, count, until, record, within })
+        self.done(Command::Step { domain, vcpu, count, until, record, all, within })
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<Option<Event>, Error> {
@@ -360,6 +360,10 @@ impl Debuggee for Link {
         Some(self)
     }
 
+    fn support_others(&mut self) -> Option<&mut dyn Others> {
+        Some(self)
+    }
+
     fn support_trace(&mut self) -> Option<&mut dyn Trace> {
         self.ring.is_some().then_some(self as &mut dyn Trace)
     }
@@ -442,6 +446,12 @@ impl Interrupts for Link {
 impl Time for Link {
     fn set_time_policy(&mut self, domain: u8, policy: TimePolicy) -> Result<(), Error> {
         self.done(Command::SetTimePolicy { domain, policy: convert::time(policy) })
+    }
+}
+
+impl Others for Link {
+    fn set_others_policy(&mut self, domain: u8, policy: OthersPolicy) -> Result<(), Error> {
+        self.done(Command::SetOthersPolicy { domain, policy: convert::others(policy) })
     }
 }
 

@@ -134,11 +134,11 @@ impl Server {
             Command::Continue { domain, vcpu: Some(vcpu) } => {
                 done(fake.resume_only(VcpuId { domain, vcpu }))
             }
-            Command::Step { domain, vcpu, count, until, record, within } => {
+            Command::Step { domain, vcpu, count, until, record, all, within } => {
                 let within = within
                     .map(|(start, end)| debuggee::CodeRange { start: Va(start), end: Va(end) });
                 let until = until.map(Va);
-                let request = debuggee::StepRequest { count, until, record, within };
+                let request = debuggee::StepRequest { count, until, record, all, within };
                 done(fake.step(VcpuId { domain, vcpu }, request))
             }
             other => self.perform_on_standing(other),

@@ -227,6 +227,7 @@ impl<S: Source> Filtered<S> {
         match record {
             Record::Run { .. } => false,
             Record::Interrupt { vcpu, pc }
+            | Record::Turns { vcpu, pc, .. }
             | Record::Event(Event::PrivilegedCall { vcpu, pc, .. }) => instead(*vcpu, *pc),
             Record::ExceptionEntry(entry) => instead(entry.vcpu, entry.return_address),
             Record::Event(Event::Note(_)) | Record::Time { .. } => !over,

@@ -44,7 +44,7 @@ pub use filter::{Filter, Filtered};
 pub use flow::{Flow, branch_target};
 pub use format::{
     Access, Context, Event, ExceptionCause, ExceptionEntry, Header, MemoryAccess, Record, Register,
-    Totals,
+    Totals, Waiting,
 };
 pub use kernel_image::{KernelError, KernelImage, KernelKind, LoadPlan, RawPolicy};
 pub use level::Levels;

@@ -33,8 +33,8 @@ pub mod ring;
 pub use frame::{FrameDecoder, FrameError, MAX_FRAME, encode};
 pub use message::{
     Access, Answer, Bytes, Command, DomainEnding, Event, FaultKind, FromHypervisor, GuestFault,
-    InterruptPolicy, Monitor, Place, Refusal, Registers, Request, StopReason, TimePolicy,
-    VcpuState, Watchpoint,
+    InterruptPolicy, Monitor, OthersPolicy, Place, Refusal, Registers, Request, StopReason,
+    TimePolicy, VcpuState, Watchpoint,
 };
 
 /// Version of everything in this crate. Both sides refuse to talk to any other.

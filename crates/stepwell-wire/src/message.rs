@@ -74,6 +74,8 @@ pub enum Command {
         until: Option<u64>,
         /// Write the steps into the trace ring.
         record: bool,
+        /// Count the steps of all vCPUs that move, and not only those of `vcpu`.
+        all: bool,
         /// Stop early where the next instruction is not in this range of virtual addresses: its
         /// first byte, and the first byte behind it.
         within: Option<(u64, u64)>,
@@ -227,6 +229,13 @@ pub enum Command {
         /// As it was set.
         watchpoint: Watchpoint,
     },
+    /// Sets what the other vCPUs of a domain do while one is stepped.
+    SetOthersPolicy {
+        /// The domain.
+        domain: u8,
+        /// The policy.
+        policy: OthersPolicy,
+    },
 }
 
 /// A range of memory, and which accesses to it are watched.
@@ -344,6 +353,9 @@ pub enum Refusal {
     /// The hypervisor has no memory left for it.
     #[error("the hypervisor has no memory left for another")]
     NoMemory,
+    /// No clock can go by the steps of one vCPU while others run.
+    #[error("the clock cannot go by steps while the other vCPUs run: time stopped, or others step")]
+    PerStepWhileOthersRun,
 }
 
 /// Core registers of a vCPU, as the guest would see them: its own PSTATE.SS, never ours.
@@ -391,6 +403,20 @@ pub enum TimePolicy {
     },
     /// It goes on like the machine's.
     Real,
+}
+
+/// What the other vCPUs do while one is stepped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OthersPolicy {
+    /// They stand, but for bounded turns while the stepped one cannot get on alone.
+    Stop,
+    /// They run.
+    Run,
+    /// They are stepped as well, one at a time.
+    Step {
+        /// Instructions of a turn. 0 is refused.
+        quantum: u32,
+    },
 }
 
 /// A guest address, and of which kind.

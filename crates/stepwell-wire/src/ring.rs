@@ -22,9 +22,12 @@
 //! | 9 register | 7:0 number, 8 found | 0 | value | a register has changed |
 //! | 10 memory | 1:0 access, 2 has value | bytes | address, value's low half if there is a value, its high half if there are more than 8 bytes | the last instruction accessed memory |
 //!
+//! | 11 others' turns | why | instructions | PC | the vCPU could not get on there until others had moved |
+//!
 //! Causes are numbered as the vectors: 0 synchronous, 1 IRQ, 2 FIQ, 3 SError. Registers: X0 to
 //! X30, 31 is the stack pointer in use, 32 is PSTATE; *found* ones were not changed by the last
-//! instruction but by somebody else before it. Accesses: 0 load, 1 store, 2 bytes set to zero.
+//! instruction but by somebody else before it. Why: 0 it
+//! waited for an event, 1 for an interrupt, 2 it went round and nothing changed. Accesses: 0 load, 1 store, 2 bytes set to zero.
 //!
 //! The header is one page: words that only one side writes lie 64 bytes apart. `head` and `tail`
 //! count words since the ring was made and never wrap; the word's place is the count modulo the
@@ -65,6 +68,7 @@ const KIND_CONTEXT: u64 = 7;
 const KIND_TIME: u64 = 8;
 const KIND_REGISTER: u64 = 9;
 const KIND_MEMORY: u64 = 10;
+const KIND_TURNS: u64 = 11;
 
 /// In a register's length: it was found, and not changed by the last instruction.
 const FOUND: u16 = 1 << 8;
@@ -175,6 +179,17 @@ pub enum Record {
         /// What was loaded or stored, if that is known; at most 16 bytes.
         value: Option<u128>,
     },
+    /// A vCPU could not get on alone, and the others had a turn each, which is not recorded.
+    Turns {
+        /// The vCPU that could not.
+        vcpu: u8,
+        /// Its next instruction.
+        pc: u64,
+        /// 0 it waited for an event, 1 for an interrupt, 2 it went round and nothing changed.
+        why: u8,
+        /// Instructions that the others executed, below 2^40.
+        steps: u64,
+    },
 }
 
 /// The ring's words are not what this version writes.
@@ -232,6 +247,9 @@ impl Encoder {
                 let flag = if found { FOUND } else { 0 };
                 words([head(KIND_REGISTER, vcpu, u16::from(register) | flag), value])
             }
+            Record::Turns { vcpu, pc, why, steps } => {
+                words([head(KIND_TURNS, vcpu, u16::from(why)) | steps & PAYLOAD, pc])
+            }
             Record::Memory { vcpu, access, address, size, value } => {
                 let flag = if value.is_some() { HAS_VALUE } else { 0 };
                 let head = head(KIND_MEMORY, vcpu, u16::from(access & 3) | flag) | u64::from(size);
@@ -273,7 +291,8 @@ const fn word_count(head: u64) -> Option<usize> {
         | KIND_EXCLUSIVE
         | KIND_CONTEXT
         | KIND_TIME
-        | KIND_REGISTER => 2,
+        | KIND_REGISTER
+        | KIND_TURNS => 2,
         KIND_EXCEPTION_ENTRY => 4,
         KIND_MEMORY if length & HAS_VALUE == 0 => 2,
         KIND_MEMORY if head as u16 <= HALF => 3,
@@ -342,6 +361,7 @@ impl Decoder {
                 ttbr0: first,
             },
             KIND_TIME => Record::Time { vcpu, ns: first },
+            KIND_TURNS => Record::Turns { vcpu, pc: first, why: length as u8, steps: payload },
             KIND_REGISTER => {
                 let found = length & FOUND != 0;
                 Record::Register { vcpu, register: length as u8, value: first, found }
@@ -393,6 +413,8 @@ mod tests {
             }),
             (vcpu.clone(), word(), any::<bool>())
                 .prop_map(|(vcpu, pc, stored)| Record::Exclusive { vcpu, pc, stored }),
+            (0..32_u8, any::<u64>(), 0..3_u8, 0..1_u64 << 40)
+                .prop_map(|(vcpu, pc, why, steps)| Record::Turns { vcpu, pc, why, steps }),
             (vcpu.clone(), 0..2_u8, any::<u16>(), any::<u16>(), word()).prop_map(
                 |(vcpu, el, vmid, asid, ttbr0)| Record::Context { vcpu, el, vmid, asid, ttbr0 }
             ),
@@ -417,6 +439,7 @@ mod tests {
             | Record::ExceptionEntry { vcpu, .. }
             | Record::ExceptionReturn { vcpu, .. }
             | Record::Exclusive { vcpu, .. }
+            | Record::Turns { vcpu, .. }
             | Record::Context { vcpu, .. }
             | Record::Time { vcpu, .. }
             | Record::Register { vcpu, .. }

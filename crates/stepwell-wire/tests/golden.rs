@@ -10,8 +10,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 use stepwell_wire::{
     Access, Answer, Bytes, Command, DomainEnding, Event, FaultKind, FrameDecoder, FromHypervisor,
-    GuestFault, InterruptPolicy, MAX_FRAME, Monitor, Place, Refusal, Registers, Request,
-    StopReason, TimePolicy, VERSION, VcpuState, Watchpoint, encode,
+    GuestFault, InterruptPolicy, MAX_FRAME, Monitor, OthersPolicy, Place, Refusal, Registers,
+    Request, StopReason, TimePolicy, VERSION, VcpuState, Watchpoint, encode,
 };
 
 /// Checks a message's bytes, and that it comes out of a frame as it went in.
@@ -68,17 +68,19 @@ fn the_version_that_these_bytes_belong_to() {
 
 #[test]
 fn commands_that_move_the_guest() {
-    request(Command::Hello { version: 1 }, &[0, 1]);
+    request(Command::Hello { version: 2 }, &[0, 2]);
     request(Command::Status { domain: 2 }, &[1, 2]);
     request(Command::Pause { domain: 2 }, &[2, 2]);
     request(Command::Continue { domain: 2, vcpu: None }, &[3, 2, 0]);
     request(Command::Continue { domain: 2, vcpu: Some(5) }, &[3, 2, 1, 5]);
     let (until, within) = (None, Some((4, 0x80)));
-    let step = Command::Step { domain: 0, vcpu: 1, count: 300, until, record: true, within };
-    request(step, &[4, 0, 1, 0xac, 2, 0, 1, 1, 4, 0x80, 1]);
+    let all = true;
+    let step = Command::Step { domain: 0, vcpu: 1, count: 300, until, record: true, all, within };
+    request(step, &[4, 0, 1, 0xac, 2, 0, 1, 1, 1, 4, 0x80, 1]);
     let until = Some(0x4020_0000);
-    let step = Command::Step { domain: 0, vcpu: 1, count: 1, until, record: false, within: None };
-    request(step, &[4, 0, 1, 1, 1, 0x80, 0x80, 0x80, 0x81, 4, 0, 0]);
+    let (all, within) = (false, None);
+    let step = Command::Step { domain: 0, vcpu: 1, count: 1, until, record: false, all, within };
+    request(step, &[4, 0, 1, 1, 1, 0x80, 0x80, 0x80, 0x81, 4, 0, 0, 0]);
     request(Command::PowerOff, &[19]);
     request(Command::SetDetail { domain: 1, registers: true, memory: false }, &[20, 1, 1, 0]);
 }
@@ -102,6 +104,14 @@ fn commands_that_set_how_it_moves() {
     ];
     for (policy, bytes) in policies {
         request(Command::SetTimePolicy { domain: 0, policy }, bytes);
+    }
+    let policies: [(OthersPolicy, &[u8]); 3] = [
+        (OthersPolicy::Stop, &[20, 0, 0]),
+        (OthersPolicy::Run, &[20, 0, 1]),
+        (OthersPolicy::Step { quantum: 200 }, &[20, 0, 2, 0xc8, 1]),
+    ];
+    for (policy, bytes) in policies {
+        request(Command::SetOthersPolicy { domain: 0, policy }, bytes);
     }
     request(Command::SetBreakpoint { domain: 0, place: Place::Va(0x80) }, &[8, 0, 0, 0x80, 1]);
     request(Command::ClearBreakpoint { domain: 0, place: Place::Ipa(4) }, &[9, 0, 1, 4]);
@@ -193,6 +203,7 @@ fn refusals() {
     refusal(Refusal::RingInUse(3), &[13, 3]);
     refusal(Refusal::Watchpoint, &[14]);
     refusal(Refusal::NoMemory, &[15]);
+    refusal(Refusal::PerStepWhileOthersRun, &[16]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use stepwell_debuggee::{Debuggee, Error, Place, TraceRecord, VcpuId};
 use stepwell_trace::code::PAGE_SIZE;
 use stepwell_trace::{
     Access, Context, Error as RecordingError, Event, ExceptionCause, ExceptionEntry, Header,
-    MemoryAccess, Record, Register, Totals, Writer,
+    MemoryAccess, Record, Register, Totals, Waiting, Writer,
 };
 
 /// A recording in the making.
@@ -176,6 +176,9 @@ fn recorded(record: TraceRecord) -> Option<Record> {
         }
         TraceRecord::ExceptionReturn { vcpu, to, el } => Record::ExceptionReturn { vcpu, to, el },
         TraceRecord::Exclusive { vcpu, pc, stored } => Record::Exclusive { vcpu, pc, stored },
+        TraceRecord::Turns { vcpu, pc, why, steps } => {
+            Record::Turns { vcpu, pc, why: Waiting::from_number(why)?, steps }
+        }
         TraceRecord::Context { vcpu, el, vmid, asid, ttbr0 } => {
             Record::Context(Context { vcpu, el, vmid, asid, ttbr0 })
         }

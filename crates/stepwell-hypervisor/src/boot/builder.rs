@@ -23,6 +23,7 @@ use crate::vcpu::VcpuCore;
 use crate::vcpu::debug::DebugShadow;
 use crate::vcpu::interrupt::QuietInterface;
 use crate::vcpu::pages::{Roots, Touched};
+use crate::vcpu::region::Region;
 use crate::vcpu::time::{PhysicalTimer, TimerLines};
 use crate::vgic::{CpuInterface, Vgic};
 use alloc::vec;
@@ -30,7 +31,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64};
 use heapless::Vec;
 use spin::Mutex;
 use stepwell_arch::Pa;
-use stepwell_engine::{Attention, Engine, ExclusiveMonitor, VirtualClock};
+use stepwell_engine::{Attention, Engine, ExclusiveMonitor, Turns, VirtualClock};
 
 const MIB: u64 = 1 << 20;
 const TREE_BYTES: usize = 64 << 10;
@@ -115,6 +116,8 @@ pub unsafe fn build(
         clock: Mutex::new(VirtualClock::new(timer::frequency_hz())),
         clock_offset: AtomicU64::new(0),
         real_time: AtomicBool::new(false),
+        turns: Mutex::new(Turns::new()),
+        region: Region::new(),
         control: Mutex::new(Control::new()),
         vcpus,
     })

@@ -2,7 +2,9 @@
 //!
 //! A command either happens whole or is refused, and then nothing has changed.
 
-use crate::domain::{Control, Detail, Domain, MAX_VCPUS, Order, PendingStop, Power, bit};
+use crate::domain::{
+    Control, Detail, Domain, MAX_VCPUS, Order, Part, PendingStop, Power, StepOrder, bit,
+};
 use crate::hw::setup::CpuFacts;
 use crate::hw::{power, timer};
 use crate::machine::Machine;
@@ -14,10 +16,12 @@ use crate::vcpu::{VcpuCore, guest_view, watch};
 use core::sync::atomic::Ordering;
 use heapless::Vec;
 use stepwell_arch::{Ipa, SystemRegister, Va};
+use stepwell_engine::turns::QUANTUM;
+use stepwell_engine::{Errand, Scope};
 use stepwell_wire::message::MAX_BYTES;
 use stepwell_wire::{
-    Answer, Bytes, Command, Event, Monitor, Place, Refusal, Registers, StopReason, TimePolicy,
-    VERSION, VcpuState, Watchpoint,
+    Answer, Bytes, Command, Event, Monitor, OthersPolicy, Place, Refusal, Registers, StopReason,
+    TimePolicy, VERSION, VcpuState, Watchpoint,
 };
 
 type Result<T = Answer> = core::result::Result<T, Refusal>;
@@ -34,9 +38,13 @@ pub fn serve(machine: &Machine, command: Command) -> Result {
         Command::Status { domain } => status(find(machine, domain)?),
         Command::Pause { domain } => pause(find(machine, domain)?),
         Command::Continue { domain, vcpu } => go_on(find(machine, domain)?, vcpu),
-        Command::Step { domain, vcpu, count, until, record, within } => {
-            let order = Order::Step { count, until, record, within };
-            step(machine, find(machine, domain)?, vcpu, order)
+        Command::Step { domain, vcpu, count, until, record, all, within } => {
+            let scope = if all { Scope::All } else { Scope::Focus };
+            let order = StepOrder { until, record, within, part: Part::Focus };
+            step(machine, find(machine, domain)?, vcpu, (count, scope), order)
+        }
+        Command::SetOthersPolicy { domain, policy } => {
+            set_others_policy(find(machine, domain)?, policy)
         }
         Command::SetMonitor { domain, vcpu, monitor, on } => {
             set_monitor(find(machine, domain)?, vcpu, monitor, on)
@@ -197,8 +205,12 @@ fn pause(domain: &Domain) -> Result {
         return Err(Refusal::Ended);
     }
     let running = control.running;
+    let by_turns = control.by_turns;
     drop(control);
-    let vcpu = running.trailing_zeros() as usize;
+    let vcpu = match by_turns {
+        true => domain.turns.lock().focus(),
+        false => running.trailing_zeros() as usize,
+    };
     let pause = PendingStop { vcpu, reason: StopReason::Paused, pc: 0, steps: 0 };
     if running != 0 && domain.request_stop(pause) {
         return Ok(Answer::Done);
@@ -242,11 +254,8 @@ fn go_on(domain: &Domain, vcpu: Option<u8>) -> Result {
     control.recording = false;
     let Control { running, free, time, .. } = &mut *control;
     if stepped != 0 {
-        domain.give(
-            running,
-            stepped,
-            Order::Step { count: 1, until: None, record: false, within: None },
-        );
+        let order = StepOrder { until: None, record: false, within: None, part: Part::Alone(1) };
+        domain.give(running, stepped, Order::Step(order));
         return Ok(Answer::Done);
     }
     *free = true;
@@ -270,12 +279,18 @@ fn release_clock(domain: &Domain) {
     domain.clock_offset.store(clock.release(counter), Ordering::Release);
 }
 
-fn step(machine: &Machine, domain: &Domain, vcpu: u8, order: Order) -> Result {
-    let Order::Step { count, record, .. } = order else { return Err(Refusal::Range) };
-    if count == 0 || (record && machine.ring.lock().is_none()) {
+fn step(
+    machine: &Machine,
+    domain: &Domain,
+    vcpu: u8,
+    (wanted, scope): (u64, Scope),
+    order: StepOrder,
+) -> Result {
+    if wanted == 0 || (order.record && machine.ring.lock().is_none()) {
         return Err(Refusal::Range);
     }
-    if let Some(other) = machine.domains.iter().find(|other| record && records(other, domain)) {
+    if let Some(other) = machine.domains.iter().find(|other| order.record && records(other, domain))
+    {
         return Err(Refusal::RingInUse(other.id));
     }
     let mut control = stopped(domain)?;
@@ -287,9 +302,33 @@ fn step(machine: &Machine, domain: &Domain, vcpu: u8, order: Order) -> Result {
     if state.core.lock().pstate().is_aarch32() {
         return Err(Refusal::AArch32);
     }
+    let policy = control.others;
+    let per_step = matches!(control.time, stepwell_engine::TimePolicy::PerStep { .. });
+    if policy == stepwell_engine::OthersPolicy::Run && per_step {
+        return Err(Refusal::PerStepWhileOthersRun);
+    }
+    let others = control.standing() & !bit(index);
+    let vcpus = match policy {
+        stepwell_engine::OthersPolicy::Step => others | bit(index),
+        _ => bit(index),
+    };
+    let is_armed = state.core.lock().monitor.armed().is_some();
+    let quantum = control.quantum;
+    domain.turns.lock().begin(Errand { policy, focus: index, vcpus, scope, wanted, quantum });
     control.stop = None;
-    control.recording = record;
-    domain.give(&mut control.running, bit(index), order);
+    control.by_turns = true;
+    control.recording = order.record;
+    match policy {
+        stepwell_engine::OthersPolicy::Stop => {}
+        stepwell_engine::OthersPolicy::Run => run_beside(domain, &mut control, others, is_armed),
+        stepwell_engine::OthersPolicy::Step => {
+            let joining =
+                Order::Step(StepOrder { until: None, within: None, part: Part::Other, ..order });
+            control.joining = Some(joining);
+            domain.give(&mut control.running, others, joining);
+        }
+    }
+    domain.give(&mut control.running, bit(index), Order::Step(order));
     Ok(Answer::Done)
 }
 
@@ -307,6 +346,29 @@ fn set_detail(domain: &Domain, detail: Detail) -> Result {
     for vcpu in &domain.vcpus {
         vcpu.core.lock().recorder.tell_all();
     }
+    Ok(Answer::Done)
+}
+
+/// Lets the others run while one is stepped. `is_armed`: that one is in an exclusive sequence.
+fn run_beside(domain: &Domain, control: &mut Control, others: u8, is_armed: bool) {
+    control.free = true;
+    if control.time != stepwell_engine::TimePolicy::Real {
+        release_clock(domain);
+    }
+    if is_armed {
+        domain.region.close();
+    }
+    domain.give(&mut control.running, others, Order::Run);
+}
+
+fn set_others_policy(domain: &Domain, policy: OthersPolicy) -> Result {
+    let mut control = stopped(domain)?;
+    (control.others, control.quantum) = match policy {
+        OthersPolicy::Stop => (stepwell_engine::OthersPolicy::Stop, QUANTUM),
+        OthersPolicy::Run => (stepwell_engine::OthersPolicy::Run, QUANTUM),
+        OthersPolicy::Step { quantum: 0 } => return Err(Refusal::Range),
+        OthersPolicy::Step { quantum } => (stepwell_engine::OthersPolicy::Step, u64::from(quantum)),
+    };
     Ok(Answer::Done)
 }
 

@@ -58,6 +58,8 @@ pub fn kick_others(running: &Running<'_>) {
     if vcpus == 0 {
         return;
     }
+    // Those that wait for an interrupt under a step get a turn to look.
+    let _has_turn = running.domain.turns.lock().wake(vcpus);
     let cpus = running.domain.vcpus.iter().enumerate();
     let mask = cpus.filter(|(n, _)| vcpus & bit(*n) != 0).fold(0, |m, (_, v)| m | bit(v.cpu));
     gic::kick(mask);

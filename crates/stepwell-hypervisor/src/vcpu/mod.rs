@@ -12,6 +12,7 @@ pub mod interrupt;
 pub mod memory;
 pub mod pages;
 pub mod psci;
+pub mod region;
 pub mod run;
 pub mod step;
 pub mod system;
@@ -207,15 +208,7 @@ fn carry_out(
     let mut running = Running { machine, domain, index, vcpu, core: &mut core };
     let (end, steps) = match order {
         Order::Run => (run::run(&mut running), 0),
-        Order::Step { count, until, record, within } => {
-            running.core.within = within;
-            let stood = running.core.reported_pc.take();
-            let (end, steps) = step::hooks::steps(&mut running, count, until, record);
-            if end == End::Asked && steps == 0 {
-                running.core.reported_pc = stood;
-            }
-            (end, steps)
-        }
+        Order::Step(order) => step::hooks::steps(&mut running, order),
     };
     step::hooks::report(&running);
     core.debug.take_over();

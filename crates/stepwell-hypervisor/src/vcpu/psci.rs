@@ -60,10 +60,15 @@ fn cpu_on(running: &Running<'_>, target: u64, entry: u64, argument: u64) -> Retu
     }
     // Switched off, so its CPU does not hold it, or is about to let go.
     reset::reset_vcpu(&mut vcpu.core.lock(), entry, argument);
-    let Control { running: mask, free, stop, ending, .. } = &mut *control;
+    let Control { running: mask, free, joining, stop, ending, .. } = &mut *control;
     // A domain that is stopping stays so: the vCPU starts when all of them go on.
-    if *free && stop.is_none() && ending.is_none() {
-        running.domain.give(mask, bit(index), Order::Run);
+    if stop.is_none() && ending.is_none() {
+        if *free {
+            running.domain.give(mask, bit(index), Order::Run);
+        } else if let Some(order) = *joining {
+            running.domain.turns.lock().join(index);
+            running.domain.give(mask, bit(index), order);
+        }
     }
     ReturnCode::Success
 }

@@ -3,7 +3,7 @@
 use super::debug::Breakpoints;
 use super::exit::{Handled, handle};
 use super::pages::{self, Root};
-use super::{End, Running, debug, interrupt, time};
+use super::{End, Running, debug, interrupt, region, time};
 
 /// Runs until the vCPU has a reason to stop or is asked to.
 pub fn run(running: &mut Running<'_>) -> End {
@@ -11,6 +11,7 @@ pub fn run(running: &mut Running<'_>) -> End {
     running.core.monitor.clear();
     running.core.context.forget_pages();
     loop {
+        region::stand_aside(running);
         if running.is_called() {
             return End::Asked;
         }

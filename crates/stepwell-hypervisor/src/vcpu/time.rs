@@ -200,7 +200,9 @@ fn set_line(running: &Running<'_>, intid: u32, up: bool) {
     running.domain.change_vgic().set_line(intid, Some(running.index), up);
 }
 
-fn ticks_to_ns(ticks: u64) -> u64 {
+/// Nanoseconds that so many ticks of the counter take.
+#[must_use]
+pub fn ticks_to_ns(ticks: u64) -> u64 {
     let ns = u128::from(ticks) * NS_PER_SECOND / u128::from(timer::frequency_hz().max(1));
     u64::try_from(ns).unwrap_or(u64::MAX)
 }

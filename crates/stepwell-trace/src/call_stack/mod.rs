@@ -153,6 +153,7 @@ impl<'a> CallStacks<'a> {
             Record::ExceptionReturn { .. }
             | Record::Event(_)
             | Record::Exclusive { .. }
+            | Record::Turns { .. }
             | Record::Context(_)
             | Record::Time { .. }
             | Record::Register { .. }

@@ -104,6 +104,10 @@ impl<'a> Lines<'a> {
                 let what = if *stored { "stored" } else { "failed to store" };
                 writeln!(output, "# {vcpu} {pc:x} {} {what}", self.place(*pc))
             }
+            Record::Turns { vcpu, pc, why, steps } => {
+                let place = self.place(*pc);
+                writeln!(output, "# {vcpu} {pc:x} {place} waited for {why}: others {steps}")
+            }
             Record::Context(Context { vcpu, el, vmid, asid, ttbr0 }) => {
                 writeln!(output, "# {vcpu} EL{el} VMID {vmid} ASID {asid} TTBR0 {ttbr0:#x}")
             }

@@ -154,6 +154,15 @@ enum Line<'a> {
         pc: Hex,
         stored: bool,
     },
+    Turns {
+        at: u64,
+        vcpu: u8,
+        pc: Hex,
+        why: String,
+        steps: u64,
+        #[serde(flatten)]
+        place: Place<'a>,
+    },
     Context {
         at: u64,
         vcpu: u8,
@@ -227,6 +236,10 @@ impl<'a> Line<'a> {
             }
             Record::Exclusive { vcpu, pc, stored } => {
                 Self::Exclusive { at, vcpu, pc: pc.into(), stored }
+            }
+            Record::Turns { vcpu, pc, why, steps } => {
+                let (why, place) = (why.to_string(), Place::of(symbols, pc));
+                Self::Turns { at, vcpu, pc: pc.into(), why, steps, place }
             }
             Record::Context(context) => Self::Context {
                 at,

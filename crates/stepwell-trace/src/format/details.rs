@@ -1,10 +1,10 @@
-//! Operations that came with version 1.1: each stands behind its length, so that a reader of 1.0
+//! Operations that came with version 1.1 and later: each stands behind its length, so that a reader of 1.0
 //! skips it, and may grow at its end, so that we skip what a later version adds.
 //!
 //! Values are distances from the last one of their kind and vCPU in the chunk, which starts at 0.
 
 use super::record::{
-    Access, Context, ExceptionCause, ExceptionEntry, MemoryAccess, Record, Register,
+    Access, Context, ExceptionCause, ExceptionEntry, MemoryAccess, Record, Register, Waiting,
 };
 use super::varint::{self, Cursor, unzigzag, zigzag};
 use stepwell_arch::address::Va;
@@ -17,6 +17,7 @@ pub(super) const TIME: u64 = 19;
 pub(super) const REGISTER: u64 = 21;
 pub(super) const MEMORY: u64 = 23;
 pub(super) const REPEATED: u64 = 25;
+pub(super) const TURNS: u64 = 27;
 
 /// Set in a register's number: its value was found, and not changed by the last instruction.
 const FOUND: u8 = 0x80;
@@ -88,6 +89,12 @@ pub(super) fn encode(
             out.push(u8::from(*stored));
             EXCLUSIVE
         }
+        Record::Turns { pc, why, steps, .. } => {
+            out.push(why.number());
+            distance(out, *pc);
+            varint::put(out, *steps);
+            TURNS
+        }
         Record::Context(context) => {
             out.push(context.el);
             varint::put(out, u64::from(context.vmid));
@@ -149,6 +156,12 @@ pub(super) fn decode(
         }
         EXCLUSIVE => {
             Record::Exclusive { vcpu, pc: distance(cursor)?, stored: cursor.take_u8()? != 0 }
+        }
+        TURNS => {
+            let why = Waiting::from_number(cursor.take_u8()?);
+            let (pc, steps) = (distance(cursor)?, cursor.take()?);
+            let Some(why) = why else { return Some(None) };
+            Record::Turns { vcpu, pc, why, steps }
         }
         CONTEXT => Record::Context(Context {
             vcpu,

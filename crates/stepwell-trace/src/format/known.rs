@@ -35,6 +35,7 @@ impl Known {
             | Record::Interrupt { .. }
             | Record::Event(_)
             | Record::Exclusive { .. }
+            | Record::Turns { .. }
             | Record::Memory(_) => {}
         }
     }

@@ -49,7 +49,7 @@ pub use chunk::{ChunkHeader, ChunkKind};
 pub(crate) use chunk::{FLAG_ZSTD, preamble};
 pub(crate) use known::Known;
 pub use record::{
-    Access, Context, Event, ExceptionCause, ExceptionEntry, MemoryAccess, Record, Register,
+    Access, Context, Event, ExceptionCause, ExceptionEntry, MemoryAccess, Record, Register, Waiting,
 };
 pub(crate) use records::{Decoded, RecordDecoder, RecordEncoder};
 pub(crate) use tables::{code_page, decode_code, decode_symbols, encode_symbols};
@@ -61,7 +61,7 @@ pub const CHUNK_MAGIC: [u8; 4] = *b"SWCK";
 /// Newest major version that is read, and the one that is written.
 pub const MAJOR: u16 = 1;
 /// Minor version that is written.
-pub const MINOR: u16 = 1;
+pub const MINOR: u16 = 2;
 /// Length of the preamble in bytes.
 pub const PREAMBLE_LENGTH: usize = 16;
 /// Length of a chunk's header in bytes.

@@ -50,6 +50,18 @@ pub enum Record {
         /// Whether it stored: its status register became 0.
         stored: bool,
     },
+    /// The instruction at `pc` could not get on until other vCPUs had moved: each had a turn, which
+    /// is not recorded.
+    Turns {
+        /// The vCPU that could not get on.
+        vcpu: u8,
+        /// Its next instruction.
+        pc: Va,
+        /// What it waited for.
+        why: Waiting,
+        /// Instructions that the others executed.
+        steps: u64,
+    },
     /// In which address space the following instructions of a vCPU are, until this is told anew.
     /// Exception entries and returns change its `el` without telling it anew.
     Context(Context),
@@ -134,6 +146,43 @@ impl ExceptionCause {
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.get(usize::from(number)).copied()
+    }
+}
+
+/// What a vCPU waited for that could not get on alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Waiting {
+    /// An event: it executed a WFE.
+    Event,
+    /// An interrupt: it executed a WFI.
+    Interrupt,
+    /// Memory, most likely: it came round to the same place with the same registers.
+    Memory,
+}
+
+impl Waiting {
+    pub(crate) const ALL: [Self; 3] = [Self::Event, Self::Interrupt, Self::Memory];
+
+    /// Returns its number in recordings.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// Returns what a number stands for.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Event => "event",
+            Self::Interrupt => "interrupt",
+            Self::Memory => "memory",
+        })
     }
 }
 

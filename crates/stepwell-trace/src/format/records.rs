@@ -121,6 +121,7 @@ impl RecordEncoder {
             Record::Memory(memory) => self.detail(memory.vcpu, record),
             Record::ExceptionReturn { vcpu, .. }
             | Record::Exclusive { vcpu, .. }
+            | Record::Turns { vcpu, .. }
             | Record::Register { vcpu, .. } => self.detail(*vcpu, record),
             Record::Time { .. } => self.detail(self.places.vcpu, record),
         }

@@ -173,7 +173,10 @@ impl Seen {
                 let text = text.chars().take(NOTE_LENGTH_MAX).collect();
                 self.headline.notes.push(text);
             }
-            Record::Event(_) | Record::Register { .. } | Record::Memory(_) => {}
+            Record::Event(_)
+            | Record::Turns { .. }
+            | Record::Register { .. }
+            | Record::Memory(_) => {}
         }
     }
 

@@ -7,7 +7,7 @@ use std::io::Cursor;
 use stepwell_arch::address::Va;
 use stepwell_trace::{
     Access, Context, Ending, Error, Event, ExceptionCause, ExceptionEntry, Header, MemoryAccess,
-    Reader, Record, Register, Symbol, SymbolKind, Symbols, Writer,
+    Reader, Record, Register, Symbol, SymbolKind, Symbols, Waiting, Writer,
 };
 
 /// Failures are not kept in files: a case that was found becomes a test of its own.
@@ -115,6 +115,8 @@ fn any_detail() -> impl Strategy<Value = Record> {
             to,
             el
         }),
+        (vcpu(), any_pc(), any_waiting(), any::<u64>())
+            .prop_map(|(vcpu, pc, why, steps)| Record::Turns { vcpu, pc, why, steps }),
         (vcpu(), any_pc(), any::<bool>()).prop_map(|(vcpu, pc, stored)| Record::Exclusive {
             vcpu,
             pc,
@@ -157,4 +159,8 @@ pub fn sample() -> (Vec<u8>, Vec<Record>) {
     writer.symbols(&Symbols::new([name], None)).expect("memory takes everything");
     writer.finish().expect("memory takes everything");
     (bytes, records)
+}
+
+fn any_waiting() -> impl Strategy<Value = Waiting> {
+    prop_oneof![Just(Waiting::Event), Just(Waiting::Interrupt), Just(Waiting::Memory)]
 }

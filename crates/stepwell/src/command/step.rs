@@ -14,7 +14,7 @@ use crate::stepper::{Flow, Stepper};
 use clap::Args;
 use editor::Lines;
 use std::io::{Write, stdout};
-use stepwell_debuggee::{Debuggee, InterruptPolicy, TimePolicy};
+use stepwell_debuggee::{Debuggee, InterruptPolicy, OthersPolicy, TimePolicy};
 
 /// Steps a guest interactively
 ///
@@ -32,6 +32,9 @@ pub(super) struct Step {
     /// What happens to interrupts: into, over or hold
     #[arg(long, value_name = "POLICY", default_value = "over")]
     irq: InterruptPolicy,
+    /// What the other vCPUs do: stop (moving only so that the stepped one gets on), run, or step
+    #[arg(long, value_name = "POLICY", default_value = "stop")]
+    others: OthersPolicy,
     /// How the guest's clock goes: stopped, real or per-step=NS
     #[arg(long, value_name = "POLICY", default_value = "stopped")]
     time: TimePolicy,
@@ -49,6 +52,9 @@ impl Step {
             }
             if let Some(time) = debuggee.support_time() {
                 time.set_time_policy(0, self.time)?;
+            }
+            if let Some(others) = debuggee.support_others() {
+                others.set_others_policy(0, self.others)?;
             }
             let (mut output, mut lines, mut records) =
                 (stdout(), MarkedLines::default(), Vec::new());

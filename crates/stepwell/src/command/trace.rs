@@ -1,7 +1,6 @@
 //! `stepwell trace`: steps a guest and records what it executes.
 //!
 //! The guest goes in slices, and stands in between: its code is fetched then, and Ctrl-C heeded.
-//! With `--turn` each slice is another vCPU's.
 
 use super::arrive::{At, Start};
 use super::options::GuestOptions;
@@ -17,10 +16,10 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{Stdout, stderr, stdout};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use stepwell_debuggee::{
-    Debuggee, Ending, InterruptPolicy, StepRequest, Stop, StopReason, TimePolicy, TraceDetail,
-    TraceRecord, VcpuId, VcpuState, VcpuStatus,
+    Debuggee, Ending, InterruptPolicy, OthersPolicy, StepRequest, Stop, StopReason, TimePolicy,
+    TraceDetail, TraceRecord,
 };
 use stepwell_trace::export::pc::PcLines;
 use stepwell_trace::{Event, Header};
@@ -48,6 +47,10 @@ pub(super) struct Trace {
     /// What happens to interrupts: into, over or hold
     #[arg(long, value_name = "POLICY", default_value = "into")]
     irq: InterruptPolicy,
+    /// What the other vCPUs do: stop (moving only so that the traced one gets on), run, or step
+    /// (all are traced, one at a time; step=N: N steps a turn)
+    #[arg(long, value_name = "POLICY", default_value = "stop")]
+    others: OthersPolicy,
     /// How the guest's clock goes: stopped, real or per-step=NS
     #[arg(long, value_name = "POLICY", default_value = "stopped")]
     time: TimePolicy,
@@ -55,9 +58,6 @@ pub(super) struct Trace {
     /// and stored. All but pc is slow
     #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',', default_value = "pc")]
     record: Vec<What>,
-    /// Steps all vCPUs that are on, N steps each in turn, in place of the one that stopped
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    turn: Option<u64>,
     /// Prints each step as it comes, as `show --format pc` does; the guest's console goes to
     /// standard error then
     #[arg(long)]
@@ -84,13 +84,13 @@ enum What {
 const STEPS_DEFAULT: u64 = 100_000;
 /// Small: if the guest ends in it, its code cannot be fetched any more.
 const SLICE_FIRST: u64 = 1 << 8;
-const SLICE_LAST: u64 = 1 << 20;
+/// Under a second at the rates that are usual: what is recorded is taken from memory after it.
+const SLICE_LAST: u64 = 1 << 18;
 /// With registers or memory there are several records for each step to be kept at a time.
 const SLICE_LAST_IN_DETAIL: u64 = 1 << 16;
-/// What is recorded reaches the disk at least so often, whatever happens to us then.
-const FLUSH_TIME: Duration = Duration::from_secs(2);
-/// A slice that takes less is doubled: Ctrl-C and the progress bar wait for a slice's end.
-const SLICE_TIME: Duration = Duration::from_millis(250);
+/// What is recorded reaches the disk at least so often, in steps, whatever happens to us then. Not
+/// in seconds: two recordings of the same run are the same file.
+const FLUSH_STEPS: u64 = 1 << 20;
 
 impl Trace {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
@@ -123,7 +123,7 @@ impl Trace {
             lines: MarkedLines::default(),
             printer: self.print.then(|| PcLines::new(stdout())),
             started: Instant::now(),
-            flushed: Instant::now(),
+            flushed: 0,
         };
         let result = session.with(|link| job.run(self, link, start));
         drop(session);
@@ -182,7 +182,7 @@ struct Job {
     lines: MarkedLines,
     printer: Option<PcLines<Stdout>>,
     started: Instant,
-    flushed: Instant,
+    flushed: u64,
 }
 
 impl Job {
@@ -205,6 +205,9 @@ impl Job {
             let registers = options.records(What::Regs);
             trace.set_detail(0, TraceDetail { registers, memory: options.records(What::Mem) })?;
         }
+        if let Some(others) = debuggee.support_others() {
+            others.set_others_policy(0, options.others)?;
+        }
         let (mut stop, interruption) =
             match self.follow(debuggee, |follower, debuggee| start.arrive(debuggee, follower))? {
                 (Outcome::Stopped(stop), interruption) => (stop, interruption),
@@ -218,14 +221,15 @@ impl Job {
         }
         self.recorder.want(stop.pc, 1);
         self.advance(debuggee, stop)?;
-        (self.done, self.started) = (0, Instant::now());
+        (self.done, self.flushed, self.started) = (0, 0, Instant::now());
         let in_detail = options.records(What::Regs) || options.records(What::Mem);
         let slice_last = if in_detail { SLICE_LAST_IN_DETAIL } else { SLICE_LAST };
-        let (mut slice, mut vcpu) = (SLICE_FIRST, stop.vcpu);
+        let (mut slice, vcpu) = (SLICE_FIRST, stop.vcpu);
         while self.done < self.steps {
-            let began = Instant::now();
-            let count = slice.min(self.steps - self.done).min(options.turn.unwrap_or(u64::MAX));
-            debuggee.step(vcpu, StepRequest { record: true, ..StepRequest::steps(count) })?;
+            let count = slice.min(self.steps - self.done);
+            let all = matches!(options.others, OthersPolicy::Step { .. });
+            let request = StepRequest { record: true, all, ..StepRequest::steps(count) };
+            debuggee.step(vcpu, request)?;
             let (outcome, interruption) =
                 self.follow(debuggee, |follower, debuggee| follower.follow(debuggee))?;
             match outcome {
@@ -242,12 +246,7 @@ impl Job {
             if let Some(end) = self.end(stop)? {
                 return Ok(end);
             }
-            if began.elapsed() < SLICE_TIME {
-                slice = (slice * 2).min(slice_last);
-            }
-            if options.turn.is_some() {
-                vcpu = next_vcpu(debuggee, vcpu)?;
-            }
+            slice = (slice * 2).min(slice_last);
         }
         Ok(End::Done)
     }
@@ -272,9 +271,9 @@ impl Job {
         let interruption = follower.interruption;
         self.print(&records)?;
         self.recorder.take(&mut records)?;
-        if self.flushed.elapsed() > FLUSH_TIME {
+        if self.done - self.flushed >= FLUSH_STEPS {
             self.recorder.flush()?;
-            self.flushed = Instant::now();
+            self.flushed = self.done;
         }
         Ok((outcome?, interruption))
     }
@@ -368,15 +367,6 @@ impl Job {
             }
         }
     }
-}
-
-/// Returns the next vCPU after `vcpu` that is on; itself, if it is the only one.
-fn next_vcpu(debuggee: &mut dyn Debuggee, vcpu: VcpuId) -> anyhow::Result<VcpuId> {
-    let status = debuggee.status(vcpu.domain)?;
-    let on = |(n, status): &(u8, VcpuStatus)| (status.state == VcpuState::Stopped).then_some(*n);
-    let all: Vec<u8> = (0..).zip(status).filter_map(|pair| on(&pair)).collect();
-    let next = all.iter().find(|&&n| n > vcpu.vcpu).or(all.first());
-    Ok(VcpuId { vcpu: next.copied().unwrap_or(vcpu.vcpu), ..vcpu })
 }
 
 fn is_disk_full(error: &anyhow::Error) -> bool {

@@ -151,6 +151,10 @@ impl<'a> Stepper<'a> {
                 Some(time) => time.set_time_policy(self.vcpu.domain, *policy)?,
                 None => self.unable()?,
             },
+            Command::Others(policy) => match self.debuggee.support_others() {
+                Some(others) => others.set_others_policy(self.vcpu.domain, *policy)?,
+                None => self.unable()?,
+            },
             Command::Smc(on) => match self.debuggee.support_monitors() {
                 Some(monitors) => {
                     monitors.set_monitor(self.vcpu.domain, None, Monitor::PrivilegedCall, *on)?;

@@ -1,7 +1,7 @@
 //! The stepper's command language: a letter and its arguments.
 
 use crate::names::number;
-use stepwell_debuggee::{InterruptPolicy, TimePolicy};
+use stepwell_debuggee::{InterruptPolicy, OthersPolicy, TimePolicy};
 
 /// What `h` prints.
 pub const HELP: &str = "\
@@ -15,6 +15,7 @@ m WHERE [N]    N bytes of memory (64)
 d [WHERE] [N]  disassemble N instructions (8), from the PC
 i POLICY       interrupts while stepping: hold, over, into
 time POLICY    the guest's clock: stopped, real, per-step=NS
+others POLICY  the other vCPUs while stepping: stop, run, step[=N]
 smc on|off     stop at SMC instructions
 t [TEXT]       type a line on the guest's console; it reads it once it runs
 vcpu [N]       the vCPUs; choose one
@@ -24,8 +25,8 @@ a register (sp, x0, pc).
 ";
 
 /// The commands' names, for completion.
-pub const NAMES: [&str; 15] =
-    ["s", "n", "c", "u", "b", "r", "m", "d", "i", "time", "smc", "t", "vcpu", "h", "x"];
+pub const NAMES: [&str; 16] =
+    ["s", "n", "c", "u", "b", "r", "m", "d", "i", "time", "others", "smc", "t", "vcpu", "h", "x"];
 
 const MEMORY_DEFAULT: u64 = 64;
 const MEMORY_MAX: u64 = 1 << 16;
@@ -56,6 +57,8 @@ pub enum Command {
     Interrupts(InterruptPolicy),
     /// `time`
     Time(TimePolicy),
+    /// `others`
+    Others(OthersPolicy),
     /// `smc`
     Smc(bool),
     /// `t`
@@ -117,6 +120,9 @@ impl Command {
             }
             ("i" | "irq", [policy]) => {
                 Self::Interrupts(policy.parse().map_err(|error| told(&error, "i POLICY"))?)
+            }
+            ("others", [policy]) => {
+                Self::Others(policy.parse().map_err(|error| told(&error, "others POLICY"))?)
             }
             ("time", [policy]) => {
                 Self::Time(policy.parse().map_err(|error| told(&error, "time POLICY"))?)

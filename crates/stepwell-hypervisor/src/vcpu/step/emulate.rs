@@ -2,6 +2,7 @@
 //! guest that time stands still.
 
 use super::Stepper;
+use super::turn::Waiting;
 use crate::device::board::RAM_BASE;
 use crate::hw::registers::{mrs, wfi};
 use crate::hw::translate::{self, TranslationFailed};
@@ -10,7 +11,7 @@ use crate::vcpu::exit::advance_by;
 use crate::vcpu::{End, inject, interrupt, pages, time, watch};
 use stepwell_arch::esr::{EsrEl1, FaultStatus};
 use stepwell_arch::{Ipa, Pa, Pstate, SystemRegister, Va};
-use stepwell_engine::{LoadExclusive, StoreDecision, StoreExclusive};
+use stepwell_engine::{LoadExclusive, Pass, StoreDecision, StoreExclusive};
 use stepwell_wire::InterruptPolicy;
 
 /// SCTLR_EL1.nTWI: WFI at EL0 is not trapped to EL1.
@@ -169,6 +170,12 @@ impl Stepper<'_, '_> {
                 self.take_back();
                 return Some(End::Asked);
             }
+            if self.turn.has_turns() {
+                if let Some(end) = self.wait_in_turn() {
+                    return Some(end);
+                }
+                continue;
+            }
             match time::next_deadline(self.running) {
                 // Nothing happens to this guest before its timer goes off.
                 Some(deadline) if self.running.core.virtual_clock => {
@@ -182,7 +189,22 @@ impl Stepper<'_, '_> {
         }
     }
 
-    fn has_pending(&self) -> bool {
+    /// Lets the others move until an interrupt is pending here. WFI has not executed until then.
+    fn wait_in_turn(&mut self) -> Option<End> {
+        let is_virtual = self.running.core.virtual_clock;
+        let deadline = time::next_deadline(self.running).filter(|_| is_virtual);
+        self.take_back();
+        let end = self.wait_for_others(Pass::Idle { deadline }, Waiting::Interrupt);
+        if end.is_none() {
+            self.begin(self.running.core.pc());
+            interrupt::take_all(self.running);
+            time::update_lines(self.running);
+            self.find_deadline();
+        }
+        end
+    }
+
+    pub(super) fn has_pending(&self) -> bool {
         let vgic = self.running.domain.vgic.lock();
         vgic.has_pending(self.running.index, &self.running.core.interface)
     }

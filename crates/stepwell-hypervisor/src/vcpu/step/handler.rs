@@ -5,8 +5,11 @@ use crate::hw::registers::mrs;
 use crate::hw::timer;
 use crate::vcpu::{End, debug, inject, interrupt, run, time};
 use core::sync::atomic::Ordering;
-use stepwell_engine::{InterruptedContext, TimePolicy};
+use stepwell_engine::{InterruptedContext, Pass, TimePolicy};
 use stepwell_wire::StopReason;
+
+/// How long a handler runs before the other vCPUs get a turn: a hundred times what one takes.
+const SLICE_NS: u64 = 2_000_000;
 
 impl Stepper<'_, '_> {
     /// Enters a pending interrupt and runs its handler freely until it returns to here.
@@ -36,9 +39,15 @@ impl Stepper<'_, '_> {
         let full = self.running.core.debug.wanted.push(interrupted.pc.0);
         debug_assert!(full.is_ok(), "one place for `until`, one for this");
         let mut breakpoints = debug::Breakpoints::On;
+        let mut slice = timer::counter();
         loop {
             if self.running.is_called() {
                 return Some(End::Asked);
+            }
+            if self.turn.has_turns()
+                && let Some(end) = self.share(&mut slice)
+            {
+                return Some(end);
             }
             let end = run::once(self.running, &mut breakpoints);
             let (pc, pstate) = (self.running.core.pc(), self.running.core.pstate());
@@ -57,6 +66,21 @@ impl Stepper<'_, '_> {
                 Some(end) => return Some(end),
             }
         }
+    }
+
+    /// A handler may wait for another vCPU: each gets a turn now and then. `since`: the counter
+    /// when this one's began.
+    fn share(&mut self, since: &mut u64) -> Option<End> {
+        timer::interrupt_in(SLICE_NS);
+        let ticks = timer::counter().wrapping_sub(*since);
+        if time::ticks_to_ns(ticks) < SLICE_NS {
+            return None;
+        }
+        self.stop_time();
+        let end = self.hand_on(Pass::CannotGetOn);
+        self.let_time_go();
+        *since = timer::counter();
+        end
     }
 
     fn let_time_go(&mut self) {

@@ -25,6 +25,7 @@ use super::look::Next;
 use super::{Stepper, enable, step};
 use crate::adversary::letter::Letter;
 use crate::adversary::{Interference, Withdrawn};
+use crate::domain::{Part, StepOrder};
 use crate::hw::registers::isb;
 use crate::hw::system_registers::{Snapshot, quiet_virtual_timer};
 use crate::hw::world::Vector;
@@ -42,30 +43,38 @@ use stepwell_engine::{Outcome, Plan, StepState};
 use stepwell_wire::StopReason;
 
 /// As [`step`], going on where only the adversary stopped it.
-pub fn steps(
-    running: &mut Running<'_>,
-    count: u64,
-    until: Option<u64>,
-    record: bool,
-) -> (End, u64) {
+pub fn steps(running: &mut Running<'_>, order: StepOrder) -> (End, u64) {
+    let StepOrder { mut part, .. } = order;
     let mut total = 0;
     loop {
         running.core.adversary.may_ask = true;
-        let (end, steps) = step(running, count - total, until, record);
+        let (end, steps) = step(running, StepOrder { part, ..order });
         running.core.adversary.may_ask = false;
-        total += steps;
+        let is_done = match &mut part {
+            Part::Alone(left) => {
+                total += steps;
+                *left -= steps;
+                *left == 0
+            }
+            Part::Focus => {
+                total = steps;
+                running.domain.turns.lock().is_done()
+            }
+            // It goes on for as long as the one that it moves for.
+            Part::Other => false,
+        };
         if end != End::Asked || !is_only_ours(running) {
             return (end, total);
         }
         let pc = running.core.pc().0;
         // As the debugger would have found it, who came to stand here by steps.
-        if total > 0 && until == Some(pc) {
+        if steps > 0 && order.until == Some(pc) {
             return (End::Stop(StopReason::Until), total);
         }
-        if total > 0 && debug::breakpoint_at_pc(running).is_some() {
+        if steps > 0 && debug::breakpoint_at_pc(running).is_some() {
             return (End::Stop(StopReason::Breakpoint), total);
         }
-        if total >= count {
+        if is_done {
             return (End::Stop(StopReason::Stepped), total);
         }
         stand_and_resume(running);
@@ -371,12 +380,12 @@ impl Stepper<'_, '_> {
         self.running.core.adversary.forced = Some(chosen);
         let (outcome, vector, _) = self.enter(1, Heeded::Nothing, true, false);
         match outcome {
-            Outcome::Boundary(_) => unreachable!("nothing has executed"),
             Outcome::Continue => {
                 let handled = handle(self.running, vector);
                 self.interrupted(handled, next)
             }
-            Outcome::Trapped => {
+            Outcome::Boundary(_) | Outcome::Trapped => {
+                assert!(outcome == Outcome::Trapped, "nothing has executed");
                 let handled = handle(self.running, vector);
                 assert!(handled == Handled::Past, "the page is back");
                 None

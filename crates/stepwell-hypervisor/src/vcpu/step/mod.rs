@@ -13,11 +13,13 @@ mod handler;
 pub mod hooks;
 mod look;
 mod recording;
+mod turn;
 
 use super::debug::{self, origin};
 use super::pages::{self, Root};
+use super::region::{self, SEQUENCE_MAX};
 use super::{End, Running, inject, interrupt, time};
-use crate::domain::Detail;
+use crate::domain::{Detail, Part, PendingStop, StepOrder};
 use crate::hw::timer;
 use crate::vgic::Signal;
 use core::sync::atomic::Ordering;
@@ -25,17 +27,16 @@ use look::Next;
 use stepwell_arch::Va;
 use stepwell_arch::debug::mdscr_el1;
 use stepwell_arch::esr::EsrEl1;
-use stepwell_engine::{EnableError, Plan, TimePolicy, own_step};
+use stepwell_engine::{EnableError, OthersPolicy, Pass, Plan, Scope, TimePolicy, own_step};
 use stepwell_wire::{InterruptPolicy, StopReason};
-
-/// Longest exclusive sequence that is stepped through to get past a breakpoint inside of it.
-const SEQUENCE_MAX: u32 = 64;
+use turn::Turn;
 
 /// What a run of steps is about.
 struct Stepper<'a, 'b> {
     running: &'a mut Running<'b>,
     interrupts: InterruptPolicy,
     time: TimePolicy,
+    /// Steps at which it is to be seen whether there are to be more.
     count: u64,
     steps: u64,
     record: bool,
@@ -49,6 +50,7 @@ struct Stepper<'a, 'b> {
     has_entered: bool,
     /// The instruction in hand is a store-exclusive that stored.
     has_stored: bool,
+    turn: Turn,
     /// Breakpoints are not heeded before the first instruction has executed.
     past_first: bool,
     /// The stage-2 tables for the instruction in hand.
@@ -65,14 +67,25 @@ struct Stepper<'a, 'b> {
     lent_at: u64,
 }
 
-/// Steps until `count` are done, `until` is next, or something stops the vCPU. Returns how many
-/// steps it came to.
-pub fn step(running: &mut Running<'_>, count: u64, until: Option<u64>, record: bool) -> (End, u64) {
+/// Steps as ordered, until something stops the vCPU. Returns how many steps it came to.
+pub fn step(running: &mut Running<'_>, order: StepOrder) -> (End, u64) {
+    let StepOrder { until, record, within, part } = order;
     if let Err(end) = enable(running) {
         return (end, 0);
     }
     let control = running.domain.control.lock();
-    let (interrupts, time, detail) = (control.interrupts, control.time, control.detail);
+    let detail = control.detail;
+    let (interrupts, time, others) = match (part, control.others) {
+        // Its clock is theirs, and theirs is the machine's.
+        (Part::Focus, OthersPolicy::Run) => {
+            (control.interrupts, TimePolicy::Real, OthersPolicy::Run)
+        }
+        // It moves so that the stepped one gets on, and that may take interrupts.
+        (Part::Other, OthersPolicy::Stop) => {
+            (InterruptPolicy::Into, control.time, OthersPolicy::Stop)
+        }
+        (_, others) => (control.interrupts, control.time, others),
+    };
     drop(control);
     running.core.virtual_clock = time != TimePolicy::Real;
     if running.core.virtual_clock {
@@ -81,12 +94,16 @@ pub fn step(running: &mut Running<'_>, count: u64, until: Option<u64>, record: b
         time::release(running);
     }
     running.core.debug.wanted.extend(until);
+    let core = &mut *running.core;
+    core.within = within;
+    let past_first = part == Part::Focus || core.reported_pc == Some(core.context.elr);
     let mut stepper = Stepper::new(running, interrupts, time);
-    (stepper.count, stepper.record, stepper.detail) = (count, record, detail);
-    stepper.tell_state();
-    let end = stepper.go(until);
+    (stepper.record, stepper.detail, stepper.past_first) = (record, detail, past_first);
+    stepper.turn = Turn::new(part, others);
+    let end = stepper.go(part, until);
     stepper.finish_recording();
-    let steps = stepper.steps;
+    let steps = stepper.leave(end);
+    region::release(running);
     disable(running);
     running.core.debug.wanted.clear();
     if running.core.virtual_clock {
@@ -193,6 +210,7 @@ impl<'a, 'b> Stepper<'a, 'b> {
             intid: None,
             has_entered: false,
             has_stored: false,
+            turn: Turn::new(Part::Alone(u64::MAX), OthersPolicy::Stop),
             past_first: true,
             root: Root::Guarded,
             is_passing: false,
@@ -212,13 +230,27 @@ impl<'a, 'b> Stepper<'a, 'b> {
             if matters { time::next_deadline(self.running).unwrap_or(u64::MAX) } else { u64::MAX };
     }
 
-    fn go(&mut self, until: Option<u64>) -> End {
+    fn go(&mut self, part: Part, until: Option<u64>) -> End {
+        match part {
+            Part::Alone(count) => {
+                self.count = count;
+                self.tell_state();
+            }
+            Part::Focus | Part::Other => {
+                if let Some(end) = self.take_turn() {
+                    return end;
+                }
+            }
+        }
         loop {
             if self.running.is_called() {
                 return End::Asked;
             }
             if let Some(reason) = self.stop_at_boundary(until) {
                 return End::Stop(reason);
+            }
+            if let Some(end) = self.mind_the_others() {
+                return end;
             }
             if let Some(end) = self.at_boundary() {
                 return end;
@@ -233,7 +265,7 @@ impl<'a, 'b> Stepper<'a, 'b> {
                 return End::Stop(StopReason::RingFull);
             }
             self.tell_time_if_due();
-            if let Some(end) = self.one(self.count - self.steps) {
+            if let Some(end) = self.one(self.count.saturating_sub(self.steps)) {
                 return match end {
                     End::Stop(StopReason::Breakpoint)
                         if Some(self.running.core.pc().0) == until =>
@@ -246,7 +278,7 @@ impl<'a, 'b> Stepper<'a, 'b> {
         }
     }
 
-    fn stop_at_boundary(&self, until: Option<u64>) -> Option<StopReason> {
+    fn stop_at_boundary(&mut self, until: Option<u64>) -> Option<StopReason> {
         let pc = self.running.core.pc().0;
         if self.running.core.pstate().is_aarch32() {
             return Some(StopReason::AArch32);
@@ -263,7 +295,30 @@ impl<'a, 'b> Stepper<'a, 'b> {
                 return Some(StopReason::LeftRange);
             }
         }
-        (self.steps >= self.count).then_some(StopReason::Stepped)
+        let is_due = self.steps >= self.count;
+        let is_done = is_due && (!self.turn.has_turns() || self.tell_steps());
+        is_done.then_some(StopReason::Stepped)
+    }
+
+    /// Leaves the others to themselves. Returns the steps that the tool is told.
+    fn leave(&mut self, end: End) -> u64 {
+        if !self.turn.has_turns() {
+            return self.steps;
+        }
+        self.tell_steps();
+        let Running { domain, index, .. } = *self.running;
+        if end == End::SwitchedOff {
+            turn::pass(self.running, Pass::Gone);
+        }
+        let turns = domain.turns.lock();
+        let (steps, is_wanted) = (turns.counted(), turns.scope() == Scope::Focus);
+        drop(turns);
+        if end == End::SwitchedOff && is_wanted && index == domain.turns.lock().focus() {
+            let pc = self.running.core.pc().0;
+            let reason = StopReason::SwitchedOff;
+            domain.request_stop(PendingStop { vcpu: index, reason, pc, steps });
+        }
+        steps
     }
 
     /// What comes at a boundary instead of the next instruction: the guest's own step exception,
@@ -318,6 +373,7 @@ impl<'a, 'b> Stepper<'a, 'b> {
 
     fn passed(&mut self, steps: u64) {
         self.steps = self.steps.saturating_add(steps);
+        self.turn.passed(steps);
         if self.running.core.virtual_clock {
             let mut clock = self.running.domain.clock.lock();
             clock.advance(self.time, steps);
@@ -330,7 +386,9 @@ impl<'a, 'b> Stepper<'a, 'b> {
         }
         if steps > 0 {
             self.past_first = false;
-            self.running.core.debug.is_past_watch = false;
+            let core = &mut *self.running.core;
+            core.debug.is_past_watch = false;
+            core.reported_pc = None;
         }
     }
 
@@ -349,7 +407,11 @@ impl<'a, 'b> Stepper<'a, 'b> {
     }
 
     fn carry_on(&mut self, next: Next, limit: u64) -> Option<End> {
+        if self.running.core.monitor.needs_others_stopped(next.plan) {
+            self.hold_others();
+        }
         match next.plan {
+            Plan::WaitForEvent => self.turn.waits_for_event = true,
             Plan::StoreExclusive(store) => {
                 let address = Va(next.base);
                 if let Some(done) = self.store_exclusive(store, address, next.pstate) {
@@ -369,7 +431,10 @@ impl<'a, 'b> Stepper<'a, 'b> {
         }
         let limit = if next.plain { limit.min(self.fast_limit()) } else { 1 };
         let limit = self.hooked_limit(limit);
-        self.execute(next, limit)
+        let before = self.steps;
+        let end = self.execute(next, limit);
+        self.release_others(self.steps - before);
+        end
     }
 
     fn fast_limit(&mut self) -> u64 {
@@ -383,6 +448,8 @@ impl<'a, 'b> Stepper<'a, 'b> {
             u64::MAX => u64::MAX,
             deadline => self.running.domain.clock.lock().steps_until(self.time, deadline),
         };
-        room.min(due).max(1)
+        // The others stand aside for no longer than they have to.
+        let sequence = if self.running.domain.region.is_held() { SEQUENCE_MAX } else { u64::MAX };
+        room.min(due).min(self.turn.watch_limit()).min(sequence).max(1)
     }
 }

@@ -2,17 +2,13 @@
 
 use super::look::Next;
 use super::{Stepper, step};
+use crate::domain::StepOrder;
 use crate::hw::world::Vector;
 use crate::vcpu::{End, Running};
 
 /// As [`step`].
-pub fn steps(
-    running: &mut Running<'_>,
-    count: u64,
-    until: Option<u64>,
-    record: bool,
-) -> (End, u64) {
-    step(running, count, until, record)
+pub fn steps(running: &mut Running<'_>, order: StepOrder) -> (End, u64) {
+    step(running, order)
 }
 
 /// Nothing to report.

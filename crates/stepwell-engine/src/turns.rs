@@ -1,0 +1,529 @@
+//! Whose turn it is, where several vCPUs of a domain are stepped.
+//!
+//! One vCPU at a time moves: the steps of a domain have a total order, and the order depends on
+//! nothing but the guest and the policy. A vCPU keeps its turn until its quantum of instructions is
+//! used up, or until it cannot get on alone: it waits for an interrupt, for an event, or for a lock
+//! that another holds.
+//!
+//! ```text
+//!              take                 spend: quantum used up
+//!   waiting ----------> its turn ----------------------------> waiting
+//!      ^                   | pass(Idle): nothing pending
+//!      |  woken, deadline  v
+//!      +---------------- idle
+//! ```
+//!
+//! With [`OthersPolicy::Stop`] the vCPU that the debugger steps has no quantum. The others get one
+//! each, once, whenever it cannot get on.
+//!
+//! A vCPU that is idle is passed over until it is woken, or until its timer is due. Where all are
+//! idle, time goes to the first deadline; where there is none, nobody has the turn until an
+//! interrupt from outside wakes one.
+
+/// Most vCPUs of a domain.
+const VCPUS: usize = 8;
+
+/// What the others do while one vCPU is stepped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OthersPolicy {
+    /// They stand, but for bounded turns while the stepped vCPU cannot get on alone.
+    #[default]
+    Stop,
+    /// They run.
+    Run,
+    /// They are stepped as well, one at a time.
+    Step,
+}
+
+/// Instructions of a turn: long enough that handing it on costs little beside it, short enough that
+/// a lock's holder is soon back.
+pub const QUANTUM: u64 = 10_000;
+
+/// Whose instructions a step command counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Those of the vCPU that the debugger steps.
+    #[default]
+    Focus,
+    /// Those of all that take part.
+    All,
+}
+
+/// What a step command asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errand {
+    /// What the others do.
+    pub policy: OthersPolicy,
+    /// The vCPU that the debugger steps.
+    pub focus: usize,
+    /// A bit for each vCPU that takes part.
+    pub vcpus: u8,
+    /// Whose instructions count.
+    pub scope: Scope,
+    /// So many of them.
+    pub wanted: u64,
+    /// Instructions of a turn.
+    pub quantum: u64,
+}
+
+/// Why a vCPU hands its turn on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// Its quantum is used up, or it waits for something that another vCPU may do.
+    CannotGetOn,
+    /// It waits for an interrupt, and has none pending.
+    Idle {
+        /// When its own timers make one, in ticks of the domain's clock.
+        deadline: Option<u64>,
+    },
+    /// It takes no part any more: switched off.
+    Gone,
+}
+
+/// Who is next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Next {
+    /// The vCPU whose turn it is now.
+    pub vcpu: usize,
+    /// Where the domain's clock goes first, since nothing happens before.
+    pub skip_to: Option<u64>,
+}
+
+/// What is known of one vCPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Part {
+    takes_part: bool,
+    is_idle: bool,
+    deadline: Option<u64>,
+}
+
+/// The turns of one domain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Turns {
+    policy: OthersPolicy,
+    /// The vCPU that the debugger steps.
+    focus: usize,
+    parts: [Part; VCPUS],
+    /// Whose turn it is.
+    now: Option<usize>,
+    /// Instructions that are left of it.
+    left: u64,
+    /// Whose instructions count.
+    scope: Scope,
+    /// So many of them are wanted.
+    wanted: u64,
+    /// So many have executed since [`Turns::begin`].
+    counted: u64,
+    /// So many that did not count.
+    beside: u64,
+    /// Instructions of a turn.
+    quantum: u64,
+}
+
+impl Turns {
+    /// Makes the turns of a domain in which nobody steps.
+    #[must_use]
+    pub const fn new() -> Self {
+        const NOBODY: Part = Part { takes_part: false, is_idle: false, deadline: None };
+        Self {
+            policy: OthersPolicy::Stop,
+            focus: 0,
+            parts: [NOBODY; VCPUS],
+            now: None,
+            left: 0,
+            scope: Scope::Focus,
+            wanted: 0,
+            counted: 0,
+            beside: 0,
+            quantum: QUANTUM,
+        }
+    }
+
+    /// Starts, or goes on after a stop, for what is asked for in `errand`.
+    ///
+    /// With [`OthersPolicy::Step`] the order goes on where it was, whoever the focus is: a stop
+    /// leaves no trace in it. Else the focus has the turn.
+    pub fn begin(&mut self, errand: Errand) {
+        let Errand { policy, focus, vcpus, scope, wanted, quantum } = errand;
+        let goes_on = policy == OthersPolicy::Step && self.policy == policy;
+        (self.policy, self.focus) = (policy, focus);
+        (self.scope, self.wanted, self.quantum) = (scope, wanted, quantum);
+        (self.counted, self.beside) = (0, 0);
+        for (index, part) in self.parts.iter_mut().enumerate() {
+            part.takes_part = vcpus.checked_shr(index as u32).is_some_and(|bits| bits & 1 != 0);
+            if !part.takes_part || !goes_on {
+                *part = Part { takes_part: part.takes_part, ..Part::default() };
+            }
+        }
+        let is_there = self.now.is_some_and(|now| self.takes_part(now));
+        if !goes_on || !is_there {
+            self.give(focus);
+        }
+    }
+
+    /// A vCPU takes part from now on.
+    pub fn join(&mut self, vcpu: usize) {
+        if let Some(part) = self.parts.get_mut(vcpu) {
+            *part = Part { takes_part: true, ..Part::default() };
+        }
+        if self.now.is_none() {
+            self.give(vcpu);
+        }
+    }
+
+    /// Tells whether a vCPU takes part.
+    #[must_use]
+    pub fn takes_part(&self, vcpu: usize) -> bool {
+        self.parts.get(vcpu).is_some_and(|part| part.takes_part)
+    }
+
+    /// Instructions that `vcpu` may execute before it is to look again; `None` where it is not its
+    /// turn.
+    #[must_use]
+    pub fn left(&self, vcpu: usize) -> Option<u64> {
+        if self.now != Some(vcpu) {
+            return None;
+        }
+        let wanted = if self.counts(vcpu) { self.wanted_left() } else { u64::MAX };
+        Some(self.left.min(wanted))
+    }
+
+    /// The vCPU whose turn it is has executed `steps` instructions.
+    pub fn spend(&mut self, steps: u64) {
+        if self.left != u64::MAX {
+            self.left = self.left.saturating_sub(steps);
+        }
+        if self.now.is_some_and(|now| self.counts(now)) {
+            self.counted = self.counted.saturating_add(steps);
+        } else {
+            self.beside = self.beside.saturating_add(steps);
+        }
+    }
+
+    /// Instructions that counted since [`Turns::begin`].
+    #[must_use]
+    pub const fn counted(&self) -> u64 {
+        self.counted
+    }
+
+    /// Instructions since [`Turns::begin`] that did not count.
+    #[must_use]
+    pub const fn beside(&self) -> u64 {
+        self.beside
+    }
+
+    /// Tells whether it is nobody's turn: all wait for something from outside.
+    #[must_use]
+    pub const fn has_nobody(&self) -> bool {
+        self.now.is_none()
+    }
+
+    /// Tells whether as many instructions have executed as were wanted.
+    #[must_use]
+    pub const fn is_done(&self) -> bool {
+        self.counted >= self.wanted
+    }
+
+    /// The vCPU that the debugger steps.
+    #[must_use]
+    pub const fn focus(&self) -> usize {
+        self.focus
+    }
+
+    /// Whose instructions count.
+    #[must_use]
+    pub const fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    /// What the others do.
+    #[must_use]
+    pub const fn policy(&self) -> OthersPolicy {
+        self.policy
+    }
+
+    /// `vcpu`, whose turn it is, hands it on while the clock shows `clock`. `None` where nobody can
+    /// move before something happens from outside.
+    pub fn pass(&mut self, vcpu: usize, why: Pass, clock: u64) -> Option<Next> {
+        if let Some(part) = self.parts.get_mut(vcpu) {
+            *part = match why {
+                Pass::CannotGetOn => Part { takes_part: part.takes_part, ..Part::default() },
+                Pass::Idle { deadline } => Part { is_idle: true, deadline, ..*part },
+                Pass::Gone => Part::default(),
+            };
+        }
+        let after = Self::after(vcpu);
+        if let Some(next) = after.iter().copied().find(|&next| self.can_move(next, clock)) {
+            self.give(next);
+            return Some(Next { vcpu: next, skip_to: None });
+        }
+        let due = |&index: &usize| {
+            let part = self.parts.get(index)?;
+            part.deadline.filter(|_| part.takes_part).map(|deadline| (deadline, index))
+        };
+        // The first of those that are due first: `min_by_key` keeps the order of turns.
+        let next = after.iter().filter_map(due).min_by_key(|&(deadline, _)| deadline);
+        let Some((deadline, next)) = next else {
+            self.now = None;
+            return None;
+        };
+        self.give(next);
+        Some(Next { vcpu: next, skip_to: Some(deadline) })
+    }
+
+    /// Something may be pending for the vCPUs of `mask`. Returns one that has the turn by that,
+    /// where nobody had it.
+    pub fn wake(&mut self, mask: u8) -> Option<usize> {
+        let mut woken = None;
+        for (index, part) in self.parts.iter_mut().enumerate() {
+            let is_meant = mask.checked_shr(index as u32).is_some_and(|bits| bits & 1 != 0);
+            if is_meant && part.takes_part {
+                *part = Part { takes_part: true, ..Part::default() };
+                woken = woken.or(Some(index));
+            }
+        }
+        let woken = woken.filter(|_| self.now.is_none())?;
+        self.give(woken);
+        Some(woken)
+    }
+
+    const fn wanted_left(&self) -> u64 {
+        self.wanted.saturating_sub(self.counted)
+    }
+
+    fn counts(&self, vcpu: usize) -> bool {
+        self.scope == Scope::All || vcpu == self.focus
+    }
+
+    /// The order of turns after `vcpu`, itself last.
+    fn after(vcpu: usize) -> [usize; VCPUS] {
+        let mut next = vcpu;
+        [(); VCPUS].map(|()| {
+            next = next.wrapping_add(1) % VCPUS;
+            next
+        })
+    }
+
+    fn can_move(&self, vcpu: usize, clock: u64) -> bool {
+        self.parts.get(vcpu).is_some_and(|part| {
+            let is_due = part.deadline.is_some_and(|deadline| clock >= deadline);
+            part.takes_part && (!part.is_idle || is_due)
+        })
+    }
+
+    fn give(&mut self, vcpu: usize) {
+        if let Some(part) = self.parts.get_mut(vcpu) {
+            (part.is_idle, part.deadline) = (false, None);
+        }
+        let has_quantum = self.policy == OthersPolicy::Step || vcpu != self.focus;
+        (self.now, self.left) = (Some(vcpu), if has_quantum { self.quantum } else { u64::MAX });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn begun(policy: OthersPolicy, focus: usize, vcpus: u8) -> Turns {
+        let mut turns = Turns::new();
+        let (scope, wanted) = (Scope::Focus, u64::MAX);
+        turns.begin(Errand { policy, focus, vcpus, scope, wanted, quantum: QUANTUM });
+        turns
+    }
+
+    fn next(vcpu: usize) -> Option<Next> {
+        Some(Next { vcpu, skip_to: None })
+    }
+
+    const IDLE: Pass = Pass::Idle { deadline: None };
+
+    #[test]
+    fn with_step_all_take_turns_of_a_quantum() {
+        let mut turns = begun(OthersPolicy::Step, 1, 0b1011);
+        assert_eq!((turns.left(1), turns.left(0)), (Some(QUANTUM), None));
+        turns.spend(QUANTUM);
+        assert_eq!(turns.left(1), Some(0));
+        assert_eq!(turns.pass(1, Pass::CannotGetOn, 0), next(3));
+        assert_eq!(turns.pass(3, Pass::CannotGetOn, 0), next(0));
+        assert_eq!(turns.pass(0, Pass::CannotGetOn, 0), next(1));
+        assert_eq!(turns.left(1), Some(QUANTUM));
+    }
+
+    #[test]
+    fn a_stop_leaves_no_trace_in_the_order() {
+        let mut turns = begun(OthersPolicy::Step, 0, 0b11);
+        turns.spend(QUANTUM);
+        turns.pass(0, Pass::CannotGetOn, 0);
+        turns.spend(100);
+        let wanted = u64::MAX;
+        let policy = OthersPolicy::Step;
+        let (scope, quantum) = (Scope::All, QUANTUM);
+        turns.begin(Errand { policy, focus: 0, vcpus: 0b11, scope, wanted, quantum });
+        assert_eq!((turns.left(1), turns.left(0)), (Some(QUANTUM - 100), None));
+    }
+
+    #[test]
+    fn a_vcpu_that_is_there_no_more_loses_its_turn() {
+        let mut turns = begun(OthersPolicy::Step, 0, 0b11);
+        turns.pass(0, Pass::CannotGetOn, 0);
+        let errand = Errand {
+            policy: OthersPolicy::Step,
+            focus: 0,
+            vcpus: 0b01,
+            scope: Scope::All,
+            wanted: 5,
+            quantum: QUANTUM,
+        };
+        turns.begin(errand);
+        assert_eq!((turns.left(0), turns.left(1)), (Some(5), None));
+        assert!(!turns.takes_part(1));
+    }
+
+    #[test]
+    fn with_stop_the_focus_moves_alone_until_it_cannot_get_on() {
+        let mut turns = begun(OthersPolicy::Stop, 2, 0b100);
+        assert_eq!(turns.left(2), Some(u64::MAX));
+        turns.spend(1 << 40);
+        assert!(turns.left(2) > Some(1 << 60));
+        turns.join(0);
+        turns.join(1);
+        assert_eq!(turns.pass(2, Pass::CannotGetOn, 0), next(0));
+        assert_eq!(turns.left(0), Some(QUANTUM));
+        assert_eq!(turns.pass(0, Pass::CannotGetOn, 0), next(1));
+        assert_eq!(turns.pass(1, Pass::CannotGetOn, 0), next(2));
+        assert!(turns.left(2) > Some(1 << 60));
+    }
+
+    #[test]
+    fn alone_a_vcpu_keeps_its_turn() {
+        let mut turns = begun(OthersPolicy::Stop, 0, 1);
+        assert_eq!(turns.pass(0, Pass::CannotGetOn, 0), next(0));
+        let waits = Pass::Idle { deadline: Some(70) };
+        assert_eq!(turns.pass(0, waits, 10), Some(Next { vcpu: 0, skip_to: Some(70) }));
+    }
+
+    #[test]
+    fn the_idle_are_passed_over_until_they_are_due() {
+        let mut turns = begun(OthersPolicy::Step, 0, 0b111);
+        assert_eq!(turns.pass(0, Pass::Idle { deadline: Some(50) }, 0), next(1));
+        assert_eq!(turns.pass(1, Pass::CannotGetOn, 10), next(2));
+        assert_eq!(turns.pass(2, Pass::CannotGetOn, 20), next(1));
+        assert_eq!(turns.pass(1, Pass::CannotGetOn, 30), next(2));
+        assert_eq!(turns.pass(2, Pass::CannotGetOn, 50), next(0), "its timer is due");
+    }
+
+    #[test]
+    fn where_all_are_idle_time_goes_to_the_first_deadline() {
+        let mut turns = begun(OthersPolicy::Step, 0, 0b111);
+        turns.pass(0, Pass::Idle { deadline: Some(90) }, 0);
+        turns.pass(1, Pass::Idle { deadline: Some(60) }, 0);
+        let last = turns.pass(2, IDLE, 0);
+        assert_eq!(last, Some(Next { vcpu: 1, skip_to: Some(60) }));
+    }
+
+    #[test]
+    fn of_equal_deadlines_the_next_in_order_is_first() {
+        let mut turns = begun(OthersPolicy::Step, 2, 0b111);
+        turns.pass(2, Pass::Idle { deadline: Some(60) }, 0);
+        turns.pass(0, Pass::Idle { deadline: Some(60) }, 0);
+        let last = turns.pass(1, Pass::Idle { deadline: Some(60) }, 0);
+        assert_eq!(last, Some(Next { vcpu: 2, skip_to: Some(60) }));
+    }
+
+    #[test]
+    fn without_any_deadline_nobody_moves_until_one_is_woken() {
+        let mut turns = begun(OthersPolicy::Step, 0, 0b11);
+        assert_eq!(turns.pass(0, IDLE, 0), next(1));
+        assert_eq!(turns.pass(1, IDLE, 0), None);
+        assert_eq!((turns.left(0), turns.left(1)), (None, None));
+        assert_eq!(turns.wake(0b100), None, "that one takes no part");
+        assert_eq!(turns.wake(0b10), Some(1));
+        assert_eq!(turns.left(1), Some(QUANTUM));
+    }
+
+    #[test]
+    fn the_woken_wait_for_their_turn() {
+        let mut turns = begun(OthersPolicy::Step, 0, 0b111);
+        turns.pass(0, IDLE, 0);
+        assert_eq!(turns.wake(0b001), None, "vCPU 1 has the turn");
+        assert_eq!(turns.pass(1, Pass::CannotGetOn, 0), next(2));
+        assert_eq!(turns.pass(2, Pass::CannotGetOn, 0), next(0));
+    }
+
+    #[test]
+    fn who_has_gone_is_passed_over() {
+        let mut turns = begun(OthersPolicy::Step, 0, 0b11);
+        assert_eq!(turns.pass(0, Pass::Gone, 0), next(1));
+        assert_eq!(turns.pass(1, Pass::CannotGetOn, 0), next(1));
+        turns.join(0);
+        assert_eq!(turns.pass(1, Pass::CannotGetOn, 0), next(0));
+        turns.pass(0, Pass::Gone, 0);
+        assert_eq!(turns.pass(1, Pass::Gone, 0), None);
+        turns.join(1);
+        assert_eq!(turns.left(1), Some(QUANTUM), "it is alone");
+    }
+
+    #[test]
+    fn what_counts_is_what_was_asked_for() {
+        let mut turns = Turns::new();
+        let mut errand = Errand {
+            policy: OthersPolicy::Step,
+            focus: 0,
+            vcpus: 0b11,
+            scope: Scope::Focus,
+            wanted: 30,
+            quantum: QUANTUM,
+        };
+        turns.begin(errand);
+        assert_eq!(turns.left(0), Some(30));
+        turns.spend(20);
+        turns.pass(0, Pass::CannotGetOn, 0);
+        assert_eq!(turns.left(1), Some(QUANTUM), "the other's do not count");
+        turns.spend(100);
+        assert_eq!((turns.counted(), turns.is_done()), (20, false));
+        errand.scope = Scope::All;
+        turns.begin(errand);
+        turns.spend(29);
+        assert_eq!((turns.counted(), turns.is_done(), turns.left(1)), (29, false, Some(1)));
+        turns.spend(1);
+        assert!(turns.is_done());
+        assert_eq!((turns.focus(), turns.policy()), (0, OthersPolicy::Step));
+    }
+
+    proptest! {
+        #[test]
+        fn whoever_can_move_gets_its_turn(
+            vcpus in 1..=255_u8,
+            passes in proptest::collection::vec((0..3_u8, 0..100_u64), 1..200),
+        ) {
+            let focus = vcpus.trailing_zeros() as usize;
+            let mut turns = begun(OthersPolicy::Step, focus, vcpus);
+            let (mut now, mut clock) = (focus, 0);
+            let mut waiting = [0_u32; 8];
+            for (kind, ticks) in passes {
+                clock += ticks;
+                let why = match kind {
+                    0 => Pass::CannotGetOn,
+                    1 => Pass::Idle { deadline: Some(clock + 10 * ticks + 1) },
+                    _ => Pass::Idle { deadline: None },
+                };
+                let Some(next) = turns.pass(now, why, clock) else {
+                    prop_assert!(waiting.iter().all(|&rounds| rounds <= 8));
+                    now = turns.wake(vcpus).unwrap();
+                    waiting = [0; 8];
+                    continue;
+                };
+                prop_assert!(vcpus >> next.vcpu & 1 != 0, "takes part");
+                prop_assert!(next.skip_to.is_none_or(|deadline| deadline > clock), "never back");
+                clock = next.skip_to.unwrap_or(clock);
+                for (vcpu, rounds) in waiting.iter_mut().enumerate() {
+                    let can = turns.can_move(vcpu, clock) && vcpu != next.vcpu;
+                    *rounds = if can { *rounds + 1 } else { 0 };
+                    prop_assert!(*rounds <= 8, "vCPU {} starves", vcpu);
+                }
+                now = next.vcpu;
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Turns: a stepped vCPU beside others of its domain.
+
+use super::Stepper;
+use crate::domain::{Order, Part, StepOrder, bit};
+use crate::hw::gic;
+use crate::hw::registers::wfi;
+use crate::vcpu::region::{self, SEQUENCE_MAX};
+use crate::vcpu::{End, Running, interrupt, time};
+use stepwell_engine::spin::{INTERVAL, State};
+use stepwell_engine::{OthersPolicy, Pass, SpinDetector, TimePolicy};
+use stepwell_wire::ring::Record;
+
+/// What a stepped vCPU knows of the others.
+pub(super) struct Turn {
+    part: Part,
+    policy: OthersPolicy,
+    /// Steps at which what it executed was told last.
+    told_at: u64,
+    /// Steps for which the turn goes on, so that an exclusive sequence stays whole.
+    extra: u64,
+    spin: SpinDetector,
+    /// It has executed a WFE: what it waits for may be another's to do.
+    pub(super) waits_for_event: bool,
+}
+
+impl Turn {
+    pub(super) const fn new(part: Part, policy: OthersPolicy) -> Self {
+        let spin = SpinDetector::new();
+        Self { part, policy, told_at: 0, extra: 0, spin, waits_for_event: false }
+    }
+
+    /// Whether others get to move while this one waits.
+    pub(super) fn has_turns(&self) -> bool {
+        !matches!(self.part, Part::Alone(_))
+    }
+
+    /// Whether the debugger steps this one, and the others only so that it gets on.
+    fn leads(&self) -> bool {
+        self.part == Part::Focus && self.policy == OthersPolicy::Stop
+    }
+
+    /// Steps that may pass without a look.
+    pub(super) fn watch_limit(&self) -> u64 {
+        if self.leads() { self.spin.wait().max(1) } else { u64::MAX }
+    }
+
+    pub(super) fn passed(&mut self, steps: u64) {
+        self.spin.passed(steps);
+    }
+}
+
+/// What a vCPU waits for that hands its turn on: `why` of [`Record::Turns`].
+#[derive(Clone, Copy)]
+pub(super) enum Waiting {
+    Event,
+    Interrupt,
+    Memory,
+}
+
+impl Stepper<'_, '_> {
+    /// At a boundary: hands the turn on where it is over, or where this vCPU gets nowhere.
+    pub(super) fn mind_the_others(&mut self) -> Option<End> {
+        if !self.turn.has_turns() {
+            return None;
+        }
+        if self.steps >= self.count {
+            let is_armed = self.running.core.monitor.armed().is_some();
+            if is_armed && self.turn.extra < SEQUENCE_MAX {
+                self.turn.extra += 1;
+                self.count = self.count.saturating_add(1);
+                return None;
+            }
+            return self.hand_on(Pass::CannotGetOn);
+        }
+        if core::mem::take(&mut self.turn.waits_for_event) {
+            return self.wait_for_others(Pass::CannotGetOn, Waiting::Event);
+        }
+        if self.gets_nowhere() {
+            return self.wait_for_others(Pass::CannotGetOn, Waiting::Memory);
+        }
+        None
+    }
+
+    fn gets_nowhere(&mut self) -> bool {
+        if !self.turn.leads() || self.turn.spin.wait() > 0 {
+            return false;
+        }
+        if self.running.domain.control.lock().standing() == 0 && self.is_alone() {
+            self.turn.spin = SpinDetector::after(INTERVAL);
+            return false;
+        }
+        let state = self.state();
+        self.turn.spin.observe(&state)
+    }
+
+    /// No other vCPU is on.
+    fn is_alone(&self) -> bool {
+        self.running.domain.control.lock().running & !bit(self.running.index) == 0
+    }
+
+    fn state(&self) -> State {
+        let core = &*self.running.core;
+        let mut state = [0; 34];
+        let special = [self.base(31, core.pstate()), core.context.elr, core.context.spsr];
+        let values = core.context.x.into_iter().chain(special);
+        for (place, value) in state.iter_mut().zip(values) {
+            *place = value;
+        }
+        state
+    }
+
+    /// Tells what has been executed of the turn; whether that is all that was wanted.
+    pub(super) fn tell_steps(&mut self) -> bool {
+        let steps = self.steps - self.turn.told_at;
+        self.turn.told_at = self.steps;
+        let mut turns = self.running.domain.turns.lock();
+        turns.spend(steps);
+        turns.is_done()
+    }
+
+    /// As [`Stepper::hand_on`], and tells the recording what for where the others' steps are not in
+    /// it.
+    pub(super) fn wait_for_others(&mut self, why: Pass, waiting: Waiting) -> Option<End> {
+        let before = self.running.domain.turns.lock().beside();
+        let end = self.hand_on(why);
+        if self.record && self.turn.leads() {
+            let turns = self.running.domain.turns.lock();
+            let steps = turns.beside() - before;
+            drop(turns);
+            let (vcpu, pc) = (self.running.index as u8, self.running.core.pc().0);
+            if steps > 0 {
+                self.write(Record::Turns { vcpu, pc, why: waiting as u8, steps });
+            }
+        }
+        end
+    }
+
+    /// Lets another vCPU move, and waits until it is this one's turn again.
+    pub(super) fn hand_on(&mut self, why: Pass) -> Option<End> {
+        self.tell_steps();
+        self.finish_recording();
+        self.turn.extra = 0;
+        if self.turn.leads() {
+            self.call_in();
+        }
+        let is_mine = pass(self.running, why);
+        if !is_mine {
+            self.running.core.monitor.clear();
+        }
+        self.take_turn()
+    }
+
+    /// Has those that stand take part, so that this one gets on.
+    fn call_in(&self) {
+        let domain = self.running.domain;
+        let mut control = domain.control.lock();
+        let standing = control.standing();
+        if standing == 0 || control.stop.is_some() || control.ending.is_some() {
+            return;
+        }
+        let mut turns = domain.turns.lock();
+        for vcpu in (0..domain.vcpus.len()).filter(|&vcpu| standing & bit(vcpu) != 0) {
+            turns.join(vcpu);
+        }
+        drop(turns);
+        let order = StepOrder { until: None, record: false, within: None, part: Part::Other };
+        domain.give(&mut control.running, standing, Order::Step(order));
+    }
+
+    /// Waits until it is this vCPU's turn.
+    pub(super) fn take_turn(&mut self) -> Option<End> {
+        let mut has_waited = false;
+        loop {
+            if self.running.is_called() {
+                return Some(End::Asked);
+            }
+            let left = self.running.domain.turns.lock().left(self.running.index);
+            if let Some(left) = left {
+                self.count = self.steps.saturating_add(left);
+                break;
+            }
+            has_waited = true;
+            wfi();
+            interrupt::take_all(self.running);
+            self.look_outside();
+        }
+        if has_waited {
+            // What is where, what is pending and what time it is: others have moved.
+            time::update_lines(self.running);
+            self.find_deadline();
+            interrupt::disturb(self.running);
+            self.running.core.context.forget_pages();
+            self.ring_room = 0;
+        }
+        self.tell_state();
+        None
+    }
+
+    /// While it is not this vCPU's turn: has an interrupt come that nobody's steps brought about?
+    fn look_outside(&mut self) {
+        // Where time is a number of steps, who moves may depend on nothing else.
+        let turns = &self.running.domain.turns;
+        if self.time != TimePolicy::Real && !turns.lock().has_nobody() {
+            return;
+        }
+        time::update_lines(self.running);
+        if self.has_pending() {
+            let _has_turn = turns.lock().wake(bit(self.running.index));
+        }
+    }
+
+    /// With `--others run`: has the others stand aside while an exclusive sequence is stepped.
+    pub(super) fn hold_others(&mut self) {
+        let is_beside = self.turn.policy == OthersPolicy::Run && self.turn.part == Part::Focus;
+        if is_beside && !self.running.domain.region.is_held() {
+            region::hold(self.running);
+            self.turn.extra = 0;
+        }
+    }
+
+    /// Lets the others go on, once the sequence is over or too long to be one.
+    pub(super) fn release_others(&mut self, steps: u64) {
+        if !self.running.domain.region.is_held() || self.turn.policy != OthersPolicy::Run {
+            return;
+        }
+        self.turn.extra = self.turn.extra.saturating_add(steps);
+        let is_armed = self.running.core.monitor.armed().is_some();
+        if !is_armed || self.turn.extra > SEQUENCE_MAX {
+            self.running.core.monitor.clear();
+            region::release(self.running);
+        }
+    }
+}
+
+/// Hands the turn of a vCPU on. Tells whether it is its own again.
+pub(super) fn pass(running: &Running<'_>, why: Pass) -> bool {
+    let domain = running.domain;
+    let mut turns = domain.turns.lock();
+    // Within `turns`: the next is not to begin before the clock is right.
+    let mut clock = domain.clock.lock();
+    let next = turns.pass(running.index, why, clock.now());
+    if let Some(deadline) = next.and_then(|next| next.skip_to) {
+        clock.skip_to(deadline);
+    }
+    drop(clock);
+    drop(turns);
+    let Some(next) = next else { return false };
+    if next.vcpu != running.index
+        && let Some(vcpu) = domain.vcpus.get(next.vcpu)
+    {
+        gic::kick(bit(vcpu.cpu));
+    }
+    next.vcpu == running.index
+}

@@ -1,0 +1,142 @@
+//! Several vCPUs, one of them stepped, or all: locks are let go, totals are right, and two runs
+//! with the same input are the same run.
+
+#![cfg(feature = "machine")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use stepwell_tests::guest::{Guest, folder};
+use stepwell_tests::plain::Setup;
+use stepwell_tests::process::{Finished, run};
+use stepwell_tests::stepwell::{command, run_guest, type_at_stepper};
+
+const LIMIT: Duration = Duration::from_secs(180);
+const OTHERS: [&str; 3] = ["stop", "run", "step"];
+const VCPUS: u8 = 4;
+/// Rounds of each vCPU in `hammer`.
+const ROUNDS: u64 = 256;
+
+fn hammer(cpu: &'static str) -> Setup {
+    Setup { cpu, smp: VCPUS, ..Setup::new(&Guest::named("hammer").path) }
+}
+
+fn traced(setup: &Setup, options: &[&str], file: &Path) -> Finished {
+    let mut trace = command("trace", setup);
+    trace.args(["--steps", "100000000", "--irq", "into", "--quiet"]).args(options);
+    let finished = run(trace.arg("-o").arg(file), LIMIT).unwrap();
+    let said = finished.output();
+    assert!(finished.status.success(), "{options:?}: {said}");
+    assert!(finished.left_behind.is_empty(), "left behind {:?}: {said}", finished.left_behind);
+    finished
+}
+
+fn is_right(finished: &Finished) {
+    let wanted = format!("hammer: ok {:#x}", u64::from(VCPUS) * ROUNDS);
+    assert!(finished.stdout.contains(&wanted), "{}", finished.output());
+}
+
+/// Each lock, counter and list with each width of exclusive, hammered from all sides.
+fn totals_are_right(cpu: &'static str) {
+    let setup = hammer(cpu);
+    is_right(&run_guest(&setup, LIMIT).unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    for others in OTHERS {
+        let file = folder.path().join(others);
+        is_right(&traced(&setup, &["--others", others], &file));
+    }
+}
+
+#[test]
+fn totals_are_right_on_cortex_a57() {
+    totals_are_right("cortex-a57");
+}
+
+#[test]
+fn totals_are_right_on_max() {
+    totals_are_right("max,pauth-impdef=on");
+}
+
+#[test]
+fn ten_runs_give_one_recording() {
+    let setup = hammer("cortex-a57");
+    let folder = tempfile::tempdir().unwrap();
+    let options = ["--others", "step", "--time", "per-step=1"];
+    let mut first = None;
+    for round in 0..10 {
+        let file = folder.path().join(round.to_string());
+        is_right(&traced(&setup, &options, &file));
+        let recording = fs::read(&file).unwrap();
+        let first = first.get_or_insert_with(|| recording.clone());
+        assert!(*first == recording, "run {round} differs from run 0");
+    }
+}
+
+/// A vCPU that waits for a lock gets it although only it is stepped, at the prompt as well.
+#[test]
+fn a_vcpu_that_waits_is_not_stuck_at_the_prompt() {
+    let setup = hammer("cortex-a57");
+    let script = "s 3000\nothers step\ns 3000\nvcpu 1\ns 500\nothers run\ns 3000\nc\n";
+    let finished = type_at_stepper(&setup, &["--irq", "into"], script, LIMIT).unwrap();
+    is_right(&finished);
+}
+
+#[test]
+fn a_clock_cannot_go_by_steps_while_others_run() {
+    let setup = hammer("cortex-a57");
+    let options = ["--others", "run", "--time", "per-step=5"];
+    let finished = type_at_stepper(&setup, &options, "s\ntime stopped\ns\nx\n", LIMIT).unwrap();
+    assert!(finished.stdout.contains("the clock cannot go by steps"), "{}", finished.output());
+}
+
+fn debian(cpu: &'static str) -> Setup {
+    Setup {
+        initrd: Some(folder().join("debian/initramfs.cpio.gz")),
+        append: Some("console=ttyAMA0 stepwell.poweroff".to_owned()),
+        cpu,
+        smp: VCPUS,
+        memory_mib: 512,
+        ..Setup::new(&folder().join("debian/vmlinuz"))
+    }
+}
+
+/// What the guest wrote, without the time and without what is measured by it.
+fn console(finished: &Finished) -> Vec<String> {
+    let lines = finished.stdout.lines().map(|line| line.trim_start_matches("  guest| ").trim());
+    let untimed = lines.filter_map(|line| match line.split_once("] ") {
+        Some((stamp, text)) if stamp.starts_with('[') => Some(text.trim_end().to_owned()),
+        _ => None,
+    });
+    let mut lines: Vec<String> = untimed.collect();
+    // Which CPU is first to say something is nobody's business.
+    lines.sort();
+    lines
+}
+
+/// Twenty million steps through all locks of the boot, on all vCPUs, then to the shell.
+fn boots_after_steps(cpu: &'static str) {
+    let setup = debian(cpu);
+    let alone = console(&run_guest(&setup, LIMIT).unwrap());
+    let options = ["--others", "step", "--irq", "into"];
+    let limit = Duration::from_secs(300);
+    let finished = type_at_stepper(&setup, &options, "s 20000000\nc\n", limit).unwrap();
+    let said = finished.output();
+    assert!(finished.status.success(), "{said}");
+    for trouble in ["Kernel panic", "rcu: INFO", "stall", "lockup", "Oops", "BUG:", "hung"] {
+        assert!(!finished.stdout.contains(trouble), "{trouble}: {said}");
+    }
+    let stepped = console(&finished);
+    assert!(alone.len() > 100, "{} lines", alone.len());
+    let differ = |one: &[String], other: &[String]| -> Vec<String> {
+        one.iter().filter(|line| !other.contains(line)).cloned().collect()
+    };
+    let (lost, new) = (differ(&alone, &stepped), differ(&stepped, &alone));
+    assert!(lost.is_empty() && new.is_empty(), "only unstepped: {lost:#?}, only stepped: {new:#?}");
+}
+
+#[test]
+fn debian_boots_after_twenty_million_steps_of_four_cortex_a57() {
+    boots_after_steps("cortex-a57");
+}
