@@ -7,15 +7,19 @@
 //!
 //! Its hardware breakpoints (`Z1`) are the CPU's, by virtual address, and so is a software one
 //! whose address leads nowhere yet.
+//!
+//! Watchpoints (`Z2` to `Z4`) are the debuggee's, which has as many as one likes. They stop before
+//! the access, as the CPU's do, and GDB knows: it steps once and looks whether the value is another.
 
 use crate::guest::{Guest, refused};
 use gdbstub::target::TargetResult;
 use gdbstub::target::ext::breakpoints::{
-    Breakpoints as Ops, HwBreakpoint, HwBreakpointOps, SwBreakpoint, SwBreakpointOps,
+    Breakpoints as Ops, HwBreakpoint, HwBreakpointOps, HwWatchpoint, HwWatchpointOps, SwBreakpoint,
+    SwBreakpointOps, WatchKind,
 };
 use std::collections::HashMap;
 use stepwell_arch::Va;
-use stepwell_debuggee::{Error, Place, Refusal};
+use stepwell_debuggee::{Error, Place, Refusal, WatchAccess, Watchpoint};
 
 /// Most breakpoints that a client may set. More than anybody has, and a bound.
 const MOST: usize = 1 << 16;
@@ -33,6 +37,7 @@ pub(crate) struct Breakpoints {
     set: HashMap<(u64, Sort), Place>,
     /// How many of the client's are at a place: two addresses may lead there.
     users: HashMap<Place, usize>,
+    watched: Vec<Watchpoint>,
 }
 
 impl Breakpoints {
@@ -40,6 +45,20 @@ impl Breakpoints {
     pub(crate) fn at(&self, pc: Va) -> Option<Sort> {
         let sorts = [Sort::Software, Sort::Hardware];
         sorts.into_iter().find(|&sort| self.set.contains_key(&(pc.0, sort)))
+    }
+
+    /// What the client called the watchpoint that an access has hit.
+    pub(crate) fn watched(&self, address: Va, access: WatchAccess) -> WatchKind {
+        let covers = |watch: &&Watchpoint| {
+            let offset = address.0.checked_sub(watch.address.0);
+            offset.is_some_and(|offset| offset < watch.length)
+                && (watch.access == WatchAccess::ReadWrite || watch.access == access)
+        };
+        match self.watched.iter().find(covers).map_or(access, |watch| watch.access) {
+            WatchAccess::Write => WatchKind::Write,
+            WatchAccess::Read => WatchKind::Read,
+            WatchAccess::ReadWrite => WatchKind::ReadWrite,
+        }
     }
 }
 
@@ -116,7 +135,35 @@ impl Guest<'_> {
                 Err(error) => return Err(error),
             }
         }
+        for watchpoint in std::mem::take(&mut self.breakpoints.watched) {
+            let Some(watchpoints) = self.debuggee.support_watchpoints() else { break };
+            match watchpoints.clear_watchpoint(self.domain, watchpoint) {
+                Ok(()) | Err(Error::Refused(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
         Ok(())
+    }
+
+    fn watch(&mut self, watchpoint: Watchpoint) -> Result<(), Error> {
+        if self.breakpoints.watched.contains(&watchpoint) {
+            return Ok(());
+        }
+        if self.breakpoints.watched.len() >= MOST {
+            return Err(Refusal::Range.into());
+        }
+        let vcpu = self.current();
+        let watchpoints = self.debuggee.support_watchpoints().ok_or(Refusal::Range)?;
+        watchpoints.set_watchpoint(vcpu, watchpoint)?;
+        self.breakpoints.watched.push(watchpoint);
+        Ok(())
+    }
+
+    fn unwatch(&mut self, watchpoint: Watchpoint) -> Result<(), Error> {
+        let at = self.breakpoints.watched.iter().position(|set| *set == watchpoint);
+        self.breakpoints.watched.swap_remove(at.ok_or(Refusal::Watchpoint)?);
+        let watchpoints = self.debuggee.support_watchpoints().ok_or(Refusal::Range)?;
+        watchpoints.clear_watchpoint(self.domain, watchpoint)
     }
 
     /// Tells whether a breakpoint that was hit at `pc` is one that the client has set there, and
@@ -135,7 +182,7 @@ fn outcome(
     match result {
         Ok(()) => Ok(true),
         Err(error) => {
-            guest.services.note(&format!("breakpoint at {va:#x}: {error}"));
+            guest.services.note(&format!("break- or watchpoint at {va:#x}: {error}"));
             Err(refused(error))
         }
     }
@@ -148,6 +195,43 @@ impl Ops for Guest<'_> {
 
     fn support_hw_breakpoint(&mut self) -> Option<HwBreakpointOps<'_, Self>> {
         Some(self)
+    }
+
+    fn support_hw_watchpoint(&mut self) -> Option<HwWatchpointOps<'_, Self>> {
+        // Without them GDB watches by stepping, which works anywhere.
+        let is_able = self.debuggee.support_watchpoints().is_some();
+        is_able.then_some(self as &mut dyn HwWatchpoint<Arch = _, Error = _>)
+    }
+}
+
+const fn watchpoint(address: u64, length: u64, kind: WatchKind) -> Watchpoint {
+    let access = match kind {
+        WatchKind::Write => WatchAccess::Write,
+        WatchKind::Read => WatchAccess::Read,
+        WatchKind::ReadWrite => WatchAccess::ReadWrite,
+    };
+    Watchpoint { address: Va(address), length, access }
+}
+
+impl HwWatchpoint for Guest<'_> {
+    fn add_hw_watchpoint(
+        &mut self,
+        va: u64,
+        len: u64,
+        kind: WatchKind,
+    ) -> TargetResult<bool, Self> {
+        let result = self.watch(watchpoint(va, len, kind));
+        outcome(self, result, va)
+    }
+
+    fn remove_hw_watchpoint(
+        &mut self,
+        va: u64,
+        len: u64,
+        kind: WatchKind,
+    ) -> TargetResult<bool, Self> {
+        let result = self.unwatch(watchpoint(va, len, kind));
+        outcome(self, result, va)
     }
 }
 

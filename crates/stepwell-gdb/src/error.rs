@@ -19,6 +19,7 @@ pub(crate) fn errno(refusal: stepwell_debuggee::Refusal) -> u8 {
     const ESRCH: u8 = 3;
     const ENXIO: u8 = 6;
     const EAGAIN: u8 = 11;
+    const ENOMEM: u8 = 12;
     const EFAULT: u8 = 14;
     const EBUSY: u8 = 16;
     const EEXIST: u8 = 17;
@@ -31,9 +32,10 @@ pub(crate) fn errno(refusal: stepwell_debuggee::Refusal) -> u8 {
         Refusal::Busy => EAGAIN,
         Refusal::NotMapped(_) => EFAULT,
         Refusal::NotStopped => EBUSY,
-        Refusal::Breakpoint | Refusal::AlreadySet(_) => EEXIST,
+        Refusal::Breakpoint | Refusal::Watchpoint | Refusal::AlreadySet(_) => EEXIST,
         Refusal::Range => EINVAL,
         Refusal::NoBreakpointLeft(_) => ENOSPC,
+        Refusal::NoMemory => ENOMEM,
         _ => EREMOTEIO,
     }
 }

@@ -15,7 +15,7 @@ use gdbstub::target::ext::base::multithread::{
 };
 use std::time::{Duration, Instant};
 use stepwell_arch::Va;
-use stepwell_debuggee::{Refusal, StepRequest, VcpuId};
+use stepwell_debuggee::{CodeRange, Refusal, StepRequest, VcpuId};
 
 /// How long a guest may take to stop, when a client is gone and nobody waits for it.
 const STOPPING: Duration = Duration::from_secs(10);
@@ -144,12 +144,18 @@ impl Guest<'_> {
     pub(crate) fn set_going(&mut self) -> Result<(), Error> {
         let record = self.services.is_tracing();
         let request = |count| StepRequest { record, ..StepRequest::steps(count) };
+        let within = |(start, end)| CodeRange { start: Va(start), end: Va(end) };
         let result = match self.going {
             Going::Stopped | Going::Refused(..) => return Ok(()),
             Going::Free if record => self.debuggee.step(self.current(), request(u64::MAX)),
             Going::Free => self.debuggee.resume(self.domain),
-            Going::Alone(vcpu) => self.debuggee.step(vcpu, request(u64::MAX)),
-            Going::Step { vcpu, .. } => self.debuggee.step(vcpu, request(1)),
+            Going::Alone(vcpu) if record => self.debuggee.step(vcpu, request(u64::MAX)),
+            Going::Alone(vcpu) => self.debuggee.resume_only(vcpu),
+            Going::Step { vcpu, range: None, .. } => self.debuggee.step(vcpu, request(1)),
+            Going::Step { vcpu, range: Some(range), .. } => {
+                let within = Some(within(range));
+                self.debuggee.step(vcpu, StepRequest { within, ..request(u64::MAX) })
+            }
         };
         match result {
             Ok(()) => Ok(()),
@@ -228,7 +234,8 @@ impl MultiThreadRangeStepping for Guest<'_> {
         end: u64,
     ) -> Result<(), Error> {
         let vcpu = self.vcpu(tid);
-        self.wanted.step.get_or_insert((vcpu, Some((start, end))));
+        // An empty range is one step, wherever it leads.
+        self.wanted.step.get_or_insert((vcpu, (start < end).then_some((start, end))));
         Ok(())
     }
 }

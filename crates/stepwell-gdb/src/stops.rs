@@ -60,7 +60,6 @@ impl Guest<'_> {
             return Ok(false);
         }
         let again = match stop.reason {
-            StopReason::Stepped => self.going.stays_in(stop.pc),
             StopReason::RingFull => match self.going {
                 Going::Step { .. } => stop.steps == 0 || self.going.stays_in(stop.pc),
                 _ => true,
@@ -94,7 +93,9 @@ impl Guest<'_> {
         let told = || Some(format!("{}: {}\n", stop.vcpu, stop.reason));
         let was_interrupted = std::mem::take(&mut self.is_interrupted);
         let (text, reason) = match stop.reason {
-            StopReason::Stepped | StopReason::RingFull if was_interrupted => {
+            StopReason::Stepped | StopReason::LeftRange | StopReason::RingFull
+                if was_interrupted =>
+            {
                 (None, with(Signal::SIGINT))
             }
             StopReason::Paused => (None, with(Signal::SIGINT)),
@@ -103,9 +104,15 @@ impl Guest<'_> {
                 Some(Sort::Software) => (None, Reason::SwBreak(tid)),
                 None => (None, with(Signal::SIGINT)),
             },
-            StopReason::Reset | StopReason::Stepped | StopReason::Until | StopReason::RingFull => {
-                (None, with(Signal::SIGTRAP))
+            StopReason::Watchpoint { address, access } => {
+                let kind = self.breakpoints.watched(address, access);
+                (None, Reason::Watch { tid, kind, addr: address.0 })
             }
+            StopReason::Reset
+            | StopReason::Stepped
+            | StopReason::LeftRange
+            | StopReason::Until
+            | StopReason::RingFull => (None, with(Signal::SIGTRAP)),
             _ => (told(), with(Signal::SIGTRAP)),
         };
         Ok(Report { text, reason, vcpu: Some(vcpu) })

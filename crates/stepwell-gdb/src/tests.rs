@@ -343,3 +343,24 @@ fn a_monitored_call_is_told_as_text() {
         assert_eq!(client.pc(), contract::SMC.0);
     });
 }
+
+#[test]
+fn watchpoints_tell_kind_and_address() {
+    with(|client| {
+        let scratch = contract::SCRATCH.0;
+        assert_eq!(client.answer(&format!("Z2,{scratch:x},8")), "OK");
+        assert_eq!(client.answer(&format!("Z3,{scratch:x},4")), "OK");
+        assert_eq!(client.answer("Z4,0,0"), "E16");
+        let stop = client.answer("vCont;c");
+        assert!(
+            stop.contains(&format!("watch:{scratch:x};")) && !stop.contains("rwatch"),
+            "{stop}"
+        );
+        assert_eq!(client.pc(), contract::FUNCTION.0 + 8, "before the store");
+        let stop = client.answer("vCont;c");
+        assert!(stop.contains(&format!("rwatch:{scratch:x};")), "{stop}");
+        assert_eq!(client.answer(&format!("z2,{scratch:x},8")), "OK");
+        assert_eq!(client.answer(&format!("z2,{scratch:x},8")), "E11");
+        assert_eq!(client.answer(&format!("z3,{scratch:x},4")), "OK");
+    });
+}

@@ -141,10 +141,16 @@ impl Names {
         self.delta
     }
 
-    /// Returns the symbols as linked.
+    /// Makes an ELF for debuggers of the symbols as linked.
     #[must_use]
-    pub const fn linked(&self) -> &Symbols {
-        &self.linked
+    pub fn to_elf(&self) -> Vec<u8> {
+        stepwell_trace::symbols::file::to_elf(&self.linked, &self.file)
+    }
+
+    /// Tells whether there are symbols at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.linked.is_empty()
     }
 
     /// Returns where the image has what the guest will have at `va` once it has an address there:

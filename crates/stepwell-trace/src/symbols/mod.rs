@@ -8,6 +8,7 @@
 //! An address far beyond the last symbol has no name, rather than the last name and a huge offset.
 
 pub mod elf;
+pub mod file;
 pub mod kallsyms;
 mod suggest;
 

@@ -20,7 +20,7 @@ use stepwell_trace::Header;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  stepwell gdb --kernel vmlinuz --initrd initrd.cpio.gz --smp 4 \
-    --append 'console=ttyAMA0' --init-file kernel.gdb\n  gdb-multiarch -x kernel.gdb"
+    --append 'console=ttyAMA0' \\\n    --write-symbols kernel.elf --init-file kernel.gdb\n  gdb-multiarch -x kernel.gdb"
 )]
 pub(super) struct Gdb {
     #[command(flatten)]
@@ -43,6 +43,9 @@ pub(super) struct Gdb {
     /// Writes a file of commands for gdb -x
     #[arg(long, value_name = "FILE")]
     init_file: Option<PathBuf>,
+    /// Writes an ELF with the kernel's own symbols, for a debugger that has no vmlinux
+    #[arg(long, value_name = "FILE", conflicts_with = "symbols")]
+    write_symbols: Option<PathBuf>,
 }
 
 impl Gdb {
@@ -52,7 +55,14 @@ impl Gdb {
         let mut server = server.with_context(|| format!("cannot listen at {}", self.listen))?;
         let policies = Policies { interrupts: self.irq, time: self.time, smc: false };
         server.set_policies(policies);
-        let symbols = self.guest.symbols();
+        let symbols = self.guest.symbols().or(self.write_symbols.as_deref());
+        if let Some(file) = &self.write_symbols {
+            if prepared.names.is_empty() {
+                anyhow::bail!("this kernel carries no symbols to write");
+            }
+            let elf = prepared.names.to_elf();
+            std::fs::write(file, elf).with_context(|| file.display().to_string())?;
+        }
         if let Some(file) = &self.init_file {
             let text = init_file(symbols, server.address());
             std::fs::write(file, text).with_context(|| file.display().to_string())?;
@@ -60,7 +70,7 @@ impl Gdb {
         let (mut session, names) = prepared.launch()?;
         let mut tool = Tool::new(names, self.header())?;
         if let Some(file) = symbols {
-            tool.set_symbols(file, false);
+            tool.set_symbols(file, self.write_symbols.is_some());
         }
         let left = session.with(|link| {
             let debuggee: &mut dyn Debuggee = link;

@@ -1,0 +1,285 @@
+//! Call frame information from instructions.
+//!
+//! Functions of a kernel that keeps frame pointers look alike: they push x29 and x30 as a pair, set
+//! x29 to it, and pop the pair where they return. That is followed from the first instruction to the
+//! last. A function that calls and does not look like that is assembly, of which is known that x29
+//! points to a frame record; one that calls nobody has its return address in x30.
+//!
+//! Source: Procedure Call Standard for the Arm 64-bit Architecture, The Frame Pointer; DWARF
+//! Debugging Information Format 4, Call Frame Information.
+
+const CODE_ALIGN: u64 = 4;
+const SP: u8 = 31;
+const FP: u8 = 29;
+const LR: u8 = 30;
+const ADVANCE: u8 = 0x40;
+const OFFSET: u8 = 0x80;
+const RESTORE: u8 = 0xc0;
+const ADVANCE_FAR: u8 = 0x04;
+const REMEMBER: u8 = 0x0a;
+const RESTORE_STATE: u8 = 0x0b;
+const DEFINE_CFA: u8 = 0x0c;
+const DEFINE_CFA_OFFSET: u8 = 0x0e;
+
+/// Makes the contents of `.debug_frame` for functions given as address and size.
+pub(super) fn debug_frame(functions: &[(u64, u64)], base: u64, code: &[u8]) -> Vec<u8> {
+    let mut section = Vec::new();
+    entry(&mut section, u32::MAX, |cie| {
+        // Version 1, no augmentation, code in words, data in doublewords downwards.
+        cie.extend([1, 0, CODE_ALIGN as u8, 0x78, LR]);
+        cie.extend([DEFINE_CFA, SP, 0]);
+    });
+    for &(address, size) in functions {
+        let start = address.checked_sub(base).and_then(|start| usize::try_from(start).ok());
+        let bytes = start.and_then(|start| code.get(start..)?.get(..usize::try_from(size).ok()?));
+        let Some(bytes) = bytes else { continue };
+        let words: Vec<u32> =
+            bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
+        entry(&mut section, 0, |fde| {
+            fde.extend(address.to_le_bytes());
+            fde.extend(size.to_le_bytes());
+            describe(fde, &words);
+        });
+    }
+    section
+}
+
+/// Writes a length, an identifier, and what `body` writes, padded.
+fn entry(section: &mut Vec<u8>, id: u32, body: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = id.to_le_bytes().to_vec();
+    body(&mut bytes);
+    // With DW_CFA_nop, which is 0.
+    bytes.resize((bytes.len() + 4).next_multiple_of(8) - 4, 0);
+    section.extend((bytes.len() as u32).to_le_bytes());
+    section.extend(bytes);
+}
+
+/// What an instruction does to the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effect {
+    None,
+    /// SP goes down by so many bytes.
+    Grow(u64),
+    /// SP goes down by so many bytes, and x29 and x30 are stored there.
+    Push(u64),
+    /// x29 and x30 are stored so far above SP.
+    Save(u64),
+    /// x29 is set to so far above SP.
+    SetFrame(u64),
+    /// x29 and x30 are loaded, and SP goes up to where it was.
+    Pop,
+    /// Somebody is called.
+    Call,
+    /// What follows is not reached from here.
+    Leave,
+}
+
+const fn effect(word: u32) -> Effect {
+    /// x29, x30 and SP in the fields of a pair's load or store.
+    const PAIR: u32 = 0x7bfd;
+    let pair_offset = ((word << 10) as i32 >> 25) as i64 * 8;
+    match word {
+        _ if word & 0xffc0_7fff == 0xa980_0000 | PAIR && pair_offset < 0 => {
+            Effect::Push(pair_offset.unsigned_abs())
+        }
+        _ if word & 0xffc0_7fff == 0xa900_0000 | PAIR && pair_offset >= 0 => {
+            Effect::Save(pair_offset.unsigned_abs())
+        }
+        _ if word & 0xffc0_7fff == 0xa8c0_0000 | PAIR
+            || word & 0xffc0_7fff == 0xa940_0000 | PAIR =>
+        {
+            Effect::Pop
+        }
+        _ if word & 0xffc0_03ff == 0xd100_03ff => Effect::Grow((word >> 10 & 0xfff) as u64),
+        _ if word & 0xffc0_03ff == 0x9100_03fd => Effect::SetFrame((word >> 10 & 0xfff) as u64),
+        _ if word >> 26 == 0x25 || word & 0xffff_fc1f == 0xd63f_0000 => Effect::Call,
+        // B, BR and RET with any register, ERET, and the RETs that authenticate.
+        _ if word >> 26 == 0x05
+            || word & 0xff9f_fc1f == 0xd61f_0000
+            || word & 0xffff_fbff == 0xd65f_0bff
+            || word == 0xd69f_03e0 =>
+        {
+            Effect::Leave
+        }
+        _ => Effect::None,
+    }
+}
+
+fn describe(out: &mut Vec<u8>, words: &[u32]) {
+    let effects = || words.iter().map(|&word| effect(word));
+    let has_frame = effects().any(|effect| matches!(effect, Effect::Push(_) | Effect::Save(_)));
+    if !has_frame {
+        if effects().any(|effect| effect == Effect::Call) {
+            // The frame record that x29 points to is all that is known.
+            out.extend([DEFINE_CFA, FP, 16, OFFSET | FP, 2, OFFSET | LR, 1]);
+        }
+        return;
+    }
+    let mut writer =
+        Rules { out, told: 0, below: 0, is_framed: false, is_saved: false, popped: None };
+    for (n, effect) in (1_u64..).zip(effects()) {
+        writer.take(n, effect);
+    }
+}
+
+/// The rules as they are after some instructions.
+struct Rules<'a> {
+    out: &'a mut Vec<u8>,
+    /// The instruction that the last rule holds from.
+    told: u64,
+    /// How far SP is below the CFA, while SP is what it is counted from.
+    below: u64,
+    is_framed: bool,
+    is_saved: bool,
+    /// The pair was popped: what SP was below the CFA before.
+    popped: Option<u64>,
+}
+
+impl Rules<'_> {
+    /// Takes the effect of the instruction before the `n`th.
+    fn take(&mut self, n: u64, effect: Effect) {
+        match effect {
+            Effect::Push(bytes) if !self.is_saved => {
+                self.below += bytes;
+                self.advance(n);
+                self.tell(&[DEFINE_CFA_OFFSET], &[self.below]);
+                self.save(0);
+            }
+            Effect::Grow(bytes) if !self.is_framed && self.popped.is_none() => {
+                self.below += bytes;
+                self.advance(n);
+                self.tell(&[DEFINE_CFA_OFFSET], &[self.below]);
+            }
+            Effect::Save(offset) if !self.is_saved && offset + 16 <= self.below => {
+                self.advance(n);
+                self.save(offset);
+            }
+            Effect::SetFrame(offset)
+                if self.is_saved && !self.is_framed && offset <= self.below =>
+            {
+                self.is_framed = true;
+                self.advance(n);
+                self.tell(&[DEFINE_CFA, FP], &[self.below - offset]);
+            }
+            Effect::Pop if self.is_saved && self.popped.is_none() => {
+                self.popped = Some(self.below);
+                self.advance(n);
+                self.out.push(REMEMBER);
+                self.tell(&[DEFINE_CFA, SP], &[0]);
+                self.out.extend([RESTORE | FP, RESTORE | LR]);
+            }
+            Effect::Leave => {
+                if let Some(below) = self.popped.take() {
+                    self.below = below;
+                    self.advance(n);
+                    self.out.push(RESTORE_STATE);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// x29 and x30 are in memory, so far above SP.
+    fn save(&mut self, offset: u64) {
+        let doublewords = (self.below - offset) / 8;
+        self.is_saved = true;
+        self.tell(&[OFFSET | FP], &[doublewords]);
+        self.tell(&[OFFSET | LR], &[doublewords - 1]);
+    }
+
+    /// The next rule holds from the `n`th instruction on.
+    fn advance(&mut self, n: u64) {
+        let by = n - self.told;
+        self.told = n;
+        match u8::try_from(by) {
+            Ok(0) => {}
+            Ok(by) if by < ADVANCE => self.out.push(ADVANCE | by),
+            _ => {
+                self.out.push(ADVANCE_FAR);
+                self.out.extend((by as u32).to_le_bytes());
+            }
+        }
+    }
+
+    fn tell(&mut self, head: &[u8], operands: &[u64]) {
+        self.out.extend(head);
+        for &operand in operands {
+            unsigned(self.out, operand);
+        }
+    }
+}
+
+/// Writes a number in LEB128.
+fn unsigned(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gimli::{BaseAddresses, DebugFrame, LittleEndian, Register, RegisterRule, UnwindContext};
+    use gimli::{CfaRule, UnwindSection};
+
+    /// The CFA as register and offset, and where x30 is, at each instruction.
+    fn rules(words: &[u32]) -> Vec<(u16, i64, Option<i64>)> {
+        let code: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let section = debug_frame(&[(0x1000, code.len() as u64)], 0x1000, &code);
+        let mut frame = DebugFrame::new(&section, LittleEndian);
+        frame.set_address_size(8);
+        let bases = BaseAddresses::default();
+        let mut context = UnwindContext::new();
+        let rule = |n: usize| {
+            let at = 0x1000 + 4 * n as u64;
+            let cie = DebugFrame::cie_from_offset;
+            let row = frame.unwind_info_for_address(&bases, &mut context, at, cie).unwrap();
+            let CfaRule::RegisterAndOffset { register, offset } = *row.cfa() else { panic!() };
+            let saved = match row.register(Register(30)) {
+                RegisterRule::Offset(offset) => Some(offset),
+                _ => None,
+            };
+            (register.0, offset, saved)
+        };
+        (0..words.len()).map(rule).collect()
+    }
+
+    #[test]
+    fn a_function_of_the_kernel() {
+        let words = [
+            0xaa1e_03e9, // mov x9, x30
+            0xd503_201f, // nop
+            0xd503_233f, // paciasp
+            0xa9be_7bfd, // stp x29, x30, [sp, #-32]!
+            0x9100_03fd, // mov x29, sp
+            0x9400_0001, // bl
+            0xa8c2_7bfd, // ldp x29, x30, [sp], #32
+            0xd65f_03c0, // ret
+            0x9400_0001, // bl: another way out
+        ];
+        let (outside, pushed, framed) = ((31, 0, None), (31, 32, Some(-24)), (29, 32, Some(-24)));
+        let expected =
+            [outside, outside, outside, outside, pushed, framed, framed, outside, framed];
+        assert_eq!(rules(&words), expected);
+    }
+
+    #[test]
+    fn a_function_with_a_large_frame() {
+        let words = [
+            0xd105_03ff, // sub sp, sp, #320
+            0xa910_7bfd, // stp x29, x30, [sp, #256]
+            0x9104_03fd, // add x29, sp, #256
+            0xd503_201f, // nop
+        ];
+        let expected = [(31, 0, None), (31, 320, None), (31, 320, Some(-56)), (29, 64, Some(-56))];
+        assert_eq!(rules(&words), expected);
+    }
+
+    #[test]
+    fn leaves_and_assembly() {
+        assert_eq!(rules(&[0xd503_201f, 0xd65f_03c0]), [(31, 0, None); 2]);
+        assert_eq!(rules(&[0x9400_0001, 0xd65f_03c0]), [(29, 16, Some(-8)); 2]);
+    }
+}
