@@ -149,10 +149,14 @@ fn to_ipa(running: &Running<'_>, va: u64) -> Option<Ipa> {
     translated(running, || translate::to_ipa(Va(va), false)).ok()
 }
 
-/// The instruction at an address, as the guest has it.
-fn word_at(running: &Running<'_>, va: u64) -> Option<u32> {
+/// The A64 instruction at the PC, as the guest has it.
+fn instruction(running: &Running<'_>) -> Option<u32> {
+    if running.core.pstate().is_aarch32() {
+        return None;
+    }
     let mut bytes = [0; 4];
-    running.domain.ram.read(to_ipa(running, va)?, &mut bytes).ok()?;
+    let ipa = to_ipa(running, running.core.context.elr)?;
+    running.domain.ram.read(ipa, &mut bytes).ok()?;
     Some(u32::from_le_bytes(bytes))
 }
 
@@ -184,7 +188,7 @@ fn operand(running: &Running<'_>, esr: EsrEl2) -> Operand {
 
 fn decoded(running: &Running<'_>) -> Option<Operand> {
     let pc = running.core.context.elr;
-    let what = LoadStore::decode(word_at(running, pc)?)?;
+    let what = LoadStore::decode(instruction(running)?)?;
     let context = &running.core.context;
     let is_el1 = running.core.pstate().uses_sp_elx();
     let base = |n| match (n, is_el1) {
@@ -323,7 +327,7 @@ fn carry_out_described(
 
 /// As [`carry_out_described`], where the instruction itself has to tell.
 fn carry_out_decoded(running: &mut Running<'_>, ipa: Ipa) -> bool {
-    let word = word_at(running, running.core.context.elr);
+    let word = instruction(running);
     let Some(transfer) = word.and_then(Transfer::decode) else { return false };
     let (ram, core) = (running.domain.ram, &mut *running.core);
     let is_el1 = core.pstate().uses_sp_elx();

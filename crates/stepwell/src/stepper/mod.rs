@@ -18,7 +18,7 @@ use std::io::Write;
 use stepwell_arch::{Instruction, Va};
 use stepwell_debuggee::{
     Debuggee, Ending, Error, Monitor, Place, Refusal, StepRequest, Stop, StopReason, TraceRecord,
-    VcpuId, VcpuState,
+    VcpuId, VcpuState, WatchAccess, Watchpoint,
 };
 use stepwell_trace::Disassembler;
 
@@ -161,6 +161,7 @@ impl<'a> Stepper<'a> {
                 }
                 None => self.unable()?,
             },
+            Command::Watch(on, word, length, access) => self.watch(*on, word, *length, *access)?,
             Command::Type(text) => self.type_line(text)?,
             Command::Help => self.output.write_all(HELP.as_bytes())?,
         }
@@ -169,6 +170,24 @@ impl<'a> Stepper<'a> {
 
     fn unable(&mut self) -> anyhow::Result<()> {
         Ok(writeln!(self.output, "this debuggee cannot do that")?)
+    }
+
+    fn watch(
+        &mut self,
+        on: bool,
+        word: &str,
+        length: u64,
+        access: WatchAccess,
+    ) -> anyhow::Result<()> {
+        let watchpoint = Watchpoint { address: self.place(word)?, length, access };
+        let vcpu = self.vcpu;
+        let Some(watchpoints) = self.debuggee.support_watchpoints() else { return self.unable() };
+        if on {
+            watchpoints.set_watchpoint(vcpu, watchpoint)?;
+        } else {
+            watchpoints.clear_watchpoint(vcpu.domain, watchpoint)?;
+        }
+        Ok(())
     }
 
     fn type_line(&mut self, text: &str) -> anyhow::Result<()> {

@@ -1,7 +1,7 @@
 //! The stepper's command language: a letter and its arguments.
 
 use crate::names::number;
-use stepwell_debuggee::{InterruptPolicy, OthersPolicy, TimePolicy};
+use stepwell_debuggee::{InterruptPolicy, OthersPolicy, TimePolicy, WatchAccess};
 
 /// What `h` prints.
 pub const HELP: &str = "\
@@ -17,22 +17,27 @@ i POLICY       interrupts while stepping: hold, over, into
 time POLICY    the guest's clock: stopped, real, per-step=NS
 others POLICY  the other vCPUs while stepping: stop, run, step[=N]
 smc on|off     stop at SMC instructions
+watch WHERE [N] [KIND]    stop before N bytes (8) are accessed: r, w (default), rw
+unwatch WHERE [N] [KIND]  no longer
 t [TEXT]       type a line on the guest's console; it reads it once it runs
 vcpu [N]       the vCPUs; choose one
 x              end
-Enter repeats. WHERE is SYMBOL, SYMBOL+0xOFFSET or 0xADDRESS; for m and d also
-a register (sp, x0, pc).
+Enter repeats. WHERE is SYMBOL, SYMBOL+0xOFFSET or 0xADDRESS; for m, d and
+watch also a register (sp, x0, pc).
 ";
 
 /// The commands' names, for completion.
-pub const NAMES: [&str; 16] =
-    ["s", "n", "c", "u", "b", "r", "m", "d", "i", "time", "others", "smc", "t", "vcpu", "h", "x"];
+pub const NAMES: [&str; 18] = [
+    "s", "n", "c", "u", "b", "r", "m", "d", "i", "time", "others", "smc", "watch", "unwatch", "t",
+    "vcpu", "h", "x",
+];
 
 const MEMORY_DEFAULT: u64 = 64;
 const MEMORY_MAX: u64 = 1 << 16;
 const INSTRUCTIONS_DEFAULT: u64 = 8;
 const INSTRUCTIONS_MAX: u64 = 4096;
 const BACK_DEFAULT: u64 = 16;
+const WATCH_DEFAULT: u64 = 8;
 
 /// One line, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +66,8 @@ pub enum Command {
     Others(OthersPolicy),
     /// `smc`
     Smc(bool),
+    /// `watch` and `unwatch`: on or off, where, how many bytes, for what.
+    Watch(bool, String, u64, WatchAccess),
     /// `t`
     Type(String),
     /// `vcpu`
@@ -129,6 +136,8 @@ impl Command {
             }
             ("smc", ["on"]) => Self::Smc(true),
             ("smc", ["off"]) => Self::Smc(false),
+            ("watch", [word, rest @ ..]) => watch(true, word, rest, "watch WHERE [N] [KIND]")?,
+            ("unwatch", [word, rest @ ..]) => watch(false, word, rest, "unwatch WHERE [N] [KIND]")?,
             ("t" | "type", _) => Self::Type(rest(line)),
             ("vcpu", []) => Self::Vcpu(None),
             ("vcpu", [n]) => Self::Vcpu(Some(n.parse().map_err(|error| told(&error, "vcpu [N]"))?)),
@@ -155,6 +164,21 @@ fn refuse(name: &str) -> ParseError {
         }
         None => ParseError::Unknown(name.to_owned()),
     }
+}
+
+fn watch(on: bool, word: &str, rest: &[&str], usage: &'static str) -> Result<Command, ParseError> {
+    let (rest, access) = match rest {
+        [rest @ .., "r"] => (rest, WatchAccess::Read),
+        [rest @ .., "rw"] => (rest, WatchAccess::ReadWrite),
+        [rest @ .., "w"] => (rest, WatchAccess::Write),
+        rest => (rest, WatchAccess::Write),
+    };
+    let length = match rest {
+        [] => WATCH_DEFAULT,
+        [n] => count(n, MEMORY_MAX, usage)?,
+        _ => return Err(ParseError::Arguments { reason: "too many words".to_owned(), usage }),
+    };
+    Ok(Command::Watch(on, word.to_owned(), length, access))
 }
 
 fn told(error: &dyn std::error::Error, usage: &'static str) -> ParseError {
@@ -187,6 +211,10 @@ mod tests {
         assert_eq!(parse("i over"), Some(Command::Interrupts(InterruptPolicy::Over)));
         assert_eq!(parse("time per-step=10"), Some(Command::Time(TimePolicy::PerStep { ns: 10 })));
         assert_eq!(parse("smc on"), Some(Command::Smc(true)));
+        let watch = |on, n, access| Some(Command::Watch(on, "x0".into(), n, access));
+        assert_eq!(parse("watch x0"), watch(true, 8, WatchAccess::Write));
+        assert_eq!(parse("watch x0 4 r"), watch(true, 4, WatchAccess::Read));
+        assert_eq!(parse("unwatch x0 rw"), watch(false, 8, WatchAccess::ReadWrite));
         assert_eq!(parse(" t echo  a\n"), Some(Command::Type("echo  a".into())));
         assert_eq!(parse("t"), Some(Command::Type(String::new())));
     }

@@ -82,3 +82,14 @@ fn smc_stops_and_what_is_wrong_is_told() {
 fn a_guest_that_powers_off_ends_the_session() {
     assert_eq!(session(&["c"]).1, Flow::Ended(Ending::PoweredOff));
 }
+
+#[test]
+fn watched_memory_stops_before_the_access() {
+    let lines =
+        ["watch 0x41000000", "watch 0x41000000", "c", "unwatch 0x41000000", "unwatch sp", "n"];
+    let (output, _) = session(&lines);
+    assert_eq!(pcs(&output), [0, 0x38, 0x3c]);
+    for part in ["(watchpoint at 0x41000000)", "it is there already"] {
+        assert!(output.contains(part), "{part} in {output}");
+    }
+}

@@ -118,7 +118,7 @@ impl Stepper<'_> {
     }
 
     /// Reads a place that may also be a register's contents.
-    fn place(&mut self, word: &str) -> anyhow::Result<Va> {
+    pub(super) fn place(&mut self, word: &str) -> anyhow::Result<Va> {
         let registers = self.debuggee.read_registers(self.vcpu)?;
         if let Some(value) = core_register(&registers, word) {
             return Ok(Va(value));

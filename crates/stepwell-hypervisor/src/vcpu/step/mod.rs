@@ -160,6 +160,10 @@ pub fn guests_own_step(running: &mut Running<'_>) -> Option<End> {
     stepper.past_first = false;
     let end = match stepper.boundary_events() {
         Some(end) => end,
+        // Nothing of it is executed from the copy with the BRKs.
+        None if debug::breakpoint_at_pc(stepper.running).is_some() => {
+            Some(End::Stop(StopReason::Breakpoint))
+        }
         None => stepper.one(1),
     };
     disable(running);
