@@ -10,11 +10,12 @@ use crate::guest::Guest;
 use std::fmt::Write;
 use stepwell_arch::{Pstate, SystemRegister, Va};
 use stepwell_debuggee::{
-    Error, InterruptPolicy, Monitor, Place, Refusal, TimePolicy, VcpuId, VcpuState,
+    Error, InterruptPolicy, Monitor, OthersPolicy, Place, Refusal, TimePolicy, VcpuId, VcpuState,
 };
 
 const HELP: &str = "\
 irq [hold|over|into]         interrupts while stepping
+others [stop|run|step[=N]]   the other vCPUs while one is stepped
 time [stopped|real|per-step=NS]  the guest's clock while it stands or steps
 smc on|off                   stop at SMC instructions
 phys ADDRESS [BYTES]         memory by guest-physical address
@@ -33,6 +34,8 @@ help                         this
 pub struct Policies {
     /// Interrupts while stepping.
     pub interrupts: InterruptPolicy,
+    /// The other vCPUs while one is stepped.
+    pub others: OthersPolicy,
     /// The clock.
     pub time: TimePolicy,
     /// Stop at SMC.
@@ -41,7 +44,12 @@ pub struct Policies {
 
 impl Default for Policies {
     fn default() -> Self {
-        Self { interrupts: InterruptPolicy::Over, time: TimePolicy::Stopped, smc: false }
+        Self {
+            interrupts: InterruptPolicy::Over,
+            others: OthersPolicy::Stop,
+            time: TimePolicy::Stopped,
+            smc: false,
+        }
     }
 }
 
@@ -52,6 +60,8 @@ pub(crate) fn execute(guest: &mut Guest<'_>, line: &str) -> Result<String, Error
         [] | ["help" | "h" | "?"] => Ok(HELP.to_owned()),
         ["irq"] => Ok(format!("{}\n", guest.policies.interrupts)),
         ["irq", policy] => interrupts(guest, policy),
+        ["others"] => Ok(format!("{}\n", guest.policies.others)),
+        ["others", policy] => others(guest, policy),
         ["time"] => Ok(format!("{}\n", guest.policies.time)),
         ["time", policy] => time(guest, policy),
         ["smc", state @ ("on" | "off")] => smc(guest, *state == "on"),
@@ -111,6 +121,17 @@ fn interrupts(guest: &mut Guest<'_>, word: &str) -> Result<String, Error> {
     let Some(interrupts) = guest.debuggee.support_interrupts() else { return Ok(unable()) };
     interrupts.set_interrupt_policy(guest.domain, policy)?;
     guest.policies.interrupts = policy;
+    Ok(format!("{policy}\n"))
+}
+
+fn others(guest: &mut Guest<'_>, word: &str) -> Result<String, Error> {
+    let policy = match word.parse() {
+        Ok(policy) => policy,
+        Err(error) => return Ok(format!("{error}\n")),
+    };
+    let Some(others) = guest.debuggee.support_others() else { return Ok(unable()) };
+    others.set_others_policy(guest.domain, policy)?;
+    (guest.policies.others, guest.others_now) = (policy, policy);
     Ok(format!("{policy}\n"))
 }
 

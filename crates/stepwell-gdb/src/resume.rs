@@ -15,7 +15,7 @@ use gdbstub::target::ext::base::multithread::{
 };
 use std::time::{Duration, Instant};
 use stepwell_arch::Va;
-use stepwell_debuggee::{CodeRange, Refusal, StepRequest, VcpuId};
+use stepwell_debuggee::{CodeRange, OthersPolicy, Refusal, StepRequest, VcpuId};
 
 /// How long a guest may take to stop, when a client is gone and nobody waits for it.
 const STOPPING: Duration = Duration::from_secs(10);
@@ -50,6 +50,8 @@ pub(crate) enum Going {
         range: Option<(u64, u64)>,
         /// Where it was.
         from: u64,
+        /// The others stand, whatever their policy.
+        is_locked: bool,
     },
 }
 
@@ -95,6 +97,7 @@ impl Guest<'_> {
         }
         self.remove_all()?;
         monitor::leave(self)?;
+        self.choose_others(self.policies.others)?;
         if !run {
             return Ok(());
         }
@@ -126,7 +129,7 @@ impl Guest<'_> {
                 Err(stepwell_debuggee::Error::Refused(_)) => 0,
                 Err(error) => return Err(error.into()),
             };
-            return Ok(Going::Step { vcpu, range, from });
+            return Ok(Going::Step { vcpu, range, from, is_locked });
         }
         let threads = match self.threads() {
             Ok(threads) => threads,
@@ -143,6 +146,13 @@ impl Guest<'_> {
     /// Gives the debuggee the command for what is going.
     pub(crate) fn set_going(&mut self) -> Result<(), Error> {
         let record = self.services.is_tracing();
+        let others = match self.going {
+            Going::Step { is_locked: true, .. } | Going::Alone(_) => OthersPolicy::Stop,
+            // `continue`, recorded: everybody goes, step by step.
+            Going::Free if record => OthersPolicy::STEP,
+            _ => self.policies.others,
+        };
+        self.choose_others(others)?;
         let request = |count| StepRequest { record, ..StepRequest::steps(count) };
         let within = |(start, end)| CodeRange { start: Va(start), end: Va(end) };
         let result = match self.going {
@@ -169,6 +179,21 @@ impl Guest<'_> {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Tells the debuggee what the others are to do, if that is something new.
+    pub(crate) fn choose_others(&mut self, others: OthersPolicy) -> Result<(), Error> {
+        if others == self.others_now {
+            return Ok(());
+        }
+        let Some(ability) = self.debuggee.support_others() else { return Ok(()) };
+        match ability.set_others_policy(self.domain, others) {
+            Ok(()) => self.others_now = others,
+            // The command that follows is refused for the same reason.
+            Err(stepwell_debuggee::Error::Refused(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
     }
 
     fn vcpu(&self, tid: Tid) -> u8 {

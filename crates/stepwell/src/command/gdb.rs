@@ -8,7 +8,7 @@ use crate::interruption;
 use anyhow::Context;
 use clap::Args;
 use std::path::{Path, PathBuf};
-use stepwell_debuggee::{Debuggee, InterruptPolicy, TimePolicy};
+use stepwell_debuggee::{Debuggee, InterruptPolicy, OthersPolicy, TimePolicy};
 use stepwell_gdb::{Address, Left, OnDisconnect, Policies, Server};
 use stepwell_trace::Header;
 
@@ -37,6 +37,9 @@ pub(super) struct Gdb {
     /// What happens to interrupts while stepping: into, over or hold
     #[arg(long, value_name = "POLICY", default_value = "over")]
     irq: InterruptPolicy,
+    /// What the other vCPUs do while one is stepped: stop, run, step or step=N
+    #[arg(long, value_name = "POLICY", default_value = "stop")]
+    others: OthersPolicy,
     /// How the guest's clock goes while it stands or steps: stopped, real or per-step=NS
     #[arg(long, value_name = "POLICY", default_value = "stopped")]
     time: TimePolicy,
@@ -53,7 +56,8 @@ impl Gdb {
         let prepared = self.guest.prepare()?;
         let server = Server::bind(&self.listen, self.on_disconnect);
         let mut server = server.with_context(|| format!("cannot listen at {}", self.listen))?;
-        let policies = Policies { interrupts: self.irq, time: self.time, smc: false };
+        let policies =
+            Policies { interrupts: self.irq, others: self.others, time: self.time, smc: false };
         server.set_policies(policies);
         let symbols = self.guest.symbols().or(self.write_symbols.as_deref());
         if let Some(file) = &self.write_symbols {
@@ -76,6 +80,9 @@ impl Gdb {
             let debuggee: &mut dyn Debuggee = link;
             if let Some(interrupts) = debuggee.support_interrupts() {
                 interrupts.set_interrupt_policy(0, self.irq)?;
+            }
+            if let Some(others) = debuggee.support_others() {
+                others.set_others_policy(0, self.others)?;
             }
             if let Some(time) = debuggee.support_time() {
                 time.set_time_policy(0, self.time)?;
