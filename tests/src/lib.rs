@@ -12,6 +12,7 @@
 pub mod browser;
 pub mod conformance;
 pub mod cost;
+pub mod debugger;
 pub mod guest;
 pub mod machine;
 pub mod plain;

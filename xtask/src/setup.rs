@@ -33,7 +33,7 @@ struct Need {
     present: fn() -> bool,
 }
 
-const NEEDS: [Need; 5] = [
+const NEEDS: [Need; 6] = [
     Need {
         name: "qemu-system-aarch64",
         purpose: "the machine that everything runs on",
@@ -45,6 +45,12 @@ const NEEDS: [Need; 5] = [
         purpose: "the debugger that the machine tests attach",
         package: "gdb-multiarch",
         present: || process::is_installed("gdb-multiarch"),
+    },
+    Need {
+        name: "lldb",
+        purpose: "the other debugger that they attach",
+        package: "lldb",
+        present: || process::is_installed("lldb"),
     },
     Need {
         name: debian::KEYRING,

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Chunks that are read ahead of the session.
 const READ_AHEAD: usize = 16;
@@ -20,6 +20,8 @@ const WRITING: Duration = Duration::from_secs(10);
 /// How long the second client is listened to before it is refused: what it says first is what the
 /// refusal answers.
 const LISTENING: Duration = Duration::from_millis(500);
+/// How long a client that comes waits for the one before to be gone.
+const PARTING: Duration = Duration::from_secs(1);
 const BUSY: &str = "E.stepwell: another debugger is attached";
 
 /// Where to listen.
@@ -238,7 +240,7 @@ impl Acceptor {
                     return;
                 }
                 match accepted {
-                    Ok((socket, peer)) if !busy.swap(true, Ordering::AcqRel) => {
+                    Ok((socket, peer)) if claim(&busy) => {
                         if welcome(socket, id, peer, &sender).is_err() {
                             busy.store(false, Ordering::Release);
                         }
@@ -279,6 +281,18 @@ impl Drop for Acceptor {
             None => drop(TcpStream::connect(&self.address)),
         }
     }
+}
+
+/// Waits a moment for the client before, which may just have left; tells whether it has.
+fn claim(is_busy: &AtomicBool) -> bool {
+    let end = Instant::now() + PARTING;
+    while is_busy.swap(true, Ordering::AcqRel) {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(PARTING / 100);
+    }
+    true
 }
 
 fn welcome(
