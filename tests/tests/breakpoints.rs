@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use stepwell::machine::{self, Machine, MachineOptions, Memory};
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{
-    CodeRange, Debuggee, Ending, Event, Place, StepRequest, Stop, StopReason, VcpuId, WatchAccess,
-    Watchpoint, contract,
+    CodeRange, Debuggee, Ending, Event, Place, Refusal, StepRequest, Stop, StopReason, VcpuId,
+    WatchAccess, Watchpoint, contract,
 };
 use stepwell_link::Link;
 use stepwell_tests::guest::{Guest, LOAD, folder};
@@ -244,6 +244,30 @@ fn a_range_is_stepped_in_one_go() {
     link.step(V0, StepRequest { within, ..StepRequest::steps(u64::MAX) }).unwrap();
     let (stop, _) = contract::wait_for_stop(&mut link);
     assert_eq!((stop.reason, stop.pc), (StopReason::LeftRange, Va(inside.end)));
+}
+
+/// Each page with a breakpoint takes a page of EL2's memory, which ends: the one that does not fit is
+/// refused, and everything else goes on.
+#[test]
+fn what_no_memory_is_left_for_is_refused() {
+    let (_machine, mut link, _) = start("own_text", "cortex-a57", 1);
+    let place = |n: u64| Place::Ipa(Ipa(0x4080_0000 + 0x1000 * n));
+    let mut fit = 0;
+    let refused = loop {
+        match link.set_breakpoint(0, place(fit)) {
+            Ok(()) => fit += 1,
+            Err(error) => break error.refusal(),
+        }
+        assert!(fit < 10_000, "there is no end");
+    };
+    assert_eq!(refused, Some(Refusal::NoMemory));
+    println!("{fit} pages have breakpoints");
+    assert!(fit > 1000, "only {fit}");
+    link.clear_breakpoint(0, place(7)).unwrap();
+    link.set_breakpoint(0, place(fit)).unwrap();
+    let (stops, said) = Session::new(link).run();
+    assert_eq!(stops, []);
+    assert!(said.contains("own_text: ok"), "{said}");
 }
 
 fn debian(smp: u8) -> (Machine, Link) {

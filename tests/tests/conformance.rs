@@ -50,7 +50,7 @@ fn every_case_is_reported_as_it_declares() {
 fn nothing_shows_of_what_the_test_mode_does() {
     let (_, places) = guest();
     let mut table = Table::default();
-    // Not stop by stop: what the mode's own stops do there is not understood yet (see the page).
+    // Not stop by stop, which takes minutes (see the page).
     let stepped = View::ALL.into_iter().filter(|view| matches!(view, View::Recorded(_)));
     let observed = thread::scope(|scope| {
         let threads = [0, 1].map(|n| {

@@ -155,8 +155,7 @@ impl Session<'_> {
         if let Some(interrupts) = self.link.support_interrupts() {
             interrupts.set_interrupt_policy(0, InterruptPolicy::Into)?;
         }
-        // By physical address on one of the CPUs: then the page is withdrawn in stage 2, and the
-        // guest comes to EL2 for its instructions while it runs freely.
+        // By physical address on one of the CPUs: then the page is executed from a copy of it.
         let by_page = cpu.starts_with("max");
         let place = if by_page { Place::Ipa(Ipa(enter)) } else { Place::Va(Va(enter)) };
         self.link.set_breakpoint(0, place)?;
