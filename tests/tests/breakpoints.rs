@@ -189,6 +189,39 @@ fn the_guests_own_debugger_works_beside_hidden_breakpoints_and_watchpoints() {
     }
 }
 
+/// A breakpoint on every word of a guest's text, each taken away when it has been hit: vectors, EL0,
+/// BRKs of the guest's own and what it steps itself are all among them. (Exclusive sequences are not:
+/// a stop in the middle of one makes its store fail, as any exception does.)
+fn each_instruction_is_hit(name: &str) {
+    const TEXT: Range<u64> = LOAD + 0x800..LOAD + 0x1d00;
+    let (_machine, mut link, _) = start(name, "cortex-a57", 1);
+    hide(&mut link, TEXT.step_by(4));
+    let mut session = Session::new(link);
+    let mut hits = 0;
+    let said = loop {
+        let stop = match session.go() {
+            Next::Stopped(stop) => stop,
+            Next::Off(said) => break said,
+        };
+        assert_eq!(stop.reason, StopReason::Breakpoint, "{stop:?}");
+        // A second hit would find none to take away.
+        session.link.clear_breakpoint(0, Place::Ipa(Ipa(stop.pc.0))).unwrap();
+        hits += 1;
+    };
+    assert!(hits > 300, "{name}: only {hits}");
+    assert!(said.contains(&format!("{name}: ok")), "{said}");
+}
+
+#[test]
+fn each_instruction_of_a_guest_that_debugs_itself_is_hit() {
+    each_instruction_is_hit("debug_own");
+}
+
+#[test]
+fn each_instruction_of_interrupt_handlers_is_hit() {
+    each_instruction_is_hit("irq_storm");
+}
+
 /// What the CPU has no registers for is watched all the same: the literals of functions, one after
 /// the other, each read by every vCPU that calls the function and, in several ways, by the sum.
 #[test]
