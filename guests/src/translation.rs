@@ -51,6 +51,17 @@ pub fn join() {
     crate::write_register!("sctlr_el1", crate::read_register!("sctlr_el1") | 0x1005);
 }
 
+/// Lets EL0 read and execute what [`READ_ONLY_ALIAS`] maps, too.
+pub fn let_el0_read() {
+    // SAFETY: one CPU, which walks this table but does not use that part of it yet.
+    let entry = unsafe { &mut (*LEVEL1.0.get())[3] };
+    *entry |= EL0_TOO;
+    crate::instruction!("dsb ish");
+    crate::instruction!("tlbi vmalle1");
+    crate::instruction!("dsb ish");
+    crate::instruction!("isb");
+}
+
 /// Switches the MMU off again.
 pub fn stop() {
     crate::write_register!("sctlr_el1", crate::read_register!("sctlr_el1") & !0x1005);

@@ -72,10 +72,10 @@ impl Guest {
         })
     }
 
-    /// The IRQ vectors, of EL1 and of EL0.
+    /// The IRQ vectors, of EL1, of EL0 and of AArch32 EL0.
     #[must_use]
-    pub fn interrupt_vectors(&self) -> [u64; 2] {
-        [self.vectors + 0x280, self.vectors + 0x480]
+    pub fn interrupt_vectors(&self) -> [u64; 3] {
+        [self.vectors + 0x280, self.vectors + 0x480, self.vectors + 0x680]
     }
 
     /// The vector of synchronous exceptions at EL1.
@@ -122,7 +122,7 @@ mod tests {
             image.extend(word.to_le_bytes());
         }
         let guest = Guest::parse("x", Path::new("x.bin"), &image).unwrap();
-        assert_eq!(guest.interrupt_vectors(), [0x4020_0a80, 0x4020_0c80]);
+        assert_eq!(guest.interrupt_vectors(), [0x4020_0a80, 0x4020_0c80, 0x4020_0e80]);
         assert_eq!(guest.timed, 0x100..0x200);
         assert_eq!(guest.exact_end, None);
         assert_eq!(guest.counting_loop, Some(0x300..0x30c));

@@ -123,12 +123,15 @@ pub struct HardwareBreakpoint {
 
 impl HardwareBreakpoint {
     /// Matches the instruction at `address`, at EL1 and EL0: BT 0b0000 (unlinked address match),
-    /// BAS 0b1111 (an A64 instruction), HMC 0, SSC 0b00, PMC 0b11, E 1.
+    /// HMC 0, SSC 0b00, PMC 0b11, E 1, BAS 0b1111 (an A64 or A32 instruction, or T32 at the same
+    /// address). Where the address is not a multiple of 4 only T32 can be there, and BAS is 0b1100.
     #[must_use]
     pub const fn execute(address: Va) -> Self {
         let mut control = ENABLE;
         control = with_field(control, 2, 1, 0b11); // PMC: EL1 and EL0
-        control = with_field(control, 8, 5, 0b1111); // BAS: all four bytes
+        // BAS: all four bytes, or the upper halfword.
+        let bytes = if address.0 & 0b10 == 0 { 0b1111 } else { 0b1100 };
+        control = with_field(control, 8, 5, bytes);
         Self { value: address.0 & !0b11, control }
     }
 
@@ -247,9 +250,11 @@ mod tests {
 
     #[test]
     fn an_execute_breakpoint_matches_at_el1_and_el0() {
-        let breakpoint = HardwareBreakpoint::execute(Va(0xffff_8000_0801_0003));
+        let breakpoint = HardwareBreakpoint::execute(Va(0xffff_8000_0801_0001));
         assert_eq!(breakpoint.value, 0xffff_8000_0801_0000);
         assert_eq!(breakpoint.control, 0x1e7);
+        let halfword = HardwareBreakpoint::execute(Va(0x8020_1002));
+        assert_eq!((halfword.value, halfword.control), (0x8020_1000, 0x187), "T32 alone");
         assert!(breakpoint.is_enabled());
         assert!(!HardwareBreakpoint::default().is_enabled());
     }

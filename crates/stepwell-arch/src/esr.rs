@@ -4,12 +4,12 @@
 //! ISS a meaning once the exception class is known. The views never check the class themselves:
 //! the exit path has just matched on it, and several classes share one ISS layout.
 //!
-//! Deliberately absent: the AArch32 coprocessor ISS layouts (MCR, MRC, LDC), because AArch32
-//! guests are refused before they could trap.
+//! Deliberately absent: the ISS layout of LDC and STC beyond what all coprocessor transfers share.
 
 use core::fmt;
 
 use crate::SystemRegister;
+use crate::aarch32::Transfer;
 use crate::bit_field::{bit, field};
 pub use crate::esr_el1::{EsrEl1, Origin};
 
@@ -66,6 +66,12 @@ impl EsrEl2 {
     #[must_use]
     pub const fn system_register(self) -> SystemRegisterIss {
         SystemRegisterIss(self.iss())
+    }
+
+    /// ISS of a trapped AArch32 MCR, MRC, MCRR or MRRC.
+    #[must_use]
+    pub const fn coprocessor(self) -> CoprocessorIss {
+        CoprocessorIss(self.iss())
     }
 
     /// ISS of a trapped WFI, WFE, WFIT or WFET.
@@ -444,6 +450,64 @@ impl SystemRegisterIss {
     }
 
     /// Whether the instruction reads the system register (Direction).
+    #[must_use]
+    pub const fn is_read(self) -> bool {
+        bit(self.0 as u64, 0)
+    }
+}
+
+/// ISS of a trapped AArch32 MCR, MRC, MCRR or MRRC.
+///
+/// Source: Arm ARM, DDI 0487 L.b, ESR_EL2, ISS encodings for an exception from an MCR or MRC access
+/// and from an MCRR or MRRC access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CoprocessorIss(pub u32);
+
+impl CoprocessorIss {
+    /// The instruction's condition (COND), where CV says that the field is valid.
+    #[must_use]
+    pub const fn condition(self) -> Option<u8> {
+        let iss = self.0 as u64;
+        if bit(iss, 24) { Some(field(iss, 23, 20) as u8) } else { None }
+    }
+
+    /// Operands of MCR and MRC.
+    #[must_use]
+    pub const fn transfer(self) -> Transfer {
+        let iss = self.0 as u64;
+        Transfer {
+            opc1: field(iss, 16, 14) as u8,
+            crn: field(iss, 13, 10) as u8,
+            crm: self.crm(),
+            opc2: field(iss, 19, 17) as u8,
+        }
+    }
+
+    /// Opc1 of MCRR and MRRC.
+    #[must_use]
+    pub const fn opc1_of_pair(self) -> u8 {
+        field(self.0 as u64, 19, 16) as u8
+    }
+
+    /// CRm.
+    #[must_use]
+    pub const fn crm(self) -> u8 {
+        field(self.0 as u64, 4, 1) as u8
+    }
+
+    /// General-purpose register transferred (Rt), as AArch64 numbers it.
+    #[must_use]
+    pub const fn rt(self) -> u8 {
+        field(self.0 as u64, 9, 5) as u8
+    }
+
+    /// Second general-purpose register of MCRR and MRRC (Rt2).
+    #[must_use]
+    pub const fn rt2(self) -> u8 {
+        field(self.0 as u64, 14, 10) as u8
+    }
+
+    /// Whether the instruction reads the coprocessor's register (Direction).
     #[must_use]
     pub const fn is_read(self) -> bool {
         bit(self.0 as u64, 0)

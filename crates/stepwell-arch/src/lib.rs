@@ -23,6 +23,7 @@
     )
 )]
 
+pub mod aarch32;
 pub mod address;
 mod bit_field;
 pub mod debug;
@@ -37,6 +38,7 @@ pub mod pstate;
 pub mod stage1;
 pub mod system_register;
 
+pub use aarch32::InstructionSet;
 pub use address::{Ipa, Pa, Va};
 pub use esr::{EsrEl1, EsrEl2};
 pub use instruction::Instruction;

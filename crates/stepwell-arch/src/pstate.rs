@@ -61,6 +61,10 @@ impl Pstate {
     pub const A: u64 = 1 << 8;
     /// D, AArch64 only: debug exceptions from the current level masked. AArch32 has E here.
     pub const D: u64 = 1 << 9;
+    /// E, AArch32 only: data is big-endian.
+    pub const E: u64 = 1 << 9;
+    /// M\[4:0\] of AArch32 EL0, User mode.
+    pub const M_USER: u64 = 0b10000;
     /// D, A, I and F.
     pub const DAIF: u64 = Self::D | Self::A | Self::I | Self::F;
     /// BTYPE, AArch64 only: branch type, FEAT_BTI.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 use stepwell_arch::debug::WatchAccess;
-use stepwell_arch::{Ipa, Va};
+use stepwell_arch::{InstructionSet, Ipa, Va};
 
 /// Which vCPU, of which domain. Both are numbered from 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -338,6 +338,13 @@ pub enum TraceRecord {
         pc: Va,
         /// It stored.
         stored: bool,
+    },
+    /// What the vCPU executes from here on; A64 until this is told.
+    InstructionSet {
+        /// The vCPU.
+        vcpu: u8,
+        /// The set.
+        set: InstructionSet,
     },
     /// The vCPU could not get on at `pc` until others had moved, which is not recorded.
     Turns {

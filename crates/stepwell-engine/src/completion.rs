@@ -12,11 +12,14 @@ use crate::mutation::{self, Mutant};
 use crate::own_step::{self, GuestDebug};
 use crate::plan::Plan;
 use crate::step::Boundary;
+use stepwell_arch::aarch32::it_advance;
 use stepwell_arch::debug::mdscr_el1;
-use stepwell_arch::{Pstate, Va};
+use stepwell_arch::{InstructionSet, Pstate, Va};
 
-/// Bytes of an A64 instruction.
-const INSTRUCTION_BYTES: u64 = 4;
+/// Bytes of an SVC: T32 has it as a 2-byte instruction only.
+fn bytes_of_call(pstate: Pstate) -> u64 {
+    if InstructionSet::of(pstate) == InstructionSet::T32 { 2 } else { 4 }
+}
 
 /// The instruction at the PC, looked at before it executes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,8 +103,9 @@ pub fn complete(guest: GuestDebug, before: Before, after: After) -> Completion {
     }
     let advanced = own_step::ss_advance(guest, pstate);
     let was_load_exclusive = matches!(before.plan, Plan::LoadExclusive(_));
-    let is_other =
-        after.boundary.syndrome_valid && after.boundary.load_exclusive != was_load_exclusive;
+    let is_other = after.boundary.syndrome_valid
+        && after.boundary.load_exclusive != was_load_exclusive
+        && before.plan != Plan::SkippedLoadExclusive;
     let done = |pstate, monitor| Completion { pstate, spsr_el1: None, monitor, is_other };
     match before.plan {
         _ if is_other => done(advanced, MonitorChange::Clear),
@@ -129,7 +133,7 @@ fn entered_exception(before: Before, after: After) -> Option<(Saved, bool)> {
     let saved = after.vector?;
     let returns_to =
         |pc: u64| before.pc.is_none_or(|begun| saved.elr_el1.0 == begun.0.wrapping_add(pc));
-    let is_call = before.is_svc && returns_to(INSTRUCTION_BYTES);
+    let is_call = before.is_svc && returns_to(bytes_of_call(before.pstate));
     let is_masked = after.pstate.0 & Pstate::DAIF == Pstate::DAIF;
     if !is_masked || !is_call && !returns_to(0) {
         return None;
@@ -148,7 +152,7 @@ pub struct MdscrAround {
 }
 
 /// PC and PSTATE after an instruction at `pc` that EL2 carried out in the guest's place: past it
-/// by `bytes`, which is 0 for an HVC, and advanced for the guest's own step.
+/// by `bytes`, which is 0 for an HVC, and advanced for the guest's own step and in its IT block.
 ///
 /// What the instruction itself writes to MDSCR_EL1 counts from the next one on.
 ///
@@ -159,7 +163,9 @@ pub fn carried_out(mdscr: MdscrAround, pc: Va, pstate: Pstate, bytes: u64) -> (V
     let is_late = mutation::is(Mutant::MdscrBeforeAdvance);
     let decisive = if is_late { mdscr.after } else { mdscr.before };
     let advances = decisive & mdscr_el1::SS != 0 && !mutation::is(Mutant::TrapKeepsGuestsSs);
-    let pstate = Pstate(pstate.0 & !Pstate::BTYPE);
+    // Where AArch64 has BTYPE, AArch32 has some of IT.
+    let pstate =
+        if pstate.is_aarch32() { it_advance(pstate) } else { Pstate(pstate.0 & !Pstate::BTYPE) };
     let moved = if mutation::is(Mutant::TrapNotAdvanced) { 0 } else { bytes };
     (Va(pc.0.wrapping_add(moved)), pstate.with_ss(pstate.ss() && !advances))
 }
@@ -304,5 +310,37 @@ mod tests {
             let (pc, pstate) = carried_out(mdscr, Va(0x1000), landing, bytes);
             assert_eq!((pc, pstate), (Va(0x1000 + bytes), USER.with_ss(ss)), "{mdscr:?}");
         }
+    }
+
+    /// User mode of AArch32, in T32, in the last two of an IT block.
+    const USER32: Pstate = Pstate(Pstate::M_USER | Pstate::T | 0x400);
+
+    #[test]
+    fn a_call_of_t32_returns_behind_its_two_bytes() {
+        for (pstate, bytes) in [(USER32, 2), (Pstate(Pstate::M_USER), 4)] {
+            let svc = Before { is_svc: true, ..before(Plan::Execute, pstate.with_ss(true)) };
+            let vector = saved(pstate.with_ss(true), Va(PC.0 + bytes));
+            let entered = After { vector, ..after(UNKNOWN, MASKED.with_ss(true)) };
+            assert_eq!(complete(ITSELF, svc, entered).spsr_el1, Some(pstate));
+        }
+    }
+
+    #[test]
+    fn the_cpu_may_say_that_a_skipped_load_exclusive_was_one() {
+        for said in [false, true] {
+            let boundary = Boundary { load_exclusive: said, syndrome_valid: true };
+            let skipped = before(Plan::SkippedLoadExclusive, USER32);
+            let done = complete(NOBODY, skipped, after(boundary, USER32));
+            assert_eq!((done.is_other, done.monitor), (false, MonitorChange::Keep));
+        }
+    }
+
+    #[test]
+    fn what_is_carried_out_in_an_it_block_advances_it() {
+        let nobody = MdscrAround { before: 0, after: 0 };
+        let (pc, pstate) = carried_out(nobody, Va(0x1002), USER32, 2);
+        assert_eq!((pc, pstate), (Va(0x1004), Pstate(USER32.0 & !0x400 | 0x800)));
+        let (pc, pstate) = carried_out(nobody, pc, pstate, 4);
+        assert_eq!((pc, pstate), (Va(0x1008), Pstate(USER32.0 & !0x400)));
     }
 }

@@ -11,6 +11,7 @@
 //! | [`exclusive`] | the local exclusive monitor that a stepped guest would otherwise lose |
 //! | [`own_step`] | the guest's own single-step of its EL0, while we step it too |
 //! | [`plan`] | what the next instruction needs before it may execute |
+//! | [`plan32`] | the same of AArch32 code at EL0 |
 //! | [`attention`] | the same question as a table, for the assembly fast path |
 //! | [`handler`] | where an interrupt handler has returned to what it interrupted |
 //! | [`completion`] | what is left to do when an instruction is done with |
@@ -48,6 +49,7 @@ pub mod handler;
 pub mod mutation;
 pub mod own_step;
 pub mod plan;
+pub mod plan32;
 pub mod spin;
 pub mod step;
 pub mod turns;
@@ -58,6 +60,7 @@ pub use completion::{After, Before, Completion, MdscrAround, MonitorChange, Save
 pub use exclusive::{Armed, ExclusiveMonitor, LoadExclusive, StoreDecision, StoreExclusive};
 pub use handler::InterruptedContext;
 pub use plan::{Plan, plan};
+pub use plan32::plan32;
 pub use spin::SpinDetector;
 pub use step::{Boundary, DebugControls, Disabled, EnableError, Engine, Exit, Outcome, StepState};
 pub use turns::{Errand, Next, OthersPolicy, Pass, Scope, Turns};

@@ -25,6 +25,11 @@ pub enum Plan {
     LoadExclusive(LoadExclusive),
     /// Ask the monitor.
     StoreExclusive(StoreExclusive),
+    /// Let it execute: an AArch32 load-exclusive whose condition fails does nothing, and marks
+    /// nothing, but the CPU may say of its step that it was one.
+    ///
+    /// Source: Arm ARM, DDI 0487 L.b, ESR_EL2, ISS encoding for a Software Step exception, EX.
+    SkippedLoadExclusive,
     /// Let it execute and clear the monitor.
     ClearExclusive,
     /// Wait for an interrupt as the policy says, then advance: a WFI executed under a step may
@@ -49,6 +54,24 @@ pub enum Plan {
         register: SystemRegister,
         /// Source.
         rt: u8,
+    },
+    /// Read a counter or timer register by the virtual clock, as AArch32 reads 64 bits.
+    ReadTimerPair {
+        /// The register.
+        register: SystemRegister,
+        /// Destination of the low half.
+        rt: u8,
+        /// Destination of the high half.
+        rt2: u8,
+    },
+    /// Write a timer register by the virtual clock, as AArch32 writes 64 bits.
+    WriteTimerPair {
+        /// The register.
+        register: SystemRegister,
+        /// Source of the low half.
+        rt: u8,
+        /// Source of the high half.
+        rt2: u8,
     },
     /// Let it execute with the GIC's CPU interface in place, which it may read or write;
     /// afterwards an interrupt that was not deliverable may be.

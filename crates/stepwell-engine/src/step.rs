@@ -52,7 +52,7 @@ pub enum StepState {
 pub enum EnableError {
     /// It is on.
     AlreadyEnabled,
-    /// The vCPU is in AArch32 state, whose steps this version does not decode.
+    /// The vCPU is in AArch32 state above EL0, which no guest of ours can be.
     AArch32,
 }
 
@@ -165,7 +165,7 @@ impl Engine {
         if self.is_enabled() {
             return Err(EnableError::AlreadyEnabled);
         }
-        if pstate.is_aarch32() {
+        if pstate.is_aarch32() && pstate.el() > 0 {
             return Err(EnableError::AArch32);
         }
         self.state = StepState::ActiveNotPending;

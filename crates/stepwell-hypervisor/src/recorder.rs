@@ -1,6 +1,7 @@
 //! Runs of the trace: what is stepped, until a jump makes it a record of the ring. And what was
 //! told last of the things that are told only when they change.
 
+use stepwell_arch::InstructionSet;
 use stepwell_wire::ring::{Encoder, MAX_RUN, Record, Words};
 
 /// X0 to X30, SP, PSTATE, in the order of the ring's register numbers.
@@ -30,6 +31,7 @@ pub struct Recorder {
     start: u64,
     length: u16,
     space: Option<AddressSpace>,
+    set: InstructionSet,
     time_ns: Option<u64>,
     registers: Option<[u64; REGISTERS]>,
 }
@@ -94,11 +96,18 @@ impl Recorder {
     /// Forgets what was told: whoever reads from here on was not there.
     pub fn tell_all(&mut self) {
         (self.space, self.time_ns, self.registers) = (None, None, None);
+        self.set = InstructionSet::A64;
     }
 
     /// Takes the address space, and tells whether it is another than before.
     pub fn is_new_space(&mut self, space: AddressSpace) -> bool {
         self.space.replace(space) != Some(space)
+    }
+
+    /// Takes the instruction set, and tells whether it is another than before. Whoever reads takes
+    /// A64 for granted.
+    pub fn is_new_set(&mut self, set: InstructionSet) -> bool {
+        core::mem::replace(&mut self.set, set) != set
     }
 
     /// Takes the time, and returns it if it is another than before.
@@ -181,6 +190,17 @@ mod tests {
         assert_eq!(told(&mut recorder, &now), 0);
         recorder.tell_all();
         assert_eq!(told(&mut recorder, &now), REGISTERS);
+    }
+
+    #[test]
+    fn a64_goes_without_saying() {
+        let mut recorder = Recorder::default();
+        let sets =
+            [InstructionSet::A64, InstructionSet::T32, InstructionSet::T32, InstructionSet::A64];
+        assert_eq!(sets.map(|set| recorder.is_new_set(set)), [false, true, false, true]);
+        assert!(recorder.is_new_set(InstructionSet::A32));
+        recorder.tell_all();
+        assert!(recorder.is_new_set(InstructionSet::A32));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! They look alike on purpose and are kept apart on purpose: the wire imports nothing of ours,
 //! and what stands on [`stepwell_debuggee`] must not change when the wire's version does.
 
-use stepwell_arch::{Ipa, Va};
+use stepwell_arch::{InstructionSet, Ipa, Va};
 use stepwell_debuggee as debuggee;
 use stepwell_debuggee::WatchAccess;
 use stepwell_wire as wire;
@@ -175,6 +175,14 @@ pub(crate) const fn record(record: wire::ring::Record) -> debuggee::TraceRecord 
         }
         Record::ExceptionReturn { vcpu, to, el } => Ours::ExceptionReturn { vcpu, to: Va(to), el },
         Record::Exclusive { vcpu, pc, stored } => Ours::Exclusive { vcpu, pc: Va(pc), stored },
+        Record::InstructionSet { vcpu, set } => {
+            let set = match set {
+                0 => InstructionSet::A64,
+                1 => InstructionSet::A32,
+                _ => InstructionSet::T32,
+            };
+            Ours::InstructionSet { vcpu, set }
+        }
         Record::Turns { vcpu, pc, why, steps } => Ours::Turns { vcpu, pc: Va(pc), why, steps },
         Record::Context { vcpu, el, vmid, asid, ttbr0 } => {
             Ours::Context { vcpu, el, vmid, asid, ttbr0 }

@@ -5,6 +5,8 @@
 //! twice, the later snapshot counts: kernels patch themselves early and then hold still.
 
 use std::collections::HashMap;
+use stepwell_arch::InstructionSet;
+use stepwell_arch::aarch32::t32::is_wide;
 use stepwell_arch::address::Va;
 
 /// Bytes of a snapshot.
@@ -56,6 +58,25 @@ impl CodePages {
         Some(u32::from_le_bytes(page.get(at..at + 4)?.try_into().ok()?))
     }
 
+    /// Returns the four bytes at the address of an instruction of `set`, if their pages were taken.
+    /// Of a T32 instruction of 2 bytes the upper half may be missing, and is 0 then.
+    #[must_use]
+    pub fn instruction(&self, set: InstructionSet, va: Va) -> Option<u32> {
+        if set != InstructionSet::T32 {
+            return self.word(va);
+        }
+        let first = self.halfword(va)?;
+        let second = self.halfword(va.offset(2));
+        let second = if is_wide(first) { second? } else { second.unwrap_or(0) };
+        Some(u32::from(first) | u32::from(second) << 16)
+    }
+
+    fn halfword(&self, va: Va) -> Option<u16> {
+        let page = self.pages.get(&(va.0 / PAGE_SIZE))?;
+        let at = (va.0 % PAGE_SIZE) as usize;
+        Some(u16::from_le_bytes(page.get(at..at + 2)?.try_into().ok()?))
+    }
+
     /// Returns all instructions with their addresses, page by page in no order.
     pub fn words(&self) -> impl Iterator<Item = (Va, u32)> {
         self.pages.iter().flat_map(|(number, page)| {
@@ -93,6 +114,9 @@ mod tests {
         assert_eq!(code.word(Va(0x2000)), Some(3));
         assert_eq!(code.word(Va(0x3000)), None);
         assert_eq!(code.word(Va(0x1ffd)), None);
+        assert_eq!(code.instruction(InstructionSet::A32, Va(0x1ffc)), Some(2));
+        assert_eq!(code.instruction(InstructionSet::T32, Va(0x1ffa)), Some(2 << 16));
+        assert_eq!(code.instruction(InstructionSet::T32, Va(0x2ffe)), Some(0));
         let words: Vec<_> = code.words().filter(|(_, word)| *word != 0).collect();
         assert_eq!((words.len(), words.contains(&(Va(0x2000), 3))), (3, true));
     }

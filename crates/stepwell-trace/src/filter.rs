@@ -232,6 +232,7 @@ impl<S: Source> Filtered<S> {
             Record::ExceptionEntry(entry) => instead(entry.vcpu, entry.return_address),
             Record::Event(Event::Note(_)) | Record::Time { .. } => !over,
             Record::Context(context) => !over && filter.takes_vcpu(context.vcpu),
+            Record::InstructionSet { vcpu, .. } => filter.takes_vcpu(*vcpu),
             Record::Register { vcpu, found: true, .. } => !over && filter.takes_vcpu(*vcpu),
             Record::Register { vcpu, .. }
             | Record::Exclusive { vcpu, .. }

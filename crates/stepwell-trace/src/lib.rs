@@ -28,6 +28,7 @@ pub mod filter;
 pub mod flame_tree;
 pub mod flow;
 pub mod format;
+pub mod instruction_sets;
 pub mod kernel_image;
 pub mod level;
 pub mod reader;
@@ -46,6 +47,7 @@ pub use format::{
     Access, Context, Event, ExceptionCause, ExceptionEntry, Header, MemoryAccess, Record, Register,
     Totals, Waiting,
 };
+pub use instruction_sets::InstructionSets;
 pub use kernel_image::{KernelError, KernelImage, KernelKind, LoadPlan, RawPolicy};
 pub use level::Levels;
 pub use reader::{Damage, Ending, Reader};

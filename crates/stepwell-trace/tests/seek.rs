@@ -16,7 +16,10 @@ fn rest(reader: &mut Reader<Cursor<&Vec<u8>>>) -> Vec<Record> {
 fn is_state(record: &Record) -> bool {
     matches!(
         record,
-        Record::Time { .. } | Record::Context(_) | Record::Register { found: true, .. }
+        Record::Time { .. }
+            | Record::Context(_)
+            | Record::InstructionSet { .. }
+            | Record::Register { found: true, .. }
     )
 }
 

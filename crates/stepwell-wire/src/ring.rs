@@ -23,6 +23,7 @@
 //! | 10 memory | 1:0 access, 2 has value | bytes | address, value's low half if there is a value, its high half if there are more than 8 bytes | the last instruction accessed memory |
 //!
 //! | 11 others' turns | why | instructions | PC | the vCPU could not get on there until others had moved |
+//! | 12 instruction set | 0 A64, 1 A32, 2 T32 | 0 | | what the vCPU executes from here on; A64 until it is told |
 //!
 //! Causes are numbered as the vectors: 0 synchronous, 1 IRQ, 2 FIQ, 3 SError. Registers: X0 to
 //! X30, 31 is the stack pointer in use, 32 is PSTATE; *found* ones were not changed by the last
@@ -69,6 +70,7 @@ const KIND_TIME: u64 = 8;
 const KIND_REGISTER: u64 = 9;
 const KIND_MEMORY: u64 = 10;
 const KIND_TURNS: u64 = 11;
+const KIND_INSTRUCTION_SET: u64 = 12;
 
 /// In a register's length: it was found, and not changed by the last instruction.
 const FOUND: u16 = 1 << 8;
@@ -154,6 +156,13 @@ pub enum Record {
         vcpu: u8,
         /// Nanoseconds since its counter was 0.
         ns: u64,
+    },
+    /// What the vCPU executes from here on; A64 until this is told.
+    InstructionSet {
+        /// The vCPU.
+        vcpu: u8,
+        /// 0 A64, 1 A32, 2 T32.
+        set: u8,
     },
     /// A register has changed.
     Register {
@@ -243,6 +252,9 @@ impl Encoder {
                 words([head(KIND_CONTEXT, vcpu, u16::from(el)) | payload, ttbr0])
             }
             Record::Time { vcpu, ns } => words([head(KIND_TIME, vcpu, 0), ns]),
+            Record::InstructionSet { vcpu, set } => {
+                words([head(KIND_INSTRUCTION_SET, vcpu, u16::from(set))])
+            }
             Record::Register { vcpu, register, value, found } => {
                 let flag = if found { FOUND } else { 0 };
                 words([head(KIND_REGISTER, vcpu, u16::from(register) | flag), value])
@@ -285,6 +297,7 @@ const fn word_count(head: u64) -> Option<usize> {
     let length = (head >> LENGTH_SHIFT) as u16 & MAX_RUN;
     Some(match head >> KIND_SHIFT {
         KIND_NEAR if length > 0 => 1,
+        KIND_INSTRUCTION_SET if length < 3 => 1,
         KIND_FULL if length > 0 => 2,
         KIND_INTERRUPT
         | KIND_EXCEPTION_RETURN
@@ -361,6 +374,7 @@ impl Decoder {
                 ttbr0: first,
             },
             KIND_TIME => Record::Time { vcpu, ns: first },
+            KIND_INSTRUCTION_SET => Record::InstructionSet { vcpu, set: length as u8 },
             KIND_TURNS => Record::Turns { vcpu, pc: first, why: length as u8, steps: payload },
             KIND_REGISTER => {
                 let found = length & FOUND != 0;
@@ -419,6 +433,7 @@ mod tests {
                 |(vcpu, el, vmid, asid, ttbr0)| Record::Context { vcpu, el, vmid, asid, ttbr0 }
             ),
             (vcpu.clone(), word()).prop_map(|(vcpu, ns)| Record::Time { vcpu, ns }),
+            (vcpu.clone(), 0..3_u8).prop_map(|(vcpu, set)| Record::InstructionSet { vcpu, set }),
             (vcpu.clone(), 0..33_u8, word(), any::<bool>()).prop_map(
                 |(vcpu, register, value, found)| Record::Register { vcpu, register, value, found }
             ),
@@ -440,6 +455,7 @@ mod tests {
             | Record::ExceptionReturn { vcpu, .. }
             | Record::Exclusive { vcpu, .. }
             | Record::Turns { vcpu, .. }
+            | Record::InstructionSet { vcpu, .. }
             | Record::Context { vcpu, .. }
             | Record::Time { vcpu, .. }
             | Record::Register { vcpu, .. }

@@ -63,7 +63,8 @@ impl Recorder {
     /// Wants the code of some instructions, to be fetched at the next stop.
     pub fn want(&mut self, pc: Va, length: u16) {
         let first = pc.0 / PAGE_SIZE;
-        let last = pc.0.saturating_add(4 * u64::from(length.max(1)) - 4) / PAGE_SIZE;
+        // A T32 instruction may end in the next page.
+        let last = pc.0.saturating_add(4 * u64::from(length.max(1)) - 1) / PAGE_SIZE;
         for page in first..=last {
             if self.known.insert(page) {
                 self.wanted.push(page);
@@ -176,6 +177,7 @@ fn recorded(record: TraceRecord) -> Option<Record> {
         }
         TraceRecord::ExceptionReturn { vcpu, to, el } => Record::ExceptionReturn { vcpu, to, el },
         TraceRecord::Exclusive { vcpu, pc, stored } => Record::Exclusive { vcpu, pc, stored },
+        TraceRecord::InstructionSet { vcpu, set } => Record::InstructionSet { vcpu, set },
         TraceRecord::Turns { vcpu, pc, why, steps } => {
             Record::Turns { vcpu, pc, why: Waiting::from_number(why)?, steps }
         }

@@ -40,7 +40,8 @@ fn mistake_4_aarch32_is_told_by_bit_4_of_the_mode() {
     for mode in 0..32_u64 {
         let mut engine = Engine::new();
         let got = engine.enable(Pstate(mode), 0);
-        if mode & 1 << 4 != 0 {
+        // User mode is EL0 of a 64-bit kernel; the other modes of AArch32 no guest of ours has.
+        if mode & 1 << 4 != 0 && mode != Pstate::M_USER {
             assert_eq!(got, Err(EnableError::AArch32), "{mode:#07b}");
             assert_eq!(engine, Engine::new(), "and nothing has changed");
         } else {

@@ -127,6 +127,18 @@ impl GuestRam {
         Some(unsafe { (at.0 as *const u32).read_volatile() })
     }
 
+    /// Reads the halfword at `va`, whose page [`GuestRam::code_page`] returned: T32 instructions are
+    /// one or two of these.
+    #[must_use]
+    pub fn halfword(&self, page: Pa, va: Va) -> Option<u16> {
+        let at = page.offset(va.0 & 0xfff);
+        if !va.is_aligned(2) || !self.contains(at, 2) {
+            return None;
+        }
+        // SAFETY: the halfword lies in this RAM. The guest may write it meanwhile.
+        Some(unsafe { (at.0 as *const u16).read_volatile() })
+    }
+
     /// Stores `new` at `pa` if it holds `old`, in one atomic access of `bytes` bytes (1, 2, 4, 8;
     /// for a pair of registers twice that).
     ///

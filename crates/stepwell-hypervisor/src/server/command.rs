@@ -299,7 +299,8 @@ fn step(
     if control.power(index) == Power::Off {
         return Err(Refusal::Off);
     }
-    if state.core.lock().pstate().is_aarch32() {
+    let pstate = state.core.lock().pstate();
+    if pstate.is_aarch32() && pstate.el() > 0 {
         return Err(Refusal::AArch32);
     }
     let policy = control.others;

@@ -1,6 +1,6 @@
 //! Why a guest came to EL2, and what the machine would have done about it.
 
-use super::{Running, debug, inject, interrupt, memory, psci, system};
+use super::{Running, coprocessor, debug, inject, interrupt, memory, psci, system};
 use crate::hw::world::Vector;
 use stepwell_arch::esr::{EsrEl1, EsrEl2, ec};
 use stepwell_engine::MdscrAround;
@@ -51,19 +51,16 @@ fn synchronous(running: &mut Running<'_>) -> Handled {
         // Only a guest that steps itself has these, and then it is stepped for; see `run`.
         ec::SOFTWARE_STEP_LOWER => Handled::Past,
         ec::BKPT32 => {
-            let syndrome = EsrEl1::new(ec::BKPT32, esr.iss() & 0xffff);
-            inject::synchronous(running, syndrome, None)
+            // IL is as the instruction is: T32's has 2 bytes.
+            inject::synchronous(running, EsrEl1(esr.0), None)
         }
         ec::BRK64 => debug::brk(running, esr),
         // FP and SVE are not trapped, and the rest has no business at EL2 from a guest that we
         // configured: what the CPU does not have is undefined.
         ec::UNKNOWN | ec::FP | ec::SVE => inject::undefined(running),
-        // AArch32 EL0 at its debug and feature registers while those trap: not emulated.
-        ec::CP15_MCR_MRC
-        | ec::CP15_MCRR_MRRC
-        | ec::CP14_MCR_MRC
-        | ec::CP14_LDC_STC
-        | ec::CP14_MRRC => inject::undefined(running),
+        ec::CP15_MCR_MRC | ec::CP14_MCR_MRC => coprocessor::transfer(running, esr),
+        ec::CP15_MCRR_MRRC | ec::CP14_MRRC => coprocessor::transfer_pair(running, esr),
+        ec::CP14_LDC_STC => coprocessor::transfer_memory(running, esr),
         _ => fault(running, FaultKind::UnknownException, 0),
     }
 }

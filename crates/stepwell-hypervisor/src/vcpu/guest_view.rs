@@ -12,6 +12,9 @@ use stepwell_arch::stage1::{Access, PhysicalMemory, Regime, walk};
 use stepwell_arch::{Ipa, Pstate, SystemRegister, Va};
 use stepwell_wire::Registers;
 
+/// SP_usr of AArch32, R13, is X13.
+const SP_USR: u8 = 13;
+
 /// The core registers.
 #[must_use]
 pub fn read(core: &VcpuCore) -> Registers {
@@ -19,29 +22,36 @@ pub fn read(core: &VcpuCore) -> Registers {
 }
 
 fn sp(core: &VcpuCore) -> u64 {
-    if core.pstate().uses_sp_elx() {
+    if core.pstate().is_aarch32() {
+        core.context.register(SP_USR)
+    } else if core.pstate().uses_sp_elx() {
         core.snapshot.read(SystemRegister::SP_EL1).unwrap_or(0)
     } else {
         core.context.sp_el0
     }
 }
 
-/// Writes the core registers. Refuses, and writes nothing, where PSTATE would leave AArch64 EL0
-/// and EL1.
+/// Writes the core registers. Refuses, and writes nothing, where PSTATE would leave EL0 and AArch64
+/// EL1. In AArch32 state R13 has two names, X13 and SP: a new SP is taken before a new X13.
 pub fn write(core: &mut VcpuCore, registers: &Registers) -> bool {
     let pstate = Pstate(registers.pstate);
     let mode = pstate.0 & Pstate::M_MASK;
-    if ![Pstate::M_EL0T, Pstate::M_EL1T, Pstate::M_EL1H].contains(&mode) {
+    if ![Pstate::M_EL0T, Pstate::M_EL1T, Pstate::M_EL1H, Pstate::M_USER].contains(&mode) {
         return false;
     }
     if core.context.elr != registers.pc {
         // Whoever writes it knows what stands there.
         core.reported_pc = Some(registers.pc);
     }
+    let has_new_sp = registers.sp != sp(core);
     core.context.x = registers.x;
     core.context.elr = registers.pc;
     core.context.spsr = pstate.0;
-    if pstate.uses_sp_elx() {
+    if pstate.is_aarch32() {
+        if has_new_sp {
+            core.context.set_register(SP_USR, registers.sp);
+        }
+    } else if pstate.uses_sp_elx() {
         core.snapshot.write(SystemRegister::SP_EL1, registers.sp);
     } else {
         core.context.sp_el0 = registers.sp;

@@ -4,6 +4,7 @@
 //! done, and what it returns decides whether the guest goes on. Stepping is the same loop with the
 //! engine in between; see [`step`].
 
+pub mod coprocessor;
 pub mod debug;
 pub mod exit;
 pub mod guest_view;

@@ -20,7 +20,7 @@ use heapless::Vec;
 use stepwell_arch::debug::mdscr_el1;
 use stepwell_arch::esr::EsrEl2;
 use stepwell_arch::load_store::Direction;
-use stepwell_arch::{Ipa, LoadStore, Va};
+use stepwell_arch::{Ipa, LoadStore, Pstate, Va};
 use translate::TranslationFailed;
 
 /// TCR_EL1.HD: the CPU keeps the dirty state of pages.
@@ -187,6 +187,10 @@ fn operand(running: &Running<'_>, esr: EsrEl2) -> Operand {
 }
 
 fn decoded(running: &Running<'_>) -> Option<Operand> {
+    if running.core.pstate().is_aarch32() {
+        // Only A64 is decoded.
+        return None;
+    }
     let pc = running.core.context.elr;
     let what = LoadStore::decode(instruction(running)?)?;
     let context = &running.core.context;
@@ -285,6 +289,7 @@ fn carry_out(running: &mut Running<'_>, esr: EsrEl2, ipa: Ipa) -> bool {
         || mrs!("sctlr_el1") & SCTLR_BIG_ENDIAN != 0
         || mrs!("id_aa64pfr1_el1") & PFR1_MTE2 != 0
         || keeps_dirty_state
+        || is_for_the_cpu_alone(running.core.pstate(), esr)
     {
         return false;
     }
@@ -296,6 +301,12 @@ fn carry_out(running: &mut Running<'_>, esr: EsrEl2, ipa: Ipa) -> bool {
         advance(running);
     }
     is_done
+}
+
+/// AArch32 accesses that only the CPU understands: big-endian ones, and what the syndrome does not
+/// describe, since only A64 is decoded.
+fn is_for_the_cpu_alone(pstate: Pstate, esr: EsrEl2) -> bool {
+    pstate.is_aarch32() && (pstate.0 & Pstate::E != 0 || Access::decode(esr.0).is_none())
 }
 
 fn carry_out_described(

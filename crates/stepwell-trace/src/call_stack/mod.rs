@@ -149,6 +149,9 @@ impl<'a> CallStacks<'a> {
             Record::ExceptionEntry(ref entry) => {
                 self.on(entry.vcpu, visitor, |follow, stack| stack.exception(follow, entry));
             }
+            Record::InstructionSet { vcpu, set } => {
+                self.on(vcpu, visitor, |_, stack| stack.execute_in(set));
+            }
             // The run that follows an exception return tells where it led.
             Record::ExceptionReturn { .. }
             | Record::Event(_)

@@ -4,16 +4,19 @@ use super::tasks::Task;
 use super::{CallVisitor, Entry, Exit, Follow, FrameKind, FunctionId};
 use crate::flow::Flow;
 use crate::format::{ExceptionCause, ExceptionEntry};
+use stepwell_arch::InstructionSet;
 use stepwell_arch::address::Va;
 
 /// Deepest stack that is followed; a call beyond takes the place of the top frame.
 const DEPTH_MAX: usize = 512;
 
 /// ESR_ELx.EC of an SVC from AArch64. Arm ARM, DDI 0487 L.b, "ESR_EL1".
+const EC_SVC32: u64 = 0x11;
 const EC_SVC64: u64 = 0x15;
 
 fn is_svc(entry: &ExceptionEntry) -> bool {
-    entry.cause == ExceptionCause::Synchronous && (entry.syndrome >> 26) & 0x3f == EC_SVC64
+    entry.cause == ExceptionCause::Synchronous
+        && matches!((entry.syndrome >> 26) & 0x3f, EC_SVC32 | EC_SVC64)
 }
 
 /// A call that has not ended.
@@ -66,6 +69,9 @@ pub(super) struct Stack {
     frames: Vec<Frame>,
     /// The instruction that was executed last.
     last: Option<Va>,
+    /// What it executes, and what `last` was.
+    set: InstructionSet,
+    last_set: InstructionSet,
     /// An exception or interrupt was entered since.
     entered: bool,
     guess: Option<Guess>,
@@ -89,6 +95,12 @@ impl Stack {
         }
         on.visitor.execute(on.vcpu, pc, length);
         self.last = Some(pc.offset(u64::from(length.max(1) - 1) * 4));
+        self.last_set = self.set;
+    }
+
+    /// Takes down what is executed from here on.
+    pub(super) const fn execute_in(&mut self, set: InstructionSet) {
+        self.set = set;
     }
 
     /// Follows an interrupt that was entered instead of the instruction at `pc`.
@@ -121,7 +133,10 @@ impl Stack {
             self.call(on, FrameKind::Found, back, None);
         }
         // An SVC is named by itself, though it returns behind itself.
-        let behind = self.last.filter(|last| is_svc(entry) && last.offset(4) == back);
+        let behind = self.last.filter(|last| {
+            let bytes = if self.last_set == InstructionSet::T32 { 2 } else { 4 };
+            is_svc(entry) && last.offset(bytes) == back
+        });
         let kind = match entry.cause {
             ExceptionCause::Synchronous | ExceptionCause::SError => FrameKind::Exception,
             ExceptionCause::Irq | ExceptionCause::Fiq => FrameKind::Interrupt,
@@ -140,7 +155,9 @@ impl Stack {
         if pc == next && !on.functions.switches_tasks(last) {
             return;
         }
-        match on.functions.flow(last) {
+        // Only A64 tells what its branches are for.
+        let is_a64 = self.last_set == InstructionSet::A64;
+        match on.functions.flow(last).filter(|_| is_a64) {
             Some(Flow::Call(_)) => self.call(on, FrameKind::Function, pc, Some(next)),
             Some(Flow::Return) if on.functions.switches_tasks(last) => self.switch_task(on, pc),
             Some(Flow::Return) => self.return_to(on, pc),

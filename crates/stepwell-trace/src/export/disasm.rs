@@ -9,13 +9,15 @@
 
 use super::{ExportError, end_at_broken_pipe};
 use crate::code::CodePages;
-use crate::disassemble::Disassembler;
+use crate::disassemble::{Disassembler, encoding};
 use crate::flow::branch_target;
 use crate::format::{Context, Event, ExceptionEntry, MemoryAccess, Record};
+use crate::instruction_sets::InstructionSets;
 use crate::source::Source;
 use crate::symbols::Symbols;
 use std::collections::HashMap;
 use std::io::{self, BufWriter, Write};
+use stepwell_arch::InstructionSet;
 use stepwell_arch::address::Va;
 
 /// Lines that are kept: some 30 MiB.
@@ -52,19 +54,27 @@ struct Lines<'a> {
     code: &'a CodePages,
     symbols: &'a Symbols,
     disassembler: Disassembler,
-    kept: HashMap<u64, Box<str>>,
+    sets: InstructionSets,
+    kept: HashMap<(InstructionSet, u64), Box<str>>,
 }
 
 impl<'a> Lines<'a> {
     fn new(code: &'a CodePages, symbols: &'a Symbols) -> Result<Self, ExportError> {
-        Ok(Self { code, symbols, disassembler: Disassembler::new()?, kept: HashMap::new() })
+        Ok(Self {
+            code,
+            symbols,
+            disassembler: Disassembler::new()?,
+            sets: InstructionSets::default(),
+            kept: HashMap::new(),
+        })
     }
 
     fn write(&mut self, record: &Record, output: &mut impl Write) -> Result<(), ExportError> {
+        self.sets.observe(record);
         match record {
             Record::Run { vcpu, pc, length } => {
                 for index in 0..u64::from(*length) {
-                    let line = self.line(pc.offset(index * 4));
+                    let line = self.line(*vcpu, pc.offset(index * 4));
                     writeln!(output, "{vcpu} {line}")?;
                 }
             }
@@ -108,6 +118,7 @@ impl<'a> Lines<'a> {
                 let place = self.place(*pc);
                 writeln!(output, "# {vcpu} {pc:x} {place} waited for {why}: others {steps}")
             }
+            Record::InstructionSet { vcpu, set } => writeln!(output, "# {vcpu} {set:?}"),
             Record::Context(Context { vcpu, el, vmid, asid, ttbr0 }) => {
                 writeln!(output, "# {vcpu} EL{el} VMID {vmid} ASID {asid} TTBR0 {ttbr0:#x}")
             }
@@ -124,17 +135,22 @@ impl<'a> Lines<'a> {
         }
     }
 
-    fn line(&mut self, pc: Va) -> &str {
-        if self.kept.len() >= LINES_MAX && !self.kept.contains_key(&pc.0) {
+    fn line(&mut self, vcpu: u8, pc: Va) -> &str {
+        let set = self.sets.of(vcpu);
+        let key = (set, pc.0);
+        if self.kept.len() >= LINES_MAX && !self.kept.contains_key(&key) {
             self.kept.clear();
         }
         let (code, symbols, disassembler) = (self.code, self.symbols, &self.disassembler);
-        self.kept.entry(pc.0).or_insert_with(|| {
+        self.kept.entry(key).or_insert_with(|| {
             let place = place(symbols, pc);
-            let Some(word) = code.word(pc) else {
+            let Some(word) = code.instruction(set, pc) else {
                 return format!("{pc:x} {place} ........ (code not recorded)").into();
             };
-            let text = disassembler.text(word, pc);
+            let text = disassembler.text_in(set, word, pc);
+            if set != InstructionSet::A64 {
+                return format!("{pc:x} {place} {} {text}", encoding(set, word)).into();
+            }
             match branch_target(word, pc).and_then(|to| symbols.lookup(to)) {
                 Some((name, 0)) => format!("{pc:x} {place} {word:08x} {text} <{name}>"),
                 Some((name, offset)) => {

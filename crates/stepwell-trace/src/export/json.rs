@@ -163,6 +163,11 @@ enum Line<'a> {
         #[serde(flatten)]
         place: Place<'a>,
     },
+    InstructionSet {
+        at: u64,
+        vcpu: u8,
+        set: String,
+    },
     Context {
         at: u64,
         vcpu: u8,
@@ -240,6 +245,9 @@ impl<'a> Line<'a> {
             Record::Turns { vcpu, pc, why, steps } => {
                 let (why, place) = (why.to_string(), Place::of(symbols, pc));
                 Self::Turns { at, vcpu, pc: pc.into(), why, steps, place }
+            }
+            Record::InstructionSet { vcpu, set } => {
+                Self::InstructionSet { at, vcpu, set: format!("{set:?}") }
             }
             Record::Context(context) => Self::Context {
                 at,

@@ -24,6 +24,7 @@ use super::{ExportError, end_at_broken_pipe};
 use crate::code::CodePages;
 use crate::disassemble::Disassembler;
 use crate::format::{Header, Record};
+use crate::instruction_sets::InstructionSets;
 use crate::level::Levels;
 use crate::source::Source;
 use crate::symbols::Symbols;
@@ -38,6 +39,7 @@ use parquet::schema::types::ColumnPath;
 use std::collections::HashMap;
 use std::io::Write;
 use std::sync::Arc;
+use stepwell_arch::InstructionSet;
 use stepwell_arch::address::Va;
 
 /// Rows that are collected before they are written.
@@ -125,8 +127,9 @@ struct Table<'a, W: Write + Send> {
     symbols: &'a Symbols,
     disassembler: Disassembler,
     levels: Levels,
+    sets: InstructionSets,
     group: Group,
-    places: HashMap<u64, Place>,
+    places: HashMap<(InstructionSet, u64), Place>,
     /// Equal strings share their bytes.
     words: HashMap<String, ByteArray>,
 }
@@ -154,6 +157,7 @@ impl<'a, W: Write + Send> Table<'a, W> {
             symbols,
             disassembler: Disassembler::new()?,
             levels: Levels::default(),
+            sets: InstructionSets::default(),
             group: Group::default(),
             places: HashMap::new(),
             words: HashMap::new(),
@@ -188,6 +192,7 @@ impl<'a, W: Write + Send> Table<'a, W> {
                 _ => {}
             }
             self.levels.observe(&record);
+            self.sets.observe(&record);
             self.write_if_full()?;
         }
         Ok(())
@@ -209,7 +214,7 @@ impl<'a, W: Write + Send> Table<'a, W> {
 
     /// Fills the columns that all rows have.
     fn row(&mut self, at: u64, vcpu: u8, pc: Va) -> Place {
-        let place = self.place(pc);
+        let place = self.place(self.sets.of(vcpu), pc);
         let group = &mut self.group;
         group.at.push(at as i64);
         group.vcpu.push(vcpu.into());
@@ -220,16 +225,17 @@ impl<'a, W: Write + Send> Table<'a, W> {
         place
     }
 
-    fn place(&mut self, pc: Va) -> Place {
-        if let Some(place) = self.places.get(&pc.0) {
+    fn place(&mut self, set: InstructionSet, pc: Va) -> Place {
+        let key = (set, pc.0);
+        if let Some(place) = self.places.get(&key) {
             return place.clone();
         }
         if self.places.len() >= PLACES_MAX {
             self.places.clear();
         }
         let (symbol, offset) = self.symbols.lookup(pc).unzip();
-        let code = self.code.word(pc);
-        let text = code.map(|code| self.disassembler.text(code, pc));
+        let code = self.code.instruction(set, pc);
+        let text = code.map(|code| self.disassembler.text_in(set, code, pc));
         let mnemonic = text.as_deref().and_then(|text| text.split(' ').next());
         let place = Place {
             symbol: symbol.map(|name| word(&mut self.words, name)),
@@ -237,7 +243,7 @@ impl<'a, W: Write + Send> Table<'a, W> {
             opcode: code.map(|code| code as i32),
             mnemonic: mnemonic.map(|text| word(&mut self.words, text)),
         };
-        self.places.insert(pc.0, place.clone());
+        self.places.insert(key, place.clone());
         place
     }
 

@@ -24,12 +24,14 @@
 use super::streams::Streams;
 use super::{ExportError, end_at_broken_pipe};
 use crate::code::CodePages;
-use crate::disassemble::Disassembler;
+use crate::disassemble::{Disassembler, encoding};
 use crate::format::{Access, ExceptionEntry, MemoryAccess, Record, Register};
+use crate::instruction_sets::InstructionSets;
 use crate::level::Levels;
 use crate::source::Source;
 use std::collections::HashMap;
 use std::io::{self, Write};
+use stepwell_arch::InstructionSet;
 use stepwell_arch::address::Va;
 
 /// Instructions whose text is kept: some 30 MiB.
@@ -67,9 +69,10 @@ struct Tarmac<'a> {
     code: &'a CodePages,
     disassembler: Disassembler,
     levels: Levels,
+    sets: InstructionSets,
     vcpus: HashMap<u8, Vcpu>,
     /// By PC: what stands before and behind the mode.
-    texts: HashMap<u64, (Box<str>, Box<str>)>,
+    texts: HashMap<(InstructionSet, u64), (Box<str>, Box<str>)>,
 }
 
 impl<'a> Tarmac<'a> {
@@ -78,6 +81,7 @@ impl<'a> Tarmac<'a> {
             code,
             disassembler: Disassembler::new()?,
             levels: Levels::default(),
+            sets: InstructionSets::default(),
             vcpus: HashMap::new(),
             texts: HashMap::new(),
         })
@@ -111,6 +115,7 @@ impl<'a> Tarmac<'a> {
                 _ => {}
             }
             self.levels.observe(&record);
+            self.sets.observe(&record);
         }
         Ok(())
     }
@@ -123,11 +128,16 @@ impl<'a> Tarmac<'a> {
         start: u64,
         out: &mut dyn Write,
     ) -> io::Result<()> {
-        let mode = self.mode(vcpu, pc);
+        let set = self.sets.of(vcpu);
+        let (letter, mode) = match set {
+            InstructionSet::A64 => ("O", self.mode(vcpu, pc)),
+            InstructionSet::A32 => ("A", "usr_n"),
+            InstructionSet::T32 => ("T", "usr_n"),
+        };
         for index in 0..u64::from(length) {
             let time = start + index;
-            let (word, text) = self.text(pc.offset(index * 4));
-            writeln!(out, "{time} clk cpu{vcpu} IT ({time}) {word} O {mode} : {text}")?;
+            let (word, text) = self.text(set, pc.offset(index * 4));
+            writeln!(out, "{time} clk cpu{vcpu} IT ({time}) {word} {letter} {mode} : {text}")?;
         }
         self.vcpus.entry(vcpu).or_default().time = start + u64::from(length) - 1;
         Ok(())
@@ -215,15 +225,17 @@ impl<'a> Tarmac<'a> {
         pstate.map_or(1, |pstate| (pstate & 1) as u8)
     }
 
-    fn text(&mut self, pc: Va) -> (&str, &str) {
-        if self.texts.len() >= TEXTS_MAX && !self.texts.contains_key(&pc.0) {
+    fn text(&mut self, set: InstructionSet, pc: Va) -> (&str, &str) {
+        let key = (set, pc.0);
+        if self.texts.len() >= TEXTS_MAX && !self.texts.contains_key(&key) {
             self.texts.clear();
         }
         let (code, disassembler) = (self.code, &self.disassembler);
-        let (word, text) = self.texts.entry(pc.0).or_insert_with(|| match code.word(pc) {
+        let found = code.instruction(set, pc);
+        let (word, text) = self.texts.entry(key).or_insert_with(|| match found {
             Some(word) => {
-                let text = disassembler.text(word, pc);
-                (format!("{:016x} {word:08x}", pc.0).into(), with_capital_mnemonic(&text).into())
+                let text = with_capital_mnemonic(&disassembler.text_in(set, word, pc));
+                (format!("{:016x} {}", pc.0, encoding(set, word)).into(), text.into())
             }
             None => (format!("{:016x} 00000000", pc.0).into(), "UNKNOWN (not recorded)".into()),
         });

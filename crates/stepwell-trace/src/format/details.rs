@@ -7,6 +7,7 @@ use super::record::{
     Access, Context, ExceptionCause, ExceptionEntry, MemoryAccess, Record, Register, Waiting,
 };
 use super::varint::{self, Cursor, unzigzag, zigzag};
+use stepwell_arch::InstructionSet;
 use stepwell_arch::address::Va;
 
 pub(super) const EXCEPTION_ENTRY: u64 = 11;
@@ -18,6 +19,8 @@ pub(super) const REGISTER: u64 = 21;
 pub(super) const MEMORY: u64 = 23;
 pub(super) const REPEATED: u64 = 25;
 pub(super) const TURNS: u64 = 27;
+
+pub(super) const INSTRUCTION_SET: u64 = 29;
 
 /// Set in a register's number: its value was found, and not changed by the last instruction.
 const FOUND: u8 = 0x80;
@@ -59,6 +62,23 @@ fn take_distance(cursor: &mut Cursor<'_>, last: &mut u64) -> Option<u64> {
     Some(*last)
 }
 
+const fn number_of(set: InstructionSet) -> u8 {
+    match set {
+        InstructionSet::A64 => 0,
+        InstructionSet::A32 => 1,
+        InstructionSet::T32 => 2,
+    }
+}
+
+const fn set_of(number: u8) -> Option<InstructionSet> {
+    match number {
+        0 => Some(InstructionSet::A64),
+        1 => Some(InstructionSet::A32),
+        2 => Some(InstructionSet::T32),
+        _ => None,
+    }
+}
+
 /// Writes the fields of a record into `out`, and returns its operation. Nothing for a record that
 /// is none of these.
 pub(super) fn encode(
@@ -94,6 +114,10 @@ pub(super) fn encode(
             distance(out, *pc);
             varint::put(out, *steps);
             TURNS
+        }
+        Record::InstructionSet { set, .. } => {
+            out.push(number_of(*set));
+            INSTRUCTION_SET
         }
         Record::Context(context) => {
             out.push(context.el);
@@ -162,6 +186,10 @@ pub(super) fn decode(
             let (pc, steps) = (distance(cursor)?, cursor.take()?);
             let Some(why) = why else { return Some(None) };
             Record::Turns { vcpu, pc, why, steps }
+        }
+        INSTRUCTION_SET => {
+            let Some(set) = set_of(cursor.take_u8()?) else { return Some(None) };
+            Record::InstructionSet { vcpu, set }
         }
         CONTEXT => Record::Context(Context {
             vcpu,

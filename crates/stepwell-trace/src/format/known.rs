@@ -6,6 +6,7 @@
 
 use super::record::{Context, Record, Register};
 use std::collections::BTreeMap;
+use stepwell_arch::InstructionSet;
 
 /// The state at one place of a recording.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +18,7 @@ pub(crate) struct Known {
 #[derive(Clone, Debug)]
 struct KnownVcpu {
     context: Option<Context>,
+    set: Option<InstructionSet>,
     registers: [Option<u64>; Register::COUNT],
 }
 
@@ -26,6 +28,7 @@ impl Known {
         match record {
             Record::Time { ns } => self.time = Some(*ns),
             Record::Context(context) => self.of(context.vcpu).context = Some(*context),
+            Record::InstructionSet { vcpu, set } => self.of(*vcpu).set = Some(*set),
             Record::ExceptionEntry(entry) => self.set_el(entry.vcpu, 1),
             Record::ExceptionReturn { vcpu, el, .. } => self.set_el(*vcpu, *el),
             Record::Register { vcpu, register, value, .. } => {
@@ -48,13 +51,14 @@ impl Known {
                 let (register, value) = (Register::new(number)?, value?);
                 Some(Record::Register { vcpu, register, value, found: true })
             });
-            known.context.map(Record::Context).into_iter().chain(registers)
+            let set = known.set.map(|set| Record::InstructionSet { vcpu, set });
+            known.context.map(Record::Context).into_iter().chain(set).chain(registers)
         });
         time.into_iter().chain(vcpus)
     }
 
     fn of(&mut self, vcpu: u8) -> &mut KnownVcpu {
-        let nothing = KnownVcpu { context: None, registers: [None; Register::COUNT] };
+        let nothing = KnownVcpu { context: None, set: None, registers: [None; Register::COUNT] };
         self.vcpus.entry(vcpu).or_insert(nothing)
     }
 

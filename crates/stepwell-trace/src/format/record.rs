@@ -5,13 +5,15 @@
 //! belong to the last instruction of the last run of the same vCPU.
 
 use std::fmt;
+use stepwell_arch::InstructionSet;
 use stepwell_arch::address::Va;
 
 /// One thing that happened, in the order in which it happened. That another vCPU is meant than
 /// before is told by `vcpu` alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// `length` instructions were executed from `pc` on, 4 bytes apart.
+    /// `length` instructions were executed from `pc` on, 4 bytes apart. One of 2 bytes (T32) is the
+    /// last of its run.
     Run {
         /// The vCPU.
         vcpu: u8,
@@ -61,6 +63,13 @@ pub enum Record {
         why: Waiting,
         /// Instructions that the others executed.
         steps: u64,
+    },
+    /// What a vCPU executes from here on, until this is told anew; A64 before it is told at all.
+    InstructionSet {
+        /// The vCPU.
+        vcpu: u8,
+        /// The set.
+        set: InstructionSet,
     },
     /// In which address space the following instructions of a vCPU are, until this is told anew.
     /// Exception entries and returns change its `el` without telling it anew.

@@ -21,7 +21,8 @@
 //! | 21 | register | length; number (bit 7: found, not changed), value (from the register's last) |
 //! | 23 | memory | length; access (bit 7: no value), size, address (from the last), value's low and high half |
 //! | 25 | state from the chunks before is repeated | length; how many of the records that follow are that |
-//! | 27 and up, odd | of a later version | length, bytes: skipped |
+//! | 29 | instruction set | length; 0 A64, 1 A32, 2 T32 |
+//! | 31 and up, odd | of a later version | length, bytes: skipped |
 //!
 //! Causes, ELs, register numbers and accesses are single bytes, all else are variable-length
 //! integers. What stands in an operation behind the fields named here is skipped.
@@ -122,6 +123,7 @@ impl RecordEncoder {
             Record::ExceptionReturn { vcpu, .. }
             | Record::Exclusive { vcpu, .. }
             | Record::Turns { vcpu, .. }
+            | Record::InstructionSet { vcpu, .. }
             | Record::Register { vcpu, .. } => self.detail(*vcpu, record),
             Record::Time { .. } => self.detail(self.places.vcpu, record),
         }

@@ -16,6 +16,7 @@ use crate::flame_tree::FlameTree;
 use crate::format::{Event, ExceptionCause, Record};
 use crate::symbols::Symbols;
 use std::collections::BTreeMap;
+use stepwell_arch::InstructionSet;
 use stepwell_arch::address::Va;
 
 /// Functions in which a vCPU waits for a lock that another has: those of Linux.
@@ -74,6 +75,8 @@ pub(super) struct Seen {
     pub(super) functions: Vec<FunctionCount>,
     pub(super) flame: FlameTree,
     pub(super) counts: Counts,
+    /// Instructions of AArch32, which are not counted by address.
+    pub(super) aarch32: u64,
     pub(super) timeline: Timeline,
     pub(super) interrupts: Interrupts,
     pub(super) lock_waits: Intervals,
@@ -93,6 +96,8 @@ struct Vcpu {
     lock_wait: (u64, u64),
     /// The last instruction that was executed, unless something came between.
     last: Option<Va>,
+    /// What it executes.
+    set: InstructionSet,
     /// The exception level, once told.
     level: Option<u8>,
     /// It was seen in the upper half of the addresses: a kernel runs there.
@@ -114,6 +119,7 @@ impl<'a> Analysis<'a> {
             functions: Vec::new(),
             flame: FlameTree::new(false),
             counts: Counts::default(),
+            aarch32: 0,
             timeline: Timeline::new(),
             interrupts: Interrupts::new(code),
             lock_waits: Intervals::default(),
@@ -168,6 +174,9 @@ impl Seen {
                 let first = self.headline.time.map_or(*ns, |(first, _)| first);
                 self.headline.time = Some((first, *ns));
             }
+            Record::InstructionSet { vcpu, set } => {
+                self.vcpus.entry(*vcpu).or_default().set = *set;
+            }
             Record::Event(Event::PrivilegedCall { .. }) => self.headline.privileged_calls += 1,
             Record::Event(Event::Note(text)) if self.headline.notes.len() < NOTES_MAX => {
                 let text = text.chars().take(NOTE_LENGTH_MAX).collect();
@@ -183,10 +192,15 @@ impl Seen {
     fn run(&mut self, vcpu: u8, pc: Va, length: u32) {
         self.branch(vcpu, pc);
         self.headline.runs += 1;
-        self.counts.run(pc, length);
         let at = self.vcpus.entry(vcpu).or_default();
-        at.last = Some(pc.offset(u64::from(length.max(1) - 1) * 4));
         at.seen_above |= pc.0 >> 63 == 1;
+        if at.set != InstructionSet::A64 {
+            // By address only A64 is looked at.
+            self.aarch32 += u64::from(length);
+            return;
+        }
+        self.counts.run(pc, length);
+        at.last = Some(pc.offset(u64::from(length.max(1) - 1) * 4));
     }
 
     /// Notes where a vCPU goes on.

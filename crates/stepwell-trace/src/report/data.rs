@@ -276,6 +276,7 @@ fn by_address(seen: &mut Seen, code: &CodePages) -> (Vec<(&'static str, u64)>, u
             exclusives.executed(pc, word, count);
         }
     });
+    *mix.entry(Class::AArch32).or_default() += seen.aarch32;
     *mix.entry(Class::Unknown).or_default() += seen.counts.uncounted();
     let mut mix: Vec<_> = mix.into_iter().filter(|(_, count)| *count > 0).collect();
     mix.sort_by_key(|(_, count)| std::cmp::Reverse(*count));

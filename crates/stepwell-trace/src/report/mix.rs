@@ -32,13 +32,15 @@ pub enum Class {
     Barrier,
     /// Hints: NOP, WFI, YIELD, pointer authentication, BTI, prefetches.
     Hint,
+    /// A32 and T32: not told apart.
+    AArch32,
     /// The code was not recorded, or is no instruction.
     Unknown,
 }
 
 impl Class {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Integer,
         Self::Multiply,
         Self::Load,
@@ -51,6 +53,7 @@ impl Class {
         Self::System,
         Self::Barrier,
         Self::Hint,
+        Self::AArch32,
         Self::Unknown,
     ];
 
@@ -70,6 +73,7 @@ impl Class {
             Self::System => "System",
             Self::Barrier => "Barrier",
             Self::Hint => "Hint",
+            Self::AArch32 => "AArch32",
             Self::Unknown => "Unknown",
         }
     }

@@ -4,6 +4,7 @@
 
 use proptest::prelude::*;
 use std::io::Cursor;
+use stepwell_arch::InstructionSet;
 use stepwell_arch::address::Va;
 use stepwell_trace::{
     Access, Context, Ending, Error, Event, ExceptionCause, ExceptionEntry, Header, MemoryAccess,
@@ -115,6 +116,7 @@ fn any_detail() -> impl Strategy<Value = Record> {
             to,
             el
         }),
+        (vcpu(), any_set()).prop_map(|(vcpu, set)| Record::InstructionSet { vcpu, set }),
         (vcpu(), any_pc(), any_waiting(), any::<u64>())
             .prop_map(|(vcpu, pc, why, steps)| Record::Turns { vcpu, pc, why, steps }),
         (vcpu(), any_pc(), any::<bool>()).prop_map(|(vcpu, pc, stored)| Record::Exclusive {
@@ -163,4 +165,8 @@ pub fn sample() -> (Vec<u8>, Vec<Record>) {
 
 fn any_waiting() -> impl Strategy<Value = Waiting> {
     prop_oneof![Just(Waiting::Event), Just(Waiting::Interrupt), Just(Waiting::Memory)]
+}
+
+fn any_set() -> impl Strategy<Value = InstructionSet> {
+    prop_oneof![Just(InstructionSet::A64), Just(InstructionSet::A32), Just(InstructionSet::T32)]
 }

@@ -15,12 +15,14 @@ use crate::interruption::Interruption;
 use crate::names::{NameError, Names};
 use std::collections::VecDeque;
 use std::io::Write;
-use stepwell_arch::{Instruction, Va};
+use stepwell_arch::aarch32::is_call;
+use stepwell_arch::{InstructionSet, Pstate, Va};
 use stepwell_debuggee::{
     Debuggee, Ending, Error, Monitor, Place, Refusal, StepRequest, Stop, StopReason, TraceRecord,
     VcpuId, VcpuState, WatchAccess, Watchpoint,
 };
 use stepwell_trace::Disassembler;
+use stepwell_trace::disassemble::instruction_bytes;
 
 /// Steps that are shown one by one; of more only the last is.
 const STEPS_SHOWN: u64 = 200;
@@ -230,11 +232,10 @@ impl<'a> Stepper<'a> {
     fn next(&mut self) -> anyhow::Result<Flow> {
         let registers = self.debuggee.read_registers(self.vcpu)?;
         let pc = Va(registers.pc);
-        let is_call = self.word(pc)?.is_some_and(|word| Instruction::decode(word).is_call());
-        if !is_call {
-            return self.step(1);
-        }
-        let back = pc.offset(4);
+        let set = InstructionSet::of(Pstate(registers.pstate));
+        let call = self.word(pc)?.filter(|&word| is_call(set, word));
+        let Some(call) = call else { return self.step(1) };
+        let back = pc.offset(instruction_bytes(set, call));
         loop {
             let (outcome, interrupted) = self.go_to(Place::Va(back))?;
             let stop = match outcome {

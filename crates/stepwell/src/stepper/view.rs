@@ -2,9 +2,10 @@
 
 use super::Stepper;
 use crate::names::{NameError, Target};
-use stepwell_arch::{Pstate, SystemRegister, Va};
+use stepwell_arch::{InstructionSet, Pstate, SystemRegister, Va};
 use stepwell_debuggee::{Error, Place, Registers, Stop, StopReason, TraceRecord};
 use stepwell_trace::branch_target;
+use stepwell_trace::disassemble::instruction_bytes;
 
 /// What a kernel person wants to see.
 const SYSTEM_REGISTERS: [&str; 20] = [
@@ -45,11 +46,26 @@ impl Stepper<'_> {
         }
     }
 
-    fn text(&mut self, va: Va) -> anyhow::Result<String> {
-        let Some(word) = self.word(va)? else { return Ok("(not mapped)".into()) };
-        let text = self.disassembler.text(word, va);
+    /// Returns what the instruction set that the vCPU executes finds at `va`, and its length.
+    fn instruction(&mut self, va: Va, set: InstructionSet) -> anyhow::Result<(String, u64)> {
+        let Some(word) = self.word(va)? else { return Ok(("(not mapped)".into(), 4)) };
+        let text = self.disassembler.text_in(set, word, va);
+        if set != InstructionSet::A64 {
+            return Ok((text, instruction_bytes(set, word)));
+        }
         let target = branch_target(word, va).and_then(|to| self.names.describe(to));
-        Ok(target.map_or_else(|| text.clone(), |name| format!("{text} <{name}>")))
+        Ok((target.map_or_else(|| text.clone(), |name| format!("{text} <{name}>")), 4))
+    }
+
+    fn text(&mut self, va: Va) -> anyhow::Result<String> {
+        let set = self.instruction_set()?;
+        Ok(self.instruction(va, set)?.0)
+    }
+
+    /// Returns the instruction set that the vCPU executes.
+    pub(super) fn instruction_set(&mut self) -> anyhow::Result<InstructionSet> {
+        let registers = self.debuggee.read_registers(self.vcpu)?;
+        Ok(InstructionSet::of(Pstate(registers.pstate)))
     }
 
     pub(super) fn show_stop(&mut self, stop: Stop) -> anyhow::Result<()> {
@@ -152,10 +168,12 @@ impl Stepper<'_> {
             Some(word) => self.place(word)?,
             None => Va(self.debuggee.read_registers(self.vcpu)?.pc),
         };
-        for n in 0..count {
-            let va = start.offset(4 * n);
+        let (set, mut next) = (self.instruction_set()?, start);
+        for _ in 0..count {
+            let va = next;
             let mark = if va == self.stop.pc { "=>" } else { "  " };
-            let (name, text) = (self.name(va), self.text(va)?);
+            let (name, (text, bytes)) = (self.name(va), self.instruction(va, set)?);
+            next = va.offset(bytes);
             writeln!(self.output, "{mark} {va:#018x}  {name:<32}  {text}")?;
         }
         Ok(())

@@ -24,8 +24,12 @@ const SCTLR_EE: u64 = 1 << 25;
 
 /// Turns registers of `bytes` bytes into what the guest's memory holds for them, or back.
 fn in_guest_order(value: [u64; 2], bytes: u8, pstate: Pstate) -> [u64; 2] {
-    let endianness = if pstate.el() == 0 { SCTLR_E0E } else { SCTLR_EE };
-    if mrs!("sctlr_el1") & endianness == 0 {
+    let is_big_endian = match (pstate.is_aarch32(), pstate.el()) {
+        (true, _) => pstate.0 & Pstate::E != 0,
+        (false, 0) => mrs!("sctlr_el1") & SCTLR_E0E != 0,
+        (false, _) => mrs!("sctlr_el1") & SCTLR_EE != 0,
+    };
+    if !is_big_endian {
         return value;
     }
     value.map(|value| value.swap_bytes() >> (64 - 8 * u32::from(bytes.clamp(1, 8))))
@@ -91,7 +95,7 @@ impl Stepper<'_, '_> {
         let core = &mut *self.running.core;
         core.context.set_register(store.rs, u64::from(!stored));
         self.tell_exclusive(self.running.core.pc(), stored);
-        self.advance();
+        self.advance(4);
         Some(None)
     }
 
@@ -105,9 +109,9 @@ impl Stepper<'_, '_> {
     }
 
     /// Carried out at EL2: moves the PC past the instruction.
-    fn advance(&mut self) {
+    fn advance(&mut self, bytes: u64) {
         let mdscr = self.running.core.debug.mdscr();
-        advance_by(self.running, mdscr, 4);
+        advance_by(self.running, mdscr, bytes);
         self.carried_out();
     }
 
@@ -129,7 +133,7 @@ impl Stepper<'_, '_> {
     pub(super) fn read_timer(&mut self, register: SystemRegister, rt: u8) {
         let value = time::read(self.running, register);
         self.running.core.context.set_register(rt, value);
-        self.advance();
+        self.advance(4);
     }
 
     /// A timer register is written on the virtual clock.
@@ -137,7 +141,25 @@ impl Stepper<'_, '_> {
         let value = self.running.core.context.register(rt);
         time::write(self.running, register, value);
         self.find_deadline();
-        self.advance();
+        self.advance(4);
+    }
+
+    /// As [`Stepper::read_timer`], by AArch32's MRRC.
+    pub(super) fn read_timer_pair(&mut self, register: SystemRegister, rt: u8, rt2: u8) {
+        let value = time::read(self.running, register);
+        let context = &mut self.running.core.context;
+        context.set_register(rt, value & 0xffff_ffff);
+        context.set_register(rt2, value >> 32);
+        self.advance(4);
+    }
+
+    /// As [`Stepper::write_timer`], by AArch32's MCRR.
+    pub(super) fn write_timer_pair(&mut self, register: SystemRegister, rt: u8, rt2: u8) {
+        let context = &self.running.core.context;
+        let value = context.register(rt) & 0xffff_ffff | context.register(rt2) << 32;
+        time::write(self.running, register, value);
+        self.find_deadline();
+        self.advance(4);
     }
 
     /// Whether a timer access is done on the virtual clock: the guest may, and there is one.
@@ -160,10 +182,10 @@ impl Stepper<'_, '_> {
     }
 
     /// WFI: done at once where interrupts are held or one is pending; else when one is.
-    pub(super) fn wait(&mut self) -> Option<End> {
+    pub(super) fn wait(&mut self, bytes: u64) -> Option<End> {
         loop {
             if self.interrupts == InterruptPolicy::Hold || self.has_pending() {
-                self.advance();
+                self.advance(bytes);
                 return None;
             }
             if self.running.is_called() {

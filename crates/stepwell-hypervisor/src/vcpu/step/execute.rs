@@ -200,7 +200,8 @@ impl Stepper<'_, '_> {
         if let Some(saved) = spsr_el1 {
             msr!("spsr_el1", saved.0);
         } else {
-            let load_exclusive = matches!(next.plan, Plan::LoadExclusive(_));
+            let load_exclusive =
+                matches!(next.plan, Plan::LoadExclusive(_) | Plan::SkippedLoadExclusive);
             core.debug.note_own_step(core.pstate(), pstate, load_exclusive);
         }
         core.context.spsr = pstate.0;
@@ -226,7 +227,7 @@ impl Stepper<'_, '_> {
             // Those that went to EL1 are told already.
             _ if spsr_el1.is_some() => {}
             Plan::StoreExclusive(store) if store.rs < 31 => {
-                let stored = self.running.core.context.register(store.rs) == 0;
+                let stored = self.running.core.context.register(store.rs) as u32 == 0;
                 self.tell_exclusive(next.pc, stored);
             }
             Plan::ExceptionReturn => self.tell_return(),

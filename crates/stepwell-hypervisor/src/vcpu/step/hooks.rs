@@ -242,6 +242,9 @@ impl Stepper<'_, '_> {
     fn data_page(&self) -> Option<Ipa> {
         let core = &*self.running.core;
         let pstate = core.pstate();
+        if pstate.is_aarch32() {
+            return None;
+        }
         let word = self.word(core.pc(), pstate)?;
         if !Letter::of(word).has_base() {
             return None;
@@ -352,9 +355,10 @@ impl Stepper<'_, '_> {
         let is_carried_out = match next.plan {
             Plan::StoreExclusive(_) => self.running.core.monitor.armed().is_some(),
             Plan::WaitForInterrupt => self.may_wait(next.pstate),
-            Plan::ReadTimer { register, .. } | Plan::WriteTimer { register, .. } => {
-                self.emulates_timer(register, next.pstate)
-            }
+            Plan::ReadTimer { register, .. }
+            | Plan::WriteTimer { register, .. }
+            | Plan::ReadTimerPair { register, .. }
+            | Plan::WriteTimerPair { register, .. } => self.emulates_timer(register, next.pstate),
             _ => false,
         };
         if !is_carried_out {
@@ -395,6 +399,10 @@ impl Stepper<'_, '_> {
 
     /// The kind of the instruction at `pc`, by what it is and where its data lies.
     fn letter(&self, pc: Va, pstate: Pstate) -> Letter {
+        if pstate.is_aarch32() {
+            // Letters are of A64.
+            return Letter::Plain;
+        }
         let Some(word) = self.word(pc, pstate) else { return Letter::Fault };
         let letter = Letter::of(word);
         if !letter.has_base() {

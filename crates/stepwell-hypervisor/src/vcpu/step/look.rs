@@ -4,7 +4,7 @@ use super::Stepper;
 use crate::hw::registers::mrs;
 use crate::hw::translate;
 use crate::vcpu::pages;
-use stepwell_arch::{Instruction, Pstate, Va};
+use stepwell_arch::{Instruction, Pa, Pstate, Va};
 use stepwell_engine::{LoadExclusive, Plan, StoreExclusive, plan};
 
 /// The instruction at the PC, about to execute.
@@ -13,8 +13,10 @@ pub(super) struct Next {
     pub(super) pc: Va,
     pub(super) pstate: Pstate,
     pub(super) plan: Plan,
-    /// The instruction, if it was fetched.
+    /// The instruction, if it was fetched and is A64.
     pub(super) word: Option<u32>,
+    /// Its length: 4, or 2 of some T32 instructions.
+    pub(super) bytes: u64,
     /// Known to be fetched from a page that the fast path may look into.
     pub(super) plain: bool,
     /// It was fetched and decoded.
@@ -44,6 +46,7 @@ impl Stepper<'_, '_> {
             pstate,
             plan: Plan::Execute,
             word: None,
+            bytes: 4,
             plain: false,
             is_known: false,
             svc: false,
@@ -51,6 +54,9 @@ impl Stepper<'_, '_> {
             base: 0,
             spsr_el1: Pstate(0),
         };
+        if pstate.is_aarch32() {
+            return self.look32(next);
+        }
         let Some((word, may_know)) = self.fetch(pc, pstate) else { return next };
         let instruction = Instruction::decode(word);
         (next.plan, next.word) = (plan(instruction), Some(word));
@@ -69,6 +75,8 @@ impl Stepper<'_, '_> {
     pub(super) fn base(&self, rn: u8, pstate: Pstate) -> u64 {
         let context = &self.running.core.context;
         match (rn, pstate.uses_sp_elx()) {
+            // SP_usr is R13.
+            (31, _) if pstate.is_aarch32() => context.register(13),
             (31, true) => mrs!("sp_el1"),
             (31, false) => context.sp_el0,
             _ => context.register(rn),
@@ -80,13 +88,19 @@ impl Stepper<'_, '_> {
     /// Nothing where it cannot be read as data: then it executes, or faults, by itself.
     fn fetch(&mut self, pc: Va, pstate: Pstate) -> Option<(u32, bool)> {
         let ram = &self.running.domain.ram;
+        let (page, may_know) = self.code_page_of(pc, pstate)?;
+        Some((ram.instruction(page, pc)?, may_know))
+    }
+
+    /// The page of code at an address, and whether it is one for the fast path.
+    pub(super) fn code_page_of(&mut self, pc: Va, pstate: Pstate) -> Option<(Pa, bool)> {
         if let Some(page) = self.running.core.context.known_page(pc) {
-            return Some((ram.instruction(page, pc)?, true));
+            return Some((page, true));
         }
         let to_ipa = || translate::to_ipa(pc, pstate.el() == 0);
         let ipa = pages::translated(self.running, to_ipa).ok()?;
-        let page = ram.code_page(ram.locate(ipa, 4).ok()?)?;
-        let word = ram.instruction(page, pc)?;
+        let ram = &self.running.domain.ram;
+        let page = ram.code_page(ram.locate(ipa, 2).ok()?)?;
         // The vectors' page stays on the slow path: that is where exceptions show. So does one
         // with a breakpoint by physical address, which only the slow path sees.
         let vectors = Va(mrs!("vbar_el1")).align_down(4096);
@@ -95,6 +109,6 @@ impl Stepper<'_, '_> {
         if may_know {
             self.running.core.context.know_page(pc, page);
         }
-        Some((word, may_know))
+        Some((page, may_know))
     }
 }

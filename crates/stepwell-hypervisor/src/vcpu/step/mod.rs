@@ -12,6 +12,7 @@ mod handler;
 #[cfg_attr(not(feature = "test-mode"), path = "no_hooks.rs")]
 pub mod hooks;
 mod look;
+mod look32;
 mod recording;
 mod turn;
 
@@ -90,6 +91,8 @@ pub fn step(running: &mut Running<'_>, order: StepOrder) -> (End, u64) {
     running.core.virtual_clock = time != TimePolicy::Real;
     if running.core.virtual_clock {
         time::hold(running);
+        // A timer may have gone off since the last exit, and its interrupt is off now.
+        time::update_lines(running);
     } else {
         time::release(running);
     }
@@ -131,7 +134,7 @@ pub fn with_nothing_withheld(running: &mut Running<'_>) -> Option<End> {
 
 fn pass(running: &mut Running<'_>, root: Root) -> Option<End> {
     if enable(running).is_err() {
-        // AArch32 does not step: the breakpoint hits again until the debugger removes it.
+        // No guest comes here: AArch32 above EL0 does not step.
         return None;
     }
     let mut stepper = Stepper::new(running, InterruptPolicy::Hold, TimePolicy::Real);
@@ -284,9 +287,6 @@ impl<'a, 'b> Stepper<'a, 'b> {
 
     fn stop_at_boundary(&mut self, until: Option<u64>) -> Option<StopReason> {
         let pc = self.running.core.pc().0;
-        if self.running.core.pstate().is_aarch32() {
-            return Some(StopReason::AArch32);
-        }
         if !self.past_first {
             if Some(pc) == until {
                 return Some(StopReason::Until);
@@ -422,13 +422,25 @@ impl<'a, 'b> Stepper<'a, 'b> {
                     return done;
                 }
             }
-            Plan::WaitForInterrupt if self.may_wait(next.pstate) => return self.wait(),
+            Plan::WaitForInterrupt if self.may_wait(next.pstate) => return self.wait(next.bytes),
             Plan::ReadTimer { register, rt } if self.emulates_timer(register, next.pstate) => {
                 self.read_timer(register, rt);
                 return None;
             }
             Plan::WriteTimer { register, rt } if self.emulates_timer(register, next.pstate) => {
                 self.write_timer(register, rt);
+                return None;
+            }
+            Plan::ReadTimerPair { register, rt, rt2 }
+                if self.emulates_timer(register, next.pstate) =>
+            {
+                self.read_timer_pair(register, rt, rt2);
+                return None;
+            }
+            Plan::WriteTimerPair { register, rt, rt2 }
+                if self.emulates_timer(register, next.pstate) =>
+            {
+                self.write_timer_pair(register, rt, rt2);
                 return None;
             }
             _ => {}

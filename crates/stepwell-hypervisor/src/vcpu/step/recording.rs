@@ -3,7 +3,7 @@
 use super::Stepper;
 use crate::hw::world::FastRun;
 use crate::recorder::WORDS_PER_STEP;
-use stepwell_arch::Va;
+use stepwell_arch::{InstructionSet, Va};
 use stepwell_wire::ring::{Record, near_tag};
 
 impl Stepper<'_, '_> {
@@ -20,6 +20,16 @@ impl Stepper<'_, '_> {
             return;
         }
         let vcpu = self.running.index as u8;
+        let set = InstructionSet::of(self.running.core.pstate());
+        if self.running.core.recorder.is_new_set(set) {
+            self.finish_recording();
+            let set = match set {
+                InstructionSet::A64 => 0,
+                InstructionSet::A32 => 1,
+                InstructionSet::T32 => 2,
+            };
+            self.write(Record::InstructionSet { vcpu, set });
+        }
         if let Some(record) = self.running.core.recorder.begin(vcpu, pc.0) {
             self.write(record);
         }
