@@ -13,6 +13,7 @@
 //!
 //! The verdict is on the two ratios of steps; everything else is for people to read.
 
+mod debugger;
 mod host;
 mod table;
 mod whole;
@@ -45,21 +46,26 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<bool> {
-    let rounds = rounds()?;
+    let is_debugger_alone = std::env::args().nth(1).is_some_and(|word| word == "--debugger");
+    let rounds = if is_debugger_alone { 0 } else { rounds()? };
     let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let programs = Programs {
         qemu: named("STEPWELL_QEMU").unwrap_or("qemu-system-aarch64".into()).into(),
         hypervisor: named("STEPWELL_HYPERVISOR").map(PathBuf::from),
     };
     println!("{}", machine_line(&programs)?);
+    if is_debugger_alone {
+        return debugger::measure(&programs.qemu).map(|()| true);
+    }
     counts(&programs)?;
     let is_fast = rates(&programs, rounds)?;
+    debugger::measure(&programs.qemu)?;
     host::measure()?;
     whole::measure()?;
     Ok(is_fast)
 }
 
-/// `--rounds N` is all there is.
+/// `--rounds N` is all there is, but for `--debugger`, which measures nothing but that.
 fn rounds() -> Result<usize> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -68,7 +74,7 @@ fn rounds() -> Result<usize> {
             Ok(rounds @ 1..) => Ok(rounds),
             _ => bail!("--rounds {number}: not a number of rounds"),
         },
-        _ => bail!("usage: bench [--rounds N]"),
+        _ => bail!("usage: bench [--rounds N | --debugger]"),
     }
 }
 
