@@ -29,7 +29,7 @@ pub enum NameError {
     #[error("{0} is no address, and this kernel has no symbols: name an ELF with --symbols")]
     NoSymbols(String),
     /// No instruction begins there.
-    #[error("{0} is not a multiple of 4: no instruction begins there")]
+    #[error("{0} is odd: no instruction begins there")]
     Unaligned(String),
     /// Not a number.
     #[error("{0} is no address: write 0x and hexadecimal digits")]
@@ -235,7 +235,7 @@ impl Names {
     /// [`NameError`].
     pub fn resolve_instruction(&self, word: &str) -> Result<Target, NameError> {
         let target = self.resolve(word)?;
-        if target.va.is_aligned(4) { Ok(target) } else { Err(NameError::Unaligned(word.into())) }
+        if target.va.is_aligned(2) { Ok(target) } else { Err(NameError::Unaligned(word.into())) }
     }
 
     fn unknown(&self, name: &str) -> NameError {

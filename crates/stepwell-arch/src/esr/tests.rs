@@ -178,3 +178,17 @@ proptest! {
         let _ = (esr.data_abort().dfsc().level(), esr.wfx().ti(), esr.system_register().register());
     }
 }
+
+#[test]
+fn coprocessor_transfers_name_their_operands() {
+    // MRC p15, #0, R3, c14, c2, #1, whose condition is EQ.
+    let mrc = EsrEl2(0x0f00_0000 | 0x0002_0000 | 14 << 10 | 3 << 5 | 2 << 1 | 1).coprocessor();
+    assert_eq!(mrc.condition(), Some(0));
+    assert_eq!(mrc.transfer(), Transfer { opc1: 0, crn: 14, crm: 2, opc2: 1 });
+    assert_eq!((mrc.rt(), mrc.is_read()), (3, true));
+    // MCRR p15, #3, R2, R4, c14, of which the CPU does not tell the condition.
+    let mcrr = EsrEl2(0x1200_0000 | 3 << 16 | 4 << 10 | 2 << 5 | 14 << 1).coprocessor();
+    assert_eq!(mcrr.condition(), None);
+    assert_eq!((mcrr.opc1_of_pair(), mcrr.crm()), (3, 14));
+    assert_eq!((mcrr.rt(), mcrr.rt2(), mcrr.is_read()), (2, 4, false));
+}
