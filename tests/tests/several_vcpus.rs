@@ -102,11 +102,12 @@ fn debian(cpu: &'static str) -> Setup {
     }
 }
 
-/// What the guest wrote, without the time and without what is measured by it.
+/// What the guest wrote, without the time and without the figures that are measured by it.
 fn console(finished: &Finished) -> Vec<String> {
+    let digit = |c: char| c.is_ascii_digit();
     let lines = finished.stdout.lines().map(|line| line.trim_start_matches("  guest| ").trim());
     let untimed = lines.filter_map(|line| match line.split_once("] ") {
-        Some((stamp, text)) if stamp.starts_with('[') => Some(text.trim_end().to_owned()),
+        Some((stamp, text)) if stamp.starts_with('[') => Some(text.trim_end().replace(digit, "#")),
         _ => None,
     });
     let mut lines: Vec<String> = untimed.collect();
@@ -132,11 +133,19 @@ fn boots_after_steps(cpu: &'static str) {
     let differ = |one: &[String], other: &[String]| -> Vec<String> {
         one.iter().filter(|line| !other.contains(line)).cloned().collect()
     };
-    let (lost, new) = (differ(&alone, &stepped), differ(&stepped, &alone));
+    let (mut lost, mut new) = (differ(&alone, &stepped), differ(&stepped, &alone));
+    // A loaded host shows itself where the guest runs freely, in either boot.
+    lost.retain(|line| !line.starts_with("hrtimer: interrupt took"));
+    new.retain(|line| !line.starts_with("hrtimer: interrupt took"));
     assert!(lost.is_empty() && new.is_empty(), "only unstepped: {lost:#?}, only stepped: {new:#?}");
 }
 
 #[test]
 fn debian_boots_after_twenty_million_steps_of_four_cortex_a57() {
     boots_after_steps("cortex-a57");
+}
+
+#[test]
+fn debian_boots_after_twenty_million_steps_of_four_max() {
+    boots_after_steps("max,pauth-impdef=on");
 }
