@@ -20,6 +20,10 @@ use stepwell_trace::kernel_image::RawPolicy;
 use super::Programs;
 use crate::guest::Guest;
 
+/// Title of the kind of step that most are.
+pub const PLAIN_STEP: &str = "a plain step";
+/// Title of the pair that EL2 carries out.
+pub const EXCLUSIVE_PAIR: &str = "a load- and store-exclusive pair";
 /// The guest's CPU, on both sides.
 pub const CPU: &str = "cortex-a57";
 /// An instruction is 2^4 ns of QEMU's clock, which is one tick of this CPU's 62.5 MHz counter.
@@ -58,13 +62,13 @@ pub struct Loop {
 
 impl Loop {
     /// The loop that `bare_loop` has, too.
-    pub const BASIC: Self = Self::new("a plain step", 0, 0, 8);
+    pub const BASIC: Self = Self::new(PLAIN_STEP, 0, 0, 8);
     /// A run of plain instructions, likewise with one taken branch.
-    pub const RUN: Self = Self::new("a plain step", 1, 0, 128);
+    pub const RUN: Self = Self::new(PLAIN_STEP, 1, 0, 128);
     /// Loops about something else.
     pub const OTHERS: [Self; 8] = [
         Self::new("an MMIO read (UART)", 2, 1, 18),
-        Self::new("a load- and store-exclusive pair", 3, 2, 18),
+        Self::new(EXCLUSIVE_PAIR, 3, 2, 18),
         Self::new("an SVC and its ERET", 4, 2, 18),
         Self::new("an identification register read", 5, 1, 18),
         Self::new("a call and return across pages", 6, 2, 18),

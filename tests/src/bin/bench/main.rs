@@ -8,13 +8,14 @@
 //! - *How much?* Instructions that EL2 executes for a step, from QEMU's instruction counting: the
 //!   counter then advances by one for each instruction, whatever the machine is doing besides.
 //!
-//! Then the tool by itself ([`host`]), and whole boots of Debian's kernel ([`whole`]): how small its
+//! Then several vCPUs beside each other ([`several`]), the tool by itself ([`host`]), and whole boots of Debian's kernel ([`whole`]): how small its
 //! recording gets, and how much slower it boots where nothing is stepped.
 //!
 //! The verdict is on the two ratios of steps; everything else is for people to read.
 
 mod debugger;
 mod host;
+mod several;
 mod table;
 mod whole;
 
@@ -24,7 +25,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail};
 
 use stepwell_tests::cost::bare::Bare;
-use stepwell_tests::cost::stepped::{self, Stepped};
+use stepwell_tests::cost::stepped::{self, EXCLUSIVE_PAIR, PLAIN_STEP, Stepped};
 use stepwell_tests::cost::{self, Programs};
 use table::Table;
 
@@ -59,6 +60,7 @@ fn run() -> Result<bool> {
     }
     counts(&programs)?;
     let is_fast = rates(&programs, rounds)?;
+    several::measure(&programs)?;
     debugger::measure(&programs.qemu)?;
     host::measure()?;
     whole::measure()?;
@@ -95,10 +97,16 @@ fn counts(programs: &Programs) -> Result<()> {
     let (bare, costs) = cost::count(programs)?;
     let mut table = Table::new(["EL2 instructions, exact", "silent", "traced"]);
     table.row("a step of the bare loop", [Some(bare.round()), None]);
-    for cost in costs {
+    let of = |title| costs.iter().find(|cost| cost.title == title);
+    let pair = of(EXCLUSIVE_PAIR).zip(of(PLAIN_STEP));
+    for cost in &costs {
         table.row(cost.title, [Some(cost.silent.round()), Some(cost.traced.round())]);
     }
     println!("\n{table}");
+    if let Some((pair, plain)) = pair {
+        let times = pair.silent / plain.silent;
+        println!("A pair of exclusives costs {times:.0} plain steps more than its two.\n");
+    }
     Ok(())
 }
 

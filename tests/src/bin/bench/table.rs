@@ -5,7 +5,7 @@ use std::fmt;
 /// A heading for each column, and rows of a title and two numbers.
 pub struct Table {
     head: [&'static str; 3],
-    rows: Vec<(&'static str, [Option<f64>; 2])>,
+    rows: Vec<(String, [Option<f64>; 2])>,
 }
 
 impl Table {
@@ -15,8 +15,8 @@ impl Table {
     }
 
     /// Adds a row.
-    pub fn row(&mut self, title: &'static str, cells: [Option<f64>; 2]) {
-        self.rows.push((title, cells));
+    pub fn row(&mut self, title: impl Into<String>, cells: [Option<f64>; 2]) {
+        self.rows.push((title.into(), cells));
     }
 }
 
