@@ -11,7 +11,7 @@ use std::time::Duration;
 use stepwell_tests::guest::{Guest, folder};
 use stepwell_tests::plain::Setup;
 use stepwell_tests::process::{Finished, run};
-use stepwell_tests::stepwell::{command, run_guest, type_at_stepper};
+use stepwell_tests::stepwell::{binary, command, run_guest, type_at_stepper};
 
 const LIMIT: Duration = Duration::from_secs(180);
 const OTHERS: [&str; 3] = ["stop", "run", "step"];
@@ -89,6 +89,49 @@ fn a_clock_cannot_go_by_steps_while_others_run() {
     let options = ["--others", "run", "--time", "per-step=5"];
     let finished = type_at_stepper(&setup, &options, "s\ntime stopped\ns\nx\n", LIMIT).unwrap();
     assert!(finished.stdout.contains("the clock cannot go by steps"), "{}", finished.output());
+}
+
+/// Steps through a busy loop, three instructions a turn, while each vCPU has a 1 kHz tick and tells
+/// all others of it: no handler is reported, and no turn of the loop is lost.
+fn only_the_loop_is_reported(options: &[&str]) {
+    let guest = Guest::named("ticks");
+    let counting = guest.counting_loop.clone().unwrap();
+    let setup = Setup { cpu: "cortex-a57", smp: VCPUS, ..Setup::new(&guest.path) };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ticks.stepwell");
+    let at = format!("{:#x}", counting.start);
+    let mut trace = command("trace", &setup);
+    trace.args(["--at", &at, "--steps", "100000", "--irq", "over", "--quiet"]).args(options);
+    let finished = run(trace.arg("-o").arg(&file), LIMIT).unwrap();
+    assert!(finished.status.success(), "{options:?}: {}", finished.output());
+    let mut show = std::process::Command::new(binary());
+    show.args(["show", "--format", "pc", "--vcpu", "0"]).arg(&file);
+    let shown = run(&mut show, LIMIT).unwrap();
+    let mut steps = 0;
+    for (step, line) in shown.stdout.lines().enumerate() {
+        let wanted = format!("0 {:x}", counting.start + 4 * (step as u64 % 3));
+        assert_eq!(line, wanted, "{options:?}: step {step}");
+        steps += 1;
+    }
+    assert_eq!(steps, 100_000, "{options:?}: {}", shown.output());
+}
+
+#[test]
+fn over_reports_no_handler_among_ticks_and_sgis() {
+    only_the_loop_is_reported(&["--others", "stop", "--time", "per-step=200"]);
+    only_the_loop_is_reported(&["--others", "run"]);
+}
+
+/// What any CPU reads of either counter is never before what another has read.
+#[test]
+fn all_vcpus_have_one_clock() {
+    let guest = Guest::named("ticks");
+    let setup = Setup { cpu: "cortex-a57", smp: VCPUS, ..Setup::new(&guest.path) };
+    let script = "i into\ns 50000\nothers step\ntime per-step=200\ns 100000\nvcpu 1\ns 3000\n\
+                  time stopped\nothers run\ni over\ns 20000\nvcpu 0\ntime real\ns 2000\n\
+                  others stop\ntime stopped\ns 3000\nc\n";
+    let finished = type_at_stepper(&setup, &[], script, LIMIT).unwrap();
+    assert!(finished.stdout.contains("ticks: ok 0x4"), "{}", finished.output());
 }
 
 fn debian(cpu: &'static str) -> Setup {
