@@ -36,6 +36,7 @@ fn every_good_guest_passes_on_both_cpus() {
         "debug_own",
         "own_text",
         "wfx",
+        "aarch32",
         "bad_gic",
         "bad_psci",
         "bad_random_sysregs",
@@ -47,9 +48,11 @@ fn every_good_guest_passes_on_both_cpus() {
 }
 
 #[test]
-fn psci_starts_every_cpu() {
-    for smp in [2, 4, 8] {
-        passes("psci", "cortex-a57", smp);
+fn several_cpus_pass() {
+    for name in ["psci", "hammer", "ticks"] {
+        for smp in [2, 4, 8] {
+            passes(name, "cortex-a57", smp);
+        }
     }
 }
 

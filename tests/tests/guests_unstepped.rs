@@ -50,13 +50,16 @@ macro_rules! guests {
 
 guests! {
     plain loop_sum exclusives exceptions seed irq_storm sgi timer gic uart psci simd sysregs debug_own own_text wfx
+    aarch32
     bad_gic bad_psci bad_random_sysregs
 }
 
 #[test]
-fn psci_starts_every_cpu() {
-    for smp in [2, 4, 8] {
-        passes("psci", "cortex-a57", smp);
+fn several_cpus_pass() {
+    for name in ["psci", "hammer", "ticks"] {
+        for smp in [2, 4, 8] {
+            passes(name, "cortex-a57", smp);
+        }
     }
 }
 
