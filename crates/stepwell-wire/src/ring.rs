@@ -427,7 +427,7 @@ mod tests {
             }),
             (vcpu.clone(), word(), any::<bool>())
                 .prop_map(|(vcpu, pc, stored)| Record::Exclusive { vcpu, pc, stored }),
-            (0..32_u8, any::<u64>(), 0..3_u8, 0..1_u64 << 40)
+            (vcpu.clone(), word(), 0..3_u8, 0..1_u64 << 40)
                 .prop_map(|(vcpu, pc, why, steps)| Record::Turns { vcpu, pc, why, steps }),
             (vcpu.clone(), 0..2_u8, any::<u16>(), any::<u16>(), word()).prop_map(
                 |(vcpu, el, vmid, asid, ttbr0)| Record::Context { vcpu, el, vmid, asid, ttbr0 }
