@@ -106,9 +106,9 @@ fn commands_that_set_how_it_moves() {
         request(Command::SetTimePolicy { domain: 0, policy }, bytes);
     }
     let policies: [(OthersPolicy, &[u8]); 3] = [
-        (OthersPolicy::Stop, &[20, 0, 0]),
-        (OthersPolicy::Run, &[20, 0, 1]),
-        (OthersPolicy::Step { quantum: 200 }, &[20, 0, 2, 0xc8, 1]),
+        (OthersPolicy::Stop, &[23, 0, 0]),
+        (OthersPolicy::Run, &[23, 0, 1]),
+        (OthersPolicy::Step { quantum: 200 }, &[23, 0, 2, 0xc8, 1]),
     ];
     for (policy, bytes) in policies {
         request(Command::SetOthersPolicy { domain: 0, policy }, bytes);

@@ -69,9 +69,9 @@ fn words_that_no_encoder_writes_are_refused() {
     let empty_near = 0x1000_0000_0000_0400;
     let empty_full = 0x2000_0000_0000_0000;
     let kind_0 = 0x0000_0100_0000_0000;
-    let kind_11 = 0xb000_0100_0000_0000;
+    let kind_13 = 0xd000_0100_0000_0000;
     let kind_15 = u64::MAX;
-    for word in [empty_near, empty_full, kind_0, kind_11, kind_15] {
+    for word in [empty_near, empty_full, kind_0, kind_13, kind_15] {
         let mut decoder = Decoder::default();
         assert_eq!(decoder.push(word), Err(BadRecord { word }), "{word:#018x}");
         // And the decoder is at the beginning of a record again.
