@@ -436,10 +436,17 @@ mod tests {
         let mut turns = begun(OthersPolicy::Step, 0, 0b11);
         assert_eq!(turns.pass(0, IDLE, 0), next(1));
         assert_eq!(turns.pass(1, IDLE, 0), None);
+        assert!(turns.has_nobody());
         assert_eq!((turns.left(0), turns.left(1)), (None, None));
         assert_eq!(turns.wake(0b100), None, "that one takes no part");
         assert_eq!(turns.wake(0b10), Some(1));
         assert_eq!(turns.left(1), Some(QUANTUM));
+    }
+
+    #[test]
+    fn a_vcpu_that_is_not_there_hands_on_nothing_of_its_own() {
+        let mut turns = begun(OthersPolicy::Step, 0, 0b11);
+        assert_eq!(turns.pass(9, IDLE, 0), next(0));
     }
 
     #[test]
@@ -482,6 +489,7 @@ mod tests {
         assert_eq!(turns.left(1), Some(QUANTUM), "the other's do not count");
         turns.spend(100);
         assert_eq!((turns.counted(), turns.is_done()), (20, false));
+        assert_eq!((turns.beside(), turns.scope()), (100, Scope::Focus));
         errand.scope = Scope::All;
         turns.begin(errand);
         turns.spend(29);
