@@ -88,9 +88,11 @@ const SLICE_FIRST: u64 = 1 << 8;
 const SLICE_LAST: u64 = 1 << 18;
 /// With registers or memory there are several records for each step to be kept at a time.
 const SLICE_LAST_IN_DETAIL: u64 = 1 << 16;
-/// What is recorded reaches the disk at least so often, in steps, whatever happens to us then. Not
-/// in seconds: two recordings of the same run are the same file.
-const FLUSH_STEPS: u64 = 1 << 20;
+/// What is recorded reaches the disk after so many steps, twice as many the next time, and so on up
+/// to the last, whatever happens to us then. Not in seconds: two recordings of the same run are the
+/// same file.
+const FLUSH_STEPS_FIRST: u64 = 1 << 16;
+const FLUSH_STEPS_LAST: u64 = 1 << 20;
 
 impl Trace {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
@@ -124,6 +126,7 @@ impl Trace {
             printer: self.print.then(|| PcLines::new(stdout())),
             started: Instant::now(),
             flushed: 0,
+            flush_steps: FLUSH_STEPS_FIRST,
         };
         let result = session.with(|link| job.run(self, link, start));
         drop(session);
@@ -183,6 +186,7 @@ struct Job {
     printer: Option<PcLines<Stdout>>,
     started: Instant,
     flushed: u64,
+    flush_steps: u64,
 }
 
 impl Job {
@@ -271,9 +275,10 @@ impl Job {
         let interruption = follower.interruption;
         self.print(&records)?;
         self.recorder.take(&mut records)?;
-        if self.done - self.flushed >= FLUSH_STEPS {
+        if self.done - self.flushed >= self.flush_steps {
             self.recorder.flush()?;
             self.flushed = self.done;
+            self.flush_steps = (self.flush_steps * 2).min(FLUSH_STEPS_LAST);
         }
         Ok((outcome?, interruption))
     }
