@@ -8,6 +8,7 @@ use crate::vcpu::region::{self, SEQUENCE_MAX};
 use crate::vcpu::{End, Running, interrupt, time};
 use stepwell_engine::spin::{INTERVAL, State};
 use stepwell_engine::{OthersPolicy, Pass, SpinDetector, TimePolicy};
+use stepwell_wire::StopReason;
 use stepwell_wire::ring::Record;
 
 /// What a stepped vCPU knows of the others.
@@ -191,6 +192,10 @@ impl Stepper<'_, '_> {
             interrupt::disturb(self.running);
             self.running.core.context.forget_pages();
             self.ring_room = 0;
+        }
+        // What is told here needs room, and whoever had the turn may have left none.
+        if self.record && !self.has_ring_room() {
+            return Some(End::Stop(StopReason::RingFull));
         }
         self.tell_state();
         None
