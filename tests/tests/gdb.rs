@@ -31,6 +31,7 @@ fn gdb_on_debian() {
     passed(&served, "steps.py");
     // Attached again, and the guest has run on meanwhile.
     passed(&served, "breakpoints.py");
+    passed(&served, "conditions.py");
     served.type_text("echo still a-live | sed s/-//\r");
     served.wait_until("the guest answers", |served| served.console().contains("still alive"));
     let console = served.console();

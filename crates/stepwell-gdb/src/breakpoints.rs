@@ -3,14 +3,18 @@
 //! A client thinks in virtual addresses. Its software breakpoints (`Z0`) are set by guest-physical
 //! address: those are hidden, they are as many as one likes, and they hold whatever the guest does
 //! to its tables. The price is that another virtual address, or another process, may lead to the
-//! same instruction; such a hit is passed over as if nothing had been ([`Guest::is_ours`]).
+//! same instruction; such a hit is passed over as if nothing had been ([`Guest::is_hit`]).
 //!
 //! Its hardware breakpoints (`Z1`) are the CPU's, by virtual address, and so is a software one
 //! whose address leads nowhere yet.
 //!
+//! Either may have conditions ([`crate::conditions`]): a hit with none of them true is passed over
+//! too. Set once more, a breakpoint has the conditions that it was last set with.
+//!
 //! Watchpoints (`Z2` to `Z4`) are the debuggee's, which has as many as one likes. They stop before
 //! the access, as the CPU's do, and GDB knows: it steps once and looks whether the value is another.
 
+use crate::conditions::Conditions;
 use crate::guest::{Guest, refused};
 use gdbstub::target::TargetResult;
 use gdbstub::target::ext::breakpoints::{
@@ -31,13 +35,34 @@ pub(crate) enum Sort {
     Hardware,
 }
 
+/// One of the client's breakpoints.
+#[derive(Clone, Debug)]
+struct Set {
+    place: Place,
+    conditions: Conditions,
+    tally: Tally,
+}
+
+/// How often a breakpoint was met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// How often it counted.
+    pub(crate) hits: u64,
+    /// How often none of its conditions was true.
+    pub(crate) passed: u64,
+}
+
 /// What is set.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Breakpoints {
-    set: HashMap<(u64, Sort), Place>,
+    set: HashMap<(u64, Sort), Set>,
     /// How many of the client's are at a place: two addresses may lead there.
     users: HashMap<Place, usize>,
     watched: Vec<Watchpoint>,
+    /// Conditions of the breakpoint that is about to be set.
+    pub(crate) arriving: Conditions,
+    /// Bytes that all conditions take.
+    pub(crate) condition_bytes: usize,
 }
 
 impl Breakpoints {
@@ -45,6 +70,33 @@ impl Breakpoints {
     pub(crate) fn at(&self, pc: Va) -> Option<Sort> {
         let sorts = [Sort::Software, Sort::Hardware];
         sorts.into_iter().find(|&sort| self.set.contains_key(&(pc.0, sort)))
+    }
+
+    /// The conditions of one of a client's breakpoints.
+    pub(crate) fn conditions(&self, va: u64, sort: Sort) -> Option<&Conditions> {
+        self.set.get(&(va, sort)).map(|set| &set.conditions)
+    }
+
+    /// Counts that one of a client's breakpoints was met.
+    pub(crate) fn tally(&mut self, va: u64, sort: Sort, counts: bool) {
+        let Some(Set { tally, .. }) = self.set.get_mut(&(va, sort)) else { return };
+        let field = if counts { &mut tally.hits } else { &mut tally.passed };
+        *field = field.saturating_add(1);
+    }
+
+    /// Lists a client's breakpoints by address: what they are, how many conditions they have, and
+    /// how often they were met.
+    pub(crate) fn list(&self) -> Vec<(u64, Sort, usize, Tally)> {
+        let each = self.set.iter();
+        let mut list: Vec<_> =
+            each.map(|(&(va, sort), set)| (va, sort, set.conditions.count(), set.tally)).collect();
+        list.sort_unstable_by_key(|&(va, sort, ..)| (va, sort == Sort::Hardware));
+        list
+    }
+
+    /// Counts conditions that took the place of others.
+    fn count_conditions(&mut self, before: usize, after: usize) {
+        self.condition_bytes = self.condition_bytes.saturating_sub(before) + after;
     }
 
     /// What the client called the watchpoint that an access has hit.
@@ -67,8 +119,12 @@ impl Guest<'_> {
         if !va.is_multiple_of(4) || self.breakpoints.set.len() >= MOST {
             return Err(Refusal::Range.into());
         }
-        if self.breakpoints.set.contains_key(&(va, sort)) {
-            // A client that says so twice: nothing has to be done.
+        let conditions = self.take_conditions(va, sort)?;
+        if let Some(set) = self.breakpoints.set.get_mut(&(va, sort)) {
+            // A client that says so twice means the conditions, or nothing.
+            let before = std::mem::replace(&mut set.conditions, conditions);
+            let after = set.conditions.size();
+            self.breakpoints.count_conditions(before.size(), after);
             return Ok(());
         }
         let place = match sort {
@@ -79,7 +135,8 @@ impl Guest<'_> {
                 Err(error) => return Err(error),
             },
         };
-        self.breakpoints.set.insert((va, sort), place);
+        self.breakpoints.count_conditions(0, conditions.size());
+        self.breakpoints.set.insert((va, sort), Set { place, conditions, tally: Tally::default() });
         Ok(())
     }
 
@@ -119,7 +176,10 @@ impl Guest<'_> {
 
     fn remove(&mut self, va: u64, sort: Sort) -> Result<(), Error> {
         match self.breakpoints.set.remove(&(va, sort)) {
-            Some(place) => self.release(place),
+            Some(set) => {
+                self.breakpoints.count_conditions(set.conditions.size(), 0);
+                self.release(set.place)
+            }
             None => Err(Refusal::Breakpoint.into()),
         }
     }
@@ -127,7 +187,8 @@ impl Guest<'_> {
     /// Takes out everything that the client has set.
     pub(crate) fn remove_all(&mut self) -> Result<(), Error> {
         self.breakpoints.users.clear();
-        let places: Vec<Place> = self.breakpoints.set.drain().map(|(_, place)| place).collect();
+        let places: Vec<Place> = self.breakpoints.set.drain().map(|(_, set)| set.place).collect();
+        self.breakpoints.condition_bytes = 0;
         for place in places {
             match self.debuggee.clear_breakpoint(self.domain, place) {
                 // Two of the client's were one; or the domain has ended.
@@ -164,12 +225,6 @@ impl Guest<'_> {
         self.breakpoints.watched.swap_remove(at.ok_or(Refusal::Watchpoint)?);
         let watchpoints = self.debuggee.support_watchpoints().ok_or(Refusal::Range)?;
         watchpoints.clear_watchpoint(self.domain, watchpoint)
-    }
-
-    /// Tells whether a breakpoint that was hit at `pc` is one that the client has set there, and
-    /// not in the same place under another address.
-    pub(crate) fn is_ours(&self, pc: Va) -> bool {
-        self.breakpoints.at(pc).is_some()
     }
 }
 

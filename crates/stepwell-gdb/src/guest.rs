@@ -163,6 +163,23 @@ impl<'d> Guest<'d> {
         }
         Ok(done)
     }
+
+    /// Reads as much as there is at a virtual address; before the guest has a translation, of a
+    /// kernel's image at the addresses that it will have.
+    pub(crate) fn read_virtual(
+        &mut self,
+        vcpu: VcpuId,
+        start: u64,
+        bytes: &mut [u8],
+    ) -> Result<usize, stepwell_debuggee::Error> {
+        match self.read(vcpu, Place::Va(Va(start)), bytes) {
+            Err(stepwell_debuggee::Error::Refused(refusal @ Refusal::NotMapped(_))) => {
+                let place = self.image_place(vcpu, start).ok_or(refusal)?;
+                self.read(vcpu, place, bytes)
+            }
+            result => result,
+        }
+    }
 }
 
 impl Target for Guest<'_> {
@@ -228,13 +245,7 @@ impl MultiThreadBase for Guest<'_> {
 
     fn read_addrs(&mut self, start: u64, data: &mut [u8], tid: Tid) -> TargetResult<usize, Self> {
         let vcpu = vcpu_of(self.domain, tid).map_err(refused)?;
-        match self.read(vcpu, Place::Va(Va(start)), data) {
-            Err(stepwell_debuggee::Error::Refused(refusal @ Refusal::NotMapped(_))) => {
-                let place = self.image_place(vcpu, start).ok_or_else(|| refused(refusal.into()))?;
-                self.read(vcpu, place, data).map_err(refused)
-            }
-            result => result.map_err(refused),
-        }
+        self.read_virtual(vcpu, start, data).map_err(refused)
     }
 
     fn write_addrs(&mut self, start: u64, data: &[u8], tid: Tid) -> TargetResult<(), Self> {

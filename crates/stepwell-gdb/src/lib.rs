@@ -14,8 +14,10 @@
 
 #![forbid(unsafe_code)]
 
+mod agent;
 mod arch;
 mod breakpoints;
+mod conditions;
 mod description;
 mod error;
 mod framing;

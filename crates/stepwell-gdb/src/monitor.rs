@@ -6,6 +6,7 @@
 mod memory;
 mod mmu;
 
+use crate::breakpoints::{Sort, Tally};
 use crate::guest::Guest;
 use std::fmt::Write;
 use stepwell_arch::{Pstate, SystemRegister, Va};
@@ -22,6 +23,7 @@ phys ADDRESS [BYTES]         memory by guest-physical address
 phys ADDRESS = HEX           write it
 regs sys [NAME]              system registers, all or those with this in their name
 mmu ADDRESS                  how the current thread translates it, level by level
+breakpoints                  those that are set, and how often they were met
 where                        where every vCPU stands
 symbols                      the command that loads the guest's symbols where they are
 trace start FILE             record every step from now on; `continue` steps, too
@@ -72,6 +74,7 @@ pub(crate) fn execute(guest: &mut Guest<'_>, line: &str) -> Result<String, Error
         ["regs", "sys"] => registers(guest, ""),
         ["regs", "sys", name] => registers(guest, name),
         ["mmu", address] => mmu::show(guest, address),
+        ["breakpoints"] => Ok(breakpoints(guest)),
         ["where"] => places(guest),
         ["symbols"] => Ok(symbols(guest)),
         ["trace", "start", file] => trace_start(guest, file),
@@ -174,6 +177,21 @@ fn registers(guest: &mut Guest<'_>, wanted: &str) -> Result<String, Error> {
         line(&mut text, format_args!("{:<18} {value}  {title}", register.to_string()));
     }
     Ok(text)
+}
+
+/// The client's breakpoints, a line each.
+fn breakpoints(guest: &Guest<'_>) -> String {
+    let mut text = String::new();
+    for (va, sort, conditions, tally) in guest.breakpoints.list() {
+        let sort = if sort == Sort::Hardware { "hardware" } else { "hidden" };
+        let name = guest.services.name(Va(va)).unwrap_or_default();
+        let Tally { hits, passed } = tally;
+        let _infallible = writeln!(
+            text,
+            "{va:#018x}  {name:24}  {sort:8}  {conditions} conditions  {hits} hits  {passed} passed over"
+        );
+    }
+    if text.is_empty() { "none is set\n".to_owned() } else { text }
 }
 
 fn places(guest: &mut Guest<'_>) -> Result<String, Error> {

@@ -10,7 +10,11 @@ use stepwell_debuggee::{Refusal, Registers, VcpuId};
 
 impl Guest<'_> {
     /// Returns a register's value as it goes over the wire.
-    fn register(&mut self, vcpu: VcpuId, kind: Kind) -> Result<Vec<u8>, TargetError<crate::Error>> {
+    pub(crate) fn register(
+        &mut self,
+        vcpu: VcpuId,
+        kind: Kind,
+    ) -> Result<Vec<u8>, TargetError<crate::Error>> {
         if let Kind::V(_) | Kind::Fpsr | Kind::Fpcr = kind {
             let simd = self.debuggee.support_simd().ok_or(TargetError::NonFatal)?;
             let simd = simd.read_simd(vcpu).map_err(refused)?;
@@ -26,12 +30,7 @@ impl Guest<'_> {
             return Ok(value.to_le_bytes().to_vec());
         }
         let registers = self.debuggee.read_registers(vcpu).map_err(refused)?;
-        Ok(match kind {
-            Kind::X(n) => registers.x.get(n).copied().unwrap_or_default().to_le_bytes().to_vec(),
-            Kind::Sp => registers.sp.to_le_bytes().to_vec(),
-            Kind::Pc => registers.pc.to_le_bytes().to_vec(),
-            _ => (registers.pstate as u32).to_le_bytes().to_vec(),
-        })
+        Ok(core_register(&registers, kind))
     }
 
     fn set_register(
@@ -58,6 +57,21 @@ impl Guest<'_> {
             *place(&mut registers, kind).ok_or_else(out_of_range)? = value;
         }
         self.debuggee.write_registers(vcpu, &registers).map_err(refused)
+    }
+}
+
+/// Tells whether a register is one of those that are read together.
+pub(crate) const fn is_core(kind: Kind) -> bool {
+    matches!(kind, Kind::X(_) | Kind::Sp | Kind::Pc | Kind::Pstate)
+}
+
+/// Returns a core register's value as it goes over the wire.
+pub(crate) fn core_register(registers: &Registers, kind: Kind) -> Vec<u8> {
+    match kind {
+        Kind::X(n) => registers.x.get(n).copied().unwrap_or_default().to_le_bytes().to_vec(),
+        Kind::Sp => registers.sp.to_le_bytes().to_vec(),
+        Kind::Pc => registers.pc.to_le_bytes().to_vec(),
+        _ => (registers.pstate as u32).to_le_bytes().to_vec(),
     }
 }
 

@@ -6,6 +6,7 @@
 //! clients; and its own errors. Where it ends a session because a packet makes no sense to it, the
 //! packet is answered with an error and a fresh `gdbstub` is brought to where the old one was.
 
+use crate::conditions::Conditions;
 use crate::description::RegisterSet;
 use crate::framing::{Framer, Incoming, PACKET_MAX, framed, hex};
 use crate::guest::{Guest, tid_of};
@@ -28,6 +29,8 @@ type Stub<'d> = GdbStubStateMachine<'static, Guest<'d>, Output>;
 const NO_SENSE: &[u8] = b"E16";
 /// The error that a packet gets which is too long (E2BIG).
 const TOO_LONG: &[u8] = b"E07";
+/// What we can and `gdbstub` does not know of.
+const FEATURES: &[u8] = b";ConditionalBreakpoints+";
 /// Longest memory that one packet may ask for: its reply is a packet too.
 const READ_MAX: usize = PACKET_MAX / 2;
 /// Bytes of a register in hexadecimal, for the registers that go along with a stop.
@@ -201,6 +204,7 @@ impl<'d> Session<'d> {
     }
 
     fn packet(&mut self, body: &[u8]) -> Result<Option<Leaving>, Error> {
+        let before = self.output.len();
         let leaving = match body {
             b"?" => self.answer(format!("T05thread:{};", self.thread()).as_bytes()).map(|()| None),
             b"qC" => self.answer(format!("QC{}", self.thread()).as_bytes()).map(|()| None),
@@ -215,9 +219,13 @@ impl<'d> Session<'d> {
             _ if body.starts_with(b"vKill") => self.answer(b"OK").map(|()| Some(Leaving::Killed)),
             _ if body.starts_with(b"qThreadExtraInfo,") => self.thread_info(body).map(|()| None),
             _ if is_too_much(body) => self.answer(TOO_LONG).map(|()| None),
-            _ => self.feed(body),
+            _ => match Conditions::split(body) {
+                Some((head, tail)) => self.conditional(head, tail),
+                None => self.feed(body),
+            },
         }?;
         if body.starts_with(b"qSupported") {
+            self.announce(before)?;
             self.has_processes = body.windows(13).any(|words| words == b"multiprocess+");
         }
         self.has_no_acks |= body == b"QStartNoAckMode";
@@ -226,6 +234,29 @@ impl<'d> Session<'d> {
         }
         let report = self.guest.refusal();
         self.report(report)
+    }
+
+    /// Sets a breakpoint with what comes with it.
+    fn conditional(&mut self, head: &[u8], tail: &[u8]) -> Result<Option<Leaving>, Error> {
+        let Some(conditions) = Conditions::parse(tail) else {
+            return self.answer(NO_SENSE).map(|()| None);
+        };
+        self.guest.breakpoints.arriving = conditions;
+        let result = self.feed(head);
+        // They are nobody's where the packet was refused.
+        self.guest.breakpoints.arriving = Conditions::default();
+        result
+    }
+
+    /// Adds to `gdbstub`'s answer what it does not know that we can.
+    fn announce(&mut self, before: usize) -> Result<(), Error> {
+        let sent = self.output.since(before);
+        let is_frame = |byte: &u8| matches!(byte, b'$' | b'#');
+        let mut parts = sent.split(is_frame);
+        let (Some(ack), Some(body)) = (parts.next(), parts.next()) else { return Ok(()) };
+        self.output.truncate(before);
+        self.send_raw(ack)?;
+        self.send_raw(&framed(&[body, FEATURES].concat()))
     }
 
     /// The current thread as a packet names it.

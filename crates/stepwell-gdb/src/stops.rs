@@ -6,7 +6,7 @@ use crate::guest::{Guest, tid_of};
 use crate::resume::Going;
 use gdbstub::common::Signal;
 use gdbstub::stub::MultiThreadStopReason;
-use stepwell_arch::EsrEl2;
+use stepwell_arch::{EsrEl2, Va};
 use stepwell_debuggee::{Ending, Event, Stop, StopReason, VcpuId};
 
 type Reason = MultiThreadStopReason<u64>;
@@ -46,16 +46,29 @@ impl Guest<'_> {
             // It was told of already, or nobody asked for it.
             return Ok(None);
         }
-        if self.is_passed_over(stop)? {
+        let is_hit = stop.reason == StopReason::Breakpoint && self.is_hit(stop.vcpu, stop.pc);
+        if self.is_passed_over(stop, is_hit)? {
             return Ok(None);
         }
+        let stop = self.step_done(stop, is_hit)?;
         self.going = Going::Stopped;
         self.services.stopped(self.debuggee, stop.vcpu)?;
-        self.report(stop).map(Some)
+        self.report(stop, is_hit).map(Some)
+    }
+
+    /// What to tell of a breakpoint that does not count, where the step was done when another vCPU
+    /// came to it: of that step.
+    fn step_done(&mut self, stop: Stop, is_hit: bool) -> Result<Stop, Error> {
+        let Going::Step { vcpu, .. } = self.going else { return Ok(stop) };
+        if stop.reason != StopReason::Breakpoint || is_hit || self.is_interrupted {
+            return Ok(stop);
+        }
+        let pc = Va(self.debuggee.read_registers(vcpu)?.pc);
+        Ok(Stop { vcpu, reason: StopReason::Stepped, pc, steps: 1 })
     }
 
     /// Sets the guest going again where the stop is none for the client.
-    fn is_passed_over(&mut self, stop: Stop) -> Result<bool, Error> {
+    fn is_passed_over(&mut self, stop: Stop, is_hit: bool) -> Result<bool, Error> {
         if self.is_interrupted {
             return Ok(false);
         }
@@ -64,7 +77,7 @@ impl Guest<'_> {
                 Going::Step { .. } => stop.steps == 0 || self.going.stays_in(stop.pc),
                 _ => true,
             },
-            StopReason::Breakpoint if !self.is_ours(stop.pc) => match self.going {
+            StopReason::Breakpoint if !is_hit => match self.going {
                 // The step may have been done when another vCPU came to that place.
                 Going::Step { vcpu, from, .. } if vcpu != stop.vcpu => {
                     self.debuggee.read_registers(vcpu)?.pc == from
@@ -80,7 +93,7 @@ impl Guest<'_> {
         Ok(again && !matches!(self.going, Going::Refused(..)))
     }
 
-    fn report(&mut self, stop: Stop) -> Result<Report, Error> {
+    fn report(&mut self, stop: Stop, is_hit: bool) -> Result<Report, Error> {
         let mut vcpu = stop.vcpu;
         if stop.reason == StopReason::SwitchedOff {
             // It is no thread any more: the first that is one stands for it.
@@ -99,7 +112,7 @@ impl Guest<'_> {
                 (None, with(Signal::SIGINT))
             }
             StopReason::Paused => (None, with(Signal::SIGINT)),
-            StopReason::Breakpoint => match self.breakpoints.at(stop.pc) {
+            StopReason::Breakpoint => match self.breakpoints.at(stop.pc).filter(|_| is_hit) {
                 Some(Sort::Hardware) => (None, Reason::HwBreak(tid)),
                 Some(Sort::Software) => (None, Reason::SwBreak(tid)),
                 None => (None, with(Signal::SIGINT)),

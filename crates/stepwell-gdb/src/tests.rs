@@ -1,5 +1,7 @@
 //! Transcripts of the protocol against the fake: what a client sends, and what it gets.
 
+mod conditions;
+
 use crate::framing::{checksum, framed};
 use crate::{Leaving, NoServices, Policies, RegisterSet, Session};
 use std::time::Duration;
