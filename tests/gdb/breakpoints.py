@@ -3,13 +3,14 @@
 gdb.execute("source " + __file__.rsplit("/", 1)[0] + "/checks.py")
 
 HOT = 200
+ROUNDS = 30
 
 
 def other_cpu():
     """`finish` while other CPUs come by the same breakpoint."""
     switched = stayed = 0
     run("break *getname_flags")
-    for _ in range(6):
+    for _ in range(ROUNDS):
         run("continue")
         check(function() == "getname_flags", function())
         me, caller = thread(), gdb.newest_frame().older().pc()
@@ -22,7 +23,7 @@ def other_cpu():
             check(thread() == me and pc() == caller, "finish came to %#x" % pc())
             stayed += 1
     run("delete")
-    done("a hit on another CPU is its own: %d of 6" % switched)
+    done("a hit on another CPU is its own: %d of %d" % (switched, ROUNDS))
 
 
 def next_over_call():

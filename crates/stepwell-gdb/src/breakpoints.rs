@@ -21,7 +21,7 @@ use gdbstub::target::ext::breakpoints::{
     Breakpoints as Ops, HwBreakpoint, HwBreakpointOps, HwWatchpoint, HwWatchpointOps, SwBreakpoint,
     SwBreakpointOps, WatchKind,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use stepwell_arch::Va;
 use stepwell_debuggee::{Error, Place, Refusal, WatchAccess, Watchpoint};
 
@@ -63,6 +63,8 @@ pub(crate) struct Breakpoints {
     pub(crate) arriving: Conditions,
     /// Bytes that all conditions take.
     pub(crate) condition_bytes: usize,
+    /// Software breakpoints that were set when the guest was set going last.
+    before: HashSet<u64>,
 }
 
 impl Breakpoints {
@@ -97,6 +99,22 @@ impl Breakpoints {
     /// Counts conditions that took the place of others.
     fn count_conditions(&mut self, before: usize, after: usize) {
         self.condition_bytes = self.condition_bytes.saturating_sub(before) + after;
+    }
+
+    /// Tells whether there is a software breakpoint that was not there when the guest went last.
+    pub(crate) fn is_new(&self, va: u64) -> bool {
+        self.set.contains_key(&(va, Sort::Software)) && !self.before.contains(&va)
+    }
+
+    /// Tells whether there is any such.
+    pub(crate) fn has_new(&self) -> bool {
+        self.set.keys().any(|&(va, sort)| sort == Sort::Software && !self.before.contains(&va))
+    }
+
+    /// The guest is set going. `mark`: a breakpoint that is the client's way to step.
+    pub(crate) fn going(&mut self, mark: Option<u64>) {
+        let software = self.set.keys().filter(|(_, sort)| *sort == Sort::Software);
+        self.before = software.map(|&(va, _)| va).filter(|&va| Some(va) != mark).collect();
     }
 
     /// What the client called the watchpoint that an access has hit.

@@ -27,7 +27,9 @@ use gdbstub::target::ext::target_description_xml_override::{
 };
 use gdbstub::target::{Target, TargetError, TargetResult};
 use stepwell_arch::{Ipa, Pstate, SystemRegister, Va};
-use stepwell_debuggee::{Debuggee, OthersPolicy, Place, Refusal, VcpuId, VcpuState};
+use stepwell_debuggee::{
+    Debuggee, InterruptPolicy, OthersPolicy, Place, Refusal, VcpuId, VcpuState,
+};
 
 /// What is read at once: pages are mapped or not, each by itself.
 const PAGE: u64 = 4096;
@@ -48,6 +50,8 @@ pub(crate) struct Guest<'d> {
     pub(crate) policies: &'d mut Policies,
     /// What the debuggee was last told of the others.
     pub(crate) others_now: OthersPolicy,
+    /// And of interrupts.
+    pub(crate) interrupts_now: InterruptPolicy,
     /// The client pressed Ctrl-C, and has not been told of a stop yet.
     pub(crate) is_interrupted: bool,
 }
@@ -89,6 +93,7 @@ impl<'d> Guest<'d> {
             going: Going::Stopped,
             breakpoints: Breakpoints::default(),
             others_now: policies.others,
+            interrupts_now: policies.interrupts,
             policies,
             is_interrupted: false,
         }

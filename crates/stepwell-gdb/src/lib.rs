@@ -26,6 +26,7 @@ mod monitor;
 mod output;
 mod registers;
 mod resume;
+mod sequence;
 mod server;
 mod services;
 mod session;

@@ -123,7 +123,7 @@ fn interrupts(guest: &mut Guest<'_>, word: &str) -> Result<String, Error> {
     };
     let Some(interrupts) = guest.debuggee.support_interrupts() else { return Ok(unable()) };
     interrupts.set_interrupt_policy(guest.domain, policy)?;
-    guest.policies.interrupts = policy;
+    (guest.policies.interrupts, guest.interrupts_now) = (policy, policy);
     Ok(format!("{policy}\n"))
 }
 

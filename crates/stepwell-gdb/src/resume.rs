@@ -2,7 +2,7 @@
 //!
 //! GDB steps one thread at a time. What the others do meanwhile is the domain's `--others` policy,
 //! unless GDB names no action for them (`set scheduler-locking on`, and whenever it steps off a
-//! breakpoint that it took out): then they stand.
+//! breakpoint that it took out): then they stand, and for a single step interrupts are held too.
 
 use crate::Error;
 use crate::guest::{Guest, vcpu_of};
@@ -15,7 +15,7 @@ use gdbstub::target::ext::base::multithread::{
 };
 use std::time::{Duration, Instant};
 use stepwell_arch::Va;
-use stepwell_debuggee::{CodeRange, OthersPolicy, Refusal, StepRequest, VcpuId};
+use stepwell_debuggee::{CodeRange, InterruptPolicy, OthersPolicy, Refusal, StepRequest, VcpuId};
 
 /// How long a guest may take to stop, when a client is gone and nobody waits for it.
 const STOPPING: Duration = Duration::from_secs(10);
@@ -98,6 +98,7 @@ impl Guest<'_> {
         self.remove_all()?;
         monitor::leave(self)?;
         self.choose_others(self.policies.others)?;
+        self.choose_interrupts(self.policies.interrupts)?;
         if !run {
             return Ok(());
         }
@@ -129,6 +130,7 @@ impl Guest<'_> {
                 Err(stepwell_debuggee::Error::Refused(_)) => 0,
                 Err(error) => return Err(error.into()),
             };
+            self.breakpoints.going(None);
             return Ok(Going::Step { vcpu, range, from, is_locked });
         }
         let threads = match self.threads() {
@@ -137,6 +139,11 @@ impl Guest<'_> {
             Err(error) => return Err(error.into()),
         };
         let all = threads.iter().all(|thread| free.contains(thread));
+        if let Some((vcpu, from)) =
+            self.stepped_by_breakpoint(if is_locked { &free } else { &threads })?
+        {
+            return Ok(Going::Step { vcpu, range: None, from, is_locked: is_locked && !all });
+        }
         Ok(match free.first() {
             Some(&vcpu) if is_locked && !all => Going::Alone(VcpuId { domain: self.domain, vcpu }),
             _ => Going::Free,
@@ -153,6 +160,15 @@ impl Guest<'_> {
             _ => self.policies.others,
         };
         self.choose_others(others)?;
+        let interrupts = match self.going {
+            // Off a breakpoint: one instruction of this vCPU. A handler may wait for the others, and
+            // GDB is not prepared to hear of one of those now.
+            Going::Step { is_locked: true, range: None, .. } => InterruptPolicy::Hold,
+            _ => self.policies.interrupts,
+        };
+        if self.going != Going::Free || record {
+            self.choose_interrupts(interrupts)?;
+        }
         let request = |count| StepRequest { record, ..StepRequest::steps(count) };
         let within = |(start, end)| CodeRange { start: Va(start), end: Va(end) };
         let result = match self.going {
@@ -189,6 +205,21 @@ impl Guest<'_> {
         let Some(ability) = self.debuggee.support_others() else { return Ok(()) };
         match ability.set_others_policy(self.domain, others) {
             Ok(()) => self.others_now = others,
+            // The command that follows is refused for the same reason.
+            Err(stepwell_debuggee::Error::Refused(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Tells the debuggee what becomes of interrupts under a step, if that is something new.
+    pub(crate) fn choose_interrupts(&mut self, policy: InterruptPolicy) -> Result<(), Error> {
+        if policy == self.interrupts_now {
+            return Ok(());
+        }
+        let Some(ability) = self.debuggee.support_interrupts() else { return Ok(()) };
+        match ability.set_interrupt_policy(self.domain, policy) {
+            Ok(()) => self.interrupts_now = policy,
             // The command that follows is refused for the same reason.
             Err(stepwell_debuggee::Error::Refused(_)) => {}
             Err(error) => return Err(error.into()),

@@ -167,6 +167,41 @@ fn it_steps_and_stops_at_breakpoints() {
 }
 
 #[test]
+fn gdb_steps_over_exclusives_by_breakpoints() {
+    with(|client| {
+        let (load, store) = (0xc85f_7c65_u32, 0xc806_7c64_u32); // ldxr x5, [x3]; stxr w6, x4, [x3]
+        let code: Vec<u8> = [load, store, load].into_iter().flat_map(u32::to_le_bytes).collect();
+        let place = contract::FUNCTION.0 + 8;
+        let code = crate::framing::hex(&code);
+        assert_eq!(client.answer(&format!("M{place:x},c:{code}")), "OK");
+        let _stop = client.answer(&format!("Z0,{place:x},4"));
+        assert!(client.answer("vCont;c").contains("swbreak:;"));
+        assert_eq!(client.answer(&format!("z0,{place:x},4")), "OK");
+        assert_eq!(client.pc(), place);
+        // A breakpoint behind the store: GDB's way to step. As often as it likes.
+        for _ in 0..2 {
+            assert_eq!(client.answer(&format!("P20={}", little(place))), "OK");
+            assert_eq!(client.answer(&format!("Z0,{:x},4", place + 8)), "OK");
+            let stop = client.answer("vCont;c:p1.-1");
+            assert!(stop.starts_with("T05") && !stop.contains("swbreak"), "{stop}");
+            assert_eq!(client.pc(), place + 4);
+            assert_eq!(client.answer(&format!("z0,{:x},4", place + 8)), "OK");
+        }
+        // One that was there before is the user's, and so is one somewhere else.
+        assert_eq!(client.answer(&format!("Z0,{:x},4", place + 8)), "OK");
+        client.answer("vCont;s:1");
+        assert_eq!(client.pc(), place + 8);
+        assert_eq!(client.answer(&format!("P20={}", little(place))), "OK");
+        assert!(client.answer("vCont;c").contains("swbreak:;"));
+        assert_eq!(client.pc(), place + 8);
+    });
+}
+
+fn little(value: u64) -> String {
+    crate::framing::hex(&value.to_le_bytes())
+}
+
+#[test]
 fn a_range_is_stepped_until_it_is_left() {
     with(|client| {
         let (start, end) = (ENTRY, contract::CALL.0);

@@ -117,6 +117,15 @@ impl Cpu {
                     return fault;
                 }
             }
+            _ if word & 0xffff_fc00 == 0xc85f_7c00 || word & 0xffe0_fc00 == 0xc800_7c00 => {
+                if let Some(fault) = self.access(word, self.read(rn)) {
+                    return fault;
+                }
+                if word >> 22 & 1 == 0 {
+                    // The only vCPU that runs: it always stores.
+                    self.write(word >> 16 & 0x1f, 0);
+                }
+            }
             _ if word & 0xffe0_001f == 0xd400_0003 => self.write(0, u64::MAX),
             0xd400_0002 if self.read(0) == PSCI_SYSTEM_OFF => {
                 return Outcome::Ended(Ending::PoweredOff);
@@ -127,7 +136,7 @@ impl Cpu {
         Outcome::Executed
     }
 
-    /// LDR and STR of 64 bits.
+    /// LDR and STR, LDXR and STXR, of 64 bits.
     fn access(&mut self, word: u32, address: u64) -> Option<Outcome> {
         let (rt, load) = (word & 0x1f, word >> 22 & 1 == 1);
         let value = self.read(rt);
