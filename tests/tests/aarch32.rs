@@ -85,6 +85,8 @@ fn unstepped_and_stepped_to_its_end_it_says_the_same() {
 
 /// EL0 has its code in an alias of RAM.
 const EL0_ALIAS: u64 = 0x8000_0000;
+/// That is so far from where EL1 has it.
+const EL0_ALIAS_OFFSET: u64 = 0x4000_0000;
 
 #[test]
 fn a_handler_that_is_run_over_returns_to_between_two_thumb_instructions() {
@@ -133,4 +135,26 @@ fn the_stepper_shows_thumb_instructions_and_stops_between_them() {
         assert!(said.contains("ldr r7, [r0, #0x30]") || bytes == 4, "{said}");
         assert!(said.contains("aarch32: ok "), "{said}");
     }
+}
+
+#[test]
+fn from_a_stop_in_aarch32_code_the_guest_runs_to_the_next_one() {
+    let guest = Guest::named("aarch32");
+    let setup = setup(&guest, "cortex-a57");
+    let symbols = guest.path.with_extension("elf");
+    let options = ["--symbols", symbols.to_str().unwrap(), "--at", "reset"];
+    let words = ["a32_code", "a32_code+0x10", "t32_code", "t32_code+0x10", "t32_code+0x12"];
+    let alias = |word: &str| match word.split_once("+0x") {
+        None => format!("{word}+{EL0_ALIAS_OFFSET:#x}"),
+        Some((name, offset)) => format!("{name}+0x400000{offset}"),
+    };
+    let script: String = words.iter().map(|word| format!("u {}\nr pc\n", alias(word))).collect();
+    // And to EL1 from there.
+    let said = type_at_stepper(&setup, &options, &(script + "u exact_end\nr pc\nc\n"), LIMIT);
+    let said = said.unwrap().output();
+    let pcs = program_counters(&said);
+    let [a32, a32_next, t32, next, after, end] = pcs[..] else { panic!("{pcs:x?}: {said}") };
+    assert_eq!((a32_next - a32, next - t32, after - t32), (0x10, 0x10, 0x12), "{said}");
+    assert_eq!(Some(end), guest.exact_end, "{said}");
+    assert!(said.contains("aarch32: ok "), "{said}");
 }

@@ -7,7 +7,7 @@
 
 use crate::machine::{Guest, Layout};
 use std::sync::Arc;
-use stepwell_arch::{Ipa, Va};
+use stepwell_arch::{Ipa, Pstate, Va};
 use stepwell_debuggee::{Debuggee, Error, Place, VcpuId};
 use stepwell_trace::{Symbol, SymbolKind, Symbols};
 
@@ -97,7 +97,8 @@ impl Names {
         }
     }
 
-    /// Learns where the guest runs from a vCPU that stands at `pc`.
+    /// Learns where the guest runs from a vCPU that stands at `pc`, if that is at EL1: what EL0 has
+    /// of the image (a kernel's vDSO, or all of it in another mapping) is not where the kernel is.
     ///
     /// # Errors
     ///
@@ -109,8 +110,16 @@ impl Names {
         pc: Va,
     ) -> Result<(), Error> {
         let Some(base) = self.base else { return Ok(()) };
-        self.low = self.loaded(pc.0).is_some();
-        if self.low || self.delta.is_some() {
+        let low = self.loaded(pc.0).is_some();
+        let is_known = low || self.delta.is_some();
+        if low == self.low && is_known {
+            return Ok(());
+        }
+        if Pstate(debuggee.read_registers(vcpu)?.pstate).el() == 0 {
+            return Ok(());
+        }
+        self.low = low;
+        if is_known {
             return Ok(());
         }
         match debuggee.translate(vcpu, pc) {
@@ -295,6 +304,7 @@ pub fn number(word: &str) -> Result<u64, NameError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stepwell_debuggee::fake::Fake;
 
     const BASE: u64 = 0xffff_8000_0800_0000;
 
@@ -359,6 +369,26 @@ mod tests {
         names.delta = Some(0);
         assert_eq!(names.describe(Va(BASE + 0x1000)).as_deref(), Some("start_kernel"));
         assert_eq!(names.as_seen().address_of("start_kernel"), Some(Va(0x4020_1000)));
+    }
+
+    #[test]
+    fn el0_does_not_tell_where_the_kernel_is() {
+        let mut fake = Fake::new(&[]);
+        let vcpu = VcpuId::default();
+        let mut stand = |pstate| {
+            let mut names = names();
+            let mut registers = fake.read_registers(vcpu).unwrap();
+            registers.pstate = pstate;
+            fake.write_registers(vcpu, &registers).unwrap();
+            names.locate(&mut fake, vcpu, Va(0x8020_1000)).unwrap();
+            names.resolve("start_kernel").unwrap().va
+        };
+        // Where it was last seen at EL1: at reset, that is its load address.
+        assert_eq!([stand(0), stand(0x1d0)], [Va(0x4020_1000); 2], "A64 and A32");
+        let mut names = names();
+        (names.delta, names.low) = (Some(0x20_0000), false);
+        names.locate(&mut fake, vcpu, Va(0x4020_1000)).unwrap();
+        assert!(!names.low, "a program at an address like the kernel's first");
     }
 
     #[test]
