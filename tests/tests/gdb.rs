@@ -44,6 +44,21 @@ fn gdb_on_debian() {
     assert!(finished.left_behind.is_empty(), "{:?}", finished.left_behind);
 }
 
+#[test]
+fn lines_of_source() {
+    let guest = Guest::named("hammer");
+    let setup = Setup { smp: 4, ..Setup::new(&guest.path) };
+    let served = Served::start(&setup, &["--wait"]);
+    let finished = served.gdb(&guest.path.with_extension("elf"), "source.py", LIMIT);
+    print!("{}", finished.stdout);
+    assert!(finished.stdout.contains("all passed\n"), "{}", finished.output());
+    // Not a count was lost under the debugger.
+    served.wait_until("the guest has ended", |served| served.console().contains("hammer: "));
+    assert!(served.console().contains("hammer: ok 0x400"), "{}", served.console());
+    let finished = served.finish(Duration::from_secs(20));
+    assert_eq!(finished.status.code(), Some(0), "{}", finished.output());
+}
+
 fn ask(stream: &mut UnixStream, body: &str) -> String {
     let sum = body.bytes().fold(0_u8, u8::wrapping_add);
     stream.write_all(format!("${body}#{sum:02x}").as_bytes()).unwrap();
