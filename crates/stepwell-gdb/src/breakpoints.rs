@@ -23,7 +23,7 @@ use gdbstub::target::ext::breakpoints::{
 };
 use std::collections::{HashMap, HashSet};
 use stepwell_arch::Va;
-use stepwell_debuggee::{Error, Place, Refusal, WatchAccess, Watchpoint};
+use stepwell_debuggee::{Debuggee, Error, Place, Refusal, WatchAccess, Watchpoint};
 
 /// Most breakpoints that a client may set. More than anybody has, and a bound.
 const MOST: usize = 1 << 16;

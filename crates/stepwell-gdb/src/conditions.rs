@@ -14,7 +14,7 @@ use crate::guest::Guest;
 use crate::registers::{core_register, is_core};
 use std::rc::Rc;
 use stepwell_arch::Va;
-use stepwell_debuggee::{Error, Refusal, VcpuId};
+use stepwell_debuggee::{Debuggee, Error, Refusal, VcpuId};
 
 /// Most bytes of conditions that a client may leave with us.
 const BYTES_MAX: usize = 1 << 20;

@@ -13,6 +13,7 @@ use crate::monitor::{self, Policies};
 use crate::registers::with_low_half;
 use crate::resume::{Going, Wanted};
 use crate::services::Services;
+use crate::standing::Standing;
 use gdbstub::common::{Endianness, Tid};
 use gdbstub::target::ext::base::BaseOps;
 use gdbstub::target::ext::base::multithread::{MultiThreadBase, MultiThreadResumeOps};
@@ -38,7 +39,7 @@ const TRIPLE: &str = "aarch64-unknown-none-elf";
 
 /// A domain of a debuggee, with what the client has set in it.
 pub(crate) struct Guest<'d> {
-    pub(crate) debuggee: &'d mut dyn Debuggee,
+    pub(crate) debuggee: Standing<'d>,
     pub(crate) services: &'d mut dyn Services,
     pub(crate) registers: &'d RegisterSet,
     pub(crate) domain: u8,
@@ -84,7 +85,7 @@ impl<'d> Guest<'d> {
         vcpu: VcpuId,
     ) -> Self {
         Self {
-            debuggee,
+            debuggee: Standing::new(debuggee),
             services,
             registers,
             domain: vcpu.domain,

@@ -30,6 +30,7 @@ mod sequence;
 mod server;
 mod services;
 mod session;
+mod standing;
 mod stops;
 
 pub use description::RegisterSet;

@@ -11,7 +11,8 @@ use crate::guest::Guest;
 use std::fmt::Write;
 use stepwell_arch::{Pstate, SystemRegister, Va};
 use stepwell_debuggee::{
-    Error, InterruptPolicy, Monitor, OthersPolicy, Place, Refusal, TimePolicy, VcpuId, VcpuState,
+    Debuggee, Error, InterruptPolicy, Monitor, OthersPolicy, Place, Refusal, TimePolicy, VcpuId,
+    VcpuState,
 };
 
 const HELP: &str = "\

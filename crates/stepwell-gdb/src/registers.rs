@@ -6,7 +6,7 @@ use crate::{arch::RegisterNumber, guest::refused};
 use gdbstub::common::Tid;
 use gdbstub::target::ext::base::single_register_access::SingleRegisterAccess;
 use gdbstub::target::{TargetError, TargetResult};
-use stepwell_debuggee::{Refusal, Registers, VcpuId};
+use stepwell_debuggee::{Debuggee, Refusal, Registers, VcpuId};
 
 impl Guest<'_> {
     /// Returns a register's value as it goes over the wire.

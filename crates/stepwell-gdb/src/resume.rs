@@ -15,7 +15,9 @@ use gdbstub::target::ext::base::multithread::{
 };
 use std::time::{Duration, Instant};
 use stepwell_arch::Va;
-use stepwell_debuggee::{CodeRange, InterruptPolicy, OthersPolicy, Refusal, StepRequest, VcpuId};
+use stepwell_debuggee::{
+    CodeRange, Debuggee, InterruptPolicy, OthersPolicy, Refusal, StepRequest, VcpuId,
+};
 
 /// How long a guest may take to stop, when a client is gone and nobody waits for it.
 const STOPPING: Duration = Duration::from_secs(10);

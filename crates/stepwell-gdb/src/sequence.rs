@@ -14,7 +14,7 @@
 use crate::Error;
 use crate::guest::Guest;
 use stepwell_arch::Va;
-use stepwell_debuggee::{Place, Refusal, VcpuId};
+use stepwell_debuggee::{Debuggee, Place, Refusal, VcpuId};
 
 /// Instructions behind the load among which GDB looks for the store.
 const LONGEST: usize = 16;

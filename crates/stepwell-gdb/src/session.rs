@@ -75,7 +75,7 @@ impl<'d> Session<'d> {
         vcpu: VcpuId,
     ) -> Result<Self, Error> {
         let mut guest = Guest::new(debuggee, services, registers, policies, vcpu);
-        guest.services.stopped(guest.debuggee, vcpu)?;
+        guest.services.stopped(&mut guest.debuggee, vcpu)?;
         let output = Output::default();
         let stub = Some(start(&mut guest, &output)?);
         Ok(Self {
@@ -152,7 +152,7 @@ impl<'d> Session<'d> {
     ///
     /// Where the debuggee is lost.
     pub fn wait(&mut self, timeout: Duration) -> Result<Option<Event>, Error> {
-        self.guest.services.poll(self.guest.debuggee)?;
+        self.guest.services.poll(&mut self.guest.debuggee)?;
         Ok(self.guest.debuggee.wait(timeout)?)
     }
 

@@ -7,7 +7,7 @@ use crate::resume::Going;
 use gdbstub::common::Signal;
 use gdbstub::stub::MultiThreadStopReason;
 use stepwell_arch::{EsrEl2, Va};
-use stepwell_debuggee::{Ending, Event, Stop, StopReason, VcpuId};
+use stepwell_debuggee::{Debuggee, Ending, Event, Stop, StopReason, VcpuId};
 
 type Reason = MultiThreadStopReason<u64>;
 
@@ -40,7 +40,7 @@ impl Guest<'_> {
 
     fn stopped(&mut self, stop: Stop) -> Result<Option<Report>, Error> {
         if self.services.is_tracing() {
-            self.services.drain_trace(self.debuggee, stop.vcpu)?;
+            self.services.drain_trace(&mut self.debuggee, stop.vcpu)?;
         }
         if self.going == Going::Stopped {
             // It was told of already, or nobody asked for it.
@@ -52,7 +52,7 @@ impl Guest<'_> {
         }
         let stop = self.step_done(stop, is_hit)?;
         self.going = Going::Stopped;
-        self.services.stopped(self.debuggee, stop.vcpu)?;
+        self.services.stopped(&mut self.debuggee, stop.vcpu)?;
         self.report(stop, is_hit).map(Some)
     }
 

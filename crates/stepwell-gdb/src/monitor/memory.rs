@@ -3,7 +3,7 @@
 use super::{line, number};
 use crate::guest::Guest;
 use stepwell_arch::Ipa;
-use stepwell_debuggee::{Error, Place, Refusal};
+use stepwell_debuggee::{Debuggee, Error, Place, Refusal};
 
 const BYTES: u64 = 64;
 const BYTES_MAX: u64 = 4096;

@@ -40,7 +40,7 @@ pub(super) fn show(guest: &mut Guest<'_>, address: &str) -> Result<String, Error
         mair: read(SystemRegister::MAIR_EL1)?,
         pa_bits: Regime::pa_bits_of(read(SystemRegister::ID_AA64MMFR0_EL1)?),
     };
-    let memory = Memory { debuggee: RefCell::new(&mut *guest.debuggee), vcpu };
+    let memory = Memory { debuggee: RefCell::new(&mut guest.debuggee), vcpu };
     let walk = stage1::walk(&regime, va, Access::PRIVILEGED_READ, &memory);
     let mut text = String::new();
     if !regime.mmu_enabled() {
