@@ -5,11 +5,13 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::time::Duration;
 
 use stepwell_tests::debugger::{Served, debian};
 use stepwell_tests::guest::Guest;
 use stepwell_tests::plain::Setup;
+use stepwell_tests::process::run;
 
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -57,6 +59,33 @@ fn lines_of_source() {
     assert!(served.console().contains("hammer: ok 0x400"), "{}", served.console());
     let finished = served.finish(Duration::from_secs(20));
     assert_eq!(finished.status.code(), Some(0), "{}", finished.output());
+}
+
+#[test]
+fn a_kernel_that_moves_is_followed() {
+    let symbols = tempfile::tempdir().unwrap();
+    let (elf, init) = (symbols.path().join("vmlinux"), symbols.path().join("init.gdb"));
+    let (elf, init) = (elf.to_str().unwrap(), init.to_str().unwrap());
+    let setup = Setup { cpu: "max", smp: 1, ..debian() };
+    // The second file is written after the first.
+    let first = Served::start(&setup, &["--wait", "--write-symbols", elf, "--init-file", init]);
+    first.wait_until("the symbols are written", |_| std::path::Path::new(init).exists());
+    drop(first);
+    let mut served = Served::start(&setup, &["--symbols", elf, "--init-file", init]);
+    served.wait_until("the shell is up", |served| served.console().contains("shell is up"));
+    let mut gdb = Command::new("gdb-multiarch");
+    gdb.args(["-nx", "-batch", "-x", init, "-ex", "info symbol $VBAR_EL1"]);
+    gdb.args(["-ex", "monitor symbols", "-ex", "tbreak *do_sys_openat2"]);
+    gdb.args(["-ex", "continue", "-ex", "info symbol $pc", "-ex", "detach"]);
+    // Idle in the kernel when GDB comes, and busy soon after.
+    served.type_text("(sleep 5; while true; do ls / >/dev/null; done) &\r");
+    let said = run(&mut gdb, LIMIT).unwrap();
+    // What `monitor` prints goes to the standard error output where GDB is in a batch.
+    let said_all = said.output();
+    let moved = said_all.lines().find(|line| line.starts_with("symbol-file "));
+    assert!(moved.is_some_and(|line| line.contains(" -o 0x")), "{said_all}");
+    assert!(said.stdout.contains("vectors in section .text"), "{}", said.output());
+    assert!(said.stdout.contains("do_sys_openat2 in section .text"), "{}", said.output());
 }
 
 fn ask(stream: &mut UnixStream, body: &str) -> String {

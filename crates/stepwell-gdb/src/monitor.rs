@@ -229,7 +229,10 @@ fn place(guest: &mut Guest<'_>, id: VcpuId, pc: Va) -> Result<String, Error> {
 fn symbols(guest: &Guest<'_>) -> String {
     match guest.services.symbol_command() {
         Some(command) => format!("{command}\n"),
-        None => "it is not known yet where the kernel runs: it has not turned its MMU on\n".into(),
+        None => {
+            "# not known yet: the guest was not seen in the kernel since that turned its MMU on\n"
+                .into()
+        }
     }
 }
 

@@ -132,5 +132,14 @@ fn init_file(symbols: Option<&Path>, address: &str) -> String {
         text.push_str(&format!("symbol-file {}\n", file.display()));
     }
     text.push_str(&format!("target remote {address}\n"));
+    text.push_str(
+        "define stepwell-symbols\n\
+         \x20 python gdb.execute(gdb.execute(\"monitor symbols\", to_string=True))\n\
+         end\n\
+         document stepwell-symbols\n\
+         Loads the kernel's symbols where the kernel is. Again, once it has turned its MMU on.\n\
+         end\n\
+         stepwell-symbols\n",
+    );
     text
 }
