@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use stepwell_debuggee::fake::Fake;
-use stepwell_debuggee::{VcpuId, contract};
+use stepwell_debuggee::{VcpuId, VectorLength, contract};
 use stepwell_gdb::{NoServices, Policies, RegisterSet, Session};
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use std::time::Duration;
 const EVENTS: usize = 3;
 
 fuzz_target!(|data: &[u8]| {
-    let mut fake = Fake::new(&contract::guest_bytes());
+    let length = VectorLength { longest: 64, current: 32 };
+    let mut fake = Fake::with_sve(&contract::guest_bytes(), length);
     contract::wait_for_stop(&mut fake);
     let Ok(registers) = RegisterSet::probe(&mut fake, VcpuId::default()) else { return };
     let (mut services, mut policies) = (NoServices, Policies::default());

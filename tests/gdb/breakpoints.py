@@ -101,6 +101,15 @@ def registers_and_memory():
     run("set $x5 = 0x1234567812345678")
     check(value("$x5") == 0x1234567812345678, "x5")
     run("set $x5 = %#x" % old)
+    kept = [value("$v0.d.u[%d]" % lane) for lane in (0, 1)]
+    run("set $v0.d.u[1] = 0x1122334455667788")
+    check(value("$v0.d.u[1]") == 0x1122334455667788, run("p $v0"))
+    check(value("$v0.d.u[0]") == kept[0], "the other lane")
+    run("set $v0.d.u[1] = %#x" % kept[1])
+    old = value("$fpcr")
+    run("set $fpcr = %#x" % (old ^ 0xC00000))
+    check(value("$fpcr") == old ^ 0xC00000, run("p $fpcr"))
+    run("set $fpcr = %#x" % old)
     check(value("$VBAR_EL1") & 0x7FF == 0 and value("$VBAR_EL1") != 0, "VBAR_EL1")
     try:
         run("set $MIDR_EL1 = 0")

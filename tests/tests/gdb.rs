@@ -88,6 +88,16 @@ fn a_kernel_that_moves_is_followed() {
     assert!(said.stdout.contains("do_sys_openat2 in section .text"), "{}", said.output());
 }
 
+#[test]
+fn gdb_with_long_vectors() {
+    let guest = Guest::named("irq_storm");
+    let setup = Setup { cpu: "max", ..Setup::new(&guest.path) };
+    let served = Served::start(&setup, &["--wait"]);
+    let finished = served.gdb(&guest.path.with_extension("elf"), "vectors.py", LIMIT);
+    print!("{}", finished.stdout);
+    assert!(finished.stdout.contains("all passed\n"), "{}", finished.output());
+}
+
 fn ask(stream: &mut UnixStream, body: &str) -> String {
     let sum = body.bytes().fold(0_u8, u8::wrapping_add);
     stream.write_all(format!("${body}#{sum:02x}").as_bytes()).unwrap();

@@ -34,6 +34,7 @@ fn lldb_on_debian() {
         "kernel.elf`try_to_wake_up\n",
         "stop reason = instruction step into",
         "x5 = 0x0000000000001234",
+        "v31 = {0x01 0x02 0x03 0x04 0x05 0x06 0x07 0x08 0x09 0x0a 0x0b 0x0c 0x0d 0x0e 0x0f 0x10}",
         "stop reason = step out",
         "stop reason = watchpoint 1",
         "Process 1 detached",

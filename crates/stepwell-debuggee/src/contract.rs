@@ -49,6 +49,8 @@ pub const GUEST: [u32; 17] = [
     0xd65f_03c0, // 40  ret
 ];
 
+mod vectors;
+
 type Check = fn(&mut dyn Debuggee);
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -68,7 +70,7 @@ pub fn guest_bytes() -> Vec<u8> {
 ///
 /// Where the contract is broken.
 pub fn check(mut factory: impl FnMut() -> Box<dyn Debuggee>) {
-    let checks: [(&str, Check); 12] = [
+    let checks: [(&str, Check); 14] = [
         ("stands at reset", stands_at_reset),
         ("each step is one instruction", each_step_is_one_instruction),
         ("until stops before", until_stops_before),
@@ -77,6 +79,8 @@ pub fn check(mut factory: impl FnMut() -> Box<dyn Debuggee>) {
         ("watchpoints stop before the access", watchpoints_stop_before),
         ("one vCPU runs alone", one_vcpu_runs_alone),
         ("memory and registers are written", memory_and_registers_are_written),
+        ("vectors are written", vectors::are_written),
+        ("longer vectors are written", vectors::of_sve_are_written),
         ("refusals change nothing", refusals_change_nothing),
         ("privileged calls are monitored", privileged_calls_are_monitored),
         ("the trace holds every step", the_trace_holds_every_step),

@@ -6,7 +6,8 @@
 
 use crate::{
     Error, Event, InterruptPolicy, Monitor, OthersPolicy, Place, Registers, SimdRegisters,
-    StepRequest, TimePolicy, TraceDetail, TraceRecord, VcpuId, VcpuStatus, Watchpoint,
+    StepRequest, SveRegister, TimePolicy, TraceDetail, TraceRecord, VcpuId, VcpuStatus,
+    VectorLength, Watchpoint,
 };
 use std::time::Duration;
 use stepwell_arch::{Ipa, Va};
@@ -125,6 +126,12 @@ pub trait Debuggee {
         None
     }
 
+    /// Reaches the registers of SVE, where that may be possible: whether the CPU has them is seen
+    /// when they are read.
+    fn support_sve(&mut self) -> Option<&mut dyn Sve> {
+        None
+    }
+
     /// Switches monitors, where there are any.
     fn support_monitors(&mut self) -> Option<&mut dyn Monitors> {
         None
@@ -183,7 +190,7 @@ pub trait SystemRegisters {
     ) -> Result<(), Error>;
 }
 
-/// The ability to read FP/SIMD registers.
+/// The ability to reach FP/SIMD registers.
 pub trait Simd {
     /// Reads them all.
     ///
@@ -191,6 +198,43 @@ pub trait Simd {
     ///
     /// [`crate::Refusal::NotStopped`], [`crate::Refusal::Off`].
     fn read_simd(&mut self, vcpu: VcpuId) -> Result<SimdRegisters, Error>;
+
+    /// Writes them all. What the vectors of SVE have beyond V0 to V31 stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// As for reading, and [`crate::Refusal::NoSuchRegister`] in Streaming SVE mode.
+    fn write_simd(&mut self, vcpu: VcpuId, registers: &SimdRegisters) -> Result<(), Error>;
+}
+
+/// The ability to reach the registers of SVE.
+///
+/// They are as long as the CPU's longest vectors have them; what the guest's EL1 has put out of its
+/// own reach ([`VectorLength::current`]) is zero. All of it is refused as
+/// [`crate::Refusal::NoSuchRegister`] by a CPU without SVE.
+pub trait Sve {
+    /// Returns how long vectors are.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Refusal::NotStopped`], [`crate::Refusal::Off`].
+    fn vector_length(&mut self, vcpu: VcpuId) -> Result<VectorLength, Error>;
+
+    /// Reads one, from its least significant byte on.
+    ///
+    /// # Errors
+    ///
+    /// As above; [`crate::Refusal::NoSuchRegister`] in Streaming SVE mode, too.
+    fn read_sve(&mut self, vcpu: VcpuId, register: SveRegister) -> Result<Vec<u8>, Error>;
+
+    /// Writes one; what `bytes` is too short for becomes zero.
+    ///
+    /// # Errors
+    ///
+    /// As for reading, and [`crate::Refusal::Range`] for more bytes than there are, or any but zeros
+    /// out of the guest's reach.
+    fn write_sve(&mut self, vcpu: VcpuId, register: SveRegister, bytes: &[u8])
+    -> Result<(), Error>;
 }
 
 /// The ability to monitor.

@@ -6,16 +6,18 @@
 //! interrupt, and an instruction that it does not know ends its domain.
 
 mod cpu;
+mod vectors;
 
 use crate::{
     Console, Debuggee, Ending, Error, Event, InterruptPolicy, Interrupts, Monitor, Monitors, Place,
-    Refusal, Registers, StepRequest, Stop, StopReason, Trace, TraceDetail, TraceRecord, VcpuId,
-    VcpuState, VcpuStatus, WatchAccess, Watchpoint, Watchpoints,
+    Refusal, Registers, Simd, StepRequest, Stop, StopReason, Sve, Trace, TraceDetail, TraceRecord,
+    VcpuId, VcpuState, VcpuStatus, VectorLength, WatchAccess, Watchpoint, Watchpoints,
 };
 use cpu::{Cpu, Outcome};
 use std::collections::VecDeque;
 use std::time::Duration;
 use stepwell_arch::{Ipa, Va};
+use vectors::Vectors;
 
 /// Instructions that one [`Debuggee::wait`] executes at most, so that an endless guest can be
 /// paused.
@@ -43,6 +45,7 @@ pub struct Fake {
     single_step: bool,
     trace: Vec<TraceRecord>,
     typed: Vec<u8>,
+    vectors: Vectors,
     events: VecDeque<Event>,
 }
 
@@ -61,10 +64,17 @@ impl Fake {
             single_step: false,
             trace: Vec::new(),
             typed: Vec::new(),
+            vectors: Vectors::default(),
             events: VecDeque::new(),
         };
         fake.stop(StopReason::Reset);
         fake
+    }
+
+    /// Makes a machine that has SVE as well.
+    #[must_use]
+    pub fn with_sve(image: &[u8], length: VectorLength) -> Self {
+        Self { vectors: Vectors::with_sve(length), ..Self::new(image) }
     }
 
     /// Returns what was typed on the console so far.
@@ -278,6 +288,14 @@ impl Debuggee for Fake {
         Ok(())
     }
 
+    fn support_simd(&mut self) -> Option<&mut dyn Simd> {
+        Some(self)
+    }
+
+    fn support_sve(&mut self) -> Option<&mut dyn Sve> {
+        Some(self)
+    }
+
     fn support_monitors(&mut self) -> Option<&mut dyn Monitors> {
         Some(self)
     }
@@ -383,6 +401,8 @@ mod tests {
     #[test]
     fn the_fake_keeps_the_contract() {
         contract::check(|| Box::new(Fake::new(&contract::guest_bytes())));
+        let length = VectorLength { longest: 64, current: 32 };
+        contract::check(|| Box::new(Fake::with_sve(&contract::guest_bytes(), length)));
     }
 
     #[test]

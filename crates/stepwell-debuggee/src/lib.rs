@@ -18,7 +18,7 @@ mod stop;
 mod value;
 
 pub use debuggee::{
-    Console, Debuggee, Interrupts, Monitors, Others, Simd, SystemRegisters, Time, Trace,
+    Console, Debuggee, Interrupts, Monitors, Others, Simd, Sve, SystemRegisters, Time, Trace,
     Watchpoints,
 };
 pub use error::{Error, Refusal};
@@ -26,5 +26,6 @@ pub use stepwell_arch::debug::WatchAccess;
 pub use stop::{Ending, Event, FaultKind, GuestFault, Stop, StopReason};
 pub use value::{
     CodeRange, InterruptPolicy, Monitor, OthersPolicy, Place, Registers, SimdRegisters,
-    StepRequest, TimePolicy, TraceDetail, TraceRecord, VcpuId, VcpuState, VcpuStatus, Watchpoint,
+    StepRequest, SveRegister, TimePolicy, TraceDetail, TraceRecord, VcpuId, VcpuState, VcpuStatus,
+    VectorLength, Watchpoint,
 };

@@ -89,6 +89,37 @@ pub struct SimdRegisters {
     pub fpsr: u64,
 }
 
+/// A register of SVE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SveRegister {
+    /// Z0 to Z31, whose low 128 bits are V0 to V31.
+    Z(u8),
+    /// P0 to P15: a bit for each byte of a vector.
+    P(u8),
+    /// The first-fault register, as long as a predicate.
+    Ffr,
+}
+
+impl SveRegister {
+    /// Returns how many bytes it has where a vector has `vector_bytes`.
+    #[must_use]
+    pub const fn bytes(self, vector_bytes: usize) -> usize {
+        match self {
+            Self::Z(_) => vector_bytes,
+            Self::P(_) | Self::Ffr => vector_bytes / 8,
+        }
+    }
+}
+
+/// How long the vectors of SVE are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VectorLength {
+    /// Bytes of the longest that the CPU has.
+    pub longest: usize,
+    /// Bytes as EL1 and EL0 have them now, which EL1 chooses (ZCR_EL1).
+    pub current: usize,
+}
+
 /// What can be monitored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Monitor {

@@ -7,18 +7,26 @@
 //! The system registers are a group of their own, `info registers system`, and are not among those
 //! that GDB saves around a call of a guest's function.
 //!
-//! SVE is not described: the debuggee tells the low 128 bits of Z0 to Z31, which are V0 to V31.
+//! With SVE there are Z0 to Z31 in place of V0 to V31, which GDB makes of them by itself. They have
+//! the CPU's longest vectors, and not the guest's present ones: a client reads the description once,
+//! and EL1 may choose another length at any time. `vg` tells the present one.
 
 use std::fmt::Write;
 use stepwell_arch::SystemRegister;
-use stepwell_debuggee::{Debuggee, Error, VcpuId};
+use stepwell_debuggee::{Debuggee, Error, SveRegister, VcpuId};
 
 /// Number of PSTATE, which GDB calls `cpsr`.
 const PSTATE: usize = 33;
+/// V0 or Z0.
 const FIRST_VECTOR: usize = 34;
 const FPSR: usize = 66;
 const FPCR: usize = 67;
-const FIRST_SYSTEM: usize = 68;
+const FIRST_PREDICATE: usize = 68;
+const FFR: usize = 84;
+const VG: usize = 85;
+/// Behind those of SVE, where there are any.
+const BEHIND_SIMD: usize = 68;
+const BEHIND_SVE: usize = 86;
 
 /// What a register number means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +40,9 @@ pub(crate) enum Kind {
     V(usize),
     Fpsr,
     Fpcr,
+    Sve(SveRegister),
+    /// How many doublewords a vector has now.
+    Vg,
     System(SystemRegister),
 }
 
@@ -39,6 +50,8 @@ pub(crate) enum Kind {
 #[derive(Clone, Debug, Default)]
 pub struct RegisterSet {
     has_simd: bool,
+    /// Bytes of the longest vector of SVE.
+    vector_bytes: Option<usize>,
     system: Vec<SystemRegister>,
     xml: String,
 }
@@ -54,6 +67,11 @@ impl RegisterSet {
             Some(simd) => is_there(simd.read_simd(vcpu))?,
             None => false,
         };
+        let vector_bytes = match debuggee.support_sve().map(|sve| sve.vector_length(vcpu)) {
+            Some(Ok(length)) if has_simd => Some(length.longest),
+            Some(Err(error @ Error::Lost(_))) => return Err(error),
+            _ => None,
+        };
         let mut system = Vec::new();
         if let Some(registers) = debuggee.support_system_registers() {
             for register in SystemRegister::all() {
@@ -62,8 +80,9 @@ impl RegisterSet {
                 }
             }
         }
-        let xml = describe(has_simd, &system);
-        Ok(Self { has_simd, system, xml })
+        let mut set = Self { has_simd, vector_bytes, system, xml: String::new() };
+        set.xml = set.describe();
+        Ok(set)
     }
 
     /// Returns the description, as `target.xml` has it.
@@ -85,11 +104,48 @@ impl RegisterSet {
             31 => Kind::Sp,
             32 => Kind::Pc,
             PSTATE => Kind::Pstate,
+            FIRST_VECTOR..FPSR if self.vector_bytes.is_some() => {
+                Kind::Sve(SveRegister::Z((number - FIRST_VECTOR) as u8))
+            }
+            FIRST_PREDICATE..FFR if self.vector_bytes.is_some() => {
+                Kind::Sve(SveRegister::P((number - FIRST_PREDICATE) as u8))
+            }
+            FFR if self.vector_bytes.is_some() => Kind::Sve(SveRegister::Ffr),
+            VG if self.vector_bytes.is_some() => Kind::Vg,
             FIRST_VECTOR..FPSR if self.has_simd => Kind::V(number - FIRST_VECTOR),
             FPSR if self.has_simd => Kind::Fpsr,
             FPCR if self.has_simd => Kind::Fpcr,
-            _ => Kind::System(*self.system.get(number.checked_sub(FIRST_SYSTEM)?)?),
+            _ => Kind::System(*self.system.get(number.checked_sub(self.first_system())?)?),
         })
+    }
+}
+
+impl RegisterSet {
+    const fn first_system(&self) -> usize {
+        if self.vector_bytes.is_some() { BEHIND_SVE } else { BEHIND_SIMD }
+    }
+
+    fn describe(&self) -> String {
+        let mut xml = String::from(
+            "<?xml version=\"1.0\"?>\n<!DOCTYPE target SYSTEM \"gdb-target.dtd\">\n\
+             <target version=\"1.0\">\n<architecture>aarch64</architecture>\n",
+        );
+        core(&mut xml);
+        match self.vector_bytes {
+            Some(bytes) => sve(&mut xml, bytes),
+            None if self.has_simd => simd(&mut xml),
+            None => {}
+        }
+        if !self.system.is_empty() {
+            xml.push_str("<feature name=\"org.stepwell.system\">\n");
+            for (number, register) in (self.first_system()..).zip(&self.system) {
+                let attributes = "type=\"uint64\" group=\"system\" save-restore=\"no\"";
+                line(&mut xml, &register.to_string(), 64, number, attributes);
+            }
+            xml.push_str("</feature>\n");
+        }
+        xml.push_str("</target>\n");
+        xml
     }
 }
 
@@ -99,27 +155,6 @@ fn is_there<T>(result: Result<T, Error>) -> Result<bool, Error> {
         Err(Error::Refused(_)) => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-fn describe(has_simd: bool, system: &[SystemRegister]) -> String {
-    let mut xml = String::from(
-        "<?xml version=\"1.0\"?>\n<!DOCTYPE target SYSTEM \"gdb-target.dtd\">\n\
-         <target version=\"1.0\">\n<architecture>aarch64</architecture>\n",
-    );
-    core(&mut xml);
-    if has_simd {
-        simd(&mut xml);
-    }
-    if !system.is_empty() {
-        xml.push_str("<feature name=\"org.stepwell.system\">\n");
-        for (number, register) in (FIRST_SYSTEM..).zip(system) {
-            let attributes = "type=\"uint64\" group=\"system\" save-restore=\"no\"";
-            line(&mut xml, &register.to_string(), 64, number, attributes);
-        }
-        xml.push_str("</feature>\n");
-    }
-    xml.push_str("</target>\n");
-    xml
 }
 
 /// Fields of PSTATE in the format of SPSR_EL1: name, first bit, last bit.
@@ -170,43 +205,74 @@ fn generic(n: usize) -> String {
     }
 }
 
-/// Views of a vector register: field, lanes, and the types of a lane with their suffixes.
-type View = (&'static str, u32, &'static [(&'static str, &'static str)]);
+/// Views of a vector register: field, bytes of a lane, and the types of a lane with their suffixes.
+type View = (&'static str, usize, &'static [(&'static str, &'static str)]);
 const VIEWS: [View; 5] = [
-    ("d", 2, &[("f", "ieee_double"), ("u", "uint64"), ("s", "int64")]),
+    ("d", 8, &[("f", "ieee_double"), ("u", "uint64"), ("s", "int64")]),
     ("s", 4, &[("f", "ieee_single"), ("u", "uint32"), ("s", "int32")]),
-    ("h", 8, &[("f", "ieee_half"), ("u", "uint16"), ("s", "int16")]),
-    ("b", 16, &[("u", "uint8"), ("s", "int8")]),
-    ("q", 1, &[("u", "uint128"), ("s", "int128")]),
+    ("h", 2, &[("f", "ieee_half"), ("u", "uint16"), ("s", "int16")]),
+    ("b", 1, &[("u", "uint8"), ("s", "int8")]),
+    ("q", 16, &[("u", "uint128"), ("s", "int128")]),
 ];
 
-fn simd(xml: &mut String) {
-    xml.push_str("<feature name=\"org.gnu.gdb.aarch64.fpu\">\n");
-    for (view, lanes, types) in VIEWS {
+/// Describes the type of a vector of so many bytes.
+fn vector(xml: &mut String, id: &str, bytes: usize) {
+    for (view, lane_bytes, types) in VIEWS {
+        let lanes = bytes / lane_bytes;
         for (suffix, lane) in types {
-            let id = format!("{view}{lanes}{suffix}");
-            add(xml, format_args!("<vector id=\"{id}\" type=\"{lane}\" count=\"{lanes}\"/>\n"));
+            let of_lanes = format!("{view}{lanes}{suffix}");
+            add(
+                xml,
+                format_args!("<vector id=\"{of_lanes}\" type=\"{lane}\" count=\"{lanes}\"/>\n"),
+            );
         }
-    }
-    for (view, lanes, types) in VIEWS {
         add(xml, format_args!("<union id=\"lanes_{view}\">\n"));
         for (suffix, _) in types {
-            let id = format!("{view}{lanes}{suffix}");
-            add(xml, format_args!("<field name=\"{suffix}\" type=\"{id}\"/>\n"));
+            add(xml, format_args!("<field name=\"{suffix}\" type=\"{view}{lanes}{suffix}\"/>\n"));
         }
         xml.push_str("</union>\n");
     }
-    // LLDB knows vectors by this name.
-    xml.push_str("<union id=\"aarch64v\">\n");
-    for (view, _, _) in VIEWS {
+    add(xml, format_args!("<union id=\"{id}\">\n"));
+    for (view, ..) in VIEWS {
         add(xml, format_args!("<field name=\"{view}\" type=\"lanes_{view}\"/>\n"));
     }
     xml.push_str("</union>\n");
+}
+
+fn simd(xml: &mut String) {
+    xml.push_str("<feature name=\"org.gnu.gdb.aarch64.fpu\">\n");
+    // LLDB knows vectors by this name.
+    vector(xml, "aarch64v", 16);
     for n in 0..32 {
         line(xml, &format!("v{n}"), 128, FIRST_VECTOR + n, "type=\"aarch64v\"");
     }
+    control(xml);
+    xml.push_str("</feature>\n");
+}
+
+fn control(xml: &mut String) {
     line(xml, "fpsr", 32, FPSR, "type=\"int\" group=\"float\"");
     line(xml, "fpcr", 32, FPCR, "type=\"int\" group=\"float\"");
+}
+
+/// Describes what GDB demands of `org.gnu.gdb.aarch64.sve`, for vectors of so many bytes.
+fn sve(xml: &mut String, bytes: usize) {
+    xml.push_str("<feature name=\"org.gnu.gdb.aarch64.sve\">\n");
+    // LLDB takes any type whose name begins like this for a vector.
+    vector(xml, "vecz", bytes);
+    add(xml, format_args!("<vector id=\"vecp\" type=\"uint8\" count=\"{}\"/>\n", bytes / 8));
+    let bits = |bytes: usize| u32::try_from(8 * bytes).unwrap_or(u32::MAX);
+    for n in 0..32 {
+        let number = FIRST_VECTOR + n;
+        line(xml, &format!("z{n}"), bits(bytes), number, "type=\"vecz\" group=\"vector\"");
+    }
+    control(xml);
+    for n in 0..16 {
+        let number = FIRST_PREDICATE + n;
+        line(xml, &format!("p{n}"), bits(bytes / 8), number, "type=\"vecp\" group=\"vector\"");
+    }
+    line(xml, "ffr", bits(bytes / 8), FFR, "type=\"vecp\" group=\"vector\"");
+    line(xml, "vg", 64, VG, "type=\"int\"");
     xml.push_str("</feature>\n");
 }
 
@@ -225,14 +291,15 @@ fn add(xml: &mut String, text: std::fmt::Arguments<'_>) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn numbers_are_those_of_the_description() {
-        let system = vec![SystemRegister::VBAR_EL1, SystemRegister::ESR_EL1];
-        let xml = describe(true, &system);
-        let set = RegisterSet { has_simd: true, system, xml };
-        let mut described = 0;
-        for (number, line) in set.xml().lines().filter(|line| line.starts_with("<reg ")).enumerate()
-        {
+    fn described(set: RegisterSet) -> RegisterSet {
+        RegisterSet { xml: set.describe(), ..set }
+    }
+
+    /// Demands that each register of a description has the number that it is known by.
+    fn numbers_agree(set: &RegisterSet) -> usize {
+        let lines = set.xml().lines().filter(|line| line.starts_with("<reg "));
+        let mut count = 0;
+        for (number, line) in lines.enumerate() {
             let name = line.split('"').nth(1).unwrap();
             assert!(line.contains(&format!("regnum=\"{number}\"")), "{line}");
             let expected = match set.kind(number).unwrap() {
@@ -243,19 +310,37 @@ mod tests {
                 Kind::V(n) => format!("v{n}"),
                 Kind::Fpsr => "fpsr".into(),
                 Kind::Fpcr => "fpcr".into(),
+                Kind::Sve(SveRegister::Z(n)) => format!("z{n}"),
+                Kind::Sve(SveRegister::P(n)) => format!("p{n}"),
+                Kind::Sve(SveRegister::Ffr) => "ffr".into(),
+                Kind::Vg => "vg".into(),
                 Kind::System(register) => register.to_string(),
             };
             assert_eq!(name, expected);
-            described += 1;
+            count += 1;
         }
-        assert_eq!(described, 70);
-        assert_eq!(set.kind(70), None);
+        assert_eq!(set.kind(count), None);
+        count
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_description() {
+        let system = vec![SystemRegister::VBAR_EL1, SystemRegister::ESR_EL1];
+        let simd = RegisterSet { has_simd: true, system, ..RegisterSet::default() };
+        let sve = RegisterSet { vector_bytes: Some(64), ..simd.clone() };
+        assert_eq!(numbers_agree(&described(simd)), 70);
+        let sve = described(sve);
+        assert_eq!(numbers_agree(&sve), 88);
+        assert!(sve.xml().contains("<reg name=\"z31\" bitsize=\"512\" "), "{}", sve.xml());
+        assert!(sve.xml().contains("<reg name=\"ffr\" bitsize=\"64\" "), "{}", sve.xml());
+        assert!(!sve.xml().contains("aarch64.fpu"), "GDB takes one of the two");
     }
 
     #[test]
     fn what_is_not_there_is_not_described() {
-        let set = RegisterSet { xml: describe(false, &[]), ..RegisterSet::default() };
-        assert!(!set.xml().contains("fpu") && !set.xml().contains("stepwell"));
+        let set = described(RegisterSet::default());
+        assert!(!set.xml().contains("fpu") && !set.xml().contains("sve"));
+        assert!(!set.xml().contains("stepwell"));
         assert_eq!((set.kind(33), set.kind(34)), (Some(Kind::Pstate), None));
     }
 }

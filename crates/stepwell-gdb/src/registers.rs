@@ -24,6 +24,15 @@ impl Guest<'_> {
                 _ => (simd.fpcr as u32).to_le_bytes().to_vec(),
             });
         }
+        if let Kind::Sve(register) = kind {
+            let sve = self.debuggee.support_sve().ok_or(TargetError::NonFatal)?;
+            return sve.read_sve(vcpu, register).map_err(refused);
+        }
+        if kind == Kind::Vg {
+            let sve = self.debuggee.support_sve().ok_or(TargetError::NonFatal)?;
+            let bytes = sve.vector_length(vcpu).map_err(refused)?.current;
+            return Ok((bytes as u64 / 8).to_le_bytes().to_vec());
+        }
         if let Kind::System(register) = kind {
             let system = self.debuggee.support_system_registers().ok_or(TargetError::NonFatal)?;
             let value = system.read_system_register(vcpu, register.0).map_err(refused)?;
@@ -45,8 +54,15 @@ impl Guest<'_> {
             let system = self.debuggee.support_system_registers().ok_or(TargetError::NonFatal)?;
             return system.write_system_register(vcpu, register.0, value).map_err(refused);
         }
-        if let Kind::V(_) | Kind::Fpsr | Kind::Fpcr = kind {
-            return Err(refused(Refusal::NoSuchRegister.into()));
+        match kind {
+            Kind::V(_) | Kind::Fpsr | Kind::Fpcr => return self.set_simd(vcpu, kind, bytes),
+            Kind::Sve(register) => {
+                let sve = self.debuggee.support_sve().ok_or(TargetError::NonFatal)?;
+                return sve.write_sve(vcpu, register, bytes).map_err(refused);
+            }
+            // EL1 chooses the length, by ZCR_EL1.
+            Kind::Vg => return Err(refused(Refusal::NoSuchRegister.into())),
+            _ => {}
         }
         let mut registers = self.debuggee.read_registers(vcpu).map_err(refused)?;
         if kind == Kind::Pstate {
@@ -57,6 +73,30 @@ impl Guest<'_> {
             *place(&mut registers, kind).ok_or_else(out_of_range)? = value;
         }
         self.debuggee.write_registers(vcpu, &registers).map_err(refused)
+    }
+}
+
+impl Guest<'_> {
+    fn set_simd(
+        &mut self,
+        vcpu: VcpuId,
+        kind: Kind,
+        bytes: &[u8],
+    ) -> Result<(), TargetError<crate::Error>> {
+        let out_of_range = |_| refused(Refusal::Range.into());
+        let simd = self.debuggee.support_simd().ok_or(TargetError::NonFatal)?;
+        let mut registers = simd.read_simd(vcpu).map_err(refused)?;
+        let word = || bytes.try_into().map(u32::from_le_bytes).map(u64::from);
+        match kind {
+            Kind::V(n) => {
+                let value = bytes.try_into().map(u128::from_le_bytes).map_err(out_of_range)?;
+                let place = registers.v.get_mut(n);
+                *place.ok_or_else(|| refused(Refusal::NoSuchRegister.into()))? = value;
+            }
+            Kind::Fpsr => registers.fpsr = word().map_err(out_of_range)?,
+            _ => registers.fpcr = word().map_err(out_of_range)?,
+        }
+        simd.write_simd(vcpu, &registers).map_err(refused)
     }
 }
 
@@ -85,7 +125,7 @@ fn place(registers: &mut Registers, kind: Kind) -> Option<&mut u64> {
         Kind::X(n) => registers.x.get_mut(n),
         Kind::Sp => Some(&mut registers.sp),
         Kind::Pc => Some(&mut registers.pc),
-        Kind::Pstate | Kind::V(_) | Kind::Fpsr | Kind::Fpcr | Kind::System(_) => None,
+        _ => None,
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{
     Console, Debuggee, Error, Event, Interrupts, Monitors, Others, Place, Registers, Simd,
-    StepRequest, SystemRegisters, Time, Trace, VcpuId, VcpuState, VcpuStatus, Watchpoints,
+    StepRequest, Sve, SystemRegisters, Time, Trace, VcpuId, VcpuState, VcpuStatus, Watchpoints,
 };
 
 /// What memory is read by: a part of a page, which is mapped or not as a whole.
@@ -155,6 +155,10 @@ impl Debuggee for Standing<'_> {
 
     fn support_simd(&mut self) -> Option<&mut dyn Simd> {
         self.debuggee.support_simd()
+    }
+
+    fn support_sve(&mut self) -> Option<&mut dyn Sve> {
+        self.debuggee.support_sve()
     }
 
     fn support_monitors(&mut self) -> Option<&mut dyn Monitors> {

@@ -1,6 +1,7 @@
 //! Transcripts of the protocol against the fake: what a client sends, and what it gets.
 
 mod conditions;
+mod vectors;
 
 use crate::framing::{checksum, framed};
 use crate::{Leaving, NoServices, Policies, RegisterSet, Session};
@@ -12,7 +13,10 @@ const ENTRY: u64 = contract::ENTRY.0;
 
 /// Runs a conversation with the contract's guest.
 fn with(test: impl FnOnce(&mut Client<'_>)) {
-    let mut fake = Fake::new(&contract::guest_bytes());
+    with_guest(Fake::new(&contract::guest_bytes()), test);
+}
+
+fn with_guest(mut fake: Fake, test: impl FnOnce(&mut Client<'_>)) {
     contract::wait_for_stop(&mut fake);
     let registers = RegisterSet::probe(&mut fake, VcpuId::default()).unwrap();
     let (mut services, mut policies) = (NoServices, Policies::default());

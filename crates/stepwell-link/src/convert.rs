@@ -197,6 +197,31 @@ pub(crate) const fn record(record: wire::ring::Record) -> debuggee::TraceRecord 
     }
 }
 
+pub(crate) fn simd_in(registers: &wire::Simd) -> debuggee::SimdRegisters {
+    let mut v = [0; 32];
+    for ((v, low), high) in v.iter_mut().zip(registers.low).zip(registers.high) {
+        *v = u128::from(high) << 64 | u128::from(low);
+    }
+    debuggee::SimdRegisters { v, fpcr: registers.fpcr, fpsr: registers.fpsr }
+}
+
+pub(crate) fn simd_out(registers: &debuggee::SimdRegisters) -> wire::Simd {
+    wire::Simd {
+        low: registers.v.map(|v| v as u64),
+        high: registers.v.map(|v| (v >> 64) as u64),
+        fpcr: registers.fpcr,
+        fpsr: registers.fpsr,
+    }
+}
+
+pub(crate) const fn sve_register(register: debuggee::SveRegister) -> wire::SveRegister {
+    match register {
+        debuggee::SveRegister::Z(n) => wire::SveRegister::Z(n),
+        debuggee::SveRegister::P(n) => wire::SveRegister::P(n),
+        debuggee::SveRegister::Ffr => wire::SveRegister::Ffr,
+    }
+}
+
 /// Names a command, for errors.
 pub(crate) const fn name(command: &wire::Command) -> &'static str {
     match command {
@@ -214,6 +239,10 @@ pub(crate) const fn name(command: &wire::Command) -> &'static str {
         wire::Command::ReadRegisters { .. } => "read-registers",
         wire::Command::WriteRegisters { .. } => "write-registers",
         wire::Command::ReadSimd { .. } => "read-simd",
+        wire::Command::WriteSimd { .. } => "write-simd",
+        wire::Command::VectorLength { .. } => "vector-length",
+        wire::Command::ReadSve { .. } => "read-sve",
+        wire::Command::WriteSve { .. } => "write-sve",
         wire::Command::ReadSystemRegister { .. } => "read-system-register",
         wire::Command::WriteSystemRegister { .. } => "write-system-register",
         wire::Command::ReadMemory { .. } => "read-memory",

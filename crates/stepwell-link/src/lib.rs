@@ -13,6 +13,7 @@ mod error;
 mod link;
 mod receiver;
 mod ring;
+mod vectors;
 
 pub use error::{LinkError, RingError};
 pub use link::{Hello, Link, Patience};

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{
     Console, Debuggee, Error, Event, InterruptPolicy, Interrupts, Monitor, Monitors, Others,
-    OthersPolicy, Place, Refusal, Registers, Simd, SimdRegisters, StepRequest, SystemRegisters,
-    Time, TimePolicy, Trace, TraceDetail, TraceRecord, VcpuId, VcpuStatus, Watchpoint, Watchpoints,
+    OthersPolicy, Place, Refusal, Registers, Simd, StepRequest, Sve, SystemRegisters, Time,
+    TimePolicy, Trace, TraceDetail, TraceRecord, VcpuId, VcpuStatus, Watchpoint, Watchpoints,
 };
 use stepwell_wire::message::MAX_BYTES;
 use stepwell_wire::{Answer, Command, FromHypervisor, MAX_FRAME, Request, VERSION, encode};
@@ -121,12 +121,12 @@ impl Link {
     }
 
     /// Asks, and waits for the answer.
-    fn ask(&mut self, command: Command) -> Result<Answer, Error> {
+    pub(crate) fn ask(&mut self, command: Command) -> Result<Answer, Error> {
         let answer = self.exchange(command, self.patience.answer)?;
         Ok(answer.map_err(convert::refusal)?)
     }
 
-    fn done(&mut self, command: Command) -> Result<(), Error> {
+    pub(crate) fn done(&mut self, command: Command) -> Result<(), Error> {
         let name = convert::name(&command);
         match self.ask(command)? {
             Answer::Done => Ok(()),
@@ -209,7 +209,7 @@ impl Link {
         }
     }
 
-    fn fail(&mut self, error: LinkError) -> LinkError {
+    pub(crate) fn fail(&mut self, error: LinkError) -> LinkError {
         self.lost.get_or_insert(error).clone()
     }
 
@@ -348,6 +348,10 @@ impl Debuggee for Link {
         Some(self)
     }
 
+    fn support_sve(&mut self) -> Option<&mut dyn Sve> {
+        Some(self)
+    }
+
     fn support_monitors(&mut self) -> Option<&mut dyn Monitors> {
         Some(self)
     }
@@ -391,22 +395,6 @@ impl SystemRegisters for Link {
     ) -> Result<(), Error> {
         let VcpuId { domain, vcpu } = vcpu;
         self.done(Command::WriteSystemRegister { domain, vcpu, register, value })
-    }
-}
-
-impl Simd for Link {
-    fn read_simd(&mut self, vcpu: VcpuId) -> Result<SimdRegisters, Error> {
-        let VcpuId { domain, vcpu } = vcpu;
-        match self.ask(Command::ReadSimd { domain, vcpu })? {
-            Answer::Simd { low, high, fpcr, fpsr } => {
-                let mut v = [0; 32];
-                for ((v, low), high) in v.iter_mut().zip(low).zip(high) {
-                    *v = u128::from(high) << 64 | u128::from(low);
-                }
-                Ok(SimdRegisters { v, fpcr, fpsr })
-            }
-            _ => Err(self.fail(LinkError::WrongAnswer { command: "read-simd" }).into()),
-        }
     }
 }
 

@@ -24,11 +24,17 @@ const POLL: Duration = Duration::from_millis(1);
 
 #[test]
 fn the_link_keeps_the_contract() {
+    keeps_the_contract(|| Fake::new(&contract::guest_bytes()));
+    let length = debuggee::VectorLength { longest: 256, current: 64 };
+    keeps_the_contract(|| Fake::with_sve(&contract::guest_bytes(), length));
+}
+
+fn keeps_the_contract(fake: impl Fn() -> Fake) {
     contract::check(|| {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let ram = tempfile::tempfile().unwrap();
         ram.set_len(RING_BYTES).unwrap();
-        let mut server = Server::new(theirs, ram.try_clone().unwrap());
+        let mut server = Server::new(theirs, ram.try_clone().unwrap(), fake());
         std::thread::spawn(move || server.serve());
         let mut link = Link::open(ours, Patience::default()).unwrap();
         let bytes = link.hello().ring_bytes;
@@ -47,9 +53,8 @@ struct Server {
 }
 
 impl Server {
-    fn new(stream: UnixStream, ring: File) -> Self {
+    fn new(stream: UnixStream, ring: File, fake: Fake) -> Self {
         stream.set_read_timeout(Some(POLL)).unwrap();
-        let fake = Fake::new(&contract::guest_bytes());
         let server = Self { stream, ring, fake, encoder: Encoder::default(), head: 0 };
         server.word(ring::OFFSET_MAGIC, ring::MAGIC);
         server.word(ring::OFFSET_VERSION, u64::from(wire::VERSION));
@@ -196,8 +201,57 @@ impl Server {
                 let ipa = fake.translate(VcpuId { domain, vcpu }, Va(va)).map_err(wire_refusal)?;
                 Ok(Answer::Value(ipa.0))
             }
+            other => self.perform_on_vectors(other),
+        }
+    }
+}
+
+impl Server {
+    fn perform_on_vectors(&mut self, command: Command) -> Result<Answer, Refusal> {
+        let fake = &mut self.fake;
+        let done = |result: Result<(), debuggee::Error>| {
+            result.map(|()| Answer::Done).map_err(wire_refusal)
+        };
+        match command {
+            Command::ReadSimd { domain, vcpu } => {
+                let simd = fake.support_simd().unwrap();
+                let read = simd.read_simd(VcpuId { domain, vcpu }).map_err(wire_refusal)?;
+                let debuggee::SimdRegisters { v, fpcr, fpsr } = read;
+                let (low, high) = (v.map(|v| v as u64), v.map(|v| (v >> 64) as u64));
+                Ok(Answer::Simd(wire::Simd { low, high, fpcr, fpsr }))
+            }
+            Command::WriteSimd { domain, vcpu, registers } => {
+                let wire::Simd { low, high, fpcr, fpsr } = registers;
+                let v = std::array::from_fn(|n| u128::from(high[n]) << 64 | u128::from(low[n]));
+                let simd = fake.support_simd().unwrap();
+                let registers = debuggee::SimdRegisters { v, fpcr, fpsr };
+                done(simd.write_simd(VcpuId { domain, vcpu }, &registers))
+            }
+            Command::VectorLength { domain, vcpu } => {
+                let sve = fake.support_sve().unwrap();
+                let length = sve.vector_length(VcpuId { domain, vcpu }).map_err(wire_refusal)?;
+                let (longest, current) = (length.longest as u16, length.current as u16);
+                Ok(Answer::VectorLength { longest, current })
+            }
+            Command::ReadSve { domain, vcpu, register } => {
+                let sve = fake.support_sve().unwrap();
+                let read = sve.read_sve(VcpuId { domain, vcpu }, our_register(register));
+                Ok(Answer::Memory(wire::Bytes::from_slice(&read.map_err(wire_refusal)?).unwrap()))
+            }
+            Command::WriteSve { domain, vcpu, register, bytes } => {
+                let sve = fake.support_sve().unwrap();
+                done(sve.write_sve(VcpuId { domain, vcpu }, our_register(register), &bytes))
+            }
             other => panic!("the contract does not need {other:?}"),
         }
+    }
+}
+
+const fn our_register(register: wire::SveRegister) -> debuggee::SveRegister {
+    match register {
+        wire::SveRegister::Z(n) => debuggee::SveRegister::Z(n),
+        wire::SveRegister::P(n) => debuggee::SveRegister::P(n),
+        wire::SveRegister::Ffr => debuggee::SveRegister::Ffr,
     }
 }
 
@@ -235,6 +289,7 @@ fn wire_refusal(error: debuggee::Error) -> Refusal {
         debuggee::Refusal::Breakpoint => Refusal::Breakpoint,
         debuggee::Refusal::Range => Refusal::Range,
         debuggee::Refusal::Watchpoint => Refusal::Watchpoint,
+        debuggee::Refusal::NoSuchRegister => Refusal::NoSuchRegister,
         other => panic!("the fake never refuses with {other:?}"),
     }
 }

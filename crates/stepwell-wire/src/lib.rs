@@ -33,9 +33,9 @@ pub mod ring;
 pub use frame::{FrameDecoder, FrameError, MAX_FRAME, encode};
 pub use message::{
     Access, Answer, Bytes, Command, DomainEnding, Event, FaultKind, FromHypervisor, GuestFault,
-    InterruptPolicy, Monitor, OthersPolicy, Place, Refusal, Registers, Request, StopReason,
-    TimePolicy, VcpuState, Watchpoint,
+    InterruptPolicy, Monitor, OthersPolicy, Place, Refusal, Registers, Request, Simd, StopReason,
+    SveRegister, TimePolicy, VcpuState, Watchpoint,
 };
 
 /// Version of everything in this crate. Both sides refuse to talk to any other.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;

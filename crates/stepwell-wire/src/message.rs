@@ -236,6 +236,71 @@ pub enum Command {
         /// The policy.
         policy: OthersPolicy,
     },
+    /// Writes the FP/SIMD registers of a stopped vCPU. With SVE, what Z0 to Z31 have beyond V0 to
+    /// V31 stays as it is.
+    WriteSimd {
+        /// The domain.
+        domain: u8,
+        /// The vCPU.
+        vcpu: u8,
+        /// All of them.
+        registers: Simd,
+    },
+    /// Asks how long the vectors of SVE are; answered by [`Answer::VectorLength`]. Refused as
+    /// [`Refusal::NoSuchRegister`] by a CPU without SVE.
+    VectorLength {
+        /// The domain.
+        domain: u8,
+        /// The vCPU.
+        vcpu: u8,
+    },
+    /// Reads a register of SVE of a stopped vCPU; answered by [`Answer::Memory`], as long as the
+    /// CPU's longest vector has it. What the guest cannot reach now is zero. Refused as
+    /// [`Refusal::NoSuchRegister`] without SVE and in Streaming SVE mode.
+    ReadSve {
+        /// The domain.
+        domain: u8,
+        /// The vCPU.
+        vcpu: u8,
+        /// Which.
+        register: SveRegister,
+    },
+    /// Writes a register of SVE of a stopped vCPU. Missing bytes are zero; those that the guest
+    /// cannot reach now have to be ([`Refusal::Range`]).
+    WriteSve {
+        /// The domain.
+        domain: u8,
+        /// The vCPU.
+        vcpu: u8,
+        /// Which.
+        register: SveRegister,
+        /// From the least significant byte on.
+        bytes: Bytes,
+    },
+}
+
+/// The FP/SIMD registers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Simd {
+    /// Low halves of V0–V31.
+    pub low: [u64; 32],
+    /// High halves of V0–V31.
+    pub high: [u64; 32],
+    /// FPCR.
+    pub fpcr: u64,
+    /// FPSR.
+    pub fpsr: u64,
+}
+
+/// A register of SVE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SveRegister {
+    /// Z0 to Z31.
+    Z(u8),
+    /// P0 to P15, a bit for each byte of a vector.
+    P(u8),
+    /// The first-fault register, as long as a predicate.
+    Ffr,
 }
 
 /// A range of memory, and which accesses to it are watched.
@@ -285,21 +350,19 @@ pub enum Answer {
     Vcpus(Vec<(VcpuState, u64), MAX_VCPUS>),
     /// Core registers.
     Registers(Registers),
-    /// FP/SIMD registers V0 to V31 as little-endian halves, then FPCR and FPSR.
-    Simd {
-        /// Low halves of V0–V31.
-        low: [u64; 32],
-        /// High halves of V0–V31.
-        high: [u64; 32],
-        /// FPCR.
-        fpcr: u64,
-        /// FPSR.
-        fpsr: u64,
-    },
+    /// FP/SIMD registers.
+    Simd(Simd),
     /// A register's value, or an address.
     Value(u64),
-    /// Guest memory.
+    /// Guest memory, or a register that is too long for a value.
     Memory(Bytes),
+    /// Bytes of a vector.
+    VectorLength {
+        /// Of the longest that the CPU has.
+        longest: u16,
+        /// As the guest's EL1 and EL0 have them now.
+        current: u16,
+    },
 }
 
 /// Why a command was not carried out. Nothing has changed where this is returned.

@@ -11,7 +11,7 @@ use std::fmt::Debug;
 use stepwell_wire::{
     Access, Answer, Bytes, Command, DomainEnding, Event, FaultKind, FrameDecoder, FromHypervisor,
     GuestFault, InterruptPolicy, MAX_FRAME, Monitor, OthersPolicy, Place, Refusal, Registers,
-    Request, StopReason, TimePolicy, VERSION, VcpuState, Watchpoint, encode,
+    Request, Simd, StopReason, SveRegister, TimePolicy, VERSION, VcpuState, Watchpoint, encode,
 };
 
 /// Checks a message's bytes, and that it comes out of a frame as it went in.
@@ -63,7 +63,7 @@ fn text(bytes: &[u8]) -> Bytes {
 
 #[test]
 fn the_version_that_these_bytes_belong_to() {
-    assert_eq!(VERSION, 3);
+    assert_eq!(VERSION, 4);
 }
 
 #[test]
@@ -150,6 +150,16 @@ fn commands_that_look_at_the_guest_and_change_it() {
     request(command, &[16, 0, 0, 1, 1, 2, 0, 255]);
     request(Command::Translate { domain: 0, vcpu: 1, va: 5 }, &[17, 0, 1, 5]);
     request(Command::ConsoleInput { domain: 0, bytes: text(b"ls\n") }, b"\x12\0\x03ls\n");
+    request(Command::VectorLength { domain: 0, vcpu: 1 }, &[25, 0, 1]);
+    let registers: [(SveRegister, &[u8]); 3] =
+        [(SveRegister::Z(31), &[0, 31]), (SveRegister::P(3), &[1, 3]), (SveRegister::Ffr, &[2])];
+    for (register, bytes) in registers {
+        let read = [&[26, 0, 1], bytes].concat();
+        request(Command::ReadSve { domain: 0, vcpu: 1, register }, &read);
+        let written = [&[27, 0, 1], bytes, &[2, 8, 9]].concat();
+        let bytes = text(&[8, 9]);
+        request(Command::WriteSve { domain: 0, vcpu: 1, register, bytes }, &written);
+    }
 }
 
 #[test]
@@ -175,9 +185,13 @@ fn answers() {
     bytes.extend([1; 32]);
     bytes.extend([2; 32]);
     bytes.extend([3, 4]);
-    answer(Answer::Simd { low: [1; 32], high: [2; 32], fpcr: 3, fpsr: 4 }, &bytes);
+    let registers = Simd { low: [1; 32], high: [2; 32], fpcr: 3, fpsr: 4 };
+    answer(Answer::Simd(registers.clone()), &bytes);
+    bytes.splice(..1, [24, 0, 1]);
+    request(Command::WriteSimd { domain: 0, vcpu: 1, registers }, &bytes);
     answer(Answer::Value(128), &[5, 0x80, 1]);
     answer(Answer::Memory(text(&[7, 8])), &[6, 2, 7, 8]);
+    answer(Answer::VectorLength { longest: 256, current: 16 }, &[7, 0x80, 2, 16]);
 }
 
 #[test]
@@ -253,11 +267,14 @@ fn every_message_fits_a_frame_at_its_largest() {
     let place = Place::Va(u64::MAX);
     let command = Command::WriteMemory { domain: 255, vcpu: 255, place, bytes: bytes.clone() };
     let registers = Registers { x: [u64::MAX; 31], sp: u64::MAX, pc: u64::MAX, pstate: u64::MAX };
-    let simd =
-        Answer::Simd { low: [u64::MAX; 32], high: [u64::MAX; 32], fpcr: u64::MAX, fpsr: u64::MAX };
+    let (low, high) = ([u64::MAX; 32], [u64::MAX; 32]);
+    let simd = Simd { low, high, fpcr: u64::MAX, fpsr: u64::MAX };
+    let write = Command::WriteSimd { domain: 255, vcpu: 255, registers: simd.clone() };
     let mut out = [0; MAX_FRAME];
-    assert!(encode(&Request { id: u32::MAX, command }, &mut out).is_ok());
-    for answer in [Answer::Registers(registers), simd, Answer::Memory(bytes)] {
+    for command in [command, write] {
+        assert!(encode(&Request { id: u32::MAX, command }, &mut out).is_ok());
+    }
+    for answer in [Answer::Registers(registers), Answer::Simd(simd), Answer::Memory(bytes)] {
         let response = FromHypervisor::Response { id: u32::MAX, result: Ok(answer) };
         assert!(encode(&response, &mut out).is_ok(), "{response:?}");
     }

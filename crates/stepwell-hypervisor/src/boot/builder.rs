@@ -136,7 +136,7 @@ fn new_core(attention: &'static Attention, is_first: bool, places: Layout) -> Vc
     let mut core = VcpuCore {
         context: GuestContext::new(attention),
         snapshot: reset::registers(),
-        simd: simd::Registers::default(),
+        simd: simd::Registers::at_reset(),
         engine: Engine::new(),
         monitor: ExclusiveMonitor::new(),
         interface: CpuInterface::new(CpuFacts::read().list_registers),

@@ -118,7 +118,7 @@ enable_mmu:
 boot_table:
     .skip   4096
     .balign 16
-    .skip   0x100000                    // domains are built, and moved, on this one
+    .skip   0x200000                    // domains are built, and moved, on this one
 boot_stack_end:
     .global secondary_stacks
     // CPU 0 has the boot stack; 1 to 7 are here.

@@ -1,7 +1,7 @@
 //! EL2's control registers on one CPU: what traps, and why.
 
 use super::registers::{dsb, isb, mrs, msr};
-use super::world;
+use super::{simd, world};
 use stepwell_arch::SystemRegister;
 use stepwell_arch::debug::mdcr_el2;
 use stepwell_arch::hyp::{cnthctl_el2, hcr_el2};
@@ -114,7 +114,7 @@ fn cptr() -> u64 {
     const RES1: u64 = 0x32ff;
     const TZ: u64 = 1 << 8;
     const TSM: u64 = 1 << 12;
-    let has_sve = mrs!("id_aa64pfr0_el1") >> 32 & 0xf != 0;
+    let has_sve = simd::has_sve();
     let has_sme = mrs!("id_aa64pfr1_el1") >> 24 & 0xf != 0;
     let mut value = RES1;
     if has_sve {
@@ -131,9 +131,8 @@ fn enable_vector_length() {
     const LONGEST: u64 = 0xf;
     const SMCR_FA64: u64 = 1 << 31;
     isb();
-    if mrs!("id_aa64pfr0_el1") >> 32 & 0xf != 0 {
-        // S3_4_C1_C2_0 is ZCR_EL2: the name needs an assembler that was told of SVE.
-        msr!("s3_4_c1_c2_0", LONGEST);
+    if simd::has_sve() {
+        simd::measure_lengths();
     }
     if mrs!("id_aa64pfr1_el1") >> 24 & 0xf != 0 {
         // S3_4_C1_C2_6 is SMCR_EL2.

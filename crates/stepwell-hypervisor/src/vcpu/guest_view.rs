@@ -74,6 +74,7 @@ pub fn read_system(
         SystemRegister::SP_EL0 => return Some(core.context.sp_el0),
         SystemRegister::MPIDR_EL1 => return Some(super::vmpidr(usize::from(vcpu))),
         SystemRegister::MIDR_EL1 => return Some(crate::hw::setup::midr()),
+        SystemRegister::ZCR_EL1 => return core.simd.sve.as_ref().map(|sve| sve.zcr),
         SystemRegister::CNTFRQ_EL0 => return Some(crate::hw::timer::frequency_hz()),
         _ => {}
     }
@@ -91,6 +92,12 @@ pub fn write_system(core: &mut VcpuCore, register: SystemRegister, value: u64) -
     match register {
         SystemRegister::SP_EL0 => {
             core.context.sp_el0 = value;
+            true
+        }
+        SystemRegister::ZCR_EL1 => {
+            let Some(sve) = &mut core.simd.sve else { return false };
+            sve.zcr = value;
+            core.simd.set_written();
             true
         }
         _ => core.snapshot.write(register, value) || core.debug.write(register, value).is_some(),

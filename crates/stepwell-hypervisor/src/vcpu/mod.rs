@@ -206,6 +206,7 @@ fn carry_out(
 ) -> (End, PendingStop) {
     let mut core = vcpu.core.lock();
     core.snapshot.load();
+    simd::load(&mut core.simd);
     let mut running = Running { machine, domain, index, vcpu, core: &mut core };
     let (end, steps) = match order {
         Order::Run => (run::run(&mut running), 0),

@@ -5,6 +5,7 @@
 mod breakpoints;
 mod running;
 mod state;
+mod vectors;
 
 use crate::domain::{Control, Detail, Domain, MAX_VCPUS, Part, Power, StepOrder, bit};
 use crate::hw::{power, timer};

@@ -1,6 +1,6 @@
 //! Registers and memory of a vCPU that stands.
 
-use super::{Result, find, stopped};
+use super::{Result, find, stopped, vectors};
 use crate::domain::{Domain, Power};
 use crate::machine::Machine;
 use crate::vcpu::{VcpuCore, guest_view};
@@ -21,7 +21,21 @@ pub(super) fn inspect(machine: &Machine, command: Command) -> Result {
             with_core(find(machine, domain)?, vcpu, |_, core| write_registers(core, &registers))
         }
         Command::ReadSimd { domain, vcpu } => {
-            with_core(find(machine, domain)?, vcpu, |_, core| Ok(simd(core)))
+            with_core(find(machine, domain)?, vcpu, |_, core| Ok(vectors::read_simd(core)))
+        }
+        Command::WriteSimd { domain, vcpu, registers } => {
+            with_core(find(machine, domain)?, vcpu, |_, core| vectors::write_simd(core, &registers))
+        }
+        Command::VectorLength { domain, vcpu } => {
+            with_core(find(machine, domain)?, vcpu, |_, core| vectors::vector_length(core))
+        }
+        Command::ReadSve { domain, vcpu, register } => {
+            with_core(find(machine, domain)?, vcpu, |_, core| vectors::read_sve(core, register))
+        }
+        Command::WriteSve { domain, vcpu, register, bytes } => {
+            with_core(find(machine, domain)?, vcpu, |_, core| {
+                vectors::write_sve(core, register, &bytes)
+            })
         }
         Command::ReadSystemRegister { domain, vcpu, register } => {
             with_core(find(machine, domain)?, vcpu, |domain, core| {
@@ -72,15 +86,6 @@ fn with_core<T>(
 
 fn write_registers(core: &mut VcpuCore, registers: &Registers) -> Result {
     if guest_view::write(core, registers) { Ok(Answer::Done) } else { Err(Refusal::Range) }
-}
-
-fn simd(core: &VcpuCore) -> Answer {
-    Answer::Simd {
-        low: core.simd.v.map(|v| v as u64),
-        high: core.simd.v.map(|v| (v >> 64) as u64),
-        fpcr: core.simd.fpcr,
-        fpsr: core.simd.fpsr,
-    }
 }
 
 /// Splits an access at page borders, because each page has a translation of its own.
