@@ -27,15 +27,15 @@ fn passed(served: &Served, script: &str) {
 fn gdb_on_debian() {
     let symbols = tempfile::tempdir().unwrap();
     let file = symbols.path().join("kernel.elf");
-    let mut served = Served::start(&debian(), &["--write-symbols", file.to_str().unwrap()]);
+    let options = ["--write-symbols", file.to_str().unwrap(), "--on-disconnect", "continue"];
+    let mut served = Served::start(&debian(), &options);
     served.make_busy();
     std::fs::copy(&file, served.folder().join("kernel.elf")).unwrap();
     passed(&served, "steps.py");
     // Attached again, and the guest has run on meanwhile.
     passed(&served, "breakpoints.py");
     passed(&served, "conditions.py");
-    served.type_text("echo still a-live | sed s/-//\r");
-    served.wait_until("the guest answers", |served| served.console().contains("still alive"));
+    left_without_a_word(&mut served);
     let console = served.console();
     for trouble in ["Oops", "BUG:", "rcu: INFO", "Kernel panic", "lockup"] {
         assert!(!console.contains(trouble), "{trouble}: {console}");
@@ -96,6 +96,39 @@ fn gdb_with_long_vectors() {
     let finished = served.gdb(&guest.path.with_extension("elf"), "vectors.py", LIMIT);
     print!("{}", finished.stdout);
     assert!(finished.stdout.contains("all passed\n"), "{}", finished.output());
+}
+
+/// A client that is gone: the guest goes on, whatever was set in it, and the next one is served.
+fn left_without_a_word(served: &mut Served) {
+    for (n, runs) in [false, true].into_iter().enumerate() {
+        let mut client = connect(served);
+        assert!(ask(&mut client, "qSupported:multiprocess+;swbreak+").contains("PacketSize"));
+        assert!(ask(&mut client, "?").contains("T05"), "it stands for a client");
+        let pc = expanded(ask(&mut client, "p20").trim_start_matches("+$"));
+        let pc = u64::from_str_radix(&pc[..16], 16).unwrap().swap_bytes();
+        assert_eq!(ask(&mut client, &format!("Z0,{pc:x},4")), "+$OK#9a");
+        if runs {
+            client.write_all(b"$vCont;c#a8").unwrap();
+        }
+        drop(client);
+        served.type_text(&format!("echo {n} still a-live | sed s/-//\r"));
+        let answer = format!("{n} still alive");
+        served.wait_until("the guest answers", |served| served.console().contains(&answer));
+    }
+}
+
+/// Undoes the protocol's run-length encoding.
+fn expanded(reply: &str) -> String {
+    let (mut out, mut characters) = (String::new(), reply.chars());
+    while let Some(character) = characters.next() {
+        if character == '*' {
+            let count = characters.next().unwrap() as usize - 29;
+            out = out.clone() + &out[out.len() - 1..].repeat(count);
+        } else {
+            out.push(character);
+        }
+    }
+    out
 }
 
 fn ask(stream: &mut UnixStream, body: &str) -> String {
