@@ -53,7 +53,7 @@ def by_memory():
     run("set breakpoint condition-evaluation host")
     stops, hits, passed, took = until_later("dput", 20)
     run("set breakpoint condition-evaluation auto")
-    check(passed == 0 and stops > 5, "%d stops, %d passed over" % (stops, passed))
+    check(passed == 0 and stops > 0, "%d stops, %d passed over" % (stops, passed))
     done("conditions on memory: %.0f hits /s passed over, GDB evaluating %.0f /s: %.1f times"
          % (ours, stops / took, ours * took / stops))
 
