@@ -15,12 +15,11 @@ use core::arch::global_asm;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
-use stepwell_guests::hardware::psci::{AFFINITY_INFO, CPU_OFF, CPU_ON, call};
+use stepwell_guests::hardware::cpus::{self, CPUS_MAX};
+use stepwell_guests::hardware::psci::{AFFINITY_INFO, call};
 use stepwell_guests::report::{Outcome, check};
-use stepwell_guests::{instruction, read_register, translation};
+use stepwell_guests::{instruction, translation};
 
-const CPUS_MAX: usize = 8;
-const STACK: usize = 512;
 /// Rounds of each CPU: divisible by what the byte counter wraps at.
 const ROUNDS: u64 = 256;
 
@@ -70,7 +69,6 @@ static NODES: Memory<[Node; CPUS_MAX]> =
     Memory(UnsafeCell::new([const { Node { next: 0, waits: 0 } }; CPUS_MAX]));
 static QUEUE: Memory<[Node; CPUS_MAX]> =
     Memory(UnsafeCell::new([const { Node { next: 0, waits: 0 } }; CPUS_MAX]));
-static STACKS: Memory<[[u64; STACK]; CPUS_MAX]> = Memory(UnsafeCell::new([[0; STACK]; CPUS_MAX]));
 
 static READY: AtomicU64 = AtomicU64::new(0);
 static DONE: AtomicU64 = AtomicU64::new(0);
@@ -215,7 +213,6 @@ unsafe extern "C" {
     safe fn hammer_queue(shared: *mut Shared, node: *mut Node);
     safe fn hammer_stack(shared: *mut Shared, node: *mut Node) -> *mut Node;
     safe fn hammer_sequence(shared: *mut Shared) -> u64;
-    fn secondary_start();
 }
 
 fn node(nodes: &Memory<[Node; CPUS_MAX]>, cpu: usize) -> *mut Node {
@@ -240,6 +237,8 @@ fn hammer(cpu: usize) {
         bump(&TORN, hammer_sequence(shared));
     }
     // The node that is left is put on the stack, to be counted.
+    // SAFETY: a word of `SHARED`, which lives for ever and that all access atomically by now: the
+    // CPUs' instructions above are exclusives too.
     let top = unsafe { &*core::ptr::addr_of!((*shared).top).cast::<AtomicU64>() };
     loop {
         let head = top.load(Acquire);
@@ -255,23 +254,9 @@ fn hammer(cpu: usize) {
 
 extern "C" fn secondary() -> ! {
     translation::join();
-    let cpu = read_register!("mpidr_el1") as usize & 0xff;
     bump(&READY, 1);
-    hammer(cpu);
-    call(CPU_OFF, 0, 0, 0);
-    loop {
-        instruction!("wfi");
-    }
-}
-
-fn start_cpu(cpu: usize) -> u64 {
-    // SAFETY: the CPU is off, so nobody else uses its stack.
-    let top = unsafe {
-        let stack = (*STACKS.0.get()).as_mut_ptr().add(cpu % CPUS_MAX).cast::<u64>();
-        stack.add(STACK - 1).write(secondary as *const () as u64);
-        stack.add(STACK) as u64
-    };
-    call(CPU_ON, cpu as u64, secondary_start as *const () as u64, top)
+    hammer(cpus::number());
+    cpus::off()
 }
 
 fn counted(pointer: *const u64) -> u64 {
@@ -281,12 +266,11 @@ fn counted(pointer: *const u64) -> u64 {
 
 fn run() -> Outcome {
     translation::start();
-    let mut cpus = 1;
-    while cpus < CPUS_MAX && call(AFFINITY_INFO, cpus as u64, 0, 0) == 1 {
-        check("CPU_ON", start_cpu(cpus), 0)?;
-        cpus += 1;
+    let mut all = 1;
+    while all < CPUS_MAX as u64 && call(AFFINITY_INFO, all, 0, 0) == 1 {
+        check("CPU_ON", cpus::start(all as usize, secondary), 0)?;
+        all += 1;
     }
-    let all = cpus as u64;
     while READY.load(Acquire) < all - 1 {}
     hammer(0);
     while DONE.load(Acquire) < all {

@@ -12,8 +12,7 @@ use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use stepwell_guests::exception::{self, EL0, Frame, class, enter_el0};
-use stepwell_guests::hardware::psci;
-use stepwell_guests::read_register;
+use stepwell_guests::hardware::cpus;
 use stepwell_guests::report::{Failure, Outcome, check};
 
 global_asm!(
@@ -54,7 +53,6 @@ unsafe extern "C" {
     fn loop_end();
     fn own_brk();
     fn el0_code();
-    fn secondary_start();
 }
 
 const FUNCTIONS: u64 = 208;
@@ -69,7 +67,6 @@ const ROUNDS: u64 = 1;
 static BRKS: AtomicU64 = AtomicU64::new(0);
 static SUMS: [AtomicU64; CPUS] = [const { AtomicU64::new(0) }; CPUS];
 static CALLS: [AtomicU64; CPUS] = [const { AtomicU64::new(0) }; CPUS];
-static mut STACKS: [[u64; 512]; CPUS] = [[0; 512]; CPUS];
 
 fn start() -> u64 {
     loop_start as *const () as u64
@@ -130,7 +127,7 @@ fn work(cpu: usize) {
 }
 
 extern "C" fn secondary() -> ! {
-    work((read_register!("mpidr_el1") & 0xff) as usize);
+    work(cpus::number());
     loop {
         stepwell_guests::instruction!("wfi");
     }
@@ -139,11 +136,7 @@ extern "C" fn secondary() -> ! {
 /// Switches the others on; returns how many there are in all.
 fn start_others() -> usize {
     for cpu in 1..CPUS {
-        let top = (&raw mut STACKS) as u64 + 4096 * (cpu as u64 + 1);
-        // SAFETY: the stack is that CPU's alone, and it is not on yet.
-        unsafe { ((top - 8) as *mut u64).write_volatile(secondary as *const () as u64) };
-        let entry = secondary_start as *const () as u64;
-        if psci::call(psci::CPU_ON, cpu as u64, entry, top) != 0 {
+        if cpus::start(cpu, secondary) != 0 {
             return cpu;
         }
     }
@@ -213,9 +206,9 @@ fn handle(frame: &mut Frame) {
 fn run() -> Outcome {
     check("length", end() - start(), FUNCTIONS * FUNCTION_BYTES)?;
     let first = sum();
-    let cpus = start_others();
+    let all = start_others();
     work(0);
-    for cpu in 0..cpus {
+    for cpu in 0..all {
         while CALLS[cpu].load(Relaxed) == 0 {
             core::hint::spin_loop();
         }
@@ -226,10 +219,11 @@ fn run() -> Outcome {
     check("sum after patches", sum(), first)?;
     call(own_brk as *const () as u64, 0);
     check("BRKs", BRKS.load(Relaxed), 1)?;
-    let stack = (&raw mut STACKS) as u64 + 4096;
+    // This CPU has another stack at EL1.
+    let stack = cpus::stack_top(0) as u64;
     let el0 = enter_el0(el0_code as *const () as u64, start(), EL0, stack);
     check("EL0", el0, u64::from(ADD_1) << 32 | 8)?;
-    Ok(first ^ cpus as u64)
+    Ok(first ^ all as u64)
 }
 
 stepwell_guests::guest!("own_text", run, handle);

@@ -6,17 +6,15 @@
 #![allow(unsafe_code, reason = "a guest is bare-metal code: its topic is what the machine does")]
 
 use core::arch::global_asm;
-use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 use stepwell_guests::exception::{self, Frame};
-use stepwell_guests::hardware::psci::{AFFINITY_INFO, CPU_OFF, CPU_ON, call};
+use stepwell_guests::hardware::cpus::{self, CPUS_MAX};
+use stepwell_guests::hardware::psci::{AFFINITY_INFO, call};
 use stepwell_guests::hardware::{gic, timer};
 use stepwell_guests::report::{Outcome, check, require};
 use stepwell_guests::{instruction, read_register, translation};
 
-const CPUS_MAX: usize = 8;
-const STACK: usize = 512;
 /// Turns of the busy loop, three instructions each.
 const TURNS: u64 = 60_000;
 /// Looks at the clock on each CPU, at least.
@@ -24,12 +22,6 @@ const LOOKS: u64 = 500;
 const TICK_US: u64 = 1000;
 const SGI: u32 = 5;
 
-struct Stacks(UnsafeCell<[[u64; STACK]; CPUS_MAX]>);
-
-// SAFETY: each CPU has its own, which is written before that CPU is on.
-unsafe impl Sync for Stacks {}
-
-static STACKS: Stacks = Stacks(UnsafeCell::new([[0; STACK]; CPUS_MAX]));
 static CPUS: AtomicU64 = AtomicU64::new(1);
 static READY: AtomicU64 = AtomicU64::new(0);
 static DONE: AtomicU64 = AtomicU64::new(0);
@@ -58,7 +50,6 @@ loop_end:
 
 unsafe extern "C" {
     safe fn busy_loop(turns: u64, sum: u64) -> u64;
-    fn secondary_start();
 }
 
 fn handle(frame: &mut Frame) {
@@ -71,7 +62,7 @@ fn handle(frame: &mut Frame) {
     }
     if intid == u64::from(timer::INTID) {
         timer::start(timer::ticks_of_us(TICK_US));
-        let cpu = read_register!("mpidr_el1") & 0xff;
+        let cpu = cpus::number();
         let all = (1 << CPUS.load(Relaxed)) - 1;
         gic::send_sgi(u64::from(SGI), all & !(1 << cpu));
         TICKS.fetch_add(1, Relaxed);
@@ -105,7 +96,7 @@ fn look_at_the_clock() {
 
 extern "C" fn secondary() -> ! {
     translation::join();
-    begin(read_register!("mpidr_el1") & 0xff);
+    begin(cpus::number() as u64);
     READY.fetch_add(1, Release);
     let mut looks = 0;
     while STOP.load(Acquire) == 0 || looks < LOOKS {
@@ -115,27 +106,14 @@ extern "C" fn secondary() -> ! {
     instruction!("msr daifset, #2");
     timer::stop();
     DONE.fetch_add(1, Release);
-    call(CPU_OFF, 0, 0, 0);
-    loop {
-        instruction!("wfi");
-    }
-}
-
-fn start_cpu(cpu: usize) -> u64 {
-    // SAFETY: the CPU is off, so nobody else uses its stack.
-    let top = unsafe {
-        let stack = (*STACKS.0.get()).as_mut_ptr().add(cpu % CPUS_MAX).cast::<u64>();
-        stack.add(STACK - 1).write(secondary as *const () as u64);
-        stack.add(STACK) as u64
-    };
-    call(CPU_ON, cpu as u64, secondary_start as *const () as u64, top)
+    cpus::off()
 }
 
 fn run() -> Outcome {
     translation::start();
     while CPUS.load(Relaxed) < CPUS_MAX as u64 && call(AFFINITY_INFO, CPUS.load(Relaxed), 0, 0) == 1
     {
-        check("CPU_ON", start_cpu(CPUS.load(Relaxed) as usize), 0)?;
+        check("CPU_ON", cpus::start(CPUS.load(Relaxed) as usize, secondary), 0)?;
         CPUS.fetch_add(1, Relaxed);
     }
     let others = CPUS.load(Relaxed) - 1;

@@ -3,6 +3,7 @@
 //! Accesses are one plain load or store each: what a hypervisor can emulate from the syndrome
 //! alone. Guests that do otherwise (`bad_mmio`) write their own.
 
+pub mod cpus;
 pub mod gic;
 pub mod psci;
 pub mod timer;
