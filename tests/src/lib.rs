@@ -12,11 +12,13 @@
 pub mod browser;
 pub mod conformance;
 pub mod cost;
+pub mod debian;
 pub mod debugger;
 pub mod guest;
 pub mod machine;
 pub mod plain;
 pub mod process;
+pub mod prompt;
 pub mod random;
 pub mod stepwell;
 pub mod stream;
