@@ -84,9 +84,12 @@ impl Stack {
             self.run(on, pc, before);
             return self.run(on, pc.offset(u64::from(before) * 4), length - before);
         }
+        let ran_over = self.end_if_run_over(on, pc);
         if self.entered {
             self.entered = false;
             self.call(on, FrameKind::Found, pc, None);
+        } else if ran_over {
+            // Where the last instruction led was followed when the interrupt came.
         } else if let Some(last) = self.last {
             self.follow(on, last, pc);
         }
@@ -105,8 +108,9 @@ impl Stack {
 
     /// Follows an interrupt that was entered instead of the instruction at `pc`.
     pub(super) fn interrupt<V: CallVisitor>(&mut self, on: &mut Follow<'_, '_, V>, pc: Va) {
+        let is_there = self.end_if_run_over(on, pc);
         // The instruction before may have been a branch: be where it led first.
-        if let Some(last) = self.last.filter(|_| !self.entered) {
+        if let Some(last) = self.last.filter(|_| !self.entered && !is_there) {
             self.follow(on, last, pc);
         }
         if self.frames.is_empty() {
@@ -114,6 +118,19 @@ impl Stack {
         }
         self.call(on, FrameKind::Interrupt, pc, Some(pc));
         self.entered = true;
+    }
+
+    /// Ends an interrupt that came at `pc`, where the vCPU goes on: its handler was run over, and is
+    /// not in the recording.
+    fn end_if_run_over<V: CallVisitor>(&mut self, on: &mut Follow<'_, '_, V>, pc: Va) -> bool {
+        let top = self.frames.last();
+        let is_over =
+            self.entered && top.is_some_and(|top| top.kind == FrameKind::Interrupt && top.at == pc);
+        if is_over {
+            self.entered = false;
+            self.close_down_to(on, self.frames.len() - 1, false);
+        }
+        is_over
     }
 
     /// Follows an exception, unless it is an interrupt that was told before.

@@ -165,6 +165,29 @@ fn vcpus_have_stacks_of_their_own() {
 }
 
 #[test]
+fn an_interrupt_that_was_run_over_ends_where_it_came() {
+    let (code, symbols, mut log) = (code(), symbols(), Log::default());
+    let mut stacks = CallStacks::new(&code, &symbols);
+    let run = |pc: u64| Record::Run { vcpu: 0, pc: Va(pc), length: 1 };
+    let interrupt = |pc: u64| Record::Interrupt { vcpu: 0, pc: Va(pc) };
+    // Once in a function's middle, then twice in a row where the call has led.
+    let records = [
+        run(ALPHA),
+        interrupt(ALPHA + 4),
+        run(ALPHA + 4),
+        interrupt(BETA),
+        interrupt(BETA),
+        run(BETA),
+    ];
+    for record in &records {
+        stacks.record(record, &mut log);
+    }
+    let twice = "+interrupt in beta\n-\n+interrupt in beta\n-\n";
+    assert_eq!(log.text, format!("+alpha\n+interrupt in alpha\n-\n+beta\n{twice}"));
+    assert_eq!(log.executed, 3);
+}
+
+#[test]
 fn exceptions_that_the_recording_tells_are_frames() {
     let (code, symbols, mut log) = (code(), symbols(), Log::default());
     let mut stacks = CallStacks::new(&code, &symbols);
