@@ -7,6 +7,7 @@ use super::distribution::Distribution;
 use super::exclusives::Exclusives;
 use super::interrupts::{self, Interrupts, OpenInterrupt};
 use super::timeline::{Activity, Interval, Intervals, Timeline};
+use super::turns::Turns;
 use crate::call_stack::{
     CallStacks, CallVisitor, Entry, Exit, FrameKind, FunctionId, is_task_switch,
 };
@@ -82,6 +83,7 @@ pub(super) struct Seen {
     pub(super) lock_waits: Intervals,
     pub(super) lock_wait: Distribution,
     pub(super) exclusives: Exclusives,
+    pub(super) turns: Turns,
     vcpus: BTreeMap<u8, Vcpu>,
 }
 
@@ -125,6 +127,7 @@ impl<'a> Analysis<'a> {
             lock_waits: Intervals::default(),
             lock_wait: Distribution::default(),
             exclusives: Exclusives::new(code),
+            turns: Turns::default(),
             vcpus: BTreeMap::new(),
         };
         Self { code, stacks: CallStacks::new(code, symbols), seen }
@@ -177,15 +180,18 @@ impl Seen {
             Record::InstructionSet { vcpu, set } => {
                 self.vcpus.entry(*vcpu).or_default().set = *set;
             }
+            Record::Turns { vcpu, pc, why, steps } => {
+                let function = self.vcpus.get(vcpu).and_then(|at| at.frames.last());
+                let function = function.map_or(FunctionId::UNKNOWN, |frame| frame.function);
+                let start = self.timeline.position();
+                self.turns.add((*vcpu, *pc, function.0), start, *why, *steps);
+            }
             Record::Event(Event::PrivilegedCall { .. }) => self.headline.privileged_calls += 1,
             Record::Event(Event::Note(text)) if self.headline.notes.len() < NOTES_MAX => {
                 let text = text.chars().take(NOTE_LENGTH_MAX).collect();
                 self.headline.notes.push(text);
             }
-            Record::Event(_)
-            | Record::Turns { .. }
-            | Record::Register { .. }
-            | Record::Memory(_) => {}
+            Record::Event(_) | Record::Register { .. } | Record::Memory(_) => {}
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod flame;
 mod hot;
+mod turns;
 
 use super::analysis::{Analysis, Seen};
 use super::distribution::Summary;
@@ -42,6 +43,7 @@ pub(super) struct Data {
     exclusives: Exclusives,
     interrupts: Interrupts,
     locks: Locks,
+    turns: turns::Turns,
     hot: Vec<hot::Hot>,
     notes: Vec<String>,
 }
@@ -175,6 +177,7 @@ impl Data {
             list: intervals(&seen.lock_waits, &stacks, &mut names),
         };
         let exclusives = exclusives(&seen, &stacks);
+        let turns = turns::Turns::collect(&seen.turns, &stacks, &mut names);
         Ok(Self {
             title: facts.title.clone(),
             version: facts.version.clone(),
@@ -189,6 +192,7 @@ impl Data {
             exclusives,
             interrupts,
             locks,
+            turns,
             hot,
             notes: seen.headline.notes,
         })

@@ -8,7 +8,7 @@
 //!
 //! - `analysis`: headline figures, functions, and who is told what.
 //! - `timeline`: activity of the vCPUs over time.
-//! - `interrupts`, `exclusives`, `mix`: one topic each.
+//! - `interrupts`, `exclusives`, `turns`, `mix`: one topic each.
 //! - `counts`, `distribution`: how numbers are kept without keeping them all.
 //! - `data`: all of it as the page's JSON.
 //! - `page`: the page.
@@ -22,6 +22,7 @@ mod interrupts;
 pub mod mix;
 mod page;
 mod timeline;
+mod turns;
 
 use crate::error::Error;
 use crate::export::ExportError;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::code::CodePages;
-use crate::format::{ExceptionCause, ExceptionEntry, Record};
+use crate::format::{ExceptionCause, ExceptionEntry, Record, Waiting};
 use crate::symbols::{Symbol, SymbolKind, Symbols};
 use serde_json::Value;
 use stepwell_arch::address::Va;
@@ -115,6 +115,25 @@ fn results_that_the_recording_tells_count() {
         records.insert(6, at);
     }
     assert_eq!(data(&page(records, Facts::default()))["exclusives"]["failed"], 2);
+}
+
+#[test]
+fn what_a_vcpu_waited_for_is_counted_and_marked() {
+    let mut records = records();
+    let waits = |why, steps| Record::Turns { vcpu: 0, pc: Va(LOCK), why, steps };
+    records.insert(6, waits(Waiting::Memory, 10_000));
+    records.insert(5, waits(Waiting::Memory, 7));
+    records.push(waits(Waiting::Interrupt, 5));
+    let data = data(&page(records, Facts::default()));
+    let turns = &data["turns"];
+    assert_eq!((&turns["times"], &turns["instructions"]), (&3.into(), &10_012.into()));
+    assert_eq!(turns["list"][0], serde_json::json!(["osq_lock", "memory", 2, 10_007]));
+    assert_eq!(turns["marks"][1][0], "memory");
+    let marks = turns["marks"][1][1].as_array().expect("marks are a list");
+    let starts: Vec<_> = marks.iter().map(|mark| mark[1].as_u64()).collect();
+    assert_eq!(starts, [Some(7), Some(9)], "instructions before them");
+    let name = marks[0][4].as_u64().and_then(|name| data["names"].get(name as usize));
+    assert_eq!(name, Some(&"osq_lock".into()));
 }
 
 #[test]

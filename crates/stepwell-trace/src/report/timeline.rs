@@ -108,7 +108,7 @@ pub(super) struct Intervals {
 impl Intervals {
     pub(super) fn add(&mut self, interval: Interval) {
         self.count += 1;
-        self.cost += interval.cost;
+        self.cost = self.cost.saturating_add(interval.cost);
         self.longest.push(std::cmp::Reverse(interval));
         if self.longest.len() > INTERVALS_MAX {
             self.longest.pop();

@@ -70,6 +70,9 @@ const ACTIVITIES = [
   ["Lock waits", "lock"],
 ];
 
+// What a vCPU waited for that could not get on alone.
+const WAITED_FOR = { event: "an event (WFE)", interrupt: "an interrupt (WFI)", memory: "memory to change" };
+
 // A name always has the same hue, between clay and straw.
 const hueOf = (name) => {
   let hash = 2166136261;

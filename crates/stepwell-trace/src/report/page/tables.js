@@ -138,6 +138,10 @@ const plainTable = (caption, heads, rows) => make("div", { class: "scroll" }, ma
 const showInterrupts = () => {
   const { cost, latency, handlers, total } = data.interrupts;
   const body = byId("interrupts-body");
+  if (cost.count && !total) {
+    body.append(make("p", { class: "note" }, `${plural(cost.count, "interrupt")} came. Their handlers ran freely and are not in the recording: --irq into records them.`));
+    return;
+  }
   if (!cost.count) {
     const hint = data.recording.irq === "into" ? "" : " Handlers are recorded with --irq into.";
     body.append(make("p", { class: "empty" }, `No interrupt was recorded.${hint}`));
@@ -153,6 +157,20 @@ const showInterrupts = () => {
       handlers.map(({ name, count, median, p99, max, total: sum }) => [name, exact(count), exact(median), exact(p99), exact(max), exact(sum)])));
 };
 
+const showTurns = (body) => {
+  const { times, instructions, sites, list } = data.turns;
+  body.append(make("h3", {}, "Waiting for other vCPUs"));
+  if (!times) {
+    body.append(make("p", { class: "empty" }, "No vCPU had to wait until others had moved."));
+    return;
+  }
+  body.append(
+    make("p", { class: "note" }, `${plural(times, "time")} the stepped vCPU could not get on, and the others had turns: ${plural(instructions, "instruction")} of theirs, which are not in the recording.`),
+    plainTable("Places where a vCPU waited for others", [["Place"], ["Waited for"], ["Times"], ["Instructions of others", "optional"]],
+      list.slice(0, ROWS_AT_FIRST).map(([place, why, count, others]) => [place, WAITED_FOR[why], exact(count), exact(others)])));
+  if (sites > ROWS_AT_FIRST) body.append(make("p", { class: "note more" }, `${exact(sites - ROWS_AT_FIRST)} other places.`));
+};
+
 const showLocks = () => {
   const { exclusives, locks, headline } = data;
   const body = byId("locks-body");
@@ -163,6 +181,7 @@ const showLocks = () => {
   } else {
     body.append(make("p", { class: "empty" }, "No vCPU waited for a lock: no slow path of a lock was entered."));
   }
+  showTurns(body);
   body.append(make("h3", {}, "Exclusives"));
   if (!exclusives.stores && !exclusives.loads) {
     body.append(make("p", { class: "empty" }, "No load- or store-exclusive was executed. CPUs with FEAT_LSE use atomics instead."));

@@ -51,7 +51,7 @@ const drawTimeline = () => {
   pen.scale(ratio, ratio);
   pen.font = `11px ${getComputedStyle(document.body).fontFamily}`;
   pen.textBaseline = "middle";
-  const paint = { ink: colour("ink"), soft: colour("soft"), line: colour("line"), mark: colour("mark"), activities: ACTIVITIES.map(([, name]) => colour(name)), frame: colour("frame-light"), saturation: colour("frame-saturation"), frameInk: colour("frame-ink"), sunken: colour("sunken") };
+  const paint = { ink: colour("ink"), soft: colour("soft"), line: colour("line"), mark: colour("mark"), turn: colour("turn"), activities: ACTIVITIES.map(([, name]) => colour(name)), frame: colour("frame-light"), saturation: colour("frame-saturation"), frameInk: colour("frame-ink"), sunken: colour("sunken") };
   timeline.lanes.forEach((lane, at) => drawLane(pen, paint, lane, at * LANE, width));
   drawAxis(pen, paint, timeline.lanes.length * LANE, width);
   if (timeline.drag && timeline.drag.to !== timeline.drag.from) {
@@ -119,12 +119,15 @@ const drawBands = (pen, paint, bands, top) => {
 
 const drawTicks = (pen, paint, vcpu, top, width) => {
   const scale = width / (timeline.to - timeline.from);
-  const kinds = [[data.interrupts.list, paint.activities[3]], [data.locks.list, paint.activities[4]]];
+  const kinds = [[data.interrupts.list, paint.activities[3]], [data.locks.list, paint.activities[4]],
+    ...data.turns.marks.map(([, list]) => [list, paint.turn])];
   for (const [list, fill] of kinds) {
     pen.fillStyle = fill;
+    // Turns of the others take no time here: all that is seen of one is where it fell.
+    const narrowest = fill === paint.turn ? 2 : 1;
     for (const [of, start, length] of list) {
       if (of !== vcpu || start + length < timeline.from || start > timeline.to) continue;
-      pen.fillRect((start - timeline.from) * scale, top, Math.max(1, length * scale), TICKS - 4);
+      pen.fillRect((start - timeline.from) * scale, top, Math.max(narrowest, length * scale), TICKS - 4);
     }
   }
 };
@@ -191,11 +194,12 @@ const timelineTip = (event) => {
   const at = timeline.from + x * per;
   const near = ([vcpu, start, length]) => vcpu === lane.vcpu && start <= at + 2 * per && start + length >= at - 2 * per;
   const inTicks = y % LANE > LANE_HEAD + AREA + STRIP;
-  const found = [["Interrupt", data.interrupts.list], ["Lock wait", data.locks.list]]
-    .map(([kind, list]) => [kind, inTicks ? list.find(near) : undefined]).find(([, interval]) => interval);
+  const waits = data.turns.marks.map(([why, list]) => [`Waited for ${WAITED_FOR[why]}`, list, " of the others"]);
+  const found = [...waits, ["Interrupt", data.interrupts.list], ["Lock wait", data.locks.list]]
+    .map(([kind, list, whose]) => [kind, inTicks ? list.find(near) : undefined, whose ?? ""]).find(([, interval]) => interval);
   if (found) {
-    const [kind, [, start, , cost, name]] = found;
-    return showTip(event.clientX, event.clientY, `${kind}: ${names[name]}`, plural(cost, "instruction"), `at ${exact(start)}`);
+    const [kind, [, start, , cost, name], whose] = found;
+    return showTip(event.clientX, event.clientY, `${kind}: ${names[name]}`, `${plural(cost, "instruction")}${whose}`, `at ${exact(start)}`);
   }
   const { sums, top } = between(lane.bins, at, at + per);
   const lines = [activityText(sums) || "nothing", ...top.slice(0, 3).map(([name, count]) => `${names[name]} ${percent(count, sums.reduce((sum, more) => sum + more, 0))}`)];
@@ -263,6 +267,11 @@ const startTimeline = () => {
     item.firstChild.style.background = `var(--${name})`;
     byId("timeline-legend").append(item);
   });
+  if (data.turns.times) {
+    const item = make("li", {}, make("i"), `Had to wait for other vCPUs ${exact(data.turns.times)}\u00d7`);
+    item.firstChild.style.background = "var(--turn)";
+    byId("timeline-legend").append(item);
+  }
   byId("timeline-in").addEventListener("click", () => zoomTimeline(0.5));
   byId("timeline-out").addEventListener("click", () => zoomTimeline(2));
   byId("timeline-reset").addEventListener("click", () => viewTimeline(0, timeline.end));
