@@ -96,6 +96,31 @@ def watched():
     run("delete")
 
 
+def through_an_interrupt():
+    """What was interrupted has all its registers, and `finish` leads back to it."""
+    for _ in range(40):
+        run("tbreak *tick_sched_timer")
+        run("continue")
+        entry = gdb.newest_frame()
+        while entry is not None and entry.name() != "el1h_64_irq":
+            entry = entry.older()
+        if entry is not None:
+            break
+    check(entry is not None, "no tick interrupts the kernel")
+    check(entry.type() == gdb.SIGTRAMP_FRAME, "frame of " + entry.name())
+    stored = [value("*(unsigned long *)%#x" % (int(entry.read_register("sp")) + 8 * n))
+              for n in range(33)]
+    names = ["x%d" % n for n in range(31)] + ["sp", "pc"]
+    found = [int(entry.older().read_register(name)) & 0xFFFF_FFFF_FFFF_FFFF for name in names]
+    check(found == stored, "%r are not %r" % (found, stored))
+    check(entry.older().older() is not None, run("bt"))
+    me = thread()
+    entry.select()
+    run("finish")
+    check(thread() == me and pc() == stored[32], "finish came to %#x, not %#x" % (pc(), stored[32]))
+    done("a stack through an interrupt")
+
+
 def registers_and_memory():
     old = value("$x5")
     run("set $x5 = 0x1234567812345678")
@@ -134,5 +159,6 @@ def registers_and_memory():
     done("registers, memory, monitor")
 
 
-main(lambda: (registers_and_memory(), next_over_call(), other_cpu(), many(), watched()))
+main(lambda: (registers_and_memory(), through_an_interrupt(), next_over_call(), other_cpu(), many(),
+              watched()))
 gdb.execute("detach")

@@ -5,6 +5,10 @@
 //! last. A function that calls and does not look like that is assembly, of which is known that x29
 //! points to a frame record; one that calls nobody has its return address in x30.
 //!
+//! Where the kernel enters from an exception it stores all registers in one order, at SP, and calls
+//! on. There every register of what was interrupted is found again, x30 of a leaf function too, and
+//! SP, and the PC that is no return address. A program at EL0 is where a stack ends.
+//!
 //! Source: Procedure Call Standard for the Arm 64-bit Architecture, The Frame Pointer; DWARF
 //! Debugging Information Format 4, Call Frame Information.
 
@@ -12,14 +16,27 @@ const CODE_ALIGN: u64 = 4;
 const SP: u8 = 31;
 const FP: u8 = 29;
 const LR: u8 = 30;
+/// DWARF for the Arm 64-bit Architecture: the program counter.
+const PC: u8 = 32;
 const ADVANCE: u8 = 0x40;
 const OFFSET: u8 = 0x80;
 const RESTORE: u8 = 0xc0;
 const ADVANCE_FAR: u8 = 0x04;
+const UNDEFINED: u8 = 0x07;
 const REMEMBER: u8 = 0x0a;
 const RESTORE_STATE: u8 = 0x0b;
 const DEFINE_CFA: u8 = 0x0c;
 const DEFINE_CFA_OFFSET: u8 = 0x0e;
+const OFFSET_EXTENDED_SIGNED: u8 = 0x11;
+/// Length of the data that come with the augmentation "zS".
+const NO_DATA: u8 = 0;
+
+/// The last stores of the kernel's entry from an exception, in their order: `stp x28, x29, [sp,
+/// #224]`, `stp x30, x21, [sp, #240]` (x21: the interrupted SP), `stp x22, x23, [sp, #256]` (PC and
+/// PSTATE).
+const ENTRY_STORES: [u32; 3] = [0xa90e_77fc, 0xa90f_57fe, 0xa910_5ff6];
+/// `mrs x21, sp_el0`: it entered from EL0.
+const READS_SP_EL0: u32 = 0xd538_4115;
 
 /// Makes the contents of `.debug_frame` for functions given as address and size.
 pub(super) fn debug_frame(functions: &[(u64, u64)], base: u64, code: &[u8]) -> Vec<u8> {
@@ -29,19 +46,61 @@ pub(super) fn debug_frame(functions: &[(u64, u64)], base: u64, code: &[u8]) -> V
         cie.extend([1, 0, CODE_ALIGN as u8, 0x78, LR]);
         cie.extend([DEFINE_CFA, SP, 0]);
     });
+    let of_entries = section.len() as u32;
+    entry(&mut section, u32::MAX, |cie| {
+        // As above, but that what is further out was interrupted, and did not call.
+        cie.extend([1, b'z', b'S', 0, CODE_ALIGN as u8, 0x78, PC, NO_DATA]);
+        cie.extend([DEFINE_CFA, SP, 0]);
+    });
     for &(address, size) in functions {
         let start = address.checked_sub(base).and_then(|start| usize::try_from(start).ok());
         let bytes = start.and_then(|start| code.get(start..)?.get(..usize::try_from(size).ok()?));
         let Some(bytes) = bytes else { continue };
         let words: Vec<u32> =
             bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
-        entry(&mut section, 0, |fde| {
+        let stored = entry_from_exception(&words);
+        entry(&mut section, if stored.is_some() { of_entries } else { 0 }, |fde| {
             fde.extend(address.to_le_bytes());
             fde.extend(size.to_le_bytes());
-            describe(fde, &words);
+            match stored {
+                Some(stored) => {
+                    fde.push(NO_DATA);
+                    describe_entry(fde, stored, words.contains(&READS_SP_EL0));
+                }
+                None => describe(fde, &words),
+            }
         });
     }
     section
+}
+
+/// Tells how many instructions the kernel's entry from an exception has executed when everything is
+/// stored, if this is one.
+fn entry_from_exception(words: &[u32]) -> Option<u64> {
+    let mut missing = ENTRY_STORES.as_slice();
+    for (n, word) in (1..).zip(words) {
+        match missing {
+            [next] if word == next => return Some(n),
+            [next, rest @ ..] if word == next => missing = rest,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Where an entry from an exception has stored the registers of what was interrupted.
+fn describe_entry(out: &mut Vec<u8>, stored: u64, is_from_el0: bool) {
+    let mut rules =
+        Rules { out, told: 0, below: 0, is_framed: false, is_saved: false, popped: None };
+    rules.advance(stored);
+    if is_from_el0 {
+        out.extend([UNDEFINED, PC]);
+        return;
+    }
+    for register in 0..=PC {
+        // Doublewords are counted downwards: this is one that is above, in SLEB128.
+        out.extend([OFFSET_EXTENDED_SIGNED, register, register.wrapping_neg() & 0x7f]);
+    }
 }
 
 /// Writes a length, an identifier, and what `body` writes, padded.
@@ -275,6 +334,45 @@ mod tests {
         ];
         let expected = [(31, 0, None), (31, 320, None), (31, 320, Some(-56)), (29, 64, Some(-56))];
         assert_eq!(rules(&words), expected);
+    }
+
+    #[test]
+    fn an_entry_from_an_exception() {
+        let from_el1 = [
+            0xa900_07e0, // stp x0, x1, [sp]
+            0xa90e_77fc, // stp x28, x29, [sp, #224]
+            0x9105_43f5, // add x21, sp, #336
+            0xa90f_57fe, // stp x30, x21, [sp, #240]
+            0xa910_5ff6, // stp x22, x23, [sp, #256]
+            0x9400_0001, // bl
+        ];
+        let row = |words: &[u32], at: u64, register: u16| {
+            let code: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            let section = debug_frame(&[(0x1000, code.len() as u64)], 0x1000, &code);
+            let mut frame = DebugFrame::new(&section, LittleEndian);
+            frame.set_address_size(8);
+            let (bases, mut context) = (BaseAddresses::default(), UnwindContext::new());
+            let cie = DebugFrame::cie_from_offset;
+            let row =
+                frame.unwind_info_for_address(&bases, &mut context, 0x1000 + at, cie).unwrap();
+            assert_eq!(
+                *row.cfa(),
+                CfaRule::RegisterAndOffset { register: Register(31), offset: 0 }
+            );
+            let found = frame.fde_for_address(&bases, 0x1000 + at, cie).unwrap();
+            assert!(found.is_signal_trampoline());
+            assert_eq!(found.cie().return_address_register(), Register(32));
+            row.register(Register(register))
+        };
+        for register in 0..=32 {
+            let at = RegisterRule::Offset(8 * i64::from(register));
+            assert_eq!(row(&from_el1, 20, register), at, "where it calls");
+            assert_eq!(row(&from_el1, 16, register), RegisterRule::Undefined, "not all yet");
+        }
+        let mut from_el0 = from_el1;
+        from_el0[2] = READS_SP_EL0;
+        assert_eq!(row(&from_el0, 20, 32), RegisterRule::Undefined);
+        assert_eq!(row(&from_el0, 20, 19), RegisterRule::Undefined);
     }
 
     #[test]
