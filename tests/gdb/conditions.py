@@ -19,6 +19,11 @@ def tally():
     return [int(n) for n in re.search(r"(\d+) hits  (\d+) passed", run("monitor breakpoints")).groups()]
 
 
+def tally_of(name):
+    """How often a breakpoint with a condition was passed over."""
+    return int(re.search(name + r"\s.* (\d+) passed", run("monitor breakpoints")).group(1))
+
+
 def jiffies():
     """Where the kernel counts its ticks; its own names are those of functions only."""
     code = run("x/8i jiffies_read")
@@ -100,5 +105,25 @@ def while_stepping():
     done("nexti over a call with a hit that does not count")
 
 
-main(lambda: (by_memory(), by_register(), no_value(), while_stepping()))
+def in_handlers():
+    """Handlers that a step goes over come by a breakpoint that does not count."""
+    run("break *tick_sched_timer if $x0 == 0")
+    met = 0
+    for _ in range(40):
+        run("tbreak *getname_flags")
+        run("continue")
+        check(function() == "getname_flags", function())
+        for n in range(1, 4):
+            begin, last = pc(), tally_of("tick_sched_timer")
+            run("stepi")
+            check(pc() == begin + 4 or n == 3, "%#x after %#x" % (pc(), begin))
+            check(function() != "tick_sched_timer", "a step came into a handler")
+            met += tally_of("tick_sched_timer") - last
+        if met > 2:
+            break
+    run("delete")
+    done("steps over handlers with %d hits that do not count" % met)
+
+
+main(lambda: (by_memory(), by_register(), no_value(), while_stepping(), in_handlers()))
 gdb.execute("detach")

@@ -52,6 +52,11 @@ pub(crate) enum Going {
         range: Option<(u64, u64)>,
         /// Where it was.
         from: u64,
+        /// And its stack pointer.
+        sp: u64,
+        /// It stands in the handler of an interrupt that the step is to go over: a breakpoint that
+        /// does not count has stopped it there, and it has to get out first.
+        is_in_handler: bool,
         /// The others stand, whatever their policy.
         is_locked: bool,
     },
@@ -127,13 +132,8 @@ impl Guest<'_> {
         let Wanted { step, free, is_locked } = std::mem::take(&mut self.wanted);
         if let Some((vcpu, range)) = step {
             let vcpu = VcpuId { domain: self.domain, vcpu };
-            let from = match self.debuggee.read_registers(vcpu) {
-                Ok(registers) => registers.pc,
-                Err(stepwell_debuggee::Error::Refused(_)) => 0,
-                Err(error) => return Err(error.into()),
-            };
             self.breakpoints.going(None);
-            return Ok(Going::Step { vcpu, range, from, is_locked });
+            return self.step_of(vcpu, range, is_locked);
         }
         let threads = match self.threads() {
             Ok(threads) => threads,
@@ -141,15 +141,27 @@ impl Guest<'_> {
             Err(error) => return Err(error.into()),
         };
         let all = threads.iter().all(|thread| free.contains(thread));
-        if let Some((vcpu, from)) =
-            self.stepped_by_breakpoint(if is_locked { &free } else { &threads })?
-        {
-            return Ok(Going::Step { vcpu, range: None, from, is_locked: is_locked && !all });
+        if let Some(vcpu) = self.stepped_by_breakpoint(if is_locked { &free } else { &threads })? {
+            return self.step_of(vcpu, None, is_locked && !all);
         }
         Ok(match free.first() {
             Some(&vcpu) if is_locked && !all => Going::Alone(VcpuId { domain: self.domain, vcpu }),
             _ => Going::Free,
         })
+    }
+
+    fn step_of(
+        &mut self,
+        vcpu: VcpuId,
+        range: Option<(u64, u64)>,
+        is_locked: bool,
+    ) -> Result<Going, Error> {
+        let (from, sp) = match self.debuggee.read_registers(vcpu) {
+            Ok(registers) => (registers.pc, registers.sp),
+            Err(stepwell_debuggee::Error::Refused(_)) => (0, 0),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Going::Step { vcpu, range, from, sp, is_in_handler: false, is_locked })
     }
 
     /// Gives the debuggee the command for what is going.
@@ -179,6 +191,10 @@ impl Guest<'_> {
             Going::Free => self.debuggee.resume(self.domain),
             Going::Alone(vcpu) if record => self.debuggee.step(vcpu, request(u64::MAX)),
             Going::Alone(vcpu) => self.debuggee.resume_only(vcpu),
+            Going::Step { vcpu, from, is_in_handler: true, .. } => {
+                let until = Some(Va(from));
+                self.debuggee.step(vcpu, StepRequest { until, ..request(u64::MAX) })
+            }
             Going::Step { vcpu, range: None, .. } => self.debuggee.step(vcpu, request(1)),
             Going::Step { vcpu, range: Some(range), .. } => {
                 let within = Some(within(range));

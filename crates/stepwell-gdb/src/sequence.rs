@@ -41,17 +41,17 @@ fn length(words: impl IntoIterator<Item = u32>) -> Option<u64> {
 }
 
 impl Guest<'_> {
-    /// The vCPU that a `continue` of `threads` is to step, and where it is.
+    /// The vCPU that a `continue` of `threads` is to step.
     pub(crate) fn stepped_by_breakpoint(
         &mut self,
         threads: &[u8],
-    ) -> Result<Option<(VcpuId, u64)>, Error> {
+    ) -> Result<Option<VcpuId>, Error> {
         let found = self.find_stepped(threads)?;
-        self.breakpoints.going(found.map(|(.., mark)| mark));
-        Ok(found.map(|(vcpu, pc, _)| (vcpu, pc)))
+        self.breakpoints.going(found.map(|(_, mark)| mark));
+        Ok(found.map(|(vcpu, _)| vcpu))
     }
 
-    fn find_stepped(&mut self, threads: &[u8]) -> Result<Option<(VcpuId, u64, u64)>, Error> {
+    fn find_stepped(&mut self, threads: &[u8]) -> Result<Option<(VcpuId, u64)>, Error> {
         if !self.breakpoints.has_new() {
             return Ok(None);
         }
@@ -65,15 +65,15 @@ impl Guest<'_> {
                 Err(stepwell_debuggee::Error::Refused(_)) => None,
                 Err(error) => return Err(error.into()),
             };
-            if let Some((pc, mark)) = found {
-                return Ok(Some((vcpu, pc, mark)));
+            if let Some(mark) = found {
+                return Ok(Some((vcpu, mark)));
             }
         }
         Ok(None)
     }
 
-    /// Where a vCPU is, and where GDB would have set a breakpoint to step it, if it just has.
-    fn mark_of(&mut self, vcpu: VcpuId) -> Result<Option<(u64, u64)>, stepwell_debuggee::Error> {
+    /// Where GDB would have set a breakpoint to step a vCPU, if it just has.
+    fn mark_of(&mut self, vcpu: VcpuId) -> Result<Option<u64>, stepwell_debuggee::Error> {
         let registers = self.debuggee.read_registers(vcpu)?;
         if stepwell_arch::Pstate(registers.pstate).is_aarch32() {
             return Err(Refusal::AArch32.into());
@@ -83,7 +83,7 @@ impl Guest<'_> {
         let words = bytes.get(..read).unwrap_or_default().chunks_exact(BYTES);
         let words = words.filter_map(|word| word.first_chunk().copied().map(u32::from_le_bytes));
         let mark = length(words).map(|length| registers.pc.wrapping_add(length));
-        Ok(mark.filter(|&mark| self.breakpoints.is_new(mark)).map(|mark| (registers.pc, mark)))
+        Ok(mark.filter(|&mark| self.breakpoints.is_new(mark)))
     }
 }
 

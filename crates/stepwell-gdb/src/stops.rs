@@ -7,7 +7,7 @@ use crate::resume::Going;
 use gdbstub::common::Signal;
 use gdbstub::stub::MultiThreadStopReason;
 use stepwell_arch::{EsrEl2, Va};
-use stepwell_debuggee::{Debuggee, Ending, Event, Stop, StopReason, VcpuId};
+use stepwell_debuggee::{Debuggee, Ending, Event, OthersPolicy, Stop, StopReason, VcpuId};
 
 type Reason = MultiThreadStopReason<u64>;
 
@@ -77,20 +77,48 @@ impl Guest<'_> {
                 Going::Step { .. } => stop.steps == 0 || self.going.stays_in(stop.pc),
                 _ => true,
             },
-            StopReason::Breakpoint if !is_hit => match self.going {
-                // The step may have been done when another vCPU came to that place.
-                Going::Step { vcpu, from, .. } if vcpu != stop.vcpu => {
-                    self.debuggee.read_registers(vcpu)?.pc == from
-                }
-                Going::Step { .. } => stop.steps == 0 || self.going.stays_in(stop.pc),
-                _ => true,
-            },
+            StopReason::Breakpoint if !is_hit => self.steps_on(stop)?,
+            StopReason::Until => self.is_out_of_handler()?,
             _ => false,
         };
         if again {
             self.set_going()?;
         }
         Ok(again && !matches!(self.going, Going::Refused(..)))
+    }
+
+    /// Tells whether a breakpoint that does not count leaves something to do.
+    fn steps_on(&mut self, stop: Stop) -> Result<bool, Error> {
+        let Going::Step { vcpu, from, is_in_handler, is_locked, .. } = self.going else {
+            return Ok(true);
+        };
+        let pc = self.debuggee.read_registers(vcpu)?.pc;
+        if pc == from || is_in_handler {
+            return Ok(true);
+        }
+        // The step may have been done when another vCPU came to that place; one that runs beside it
+        // does not know.
+        let runs_beside = self.policies.others == OthersPolicy::Run && !is_locked;
+        if stop.steps == 0 && (vcpu == stop.vcpu || !runs_beside) {
+            if let Going::Step { is_in_handler, .. } = &mut self.going {
+                *is_in_handler = true;
+            }
+            return Ok(true);
+        }
+        Ok(self.going.stays_in(Va(pc)))
+    }
+
+    /// Somebody came to where a handler is to return to. If it was that handler, the step is next.
+    fn is_out_of_handler(&mut self) -> Result<bool, Error> {
+        let Going::Step { vcpu, from, sp, is_in_handler, .. } = &mut self.going else {
+            return Ok(false);
+        };
+        let registers = self.debuggee.read_registers(*vcpu)?;
+        let was_in_handler = *is_in_handler;
+        if (registers.pc, registers.sp) == (*from, *sp) {
+            *is_in_handler = false;
+        }
+        Ok(was_in_handler)
     }
 
     fn report(&mut self, stop: Stop, is_hit: bool) -> Result<Report, Error> {
