@@ -162,6 +162,7 @@ pub enum Instruction {
 
 impl Instruction {
     /// Decodes an A64 instruction word (instructions are little-endian, whatever SCTLR.EE says).
+    #[inline]
     #[must_use]
     pub const fn decode(word: u32) -> Self {
         if word & 0x3f00_0000 == 0x0800_0000 {
@@ -202,6 +203,7 @@ impl Instruction {
 ///
 /// o2 (bit 23) selects LDAR, STLR, LDLAR, STLLR and CAS; o1 (bit 21) selects pairs, which with
 /// a size below 4 bytes are CASP: none of those is an exclusive.
+#[inline]
 const fn decode_exclusive(word: u64) -> Instruction {
     let size = field(word, 31, 30);
     let pair = bit(word, 21);

@@ -80,6 +80,16 @@ pub struct Completion {
     pub is_other: bool,
 }
 
+/// Tells that [`complete`] would find nothing to do, of the boundary that most steps come to: a
+/// plain instruction executed, the guest does not step itself, and the PC is none of its vectors.
+#[inline]
+#[must_use]
+pub const fn leaves_nothing(guest: GuestDebug, plan: Plan, boundary: Boundary) -> bool {
+    matches!(plan, Plan::Execute)
+        && guest.mdscr & mdscr_el1::SS == 0
+        && !(boundary.syndrome_valid && boundary.load_exclusive)
+}
+
 /// Tells what is left to do at a boundary that the machine came to.
 ///
 /// Source: Arm ARM, DDI 0487 L.b, "Software Step exceptions"; `SSAdvance` comes before the
@@ -105,7 +115,7 @@ pub fn complete(guest: GuestDebug, before: Before, after: After) -> Completion {
     let was_load_exclusive = matches!(before.plan, Plan::LoadExclusive(_));
     let is_other = after.boundary.syndrome_valid
         && after.boundary.load_exclusive != was_load_exclusive
-        && before.plan != Plan::SkippedLoadExclusive;
+        && !matches!(before.plan, Plan::SkippedLoadExclusive);
     let done = |pstate, monitor| Completion { pstate, spsr_el1: None, monitor, is_other };
     match before.plan {
         _ if is_other => done(advanced, MonitorChange::Clear),
@@ -205,6 +215,35 @@ mod tests {
             };
             assert_eq!(done, expected);
         }
+    }
+
+    #[test]
+    fn where_nothing_is_left_to_do_completion_changes_nothing() {
+        let flags = [false, true];
+        let locked = GuestDebug { os_lock: true, ..NOBODY };
+        let boundaries = flags.into_iter().flat_map(|load_exclusive| {
+            flags.map(|syndrome_valid| Boundary { load_exclusive, syndrome_valid })
+        });
+        let mut seen = 0;
+        for boundary in boundaries {
+            for (guest, ss) in
+                [NOBODY, ITSELF, locked].into_iter().flat_map(|g| flags.map(|f| (g, f)))
+            {
+                for plan in [Plan::Execute, Plan::LoadExclusive(LOAD), Plan::ExceptionReturn] {
+                    let pstate = USER.with_ss(ss);
+                    if leaves_nothing(guest, plan, boundary) {
+                        let done = complete(guest, before(plan, USER), after(boundary, pstate));
+                        let monitor = MonitorChange::Keep;
+                        let nothing =
+                            Completion { pstate, spsr_el1: None, monitor, is_other: false };
+                        assert_eq!(done, nothing, "{guest:?} {boundary:?}");
+                        seen += 1;
+                    }
+                }
+            }
+        }
+        // Of four boundaries one says that it was a load-exclusive; two guests step nothing.
+        assert_eq!(seen, 3 * 2 * 2);
     }
 
     #[test]

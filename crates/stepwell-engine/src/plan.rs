@@ -79,6 +79,7 @@ pub enum Plan {
 }
 
 /// Tells what an instruction needs.
+#[inline]
 #[must_use]
 pub fn plan(instruction: Instruction) -> Plan {
     match instruction {

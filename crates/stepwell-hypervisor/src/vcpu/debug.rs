@@ -220,7 +220,14 @@ impl DebugShadow {
         }
     }
 
+    #[inline]
     fn control(&mut self, mdscr: u64, mdcr: u64) {
+        if self.is_stale || self.loaded != Some((mdscr, mdcr)) {
+            self.write_control(mdscr, mdcr);
+        }
+    }
+
+    fn write_control(&mut self, mdscr: u64, mdcr: u64) {
         if core::mem::take(&mut self.is_stale) {
             let breakpoints: Vec<(u64, u64), BANK> = self
                 .programmed

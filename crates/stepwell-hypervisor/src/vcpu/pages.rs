@@ -83,10 +83,14 @@ impl Domain {
     }
 
     /// After EL2 has written guest memory: brings what the guest executes up to date.
+    #[inline]
     pub fn sync_views(&self, ipa: Ipa, bytes: u64) {
-        if !self.has_views() {
-            return;
+        if self.has_views() {
+            self.sync_copies(ipa, bytes);
         }
+    }
+
+    fn sync_copies(&self, ipa: Ipa, bytes: u64) {
         let views = self.views.lock();
         let first = (PAGE_BYTES - ipa.0 % PAGE_BYTES).min(bytes);
         views.sync(&mut HeapTables, ipa, first);
@@ -268,7 +272,14 @@ fn touched(running: &Running<'_>, operand: Operand) -> Touched {
 }
 
 /// After the instruction, or when it is given up: brings what the guest executes up to date.
+#[inline]
 pub fn settle(running: &mut Running<'_>) {
+    if !matches!(running.core.touched, Touched::Nothing) {
+        settle_touched(running);
+    }
+}
+
+fn settle_touched(running: &mut Running<'_>) {
     match core::mem::take(&mut running.core.touched) {
         Touched::Nothing => {}
         Touched::Pieces(pieces) => {

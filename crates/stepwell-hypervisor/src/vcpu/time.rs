@@ -159,7 +159,21 @@ pub fn virtual_timer_fired(running: &mut Running<'_>) {
 }
 
 /// Takes the timers' lines, as they are now, to the GIC.
+#[inline]
 pub fn update_lines(running: &mut Running<'_>) {
+    let core = &*running.core;
+    // On the machine's clock the virtual timer interrupts when it goes off, and one that has not,
+    // beside a physical timer that is off, changes nothing.
+    let may_change = core.virtual_clock
+        || core.lines.virtual_timer
+        || core.lines.physical_timer
+        || core.physical_timer.control & ENABLE != 0;
+    if may_change {
+        update_lines_now(running);
+    }
+}
+
+fn update_lines_now(running: &mut Running<'_>) {
     let virtual_clock = running.core.virtual_clock;
     if virtual_clock || running.core.lines.virtual_timer {
         let up = virtual_line(running);

@@ -15,7 +15,7 @@ use super::look::Next;
 use crate::hw::registers::mrs;
 use crate::hw::{timer, translate};
 use crate::recorder::{AddressSpace, REGISTERS};
-use crate::vcpu::{End, pages, time};
+use crate::vcpu::{pages, time};
 use stepwell_arch::load_store::Direction;
 use stepwell_arch::{LoadStore, Va};
 use stepwell_engine::Plan;
@@ -41,6 +41,12 @@ struct Operands {
     address: u64,
     /// What an atomic finds.
     before: [Option<u128>; 2],
+}
+
+/// What is kept of the time before an instruction of which everything is told.
+pub(super) struct BeforeDetail {
+    operands: Option<Operands>,
+    steps: u64,
 }
 
 impl Stepper<'_, '_> {
@@ -146,14 +152,18 @@ impl Stepper<'_, '_> {
         self.record && (self.detail.registers || self.detail.memory)
     }
 
-    /// As [`Stepper::carry_on`], and tells what the instruction did.
-    pub(super) fn carry_on_in_detail(&mut self, next: Next) -> Option<End> {
-        let operands = if self.detail.memory { self.operands(next) } else { None };
-        let steps = self.steps;
+    /// Before an instruction of which everything is told.
+    pub(super) fn look_in_detail(&mut self, next: &Next) -> BeforeDetail {
         (self.has_entered, self.has_stored) = (false, false);
-        let end = self.carry_on(next, 1);
+        let operands = if self.detail.memory { self.operands(next) } else { None };
+        BeforeDetail { operands, steps: self.steps }
+    }
+
+    /// Tells what the instruction did, if it has executed.
+    pub(super) fn tell_in_detail(&mut self, next: &Next, before: BeforeDetail) {
+        let BeforeDetail { operands, steps } = before;
         if self.steps == steps {
-            return end;
+            return;
         }
         if let Some(operands) = operands
             && !self.has_entered
@@ -164,7 +174,6 @@ impl Stepper<'_, '_> {
         if self.detail.registers {
             self.tell_registers(false);
         }
-        end
     }
 
     fn tell_registers(&mut self, found: bool) {
@@ -181,7 +190,7 @@ impl Stepper<'_, '_> {
         }
     }
 
-    fn operands(&self, next: Next) -> Option<Operands> {
+    fn operands(&self, next: &Next) -> Option<Operands> {
         let mut what = LoadStore::decode(next.word?)?;
         let base = |n| self.base(n, next.pstate);
         let index = |n| self.running.core.context.register(n);

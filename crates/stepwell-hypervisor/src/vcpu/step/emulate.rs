@@ -12,7 +12,7 @@ use crate::vcpu::{End, inject, interrupt, pages, time, watch};
 use stepwell_arch::esr::{EsrEl1, FaultStatus};
 use stepwell_arch::{Ipa, Pa, Pstate, SystemRegister, Va};
 use stepwell_engine::{LoadExclusive, Pass, StoreDecision, StoreExclusive};
-use stepwell_wire::InterruptPolicy;
+use stepwell_wire::{InterruptPolicy, StopReason};
 
 /// SCTLR_EL1.nTWI: WFI at EL0 is not trapped to EL1.
 const SCTLR_NTWI: u64 = 1 << 16;
@@ -35,6 +35,16 @@ fn in_guest_order(value: [u64; 2], bytes: u8, pstate: Pstate) -> [u64; 2] {
     value.map(|value| value.swap_bytes() >> (64 - 8 * u32::from(bytes.clamp(1, 8))))
 }
 
+/// What became of a store-exclusive.
+pub(super) enum Store {
+    /// It is left to the CPU, to fail there.
+    Executes,
+    /// It was carried out at EL2, or faulted there.
+    CarriedOut,
+    /// It hits a watchpoint.
+    Stops(StopReason),
+}
+
 impl Stepper<'_, '_> {
     pub(super) fn arm(&mut self, load: LoadExclusive, address: Va, pstate: Pstate) {
         let core = &*self.running.core;
@@ -50,36 +60,36 @@ impl Stepper<'_, '_> {
         self.running.core.monitor.arm(load, address, value);
     }
 
-    /// Performs a store-exclusive that the monitor pairs with its load. Nothing where it is left
-    /// to the CPU, to fail there.
+    /// Performs a store-exclusive that the monitor pairs with its load.
     pub(super) fn store_exclusive(
         &mut self,
         store: StoreExclusive,
         address: Va,
         pstate: Pstate,
-    ) -> Option<Option<End>> {
+    ) -> Store {
         let core = &mut *self.running.core;
         let StoreDecision::CompareAndStore(armed) = core.monitor.store(store, address) else {
-            return None;
+            return Store::Executes;
         };
         let bytes = u64::from(store.bytes) * if store.pair { 2 } else { 1 };
-        if !core.debug.is_past_watch
+        if self.has_watchpoints
+            && !core.debug.is_past_watch
             && let Some(reason) = watch::accesses(self.running, address.0, bytes, false, true)
         {
             self.running.core.debug.reported_watch = Some(self.running.core.pc().0);
             self.take_back();
-            return Some(Some(End::Stop(reason)));
+            return Store::Stops(reason);
         }
         let pa = match self.where_to_store(address, pstate) {
             Ok(pa) => pa,
-            Err(failed) if failed.stage2 => return None,
+            Err(failed) if failed.stage2 => return Store::Executes,
             Err(failed) => {
                 // The load could read it and the store may not write it: the guest's own fault.
                 let status = FaultStatus(failed.status);
                 let syndrome = EsrEl1::data_abort(origin(self.running), status, false, true);
                 inject::synchronous(self.running, syndrome, Some(address));
                 self.entered_exception();
-                return Some(None);
+                return Store::CarriedOut;
             }
         };
         let core = &mut *self.running.core;
@@ -87,7 +97,9 @@ impl Stepper<'_, '_> {
         let ordered = |value| in_guest_order(value, store.bytes, pstate);
         let (old, new) = (ordered(armed.value), ordered(new));
         let ram = &self.running.domain.ram;
-        let stored = ram.compare_and_store(pa, store.bytes, store.pair, old, new).ok()?;
+        let Ok(stored) = ram.compare_and_store(pa, store.bytes, store.pair, old, new) else {
+            return Store::Executes;
+        };
         if stored {
             let ipa = Ipa(RAM_BASE.0.wrapping_add(pa.0.wrapping_sub(ram.base().0)));
             self.running.domain.sync_views(ipa, bytes);
@@ -96,7 +108,7 @@ impl Stepper<'_, '_> {
         core.context.set_register(store.rs, u64::from(!stored));
         self.tell_exclusive(self.running.core.pc(), stored);
         self.advance(4);
-        Some(None)
+        Store::CarriedOut
     }
 
     fn where_to_store(&mut self, address: Va, pstate: Pstate) -> Result<Pa, TranslationFailed> {

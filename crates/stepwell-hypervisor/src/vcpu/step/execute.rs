@@ -10,41 +10,46 @@ use crate::vcpu::pages::{self, Root};
 use crate::vcpu::{End, debug, interrupt, time};
 use stepwell_arch::esr::{EsrEl2, ec};
 use stepwell_arch::{Pstate, Va};
-use stepwell_engine::completion::complete;
+use stepwell_engine::completion::{complete, leaves_nothing};
 use stepwell_engine::{After, Before, Boundary, Completion, MonitorChange, Saved};
 use stepwell_engine::{Exit, Outcome, Plan, StepState};
 use stepwell_wire::InterruptPolicy;
 
 impl Stepper<'_, '_> {
     /// Enters the guest for the next instruction until the engine sees a boundary.
-    pub(super) fn execute(&mut self, next: Next, limit: u64) -> Option<End> {
+    pub(super) fn execute(&mut self, next: &Next, limit: u64) -> Option<End> {
         let end = self.execute_to_boundary(next, limit);
         pages::settle(self.running);
         self.root = Root::Guarded;
         end
     }
 
-    fn execute_to_boundary(&mut self, mut next: Next, mut limit: u64) -> Option<End> {
+    fn execute_to_boundary(&mut self, next: &Next, mut limit: u64) -> Option<End> {
         let mut heeded = if self.past_first { Heeded::PastOurs } else { Heeded::All };
         let mut retry = false;
+        // What is at the PC was begun by the fast path after it: plain, and not known which.
+        let mut in_run = false;
+        let interface = !next.is_known || matches!(next.plan, Plan::InterruptMask);
         loop {
             let hold = self.holds_interrupts(retry);
-            let interface = !next.is_known || next.plan == Plan::InterruptMask;
             let (outcome, vector, used) = self.enter(limit, heeded, hold, interface);
-            if used > 0 {
-                // What is at the PC now was begun by the fast path, and is plain.
-                next = next.of_a_run(self.running.core.pc());
-            }
+            in_run |= used > 0;
             limit = 1;
             match outcome {
                 Outcome::Boundary(boundary) => {
-                    self.after(next, boundary);
+                    let core = &*self.running.core;
+                    let plan = if in_run { Plan::Execute } else { next.plan };
+                    if !leaves_nothing(core.debug.guest(), plan, boundary)
+                        || is_at_vector(core.pc())
+                    {
+                        self.after(next, in_run, boundary);
+                    }
                     self.passed(1);
                     return None;
                 }
                 Outcome::Continue => {
                     let handled = handle(self.running, vector);
-                    if let Some(end) = self.interrupted(handled, next) {
+                    if let Some(end) = self.interrupted(handled, next, in_run) {
                         return Some(end);
                     }
                 }
@@ -121,7 +126,12 @@ impl Stepper<'_, '_> {
     }
 
     /// After an asynchronous exit: may the instruction be retried?
-    pub(super) fn interrupted(&mut self, handled: Handled, next: Next) -> Option<End> {
+    pub(super) fn interrupted(
+        &mut self,
+        handled: Handled,
+        next: &Next,
+        in_run: bool,
+    ) -> Option<End> {
         if handled == Handled::SwitchedOff {
             return Some(End::SwitchedOff);
         }
@@ -131,7 +141,7 @@ impl Stepper<'_, '_> {
         if self.running.core.engine.state() == StepState::ActivePending {
             // It has executed: report it here and now rather than with the next command.
             let boundary = Boundary { load_exclusive: false, syndrome_valid: false };
-            self.after(next, boundary);
+            self.after(next, in_run, boundary);
             self.report();
         } else {
             self.take_back();
@@ -167,7 +177,9 @@ impl Stepper<'_, '_> {
         let mut pstate = core.pstate();
         let outcome = core.engine.on_exit(exit_of(vector, core.context.esr), &mut pstate);
         core.context.spsr = pstate.0;
-        self.passed(used);
+        if used > 0 {
+            self.passed(used);
+        }
         if loaded {
             interrupt::sync(self.running);
         }
@@ -177,12 +189,14 @@ impl Stepper<'_, '_> {
         (outcome, vector, used)
     }
 
-    /// What an executed instruction leaves to do.
-    fn after(&mut self, next: Next, boundary: Boundary) {
+    /// What an executed instruction leaves to do. `in_run`: it was not `next` but a plain one that
+    /// the fast path began after it.
+    fn after(&mut self, next: &Next, in_run: bool, boundary: Boundary) {
         let core = &mut *self.running.core;
+        let plan = if in_run { Plan::Execute } else { next.plan };
         let before = Before {
-            pc: (!next.is_of_a_run).then_some(next.pc),
-            plan: next.plan,
+            pc: (!in_run).then_some(next.pc),
+            plan,
             is_svc: next.svc,
             pstate: next.pstate,
             spsr_el1: next.spsr_el1,
@@ -201,7 +215,7 @@ impl Stepper<'_, '_> {
             msr!("spsr_el1", saved.0);
         } else {
             let load_exclusive =
-                matches!(next.plan, Plan::LoadExclusive(_) | Plan::SkippedLoadExclusive);
+                matches!(plan, Plan::LoadExclusive(_) | Plan::SkippedLoadExclusive);
             core.debug.note_own_step(core.pstate(), pstate, load_exclusive);
         }
         core.context.spsr = pstate.0;
@@ -217,7 +231,7 @@ impl Stepper<'_, '_> {
         if spsr_el1.is_some() {
             self.tell_entry();
         }
-        match next.plan {
+        match plan {
             Plan::TranslationChange => {
                 self.running.core.context.forget_pages();
                 self.tell_context();

@@ -348,7 +348,7 @@ impl Stepper<'_, '_> {
 
     /// Takes down the instruction that is next, and gives what EL2 is going to carry out its share
     /// of exits before it.
-    pub(super) fn meet(&mut self, next: Next) -> Option<End> {
+    pub(super) fn meet(&mut self, next: &Next) -> Option<End> {
         let _was_not_needed = self.give_store_back();
         let letter = self.letter(next.pc, next.pstate);
         self.running.core.adversary.meet(letter);
@@ -380,13 +380,13 @@ impl Stepper<'_, '_> {
 
     /// Enters for an instruction that EL2 is going to carry out, with something that keeps it from
     /// executing.
-    fn exit_before(&mut self, next: Next, chosen: Interference) -> Option<End> {
+    fn exit_before(&mut self, next: &Next, chosen: Interference) -> Option<End> {
         self.running.core.adversary.forced = Some(chosen);
         let (outcome, vector, _) = self.enter(1, Heeded::Nothing, true, false);
         match outcome {
             Outcome::Continue => {
                 let handled = handle(self.running, vector);
-                self.interrupted(handled, next)
+                self.interrupted(handled, next, false)
             }
             Outcome::Boundary(_) | Outcome::Trapped => {
                 assert!(outcome == Outcome::Trapped, "nothing has executed");

@@ -22,26 +22,15 @@ pub(super) struct Next {
     /// It was fetched and decoded.
     pub(super) is_known: bool,
     pub(super) svc: bool,
-    /// One of a run of plain instructions that the fast path began: it is not known which.
-    pub(super) is_of_a_run: bool,
     /// Base register of an exclusive.
     pub(super) base: u64,
     pub(super) spsr_el1: Pstate,
 }
 
 impl Next {
-    /// What the fast path has begun after it, at `pc`: plain, and not known which.
-    pub(super) fn of_a_run(self, pc: Va) -> Self {
-        Self { pc, plan: Plan::Execute, is_of_a_run: true, ..self }
-    }
-}
-
-impl Stepper<'_, '_> {
-    /// Fetches the next instruction and plans it.
-    pub(super) fn look(&mut self) -> Next {
-        let core = &mut *self.running.core;
-        let (pc, pstate) = (core.pc(), core.pstate());
-        let mut next = Next {
+    /// One that cannot be looked at.
+    const fn unknown(pc: Va, pstate: Pstate) -> Self {
+        Self {
             pc,
             pstate,
             plan: Plan::Execute,
@@ -50,26 +39,43 @@ impl Stepper<'_, '_> {
             plain: false,
             is_known: false,
             svc: false,
-            is_of_a_run: false,
             base: 0,
             spsr_el1: Pstate(0),
-        };
+        }
+    }
+}
+
+impl Stepper<'_, '_> {
+    /// Fetches the next instruction and plans it.
+    pub(super) fn look(&mut self) -> Next {
+        let core = &mut *self.running.core;
+        let (pc, pstate) = (core.pc(), core.pstate());
         if pstate.is_aarch32() {
-            return self.look32(next);
+            return self.look32(Next::unknown(pc, pstate));
         }
-        let Some((word, may_know)) = self.fetch(pc, pstate) else { return next };
+        let Some((word, may_know)) = self.fetch(pc, pstate) else {
+            return Next::unknown(pc, pstate);
+        };
         let instruction = Instruction::decode(word);
-        (next.plan, next.word) = (plan(instruction), Some(word));
-        next.is_known = true;
-        next.plain = may_know && next.plan == Plan::Execute;
-        next.svc = matches!(instruction, Instruction::Svc { .. });
-        match next.plan {
+        let plan = plan(instruction);
+        let base = match plan {
             Plan::LoadExclusive(LoadExclusive { rn, .. })
-            | Plan::StoreExclusive(StoreExclusive { rn, .. }) => next.base = self.base(rn, pstate),
-            Plan::ExceptionReturn => next.spsr_el1 = Pstate(mrs!("spsr_el1")),
-            _ => {}
+            | Plan::StoreExclusive(StoreExclusive { rn, .. }) => self.base(rn, pstate),
+            _ => 0,
+        };
+        let is_return = matches!(plan, Plan::ExceptionReturn);
+        Next {
+            pc,
+            pstate,
+            plan,
+            word: Some(word),
+            bytes: 4,
+            plain: may_know && matches!(plan, Plan::Execute),
+            is_known: true,
+            svc: matches!(instruction, Instruction::Svc { .. }),
+            base,
+            spsr_el1: Pstate(if is_return { mrs!("spsr_el1") } else { 0 }),
         }
-        next
     }
 
     pub(super) fn base(&self, rn: u8, pstate: Pstate) -> u64 {
@@ -86,6 +92,7 @@ impl Stepper<'_, '_> {
     /// The instruction at the PC, and whether its page is one for the fast path.
     ///
     /// Nothing where it cannot be read as data: then it executes, or faults, by itself.
+    #[inline]
     fn fetch(&mut self, pc: Va, pstate: Pstate) -> Option<(u32, bool)> {
         let ram = &self.running.domain.ram;
         let (page, may_know) = self.code_page_of(pc, pstate)?;
@@ -93,10 +100,15 @@ impl Stepper<'_, '_> {
     }
 
     /// The page of code at an address, and whether it is one for the fast path.
+    #[inline]
     pub(super) fn code_page_of(&mut self, pc: Va, pstate: Pstate) -> Option<(Pa, bool)> {
-        if let Some(page) = self.running.core.context.known_page(pc) {
-            return Some((page, true));
+        match self.running.core.context.known_page(pc) {
+            Some(page) => Some((page, true)),
+            None => self.find_code_page(pc, pstate),
         }
+    }
+
+    fn find_code_page(&mut self, pc: Va, pstate: Pstate) -> Option<(Pa, bool)> {
         let to_ipa = || translate::to_ipa(pc, pstate.el() == 0);
         let ipa = pages::translated(self.running, to_ipa).ok()?;
         let ram = &self.running.domain.ram;

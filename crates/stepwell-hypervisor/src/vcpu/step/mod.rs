@@ -22,8 +22,10 @@ use super::region::{self, SEQUENCE_MAX};
 use super::{End, Running, inject, interrupt, time};
 use crate::domain::{Detail, Part, PendingStop, StepOrder};
 use crate::hw::timer;
+use crate::hw::world::FastRun;
 use crate::vgic::Signal;
 use core::sync::atomic::Ordering;
+use emulate::Store;
 use look::Next;
 use stepwell_arch::Va;
 use stepwell_arch::debug::mdscr_el1;
@@ -58,8 +60,11 @@ struct Stepper<'a, 'b> {
     root: Root,
     /// The vCPU runs freely, and is stepped past something that stands in its way.
     is_passing: bool,
-    /// The debugger has breakpoints in this domain.
+    /// The debugger has breakpoints in this domain. Neither these nor watchpoints change before
+    /// all vCPUs stand.
     has_breakpoints: bool,
+    /// And watchpoints.
+    has_watchpoints: bool,
     /// When the virtual clock makes the next timer go off.
     deadline: u64,
     /// Words that the trace ring is known to have room for.
@@ -204,7 +209,9 @@ impl<'a, 'b> Stepper<'a, 'b> {
         running.core.context.forget_pages();
         let control = running.domain.control.lock();
         let has_breakpoints = !control.breakpoints.is_empty() || running.domain.has_views();
+        let has_watchpoints = !control.watchpoints.is_empty();
         drop(control);
+        running.core.context.run = FastRun::default();
         let mut stepper = Self {
             running,
             interrupts,
@@ -222,6 +229,7 @@ impl<'a, 'b> Stepper<'a, 'b> {
             root: Root::Guarded,
             is_passing: false,
             has_breakpoints,
+            has_watchpoints,
             deadline: u64::MAX,
             ring_room: 0,
             lent_at: 0,
@@ -327,9 +335,20 @@ impl<'a, 'b> Stepper<'a, 'b> {
 
     /// What comes at a boundary instead of the next instruction: the guest's own step exception,
     /// or an interrupt. `Some(None)`: something came, look at the boundary anew.
+    #[inline]
     fn boundary_events(&mut self) -> Option<Option<End>> {
+        let core = &*self.running.core;
+        let pstate = core.pstate();
+        let own_step = own_step::check_software_step(core.debug.guest(), pstate);
+        let is_held = self.interrupts == InterruptPolicy::Hold
+            || pstate.irq_masked()
+            || interrupt::is_quiet(self.running);
+        if !own_step && is_held { None } else { self.take_boundary_event(own_step) }
+    }
+
+    fn take_boundary_event(&mut self, own_step: bool) -> Option<Option<End>> {
         let core = &mut *self.running.core;
-        if own_step::check_software_step(core.debug.guest(), core.pstate()) {
+        if own_step {
             // ISV and EX tell of the instruction that was stepped. There is none where the guest
             // returned to EL0 with the step pending.
             let stepped = core.debug.own_stepped.take();
@@ -339,13 +358,6 @@ impl<'a, 'b> Stepper<'a, 'b> {
             self.entered_exception();
             return Some(None);
         }
-        if self.interrupts == InterruptPolicy::Hold
-            || core.pstate().irq_masked()
-            || interrupt::is_quiet(self.running)
-        {
-            return None;
-        }
-        let core = &mut *self.running.core;
         let vgic = self.running.domain.vgic.lock();
         let Some((Signal::Irq, intid)) = vgic.signalled(self.running.index, &core.interface) else {
             return None;
@@ -375,18 +387,12 @@ impl<'a, 'b> Stepper<'a, 'b> {
         self.passed(1);
     }
 
+    #[inline(always)]
     fn passed(&mut self, steps: u64) {
         self.steps = self.steps.saturating_add(steps);
         self.turn.passed(steps);
         if self.running.core.virtual_clock {
-            let mut clock = self.running.domain.clock.lock();
-            clock.advance(self.time, steps);
-            let due = clock.now() >= self.deadline;
-            drop(clock);
-            if due {
-                time::update_lines(self.running);
-                self.find_deadline();
-            }
+            self.advance_clock(steps);
         }
         if steps > 0 {
             self.past_first = false;
@@ -396,30 +402,42 @@ impl<'a, 'b> Stepper<'a, 'b> {
         }
     }
 
+    fn advance_clock(&mut self, steps: u64) {
+        let mut clock = self.running.domain.clock.lock();
+        clock.advance(self.time, steps);
+        let due = clock.now() >= self.deadline;
+        drop(clock);
+        if due {
+            time::update_lines(self.running);
+            self.find_deadline();
+        }
+    }
+
     /// Lets the next instruction execute, and as many plain ones after it as the fast path can
     /// take, up to `limit`.
     fn one(&mut self, limit: u64) -> Option<End> {
-        let next = self.look();
+        let next = &self.look();
         self.begin(next.pc);
         if let Some(end) = self.meet(next) {
             return Some(end);
         }
-        if self.has_detail() {
-            return self.carry_on_in_detail(next);
+        let before = if self.has_detail() { Some(self.look_in_detail(next)) } else { None };
+        let end = self.carry_on(next, if before.is_some() { 1 } else { limit });
+        if let Some(before) = before {
+            self.tell_in_detail(next, before);
         }
-        self.carry_on(next, limit)
+        end
     }
 
-    fn carry_on(&mut self, next: Next, limit: u64) -> Option<End> {
-        if self.running.core.monitor.needs_others_stopped(next.plan) {
-            self.hold_others();
-        }
+    fn carry_on(&mut self, next: &Next, limit: u64) -> Option<End> {
+        self.hold_others(next.plan);
         match next.plan {
             Plan::WaitForEvent => self.turn.waits_for_event = true,
             Plan::StoreExclusive(store) => {
-                let address = Va(next.base);
-                if let Some(done) = self.store_exclusive(store, address, next.pstate) {
-                    return done;
+                match self.store_exclusive(store, Va(next.base), next.pstate) {
+                    Store::Executes => {}
+                    Store::CarriedOut => return None,
+                    Store::Stops(reason) => return Some(End::Stop(reason)),
                 }
             }
             Plan::WaitForInterrupt if self.may_wait(next.pstate) => return self.wait(next.bytes),

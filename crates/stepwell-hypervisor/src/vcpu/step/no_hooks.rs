@@ -32,7 +32,7 @@ impl Stepper<'_, '_> {
 
     pub(super) fn has_carried_out(&mut self) {}
 
-    pub(super) fn meet(&mut self, _next: Next) -> Option<End> {
+    pub(super) fn meet(&mut self, _next: &Next) -> Option<End> {
         None
     }
 

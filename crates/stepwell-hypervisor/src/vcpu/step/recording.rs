@@ -15,10 +15,14 @@ impl Stepper<'_, '_> {
         self.ring_room >= WORDS_PER_STEP
     }
 
+    #[inline]
     pub(super) fn begin(&mut self, pc: Va) {
-        if !self.record {
-            return;
+        if self.record {
+            self.record_begin(pc);
         }
+    }
+
+    fn record_begin(&mut self, pc: Va) {
         let vcpu = self.running.index as u8;
         let set = InstructionSet::of(self.running.core.pstate());
         if self.running.core.recorder.is_new_set(set) {
@@ -60,7 +64,6 @@ impl Stepper<'_, '_> {
     /// Lets the fast path lengthen the run, and write it where a jump ends it.
     pub(super) fn lend_run(&mut self) {
         if !self.record {
-            self.running.core.context.run = FastRun::default();
             return;
         }
         // What is left over is for the slow path, which has asked for it.

@@ -7,7 +7,7 @@ use crate::hw::registers::wfi;
 use crate::vcpu::region::{self, SEQUENCE_MAX};
 use crate::vcpu::{End, Running, interrupt, time};
 use stepwell_engine::spin::{INTERVAL, State};
-use stepwell_engine::{OthersPolicy, Pass, SpinDetector, TimePolicy};
+use stepwell_engine::{OthersPolicy, Pass, Plan, SpinDetector, TimePolicy};
 use stepwell_wire::StopReason;
 use stepwell_wire::ring::Record;
 
@@ -215,9 +215,12 @@ impl Stepper<'_, '_> {
     }
 
     /// With `--others run`: has the others stand aside while an exclusive sequence is stepped.
-    pub(super) fn hold_others(&mut self) {
+    pub(super) fn hold_others(&mut self, next: Plan) {
         let is_beside = self.turn.policy == OthersPolicy::Run && self.turn.part == Part::Focus;
-        if is_beside && !self.running.domain.region.is_held() {
+        if is_beside
+            && self.running.core.monitor.needs_others_stopped(next)
+            && !self.running.domain.region.is_held()
+        {
             region::hold(self.running);
             self.turn.extra = 0;
         }
@@ -225,7 +228,7 @@ impl Stepper<'_, '_> {
 
     /// Lets the others go on, once the sequence is over or too long to be one.
     pub(super) fn release_others(&mut self, steps: u64) {
-        if !self.running.domain.region.is_held() || self.turn.policy != OthersPolicy::Run {
+        if self.turn.policy != OthersPolicy::Run || !self.running.domain.region.is_held() {
             return;
         }
         self.turn.extra = self.turn.extra.saturating_add(steps);
