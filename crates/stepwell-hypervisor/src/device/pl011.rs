@@ -60,6 +60,8 @@ pub struct Pl011 {
     fractional_baud: u32,
     low_power: u32,
     dma_control: u32,
+    /// The level of UARTINTR that was told last.
+    told_line: bool,
 }
 
 impl Default for Pl011 {
@@ -84,6 +86,7 @@ impl Pl011 {
             fractional_baud: 0,
             low_power: 0,
             dma_control: 0,
+            told_line: false,
         }
     }
 
@@ -166,6 +169,12 @@ impl Pl011 {
         self.raw_interrupts & self.interrupt_mask != 0
     }
 
+    /// Returns the level of UARTINTR if it is another than this returned last, or than at reset.
+    pub fn line_change(&mut self) -> Option<bool> {
+        let line = self.irq_line();
+        (core::mem::replace(&mut self.told_line, line) != line).then_some(line)
+    }
+
     const fn fifo_bytes(&self) -> usize {
         if self.line_control & LCR_FEN != 0 { FIFO_BYTES } else { 1 }
     }
@@ -241,10 +250,13 @@ mod tests {
         let mut uart = Pl011::new();
         uart.write(IMSC, 4, INT_TX.into());
         assert!(!uart.irq_line());
+        assert_eq!(uart.line_change(), None);
         assert_eq!(uart.write(DR, 1, b'x'.into()), Some(b'x'));
         assert!(uart.irq_line());
+        assert_eq!([uart.line_change(), uart.line_change()], [Some(true), None]);
         uart.write(ICR, 4, INT_TX.into());
         assert!(!uart.irq_line());
+        assert_eq!([uart.line_change(), uart.line_change()], [Some(false), None]);
         assert_eq!(uart.read(FR, 4), 0x90);
     }
 

@@ -94,8 +94,11 @@ pub fn update_uart_line(running: &mut Running<'_>) {
 /// As [`update_uart_line`], from outside of any vCPU. The vCPU that is to notice is kicked by the
 /// caller.
 pub fn update_domain_uart_line(domain: &crate::domain::Domain) {
-    let line = domain.uart.lock().irq_line();
-    domain.change_vgic().set_line(PL011_INTID, None, line);
+    let mut uart = domain.uart.lock();
+    // Within the lock: a later change is not to get to the GIC first.
+    if let Some(line) = uart.line_change() {
+        domain.change_vgic().set_line(PL011_INTID, None, line);
+    }
 }
 
 fn print(running: &Running<'_>, byte: u8) {
