@@ -104,7 +104,6 @@ fn no_handler_is_reported(options: &[&str]) {
 }
 
 #[test]
-#[ignore = "on a loaded host a handler that waits for a vCPU which stands may wait for ever"]
 fn over_reports_no_handler_while_others_stand() {
     no_handler_is_reported(&[&["--others", "stop"], &TICKING[..]].concat());
 }

@@ -80,6 +80,9 @@ impl Stepper<'_, '_> {
         let end = self.hand_on(Pass::CannotGetOn);
         self.let_time_go();
         *since = timer::counter();
+        // The one from above went off while others had the turn: without another, a handler that
+        // waits with all interrupts masked would never come back here.
+        timer::interrupt_in(SLICE_NS);
         end
     }
 
