@@ -302,6 +302,45 @@ fn what_no_memory_is_left_for_is_refused() {
     assert!(said.contains("own_text: ok"), "{said}");
 }
 
+/// Two vCPUs count by exclusives, with breakpoints between a load and its store, and on the store.
+#[test]
+fn a_breakpoint_within_an_exclusive_sequence_lets_it_get_on() {
+    const ROUNDS: u64 = 20;
+    let (_machine, mut link, _) = start("hammer", "cortex-a57", 2);
+    let symbols = std::fs::read(Guest::named("hammer").path.with_extension("elf")).unwrap();
+    let symbols = stepwell_trace::symbols::elf::from_elf(&symbols).unwrap();
+    let counters = symbols.address_of("hammer_counters").unwrap().0;
+    // Its first four instructions: add x9; ldxrb w2, [x9]; add w2; stxrb w3, w2, [x9].
+    let (add, store) = (counters + 8, counters + 12);
+    assert_eq!(hide(&mut link, [add, store]), 2);
+    let mut session = Session::new(link);
+    let stop_at = |session: &mut Session, place| match session.go() {
+        Next::Stopped(stop) => {
+            assert_eq!((stop.reason, stop.pc.0), (StopReason::Breakpoint, place));
+            stop.vcpu
+        }
+        Next::Off(said) => panic!("{said}"),
+    };
+    for round in 0..ROUNDS {
+        let vcpu = stop_at(&mut session, add);
+        let loaded = session.link.read_registers(vcpu).unwrap().x[2];
+        assert_eq!(loaded, round, "each time it goes on, one store succeeds");
+        if round % 2 == 0 {
+            // As GDB gets off a breakpoint.
+            session.link.step(vcpu, StepRequest::steps(1)).unwrap();
+            assert!(matches!(session.next(), Next::Stopped(stop) if stop.pc.0 == store));
+        } else {
+            assert_eq!(stop_at(&mut session, store), vcpu, "nobody else is in the sequence");
+        }
+    }
+    for place in [add, store] {
+        session.link.clear_breakpoint(0, Place::Ipa(Ipa(place))).unwrap();
+    }
+    let (stops, said) = session.run();
+    assert_eq!(stops, []);
+    assert!(said.contains("hammer: ok"), "every total is right: {said}");
+}
+
 fn debian(smp: u8) -> (Machine, Link) {
     let kernel = folder().join("debian/vmlinuz");
     let guest = machine::Guest::read(&kernel, RawPolicy::Accept).unwrap();

@@ -136,7 +136,7 @@ impl Domain {
         let ending = control.ending;
         drop(control);
         server::flush_console(self);
-        self.region.release();
+        self.region.open();
         if let Some(ending) = ending {
             server::send(Event::DomainEnded { domain: self.id, ending });
             if let Some(machine) = machine() {

@@ -24,6 +24,8 @@
 //! Everything here changes only while all vCPUs of the domain stand, but for [`Views::sync`].
 #![forbid(unsafe_code)]
 
+mod sequence;
+
 use super::stage2::{MemoryKind, PAGE_BYTES, Permissions, Stage2, Stage2Error, TableMemory};
 use alloc::vec::Vec;
 use stepwell_arch::{Ipa, Pa};
@@ -77,6 +79,8 @@ struct Page {
     copy: Option<Pa>,
     /// One bit for each instruction.
     breakpoints: [u64; BITMAP],
+    /// Load-exclusives before those.
+    leads: [u64; BITMAP],
     /// How many watchpoints want its loads and its stores.
     reads: u32,
     writes: u32,
@@ -84,12 +88,26 @@ struct Page {
 
 impl Page {
     const fn new(ipa: Ipa, original: Pa) -> Self {
-        Self { ipa, original, copy: None, breakpoints: [0; BITMAP], reads: 0, writes: 0 }
+        let none = [0; BITMAP];
+        Self { ipa, original, copy: None, breakpoints: none, leads: none, reads: 0, writes: 0 }
     }
 
     fn has_breakpoint(&self, ipa: Ipa) -> bool {
-        let (word, bit) = place(ipa);
-        self.breakpoints.get(word).is_some_and(|word| word >> bit & 1 != 0)
+        has(&self.breakpoints, place(ipa))
+    }
+
+    /// Finds the load-exclusives that lead to breakpoints.
+    fn find_leads<M: CodeMemory>(&mut self, memory: &M) {
+        self.leads = [0; BITMAP];
+        let word = |n: usize| (memory.read_guest(self.original, n / 2) >> (n % 2 * 32)) as u32;
+        for at in (0..2 * DOUBLEWORDS).filter(|&n| has(&self.breakpoints, (n / 64, n as u32 % 64)))
+        {
+            if let Some(load) = sequence::load_before(at, word)
+                && let Some(bits) = self.leads.get_mut(load / 64)
+            {
+                *bits |= 1 << (load % 64);
+            }
+        }
     }
 
     fn is_of_interest(&self) -> bool {
@@ -99,7 +117,8 @@ impl Page {
     /// What stands in the copy for a doubleword of the original.
     fn with_breakpoints(&self, index: usize, original: u64) -> u64 {
         const LOW: u64 = 0xffff_ffff;
-        let bits = self.breakpoints.get(index / 32).map_or(0, |word| word >> (index % 32 * 2));
+        let bits = |all: &[u64; BITMAP]| all.get(index / 32).map_or(0, |w| w >> (index % 32 * 2));
+        let bits = bits(&self.breakpoints) | bits(&self.leads);
         let mut value = original;
         if bits & 1 != 0 {
             value = value & !LOW | BRK as u64;
@@ -142,6 +161,11 @@ impl Page {
         let read = self.reads == 0;
         Permissions { read, write: read && self.writes == 0, execute: true }
     }
+}
+
+/// Whether an instruction's bit is set.
+fn has(bits: &[u64; BITMAP], (word, bit): (usize, u32)) -> bool {
+    bits.get(word).is_some_and(|word| word >> bit & 1 != 0)
 }
 
 /// The bit of an instruction in [`Page::breakpoints`].
@@ -215,6 +239,12 @@ impl Views {
         self.page(ipa).is_some_and(|page| page.has_breakpoint(ipa))
     }
 
+    /// Tells whether an instruction is a load-exclusive before a breakpoint: it stops the guest, too.
+    #[must_use]
+    pub fn leads_to_breakpoint(&self, ipa: Ipa) -> bool {
+        self.page(ipa).is_some_and(|page| has(&page.leads, place(ipa)))
+    }
+
     /// Sets a breakpoint on an instruction in RAM.
     ///
     /// # Errors
@@ -237,6 +267,7 @@ impl Views {
         if let Some(word) = page.breakpoints.get_mut(word) {
             *word |= 1 << bit;
         }
+        page.find_leads(memory);
         page.refresh(memory, 0, DOUBLEWORDS);
         self.apply(memory, at)
     }
@@ -256,6 +287,7 @@ impl Views {
         if let Some(word) = page.breakpoints.get_mut(word) {
             *word &= !(1 << bit);
         }
+        page.find_leads(memory);
         page.refresh(memory, 0, DOUBLEWORDS);
         if page.breakpoints.iter().all(|&word| word == 0)
             && let Some(copy) = page.copy.take()

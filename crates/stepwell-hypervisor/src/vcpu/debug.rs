@@ -15,7 +15,7 @@ use core::iter;
 use heapless::Vec;
 use stepwell_arch::debug::{HardwareBreakpoint, mdcr_el2, mdscr_el1, os_lock};
 use stepwell_arch::esr::{EsrEl1, EsrEl2, Origin};
-use stepwell_arch::{Pstate, SystemRegister, Va};
+use stepwell_arch::{Ipa, Pstate, SystemRegister, Va};
 use stepwell_engine::own_step::{self, GuestDebug};
 use stepwell_wire::{Place, StopReason};
 
@@ -339,20 +339,27 @@ pub fn breakpoint_at_pc(running: &Running<'_>) -> Option<Place> {
 }
 
 fn hidden_breakpoint_at_pc(running: &Running<'_>) -> Option<Place> {
-    if !running.domain.has_views() {
-        return None;
-    }
-    // As EL1 may read: what EL0 executes it need not be able to read.
-    let to_ipa = || translate::to_ipa(running.core.pc(), false);
-    let ipa = pages::translated(running, to_ipa).ok()?;
+    let ipa = running.domain.has_views().then(|| ipa_of_pc(running))??;
     running.domain.views.lock().has_breakpoint(ipa).then_some(Place::Ipa(ipa.0))
+}
+
+fn ipa_of_pc(running: &Running<'_>) -> Option<Ipa> {
+    // As EL1 may read: what EL0 executes it need not be able to read.
+    pages::translated(running, || translate::to_ipa(running.core.pc(), false)).ok()
 }
 
 /// Handles a BRK: a hidden breakpoint of the debugger's, or the guest's own.
 pub fn brk(running: &mut Running<'_>, esr: EsrEl2) -> Handled {
-    let is_freely = running.core.vttbr == running.domain.roots.of_running();
-    if is_freely && hidden_breakpoint_at_pc(running).is_some() {
-        return Handled::Stop(StopReason::Breakpoint);
+    if running.core.vttbr == running.domain.roots.of_running()
+        && let Some(ipa) = ipa_of_pc(running)
+    {
+        let views = running.domain.views.lock();
+        if views.has_breakpoint(ipa) {
+            return Handled::Stop(StopReason::Breakpoint);
+        }
+        if views.leads_to_breakpoint(ipa) {
+            return Handled::Past;
+        }
     }
     inject::synchronous(running, EsrEl1::brk(esr.call().immediate()), None)
 }

@@ -169,6 +169,7 @@ pub fn serve_cpu(machine: &'static Machine, cpu: usize) -> ! {
             core.reported_call = None;
             core.debug.reported_watch = None;
             core.reported_pc = None;
+            core.monitor.clear();
         }
         drop(core);
         domain.has_parked(stop, end == End::SwitchedOff);

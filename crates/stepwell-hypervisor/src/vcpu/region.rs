@@ -5,6 +5,11 @@
 //! a compare-and-swap would not notice (ABA). So they stand aside, at EL2, from before the
 //! load-exclusive executes until the store-exclusive has, or [`SEQUENCE_MAX`] instructions later.
 //!
+//! The same is done where vCPUs run freely and one of them is stepped through a sequence, because a
+//! breakpoint stands in it: there each may be the one that the others stand aside for, one at a
+//! time. It holds the region until the domain stands, if it stops within the sequence, and has it
+//! again before the others are let go: nobody runs between its load and its store.
+//!
 //! The other way would be to write-protect the page at stage 2. That costs two broadcasts of TLB
 //! invalidation for each sequence, and a trap for whoever writes anything else in the page: the
 //! pages of locks are the busiest that there are.
@@ -14,17 +19,20 @@ use super::interrupt;
 use crate::domain::{Domain, bit};
 use crate::hw::gic;
 use crate::hw::registers::wfi;
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicU8, Ordering};
 
 /// Instructions from a load-exclusive on for which the others stand aside. The architecture
 /// promises success only to sequences of far fewer ("Load-Exclusive and Store-Exclusive instruction
 /// usage restrictions": 128 bytes).
 pub const SEQUENCE_MAX: u64 = 64;
 
-/// Who stands aside.
+/// No vCPU's number.
+const NOBODY: u8 = u8::MAX;
+
+/// Who stands aside, and for whom.
 #[derive(Debug)]
 pub struct Region {
-    is_held: AtomicBool,
+    holder: AtomicU8,
     aside: AtomicU8,
 }
 
@@ -32,23 +40,36 @@ impl Region {
     /// Makes a region in which nobody is.
     #[must_use]
     pub const fn new() -> Self {
-        Self { is_held: AtomicBool::new(false), aside: AtomicU8::new(0) }
+        Self { holder: AtomicU8::new(NOBODY), aside: AtomicU8::new(0) }
     }
 
-    /// Has those that are about to run stand aside. Who runs is not waited for.
-    pub fn close(&self) {
-        self.is_held.store(true, Ordering::Release);
+    /// Has those that are about to run stand aside for `vcpu`. Who runs is not waited for.
+    pub fn close(&self, vcpu: usize) {
+        self.holder.store(vcpu as u8, Ordering::SeqCst);
     }
 
-    /// Lets everybody go on. Tells whether somebody was to stand aside.
-    pub fn release(&self) -> bool {
-        self.is_held.swap(false, Ordering::AcqRel)
+    /// Lets everybody go on.
+    pub fn open(&self) {
+        self.holder.store(NOBODY, Ordering::SeqCst);
     }
 
-    /// Tells whether everybody is to stand aside.
+    /// Tells whether `vcpu` is the one that all others are to stand aside for.
     #[must_use]
-    pub fn is_held(&self) -> bool {
-        self.is_held.load(Ordering::Acquire)
+    pub fn is_held_by(&self, vcpu: usize) -> bool {
+        self.holder.load(Ordering::SeqCst) == vcpu as u8
+    }
+
+    /// Tells whether `vcpu` is to stand aside.
+    fn excludes(&self, vcpu: usize) -> bool {
+        let holder = self.holder.load(Ordering::SeqCst);
+        holder != NOBODY && holder != vcpu as u8
+    }
+
+    /// Becomes the one that the others stand aside for, unless another is.
+    fn take(&self, vcpu: usize) -> bool {
+        let (own, order) = (vcpu as u8, Ordering::SeqCst);
+        let taken = self.holder.compare_exchange(NOBODY, own, order, order);
+        taken.is_ok() || taken == Err(own)
     }
 }
 
@@ -67,26 +88,31 @@ fn kick(domain: &Domain, vcpus: u8) {
     gic::kick(cpus.fold(0, |mask, (_, vcpu)| mask | bit(vcpu.cpu)));
 }
 
-/// Waits until all others stand aside, or have parked.
-pub fn hold(running: &mut Running<'_>) {
+/// Waits until all others stand aside, or have parked. Tells whether they do: else another vCPU
+/// has the region, and this one is called out.
+pub fn hold(running: &mut Running<'_>) -> bool {
     let region = &running.domain.region;
-    if region.is_held() {
-        return;
+    while !region.take(running.index) {
+        stand_aside(running);
+        if running.is_called() {
+            return false;
+        }
     }
-    region.close();
     kick(running.domain, others(running));
     loop {
-        let missing = others(running) & !region.aside.load(Ordering::Acquire);
+        let missing = others(running) & !region.aside.load(Ordering::SeqCst);
         if missing == 0 {
-            return;
+            return true;
         }
         core::hint::spin_loop();
     }
 }
 
-/// Lets the others go on.
+/// Lets the others go on, if they stand aside for this one.
 pub fn release(running: &Running<'_>) {
-    if running.domain.region.release() {
+    let region = &running.domain.region;
+    if region.is_held_by(running.index) {
+        region.open();
         kick(running.domain, others(running));
     }
 }
@@ -94,13 +120,13 @@ pub fn release(running: &Running<'_>) {
 /// In a vCPU that runs: stands aside for as long as that takes.
 pub fn stand_aside(running: &mut Running<'_>) {
     let region = &running.domain.region;
-    if !region.is_held() {
-        return;
+    // Again, where the next one has taken it for aside that was about to go.
+    while region.excludes(running.index) && !running.is_called() {
+        region.aside.fetch_or(bit(running.index), Ordering::SeqCst);
+        while region.excludes(running.index) && !running.is_called() {
+            wfi();
+            interrupt::take_all(running);
+        }
+        region.aside.fetch_and(!bit(running.index), Ordering::SeqCst);
     }
-    region.aside.fetch_or(bit(running.index), Ordering::AcqRel);
-    while region.is_held() && !running.is_called() {
-        wfi();
-        interrupt::take_all(running);
-    }
-    region.aside.fetch_and(!bit(running.index), Ordering::AcqRel);
 }

@@ -8,8 +8,9 @@ use super::{End, Running, debug, interrupt, region, time};
 /// Runs until the vCPU has a reason to stop or is asked to.
 pub fn run(running: &mut Running<'_>) -> End {
     time::release(running);
-    running.core.monitor.clear();
     running.core.context.forget_pages();
+    // It may stand within an exclusive sequence, with its load executed under a step.
+    let mut is_armed = running.core.monitor.armed().is_some();
     loop {
         region::stand_aside(running);
         if running.is_called() {
@@ -20,7 +21,12 @@ pub fn run(running: &mut Running<'_>) -> End {
         let reported = running.core.reported_pc.take() == Some(pc);
         let watch = running.core.debug.reported_watch;
         let mut breakpoints = if reported { Breakpoints::PastFirst } else { Breakpoints::On };
-        if let Some(end) = once(running, &mut breakpoints) {
+        let end = if core::mem::take(&mut is_armed) {
+            finish_sequence(running, reported)
+        } else {
+            once(running, &mut breakpoints)
+        };
+        if let Some(end) = end {
             if reported && end == End::Asked && running.core.context.elr == pc {
                 // It has not executed: nor is it to be reported anew.
                 running.core.reported_pc = Some(pc);
@@ -29,6 +35,17 @@ pub fn run(running: &mut Running<'_>) -> End {
             return end;
         }
     }
+}
+
+/// Goes on within an exclusive sequence, the others standing aside.
+fn finish_sequence(running: &mut Running<'_>, is_reported: bool) -> Option<End> {
+    if is_reported || debug::breakpoint_at_pc(running).is_none() {
+        return super::step::past_breakpoint(running);
+    }
+    // A breakpoint that is to be reported first: its store fails then.
+    running.core.monitor.clear();
+    region::release(running);
+    None
 }
 
 /// Enters the guest once, with breakpoints as told, and handles the exit.

@@ -73,8 +73,30 @@ pub(super) fn go_on(domain: &Domain, vcpu: Option<u8>) -> Result {
     if *time != stepwell_engine::TimePolicy::Real {
         release_clock(domain);
     }
+    keep_one_monitor(domain, on);
     domain.give(running, on, Order::Run);
     Ok(Answer::Done)
+}
+
+/// Before `on` run freely: at most one of them goes on within the exclusive sequence that it stands
+/// in, and the others wait for that. Any other one's store fails, as after a long interrupt.
+fn keep_one_monitor(domain: &Domain, on: u8) {
+    let may_be = |index: usize, is_reported: bool| {
+        let Some(vcpu) = domain.vcpus.get(index) else { return false };
+        let core = vcpu.core.lock();
+        let stood = !is_reported || core.reported_pc == Some(core.context.elr);
+        on & bit(index) != 0 && core.monitor.armed().is_some() && stood
+    };
+    let all = || 0..domain.vcpus.len();
+    // The one that stopped the domain comes first.
+    let reported = all().find(|&index| may_be(index, true));
+    let kept = reported.or_else(|| all().find(|&index| may_be(index, false)));
+    for (_, vcpu) in domain.vcpus.iter().enumerate().filter(|(index, _)| Some(*index) != kept) {
+        vcpu.core.lock().monitor.clear();
+    }
+    if let Some(kept) = kept {
+        domain.region.close(kept);
+    }
 }
 
 /// Lets the domain's clock go on with the machine's.
@@ -158,7 +180,7 @@ fn run_beside(domain: &Domain, control: &mut Control, others: u8, is_armed: bool
         release_clock(domain);
     }
     if is_armed {
-        domain.region.close();
+        domain.region.close(domain.turns.lock().focus());
     }
     domain.give(&mut control.running, others, Order::Run);
 }

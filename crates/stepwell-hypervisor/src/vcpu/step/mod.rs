@@ -13,11 +13,12 @@ mod handler;
 pub mod hooks;
 mod look;
 mod look32;
+mod pass;
 mod recording;
 mod turn;
 
 use super::debug::{self, origin};
-use super::pages::{self, Root};
+use super::pages::Root;
 use super::region::{self, SEQUENCE_MAX};
 use super::{End, Running, inject, interrupt, time};
 use crate::domain::{Detail, Part, PendingStop, StepOrder};
@@ -27,6 +28,7 @@ use crate::vgic::Signal;
 use core::sync::atomic::Ordering;
 use emulate::Store;
 use look::Next;
+pub use pass::{past_breakpoint, with_nothing_withheld};
 use stepwell_arch::Va;
 use stepwell_arch::debug::mdscr_el1;
 use stepwell_arch::esr::EsrEl1;
@@ -60,6 +62,10 @@ struct Stepper<'a, 'b> {
     root: Root,
     /// The vCPU runs freely, and is stepped past something that stands in its way.
     is_passing: bool,
+    /// The others run meanwhile, and stand aside for exclusive sequences.
+    holds_others: bool,
+    /// The others stand aside.
+    has_region: bool,
     /// The debugger has breakpoints in this domain. Neither these nor watchpoints change before
     /// all vCPUs stand.
     has_breakpoints: bool,
@@ -108,6 +114,7 @@ pub fn step(running: &mut Running<'_>, order: StepOrder) -> (End, u64) {
     let mut stepper = Stepper::new(running, interrupts, time);
     (stepper.record, stepper.detail, stepper.past_first) = (record, detail, past_first);
     stepper.turn = Turn::new(part, others);
+    stepper.holds_others = part == Part::Focus && others == OthersPolicy::Run;
     let end = stepper.go(part, until);
     stepper.finish_recording();
     let steps = stepper.leave(end);
@@ -124,38 +131,6 @@ pub fn step(running: &mut Running<'_>, order: StepOrder) -> (End, u64) {
     }
     running.core.virtual_clock = false;
     (end, steps)
-}
-
-/// Executes the instruction at the PC with breakpoints off, in a vCPU that otherwise runs freely;
-/// an exclusive sequence to its end, because a step in the middle would break it.
-pub fn past_breakpoint(running: &mut Running<'_>) -> Option<End> {
-    pass(running, Root::Guarded)
-}
-
-/// As [`past_breakpoint`], with nothing withheld in stage 2 while the instruction executes.
-pub fn with_nothing_withheld(running: &mut Running<'_>) -> Option<End> {
-    pass(running, Root::Open)
-}
-
-fn pass(running: &mut Running<'_>, root: Root) -> Option<End> {
-    if enable(running).is_err() {
-        // No guest comes here: AArch32 above EL0 does not step.
-        return None;
-    }
-    let mut stepper = Stepper::new(running, InterruptPolicy::Hold, TimePolicy::Real);
-    (stepper.is_passing, stepper.root) = (true, root);
-    let mut end = None;
-    for _ in 0..SEQUENCE_MAX {
-        end = stepper.one(1);
-        if end.is_some() || stepper.running.core.monitor.armed().is_none() {
-            break;
-        }
-        (stepper.past_first, stepper.root) = (true, Root::Guarded);
-    }
-    pages::settle(running);
-    disable(running);
-    running.core.monitor.clear();
-    end
 }
 
 /// Lets the guest take one turn of its own single-step, which needs the debug registers that the
@@ -228,6 +203,8 @@ impl<'a, 'b> Stepper<'a, 'b> {
             past_first: true,
             root: Root::Guarded,
             is_passing: false,
+            holds_others: false,
+            has_region: false,
             has_breakpoints,
             has_watchpoints,
             deadline: u64::MAX,
@@ -430,7 +407,10 @@ impl<'a, 'b> Stepper<'a, 'b> {
     }
 
     fn carry_on(&mut self, next: &Next, limit: u64) -> Option<End> {
-        self.hold_others(next.plan);
+        if !self.hold_others(next.plan) {
+            self.take_back();
+            return Some(End::Asked);
+        }
         match next.plan {
             Plan::WaitForEvent => self.turn.waits_for_event = true,
             Plan::StoreExclusive(store) => {
@@ -483,7 +463,7 @@ impl<'a, 'b> Stepper<'a, 'b> {
             deadline => self.running.domain.clock.lock().steps_until(self.time, deadline),
         };
         // The others stand aside for no longer than they have to.
-        let sequence = if self.running.domain.region.is_held() { SEQUENCE_MAX } else { u64::MAX };
+        let sequence = if self.has_region { SEQUENCE_MAX } else { u64::MAX };
         room.min(due).min(self.turn.watch_limit()).min(sequence).max(1)
     }
 }

@@ -214,27 +214,31 @@ impl Stepper<'_, '_> {
         }
     }
 
-    /// With `--others run`: has the others stand aside while an exclusive sequence is stepped.
-    pub(super) fn hold_others(&mut self, next: Plan) {
-        let is_beside = self.turn.policy == OthersPolicy::Run && self.turn.part == Part::Focus;
-        if is_beside
+    /// Where others run: has them stand aside while an exclusive sequence is stepped. Tells whether
+    /// the instruction may execute: else this vCPU is called out.
+    #[inline]
+    pub(super) fn hold_others(&mut self, next: Plan) -> bool {
+        if self.holds_others
+            && !self.has_region
             && self.running.core.monitor.needs_others_stopped(next)
-            && !self.running.domain.region.is_held()
         {
-            region::hold(self.running);
             self.turn.extra = 0;
+            self.has_region = region::hold(self.running);
+            return self.has_region;
         }
+        true
     }
 
     /// Lets the others go on, once the sequence is over or too long to be one.
     pub(super) fn release_others(&mut self, steps: u64) {
-        if self.turn.policy != OthersPolicy::Run || !self.running.domain.region.is_held() {
+        if !self.has_region || self.is_passing {
             return;
         }
         self.turn.extra = self.turn.extra.saturating_add(steps);
         let is_armed = self.running.core.monitor.armed().is_some();
         if !is_armed || self.turn.extra > SEQUENCE_MAX {
             self.running.core.monitor.clear();
+            self.has_region = false;
             region::release(self.running);
         }
     }

@@ -1,0 +1,63 @@
+//! Stepping a vCPU that otherwise runs freely past something that stands in its way.
+//!
+//! A breakpoint that is come to at full speed breaks an exclusive sequence, as any exception does:
+//! its store fails, and the guest tries again and comes to the breakpoint again, for ever. So a hidden
+//! one has the load-exclusive before it stop the guest, too ([`crate::mem::views`]), and from there
+//! on the sequence is stepped, with the monitor kept at EL2, while the other vCPUs stand aside
+//! ([`crate::vcpu::region`]). A breakpoint in it stops the domain with the monitor kept, and the
+//! sequence goes on from there when the domain does: the others stand in between, and stand aside
+//! again before they are let go. So no store of theirs falls between the load and the store, and
+//! values that come back (ABA) cannot deceive the compare-and-swap.
+//!
+//! A breakpoint by virtual address has no such load: it breaks the sequence.
+
+use super::{Stepper, debug, disable, enable};
+use crate::vcpu::pages::{self, Root};
+use crate::vcpu::region::{self, SEQUENCE_MAX};
+use crate::vcpu::{End, Running};
+use stepwell_engine::TimePolicy;
+use stepwell_wire::{InterruptPolicy, StopReason};
+
+/// Executes the instruction at the PC with breakpoints off, in a vCPU that otherwise runs freely;
+/// an exclusive sequence to its end, because a step in the middle would break it, or to a breakpoint
+/// in it. Where it stops there the monitor is kept, and the sequence goes on from there.
+pub fn past_breakpoint(running: &mut Running<'_>) -> Option<End> {
+    pass(running, Root::Guarded)
+}
+
+/// As [`past_breakpoint`], with nothing withheld in stage 2 while the instruction executes.
+pub fn with_nothing_withheld(running: &mut Running<'_>) -> Option<End> {
+    pass(running, Root::Open)
+}
+
+fn pass(running: &mut Running<'_>, root: Root) -> Option<End> {
+    if enable(running).is_err() {
+        // No guest comes here: AArch32 above EL0 does not step.
+        return None;
+    }
+    let mut stepper = Stepper::new(running, InterruptPolicy::Hold, TimePolicy::Real);
+    (stepper.is_passing, stepper.root) = (true, root);
+    let control = stepper.running.domain.control.lock();
+    stepper.holds_others = control.free && !control.by_turns;
+    drop(control);
+    let mut end = None;
+    for _ in 0..SEQUENCE_MAX {
+        end = stepper.one(1);
+        if end.is_some() || stepper.running.core.monitor.armed().is_none() {
+            break;
+        }
+        if stepper.has_breakpoints && debug::breakpoint_at_pc(stepper.running).is_some() {
+            end = Some(End::Stop(StopReason::Breakpoint));
+            break;
+        }
+        (stepper.past_first, stepper.root) = (true, Root::Guarded);
+    }
+    pages::settle(running);
+    disable(running);
+    if end.is_none() {
+        // Where it stops, this waits until the domain stands.
+        region::release(running);
+        running.core.monitor.clear();
+    }
+    end
+}
