@@ -11,8 +11,8 @@
 //! again before the others are let go: nobody runs between its load and its store.
 //!
 //! The other way would be to write-protect the page at stage 2. That costs two broadcasts of TLB
-//! invalidation for each sequence, and a trap for whoever writes anything else in the page: the
-//! pages of locks are the busiest that there are.
+//! invalidation for each sequence, or where protection stays, a trap for whoever writes anything
+//! else in the page: ARCHITECTURE.md has what was measured.
 
 use super::Running;
 use super::interrupt;
