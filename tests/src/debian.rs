@@ -1,8 +1,11 @@
 //! Debian's kernel as a guest: how it is started, and what it says.
 
+use std::time::Duration;
+
 use crate::guest::folder;
 use crate::plain::Setup;
 use crate::process::Finished;
+use crate::stepwell::run_guest;
 
 /// What a kernel writes when it has not run for too long, or its clock went wrong.
 pub const TROUBLE: [&str; 9] = [
@@ -95,9 +98,36 @@ fn without_figures(text: &str) -> String {
     out
 }
 
+/// How many undisturbed boots are asked whether a difference is one.
+const BOOTS: usize = 3;
+
+/// Demands that a kernel's log has the lines of undisturbed boots, and no others. What only some of
+/// them say is nobody's fault.
+///
+/// # Panics
+/// Where the log differs in the same way from each of them, or one did not come through.
+pub fn says_as_undisturbed(setup: &Setup, said: &str, limit: Duration) {
+    let log = kernel_log(said);
+    let (mut lost, mut new) = (Vec::new(), Vec::new());
+    for boot in 0..BOOTS {
+        let alone = run_guest(setup, limit).unwrap_or_else(|error| panic!("undisturbed: {error}"));
+        let alone = kernel_log(&alone.stdout);
+        assert!(alone.len() > 100, "only {} lines undisturbed: {alone:#?}", alone.len());
+        if boot == 0 {
+            (lost, new) = (only_in(&alone, &log), only_in(&log, &alone));
+        } else {
+            lost.retain(|line| alone.contains(line));
+            new.retain(|line| !alone.contains(line));
+        }
+        if lost.is_empty() && new.is_empty() {
+            return;
+        }
+    }
+    panic!("only undisturbed: {lost:#?}, only otherwise: {new:#?}");
+}
+
 /// Lines of `one` that `other` does not have.
-#[must_use]
-pub fn only_in(one: &[String], other: &[String]) -> Vec<String> {
+fn only_in(one: &[String], other: &[String]) -> Vec<String> {
     one.iter().filter(|line| !other.contains(line)).cloned().collect()
 }
 

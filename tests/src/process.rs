@@ -49,16 +49,30 @@ pub struct Finished {
     pub stdout: String,
     /// Its standard error.
     pub stderr: String,
-    /// Command lines of descendants that were still there half a second later. They were killed.
+    /// Command lines of descendants that were still there two seconds later. They were killed.
     pub left_behind: Vec<String>,
 }
 
 impl Finished {
-    /// Both streams, for a message.
+    /// Both streams, for a message: where they are long, their beginnings and ends.
     #[must_use]
     pub fn output(&self) -> String {
-        format!("{}\nstdout:\n{}\nstderr:\n{}", self.status, self.stdout, self.stderr)
+        let (stdout, stderr) = (excerpt(&self.stdout), excerpt(&self.stderr));
+        format!("{}\nstderr:\n{stderr}\nstdout:\n{stdout}", self.status)
     }
+}
+
+/// The first and the last lines of a text.
+fn excerpt(text: &str) -> String {
+    const FIRST: usize = 10;
+    const LAST: usize = 40;
+    let lines: Vec<&str> = text.lines().collect();
+    let left_out = lines.len().saturating_sub(FIRST + LAST);
+    if left_out == 0 {
+        return text.to_owned();
+    }
+    let (first, last) = (&lines[..FIRST], &lines[FIRST + left_out..]);
+    format!("{}\n({left_out} lines left out)\n{}", first.join("\n"), last.join("\n"))
 }
 
 /// A running program. Dropping it kills its process group.
@@ -151,7 +165,7 @@ impl Running {
             None => Err(Error::Overdue {
                 program: self.program.clone(),
                 seconds: limit.as_secs(),
-                output: format!("{stdout}\n{stderr}"),
+                output: format!("{}\n{}", excerpt(&stdout), excerpt(&stderr)),
             }),
         }
     }
@@ -201,7 +215,7 @@ fn kill_group(leader: u32) {
 }
 
 fn outlived(mark: &str) -> Vec<String> {
-    let end = Instant::now() + Duration::from_millis(500);
+    let end = Instant::now() + Duration::from_secs(2);
     loop {
         let left = marked(mark);
         if left.is_empty() || Instant::now() >= end {
@@ -261,6 +275,15 @@ mod tests {
     fn a_program_that_hangs_is_killed() {
         let error = run(Command::new("sleep").arg("60"), Duration::from_millis(100)).unwrap_err();
         assert!(matches!(error, Error::Overdue { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_long_text_is_cut_in_the_middle() {
+        let text: String = (0..100).map(|n| format!("{n}\n")).collect();
+        let cut = excerpt(&text);
+        assert!(cut.starts_with("0\n1\n") && cut.ends_with("\n98\n99"), "{cut}");
+        assert!(cut.contains("\n9\n(50 lines left out)\n60\n"), "{cut}");
+        assert_eq!(excerpt("1\n2\n"), "1\n2\n");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use stepwell_tests::stepwell::{
 };
 use stepwell_tests::stream::demand_equal;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 /// The guest executes less than that before `exact_end`.
 const STEPS: usize = 20_000;
 

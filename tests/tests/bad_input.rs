@@ -14,7 +14,7 @@ use stepwell_tests::plain::Setup;
 use stepwell_tests::process::{Finished, Running, kill_one, run};
 use stepwell_tests::stepwell::{binary, command, show};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// One line of error that has every word, and nothing left running.
 fn refused(finished: &Finished, words: &[&str]) {
@@ -163,7 +163,11 @@ fn qemu_dies_in_the_middle() {
     trace.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let running = Running::start(&mut trace).unwrap();
     let qemu = find_qemu(&running);
-    thread::sleep(Duration::from_secs(4));
+    // Chunks come as the guest goes.
+    let end = Instant::now() + LIMIT;
+    while file.metadata().map_or(0, |file| file.len()) < 4096 && Instant::now() < end {
+        thread::sleep(Duration::from_millis(50));
+    }
     kill_one(qemu);
     refused(&running.finish(LIMIT).unwrap(), &["qemu"]);
     let stream = show(&file).unwrap();

@@ -23,7 +23,7 @@ use stepwell_tests::machine::{hypervisor, launch};
 use stepwell_trace::RawPolicy;
 
 const V0: VcpuId = VcpuId { domain: 0, vcpu: 0 };
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 /// Bytes of each function of `own_text`.
 const FUNCTION: u64 = 128;
 /// `own_text` patches the functions from this one on.

@@ -21,7 +21,7 @@ use stepwell_tests::plain::{Setup, dump_device_tree, witness};
 use stepwell_tests::stepwell::{Recording, record, record_until};
 use stepwell_tests::stream::{demand_equal, first_divergence, until, without_ranges};
 
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(300);
 /// Exit status of `stepwell trace` for a guest that crashed.
 const CRASHED: i32 = 2;
 

@@ -13,15 +13,7 @@ use stepwell_tests::guest::Guest;
 use stepwell_tests::plain::Setup;
 use stepwell_tests::process::run;
 
-const LIMIT: Duration = Duration::from_secs(180);
-
-/// Demands that a script came to its end.
-fn passed(served: &Served, script: &str) {
-    let finished = served.gdb(&served.folder().join("kernel.elf"), script, LIMIT);
-    print!("{}", finished.stdout);
-    assert!(finished.stdout.contains("all passed\n"), "{script}: {}", finished.output());
-    assert!(finished.stdout.contains("detached]\n"), "{script}: {}", finished.output());
-}
+const LIMIT: Duration = Duration::from_secs(300);
 
 #[test]
 fn gdb_on_debian() {
@@ -30,11 +22,10 @@ fn gdb_on_debian() {
     let options = ["--write-symbols", file.to_str().unwrap(), "--on-disconnect", "continue"];
     let mut served = Served::start(&debian(), &options);
     served.make_busy();
-    std::fs::copy(&file, served.folder().join("kernel.elf")).unwrap();
-    passed(&served, "steps.py");
+    served.passes(&file, "steps.py", LIMIT);
     // Attached again, and the guest has run on meanwhile.
-    passed(&served, "breakpoints.py");
-    passed(&served, "conditions.py");
+    served.passes(&file, "breakpoints.py", LIMIT);
+    served.passes(&file, "conditions.py", LIMIT);
     left_without_a_word(&mut served);
     let console = served.console();
     for trouble in ["Oops", "BUG:", "rcu: INFO", "Kernel panic", "lockup"] {
@@ -51,9 +42,7 @@ fn lines_of_source() {
     let guest = Guest::named("hammer");
     let setup = Setup { smp: 4, ..Setup::new(&guest.path) };
     let served = Served::start(&setup, &["--wait"]);
-    let finished = served.gdb(&guest.path.with_extension("elf"), "source.py", LIMIT);
-    print!("{}", finished.stdout);
-    assert!(finished.stdout.contains("all passed\n"), "{}", finished.output());
+    served.passes(&guest.path.with_extension("elf"), "source.py", LIMIT);
     // Not a count was lost under the debugger.
     served.wait_until("the guest has ended", |served| served.console().contains("hammer: "));
     assert!(served.console().contains("hammer: ok 0x400"), "{}", served.console());
@@ -74,17 +63,18 @@ fn a_kernel_that_moves_is_followed() {
     let mut served = Served::start(&setup, &["--symbols", elf, "--init-file", init]);
     served.wait_until("the shell is up", |served| served.console().contains("shell is up"));
     let mut gdb = Command::new("gdb-multiarch");
-    gdb.args(["-nx", "-batch", "-x", init, "-ex", "info symbol $VBAR_EL1"]);
-    gdb.args(["-ex", "monitor symbols", "-ex", "tbreak *do_sys_openat2"]);
-    gdb.args(["-ex", "continue", "-ex", "info symbol $pc", "-ex", "detach"]);
-    // Idle in the kernel when GDB comes, and busy soon after.
-    served.type_text("(sleep 5; while true; do ls / >/dev/null; done) &\r");
-    let said = run(&mut gdb, LIMIT).unwrap();
+    gdb.args(["-nx", "-batch", "-x", init, "-ex", "monitor symbols"]);
+    gdb.args(["-ex", "tbreak *do_sys_openat2", "-ex", "continue"]);
+    gdb.args(["-ex", "info symbol $pc", "-ex", "detach"]);
+    // In user space when GDB comes, from where nothing is to be seen of the kernel; in the kernel too
+    // soon after.
+    served.type_text("(sleep 5; while true; do ls / >/dev/null; done) & while :; do :; done\r");
+    std::thread::sleep(Duration::from_secs(2));
+    let said = run(&mut gdb, LIMIT).unwrap_or_else(|error| panic!("{error}"));
     // What `monitor` prints goes to the standard error output where GDB is in a batch.
     let said_all = said.output();
     let moved = said_all.lines().find(|line| line.starts_with("symbol-file "));
     assert!(moved.is_some_and(|line| line.contains(" -o 0x")), "{said_all}");
-    assert!(said.stdout.contains("vectors in section .text"), "{}", said.output());
     assert!(said.stdout.contains("do_sys_openat2 in section .text"), "{}", said.output());
 }
 
@@ -93,9 +83,7 @@ fn gdb_with_long_vectors() {
     let guest = Guest::named("irq_storm");
     let setup = Setup { cpu: "max", ..Setup::new(&guest.path) };
     let served = Served::start(&setup, &["--wait"]);
-    let finished = served.gdb(&guest.path.with_extension("elf"), "vectors.py", LIMIT);
-    print!("{}", finished.stdout);
-    assert!(finished.stdout.contains("all passed\n"), "{}", finished.output());
+    served.passes(&guest.path.with_extension("elf"), "vectors.py", LIMIT);
 }
 
 /// A client that is gone: the guest goes on, whatever was set in it, and the next one is served.

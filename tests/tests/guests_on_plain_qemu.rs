@@ -9,7 +9,7 @@ use stepwell_tests::guest::{Guest, LOAD};
 use stepwell_tests::plain::{Setup, console, witness};
 use stepwell_tests::stream::demand_equal;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 fn passes(name: &str, cpu: &'static str, smp: u8) {
     let guest = Guest::named(name);

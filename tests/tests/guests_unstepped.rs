@@ -10,7 +10,7 @@ use stepwell_tests::plain::Setup;
 use stepwell_tests::process::Finished;
 use stepwell_tests::stepwell::run_guest;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 fn run(name: &str, cpu: &'static str, smp: u8) -> (Guest, Finished) {
     let guest = Guest::named(name);

@@ -17,7 +17,7 @@ use stepwell_tests::machine::launch;
 const V0: VcpuId = VcpuId { domain: 0, vcpu: 0 };
 /// `b .`
 const FOREVER: u32 = 0x1400_0000;
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Where the guest's vectors are put, and the code at the one for synchronous exceptions.
 const VECTORS: u64 = 0x4200_0000;

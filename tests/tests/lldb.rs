@@ -10,7 +10,7 @@ use std::time::Duration;
 use stepwell_tests::debugger::{Served, debian};
 use stepwell_tests::process::run;
 
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 
 #[test]
 fn lldb_on_debian() {

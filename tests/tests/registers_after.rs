@@ -14,7 +14,7 @@ use stepwell_tests::guest::{Guest, folder};
 use stepwell_tests::plain::Setup;
 use stepwell_tests::stepwell::type_at_stepper;
 
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// What `r` printed, by name.
 fn registers(setup: &Setup, options: &[&str], script: &str) -> BTreeMap<String, String> {

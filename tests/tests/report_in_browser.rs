@@ -13,7 +13,7 @@ use stepwell_tests::process::run;
 use stepwell_tests::stepwell::binary;
 use stepwell_trace::{Header, Symbol, SymbolKind, Symbols, Writer};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 const READY: &str = "document.documentElement.dataset.ready === 'true'";
 
 const MAIN: u64 = 0xffff_8000_0800_0000;

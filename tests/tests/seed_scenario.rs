@@ -10,7 +10,7 @@ use stepwell_tests::plain::Setup;
 use stepwell_tests::stepwell::{Recording, record, type_at_stepper};
 use stepwell_tests::stream::without_interrupts;
 
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(300);
 /// What the guest counts to, three instructions a turn.
 const COUNT: usize = 100_000;
 const TURN: usize = 3;

@@ -68,7 +68,8 @@ impl Test {
         // With the exporters, too: nothing is built a second time.
         let features = format!("machine,{}", build::EVERY_EXPORTER);
         cargo.args(["test", "--package", "stepwell-tests", "--features", &features]);
-        cargo.args(&self.filter).args(["--", "--test-threads", MACHINES_MAX]);
+        // One run is long: it shows everything that fails.
+        cargo.arg("--no-fail-fast").args(&self.filter).args(["--", "--test-threads", MACHINES_MAX]);
         point_to_machine(&mut cargo);
         process::run(&mut cargo, MACHINE_LIMIT)
     }

@@ -16,6 +16,7 @@
 
 use crate::conditions::Conditions;
 use crate::guest::{Guest, refused};
+use crate::services::Services;
 use gdbstub::target::TargetResult;
 use gdbstub::target::ext::breakpoints::{
     Breakpoints as Ops, HwBreakpoint, HwBreakpointOps, HwWatchpoint, HwWatchpointOps, SwBreakpoint,
@@ -23,7 +24,7 @@ use gdbstub::target::ext::breakpoints::{
 };
 use std::collections::{HashMap, HashSet};
 use stepwell_arch::Va;
-use stepwell_debuggee::{Debuggee, Error, Place, Refusal, WatchAccess, Watchpoint};
+use stepwell_debuggee::{Debuggee, Error, Place, Refusal, VcpuId, WatchAccess, Watchpoint};
 
 /// Most breakpoints that a client may set. More than anybody has, and a bound.
 const MOST: usize = 1 << 16;
@@ -132,6 +133,24 @@ impl Breakpoints {
     }
 }
 
+/// Lets the tool learn where the guest runs. Its own breakpoint goes once that is known, unless it
+/// is somebody else's too.
+pub(crate) fn learn(
+    debuggee: &mut dyn Debuggee,
+    services: &mut dyn Services,
+    vcpu: VcpuId,
+    is_wanted: impl Fn(Place) -> bool,
+) -> Result<(), Error> {
+    let before = services.landmark().map(Place::Ipa);
+    services.stopped(debuggee, vcpu)?;
+    match before {
+        Some(place) if services.landmark().is_none() && !is_wanted(place) => {
+            debuggee.clear_breakpoint(vcpu.domain, place)
+        }
+        _ => Ok(()),
+    }
+}
+
 impl Guest<'_> {
     fn add(&mut self, va: u64, sort: Sort) -> Result<(), Error> {
         if !va.is_multiple_of(4) || self.breakpoints.set.len() >= MOST {
@@ -161,18 +180,35 @@ impl Guest<'_> {
     /// Sets a hidden breakpoint where an address leads.
     fn hidden(&mut self, va: u64) -> Result<Place, Error> {
         let vcpu = self.current();
+        let in_image = self.services.image_place(Va(va));
         if self.is_untranslated(vcpu)
-            && let Some(ipa) = self.services.image_place(Va(va))
+            && let Some(ipa) = in_image
         {
             return self.claim(Place::Ipa(ipa));
         }
-        let ipa = self.debuggee.translate(vcpu, Va(va))?;
+        let ipa = match (self.debuggee.translate(vcpu, Va(va)), in_image) {
+            // A kernel that EL0 is not to know of (KPTI) has no translation while a vCPU is there.
+            (Err(Error::Refused(Refusal::NotMapped(_))), Some(ipa)) => ipa,
+            (translated, _) => translated?,
+        };
         self.claim(Place::Ipa(ipa))
+    }
+
+    /// Lets the tool learn where the guest runs, and takes out the tool's own breakpoint once that
+    /// is known.
+    pub(crate) fn learn(&mut self, vcpu: VcpuId) -> Result<(), Error> {
+        let users = &self.breakpoints.users;
+        learn(&mut self.debuggee, self.services, vcpu, |place| users.contains_key(&place))
+    }
+
+    /// Tells whether a place has a breakpoint whatever the client has.
+    fn is_landmark(&self, place: Place) -> bool {
+        self.services.landmark().map(Place::Ipa) == Some(place)
     }
 
     fn claim(&mut self, place: Place) -> Result<Place, Error> {
         let users = self.breakpoints.users.get(&place).copied().unwrap_or_default();
-        if users == 0 {
+        if users == 0 && !self.is_landmark(place) {
             self.debuggee.set_breakpoint(self.domain, place)?;
         }
         self.breakpoints.users.insert(place, users + 1);
@@ -187,6 +223,9 @@ impl Guest<'_> {
             }
             _ => {
                 self.breakpoints.users.remove(&place);
+                if self.is_landmark(place) {
+                    return Ok(());
+                }
                 self.debuggee.clear_breakpoint(self.domain, place)
             }
         }
@@ -205,7 +244,9 @@ impl Guest<'_> {
     /// Takes out everything that the client has set.
     pub(crate) fn remove_all(&mut self) -> Result<(), Error> {
         self.breakpoints.users.clear();
-        let places: Vec<Place> = self.breakpoints.set.drain().map(|(_, set)| set.place).collect();
+        let mut places: Vec<Place> =
+            self.breakpoints.set.drain().map(|(_, set)| set.place).collect();
+        places.retain(|&place| !self.is_landmark(place));
         self.breakpoints.condition_bytes = 0;
         for place in places {
             match self.debuggee.clear_breakpoint(self.domain, place) {

@@ -106,10 +106,10 @@ impl Guest<'_> {
         monitor::leave(self)?;
         self.choose_others(self.policies.others)?;
         self.choose_interrupts(self.policies.interrupts)?;
+        self.forget_events()?;
         if !run {
             return Ok(());
         }
-        self.forget_events()?;
         match self.debuggee.resume(self.domain) {
             Ok(()) | Err(stepwell_debuggee::Error::Refused(_)) => Ok(()),
             Err(error) => Err(error.into()),

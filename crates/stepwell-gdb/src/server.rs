@@ -9,6 +9,7 @@ mod socket;
 pub use socket::Address;
 
 use crate::Error;
+use crate::breakpoints::learn;
 use crate::description::RegisterSet;
 use crate::monitor::Policies;
 use crate::services::Services;
@@ -18,7 +19,7 @@ use std::io::{self, Write};
 use std::str::FromStr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
-use stepwell_debuggee::{Debuggee, Ending, Event, VcpuId, VcpuState};
+use stepwell_debuggee::{Debuggee, Ending, Event, StopReason, VcpuId, VcpuState};
 
 /// Between two looks at the socket while the guest runs: Ctrl-C is felt at once.
 const RUNNING_POLL: Duration = Duration::from_millis(1);
@@ -177,6 +178,13 @@ impl Server {
                 Some(Event::Console { bytes, .. }) => services.console(&bytes),
                 Some(Event::Ended { domain, ending }) if domain == self.domain => {
                     return Ok(Idle::Left(Left::Ended(ending)));
+                }
+                // No client's, as there is none.
+                Some(Event::Stopped(stop))
+                    if stop.reason == StopReason::Breakpoint && services.landmark().is_some() =>
+                {
+                    learn(debuggee, services, stop.vcpu, |_| false)?;
+                    debuggee.resume(stop.vcpu.domain)?;
                 }
                 _ => {}
             }

@@ -22,7 +22,14 @@ pub trait Services {
         Ok(())
     }
 
-    /// Learns where the guest runs; called at each stop that a client is told of.
+    /// Returns where the tool has a hidden breakpoint of its own: the guest comes by there once it
+    /// runs where it will stay. None where there is nothing to learn, or no more.
+    fn landmark(&self) -> Option<Ipa> {
+        None
+    }
+
+    /// Learns where the guest runs; called at each stop that a client is told of, and at each
+    /// breakpoint that is not the client's.
     ///
     /// # Errors
     ///

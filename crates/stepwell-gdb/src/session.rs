@@ -75,7 +75,7 @@ impl<'d> Session<'d> {
         vcpu: VcpuId,
     ) -> Result<Self, Error> {
         let mut guest = Guest::new(debuggee, services, registers, policies, vcpu);
-        guest.services.stopped(&mut guest.debuggee, vcpu)?;
+        guest.learn(vcpu)?;
         let output = Output::default();
         let stub = Some(start(&mut guest, &output)?);
         Ok(Self {

@@ -47,12 +47,15 @@ impl Guest<'_> {
             return Ok(None);
         }
         let is_hit = stop.reason == StopReason::Breakpoint && self.is_hit(stop.vcpu, stop.pc);
+        if stop.reason == StopReason::Breakpoint && !is_hit {
+            self.learn(stop.vcpu)?;
+        }
         if self.is_passed_over(stop, is_hit)? {
             return Ok(None);
         }
         let stop = self.step_done(stop, is_hit)?;
         self.going = Going::Stopped;
-        self.services.stopped(&mut self.debuggee, stop.vcpu)?;
+        self.learn(stop.vcpu)?;
         self.report(stop, is_hit).map(Some)
     }
 

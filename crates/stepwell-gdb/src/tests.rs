@@ -1,6 +1,7 @@
 //! Transcripts of the protocol against the fake: what a client sends, and what it gets.
 
 mod conditions;
+mod landmark;
 mod vectors;
 
 use crate::framing::{checksum, framed};

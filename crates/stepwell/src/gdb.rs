@@ -1,12 +1,12 @@
 //! What the tool does for a debugger: names, recordings, and the guest's console on this terminal.
 
 use crate::console::Input;
-use crate::names::Names;
+use crate::names::{Names, Target};
 use crate::recorder::Recorder;
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use stepwell_arch::{Ipa, Va};
-use stepwell_debuggee::{Debuggee, Error, TraceRecord, VcpuId, VcpuState};
+use stepwell_debuggee::{Debuggee, Error, Place, TraceRecord, VcpuId, VcpuState};
 use stepwell_gdb::Services;
 use stepwell_trace::{Disassembler, Header};
 
@@ -23,7 +23,12 @@ pub struct Tool {
     input: Input,
     /// How far the user was told that the guest has moved.
     told: Option<u64>,
+    /// Where a hidden breakpoint of our own is, until it is known where the kernel runs.
+    landmark: Option<Ipa>,
 }
+
+/// Executed once, by then at the addresses that the kernel keeps.
+const LANDMARK: &str = "start_kernel";
 
 struct Recording {
     recorder: Recorder,
@@ -49,7 +54,29 @@ impl Tool {
             recording: None,
             input: Input::start()?,
             told: None,
+            landmark: None,
         })
+    }
+
+    /// Has the guest stop where it will be seen which addresses it has chosen, if it is a kernel
+    /// that chooses. The guest stands at reset.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lost`] only: without, the first stop at EL1 tells.
+    pub fn look_out(&mut self, debuggee: &mut dyn Debuggee) -> Result<(), Error> {
+        if self.names.located() {
+            return Ok(());
+        }
+        let Ok(Target { place: place @ Place::Ipa(ipa), .. }) = self.names.resolve(LANDMARK) else {
+            return Ok(());
+        };
+        match debuggee.set_breakpoint(0, place) {
+            Ok(()) => self.landmark = Some(ipa),
+            Err(error) if error.is_fatal() => return Err(error),
+            Err(_) => {}
+        }
+        Ok(())
     }
 
     /// Names the file that a debugger loads symbols from; `ours` if it was written from our own names.
@@ -95,6 +122,10 @@ impl Services for Tool {
         Ok(())
     }
 
+    fn landmark(&self) -> Option<Ipa> {
+        self.landmark
+    }
+
     fn stopped(&mut self, debuggee: &mut dyn Debuggee, vcpu: VcpuId) -> Result<(), Error> {
         if !self.names.located() {
             // One in user space says nothing about the kernel; another may.
@@ -104,6 +135,9 @@ impl Services for Tool {
                     self.names.locate(debuggee, VcpuId { vcpu, domain: 0 }, status.pc)?;
                 }
             }
+        }
+        if self.names.located() {
+            self.landmark = None;
         }
         let moved = self.names.moved_by();
         if moved.is_some_and(|by| by != 0)

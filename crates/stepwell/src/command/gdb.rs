@@ -87,6 +87,7 @@ impl Gdb {
             if let Some(time) = debuggee.support_time() {
                 time.set_time_policy(0, self.time)?;
             }
+            tool.look_out(debuggee)?;
             if !self.wait {
                 debuggee.resume(0)?;
             }
