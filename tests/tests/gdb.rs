@@ -65,6 +65,8 @@ fn a_kernel_that_moves_is_followed() {
     let mut gdb = Command::new("gdb-multiarch");
     gdb.args(["-nx", "-batch", "-x", init, "-ex", "monitor symbols"]);
     gdb.args(["-ex", "tbreak *do_sys_openat2", "-ex", "continue"]);
+    // Its return addresses are signed.
+    gdb.args(["-ex", "info symbol $pc", "-ex", "nexti 20", "-ex", "bt", "-ex", "finish"]);
     gdb.args(["-ex", "info symbol $pc", "-ex", "detach"]);
     // In user space when GDB comes, from where nothing is to be seen of the kernel; in the kernel too
     // soon after.
@@ -75,7 +77,12 @@ fn a_kernel_that_moves_is_followed() {
     let said_all = said.output();
     let moved = said_all.lines().find(|line| line.starts_with("symbol-file "));
     assert!(moved.is_some_and(|line| line.contains(" -o 0x")), "{said_all}");
-    assert!(said.stdout.contains("do_sys_openat2 in section .text"), "{}", said.output());
+    for words in
+        ["do_sys_openat2 in section .text", "in el0t_64_sync_handler ()", "__arm64_sys_openat + "]
+    {
+        assert!(said.stdout.contains(words), "no {words:?} in {}", said.output());
+    }
+    assert!(!said_all.contains("corrupt stack"), "{said_all}");
 }
 
 #[test]

@@ -7,10 +7,14 @@
 //! The system registers are a group of their own, `info registers system`, and are not among those
 //! that GDB saves around a call of a guest's function.
 //!
+//! Where the CPU authenticates pointers, GDB has to know which bits of a return address are its
+//! signature ([`crate::pauth`]).
+//!
 //! With SVE there are Z0 to Z31 in place of V0 to V31, which GDB makes of them by itself. They have
 //! the CPU's longest vectors, and not the guest's present ones: a client reads the description once,
 //! and EL1 may choose another length at any time. `vg` tells the present one.
 
+use crate::pauth::{self, Half, MASKS, Pointer};
 use std::fmt::Write;
 use stepwell_arch::SystemRegister;
 use stepwell_debuggee::{Debuggee, Error, SveRegister, VcpuId};
@@ -43,6 +47,8 @@ pub(crate) enum Kind {
     Sve(SveRegister),
     /// How many doublewords a vector has now.
     Vg,
+    /// Which bits of a pointer are its signature.
+    Signature(Pointer, Half),
     System(SystemRegister),
 }
 
@@ -52,6 +58,8 @@ pub struct RegisterSet {
     has_simd: bool,
     /// Bytes of the longest vector of SVE.
     vector_bytes: Option<usize>,
+    /// Pointers are authenticated.
+    has_pauth: bool,
     system: Vec<SystemRegister>,
     xml: String,
 }
@@ -72,15 +80,16 @@ impl RegisterSet {
             Some(Err(error @ Error::Lost(_))) => return Err(error),
             _ => None,
         };
-        let mut system = Vec::new();
+        let (mut system, mut has_pauth) = (Vec::new(), false);
         if let Some(registers) = debuggee.support_system_registers() {
+            has_pauth = pauth::is_there(registers, vcpu)?;
             for register in SystemRegister::all() {
                 if is_there(registers.read_system_register(vcpu, register.0))? {
                     system.push(register);
                 }
             }
         }
-        let mut set = Self { has_simd, vector_bytes, system, xml: String::new() };
+        let mut set = Self { has_simd, vector_bytes, has_pauth, system, xml: String::new() };
         set.xml = set.describe();
         Ok(set)
     }
@@ -89,6 +98,11 @@ impl RegisterSet {
     #[must_use]
     pub fn xml(&self) -> &str {
         &self.xml
+    }
+
+    /// Tells whether the CPU authenticates pointers.
+    pub(crate) const fn has_pauth(&self) -> bool {
+        self.has_pauth
     }
 
     /// Returns the system registers, in the order of their numbers.
@@ -115,14 +129,27 @@ impl RegisterSet {
             FIRST_VECTOR..FPSR if self.has_simd => Kind::V(number - FIRST_VECTOR),
             FPSR if self.has_simd => Kind::Fpsr,
             FPCR if self.has_simd => Kind::Fpcr,
-            _ => Kind::System(*self.system.get(number.checked_sub(self.first_system())?)?),
+            _ => {
+                let behind = number.checked_sub(self.behind_vectors())?;
+                match MASKS.get(behind) {
+                    Some(&(_, pointer, half)) if self.has_pauth => Kind::Signature(pointer, half),
+                    _ => {
+                        let system = number.checked_sub(self.first_system())?;
+                        Kind::System(*self.system.get(system)?)
+                    }
+                }
+            }
         })
     }
 }
 
 impl RegisterSet {
-    const fn first_system(&self) -> usize {
+    const fn behind_vectors(&self) -> usize {
         if self.vector_bytes.is_some() { BEHIND_SVE } else { BEHIND_SIMD }
+    }
+
+    const fn first_system(&self) -> usize {
+        self.behind_vectors() + if self.has_pauth { MASKS.len() } else { 0 }
     }
 
     fn describe(&self) -> String {
@@ -135,6 +162,13 @@ impl RegisterSet {
             Some(bytes) => sve(&mut xml, bytes),
             None if self.has_simd => simd(&mut xml),
             None => {}
+        }
+        if self.has_pauth {
+            xml.push_str("<feature name=\"org.gnu.gdb.aarch64.pauth_v2\">\n");
+            for (number, (name, ..)) in (self.behind_vectors()..).zip(MASKS) {
+                line(&mut xml, name, 64, number, "type=\"uint64\" save-restore=\"no\"");
+            }
+            xml.push_str("</feature>\n");
         }
         if !self.system.is_empty() {
             xml.push_str("<feature name=\"org.stepwell.system\">\n");
@@ -315,6 +349,10 @@ mod tests {
                 Kind::Sve(SveRegister::Ffr) => "ffr".into(),
                 Kind::Vg => "vg".into(),
                 Kind::System(register) => register.to_string(),
+                Kind::Signature(pointer, half) => {
+                    let mask = MASKS.iter().find(|mask| (mask.1, mask.2) == (pointer, half));
+                    mask.unwrap().0.into()
+                }
             };
             assert_eq!(name, expected);
             count += 1;
@@ -331,6 +369,8 @@ mod tests {
         assert_eq!(numbers_agree(&described(simd)), 70);
         let sve = described(sve);
         assert_eq!(numbers_agree(&sve), 88);
+        let signed = described(RegisterSet { has_pauth: true, ..sve.clone() });
+        assert_eq!(numbers_agree(&signed), 92);
         assert!(sve.xml().contains("<reg name=\"z31\" bitsize=\"512\" "), "{}", sve.xml());
         assert!(sve.xml().contains("<reg name=\"ffr\" bitsize=\"64\" "), "{}", sve.xml());
         assert!(!sve.xml().contains("aarch64.fpu"), "GDB takes one of the two");

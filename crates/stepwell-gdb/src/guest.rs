@@ -10,6 +10,7 @@ use crate::breakpoints::Breakpoints;
 use crate::description::RegisterSet;
 use crate::error::errno;
 use crate::monitor::{self, Policies};
+use crate::pauth;
 use crate::registers::with_low_half;
 use crate::resume::{Going, Wanted};
 use crate::services::Services;
@@ -19,7 +20,6 @@ use gdbstub::target::ext::base::BaseOps;
 use gdbstub::target::ext::base::multithread::{MultiThreadBase, MultiThreadResumeOps};
 use gdbstub::target::ext::base::single_register_access::SingleRegisterAccessOps;
 use gdbstub::target::ext::breakpoints::BreakpointsOps;
-use gdbstub::target::ext::host_info::{HostInfo, HostInfoOps, HostInfoResponse};
 use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd, MonitorCmdOps};
 use gdbstub::target::ext::process_info::{ProcessInfo, ProcessInfoOps, ProcessInfoResponse};
 use gdbstub::target::ext::section_offsets::{Offsets, SectionOffsets, SectionOffsetsOps};
@@ -138,11 +138,32 @@ impl<'d> Guest<'d> {
 
     /// Tells whether the vCPU's MMU is off.
     pub(crate) fn is_untranslated(&mut self, vcpu: VcpuId) -> bool {
-        let system = self.debuggee.support_system_registers();
-        let sctlr = SystemRegister::SCTLR_EL1.0;
-        system.is_some_and(|system| {
-            system.read_system_register(vcpu, sctlr).is_ok_and(|sctlr| sctlr & 1 == 0)
-        })
+        let sctlr = self.system_register(vcpu, SystemRegister::SCTLR_EL1);
+        sctlr.is_ok_and(|sctlr| sctlr & 1 == 0)
+    }
+
+    /// Reads a system register.
+    pub(crate) fn system_register(
+        &mut self,
+        vcpu: VcpuId,
+        register: SystemRegister,
+    ) -> Result<u64, stepwell_debuggee::Error> {
+        let system = self.debuggee.support_system_registers().ok_or(Refusal::NoSuchRegister)?;
+        system.read_system_register(vcpu, register.0)
+    }
+
+    /// What LLDB asks of the machine.
+    pub(crate) fn host_info(&mut self) -> Result<String, stepwell_debuggee::Error> {
+        let triple = crate::framing::hex(TRIPLE.as_bytes());
+        let mut info = format!("triple:{triple};endian:little;ptrsize:8;");
+        if self.registers.has_pauth() {
+            let vcpu = self.current();
+            let sctlr = self.system_register(vcpu, SystemRegister::SCTLR_EL1)?;
+            let tcr = self.system_register(vcpu, SystemRegister::TCR_EL1)?;
+            let bits = pauth::significant_bits(sctlr, tcr);
+            info.push_str(&format!("addressing_bits:{bits};"));
+        }
+        Ok(info)
     }
 
     /// Reads as much as there is, page by page.
@@ -214,10 +235,6 @@ impl Target for Guest<'_> {
     fn support_target_description_xml_override(
         &mut self,
     ) -> Option<TargetDescriptionXmlOverrideOps<'_, Self>> {
-        Some(self)
-    }
-
-    fn support_host_info(&mut self) -> Option<HostInfoOps<'_, Self>> {
         Some(self)
     }
 
@@ -300,15 +317,6 @@ impl SectionOffsets for Guest<'_> {
     fn get_section_offsets(&mut self) -> Result<Offsets<u64>, Error> {
         let by = self.services.moved_by().unwrap_or_default();
         Ok(Offsets::Sections { text: by, data: by, bss: Some(by) })
-    }
-}
-
-impl HostInfo for Guest<'_> {
-    fn host_info(&self, write_item: &mut dyn FnMut(&HostInfoResponse<'_>)) -> Result<(), Error> {
-        write_item(&HostInfoResponse::Triple(TRIPLE));
-        write_item(&HostInfoResponse::Endianness(Endianness::Little));
-        write_item(&HostInfoResponse::PointerSize(8));
-        Ok(())
     }
 }
 

@@ -24,6 +24,7 @@ mod framing;
 mod guest;
 mod monitor;
 mod output;
+mod pauth;
 mod registers;
 mod resume;
 mod sequence;

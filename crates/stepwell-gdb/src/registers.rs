@@ -2,10 +2,12 @@
 
 use crate::description::Kind;
 use crate::guest::{Guest, vcpu_of};
+use crate::pauth;
 use crate::{arch::RegisterNumber, guest::refused};
 use gdbstub::common::Tid;
 use gdbstub::target::ext::base::single_register_access::SingleRegisterAccess;
 use gdbstub::target::{TargetError, TargetResult};
+use stepwell_arch::SystemRegister;
 use stepwell_debuggee::{Debuggee, Refusal, Registers, VcpuId};
 
 impl Guest<'_> {
@@ -38,6 +40,10 @@ impl Guest<'_> {
             let value = system.read_system_register(vcpu, register.0).map_err(refused)?;
             return Ok(value.to_le_bytes().to_vec());
         }
+        if let Kind::Signature(pointer, half) = kind {
+            let tcr = self.system_register(vcpu, SystemRegister::TCR_EL1).map_err(refused)?;
+            return Ok(pauth::mask(tcr, pointer, half).to_le_bytes().to_vec());
+        }
         let registers = self.debuggee.read_registers(vcpu).map_err(refused)?;
         Ok(core_register(&registers, kind))
     }
@@ -60,8 +66,8 @@ impl Guest<'_> {
                 let sve = self.debuggee.support_sve().ok_or(TargetError::NonFatal)?;
                 return sve.write_sve(vcpu, register, bytes).map_err(refused);
             }
-            // EL1 chooses the length, by ZCR_EL1.
-            Kind::Vg => return Err(refused(Refusal::NoSuchRegister.into())),
+            // EL1 chooses the length, by ZCR_EL1, and the size of addresses, by TCR_EL1.
+            Kind::Vg | Kind::Signature(..) => return Err(refused(Refusal::NoSuchRegister.into())),
             _ => {}
         }
         let mut registers = self.debuggee.read_registers(vcpu).map_err(refused)?;

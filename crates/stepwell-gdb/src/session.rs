@@ -3,7 +3,7 @@
 //! `gdbstub` does the protocol. Around it are the few things that it leaves to others or gives up
 //! at: damaged packets ([`crate::framing`]); the packets `?`, `qC`, `k` and `vKill`, which it
 //! answers without asking which thread is meant or whether it can be done; `c` and `s` of old
-//! clients; and its own errors. Where it ends a session because a packet makes no sense to it, the
+//! clients; `qHostInfo`, where it does not know of all that there is to say; and its own errors. Where it ends a session because a packet makes no sense to it, the
 //! packet is answered with an error and a fresh `gdbstub` is brought to where the old one was.
 
 use crate::conditions::Conditions;
@@ -217,6 +217,11 @@ impl<'d> Session<'d> {
                 self.feed(step.as_bytes())
             }
             _ if body.starts_with(b"vKill") => self.answer(b"OK").map(|()| Some(Leaving::Killed)),
+            b"qHostInfo" => match self.guest.host_info() {
+                Ok(info) => self.answer(info.as_bytes()).map(|()| None),
+                Err(stepwell_debuggee::Error::Refused(_)) => self.answer(NO_SENSE).map(|()| None),
+                Err(error) => Err(error.into()),
+            },
             _ if body.starts_with(b"qThreadExtraInfo,") => self.thread_info(body).map(|()| None),
             _ if is_too_much(body) => self.answer(TOO_LONG).map(|()| None),
             _ => match Conditions::split(body) {

@@ -5,6 +5,10 @@
 //! last. A function that calls and does not look like that is assembly, of which is known that x29
 //! points to a frame record; one that calls nobody has its return address in x30.
 //!
+//! On a CPU that authenticates pointers the return address is signed before it is pushed. What leads
+//! back there is found with the signature taken off, whatever the debugger knows of such things: the
+//! kernel's addresses have all bits set where a signature is.
+//!
 //! Where the kernel enters from an exception it stores all registers in one order, at SP, and calls
 //! on. There every register of what was interrupted is found again, x30 of a leaf function too, and
 //! SP, and the PC that is no return address. A program at EL0 is where a stack ends.
@@ -28,6 +32,14 @@ const RESTORE_STATE: u8 = 0x0b;
 const DEFINE_CFA: u8 = 0x0c;
 const DEFINE_CFA_OFFSET: u8 = 0x0e;
 const OFFSET_EXTENDED_SIGNED: u8 = 0x11;
+const VALUE_EXPRESSION: u8 = 0x16;
+const OP_DEREF: u8 = 0x06;
+const OP_CONST_8_BYTES: u8 = 0x0e;
+const OP_CONST: u8 = 0x10;
+const OP_MINUS: u8 = 0x1c;
+const OP_OR: u8 = 0x21;
+/// The value of x30, and a number in SLEB128 to be added to it.
+const OP_LR: u8 = 0x70 + LR;
 /// Length of the data that come with the augmentation "zS".
 const NO_DATA: u8 = 0;
 
@@ -37,6 +49,9 @@ const NO_DATA: u8 = 0;
 const ENTRY_STORES: [u32; 3] = [0xa90e_77fc, 0xa90f_57fe, 0xa910_5ff6];
 /// `mrs x21, sp_el0`: it entered from EL0.
 const READS_SP_EL0: u32 = 0xd538_4115;
+
+/// Where a task of the kernel begins, `mov x0, x20`, `blr x19`: nobody has called that.
+const TASK_BEGINS: [u32; 2] = [0xaa14_03e0, 0xd63f_0260];
 
 /// Makes the contents of `.debug_frame` for functions given as address and size.
 pub(super) fn debug_frame(functions: &[(u64, u64)], base: u64, code: &[u8]) -> Vec<u8> {
@@ -52,6 +67,7 @@ pub(super) fn debug_frame(functions: &[(u64, u64)], base: u64, code: &[u8]) -> V
         cie.extend([1, b'z', b'S', 0, CODE_ALIGN as u8, 0x78, PC, NO_DATA]);
         cie.extend([DEFINE_CFA, SP, 0]);
     });
+    let signature = signature(base);
     for &(address, size) in functions {
         let start = address.checked_sub(base).and_then(|start| usize::try_from(start).ok());
         let bytes = start.and_then(|start| code.get(start..)?.get(..usize::try_from(size).ok()?));
@@ -67,11 +83,20 @@ pub(super) fn debug_frame(functions: &[(u64, u64)], base: u64, code: &[u8]) -> V
                     fde.push(NO_DATA);
                     describe_entry(fde, stored, words.contains(&READS_SP_EL0));
                 }
-                None => describe(fde, &words),
+                None => describe(fde, &words, signature),
             }
         });
     }
     section
+}
+
+/// The bits of a kernel's return address that a signature takes. A kernel is in the upper half of its
+/// half of the address space: what is above that is all ones, and so is the highest bit below.
+fn signature(base: u64) -> u64 {
+    match base.leading_ones() {
+        0 => 0,
+        ones => !(u64::MAX >> (ones - 1)),
+    }
 }
 
 /// Tells how many instructions the kernel's entry from an exception has executed when everything is
@@ -90,8 +115,7 @@ fn entry_from_exception(words: &[u32]) -> Option<u64> {
 
 /// Where an entry from an exception has stored the registers of what was interrupted.
 fn describe_entry(out: &mut Vec<u8>, stored: u64, is_from_el0: bool) {
-    let mut rules =
-        Rules { out, told: 0, below: 0, is_framed: false, is_saved: false, popped: None };
+    let mut rules = Rules::new(out, 0);
     rules.advance(stored);
     if is_from_el0 {
         out.extend([UNDEFINED, PC]);
@@ -127,6 +151,10 @@ enum Effect {
     SetFrame(u64),
     /// x29 and x30 are loaded, and SP goes up to where it was.
     Pop,
+    /// x30 is signed (PACIASP, PACIBSP).
+    Sign,
+    /// x30 is no longer signed (AUTIASP, AUTIBSP).
+    Authenticate,
     /// Somebody is called.
     Call,
     /// What follows is not reached from here.
@@ -149,6 +177,8 @@ const fn effect(word: u32) -> Effect {
         {
             Effect::Pop
         }
+        0xd503_233f | 0xd503_237f => Effect::Sign,
+        0xd503_23bf | 0xd503_23ff => Effect::Authenticate,
         _ if word & 0xffc0_03ff == 0xd100_03ff => Effect::Grow((word >> 10 & 0xfff) as u64),
         _ if word & 0xffc0_03ff == 0x9100_03fd => Effect::SetFrame((word >> 10 & 0xfff) as u64),
         _ if word >> 26 == 0x25 || word & 0xffff_fc1f == 0xd63f_0000 => Effect::Call,
@@ -164,8 +194,12 @@ const fn effect(word: u32) -> Effect {
     }
 }
 
-fn describe(out: &mut Vec<u8>, words: &[u32]) {
+fn describe(out: &mut Vec<u8>, words: &[u32], signature: u64) {
     let effects = || words.iter().map(|&word| effect(word));
+    if words.windows(TASK_BEGINS.len()).any(|two| two == TASK_BEGINS) {
+        out.extend([UNDEFINED, LR]);
+        return;
+    }
     let has_frame = effects().any(|effect| matches!(effect, Effect::Push(_) | Effect::Save(_)));
     if !has_frame {
         if effects().any(|effect| effect == Effect::Call) {
@@ -174,8 +208,7 @@ fn describe(out: &mut Vec<u8>, words: &[u32]) {
         }
         return;
     }
-    let mut writer =
-        Rules { out, told: 0, below: 0, is_framed: false, is_saved: false, popped: None };
+    let mut writer = Rules::new(out, signature);
     for (n, effect) in (1_u64..).zip(effects()) {
         writer.take(n, effect);
     }
@@ -192,9 +225,25 @@ struct Rules<'a> {
     is_saved: bool,
     /// The pair was popped: what SP was below the CFA before.
     popped: Option<u64>,
+    /// The bits that a signature takes.
+    signature: u64,
+    is_signed: bool,
 }
 
-impl Rules<'_> {
+impl<'a> Rules<'a> {
+    const fn new(out: &'a mut Vec<u8>, signature: u64) -> Self {
+        Self {
+            out,
+            told: 0,
+            below: 0,
+            is_framed: false,
+            is_saved: false,
+            popped: None,
+            signature,
+            is_signed: false,
+        }
+    }
+
     /// Takes the effect of the instruction before the `n`th.
     fn take(&mut self, n: u64, effect: Effect) {
         match effect {
@@ -226,6 +275,16 @@ impl Rules<'_> {
                 self.out.push(REMEMBER);
                 self.tell(&[DEFINE_CFA, SP], &[0]);
                 self.out.extend([RESTORE | FP, RESTORE | LR]);
+                self.tell_signed();
+            }
+            Effect::Sign if !self.is_saved && self.signature != 0 => {
+                self.is_signed = true;
+                self.advance(n);
+                self.tell_signed();
+            }
+            Effect::Authenticate if self.is_signed && self.popped.is_some() => {
+                self.advance(n);
+                self.out.push(RESTORE | LR);
             }
             Effect::Leave => {
                 if let Some(below) = self.popped.take() {
@@ -243,7 +302,31 @@ impl Rules<'_> {
         let doublewords = (self.below - offset) / 8;
         self.is_saved = true;
         self.tell(&[OFFSET | FP], &[doublewords]);
-        self.tell(&[OFFSET | LR], &[doublewords - 1]);
+        if self.is_signed {
+            // The CFA is what an expression begins with.
+            let mut place = vec![OP_CONST];
+            unsigned(&mut place, 8 * (doublewords - 1));
+            place.extend([OP_MINUS, OP_DEREF]);
+            self.tell_unsigned(place);
+        } else {
+            self.tell(&[OFFSET | LR], &[doublewords - 1]);
+        }
+    }
+
+    /// The return address is in x30, signed if it ever was.
+    fn tell_signed(&mut self) {
+        if self.is_signed {
+            self.tell_unsigned(vec![OP_LR, 0]);
+        }
+    }
+
+    /// The return address is what an expression gives, its signature taken off.
+    fn tell_unsigned(&mut self, mut expression: Vec<u8>) {
+        expression.push(OP_CONST_8_BYTES);
+        expression.extend(self.signature.to_le_bytes());
+        expression.push(OP_OR);
+        self.tell(&[VALUE_EXPRESSION, LR], &[expression.len() as u64]);
+        self.out.extend(expression);
     }
 
     /// The next rule holds from the `n`th instruction on.
@@ -281,28 +364,65 @@ fn unsigned(out: &mut Vec<u8>, mut value: u64) {
 mod tests {
     use super::*;
     use gimli::{BaseAddresses, DebugFrame, LittleEndian, Register, RegisterRule, UnwindContext};
-    use gimli::{CfaRule, UnwindSection};
+    use gimli::{CallFrameInstruction, CfaRule, UnwindSection};
 
-    /// The CFA as register and offset, and where x30 is, at each instruction.
-    fn rules(words: &[u32]) -> Vec<(u16, i64, Option<i64>)> {
+    const KERNEL: u64 = 0xffff_8000_0800_0000;
+
+    /// Where the return address is.
+    #[derive(Debug, PartialEq)]
+    enum Return {
+        InX30,
+        /// So far from the CFA.
+        Saved(i64),
+        /// As the operations of an expression.
+        Expression(String),
+    }
+
+    /// The CFA as register and offset, and where the return address is, at each instruction.
+    fn rules_at(base: u64, words: &[u32]) -> Vec<(u16, i64, Return)> {
         let code: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        let section = debug_frame(&[(0x1000, code.len() as u64)], 0x1000, &code);
+        let section = debug_frame(&[(base, code.len() as u64)], base, &code);
         let mut frame = DebugFrame::new(&section, LittleEndian);
         frame.set_address_size(8);
         let bases = BaseAddresses::default();
         let mut context = UnwindContext::new();
         let rule = |n: usize| {
-            let at = 0x1000 + 4 * n as u64;
+            let at = base + 4 * n as u64;
             let cie = DebugFrame::cie_from_offset;
             let row = frame.unwind_info_for_address(&bases, &mut context, at, cie).unwrap();
             let CfaRule::RegisterAndOffset { register, offset } = *row.cfa() else { panic!() };
-            let saved = match row.register(Register(30)) {
-                RegisterRule::Offset(offset) => Some(offset),
-                _ => None,
+            let found = match row.register(Register(30)) {
+                RegisterRule::Offset(offset) => Return::Saved(offset),
+                RegisterRule::ValExpression(expression) => {
+                    let expression = expression.get(&frame).unwrap();
+                    let encoding = gimli::Encoding {
+                        format: gimli::Format::Dwarf32,
+                        version: 4,
+                        address_size: 8,
+                    };
+                    let mut operations = expression.operations(encoding);
+                    let mut text = String::new();
+                    while let Some(operation) = operations.next().unwrap() {
+                        text += &format!("{operation:x?} ");
+                    }
+                    Return::Expression(text)
+                }
+                _ => Return::InX30,
             };
-            (register.0, offset, saved)
+            (register.0, offset, found)
         };
         (0..words.len()).map(rule).collect()
+    }
+
+    /// As above, of a program that is no kernel: where x30 was saved.
+    fn rules(words: &[u32]) -> Vec<(u16, i64, Option<i64>)> {
+        let saved = |found| match found {
+            Return::InX30 => None,
+            Return::Saved(offset) => Some(offset),
+            other => panic!("{other:?}"),
+        };
+        let rules = rules_at(0x1000, words).into_iter();
+        rules.map(|(register, offset, found)| (register, offset, saved(found))).collect()
     }
 
     #[test]
@@ -322,6 +442,64 @@ mod tests {
         let expected =
             [outside, outside, outside, outside, pushed, framed, framed, outside, framed];
         assert_eq!(rules(&words), expected);
+    }
+
+    #[test]
+    fn a_signature_is_taken_off() {
+        let words = [
+            0xd503_233f, // paciasp
+            0xa9be_7bfd, // stp x29, x30, [sp, #-32]!
+            0x9100_03fd, // mov x29, sp
+            0xa8c2_7bfd, // ldp x29, x30, [sp], #32
+            0xd503_23bf, // autiasp
+            0xd65f_03c0, // ret
+            0x9400_0001, // bl: another way out
+        ];
+        let rules = rules_at(KERNEL, &words);
+        let in_x30 = |rule: &(u16, i64, Return)| match &rule.2 {
+            Return::Expression(text) => {
+                text.contains("Register(1e), offset: 0") && text.contains("ffff000000000000")
+            }
+            _ => false,
+        };
+        let saved = |rule: &(u16, i64, Return)| match &rule.2 {
+            Return::Expression(text) => text.contains("18") && text.contains("Deref"),
+            _ => false,
+        };
+        assert_eq!(rules[0], (31, 0, Return::InX30));
+        assert!(rules[1].1 == 0 && in_x30(&rules[1]), "{rules:?}");
+        assert!(rules[2].1 == 32 && saved(&rules[2]), "{rules:?}");
+        assert!(rules[3].0 == 29 && saved(&rules[3]), "{rules:?}");
+        assert!(rules[4].1 == 0 && in_x30(&rules[4]), "{rules:?}");
+        assert_eq!(rules[5], (31, 0, Return::InX30));
+        assert!(rules[6].0 == 29 && saved(&rules[6]), "{rules:?}");
+    }
+
+    #[test]
+    fn a_task_begins_where_nobody_called() {
+        let words: [u32; 5] = [
+            0x9400_0001, // bl
+            0xb400_0073, // cbz x19
+            0xaa14_03e0, // mov x0, x20
+            0xd63f_0260, // blr x19
+            0x1400_0001, // b
+        ];
+        let code: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let section = debug_frame(&[(KERNEL, code.len() as u64)], KERNEL, &code);
+        let mut frame = DebugFrame::new(&section, LittleEndian);
+        frame.set_address_size(8);
+        let bases = BaseAddresses::default();
+        let found = frame.fde_for_address(&bases, KERNEL, DebugFrame::cie_from_offset).unwrap();
+        let told = found.instructions(&frame, &bases).next().unwrap();
+        assert_eq!(told, Some(CallFrameInstruction::Undefined { register: Register(30) }));
+    }
+
+    #[test]
+    fn a_signature_is_above_the_address() {
+        assert_eq!(signature(KERNEL), 0xffff_0000_0000_0000);
+        assert_eq!(signature(0xffff_ffc0_0800_0000), 0xffff_ff80_0000_0000);
+        assert_eq!(signature(0x4000_0000), 0);
+        assert_eq!(signature(u64::MAX), u64::MAX - 1);
     }
 
     #[test]
