@@ -70,7 +70,7 @@ pub fn guest_bytes() -> Vec<u8> {
 ///
 /// Where the contract is broken.
 pub fn check(mut factory: impl FnMut() -> Box<dyn Debuggee>) {
-    let checks: [(&str, Check); 14] = [
+    let checks: [(&str, Check); 15] = [
         ("stands at reset", stands_at_reset),
         ("each step is one instruction", each_step_is_one_instruction),
         ("until stops before", until_stops_before),
@@ -83,7 +83,11 @@ pub fn check(mut factory: impl FnMut() -> Box<dyn Debuggee>) {
         ("longer vectors are written", vectors::of_sve_are_written),
         ("refusals change nothing", refusals_change_nothing),
         ("privileged calls are monitored", privileged_calls_are_monitored),
-        ("the trace holds every step", the_trace_holds_every_step),
+        ("the trace holds every step", |debuggee| the_trace_holds_every_step(debuggee, None)),
+        ("the trace holds every step of a range", |debuggee| {
+            let within = Some(CodeRange { start: ENTRY, end: ENTRY.offset(0x44) });
+            the_trace_holds_every_step(debuggee, within);
+        }),
         ("the guest ends", the_guest_ends),
     ];
     for (name, check) in checks {
@@ -203,6 +207,13 @@ fn a_range_is_stepped(debuggee: &mut dyn Debuggee) {
     let within = Some(CodeRange { start: FUNCTION, end: FUNCTION.offset(20) });
     let request = StepRequest { within, ..StepRequest::steps(2) };
     assert_eq!(step(debuggee, request), stop(StopReason::Stepped, FUNCTION.offset(8), 2));
+    let within = Some(CodeRange { start: FUNCTION, end: FUNCTION.offset(16) });
+    let request = StepRequest { within, ..StepRequest::steps(1000) };
+    let straight_on = stop(StopReason::LeftRange, FUNCTION.offset(16), 2);
+    assert_eq!(step(debuggee, request), straight_on, "straight on");
+    let within = Some(CodeRange { start: FUNCTION, end: FUNCTION.offset(20) });
+    let request = StepRequest { within, ..StepRequest::steps(1000) };
+    assert_eq!(step(debuggee, request), stop(StopReason::LeftRange, SMC, 1), "by a jump");
 }
 
 fn watchpoints_stop_before(debuggee: &mut dyn Debuggee) {
@@ -312,7 +323,7 @@ fn privileged_calls_are_monitored(debuggee: &mut dyn Debuggee) {
     is_stepped_past_smc(debuggee);
 }
 
-fn the_trace_holds_every_step(debuggee: &mut dyn Debuggee) {
+fn the_trace_holds_every_step(debuggee: &mut dyn Debuggee, within: Option<CodeRange>) {
     wait_for_stop(debuggee);
     if debuggee.support_trace().is_none() {
         return;
@@ -321,7 +332,7 @@ fn the_trace_holds_every_step(debuggee: &mut dyn Debuggee) {
         interrupts.set_interrupt_policy(0, InterruptPolicy::Hold).expect("it is stopped");
     }
     let request = StepRequest { until: Some(SMC), record: true, ..StepRequest::steps(1000) };
-    assert_eq!(step(debuggee, request).steps, 20);
+    assert_eq!(step(debuggee, StepRequest { within, ..request }).steps, 20);
     let mut records = Vec::new();
     debuggee.support_trace().expect("it had one").drain(&mut records).expect("it is sound");
     let mut pcs = Vec::new();

@@ -145,8 +145,6 @@ pub struct PendingStop {
     pub vcpu: usize,
     /// The reason.
     pub reason: StopReason,
-    /// Its next instruction.
-    pub pc: u64,
     /// Steps of the command.
     pub steps: u64,
 }

@@ -148,12 +148,6 @@ impl Domain {
         if by_turns {
             stop.steps = self.turns.lock().counted();
         }
-        server::send(Event::Stopped {
-            domain: self.id,
-            vcpu: stop.vcpu as u8,
-            reason: stop.reason,
-            pc: stop.pc,
-            steps: stop.steps,
-        });
+        server::tell_of(self, stop);
     }
 }

@@ -105,11 +105,11 @@ pub(crate) const fn refusal(refusal: wire::Refusal) -> debuggee::Refusal {
 
 pub(crate) fn event(event: wire::Event) -> debuggee::Event {
     match event {
-        wire::Event::Stopped { domain, vcpu, reason, pc, steps } => {
+        wire::Event::Stopped { domain, vcpu, reason, steps, registers } => {
             debuggee::Event::Stopped(debuggee::Stop {
                 vcpu: debuggee::VcpuId { domain, vcpu },
                 reason: self::reason(reason),
-                pc: Va(pc),
+                pc: Va(registers.pc),
                 steps,
             })
         }
@@ -223,6 +223,21 @@ pub(crate) const fn sve_register(register: debuggee::SveRegister) -> wire::SveRe
 }
 
 /// Names a command, for errors.
+/// Tells whether a command leaves every vCPU as it is.
+pub(crate) const fn changes_nothing(command: &wire::Command) -> bool {
+    matches!(
+        command,
+        wire::Command::Status { .. }
+            | wire::Command::ReadRegisters { .. }
+            | wire::Command::ReadSimd { .. }
+            | wire::Command::ReadSystemRegister { .. }
+            | wire::Command::ReadMemory { .. }
+            | wire::Command::Translate { .. }
+            | wire::Command::VectorLength { .. }
+            | wire::Command::ReadSve { .. }
+    )
+}
+
 pub(crate) const fn name(command: &wire::Command) -> &'static str {
     match command {
         wire::Command::Hello { .. } => "hello",

@@ -57,6 +57,8 @@ pub struct Link {
     hello: Hello,
     next_id: u32,
     events: VecDeque<Event>,
+    /// Registers that came with the last stop, until something may have changed them.
+    stopped: Option<(VcpuId, Registers)>,
     /// Set once: why nothing works any more.
     lost: Option<LinkError>,
     ring: Option<Ring>,
@@ -79,6 +81,7 @@ impl Link {
             hello,
             next_id: 0,
             events: VecDeque::new(),
+            stopped: None,
             lost: None,
             ring: None,
         };
@@ -141,19 +144,24 @@ impl Link {
     ) -> Result<Result<Answer, stepwell_wire::Refusal>, LinkError> {
         let id = self.next_id;
         self.next_id = id.wrapping_add(1);
-        let name = convert::name(&command);
+        let (name, changes_nothing) = (convert::name(&command), convert::changes_nothing(&command));
         self.send(&Request { id, command })?;
         let deadline = Instant::now() + patience;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.receive(left)? {
                 Some(FromHypervisor::Response { id: answered, result }) if answered == id => {
+                    // A stop that was told of before this was carried out is a former one.
+                    if !changes_nothing {
+                        self.stopped = None;
+                    }
                     return Ok(result);
                 }
                 // The answer to a request that was given up is nobody's any more.
                 Some(FromHypervisor::Response { .. }) => {}
                 Some(FromHypervisor::Event(event)) => {
-                    self.events.push_back(convert::event(event));
+                    let event = self.happened(event);
+                    self.events.push_back(event);
                 }
                 None => {
                     return Err(self.fail(LinkError::NoAnswer { command: name, waited: patience }));
@@ -187,7 +195,8 @@ impl Link {
         loop {
             match self.incoming.recv_timeout(self.patience.answer) {
                 Ok(Ok(FromHypervisor::Event(event))) => {
-                    self.events.push_back(convert::event(event));
+                    let event = self.happened(event);
+                    self.events.push_back(event);
                 }
                 Ok(Ok(FromHypervisor::Response { .. })) => {}
                 Ok(Err(error)) => return error,
@@ -207,6 +216,17 @@ impl Link {
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => Err(self.fail(LinkError::MachineGone)),
         }
+    }
+
+    fn happened(&mut self, event: stepwell_wire::Event) -> Event {
+        if let stepwell_wire::Event::Stopped { domain, vcpu, reason, registers, .. } = &event
+            // That one has none to be asked for.
+            && *reason != stepwell_wire::StopReason::SwitchedOff
+        {
+            let vcpu = VcpuId { domain: *domain, vcpu: *vcpu };
+            self.stopped = Some((vcpu, convert::registers_in(registers)));
+        }
+        convert::event(event)
     }
 
     pub(crate) fn fail(&mut self, error: LinkError) -> LinkError {
@@ -273,7 +293,7 @@ impl Debuggee for Link {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             match self.receive(left)? {
-                Some(FromHypervisor::Event(event)) => return Ok(Some(convert::event(event))),
+                Some(FromHypervisor::Event(event)) => return Ok(Some(self.happened(event))),
                 Some(FromHypervisor::Response { .. }) => {}
                 None => return Ok(None),
             }
@@ -281,6 +301,12 @@ impl Debuggee for Link {
     }
 
     fn read_registers(&mut self, vcpu: VcpuId) -> Result<Registers, Error> {
+        match &self.stopped {
+            Some((stopped, registers)) if *stopped == vcpu && self.lost.is_none() => {
+                return Ok(registers.clone());
+            }
+            _ => {}
+        }
         let VcpuId { domain, vcpu } = vcpu;
         match self.ask(Command::ReadRegisters { domain, vcpu })? {
             Answer::Registers(registers) => Ok(convert::registers_in(&registers)),

@@ -85,7 +85,8 @@ impl Server {
             }
             while let Some(event) = self.fake.wait(Duration::ZERO).unwrap() {
                 self.publish();
-                self.send(&FromHypervisor::Event(wire_event(event)));
+                let event = self.wire_event(event);
+                self.send(&FromHypervisor::Event(event));
             }
         }
     }
@@ -180,8 +181,7 @@ impl Server {
             }
             Command::ReadRegisters { domain, vcpu } => {
                 let read = fake.read_registers(VcpuId { domain, vcpu }).map_err(wire_refusal)?;
-                let debuggee::Registers { x, sp, pc, pstate } = read;
-                Ok(Answer::Registers(wire::Registers { x, sp, pc, pstate }))
+                Ok(Answer::Registers(wire_registers(&read)))
             }
             Command::WriteRegisters { domain, vcpu, registers } => {
                 let wire::Registers { x, sp, pc, pstate } = registers;
@@ -294,33 +294,40 @@ fn wire_refusal(error: debuggee::Error) -> Refusal {
     }
 }
 
-fn wire_event(event: debuggee::Event) -> wire::Event {
-    match event {
-        debuggee::Event::Console { domain, bytes } => {
-            wire::Event::Console { domain, bytes: wire::Bytes::from_slice(&bytes).unwrap() }
-        }
-        debuggee::Event::Ended { domain, .. } => {
-            wire::Event::DomainEnded { domain, ending: wire::DomainEnding::PoweredOff }
-        }
-        debuggee::Event::Stopped(stop) => {
-            let reason = match stop.reason {
-                debuggee::StopReason::Reset => wire::StopReason::Reset,
-                debuggee::StopReason::Paused => wire::StopReason::Paused,
-                debuggee::StopReason::Stepped => wire::StopReason::Stepped,
-                debuggee::StopReason::Until => wire::StopReason::Until,
-                debuggee::StopReason::Breakpoint => wire::StopReason::Breakpoint,
-                debuggee::StopReason::PrivilegedCall { immediate } => {
-                    wire::StopReason::PrivilegedCall { immediate }
-                }
-                debuggee::StopReason::LeftRange => wire::StopReason::LeftRange,
-                debuggee::StopReason::Watchpoint { address, access } => {
-                    let (address, access) = (address.0, wire_access(access));
-                    wire::StopReason::Watchpoint { address, access }
-                }
-                other => panic!("the fake never stops for {other:?}"),
-            };
-            let VcpuId { domain, vcpu } = stop.vcpu;
-            wire::Event::Stopped { domain, vcpu, reason, pc: stop.pc.0, steps: stop.steps }
+const fn wire_registers(from: &debuggee::Registers) -> wire::Registers {
+    wire::Registers { x: from.x, sp: from.sp, pc: from.pc, pstate: from.pstate }
+}
+
+impl Server {
+    fn wire_event(&mut self, event: debuggee::Event) -> wire::Event {
+        match event {
+            debuggee::Event::Console { domain, bytes } => {
+                wire::Event::Console { domain, bytes: wire::Bytes::from_slice(&bytes).unwrap() }
+            }
+            debuggee::Event::Ended { domain, .. } => {
+                wire::Event::DomainEnded { domain, ending: wire::DomainEnding::PoweredOff }
+            }
+            debuggee::Event::Stopped(stop) => {
+                let reason = match stop.reason {
+                    debuggee::StopReason::Reset => wire::StopReason::Reset,
+                    debuggee::StopReason::Paused => wire::StopReason::Paused,
+                    debuggee::StopReason::Stepped => wire::StopReason::Stepped,
+                    debuggee::StopReason::Until => wire::StopReason::Until,
+                    debuggee::StopReason::Breakpoint => wire::StopReason::Breakpoint,
+                    debuggee::StopReason::PrivilegedCall { immediate } => {
+                        wire::StopReason::PrivilegedCall { immediate }
+                    }
+                    debuggee::StopReason::LeftRange => wire::StopReason::LeftRange,
+                    debuggee::StopReason::Watchpoint { address, access } => {
+                        let (address, access) = (address.0, wire_access(access));
+                        wire::StopReason::Watchpoint { address, access }
+                    }
+                    other => panic!("the fake never stops for {other:?}"),
+                };
+                let VcpuId { domain, vcpu } = stop.vcpu;
+                let registers = wire_registers(&self.fake.read_registers(stop.vcpu).unwrap());
+                wire::Event::Stopped { domain, vcpu, reason, steps: stop.steps, registers }
+            }
         }
     }
 }

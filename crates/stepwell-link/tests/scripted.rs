@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use stepwell_arch::Va;
+use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{Console, Debuggee, Event, Refusal, Stop, StopReason, VcpuId};
 use stepwell_link::{Link, LinkError, Patience};
 use stepwell_wire as wire;
@@ -34,6 +34,14 @@ impl Peer {
 
     fn answer(&mut self, id: u32, result: Result<Answer, wire::Refusal>) {
         self.send(&FromHypervisor::Response { id, result });
+    }
+
+    /// vCPU 1 has stopped.
+    fn stopped(&mut self, pc: u64) {
+        let registers = wire::Registers { pc, ..wire::Registers::default() };
+        let reason = wire::StopReason::Paused;
+        let event = wire::Event::Stopped { domain: 0, vcpu: 1, reason, steps: 9, registers };
+        self.send(&FromHypervisor::Event(event));
     }
 
     fn greet(&mut self, version: u16) {
@@ -73,9 +81,7 @@ fn events_between_a_request_and_its_answer_are_kept_in_order() {
         let bytes = wire::Bytes::from_slice(b"hi").unwrap();
         peer.send(&FromHypervisor::Event(wire::Event::Console { domain: 0, bytes }));
         peer.answer(id, Ok(Answer::Done));
-        let reason = wire::StopReason::Paused;
-        let stopped = wire::Event::Stopped { domain: 0, vcpu: 1, reason, pc: 0x1000, steps: 9 };
-        peer.send(&FromHypervisor::Event(stopped));
+        peer.stopped(0x1000);
     });
     let mut link = link.unwrap();
     assert_eq!(link.vcpu_counts(), [2]);
@@ -88,6 +94,46 @@ fn events_between_a_request_and_its_answer_are_kept_in_order() {
     peer.join().unwrap();
     assert!(matches!(lost(link.pause(0).unwrap_err()), LinkError::MachineGone));
     assert!(matches!(lost(link.wait(PATIENCE.answer).unwrap_err()), LinkError::MachineGone));
+}
+
+#[test]
+fn registers_that_came_with_a_stop_are_not_asked_for() {
+    let (link, peer) = connect(|peer| {
+        peer.greet(wire::VERSION);
+        peer.stopped(0x1000);
+        let Request { id, command } = peer.request();
+        assert_eq!(command, Command::Translate { domain: 0, vcpu: 1, va: 8 });
+        peer.answer(id, Ok(Answer::Value(16)));
+        // A stop that was on its way when the guest was set going again.
+        let Request { id, command } = peer.request();
+        assert_eq!(command, Command::Continue { domain: 0, vcpu: None });
+        peer.stopped(0x2000);
+        peer.answer(id, Ok(Answer::Done));
+        let Request { id, command } = peer.request();
+        assert_eq!(command, Command::ReadRegisters { domain: 0, vcpu: 1 });
+        peer.answer(id, Err(wire::Refusal::NotStopped));
+        peer.stopped(0x3000);
+        // Another vCPU's are another's.
+        let Request { id, command } = peer.request();
+        assert_eq!(command, Command::ReadRegisters { domain: 0, vcpu: 0 });
+        peer.answer(id, Ok(Answer::Registers(wire::Registers::default())));
+    });
+    let mut link = link.unwrap();
+    let (first, vcpu) = (VcpuId { domain: 0, vcpu: 0 }, VcpuId { domain: 0, vcpu: 1 });
+    link.wait(PATIENCE.answer).unwrap();
+    assert_eq!(link.read_registers(vcpu).unwrap().pc, 0x1000);
+    assert_eq!(link.translate(vcpu, Va(8)).unwrap(), Ipa(16));
+    assert_eq!(link.read_registers(vcpu).unwrap().pc, 0x1000);
+    link.resume(0).unwrap();
+    let running = link.read_registers(vcpu).unwrap_err();
+    assert_eq!(running.refusal(), Some(Refusal::NotStopped));
+    link.wait(PATIENCE.answer).unwrap();
+    link.wait(PATIENCE.answer).unwrap();
+    assert_eq!(link.read_registers(vcpu).unwrap().pc, 0x3000);
+    assert_eq!(link.read_registers(first).unwrap().pc, 0);
+    peer.join().unwrap();
+    assert!(link.wait(PATIENCE.answer).is_err());
+    lost(link.read_registers(vcpu).unwrap_err());
 }
 
 #[test]

@@ -38,4 +38,4 @@ pub use message::{
 };
 
 /// Version of everything in this crate. Both sides refuse to talk to any other.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;

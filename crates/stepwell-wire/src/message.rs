@@ -516,10 +516,10 @@ pub enum Event {
         vcpu: u8,
         /// Why.
         reason: StopReason,
-        /// The next instruction.
-        pc: u64,
         /// Steps reported since the command that this stop answers.
         steps: u64,
+        /// That vCPU's core registers, so that nobody has to ask.
+        registers: Registers,
     },
     /// The guest wrote on its serial console.
     Console {

@@ -63,7 +63,7 @@ fn text(bytes: &[u8]) -> Bytes {
 
 #[test]
 fn the_version_that_these_bytes_belong_to() {
-    assert_eq!(VERSION, 4);
+    assert_eq!(VERSION, 5);
 }
 
 #[test]
@@ -235,9 +235,11 @@ fn stops() {
         (StopReason::Watchpoint { address: 0x80, access: Access::Write }, &[9, 0x80, 1, 1]),
         (StopReason::LeftRange, &[10]),
     ];
+    let registers = Registers { x: [1; 31], sp: 2, pc: 3, pstate: 0x3c5 };
     for (reason, bytes) in reasons {
-        let whole = [&[0, 0, 1], bytes, &[8, 9]].concat();
-        event(Event::Stopped { domain: 0, vcpu: 1, reason, pc: 8, steps: 9 }, &whole);
+        let whole = [&[0, 0, 1], bytes, &[9], &[1; 31], &[2, 3, 0xc5, 7]].concat();
+        let registers = registers.clone();
+        event(Event::Stopped { domain: 0, vcpu: 1, reason, steps: 9, registers }, &whole);
     }
 }
 

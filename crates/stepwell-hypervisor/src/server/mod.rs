@@ -6,9 +6,10 @@
 
 pub mod command;
 
-use crate::domain::Domain;
+use crate::domain::{Domain, PendingStop};
 use crate::hw::link;
 use crate::machine::Machine;
+use crate::vcpu::guest_view;
 use spin::Mutex;
 use stepwell_wire::{
     Command, Event, FrameDecoder, FromHypervisor, MAX_FRAME, Request, StopReason, encode,
@@ -45,12 +46,19 @@ fn tell_who_stands(machine: &Machine) {
         let control = domain.control.lock();
         let stands = control.running == 0 && control.ending.is_none();
         drop(control);
-        let Some(first) = domain.vcpus.first() else { continue };
         if stands {
-            let (reason, pc) = (StopReason::Reset, first.core.lock().context.elr);
-            send(Event::Stopped { domain: domain.id, vcpu: 0, reason, pc, steps: 0 });
+            tell_of(domain, PendingStop { vcpu: 0, reason: StopReason::Reset, steps: 0 });
         }
     }
+}
+
+/// Tells of a stop, once all vCPUs of the domain stand.
+pub fn tell_of(domain: &Domain, stop: PendingStop) {
+    let PendingStop { vcpu, reason, steps } = stop;
+    // There is no vCPU that is not the domain's.
+    let Some(stopped) = domain.vcpus.get(vcpu) else { return };
+    let registers = guest_view::read(&stopped.core.lock());
+    send(Event::Stopped { domain: domain.id, vcpu: vcpu as u8, reason, steps, registers });
 }
 
 /// Sends an event.

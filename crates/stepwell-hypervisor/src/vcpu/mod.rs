@@ -229,7 +229,7 @@ fn carry_out(
         && let Some(stop) = domain.control.lock().stop.as_mut()
         && stop.vcpu == index
     {
-        (stop.pc, stop.steps) = (core.context.elr, steps);
+        stop.steps = steps;
     }
-    (end, PendingStop { vcpu: index, reason, pc: core.context.elr, steps })
+    (end, PendingStop { vcpu: index, reason, steps })
 }

@@ -8,7 +8,7 @@ use crate::server;
 use core::sync::atomic::Ordering;
 use stepwell_engine::turns::QUANTUM;
 use stepwell_engine::{Errand, Scope};
-use stepwell_wire::{Answer, Event, Monitor, OthersPolicy, Refusal, StopReason, TimePolicy};
+use stepwell_wire::{Answer, Monitor, OthersPolicy, Refusal, StopReason, TimePolicy};
 
 pub(super) fn pause(domain: &Domain) -> Result {
     let control = domain.control.lock();
@@ -22,7 +22,7 @@ pub(super) fn pause(domain: &Domain) -> Result {
         true => domain.turns.lock().focus(),
         false => running.trailing_zeros() as usize,
     };
-    let pause = PendingStop { vcpu, reason: StopReason::Paused, pc: 0, steps: 0 };
+    let pause = PendingStop { vcpu, reason: StopReason::Paused, steps: 0 };
     if running != 0 && domain.request_stop(pause) {
         return Ok(Answer::Done);
     }
@@ -32,14 +32,7 @@ pub(super) fn pause(domain: &Domain) -> Result {
         return Ok(Answer::Done);
     }
     drop(control);
-    let pc = domain.vcpus.first().map_or(0, |vcpu| vcpu.core.lock().context.elr);
-    server::send(Event::Stopped {
-        domain: domain.id,
-        vcpu: 0,
-        reason: StopReason::Paused,
-        pc,
-        steps: 0,
-    });
+    server::tell_of(domain, PendingStop { vcpu: 0, reason: StopReason::Paused, steps: 0 });
     Ok(Answer::Done)
 }
 

@@ -303,9 +303,8 @@ impl<'a, 'b> Stepper<'a, 'b> {
         let (steps, is_wanted) = (turns.counted(), turns.scope() == Scope::Focus);
         drop(turns);
         if end == End::SwitchedOff && is_wanted && index == domain.turns.lock().focus() {
-            let pc = self.running.core.pc().0;
             let reason = StopReason::SwitchedOff;
-            domain.request_stop(PendingStop { vcpu: index, reason, pc, steps });
+            domain.request_stop(PendingStop { vcpu: index, reason, steps });
         }
         steps
     }
@@ -453,10 +452,16 @@ impl<'a, 'b> Stepper<'a, 'b> {
 
     fn fast_limit(&mut self) -> u64 {
         let core = &*self.running.core;
-        let is_whole = core.within.is_none();
-        if core.debug.guest().mdscr & mdscr_el1::SS != 0 || self.past_first || !is_whole {
+        if core.debug.guest().mdscr & mdscr_el1::SS != 0 || self.past_first {
             return 1;
         }
+        let pc = core.pc().0;
+        let straight = match core.within {
+            // A jump leaves the fast path.
+            Some((start, end)) if (start..end).contains(&pc) => (end - pc) / 4,
+            Some(_) => 1,
+            None => u64::MAX,
+        };
         let room = if self.record { core.recorder.room() } else { u64::MAX };
         let due = match self.deadline {
             u64::MAX => u64::MAX,
@@ -464,6 +469,6 @@ impl<'a, 'b> Stepper<'a, 'b> {
         };
         // The others stand aside for no longer than they have to.
         let sequence = if self.has_region { SEQUENCE_MAX } else { u64::MAX };
-        room.min(due).min(self.turn.watch_limit()).min(sequence).max(1)
+        room.min(due).min(straight).min(self.turn.watch_limit()).min(sequence).max(1)
     }
 }

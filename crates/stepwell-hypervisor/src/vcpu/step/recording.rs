@@ -61,14 +61,21 @@ impl Stepper<'_, '_> {
         }
     }
 
-    /// Lets the fast path lengthen the run, and write it where a jump ends it.
+    /// Lets the fast path lengthen the run, and write it where a jump ends it. Steps that are to stay
+    /// within a range have nowhere to write it, recorded or not: a jump is for the slow path, which
+    /// looks where it leads.
     pub(super) fn lend_run(&mut self) {
+        let core = &mut *self.running.core;
+        let is_whole = core.within.is_none();
         if !self.record {
+            if !is_whole {
+                let next = core.pc().0.wrapping_add(4);
+                core.context.run = FastRun { next, ..FastRun::default() };
+            }
             return;
         }
         // What is left over is for the slow path, which has asked for it.
-        let words = self.ring_room.saturating_sub(WORDS_PER_STEP);
-        let core = &mut *self.running.core;
+        let words = if is_whole { self.ring_room.saturating_sub(WORDS_PER_STEP) } else { 0 };
         let (start, next) = core.recorder.run();
         let run = &mut core.context.run;
         *run = FastRun { start, next, tag: near_tag(self.running.index as u8), ..*run };
