@@ -20,7 +20,7 @@ mod turn;
 use super::debug::{self, origin};
 use super::pages::Root;
 use super::region::{self, SEQUENCE_MAX};
-use super::{End, Running, inject, interrupt, time};
+use super::{End, Running, VcpuCore, inject, interrupt, time};
 use crate::domain::{Detail, Part, PendingStop, StepOrder};
 use crate::hw::timer;
 use crate::hw::world::FastRun;
@@ -451,16 +451,13 @@ impl<'a, 'b> Stepper<'a, 'b> {
     }
 
     fn fast_limit(&mut self) -> u64 {
-        let core = &*self.running.core;
+        let core = &mut *self.running.core;
         if core.debug.guest().mdscr & mdscr_el1::SS != 0 || self.past_first {
             return 1;
         }
-        let pc = core.pc().0;
         let straight = match core.within {
-            // A jump leaves the fast path.
-            Some((start, end)) if (start..end).contains(&pc) => (end - pc) / 4,
-            Some(_) => 1,
             None => u64::MAX,
+            Some(within) => straight_on(core, within),
         };
         let room = if self.record { core.recorder.room() } else { u64::MAX };
         let due = match self.deadline {
@@ -471,4 +468,13 @@ impl<'a, 'b> Stepper<'a, 'b> {
         let sequence = if self.has_region { SEQUENCE_MAX } else { u64::MAX };
         room.min(due).min(straight).min(self.turn.watch_limit()).min(sequence).max(1)
     }
+}
+
+/// How many steps stay within a range if nothing jumps, at least one. What jumps leaves the fast
+/// path: there is a run, recorded or not, and no room to write it.
+fn straight_on(core: &mut VcpuCore, within: (u64, u64)) -> u64 {
+    let (start, end) = within;
+    let pc = core.pc().0;
+    core.context.run = FastRun { next: pc.wrapping_add(4), ..FastRun::default() };
+    if (start..end).contains(&pc) { (end - pc) / 4 } else { 1 }
 }

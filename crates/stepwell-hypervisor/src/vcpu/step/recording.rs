@@ -62,18 +62,14 @@ impl Stepper<'_, '_> {
     }
 
     /// Lets the fast path lengthen the run, and write it where a jump ends it. Steps that are to stay
-    /// within a range have nowhere to write it, recorded or not: a jump is for the slow path, which
-    /// looks where it leads.
+    /// within a range have nowhere to write it: a jump is for the slow path, which looks where it
+    /// leads.
     pub(super) fn lend_run(&mut self) {
-        let core = &mut *self.running.core;
-        let is_whole = core.within.is_none();
         if !self.record {
-            if !is_whole {
-                let next = core.pc().0.wrapping_add(4);
-                core.context.run = FastRun { next, ..FastRun::default() };
-            }
             return;
         }
+        let core = &mut *self.running.core;
+        let is_whole = core.within.is_none();
         // What is left over is for the slow path, which has asked for it.
         let words = if is_whole { self.ring_room.saturating_sub(WORDS_PER_STEP) } else { 0 };
         let (start, next) = core.recorder.run();
