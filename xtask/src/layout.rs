@@ -3,8 +3,9 @@
 //! One place, because the machine tests, the demo and the host tool's build script must agree on
 //! these paths with the commands that make them.
 
-use std::env;
+use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 /// The workspace's root: the folder above this crate's.
 ///
@@ -47,6 +48,23 @@ pub fn guests_dir() -> PathBuf {
 /// The `stepwell` command, optimised.
 pub fn stepwell_binary() -> PathBuf {
     target_dir().join("release").join("stepwell")
+}
+
+/// The names of the whole-machine tests: the files of `tests/tests`.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn machine_tests() -> Result<Vec<String>> {
+    let folder = root().join("tests").join("tests");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            names.extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// `path` as it is shown to people: relative to the workspace where it lies inside.

@@ -65,9 +65,13 @@ impl Test {
 
     fn machine_tests(&self) -> Result<()> {
         let mut cargo = process::host_cargo();
-        // With the exporters, too: nothing is built a second time.
-        let features = format!("machine,{}", build::EVERY_EXPORTER);
-        cargo.args(["test", "--package", "stepwell-tests", "--features", &features]);
+        // As part of the workspace and with the exporters, like the host tests: but for this package
+        // nothing is built a second time.
+        let features = format!("stepwell-tests/machine,{}", build::EVERY_EXPORTER);
+        cargo.args(["test", "--workspace", "--features", &features]);
+        for name in layout::machine_tests()? {
+            cargo.args(["--test", &name]);
+        }
         // One run is long: it shows everything that fails.
         cargo.arg("--no-fail-fast").args(&self.filter).args(["--", "--test-threads", MACHINES_MAX]);
         point_to_machine(&mut cargo);
