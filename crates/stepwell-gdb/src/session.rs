@@ -3,8 +3,9 @@
 //! `gdbstub` does the protocol. Around it are the few things that it leaves to others or gives up
 //! at: damaged packets ([`crate::framing`]); the packets `?`, `qC`, `k` and `vKill`, which it
 //! answers without asking which thread is meant or whether it can be done; `c` and `s` of old
-//! clients; `qHostInfo`, where it does not know of all that there is to say; and its own errors. Where it ends a session because a packet makes no sense to it, the
-//! packet is answered with an error and a fresh `gdbstub` is brought to where the old one was.
+//! clients; `qHostInfo`, where it does not know of all that there is to say; and its own errors.
+//! Where it ends a session because a packet makes no sense to it, the packet is answered with an
+//! error and a fresh `gdbstub` is brought to where the old one was.
 
 use crate::conditions::Conditions;
 use crate::description::RegisterSet;
