@@ -10,11 +10,12 @@ use super::tree::Tree;
 use crate::metadata::{self, list, manifest_path, text};
 
 /// A package and those of ours that it may depend on, also for its tests.
-const MAY_IMPORT: [(&str, &[&str]); 14] = [
+const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("stepwell-arch", &[]),
     ("stepwell-engine", &["stepwell-arch"]),
     ("stepwell-wire", &[]),
-    ("stepwell-hypervisor", &["stepwell-arch", "stepwell-engine", "stepwell-wire"]),
+    ("stepwell-vm", &["stepwell-arch", "stepwell-engine", "stepwell-wire"]),
+    ("stepwell-hypervisor", &["stepwell-arch", "stepwell-engine", "stepwell-vm", "stepwell-wire"]),
     ("stepwell-debuggee", &["stepwell-arch"]),
     ("stepwell-link", &["stepwell-arch", "stepwell-debuggee", "stepwell-wire"]),
     // Knows no link and no machine: any debuggee will do.

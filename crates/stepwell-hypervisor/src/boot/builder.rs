@@ -5,7 +5,6 @@
 
 use crate::device::board::RAM_BASE;
 use crate::device::pl011::Pl011;
-use crate::devicetree::guest::GuestTree;
 use crate::devicetree::host::{DomainConfig, Machine as HostTree, Range};
 use crate::domain::{Control, Domain, Vcpu};
 use crate::hw::setup::CpuFacts;
@@ -32,6 +31,7 @@ use heapless::Vec;
 use spin::Mutex;
 use stepwell_arch::Pa;
 use stepwell_engine::{Attention, Engine, ExclusiveMonitor, Turns, VirtualClock};
+use stepwell_vm::devicetree::GuestTree;
 
 const MIB: u64 = 1 << 20;
 const TREE_BYTES: usize = 64 << 10;

@@ -1,5 +1,4 @@
-//! Device trees: the machine's, read; the guest's, written.
+//! The machine's own device tree, read. (The one that a guest gets is in `stepwell_vm`.)
 #![forbid(unsafe_code)]
 
-pub mod guest;
 pub mod host;

@@ -1,4 +1,4 @@
-//! Memory: EL2's own translation and heap, stage-2 tables, guest RAM, the trace ring.
+//! Memory: EL2's own translation and heap, what stage-2 tables lie in, guest RAM, the trace ring.
 
 #[cfg(feature = "el2")]
 #[expect(unsafe_code, reason = "turns the MMU to tables of ours")]
@@ -12,8 +12,8 @@ pub mod heap;
 #[cfg(feature = "el2")]
 #[expect(unsafe_code, reason = "the ring is shared with the tool")]
 pub mod ring;
-pub mod stage2;
 #[cfg(feature = "el2")]
 #[expect(unsafe_code, reason = "tables are shared with the MMU")]
 pub mod tables;
-pub mod views;
+
+pub use stepwell_vm::{stage2, views};

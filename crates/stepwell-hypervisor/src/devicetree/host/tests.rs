@@ -3,6 +3,7 @@
 use dtoolkit::ToPropertyValue;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use proptest::prelude::*;
+use stepwell_vm::devicetree::GuestTree;
 
 use super::*;
 
@@ -214,4 +215,23 @@ proptest! {
         }
         let _ = parse(&bytes);
     }
+}
+
+#[test]
+fn the_tree_that_a_guest_gets_is_understood() {
+    let guest = GuestTree {
+        vcpus: 2,
+        cpu_compatible: "arm,cortex-a57",
+        memory_bytes: 512 << 20,
+        bootargs: "",
+        initrd: None,
+    };
+    let mut bytes = vec![0; 8192];
+    guest.write(&mut bytes).expect("it fits");
+    let machine = parse(&bytes).expect("it is a machine's tree, too");
+    assert_eq!(machine.memory[0].bytes, 512 << 20);
+    assert_eq!(machine.cpus, [0, 1]);
+    assert_eq!(machine.psci, Conduit::Hvc);
+    assert_eq!(machine.redistributors.base.0, 0x080a_0000);
+    assert!(machine.virtio.is_empty());
 }

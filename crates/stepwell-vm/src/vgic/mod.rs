@@ -17,7 +17,6 @@
 //!
 //! Not in here: hardware interrupts (no list register has HW set; the physical timer's interrupt is
 //! resampled into [`Vgic::set_line`] by the vCPU loop), LPIs, the ITS.
-#![forbid(unsafe_code)]
 
 mod bank;
 mod gicd;

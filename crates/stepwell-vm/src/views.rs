@@ -22,11 +22,10 @@
 //! date ([`Views::sync`]): code that patches itself executes what it wrote, with our BRKs in place.
 //!
 //! Everything here changes only while all vCPUs of the domain stand, but for [`Views::sync`].
-#![forbid(unsafe_code)]
 
 mod sequence;
 
-use super::stage2::{MemoryKind, PAGE_BYTES, Permissions, Stage2, Stage2Error, TableMemory};
+use crate::stage2::{MemoryKind, PAGE_BYTES, Permissions, Stage2, Stage2Error, TableMemory};
 use alloc::vec::Vec;
 use stepwell_arch::{Ipa, Pa};
 

@@ -1,5 +1,4 @@
 //! Devices of the guest's board, and the decoding of how it reaches them.
-#![forbid(unsafe_code)]
 
 pub mod board;
 pub mod mmio;

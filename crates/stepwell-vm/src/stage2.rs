@@ -14,7 +14,6 @@
 //! See "VMSAv8-64 translation table format descriptors" and "TLB maintenance requirements, using
 //! break-before-make" in the Arm Architecture Reference Manual (DDI 0487). The tables' memory is
 //! behind a trait, so there is nothing unsafe here, and the host tests compare with a map of pages.
-#![forbid(unsafe_code)]
 
 use stepwell_arch::{Ipa, Pa};
 use thiserror::Error;
