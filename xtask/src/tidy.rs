@@ -5,8 +5,10 @@
 //! `cargo test` on any machine enforces it. What a lint of rustc or clippy can say is left to
 //! them; here it is only made sure that the lints are switched on.
 
+mod circles;
 mod dependencies;
 mod documents;
+mod finding;
 pub mod licences;
 mod machine_code;
 mod panic_free;
@@ -14,12 +16,10 @@ mod rust_sources;
 mod sources;
 mod tree;
 
-use std::fmt;
-use std::path::{Path, PathBuf};
-
 use anyhow::{Result, bail};
 
 use crate::layout;
+use finding::Finding;
 use tree::Tree;
 
 /// Checks the rules that no compiler checks: crate edges, sizes, unsafe, documents
@@ -36,32 +36,6 @@ impl Tidy {
         check_machine_code()?;
         println!("tidy");
         Ok(())
-    }
-}
-
-/// A rule broken at a place.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// The file, relative to the root.
-    path: PathBuf,
-    /// From 1; 0 stands for the whole file.
-    line: usize,
-    what: String,
-}
-
-impl Finding {
-    fn new(path: &Path, line: usize, what: impl Into<String>) -> Self {
-        Self { path: path.to_owned(), line, what: what.into() }
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.display();
-        match self.line {
-            0 => write!(f, "{path}: {}", self.what),
-            line => write!(f, "{path}:{line}: {}", self.what),
-        }
     }
 }
 
@@ -107,6 +81,7 @@ fn findings() -> Result<Vec<Finding>> {
         findings.extend(documents::check(file, &tree));
     }
     findings.extend(panic_free::check_lints(&tree));
+    findings.extend(circles::check(&tree));
     findings.extend(dependencies::check(&tree)?);
     Ok(findings)
 }

@@ -9,10 +9,10 @@ use crate::arch::{Aarch64, CoreRegisters};
 use crate::breakpoints::Breakpoints;
 use crate::description::RegisterSet;
 use crate::error::errno;
-use crate::monitor::{self, Policies};
+use crate::going::{Going, Wanted};
 use crate::pauth;
+use crate::policies::Policies;
 use crate::registers::with_low_half;
-use crate::resume::{Going, Wanted};
 use crate::services::Services;
 use crate::standing::Standing;
 use gdbstub::common::{Endianness, Tid};
@@ -20,7 +20,7 @@ use gdbstub::target::ext::base::BaseOps;
 use gdbstub::target::ext::base::multithread::{MultiThreadBase, MultiThreadResumeOps};
 use gdbstub::target::ext::base::single_register_access::SingleRegisterAccessOps;
 use gdbstub::target::ext::breakpoints::BreakpointsOps;
-use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd, MonitorCmdOps};
+use gdbstub::target::ext::monitor_cmd::MonitorCmdOps;
 use gdbstub::target::ext::process_info::{ProcessInfo, ProcessInfoOps, ProcessInfoResponse};
 use gdbstub::target::ext::section_offsets::{Offsets, SectionOffsets, SectionOffsetsOps};
 use gdbstub::target::ext::target_description_xml_override::{
@@ -329,14 +329,6 @@ impl ProcessInfo for Guest<'_> {
         write_item(&ProcessInfoResponse::Triple(TRIPLE));
         write_item(&ProcessInfoResponse::Endianness(Endianness::Little));
         write_item(&ProcessInfoResponse::PointerSize(8));
-        Ok(())
-    }
-}
-
-impl MonitorCmd for Guest<'_> {
-    fn handle_monitor_cmd(&mut self, line: &[u8], mut out: ConsoleOutput<'_>) -> Result<(), Error> {
-        let text = monitor::execute(self, &String::from_utf8_lossy(line))?;
-        out.write_raw(text.as_bytes());
         Ok(())
     }
 }

@@ -8,12 +8,10 @@ mod mmu;
 
 use crate::breakpoints::{Sort, Tally};
 use crate::guest::Guest;
+use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd};
 use std::fmt::Write;
 use stepwell_arch::{Pstate, SystemRegister, Va};
-use stepwell_debuggee::{
-    Debuggee, Error, InterruptPolicy, Monitor, OthersPolicy, Place, Refusal, TimePolicy, VcpuId,
-    VcpuState,
-};
+use stepwell_debuggee::{Debuggee, Error, Monitor, Place, Refusal, VcpuId, VcpuState};
 
 const HELP: &str = "\
 irq [hold|over|into]         interrupts while stepping
@@ -32,32 +30,20 @@ trace stop                   complete the recording
 help                         this
 ";
 
-/// What was chosen for a domain; it outlives a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Policies {
-    /// Interrupts while stepping.
-    pub interrupts: InterruptPolicy,
-    /// The other vCPUs while one is stepped.
-    pub others: OthersPolicy,
-    /// The clock.
-    pub time: TimePolicy,
-    /// Stop at SMC.
-    pub smc: bool,
-}
-
-impl Default for Policies {
-    fn default() -> Self {
-        Self {
-            interrupts: InterruptPolicy::Over,
-            others: OthersPolicy::Stop,
-            time: TimePolicy::Stopped,
-            smc: false,
-        }
+impl MonitorCmd for Guest<'_> {
+    fn handle_monitor_cmd(
+        &mut self,
+        line: &[u8],
+        mut out: ConsoleOutput<'_>,
+    ) -> Result<(), crate::Error> {
+        let text = execute(self, &String::from_utf8_lossy(line))?;
+        out.write_raw(text.as_bytes());
+        Ok(())
     }
 }
 
 /// Executes a line and returns what to show.
-pub(crate) fn execute(guest: &mut Guest<'_>, line: &str) -> Result<String, Error> {
+fn execute(guest: &mut Guest<'_>, line: &str) -> Result<String, Error> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let result = match words.as_slice() {
         [] | ["help" | "h" | "?"] => Ok(HELP.to_owned()),

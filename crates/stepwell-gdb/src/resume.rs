@@ -5,6 +5,7 @@
 //! breakpoint that it took out): then they stand, and for a single step interrupts are held too.
 
 use crate::Error;
+use crate::going::{Going, Wanted};
 use crate::guest::{Guest, vcpu_of};
 use crate::monitor;
 use gdbstub::common::{Signal, Tid};
@@ -15,52 +16,11 @@ use gdbstub::target::ext::base::multithread::{
 };
 use std::time::{Duration, Instant};
 use stepwell_arch::Va;
-use stepwell_debuggee::{
-    CodeRange, Debuggee, InterruptPolicy, OthersPolicy, Refusal, StepRequest, VcpuId,
-};
+use stepwell_debuggee::{CodeRange, Debuggee, InterruptPolicy, OthersPolicy, StepRequest, VcpuId};
 
 /// How long a guest may take to stop, when a client is gone and nobody waits for it.
 const STOPPING: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(50);
-
-/// What the actions of one `vCont` came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    step: Option<(u8, Option<(u64, u64)>)>,
-    /// Threads that are named to go on.
-    free: Vec<u8>,
-    /// Those that are not named stand.
-    is_locked: bool,
-}
-
-/// What the guest was set going for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Going {
-    /// It stands.
-    Stopped,
-    /// It could not be set going: the client has to be told of a stop that never was a run.
-    Refused(Refusal, u8),
-    /// All vCPUs run.
-    Free,
-    /// One vCPU goes, the others stand.
-    Alone(VcpuId),
-    /// One vCPU steps once, and on while it is within a range.
-    Step {
-        /// The vCPU.
-        vcpu: VcpuId,
-        /// Where it goes on.
-        range: Option<(u64, u64)>,
-        /// Where it was.
-        from: u64,
-        /// And its stack pointer.
-        sp: u64,
-        /// It stands in the handler of an interrupt that the step is to go over: a breakpoint that
-        /// does not count has stopped it there, and it has to get out first.
-        is_in_handler: bool,
-        /// The others stand, whatever their policy.
-        is_locked: bool,
-    },
-}
 
 impl Guest<'_> {
     /// Sets the guest going as was asked.

@@ -11,7 +11,7 @@ pub use socket::Address;
 use crate::Error;
 use crate::breakpoints::learn;
 use crate::description::RegisterSet;
-use crate::monitor::Policies;
+use crate::policies::Policies;
 use crate::services::Services;
 use crate::session::{Leaving, Session};
 use socket::{Acceptor, FromNetwork, Stream};

@@ -10,10 +10,10 @@
 use crate::conditions::Conditions;
 use crate::description::RegisterSet;
 use crate::framing::{Framer, Incoming, PACKET_MAX, framed, hex};
+use crate::going::Going;
 use crate::guest::{Guest, tid_of};
-use crate::monitor::Policies;
 use crate::output::Output;
-use crate::resume::Going;
+use crate::policies::Policies;
 use crate::services::Services;
 use crate::stops::Report;
 use crate::{Error, arch::RegisterNumber};

@@ -2,8 +2,8 @@
 
 use crate::Error;
 use crate::breakpoints::Sort;
+use crate::going::Going;
 use crate::guest::{Guest, tid_of};
-use crate::resume::Going;
 use gdbstub::common::Signal;
 use gdbstub::stub::MultiThreadStopReason;
 use stepwell_arch::{EsrEl2, Va};

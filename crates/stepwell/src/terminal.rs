@@ -1,4 +1,4 @@
-//! This terminal in raw mode, and back.
+//! This terminal: what the user is told on it, raw mode, and back.
 //!
 //! There is one terminal, so there is one saved state: whoever ends the process, in whatever way,
 //! calls [`restore`].
@@ -43,4 +43,9 @@ pub fn restore() {
         // It fails where the terminal is gone, and then there is nothing to put back.
         let _ = tcsetattr(stdin(), OptionalActions::Now, &cooked);
     }
+}
+
+/// Tells the user something that is not the output.
+pub fn tell(text: &str) {
+    eprintln!("stepwell: {text}");
 }

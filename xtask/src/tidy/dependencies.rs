@@ -5,7 +5,7 @@
 
 use anyhow::Result;
 
-use super::Finding;
+use super::finding::Finding;
 use super::tree::Tree;
 use crate::metadata::{self, list, manifest_path, text};
 

@@ -3,7 +3,7 @@
 use std::env;
 use std::path::{Component, Path, PathBuf};
 
-use super::Finding;
+use super::finding::Finding;
 use super::tree::{SourceFile, Tree};
 
 /// Notes that belong into an issue. Split, so that this file does not find itself.

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use super::Finding;
+use super::finding::Finding;
 use crate::layout;
 use crate::metadata::{self, list, manifest_path, text};
 

@@ -20,7 +20,7 @@ use syn::{
     TypeArray, UnOp,
 };
 
-use super::Finding;
+use super::finding::Finding;
 use super::rust_sources::collect_words;
 use super::tree::{SourceFile, Tree};
 
@@ -161,14 +161,14 @@ fn is_constant(expression: &Expr) -> bool {
     }
 }
 
-fn is_for_tests(attributes: &[Attribute]) -> bool {
+pub fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| match &attribute.meta {
         Meta::List(list) => list.path.is_ident("cfg") && list.tokens.to_string() == "test",
         _ => attribute.path().is_ident("test"),
     })
 }
 
-fn attributes_of(item: &Item) -> &[Attribute] {
+pub fn attributes_of(item: &Item) -> &[Attribute] {
     match item {
         Item::Const(item) => &item.attrs,
         Item::Fn(item) => &item.attrs,
@@ -176,6 +176,7 @@ fn attributes_of(item: &Item) -> &[Attribute] {
         Item::Macro(item) => &item.attrs,
         Item::Mod(item) => &item.attrs,
         Item::Static(item) => &item.attrs,
+        Item::Use(item) => &item.attrs,
         _ => &[],
     }
 }

@@ -10,7 +10,7 @@ use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 use syn::{Attribute, Block, ImplItemFn, ItemFn, Signature, TraitItemFn};
 
-use super::Finding;
+use super::finding::Finding;
 use super::tree::SourceFile;
 
 const FUNCTION_LINES_MAX: usize = 70;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use syn::{Attribute, Expr, Item, Lit, Meta, Visibility};
 
-use super::Finding;
+use super::finding::Finding;
 use super::panic_free::PANIC_FREE;
 use super::tree::{SourceFile, Tree};
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::Finding;
+use super::finding::Finding;
 
 /// Folders with a leading dot that are ours.
 const OWN_DOT_FOLDERS: [&str; 3] = [".cargo", ".ci", ".github"];

@@ -1,10 +1,10 @@
 //! Everything that is counted while a recording streams by.
 
-use super::Completeness;
 use super::counts::Counts;
 use super::data::Data;
 use super::distribution::Distribution;
 use super::exclusives::Exclusives;
+use super::facts::Completeness;
 use super::interrupts::{self, Interrupts, OpenInterrupt};
 use super::timeline::{Activity, Interval, Intervals, Timeline};
 use super::turns::Turns;

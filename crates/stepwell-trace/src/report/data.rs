@@ -6,9 +6,9 @@ mod turns;
 
 use super::analysis::{Analysis, Seen};
 use super::distribution::Summary;
+use super::facts::{Completeness, Facts};
 use super::mix::Class;
 use super::timeline::{Bin, Intervals};
-use super::{Completeness, Facts};
 use crate::call_stack::{CallStacks, FunctionId};
 use crate::code::CodePages;
 use crate::export::ExportError;

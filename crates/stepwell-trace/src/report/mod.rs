@@ -10,6 +10,7 @@
 //! - `timeline`: activity of the vCPUs over time.
 //! - `interrupts`, `exclusives`, `turns`, `mix`: one topic each.
 //! - `counts`, `distribution`: how numbers are kept without keeping them all.
+//! - `facts`: what is told beside the records.
 //! - `data`: all of it as the page's JSON.
 //! - `page`: the page.
 
@@ -18,6 +19,7 @@ mod counts;
 mod data;
 mod distribution;
 mod exclusives;
+mod facts;
 mod interrupts;
 pub mod mix;
 mod page;
@@ -26,38 +28,12 @@ mod turns;
 
 use crate::error::Error;
 use crate::export::ExportError;
-use crate::format::{Header, Record};
+use crate::format::Record;
 use crate::source::Source;
 use analysis::Analysis;
 use data::Data;
+pub use facts::{Completeness, Facts};
 use std::io::{self, Write};
-
-/// How the reading of the recording ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Completeness {
-    /// It has an end, and was read to it.
-    #[default]
-    Whole,
-    /// The one who recorded was ended in the middle.
-    Unfinished,
-    /// It is damaged, here in words, and what can be read is reported.
-    Damaged(String),
-}
-
-/// What is told besides the records.
-#[derive(Clone, Debug, Default)]
-pub struct Facts {
-    /// Name of the recording, as the page's title.
-    pub title: String,
-    /// Bytes of the file, 0 if that is unknown or says nothing about what is reported.
-    pub bytes: u64,
-    /// What the recording tells about itself.
-    pub header: Header,
-    /// What was chosen of it, in words; empty for all.
-    pub selection: String,
-    /// Version of the tool.
-    pub version: String,
-}
 
 /// A report that can be written.
 #[derive(Debug)]

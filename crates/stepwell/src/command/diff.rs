@@ -1,8 +1,8 @@
 //! `stepwell diff`: where two recordings part.
 
 use super::selection::{Selection, tell_damages};
-use super::tell;
 use crate::progress::{self, Watched};
+use crate::terminal::tell;
 use anyhow::Context;
 use clap::Args;
 use std::io::{self, BufWriter, ErrorKind, Write, stdout};

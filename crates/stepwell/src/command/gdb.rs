@@ -1,10 +1,10 @@
 //! `stepwell gdb`: serves a debugger.
 
 use super::options::GuestOptions;
-use super::tell;
 use crate::ending;
 use crate::gdb::Tool;
 use crate::interruption;
+use crate::terminal::tell;
 use anyhow::Context;
 use clap::Args;
 use std::path::{Path, PathBuf};

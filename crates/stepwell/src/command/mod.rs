@@ -1,4 +1,4 @@
-//! The commands, one file each, and what they share: options, errors, exit status.
+//! The commands, one file each, and what becomes of their errors.
 
 mod arrive;
 mod diff;
@@ -7,17 +7,15 @@ mod options;
 mod report;
 mod run;
 mod selection;
+mod session;
 mod show;
 mod step;
 mod trace;
 
 use crate::ending;
-use crate::machine::Machine;
-use anyhow::anyhow;
+use crate::terminal::tell;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use stepwell_debuggee::Error;
-use stepwell_link::{Link, LinkError};
 
 /// Single-steps arm64 virtual machines exactly
 ///
@@ -71,34 +69,4 @@ pub fn main(arguments: Arguments) -> ExitCode {
 pub fn misused() -> ExitCode {
     let is_diff = std::env::args_os().nth(1).is_some_and(|command| command == "diff");
     ExitCode::from(if is_diff { diff::FAILED } else { ending::FAILED })
-}
-
-/// Tells the user something that is not the output.
-fn tell(text: &str) {
-    eprintln!("stepwell: {text}");
-}
-
-/// A machine with its link, which are dropped in the right order: QEMU first.
-struct Session {
-    machine: Machine,
-    link: Link,
-}
-
-impl Session {
-    /// Says what became of the machine, where the link only says that it closed.
-    fn explain(&mut self, error: anyhow::Error) -> anyhow::Error {
-        let lost = match error.downcast_ref::<Error>() {
-            Some(Error::Lost(lost)) => lost.downcast_ref::<LinkError>().cloned(),
-            _ => None,
-        };
-        match lost {
-            Some(lost) => anyhow!(self.machine.explain(lost)),
-            None => error,
-        }
-    }
-
-    /// Does something with the link, and explains its errors.
-    fn with<T>(&mut self, work: impl FnOnce(&mut Link) -> anyhow::Result<T>) -> anyhow::Result<T> {
-        work(&mut self.link).map_err(|error| self.explain(error))
-    }
 }

@@ -1,6 +1,6 @@
 //! The options that all commands with a guest have.
 
-use super::Session;
+use super::session::Session;
 use crate::interruption;
 use crate::machine::{Guest, Layout, Machine, MachineOptions, Memory};
 use crate::names::Names;

@@ -1,8 +1,8 @@
 //! `stepwell report`: a recording as one page for a browser.
 
 use super::selection::{Selected, Selection, tell_damages};
-use super::tell;
 use crate::ending;
+use crate::terminal::tell;
 use anyhow::{Context, bail};
 use clap::Args;
 use std::fs::File;

@@ -1,12 +1,12 @@
 //! `stepwell run`: the guest's console on this terminal.
 
 use super::options::GuestOptions;
-use super::tell;
 use crate::console::{Escapes, Input, Key};
 use crate::ending;
 use crate::interruption;
 use crate::names::Names;
 use crate::terminal::RawMode;
+use crate::terminal::tell;
 use anyhow::Context;
 use clap::Args;
 use std::io::{Write, stdout};

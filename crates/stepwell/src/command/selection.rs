@@ -1,7 +1,7 @@
 //! The options that choose a part of a recording, the same for all commands that read one.
 
-use super::tell;
 use crate::progress::{self, FileReader, Watched};
+use crate::terminal::tell;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use std::ops::RangeInclusive;

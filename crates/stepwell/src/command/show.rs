@@ -1,9 +1,9 @@
 //! `stepwell show`: a recording as text, as a picture, or for other programs.
 
 use super::selection::{Selected, Selection, tell_damages};
-use super::tell;
 use crate::ending;
 use crate::progress;
+use crate::terminal::tell;
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
 use std::fs::File;

@@ -4,13 +4,13 @@ mod editor;
 
 use super::arrive::At;
 use super::options::GuestOptions;
-use super::tell;
 use crate::console::MarkedLines;
 use crate::ending;
 use crate::follow::{Follower, Outcome};
 use crate::interruption::Interruption;
 use crate::names::Names;
 use crate::stepper::{Flow, Stepper};
+use crate::terminal::tell;
 use clap::Args;
 use editor::Lines;
 use std::io::{Write, stdout};

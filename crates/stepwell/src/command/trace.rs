@@ -4,13 +4,13 @@
 
 use super::arrive::{At, Start};
 use super::options::GuestOptions;
-use super::tell;
 use crate::console::MarkedLines;
 use crate::ending;
 use crate::follow::{Follower, Outcome};
 use crate::interruption::Interruption;
 use crate::names::{Names, Target};
 use crate::recorder::Recorder;
+use crate::terminal::tell;
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
