@@ -15,6 +15,7 @@ pub mod cost;
 pub mod debian;
 pub mod debugger;
 pub mod guest;
+pub mod kernel_module;
 pub mod machine;
 pub mod plain;
 pub mod process;

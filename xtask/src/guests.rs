@@ -76,13 +76,19 @@ impl DebianGuest {
         self.folder.join("busybox")
     }
 
+    /// A module that came with the kernel: tests learn from it what the kernel demands of one.
+    fn module(&self) -> PathBuf {
+        self.folder.join("xt_limit.ko")
+    }
+
     /// Names and versions of the packages; written last, so its presence says that all is there.
     fn version(&self) -> PathBuf {
         self.folder.join("version")
     }
 
     fn is_complete(&self) -> bool {
-        [self.kernel(), self.busybox(), self.version()].iter().all(|file| file.is_file())
+        let files = [self.kernel(), self.busybox(), self.module(), self.version()];
+        files.iter().all(|file| file.is_file())
     }
 }
 
@@ -151,6 +157,9 @@ fn fetch(guest: &DebianGuest) -> Result<()> {
     let kernel = archive.download(&name)?;
     let busybox = archive.download("busybox-static")?;
     fs::write(guest.kernel(), kernel.file("boot/vmlinuz-")?).context("writing the kernel")?;
+    let release = name.trim_start_matches("linux-image-");
+    let module = format!("lib/modules/{release}/kernel/net/netfilter/xt_limit.ko");
+    fs::write(guest.module(), kernel.file(&module)?).context("writing a module")?;
     fs::write(guest.busybox(), busybox.file("bin/busybox")?).context("writing busybox")?;
     let versions = format!("{}\n{}\n", kernel.title, busybox.title);
     fs::write(guest.version(), versions).context("writing the versions")?;

@@ -3,6 +3,7 @@
 //! - [`command`]: one file a command, with its options and its help.
 //! - [`machine`]: everything about QEMU, ending in a [`stepwell_link::Link`] to the hypervisor.
 //! - [`names`]: symbols for a guest that moves itself about.
+//! - [`linux`]: tasks and modules of a Linux guest.
 //! - [`stepper`]: the interactive stepper.
 //! - [`gdb`]: what the tool does for a debugger.
 //! - [`console`], [`terminal`], [`interruption`]: this terminal and its signals.
@@ -16,6 +17,7 @@ pub mod ending;
 pub mod follow;
 pub mod gdb;
 pub mod interruption;
+pub mod linux;
 pub mod machine;
 pub mod names;
 pub mod progress;

@@ -5,6 +5,7 @@
 //! places within the image, and a virtual address into a name by asking the stopped vCPU where it
 //! leads to.
 
+use crate::linux::{Image, Linux, LinuxError};
 use crate::machine::{Guest, Layout};
 use std::sync::Arc;
 use stepwell_arch::{Ipa, Pstate, Va};
@@ -28,6 +29,9 @@ pub enum NameError {
     /// There are no symbols at all.
     #[error("{0} is no address, and this kernel has no symbols: name an ELF with --symbols")]
     NoSymbols(String),
+    /// Its module is not loaded.
+    #[error("module {0} is not loaded: lsmod shows those that are")]
+    NotLoaded(String),
     /// No instruction begins there.
     #[error("{0} is odd: no instruction begins there")]
     Unaligned(String),
@@ -63,6 +67,7 @@ pub struct Names {
     low: bool,
     /// The image, as loaded.
     file: Arc<[u8]>,
+    linux: Linux,
 }
 
 impl Names {
@@ -77,6 +82,7 @@ impl Names {
             delta: None,
             low: true,
             file: Arc::default(),
+            linux: Linux::default(),
         }
     }
 
@@ -94,6 +100,7 @@ impl Names {
             delta: None,
             low: true,
             file: guest.kernel.bytes.as_slice().into(),
+            linux: Linux::default(),
         }
     }
 
@@ -112,6 +119,7 @@ impl Names {
         let Some(base) = self.base else { return Ok(()) };
         let low = self.loaded(pc.0).is_some();
         let is_known = low || self.delta.is_some();
+        self.notice_module(debuggee, vcpu, pc)?;
         if low == self.low && is_known {
             return Ok(());
         }
@@ -131,6 +139,70 @@ impl Names {
             Err(error) if error.is_fatal() => Err(error),
             Err(_) => Ok(()),
         }
+    }
+
+    /// Learns of the module that `pc` is in, where it is neither in the kernel's image nor in the
+    /// half of addresses that programs have.
+    fn notice_module(
+        &mut self,
+        debuggee: &mut dyn Debuggee,
+        vcpu: VcpuId,
+        pc: Va,
+    ) -> Result<(), Error> {
+        let Some(delta) = self.delta else { return Ok(()) };
+        let offset = pc.0.wrapping_sub(delta).wrapping_sub(self.base.unwrap_or_default());
+        if pc.0 >> 63 == 0 || offset < self.bytes || self.linked.is_empty() {
+            return Ok(());
+        }
+        let result = self.with_linux(|linux, image| linux.notice(image, debuggee, vcpu, pc));
+        match result {
+            Err(LinuxError::Guest(stepwell_linux::Error::Debuggee(error))) if error.is_fatal() => {
+                Err(error)
+            }
+            // Without, an address has no name: nobody asked yet.
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Asks a question of the guest's kernel, which stands.
+    ///
+    /// # Errors
+    ///
+    /// [`LinuxError`], with what is missing.
+    pub fn ask<R>(
+        &mut self,
+        debuggee: &mut dyn Debuggee,
+        vcpu: VcpuId,
+        question: impl FnOnce(
+            &stepwell_linux::Kernel,
+            &mut dyn stepwell_linux::Memory,
+        ) -> Result<R, stepwell_linux::Error>,
+    ) -> Result<R, LinuxError> {
+        self.with_linux(|linux, image| linux.ask(image, debuggee, vcpu, question))
+    }
+
+    /// Learns which modules are loaded now.
+    ///
+    /// # Errors
+    ///
+    /// [`LinuxError`].
+    pub fn find_modules(
+        &mut self,
+        debuggee: &mut dyn Debuggee,
+        vcpu: VcpuId,
+    ) -> Result<(), LinuxError> {
+        self.with_linux(|linux, image| linux.find_modules(image, debuggee, vcpu))
+    }
+
+    fn with_linux<R>(
+        &mut self,
+        work: impl FnOnce(&mut Linux, &Image<'_>) -> Result<R, LinuxError>,
+    ) -> Result<R, LinuxError> {
+        let no_kernel = || LinuxError::Kernel("this guest is no Linux kernel with symbols".into());
+        let base = self.base.ok_or_else(no_kernel)?;
+        let moved_by = self.delta.ok_or(stepwell_linux::Error::NotRunning)?;
+        let (bytes, symbols, load) = (&*self.file, &self.linked, self.load);
+        work(&mut self.linux, &Image { bytes, symbols, base, load, moved_by })
     }
 
     /// Returns how far an address is into the image at its load address.
@@ -183,8 +255,14 @@ impl Names {
     /// Returns `symbol+0xoffset` for an address, or nothing.
     #[must_use]
     pub fn describe(&self, va: Va) -> Option<String> {
-        let (name, offset) = self.linked.lookup(self.to_link(va)?)?;
-        Some(if offset == 0 { name.to_owned() } else { format!("{name}+{offset:#x}") })
+        let (name, offset) = match self.linux.describe(va) {
+            Some(of_module) => of_module,
+            None => {
+                let (name, offset) = self.linked.lookup(self.to_link(va)?)?;
+                (name.to_owned(), offset)
+            }
+        };
+        Some(if offset == 0 { name } else { format!("{name}+{offset:#x}") })
     }
 
     /// Returns what [`Names::describe`] would if the guest ran where it was linked, marked as a
@@ -206,7 +284,8 @@ impl Names {
         }
     }
 
-    /// Finds out what a word means: `0xADDRESS`, `SYMBOL` or `SYMBOL+0xOFFSET`.
+    /// Finds out what a word means: `0xADDRESS`, `SYMBOL` or `SYMBOL+0xOFFSET`, and
+    /// `MODULE:SYMBOL` of a module that is known.
     ///
     /// # Errors
     ///
@@ -223,6 +302,10 @@ impl Names {
             Some((name, offset)) => (name, number(offset)?),
             None => (word, 0),
         };
+        if let Some((module, symbol)) = name.split_once(':') {
+            let va = self.in_module(module, symbol)?.offset(offset);
+            return Ok(Target { place: Place::Va(va), va });
+        }
         let link = self.linked.address_of(name).ok_or_else(|| self.unknown(name))?;
         let link = link.0.wrapping_add(offset);
         let Some(base) = self.base else {
@@ -245,6 +328,17 @@ impl Names {
     pub fn resolve_instruction(&self, word: &str) -> Result<Target, NameError> {
         let target = self.resolve(word)?;
         if target.va.is_aligned(2) { Ok(target) } else { Err(NameError::Unaligned(word.into())) }
+    }
+
+    fn in_module(&self, module: &str, symbol: &str) -> Result<Va, NameError> {
+        match self.linux.resolve(module, symbol) {
+            Some(Some(va)) => Ok(va),
+            Some(None) => {
+                let closest = self.linux.suggestions(module, symbol, SUGGESTIONS);
+                Err(NameError::Unknown { name: format!("{module}:{symbol}"), closest })
+            }
+            None => Err(NameError::NotLoaded(module.to_owned())),
+        }
     }
 
     fn unknown(&self, name: &str) -> NameError {
@@ -324,6 +418,7 @@ mod tests {
             delta: None,
             low: true,
             file: vec![0; 0x1000].into_iter().chain(*b"code").collect(),
+            linux: Linux::default(),
         }
     }
 

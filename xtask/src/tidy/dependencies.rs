@@ -21,6 +21,8 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
     // Knows no link and no machine: any debuggee will do.
     ("stepwell-gdb", &["stepwell-arch", "stepwell-debuggee"]),
     ("stepwell-trace", &["stepwell-arch"]),
+    // Any debuggee, and the names that a recording has.
+    ("stepwell-linux", &["stepwell-arch", "stepwell-debuggee", "stepwell-trace"]),
     ("stepwell", &TOOL_LIBRARIES),
     ("stepwell-guests", &[]),
     ("stepwell-tests", &TEST_LIBRARIES),
@@ -30,17 +32,18 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("stepwell-model", &["stepwell-arch", "stepwell-engine", "stepwell-spec"]),
 ];
 
-const TOOL_LIBRARIES: [&str; 7] = [
+const TOOL_LIBRARIES: [&str; 8] = [
     "stepwell-arch",
     "stepwell-debuggee",
     "stepwell-engine",
     "stepwell-gdb",
     "stepwell-link",
+    "stepwell-linux",
     "stepwell-trace",
     "stepwell-wire",
 ];
 
-const TEST_LIBRARIES: [&str; 8] = [
+const TEST_LIBRARIES: [&str; 9] = [
     "stepwell",
     "stepwell-arch",
     "stepwell-debuggee",
@@ -49,6 +52,8 @@ const TEST_LIBRARIES: [&str; 8] = [
     // The declarations of the conformance cases, none of their code.
     "stepwell-guests",
     "stepwell-link",
+    // Where a kernel has what a module is made of.
+    "stepwell-linux",
     "stepwell-trace",
     "stepwell-wire",
 ];

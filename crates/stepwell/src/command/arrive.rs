@@ -1,10 +1,11 @@
 //! `--at`: where a guest is to stand before it is stepped.
 
 use crate::follow::{Follower, Outcome};
+use crate::linux::{LOADED, loading};
 use crate::names::{NameError, Names, Target};
 use std::convert::Infallible;
 use std::str::FromStr;
-use stepwell_debuggee::{Debuggee, Monitor};
+use stepwell_debuggee::{Debuggee, Monitor, Place, StopReason};
 
 /// What the user wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,11 +28,16 @@ impl FromStr for At {
 }
 
 /// What it means for this guest.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Start {
     Reset,
     Smc,
     Place(Target),
+    /// A place in a module, which is yet to be loaded, and where the kernel begins to initialize one.
+    Module {
+        word: String,
+        loaded: Target,
+    },
 }
 
 impl At {
@@ -40,6 +46,10 @@ impl At {
         match self {
             Self::Reset => Ok(Start::Reset),
             Self::Smc => Ok(Start::Smc),
+            Self::Word(word) if word.contains(':') => {
+                let loaded = names.resolve_instruction(LOADED)?;
+                Ok(Start::Module { word: word.clone(), loaded })
+            }
             Self::Word(word) => names.resolve_instruction(word).map(Start::Place),
         }
     }
@@ -50,6 +60,7 @@ impl Start {
     pub(super) fn arrive(
         self,
         debuggee: &mut dyn Debuggee,
+        names: &mut Names,
         follower: &mut Follower<'_>,
     ) -> anyhow::Result<Outcome> {
         let reset = follower.follow(debuggee)?;
@@ -57,14 +68,9 @@ impl Start {
         match self {
             Self::Reset => Ok(reset),
             Self::Place(target) if target.va == stop.pc => Ok(reset),
-            Self::Place(target) => {
-                debuggee.set_breakpoint(0, target.place)?;
-                debuggee.resume(0)?;
-                let outcome = follower.follow(debuggee)?;
-                if matches!(outcome, Outcome::Stopped(_)) {
-                    debuggee.clear_breakpoint(0, target.place)?;
-                }
-                Ok(outcome)
+            Self::Place(target) => go_to(debuggee, follower, target.place),
+            Self::Module { word, loaded } => {
+                go_to_module(debuggee, names, follower, &word, loaded.place)
             }
             Self::Smc => {
                 let Some(monitors) = debuggee.support_monitors() else {
@@ -78,6 +84,42 @@ impl Start {
     }
 }
 
+/// Lets the guest run with a breakpoint there for as long as that takes.
+fn go_to(
+    debuggee: &mut dyn Debuggee,
+    follower: &mut Follower<'_>,
+    place: Place,
+) -> anyhow::Result<Outcome> {
+    debuggee.set_breakpoint(0, place)?;
+    debuggee.resume(0)?;
+    let outcome = follower.follow(debuggee)?;
+    if matches!(outcome, Outcome::Stopped(_)) {
+        debuggee.clear_breakpoint(0, place)?;
+    }
+    Ok(outcome)
+}
+
+/// Lets the guest run until it has loaded the module of `word`, and then to the place itself.
+fn go_to_module(
+    debuggee: &mut dyn Debuggee,
+    names: &mut Names,
+    follower: &mut Follower<'_>,
+    word: &str,
+    loaded: Place,
+) -> anyhow::Result<Outcome> {
+    loop {
+        let outcome = go_to(debuggee, follower, loaded)?;
+        let Outcome::Stopped(stop) = outcome else { return Ok(outcome) };
+        if stop.reason != StopReason::Breakpoint || follower.interruption.is_some() {
+            return Ok(outcome);
+        }
+        if loading(names, debuggee, stop)?.is_some_and(|module| module.has(word)) {
+            let target = names.resolve_instruction(word)?;
+            return go_to(debuggee, follower, target.place);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,11 +127,12 @@ mod tests {
 
     fn arrive(word: &str) -> Outcome {
         let mut fake = Fake::new(&contract::guest_bytes());
-        let start = word.parse::<At>().unwrap().resolve(&Names::none()).unwrap();
+        let mut names = Names::none();
+        let start = word.parse::<At>().unwrap().resolve(&names).unwrap();
         let (mut console, mut records) = (|_: &[u8]| Ok(()), Vec::new());
         let mut follower =
             Follower { console: &mut console, records: &mut records, interruption: None };
-        start.arrive(&mut fake, &mut follower).unwrap()
+        start.arrive(&mut fake, &mut names, &mut follower).unwrap()
     }
 
     #[test]

@@ -26,7 +26,8 @@ use stepwell_debuggee::{Debuggee, InterruptPolicy, OthersPolicy, TimePolicy};
 pub(super) struct Step {
     #[command(flatten)]
     guest: GuestOptions,
-    /// Where to stop first: reset, smc (the first one), SYMBOL, SYMBOL+0xOFFSET or 0xADDRESS
+    /// Where to stop first: reset, smc (the first one), SYMBOL, SYMBOL+0xOFFSET, 0xADDRESS, or
+    /// MODULE:SYMBOL of a Linux module once it is loaded
     #[arg(long, value_name = "WHERE", default_value = "reset")]
     at: At,
     /// What happens to interrupts: into, over or hold
@@ -44,7 +45,7 @@ impl Step {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
         let prepared = self.guest.prepare()?;
         let start = self.at.resolve(&prepared.names)?;
-        let (mut session, names) = prepared.launch()?;
+        let (mut session, mut names) = prepared.launch()?;
         let (status, text) = session.with(|link| {
             let debuggee: &mut dyn Debuggee = link;
             if let Some(interrupts) = debuggee.support_interrupts() {
@@ -61,7 +62,7 @@ impl Step {
             let mut console = |bytes: &[u8]| lines.push(bytes, &mut stdout());
             let mut follower =
                 Follower { console: &mut console, records: &mut records, interruption: None };
-            let outcome = start.arrive(debuggee, &mut follower)?;
+            let outcome = start.arrive(debuggee, &mut names, &mut follower)?;
             let left = follower.interruption == Some(Interruption::Leave);
             lines.flush(&mut output)?;
             match outcome {

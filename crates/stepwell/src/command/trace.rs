@@ -35,7 +35,8 @@ use stepwell_trace::{Event, Header};
 pub(super) struct Trace {
     #[command(flatten)]
     guest: GuestOptions,
-    /// Where to begin: reset, smc (the first one), SYMBOL, SYMBOL+0xOFFSET or 0xADDRESS
+    /// Where to begin: reset, smc (the first one), SYMBOL, SYMBOL+0xOFFSET, 0xADDRESS, or
+    /// MODULE:SYMBOL of a Linux module once it is loaded
     #[arg(long, value_name = "WHERE", default_value = "reset")]
     at: At,
     /// How many steps at most [default: 100000, or no limit with --until]
@@ -213,7 +214,9 @@ impl Job {
             others.set_others_policy(0, options.others)?;
         }
         let (mut stop, interruption) =
-            match self.follow(debuggee, |follower, debuggee| start.arrive(debuggee, follower))? {
+            match self.follow(debuggee, |names, follower, debuggee| {
+                start.arrive(debuggee, names, follower)
+            })? {
                 (Outcome::Stopped(stop), interruption) => (stop, interruption),
                 (Outcome::Ended(ending), _) => return Ok(End::Guest(ending)),
             };
@@ -235,7 +238,7 @@ impl Job {
             let request = StepRequest { record: true, all, ..StepRequest::steps(count) };
             debuggee.step(vcpu, request)?;
             let (outcome, interruption) =
-                self.follow(debuggee, |follower, debuggee| follower.follow(debuggee))?;
+                self.follow(debuggee, |_, follower, debuggee| follower.follow(debuggee))?;
             match outcome {
                 Outcome::Stopped(next) => stop = next,
                 Outcome::Ended(ending) => {
@@ -259,7 +262,11 @@ impl Job {
     fn follow(
         &mut self,
         debuggee: &mut dyn Debuggee,
-        work: impl FnOnce(&mut Follower<'_>, &mut dyn Debuggee) -> anyhow::Result<Outcome>,
+        work: impl FnOnce(
+            &mut Names,
+            &mut Follower<'_>,
+            &mut dyn Debuggee,
+        ) -> anyhow::Result<Outcome>,
     ) -> anyhow::Result<(Outcome, Option<Interruption>)> {
         let (lines, bar, mut records) = (&mut self.lines, &self.bar, Vec::new());
         let aside = self.printer.is_some();
@@ -271,7 +278,7 @@ impl Job {
         };
         let mut follower =
             Follower { console: &mut console, records: &mut records, interruption: None };
-        let outcome = work(&mut follower, debuggee);
+        let outcome = work(&mut self.names, &mut follower, debuggee);
         let interruption = follower.interruption;
         self.print(&records)?;
         self.recorder.take(&mut records)?;

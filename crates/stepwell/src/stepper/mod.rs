@@ -4,6 +4,7 @@
 //! it is the same behind a line editor, a pipe and a test. It knows no link either: any
 //! [`Debuggee`] will do.
 
+mod linux;
 mod parse;
 mod view;
 
@@ -12,6 +13,7 @@ pub use parse::{Command, HELP, NAMES, ParseError};
 use crate::console::MarkedLines;
 use crate::follow::{Follower, Outcome};
 use crate::interruption::Interruption;
+use crate::linux::{LOADED, LinuxError, loading};
 use crate::names::{NameError, Names};
 use std::collections::VecDeque;
 use std::io::Write;
@@ -134,10 +136,7 @@ impl<'a> Stepper<'a> {
                 return self.follow();
             }
             Command::Next => return self.next(),
-            Command::Until(word) => {
-                let place = self.names.resolve_instruction(word)?.place;
-                return self.run_to(place);
-            }
+            Command::Until(word) => return self.until(word),
             Command::Leave => return Ok(Flow::Leave),
             Command::Registers(None) => self.registers()?,
             Command::Registers(Some(name)) => self.register(name)?,
@@ -165,6 +164,8 @@ impl<'a> Stepper<'a> {
             },
             Command::Watch(on, word, length, access) => self.watch(*on, word, *length, *access)?,
             Command::Type(text) => self.type_line(text)?,
+            Command::Processes => self.processes()?,
+            Command::Modules => self.modules()?,
             Command::Help => self.output.write_all(HELP.as_bytes())?,
         }
         Ok(Flow::More)
@@ -250,6 +251,41 @@ impl<'a> Stepper<'a> {
                 return Ok(Flow::More);
             }
         }
+    }
+
+    /// Runs to a place, which may be in a module that is yet to be loaded.
+    fn until(&mut self, word: &str) -> anyhow::Result<Flow> {
+        self.learn_modules(word)?;
+        let mut target = self.names.resolve_instruction(word);
+        if let Err(NameError::NotLoaded(_)) = target {
+            let loaded = self.names.resolve_instruction(LOADED)?.place;
+            loop {
+                let (outcome, interrupted) = self.go_to(loaded)?;
+                let stop = match outcome {
+                    Outcome::Stopped(stop) => stop,
+                    Outcome::Ended(ending) => return Ok(Flow::Ended(ending)),
+                };
+                if interrupted || stop.reason != StopReason::Breakpoint {
+                    self.arrived(stop)?;
+                    return Ok(Flow::More);
+                }
+                let module = loading(&mut self.names, self.debuggee, stop)?;
+                if module.is_some_and(|module| module.has(word)) {
+                    break;
+                }
+            }
+            target = self.names.resolve_instruction(word);
+        }
+        let place = target?.place;
+        self.run_to(place)
+    }
+
+    /// Learns which modules are loaded, where a word may speak of one.
+    fn learn_modules(&mut self, word: &str) -> anyhow::Result<()> {
+        if word.contains(':') {
+            self.names.find_modules(self.debuggee, self.vcpu)?;
+        }
+        Ok(())
     }
 
     fn run_to(&mut self, place: Place) -> anyhow::Result<Flow> {
@@ -351,7 +387,8 @@ impl<'a> Stepper<'a> {
 /// Tells errors that a session survives from those that it doesn't.
 fn is_told(error: &anyhow::Error) -> bool {
     let refused = error.downcast_ref::<Error>().is_some_and(|error| !error.is_fatal());
-    refused || error.downcast_ref::<NameError>().is_some()
+    let linux = error.downcast_ref::<LinuxError>().is_some_and(|error| !error.is_fatal());
+    refused || linux || error.downcast_ref::<NameError>().is_some()
 }
 
 #[cfg(test)]

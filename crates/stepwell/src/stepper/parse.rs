@@ -21,15 +21,17 @@ watch WHERE [N] [KIND]    stop before N bytes (8) are accessed: r, w (default), 
 unwatch WHERE [N] [KIND]  no longer
 t [TEXT]       type a line on the guest's console; it reads it once it runs
 vcpu [N]       the vCPUs; choose one
+ps             the tasks of a Linux guest
+lsmod          its modules
 x              end
-Enter repeats. WHERE is SYMBOL, SYMBOL+0xOFFSET or 0xADDRESS; for m, d and
-watch also a register (sp, x0, pc).
+Enter repeats. WHERE is SYMBOL, SYMBOL+0xOFFSET, 0xADDRESS or MODULE:SYMBOL;
+for m, d and watch also a register (sp, x0, pc).
 ";
 
 /// The commands' names, for completion.
-pub const NAMES: [&str; 18] = [
+pub const NAMES: [&str; 20] = [
     "s", "n", "c", "u", "b", "r", "m", "d", "i", "time", "others", "smc", "watch", "unwatch", "t",
-    "vcpu", "h", "x",
+    "vcpu", "ps", "lsmod", "h", "x",
 ];
 
 const MEMORY_DEFAULT: u64 = 64;
@@ -72,6 +74,10 @@ pub enum Command {
     Type(String),
     /// `vcpu`
     Vcpu(Option<u8>),
+    /// `ps`
+    Processes,
+    /// `lsmod`
+    Modules,
     /// `h`
     Help,
     /// `x`
@@ -141,6 +147,8 @@ impl Command {
             ("t" | "type", _) => Self::Type(rest(line)),
             ("vcpu", []) => Self::Vcpu(None),
             ("vcpu", [n]) => Self::Vcpu(Some(n.parse().map_err(|error| told(&error, "vcpu [N]"))?)),
+            ("ps", []) => Self::Processes,
+            ("lsmod", []) => Self::Modules,
             ("h" | "help" | "?", _) => Self::Help,
             ("x" | "q" | "quit" | "exit", []) => Self::Leave,
             _ => return Err(refuse(name)),

@@ -139,6 +139,7 @@ impl Stepper<'_> {
         if let Some(value) = core_register(&registers, word) {
             return Ok(Va(value));
         }
+        self.learn_modules(word)?;
         let Target { va, .. } = self.names.resolve(word)?;
         Ok(va)
     }

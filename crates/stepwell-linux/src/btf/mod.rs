@@ -1,0 +1,225 @@
+//! The types of a kernel, as it carries them for BPF programs (BTF, BPF Type Format).
+//!
+//! Only an index of where each type begins is made; all else is read from the bytes when it is
+//! asked for. So garbage costs no more memory than its own size, and whatever refers to itself is
+//! followed a limited number of times.
+//!
+//! Source: Linux, Documentation/bpf/btf.rst, "BTF Type and String Encoding".
+
+mod member;
+mod types;
+
+pub use member::Field;
+pub use types::{Encoding, Kind, Member, Type};
+
+/// Most types that are believed; Debian's kernels have some 150,000.
+const TYPES_MAX: usize = 4 << 20;
+/// How often a chain of typedefs and qualifiers is followed.
+const CHAIN_MAX: usize = 32;
+/// What every BTF begins with.
+const MAGIC: u16 = 0xeb9f;
+const VERSION: u8 = 1;
+const HEADER_BYTES: usize = 24;
+/// Where Linux has what is one a CPU.
+const PER_CPU_SECTION: &str = ".data..percpu";
+
+/// The number of a type; 0 is `void`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TypeId(pub u32);
+
+/// Types could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BtfError {
+    /// There are none.
+    #[error("the kernel carries no types (CONFIG_DEBUG_INFO_BTF)")]
+    Absent,
+    /// What is there is damaged.
+    #[error("the kernel's types (BTF) are damaged: {0}")]
+    Damaged(&'static str),
+}
+
+/// A table of types.
+#[derive(Clone, Debug)]
+pub struct Btf {
+    types: Vec<u8>,
+    strings: Vec<u8>,
+    /// Where each type begins in `types`; type 1 is the first.
+    starts: Vec<u32>,
+}
+
+impl Btf {
+    /// Reads a table that begins with `bytes`; what follows it does not matter.
+    ///
+    /// # Errors
+    ///
+    /// [`BtfError::Damaged`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, BtfError> {
+        let header = Header::read(bytes).ok_or(BtfError::Damaged("its header"))?;
+        let part = |(at, length)| bytes.get(at..usize::checked_add(at, length)?);
+        let types = part(header.types).ok_or(BtfError::Damaged("it is cut off"))?;
+        let strings = part(header.strings).ok_or(BtfError::Damaged("it is cut off"))?;
+        let starts = index(types)?;
+        Ok(Self { types: types.to_vec(), strings: strings.to_vec(), starts })
+    }
+
+    /// Finds the table in a kernel's image, where nothing else tells where it is: the largest that
+    /// is sound.
+    ///
+    /// # Errors
+    ///
+    /// [`BtfError::Absent`], or what is wrong with the one that looked like it.
+    pub fn find(image: &[u8]) -> Result<Self, BtfError> {
+        let headers = (0..image.len()).step_by(4).filter_map(|at| {
+            let bytes = image.get(at..)?;
+            let header = Header::read(bytes)?;
+            let size = header.types.1.checked_add(header.strings.1)?;
+            (header.end()? <= bytes.len()).then_some((size, at))
+        });
+        let (_, at) = headers.max().ok_or(BtfError::Absent)?;
+        Self::parse(image.get(at..).unwrap_or_default())
+    }
+
+    /// Returns how many types there are, without `void`.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// Tells whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.starts.is_empty()
+    }
+
+    /// Returns a type.
+    #[must_use]
+    pub fn get(&self, id: TypeId) -> Option<Type<'_>> {
+        let index = usize::try_from(id.0).ok()?.checked_sub(1)?;
+        let start = usize::try_from(*self.starts.get(index)?).ok()?;
+        Type::read(self.types.get(start..)?, &self.strings)
+    }
+
+    /// Returns all types, in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (TypeId, Type<'_>)> {
+        let numbers = (1_u32..).take(self.starts.len()).map(TypeId);
+        numbers.filter_map(|id| Some((id, self.get(id)?)))
+    }
+
+    /// Finds a structure or union by its name, or a typedef of one that has none itself.
+    #[must_use]
+    pub fn structure(&self, name: &str) -> Option<TypeId> {
+        let named = |wanted: fn(&Kind<'_>) -> bool| {
+            let mut all = self.iter();
+            let found = all.find(|(_, one)| wanted(&one.kind) && one.name == name.as_bytes());
+            found.map(|(id, _)| id)
+        };
+        named(|kind| matches!(kind, Kind::Composite(_)))
+            .or_else(|| named(|kind| matches!(kind, Kind::Typedef(_))))
+    }
+
+    /// Finds a type that C would call `name` in one word: a base type, a typedef, or an enumeration.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<TypeId> {
+        let plain = |kind: &Kind<'_>| {
+            matches!(kind, Kind::Int { .. } | Kind::Typedef(_) | Kind::Enum { .. } | Kind::Float)
+        };
+        self.iter()
+            .find(|(_, one)| plain(&one.kind) && one.name == name.as_bytes())
+            .map(|(id, _)| id)
+    }
+
+    /// Finds a variable that each CPU has its own of: how far into their section it is, and its
+    /// type.
+    #[must_use]
+    pub fn per_cpu(&self, name: &str) -> Option<(u64, TypeId)> {
+        let is_section = |one: &Type<'_>| one.name == PER_CPU_SECTION.as_bytes();
+        let mut sections = self.iter().filter(|(_, one)| is_section(one));
+        let variables = sections.find_map(|(_, one)| match one.kind {
+            Kind::DataSection(variables) => Some(variables),
+            _ => None,
+        })?;
+        variables.iter().find_map(|(id, offset)| {
+            let variable = self.get(id)?;
+            let Kind::Variable(of) = variable.kind else { return None };
+            (variable.name == name.as_bytes()).then_some((u64::from(offset), of))
+        })
+    }
+
+    /// Follows typedefs, qualifiers and tags to what a type is.
+    #[must_use]
+    pub fn resolve(&self, mut id: TypeId) -> TypeId {
+        for _ in 0..CHAIN_MAX {
+            match self.get(id).map(|one| one.kind) {
+                Some(Kind::Typedef(to) | Kind::Qualifier(to)) => id = to,
+                _ => break,
+            }
+        }
+        id
+    }
+
+    /// Returns how many bytes a value of a type has.
+    #[must_use]
+    pub fn size_of(&self, id: TypeId) -> Option<u64> {
+        let (mut id, mut times) = (self.resolve(id), 1_u64);
+        for _ in 0..CHAIN_MAX {
+            match self.get(id)?.kind {
+                Kind::Array { element, count } => {
+                    times = times.checked_mul(u64::from(count))?;
+                    id = self.resolve(element);
+                }
+                Kind::Pointer(_) => return times.checked_mul(8),
+                _ => return times.checked_mul(u64::from(self.get(id)?.bytes()?)),
+            }
+        }
+        None
+    }
+}
+
+/// Where the parts are, from the header's first byte on.
+#[derive(Clone, Copy, Debug)]
+struct Header {
+    types: (usize, usize),
+    strings: (usize, usize),
+}
+
+impl Header {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let magic = u16::from_le_bytes(bytes.get(..2)?.try_into().ok()?);
+        if magic != MAGIC || bytes.get(2) != Some(&VERSION) {
+            return None;
+        }
+        let word = |at| usize::try_from(types::word(bytes, at)?).ok();
+        let length = word(4)?;
+        let part = |at, bytes| Some((length.checked_add(word(at)?)?, word(bytes)?));
+        let header = Self { types: part(8, 12)?, strings: part(16, 20)? };
+        // Every table has strings, and the first of them is empty.
+        let first = bytes.get(header.strings.0);
+        (length >= HEADER_BYTES && header.types.1 > 0 && first == Some(&0)).then_some(header)
+    }
+
+    fn end(&self) -> Option<usize> {
+        let end = |(at, length)| usize::checked_add(at, length);
+        Some(end(self.types)?.max(end(self.strings)?))
+    }
+}
+
+/// Finds where each type begins.
+fn index(types: &[u8]) -> Result<Vec<u32>, BtfError> {
+    let (mut starts, mut at) = (Vec::new(), 0_usize);
+    while at < types.len() {
+        let rest = types.get(at..).unwrap_or_default();
+        let length = Type::length(rest).ok_or(BtfError::Damaged("a type of unknown kind"))?;
+        if length > rest.len() {
+            return Err(BtfError::Damaged("a type is cut off"));
+        }
+        if starts.len() == TYPES_MAX {
+            return Err(BtfError::Damaged("there are too many types"));
+        }
+        starts.push(u32::try_from(at).map_err(|_| BtfError::Damaged("it is too long"))?);
+        at = at.saturating_add(length);
+    }
+    Ok(starts)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

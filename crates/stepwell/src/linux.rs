@@ -1,0 +1,291 @@
+//! What a Linux guest tells, for the commands: tasks, modules, and the names of what is in these.
+//!
+//! A kernel is asked only once somebody wants to know: reading its types takes a tenth of a second.
+//! Modules come and go while the guest runs, so what is known of one is compared with the guest each
+//! time that it stands in it.
+
+use crate::names::Names;
+use std::sync::Arc;
+use stepwell_arch::{Ipa, SystemRegister, Va};
+use stepwell_debuggee::{Debuggee, Stop, VcpuId, VcpuState};
+use stepwell_linux::module::{self, State};
+use stepwell_linux::{Cached, Error, Guest, Kernel, Memory, Module, Task, task};
+use stepwell_trace::{Symbol, SymbolKind, Symbols};
+
+/// Why a question about Linux has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum LinuxError {
+    /// The kernel is none that can be asked.
+    #[error("{0}")]
+    Kernel(String),
+    /// This guest does not answer.
+    #[error(transparent)]
+    Guest(#[from] Error),
+}
+
+impl LinuxError {
+    /// Tells whether the debuggee is lost.
+    #[must_use]
+    pub const fn is_fatal(&self) -> bool {
+        matches!(self, Self::Guest(error) if error.is_fatal())
+    }
+}
+
+/// The image that a guest was started from.
+#[derive(Clone, Copy, Debug)]
+pub struct Image<'a> {
+    /// Its bytes, as loaded.
+    pub bytes: &'a [u8],
+    /// Its symbols, as linked.
+    pub symbols: &'a Symbols,
+    /// Where its first byte was linked.
+    pub base: u64,
+    /// Where its first byte was loaded.
+    pub load: Ipa,
+    /// How far it runs from where it was linked.
+    pub moved_by: u64,
+}
+
+/// What was learnt of a Linux guest.
+#[derive(Clone, Debug, Default)]
+pub struct Linux {
+    kernel: Option<Arc<Result<Kernel, String>>>,
+    modules: Vec<Arc<Loaded>>,
+}
+
+/// A module and its symbols.
+#[derive(Debug)]
+struct Loaded {
+    module: Module,
+    symbols: Symbols,
+}
+
+impl Linux {
+    /// Reads the kernel, the first time.
+    fn kernel(&mut self, image: &Image<'_>) -> Arc<Result<Kernel, String>> {
+        let read = || {
+            let kernel = Kernel::new(image.bytes, image.base, image.symbols, image.moved_by);
+            Arc::new(kernel.map_err(|error| error.to_string()))
+        };
+        Arc::clone(self.kernel.get_or_insert_with(read))
+    }
+
+    /// Asks something of the guest, which stands.
+    ///
+    /// # Errors
+    ///
+    /// [`LinuxError`], with what is missing.
+    pub fn ask<R>(
+        &mut self,
+        image: &Image<'_>,
+        debuggee: &mut dyn Debuggee,
+        vcpu: VcpuId,
+        question: impl FnOnce(&Kernel, &mut dyn Memory) -> Result<R, Error>,
+    ) -> Result<R, LinuxError> {
+        let kernel = self.kernel(image);
+        let kernel = kernel.as_ref().as_ref().map_err(|text| LinuxError::Kernel(text.clone()))?;
+        // Not the image's first byte: a kernel that runs has its header mapped no more.
+        let known = Va(kernel.init_task());
+        let within = known.0.wrapping_sub(image.moved_by).wrapping_sub(image.base);
+        let guest = Guest::new(debuggee, vcpu, known, image.load.offset(within))?;
+        Ok(question(kernel, &mut Cached::new(guest))?)
+    }
+
+    /// Learns which modules there are.
+    ///
+    /// # Errors
+    ///
+    /// [`LinuxError`]; what was known is known no more then.
+    pub fn find_modules(
+        &mut self,
+        image: &Image<'_>,
+        debuggee: &mut dyn Debuggee,
+        vcpu: VcpuId,
+    ) -> Result<(), LinuxError> {
+        let known = std::mem::take(&mut self.modules);
+        self.modules = self.ask(image, debuggee, vcpu, |kernel, memory| {
+            let modules = module::all(kernel, memory)?;
+            modules.into_iter().map(|module| load(kernel, memory, module, &known)).collect()
+        })?;
+        Ok(())
+    }
+
+    /// Learns of the module that a vCPU stands in at `pc`, if it is one.
+    ///
+    /// # Errors
+    ///
+    /// [`LinuxError`].
+    pub fn notice(
+        &mut self,
+        image: &Image<'_>,
+        debuggee: &mut dyn Debuggee,
+        vcpu: VcpuId,
+        pc: Va,
+    ) -> Result<(), LinuxError> {
+        if let Some(known) = self.module_at(pc).cloned() {
+            let found = self.ask(image, debuggee, vcpu, |kernel, memory| {
+                Module::read(kernel, memory, known.module.address)
+            });
+            match found {
+                Ok(found) if found.is_like(&known.module) => return Ok(()),
+                Err(error) if error.is_fatal() => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        self.find_modules(image, debuggee, vcpu)
+    }
+
+    fn module_at(&self, va: Va) -> Option<&Arc<Loaded>> {
+        self.modules.iter().find(|loaded| loaded.module.contains(va.0))
+    }
+
+    /// Returns `module:symbol` and how far behind it an address in a module is.
+    #[must_use]
+    pub fn describe(&self, va: Va) -> Option<(String, u64)> {
+        let loaded = self.module_at(va)?;
+        let name = &loaded.module.name;
+        Some(match loaded.symbols.lookup(va) {
+            Some((symbol, offset)) => (format!("{name}:{symbol}"), offset),
+            None => (name.clone(), va.0.wrapping_sub(loaded.module.base())),
+        })
+    }
+
+    /// Returns where a known module has a symbol; nothing where the module is not known.
+    #[must_use]
+    pub fn resolve(&self, module: &str, symbol: &str) -> Option<Option<Va>> {
+        let loaded = self.modules.iter().find(|loaded| loaded.module.is_called(module))?;
+        let init = (symbol == INIT && loaded.module.init != 0).then_some(Va(loaded.module.init));
+        Some(loaded.symbols.address_of(symbol).or(init))
+    }
+
+    /// Returns names of a module that are close to one that it does not have.
+    #[must_use]
+    pub fn suggestions(&self, module: &str, symbol: &str, count: usize) -> Vec<String> {
+        let named = self.modules.iter().find(|loaded| loaded.module.is_called(module));
+        let close = named.map(|loaded| loaded.symbols.suggestions(symbol, count));
+        close.unwrap_or_default().into_iter().map(|name| format!("{module}:{name}")).collect()
+    }
+
+    /// Returns the symbols of all known modules, as they are shown.
+    pub fn symbols(&self) -> impl Iterator<Item = Symbol> {
+        self.modules.iter().flat_map(|loaded| {
+            let name = &loaded.module.name;
+            let called = move |one: &Symbol| format!("{name}:{}", one.name);
+            loaded.symbols.iter().map(move |one| Symbol { name: called(one), ..one.clone() })
+        })
+    }
+}
+
+/// What each module calls the function that sets it up.
+const INIT: &str = "init_module";
+/// The kernel's function that calls it, when all of the module is in its place. Its argument is the
+/// module.
+pub const LOADED: &str = "do_init_module";
+
+/// Learns of the module that the kernel is about to initialize: `stop` is at [`LOADED`]. Nothing if
+/// it is not.
+///
+/// # Errors
+///
+/// [`LinuxError`].
+pub fn loading(
+    names: &mut Names,
+    debuggee: &mut dyn Debuggee,
+    stop: Stop,
+) -> Result<Option<Module>, LinuxError> {
+    names.locate(debuggee, stop.vcpu, stop.pc).map_err(Error::from)?;
+    if names.resolve(LOADED).is_ok_and(|target| target.va != stop.pc) {
+        return Ok(None);
+    }
+    let address = debuggee.read_registers(stop.vcpu).map_err(Error::from)?.x[0];
+    names.find_modules(debuggee, stop.vcpu)?;
+    let read = |kernel: &Kernel, memory: &mut dyn Memory| Module::read(kernel, memory, address);
+    names.ask(debuggee, stop.vcpu, read).map(Some)
+}
+
+/// Reads the symbols of a module, unless they are known.
+fn load(
+    kernel: &Kernel,
+    memory: &mut dyn Memory,
+    module: Module,
+    known: &[Arc<Loaded>],
+) -> Result<Arc<Loaded>, Error> {
+    if let Some(same) = known.iter().find(|loaded| loaded.module.is_like(&module)) {
+        return Ok(Arc::clone(same));
+    }
+    let symbols = match module.symbols(kernel, memory) {
+        Ok(symbols) => symbols,
+        Err(error) if error.is_fatal() => return Err(error),
+        // Its place and its name are worth having without.
+        Err(_) => Symbols::default(),
+    };
+    let init = (symbols.address_of(INIT).is_none() && module.state == State::Coming).then(|| {
+        let (size, kind, name) = (0, SymbolKind::Function, INIT.to_owned());
+        Symbol { address: module.init, size, kind, name }
+    });
+    let symbols = match init {
+        Some(init) => symbols.merged(&Symbols::new([init], None)),
+        None => symbols,
+    };
+    Ok(Arc::new(Loaded { module, symbols }))
+}
+
+impl Names {
+    /// Returns the guest's tasks.
+    ///
+    /// # Errors
+    ///
+    /// [`LinuxError`].
+    pub fn tasks(
+        &mut self,
+        debuggee: &mut dyn Debuggee,
+        vcpu: VcpuId,
+    ) -> Result<Vec<Task>, LinuxError> {
+        self.ask(debuggee, vcpu, |kernel, memory| task::all(kernel, memory))
+    }
+
+    /// Returns the guest's modules, the newest first.
+    ///
+    /// # Errors
+    ///
+    /// [`LinuxError`].
+    pub fn modules(
+        &mut self,
+        debuggee: &mut dyn Debuggee,
+        vcpu: VcpuId,
+    ) -> Result<Vec<Module>, LinuxError> {
+        self.ask(debuggee, vcpu, |kernel, memory| module::all(kernel, memory))
+    }
+
+    /// Returns the task that each vCPU executes; nothing for one that is off.
+    ///
+    /// # Errors
+    ///
+    /// [`LinuxError`].
+    pub fn current_tasks(
+        &mut self,
+        debuggee: &mut dyn Debuggee,
+        vcpu: VcpuId,
+    ) -> Result<Vec<Option<Task>>, LinuxError> {
+        let status = debuggee.status(vcpu.domain).map_err(Error::from)?;
+        let mut offsets = Vec::new();
+        for (number, status) in (0..).zip(status) {
+            let id = VcpuId { vcpu: number, ..vcpu };
+            let stands = status.state == VcpuState::Stopped;
+            offsets.push(if stands { Some(per_cpu_offset(debuggee, id)?) } else { None });
+        }
+        self.ask(debuggee, vcpu, |kernel, memory| {
+            let current = |offset: Option<u64>| {
+                let at = offset.map(|offset| kernel.current(memory, offset)).transpose()?;
+                at.map(|at| Task::read(kernel, memory, at)).transpose()
+            };
+            offsets.into_iter().map(current).collect()
+        })
+    }
+}
+
+/// Returns what a CPU adds to the address of a variable that each has its own of.
+fn per_cpu_offset(debuggee: &mut dyn Debuggee, vcpu: VcpuId) -> Result<u64, Error> {
+    let Some(system) = debuggee.support_system_registers() else { return Err(Error::NotRunning) };
+    Ok(system.read_system_register(vcpu, SystemRegister::TPIDR_EL1.0)?)
+}

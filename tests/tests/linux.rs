@@ -1,0 +1,127 @@
+//! A stripped Debian kernel tells what it has: tasks and modules, against the guest's own `/proc`,
+//! and a module's code by the module's symbols.
+
+#![cfg(feature = "machine")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use stepwell_tests::debian::debian_doing;
+use stepwell_tests::kernel_module::{self, FILE, NAME, SAYS, TURNS};
+use stepwell_tests::plain::Setup;
+use stepwell_tests::stepwell::type_at_stepper;
+
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// A machine whose shell finds the module in its file system.
+fn with_module(folder: &tempfile::TempDir, script: &str, smp: u8) -> Setup {
+    let initrd = kernel_module::initramfs(folder.path()).unwrap();
+    let script = format!("mount -t proc proc /proc; {script}; poweroff -f");
+    Setup { initrd: Some(initrd), ..debian_doing(&script, "cortex-a57", smp) }
+}
+
+/// What `/proc/PID/stat` and `ps` say of a task.
+#[derive(Debug, PartialEq, Eq)]
+struct Said {
+    comm: String,
+    state: char,
+}
+
+/// Reads `PID (comm) S …` lines of the guest's.
+fn of_proc(said: &str) -> BTreeMap<u32, Said> {
+    let task = |line: &str| {
+        let line = line.trim_start_matches("  guest| ").trim();
+        let (pid, rest) = line.split_once(" (")?;
+        let (comm, rest) = rest.rsplit_once(") ")?;
+        Some((pid.parse().ok()?, Said { comm: comm.to_owned(), state: rest.chars().next()? }))
+    };
+    said.lines().filter_map(task).collect()
+}
+
+/// Reads the stepper's `PID TGID S CPU NAME` lines.
+fn of_ps(said: &str) -> BTreeMap<u32, Said> {
+    let task = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [pid, _, state, _, name] = words[..] else { return None };
+        let name = name.trim_start_matches('[').trim_end_matches(']');
+        let state = state.chars().next().filter(|_| state.len() == 1)?;
+        Some((pid.parse().ok()?, Said { comm: name.to_owned(), state }))
+    };
+    let listed = said.lines().skip_while(|line| !line.contains("PID    TGID"));
+    listed.skip(1).take_while(|line| !line.starts_with("(stepwell)")).filter_map(task).collect()
+}
+
+/// The guest lists its tasks and modules, then asks for its name, where the stepper lists them.
+#[test]
+fn tasks_and_modules_are_those_of_proc() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = format!(
+        "busybox insmod {FILE}; cat /proc/modules; cat /proc/[0-9]*/stat; echo listed; uname"
+    );
+    let setup = with_module(&folder, &script, 2);
+    let typed = "ps\nlsmod\ni into\nc\n";
+    let options = ["--at", "__arm64_sys_newuname", "--others", "run"];
+    let finished = type_at_stepper(&setup, &options, typed, LIMIT).unwrap();
+    let said = &finished.stdout;
+    let (proc, ps) = (of_proc(said), of_ps(said));
+    assert!(proc.len() > 30, "{} tasks in /proc: {said}", proc.len());
+    // `cat` has ended since, and `uname` was not there yet.
+    let reader: Vec<u32> =
+        proc.iter().filter(|(_, task)| task.comm == "cat").map(|(pid, _)| *pid).collect();
+    for (pid, task) in proc.iter().filter(|(pid, _)| !reader.contains(pid)) {
+        let found = ps.get(pid).unwrap_or_else(|| panic!("no {pid} {task:?} in {ps:?}"));
+        // /proc adds to a worker's name what it works on.
+        assert!(task.comm.starts_with(&found.comm), "{pid}: {task:?}, {found:?}");
+        let waits = |state: char| matches!(state, 'S' | 'I');
+        if waits(task.state) && !task.comm.starts_with("kworker") && *pid != 1 {
+            assert!(waits(found.state) || found.state == 'R', "{pid}: {task:?}, {found:?}");
+        }
+    }
+    let more = ps.keys().filter(|pid| !proc.contains_key(pid)).count();
+    assert!(more <= 3, "{more} tasks that /proc did not have: {ps:?}");
+    // NAME SIZE USED - STATE BASE, and NAME SIZE USED STATE BASE.
+    let line = |end: &str| {
+        let found = said.lines().map(|line| line.trim_start_matches("  guest| "));
+        let found = found.filter(|line| line.starts_with(NAME)).find(|line| line.contains(end));
+        let words = found.unwrap_or_else(|| panic!("no {NAME} {end} in {said}")).split_whitespace();
+        words.map(|word| word.trim_start_matches("0x").to_owned()).collect::<Vec<_>>()
+    };
+    let (theirs, ours) = (line(" - Live"), line("  Live"));
+    assert_eq!(theirs[..3], ours[..3], "name, size, users");
+    assert_eq!(theirs[5].trim_end_matches("(O)"), ours[4], "base");
+}
+
+/// The scenario that Stepwell comes from, in a kernel: a module's init is stepped, with the timer's
+/// interrupts live, counts right, and is met again when the module is loaded again.
+#[test]
+fn a_module_is_stepped_from_its_first_instruction_each_time_that_it_is_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = format!(
+        "busybox insmod {FILE}; busybox rmmod {NAME}; busybox insmod {FILE}; busybox dmesg -c"
+    );
+    let setup = with_module(&folder, &script, 1);
+    let at = format!("{NAME}:init_module");
+    let steps = 3 * TURNS / 2;
+    let typed = format!(
+        "time per-step=20000\ns 4\ns {steps}\nr x1\nlsmod\ntime stopped\nu {at}\ns 7\nm {at} 4\nc\n"
+    );
+    let finished = type_at_stepper(&setup, &["--at", &at], &typed, LIMIT).unwrap();
+    let said = &finished.stdout;
+    let stops: Vec<&str> = said.lines().filter(|line| line.starts_with("vcpu0")).collect();
+    let at_init = |offset: &str| format!("  {NAME}:init_module{offset} ");
+    let wanted = ["", "+0x4", "+0x8", "+0xc", "+0x10"];
+    for (stop, offset) in stops.iter().zip(wanted) {
+        assert!(stop.contains(&at_init(offset)), "{offset}: {stop} of {said}");
+    }
+    // Interrupts came and were stepped over: the loop is where as many instructions bring it.
+    assert!(stops[5].contains(&at_init("+0x10")), "{} of {said}", stops[5]);
+    assert!(said.contains(&format!("x1 {:016x}", steps / 3)), "{said}");
+    assert!(said.contains("Loading"), "{said}");
+    let again: Vec<_> = stops.iter().filter(|stop| stop.contains(&at_init(""))).collect();
+    assert_eq!(again.len(), 2, "{said}");
+    assert!(said.contains("fd 7b bf a9"), "{said}");
+    let counted = said.lines().filter(|line| line.contains(SAYS)).count();
+    assert_eq!(counted, 2, "{said}");
+    assert!(said.contains("the guest powered off"), "{said}");
+}
