@@ -29,20 +29,20 @@ pub const SAYS: &str = "stepwell_loop: counted 1000";
 
 /// What its functions do. `adrp`, `add` and `bl` get their targets from relocations.
 const INIT: [u32; 14] = [
-    0xa9bf_7bfd,                      // stp x29, x30, [sp, #-16]!
-    0x9100_03fd,                      // mov x29, sp
-    0xd280_0001,                      // mov x1, #0
-    0x5280_0002 | TURNS << 5,         // mov w2, #TURNS
-    0x9100_0421,                      // add x1, x1, #1
-    0xf100_0442,                      // subs x2, x2, #1
-    0x54ff_ffc1,                      // b.ne two instructions before
-    0x9000_0000,                      // adrp x0, message
-    0x9100_0000,                      // add x0, x0, message
-    0x9400_0000,                      // bl _printk
-    0x5280_0000,                      // mov w0, #0
-    0xa8c1_7bfd,                      // ldp x29, x30, [sp], #16
-    0xd65f_03c0,                      // ret
-    0xd503_201f,                      // nop
+    0xa9bf_7bfd,              // stp x29, x30, [sp, #-16]!
+    0x9100_03fd,              // mov x29, sp
+    0xd280_0001,              // mov x1, #0
+    0x5280_0002 | TURNS << 5, // mov w2, #TURNS
+    0x9100_0421,              // add x1, x1, #1
+    0xf100_0442,              // subs x2, x2, #1
+    0x54ff_ffc1,              // b.ne two instructions before
+    0x9000_0000,              // adrp x0, message
+    0x9100_0000,              // add x0, x0, message
+    0x9400_0000,              // bl _printk
+    0x5280_0000,              // mov w0, #0
+    0xa8c1_7bfd,              // ldp x29, x30, [sp], #16
+    0xd65f_03c0,              // ret
+    0xd503_201f,              // nop
 ];
 const EXIT: [u32; 2] = [0xd503_201f, 0xd65f_03c0];
 const MESSAGE: &[u8] = b"\x016stepwell_loop: counted %lu\n\0";
@@ -105,7 +105,8 @@ fn build(kernel: &Path, sample: &Sample) -> Result<Vec<u8>> {
     let kernel = KernelImage::recognise(fs::read(kernel)?, RawPolicy::Refuse)?;
     let btf = Btf::find(&kernel.bytes)?;
     let layout = btf.structure("module").context("no struct module")?;
-    let offset = |path: &str| Ok::<_, anyhow::Error>(btf.member(layout, path).context("no member")?.offset);
+    let offset =
+        |path: &str| Ok::<_, anyhow::Error>(btf.member(layout, path).context("no member")?.offset);
     let size = btf.size_of(layout).context("struct module has no size")?;
     let mut object = Object::new(BinaryFormat::Elf, Architecture::Aarch64, Endianness::Little);
     let section = |object: &mut Object<'_>, name: &str, kind, data: &[u8]| {
@@ -113,7 +114,8 @@ fn build(kernel: &Path, sample: &Sample) -> Result<Vec<u8>> {
         object.append_section_data(id, data, 8);
         id
     };
-    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
+    let words =
+        |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
     let init_text = section(&mut object, ".init.text", SectionKind::Text, &words(&INIT));
     let exit_text = section(&mut object, ".exit.text", SectionKind::Text, &words(&EXIT));
     let message = section(&mut object, ".rodata.str", SectionKind::ReadOnlyData, MESSAGE);

@@ -52,21 +52,21 @@ fn of_ps(said: &str) -> BTreeMap<u32, Said> {
     listed.skip(1).take_while(|line| !line.starts_with("(stepwell)")).filter_map(task).collect()
 }
 
-/// The guest lists its tasks and modules, then asks for its name, where the stepper lists them.
+/// The guest lists its tasks and modules, then syncs, where the stepper lists them.
 #[test]
 fn tasks_and_modules_are_those_of_proc() {
     let folder = tempfile::tempdir().unwrap();
     let script = format!(
-        "busybox insmod {FILE}; cat /proc/modules; cat /proc/[0-9]*/stat; echo listed; uname"
+        "busybox insmod {FILE}; cat /proc/modules; cat /proc/[0-9]*/stat; echo listed; busybox sync"
     );
     let setup = with_module(&folder, &script, 2);
     let typed = "ps\nlsmod\ni into\nc\n";
-    let options = ["--at", "__arm64_sys_newuname", "--others", "run"];
+    let options = ["--at", "__arm64_sys_sync", "--others", "run"];
     let finished = type_at_stepper(&setup, &options, typed, LIMIT).unwrap();
     let said = &finished.stdout;
     let (proc, ps) = (of_proc(said), of_ps(said));
-    assert!(proc.len() > 30, "{} tasks in /proc: {said}", proc.len());
-    // `cat` has ended since, and `uname` was not there yet.
+    assert!(proc.len() > 30, "{} tasks in /proc: {}", proc.len(), finished.output());
+    // `cat` has ended since, and `sync` was not there yet.
     let reader: Vec<u32> =
         proc.iter().filter(|(_, task)| task.comm == "cat").map(|(pid, _)| *pid).collect();
     for (pid, task) in proc.iter().filter(|(pid, _)| !reader.contains(pid)) {
@@ -111,6 +111,7 @@ fn a_module_is_stepped_from_its_first_instruction_each_time_that_it_is_loaded() 
     let stops: Vec<&str> = said.lines().filter(|line| line.starts_with("vcpu0")).collect();
     let at_init = |offset: &str| format!("  {NAME}:init_module{offset} ");
     let wanted = ["", "+0x4", "+0x8", "+0xc", "+0x10"];
+    assert!(stops.len() > wanted.len(), "{}", finished.output());
     for (stop, offset) in stops.iter().zip(wanted) {
         assert!(stop.contains(&at_init(offset)), "{offset}: {stop} of {said}");
     }

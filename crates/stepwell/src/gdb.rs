@@ -206,6 +206,7 @@ impl Services for Tool {
     fn drain_trace(&mut self, debuggee: &mut dyn Debuggee, vcpu: VcpuId) -> Result<(), Error> {
         self.poll(debuggee)?;
         let Some(recording) = &mut self.recording else { return Ok(()) };
+        recording.recorder.notice_modules(&mut self.names, debuggee, vcpu)?;
         match recording.recorder.fetch_code(debuggee, vcpu) {
             Ok(()) => {}
             Err(error) => match error.downcast::<Error>() {

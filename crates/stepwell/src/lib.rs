@@ -3,7 +3,7 @@
 //! - [`command`]: one file a command, with its options and its help.
 //! - [`machine`]: everything about QEMU, ending in a [`stepwell_link::Link`] to the hypervisor.
 //! - [`names`]: symbols for a guest that moves itself about.
-//! - [`linux`]: tasks and modules of a Linux guest.
+//! - [`linux`], [`questions`]: what is known, and asked, of a Linux guest.
 //! - [`stepper`]: the interactive stepper.
 //! - [`gdb`]: what the tool does for a debugger.
 //! - [`console`], [`terminal`], [`interruption`]: this terminal and its signals.
@@ -21,6 +21,7 @@ pub mod linux;
 pub mod machine;
 pub mod names;
 pub mod progress;
+pub mod questions;
 pub mod recorder;
 pub mod stepper;
 pub mod terminal;

@@ -1,15 +1,14 @@
-//! What a Linux guest tells, for the commands: tasks, modules, and the names of what is in these.
+//! What was learnt of a Linux guest: its kernel, its modules, and the names of what is in these.
 //!
 //! A kernel is asked only once somebody wants to know: reading its types takes a tenth of a second.
 //! Modules come and go while the guest runs, so what is known of one is compared with the guest each
 //! time that it stands in it.
 
-use crate::names::Names;
 use std::sync::Arc;
-use stepwell_arch::{Ipa, SystemRegister, Va};
-use stepwell_debuggee::{Debuggee, Stop, VcpuId, VcpuState};
+use stepwell_arch::{Ipa, Va};
+use stepwell_debuggee::{Debuggee, VcpuId};
 use stepwell_linux::module::{self, State};
-use stepwell_linux::{Cached, Error, Guest, Kernel, Memory, Module, Task, task};
+use stepwell_linux::{Cached, Error, Guest, Kernel, Memory, Module};
 use stepwell_trace::{Symbol, SymbolKind, Symbols};
 
 /// Why a question about Linux has no answer.
@@ -51,6 +50,8 @@ pub struct Image<'a> {
 pub struct Linux {
     kernel: Option<Arc<Result<Kernel, String>>>,
     modules: Vec<Arc<Loaded>>,
+    /// How often they have changed.
+    seen: u64,
 }
 
 /// A module and its symbols.
@@ -105,8 +106,13 @@ impl Linux {
         let known = std::mem::take(&mut self.modules);
         self.modules = self.ask(image, debuggee, vcpu, |kernel, memory| {
             let modules = module::all(kernel, memory)?;
-            modules.into_iter().map(|module| load(kernel, memory, module, &known)).collect()
+            let modules = modules.into_iter().map(|module| load(kernel, memory, module, &known));
+            modules.collect::<Result<Vec<_>, Error>>()
         })?;
+        let same = |(one, other): (&Arc<Loaded>, &Arc<Loaded>)| Arc::ptr_eq(one, other);
+        if known.len() != self.modules.len() || !known.iter().zip(&self.modules).all(same) {
+            self.seen += 1;
+        }
         Ok(())
     }
 
@@ -133,6 +139,12 @@ impl Linux {
             }
         }
         self.find_modules(image, debuggee, vcpu)
+    }
+
+    /// Returns a number that changes whenever other modules, or other symbols of them, are known.
+    #[must_use]
+    pub const fn seen(&self) -> u64 {
+        self.seen
     }
 
     fn module_at(&self, va: Va) -> Option<&Arc<Loaded>> {
@@ -178,30 +190,6 @@ impl Linux {
 
 /// What each module calls the function that sets it up.
 const INIT: &str = "init_module";
-/// The kernel's function that calls it, when all of the module is in its place. Its argument is the
-/// module.
-pub const LOADED: &str = "do_init_module";
-
-/// Learns of the module that the kernel is about to initialize: `stop` is at [`LOADED`]. Nothing if
-/// it is not.
-///
-/// # Errors
-///
-/// [`LinuxError`].
-pub fn loading(
-    names: &mut Names,
-    debuggee: &mut dyn Debuggee,
-    stop: Stop,
-) -> Result<Option<Module>, LinuxError> {
-    names.locate(debuggee, stop.vcpu, stop.pc).map_err(Error::from)?;
-    if names.resolve(LOADED).is_ok_and(|target| target.va != stop.pc) {
-        return Ok(None);
-    }
-    let address = debuggee.read_registers(stop.vcpu).map_err(Error::from)?.x[0];
-    names.find_modules(debuggee, stop.vcpu)?;
-    let read = |kernel: &Kernel, memory: &mut dyn Memory| Module::read(kernel, memory, address);
-    names.ask(debuggee, stop.vcpu, read).map(Some)
-}
 
 /// Reads the symbols of a module, unless they are known.
 fn load(
@@ -228,64 +216,4 @@ fn load(
         None => symbols,
     };
     Ok(Arc::new(Loaded { module, symbols }))
-}
-
-impl Names {
-    /// Returns the guest's tasks.
-    ///
-    /// # Errors
-    ///
-    /// [`LinuxError`].
-    pub fn tasks(
-        &mut self,
-        debuggee: &mut dyn Debuggee,
-        vcpu: VcpuId,
-    ) -> Result<Vec<Task>, LinuxError> {
-        self.ask(debuggee, vcpu, |kernel, memory| task::all(kernel, memory))
-    }
-
-    /// Returns the guest's modules, the newest first.
-    ///
-    /// # Errors
-    ///
-    /// [`LinuxError`].
-    pub fn modules(
-        &mut self,
-        debuggee: &mut dyn Debuggee,
-        vcpu: VcpuId,
-    ) -> Result<Vec<Module>, LinuxError> {
-        self.ask(debuggee, vcpu, |kernel, memory| module::all(kernel, memory))
-    }
-
-    /// Returns the task that each vCPU executes; nothing for one that is off.
-    ///
-    /// # Errors
-    ///
-    /// [`LinuxError`].
-    pub fn current_tasks(
-        &mut self,
-        debuggee: &mut dyn Debuggee,
-        vcpu: VcpuId,
-    ) -> Result<Vec<Option<Task>>, LinuxError> {
-        let status = debuggee.status(vcpu.domain).map_err(Error::from)?;
-        let mut offsets = Vec::new();
-        for (number, status) in (0..).zip(status) {
-            let id = VcpuId { vcpu: number, ..vcpu };
-            let stands = status.state == VcpuState::Stopped;
-            offsets.push(if stands { Some(per_cpu_offset(debuggee, id)?) } else { None });
-        }
-        self.ask(debuggee, vcpu, |kernel, memory| {
-            let current = |offset: Option<u64>| {
-                let at = offset.map(|offset| kernel.current(memory, offset)).transpose()?;
-                at.map(|at| Task::read(kernel, memory, at)).transpose()
-            };
-            offsets.into_iter().map(current).collect()
-        })
-    }
-}
-
-/// Returns what a CPU adds to the address of a variable that each has its own of.
-fn per_cpu_offset(debuggee: &mut dyn Debuggee, vcpu: VcpuId) -> Result<u64, Error> {
-    let Some(system) = debuggee.support_system_registers() else { return Err(Error::NotRunning) };
-    Ok(system.read_system_register(vcpu, SystemRegister::TPIDR_EL1.0)?)
 }

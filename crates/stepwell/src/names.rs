@@ -143,7 +143,11 @@ impl Names {
 
     /// Learns of the module that `pc` is in, where it is neither in the kernel's image nor in the
     /// half of addresses that programs have.
-    fn notice_module(
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lost`] only: an address that cannot be asked about has no name.
+    pub fn notice_module(
         &mut self,
         debuggee: &mut dyn Debuggee,
         vcpu: VcpuId,
@@ -159,7 +163,6 @@ impl Names {
             Err(LinuxError::Guest(stepwell_linux::Error::Debuggee(error))) if error.is_fatal() => {
                 Err(error)
             }
-            // Without, an address has no name: nobody asked yet.
             Ok(()) | Err(_) => Ok(()),
         }
     }
@@ -348,6 +351,12 @@ impl Names {
         let closest = self.linked.suggestions(name, SUGGESTIONS);
         let closest = closest.into_iter().map(str::to_owned).collect();
         NameError::Unknown { name: name.to_owned(), closest }
+    }
+
+    /// Returns the symbols of all modules that were seen, and a number that changes with them.
+    #[must_use]
+    pub fn of_modules(&self) -> (u64, Symbols) {
+        (self.linux.seen(), Symbols::new(self.linux.symbols(), None))
     }
 
     /// Returns symbols at the addresses that the guest has been seen to run at.

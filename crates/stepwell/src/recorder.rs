@@ -21,6 +21,8 @@ pub struct Recorder {
     known: HashSet<u64>,
     wanted: Vec<u64>,
     named: bool,
+    /// Which of the guest's modules are named.
+    modules: u64,
 }
 
 impl Recorder {
@@ -31,7 +33,7 @@ impl Recorder {
     /// Where it cannot be written.
     pub fn create(path: &Path, header: &Header) -> Result<Self, RecordingError> {
         let writer = Writer::create(path, header)?;
-        Ok(Self { writer, known: HashSet::new(), wanted: Vec::new(), named: false })
+        Ok(Self { writer, known: HashSet::new(), wanted: Vec::new(), named: false, modules: 0 })
     }
 
     /// Writes what was drained, and empties it.
@@ -122,7 +124,26 @@ impl Recorder {
         )))
     }
 
-    /// Writes the symbols, once it is known where the guest runs.
+    /// Learns of the modules that were executed in, before the code is fetched. The guest must be
+    /// stopped.
+    ///
+    /// # Errors
+    ///
+    /// Where the debuggee is lost.
+    pub fn notice_modules(
+        &self,
+        names: &mut Names,
+        debuggee: &mut dyn Debuggee,
+        vcpu: VcpuId,
+    ) -> Result<(), Error> {
+        for number in &self.wanted {
+            names.notice_module(debuggee, vcpu, Va(number * PAGE_SIZE))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the symbols, once it is known where the guest runs, and those of its modules whenever
+    /// they have changed.
     ///
     /// # Errors
     ///
@@ -131,6 +152,11 @@ impl Recorder {
         if !self.named && names.located() {
             self.named = true;
             self.writer.symbols(&names.as_seen())?;
+        }
+        let (seen, symbols) = names.of_modules();
+        if seen != self.modules {
+            self.modules = seen;
+            self.writer.symbols(&symbols)?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use super::tree::Tree;
 use crate::metadata::{self, list, manifest_path, text};
 
 /// A package and those of ours that it may depend on, also for its tests.
-const MAY_IMPORT: [(&str, &[&str]); 15] = [
+const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("stepwell-arch", &[]),
     ("stepwell-engine", &["stepwell-arch"]),
     ("stepwell-wire", &[]),

@@ -1,8 +1,8 @@
 //! `--at`: where a guest is to stand before it is stepped.
 
 use crate::follow::{Follower, Outcome};
-use crate::linux::{LOADED, loading};
 use crate::names::{NameError, Names, Target};
+use crate::questions::{LOADED, loading};
 use std::convert::Infallible;
 use std::str::FromStr;
 use stepwell_debuggee::{Debuggee, Monitor, Place, StopReason};

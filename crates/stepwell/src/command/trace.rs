@@ -213,13 +213,12 @@ impl Job {
         if let Some(others) = debuggee.support_others() {
             others.set_others_policy(0, options.others)?;
         }
-        let (mut stop, interruption) =
-            match self.follow(debuggee, |names, follower, debuggee| {
-                start.arrive(debuggee, names, follower)
-            })? {
-                (Outcome::Stopped(stop), interruption) => (stop, interruption),
-                (Outcome::Ended(ending), _) => return Ok(End::Guest(ending)),
-            };
+        let (mut stop, interruption) = match self
+            .follow(debuggee, |names, follower, debuggee| start.arrive(debuggee, names, follower))?
+        {
+            (Outcome::Stopped(stop), interruption) => (stop, interruption),
+            (Outcome::Ended(ending), _) => return Ok(End::Guest(ending)),
+        };
         if let Some(interruption) = interruption {
             return Ok(End::Interrupted(interruption));
         }
@@ -262,11 +261,7 @@ impl Job {
     fn follow(
         &mut self,
         debuggee: &mut dyn Debuggee,
-        work: impl FnOnce(
-            &mut Names,
-            &mut Follower<'_>,
-            &mut dyn Debuggee,
-        ) -> anyhow::Result<Outcome>,
+        work: impl FnOnce(&mut Names, &mut Follower<'_>, &mut dyn Debuggee) -> anyhow::Result<Outcome>,
     ) -> anyhow::Result<(Outcome, Option<Interruption>)> {
         let (lines, bar, mut records) = (&mut self.lines, &self.bar, Vec::new());
         let aside = self.printer.is_some();
@@ -305,8 +300,9 @@ impl Job {
     fn advance(&mut self, debuggee: &mut dyn Debuggee, stop: Stop) -> anyhow::Result<()> {
         self.done += stop.steps;
         self.bar.set_position(self.done);
-        self.recorder.fetch_code(debuggee, stop.vcpu)?;
         self.names.locate(debuggee, stop.vcpu, stop.pc)?;
+        self.recorder.notice_modules(&mut self.names, debuggee, stop.vcpu)?;
+        self.recorder.fetch_code(debuggee, stop.vcpu)?;
         self.recorder.name(&self.names)?;
         Ok(())
     }

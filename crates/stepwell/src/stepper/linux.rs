@@ -13,11 +13,7 @@ impl Stepper<'_> {
             let is_current = on_cpu.iter().flatten().any(|one| one.address == task.address);
             let mark = if is_current { '*' } else { ' ' };
             let Task { pid, tgid, state, cpu, .. } = task;
-            writeln!(
-                self.output,
-                "{pid:>7} {tgid:>7}  {state}  {cpu:>3}{mark}  {}",
-                called(task)
-            )?;
+            writeln!(self.output, "{pid:>7} {tgid:>7}  {state}  {cpu:>3}{mark}  {}", called(task))?;
         }
         Ok(())
     }
