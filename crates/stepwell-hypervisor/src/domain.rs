@@ -7,16 +7,17 @@
 //! vCPU whose bit in [`Control::running`] is clear, and of no other, because its CPU has let go
 //! before it clears that bit.
 
+use crate::concurrency::counted::Counted;
+use crate::concurrency::region::Region;
 use crate::device::pl011::Pl011;
 use crate::mem::guest::GuestRam;
 use crate::mem::stage2::Stage2;
 use crate::mem::views::Views;
 use crate::vcpu::VcpuCore;
 use crate::vcpu::pages::Roots;
-use crate::vcpu::region::Region;
 use crate::vcpu::watch::{Piece, Watch};
 use crate::vgic::Vgic;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64};
 use heapless::Vec;
 use spin::Mutex;
 use stepwell_engine::turns::QUANTUM;
@@ -41,10 +42,9 @@ pub struct Domain {
     pub views: Mutex<Views>,
     /// Its own stage-2 tables.
     pub stage2: Mutex<Stage2>,
-    /// Its interrupt controller. Changed through [`Domain::change_vgic`].
-    pub vgic: Mutex<Vgic>,
-    /// How often something may have changed what its interrupt controller delivers.
-    pub interrupt_events: AtomicU64,
+    /// Its interrupt controller. A stepped vCPU for which nothing is pending looks at it again only
+    /// after a change that was counted.
+    pub vgic: Counted<Vgic>,
     /// Its UART.
     pub uart: Mutex<Pl011>,
     /// What it wrote on its UART and the tool has not been sent yet.
@@ -63,15 +63,6 @@ pub struct Domain {
     pub control: Mutex<Control>,
     /// Its vCPUs.
     pub vcpus: Vec<Vcpu, MAX_VCPUS>,
-}
-
-impl Domain {
-    /// The interrupt controller, for something that may change what it delivers. A stepped vCPU
-    /// for which nothing is pending looks at it again only after this.
-    pub fn change_vgic(&self) -> spin::MutexGuard<'_, Vgic> {
-        self.interrupt_events.fetch_add(1, Ordering::AcqRel);
-        self.vgic.lock()
-    }
 }
 
 /// One virtual CPU, and the way to talk to the CPU that runs it.

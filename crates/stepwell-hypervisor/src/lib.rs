@@ -11,6 +11,7 @@
 //! | [`mem`] | EL2's own translation, memory of tables, guest RAM, the trace ring |
 //! | `vcpu` | the loop around a guest: exits, emulation, stepping |
 //! | [`devicetree`] | the machine's tree |
+//! | [`concurrency`] | what CPUs tell each other without a message |
 //! | `domain`, `machine` | what there is, and who may run |
 //! | [`memory_plan`] | who gets which RAM |
 //! | `adversary` | what the test mode does to a stepped vCPU; absent from release images |
@@ -39,6 +40,7 @@ extern crate alloc;
 pub mod adversary;
 #[cfg(feature = "el2")]
 pub mod boot;
+pub mod concurrency;
 pub mod devicetree;
 #[cfg(feature = "el2")]
 pub mod domain;

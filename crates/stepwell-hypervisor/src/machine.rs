@@ -132,19 +132,19 @@ impl Domain {
             let offset = self.clock_offset.load(Ordering::Acquire);
             self.clock.lock().hold(timer::counter(), offset);
         }
-        let stop = control.stop.take();
-        let ending = control.ending;
-        drop(control);
-        server::flush_console(self);
+        // All of this before `control` is let go: whoever finds that nobody runs may have them run
+        // again, and what is told or opened afterwards would be taken for theirs.
         self.region.open();
-        if let Some(ending) = ending {
+        server::flush_console(self);
+        if let Some(ending) = control.ending {
             server::send(Event::DomainEnded { domain: self.id, ending });
+            drop(control);
             if let Some(machine) = machine() {
                 machine.power_off_if_over();
             }
             return;
         }
-        let mut stop = stop.unwrap_or(own);
+        let mut stop = control.stop.take().unwrap_or(own);
         if by_turns {
             stop.steps = self.turns.lock().counted();
         }

@@ -3,6 +3,8 @@
 //! Where things lie in guest memory is QEMU's choice for `virt`, so that a guest that was made for
 //! that board, or is compared with a run there, finds the same.
 
+use crate::concurrency::counted::Counted;
+use crate::concurrency::region::Region;
 use crate::device::board::RAM_BASE;
 use crate::device::pl011::Pl011;
 use crate::devicetree::host::{DomainConfig, Machine as HostTree, Range};
@@ -22,7 +24,6 @@ use crate::vcpu::VcpuCore;
 use crate::vcpu::debug::DebugShadow;
 use crate::vcpu::interrupt::QuietInterface;
 use crate::vcpu::pages::{Roots, Touched};
-use crate::vcpu::region::Region;
 use crate::vcpu::time::{PhysicalTimer, TimerLines};
 use crate::vgic::{CpuInterface, Vgic};
 use alloc::vec;
@@ -109,8 +110,7 @@ pub unsafe fn build(
         roots: Roots::new(stage2.vttbr(id + 1)),
         views: Mutex::new(Views::new(RAM_BASE, ram.base, ram.bytes)),
         stage2: Mutex::new(stage2),
-        vgic: Mutex::new(Vgic::new(config.cpus)),
-        interrupt_events: AtomicU64::new(0),
+        vgic: Counted::new(Vgic::new(config.cpus)),
         uart: Mutex::new(Pl011::new()),
         console: Mutex::new(Vec::new()),
         clock: Mutex::new(VirtualClock::new(timer::frequency_hz())),
@@ -150,6 +150,7 @@ fn new_core(attention: &'static Attention, is_first: bool, places: Layout) -> Vc
         virtual_clock: false,
         physical_timer: PhysicalTimer::default(),
         lines: TimerLines::default(),
+        serror: None,
         quiet: QuietInterface::default(),
         #[cfg(feature = "test-mode")]
         adversary: crate::adversary::Adversary::new(None, 0),

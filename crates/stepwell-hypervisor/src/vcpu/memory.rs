@@ -55,7 +55,10 @@ pub fn data_abort(running: &mut Running<'_>, esr: EsrEl2) -> Handled {
 fn read(running: &mut Running<'_>, known: Region, address: Ipa, bytes: u8) -> u64 {
     match known {
         Region::Gicd | Region::Gicr => {
-            running.domain.change_vgic().mmio_read(running.index, address, bytes)
+            let value = running.domain.vgic.change().mmio_read(running.index, address, bytes);
+            // Of what others have in their list registers it tells at the next read.
+            super::interrupt::kick_others(running);
+            value
         }
         Region::Pl011(offset) => {
             let value = running.domain.uart.lock().read(offset, bytes);
@@ -69,7 +72,7 @@ fn read(running: &mut Running<'_>, known: Region, address: Ipa, bytes: u8) -> u6
 fn write(running: &mut Running<'_>, known: Region, address: Ipa, bytes: u8, value: u64) {
     match known {
         Region::Gicd | Region::Gicr => {
-            let mut vgic = running.domain.change_vgic();
+            let mut vgic = running.domain.vgic.change();
             vgic.mmio_write(running.index, address, bytes, value);
             drop(vgic);
             super::interrupt::kick_others(running);
@@ -97,7 +100,7 @@ pub fn update_domain_uart_line(domain: &crate::domain::Domain) {
     let mut uart = domain.uart.lock();
     // Within the lock: a later change is not to get to the GIC first.
     if let Some(line) = uart.line_change() {
-        domain.change_vgic().set_line(PL011_INTID, None, line);
+        domain.vgic.change().set_line(PL011_INTID, None, line);
     }
 }
 

@@ -14,70 +14,16 @@
 //! invalidation for each sequence, or where protection stays, a trap for whoever writes anything
 //! else in the page: ARCHITECTURE.md has what was measured.
 
-use super::Running;
-use super::interrupt;
+use super::{Running, interrupt, time};
 use crate::domain::{Domain, bit};
 use crate::hw::gic;
 use crate::hw::registers::wfi;
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::Ordering;
 
 /// Instructions from a load-exclusive on for which the others stand aside. The architecture
 /// promises success only to sequences of far fewer ("Load-Exclusive and Store-Exclusive instruction
 /// usage restrictions": 128 bytes).
 pub const SEQUENCE_MAX: u64 = 64;
-
-/// No vCPU's number.
-const NOBODY: u8 = u8::MAX;
-
-/// Who stands aside, and for whom.
-#[derive(Debug)]
-pub struct Region {
-    holder: AtomicU8,
-    aside: AtomicU8,
-}
-
-impl Region {
-    /// Makes a region in which nobody is.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self { holder: AtomicU8::new(NOBODY), aside: AtomicU8::new(0) }
-    }
-
-    /// Has those that are about to run stand aside for `vcpu`. Who runs is not waited for.
-    pub fn close(&self, vcpu: usize) {
-        self.holder.store(vcpu as u8, Ordering::SeqCst);
-    }
-
-    /// Lets everybody go on.
-    pub fn open(&self) {
-        self.holder.store(NOBODY, Ordering::SeqCst);
-    }
-
-    /// Tells whether `vcpu` is the one that all others are to stand aside for.
-    #[must_use]
-    pub fn is_held_by(&self, vcpu: usize) -> bool {
-        self.holder.load(Ordering::SeqCst) == vcpu as u8
-    }
-
-    /// Tells whether `vcpu` is to stand aside.
-    fn excludes(&self, vcpu: usize) -> bool {
-        let holder = self.holder.load(Ordering::SeqCst);
-        holder != NOBODY && holder != vcpu as u8
-    }
-
-    /// Becomes the one that the others stand aside for, unless another is.
-    fn take(&self, vcpu: usize) -> bool {
-        let (own, order) = (vcpu as u8, Ordering::SeqCst);
-        let taken = self.holder.compare_exchange(NOBODY, own, order, order);
-        taken.is_ok() || taken == Err(own)
-    }
-}
-
-impl Default for Region {
-    fn default() -> Self {
-        Self::new()
-    }
-}
 
 fn others(running: &Running<'_>) -> u8 {
     running.domain.control.lock().running & !bit(running.index)
@@ -100,8 +46,7 @@ pub fn hold(running: &mut Running<'_>) -> bool {
     }
     kick(running.domain, others(running));
     loop {
-        let missing = others(running) & !region.aside.load(Ordering::SeqCst);
-        if missing == 0 {
+        if region.missing(others(running)) == 0 {
             return true;
         }
         core::hint::spin_loop();
@@ -119,14 +64,15 @@ pub fn release(running: &Running<'_>) {
 
 /// In a vCPU that runs: stands aside for as long as that takes.
 pub fn stand_aside(running: &mut Running<'_>) {
-    let region = &running.domain.region;
-    // Again, where the next one has taken it for aside that was about to go.
-    while region.excludes(running.index) && !running.is_called() {
-        region.aside.fetch_or(bit(running.index), Ordering::SeqCst);
-        while region.excludes(running.index) && !running.is_called() {
-            wfi();
-            interrupt::take_all(running);
-        }
-        region.aside.fetch_and(!bit(running.index), Ordering::SeqCst);
+    let (region, vcpu) = (&running.domain.region, running.vcpu);
+    let is_called = || vcpu.stop_requested.load(Ordering::Acquire);
+    let index = running.index;
+    let has_stood = region.stand_aside(index, is_called, || {
+        wfi();
+        interrupt::take_all(running);
+    });
+    if has_stood {
+        // EL2's timer may have gone off here, which the guest's physical timer rests on.
+        time::update_lines(running);
     }
 }

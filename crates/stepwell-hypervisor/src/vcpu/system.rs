@@ -39,17 +39,17 @@ fn read(running: &mut Running<'_>, register: SystemRegister) -> Option<u64> {
 fn write(running: &mut Running<'_>, register: SystemRegister, value: u64) -> Option<()> {
     match register {
         SystemRegister::ICC_SGI1R_EL1 => {
-            running.domain.change_vgic().write_sgi1r(running.index, value);
+            running.domain.vgic.change().write_sgi1r(running.index, value);
             interrupt::kick_others(running);
             Some(())
         }
         SystemRegister::ICC_SGI0R_EL1 | SystemRegister::ICC_ASGI1R_EL1 => {
-            running.domain.change_vgic().write_sgi0r(running.index, value);
+            running.domain.vgic.change().write_sgi0r(running.index, value);
             interrupt::kick_others(running);
             Some(())
         }
         SystemRegister::ICC_DIR_EL1 => {
-            running.domain.change_vgic().write_dir(running.index, value);
+            running.domain.vgic.change().write_dir(running.index, value);
             interrupt::kick_others(running);
             Some(())
         }

@@ -211,7 +211,7 @@ fn set_virtual_line(running: &mut Running<'_>, up: bool) {
 }
 
 fn set_line(running: &Running<'_>, intid: u32, up: bool) {
-    running.domain.change_vgic().set_line(intid, Some(running.index), up);
+    running.domain.vgic.change().set_line(intid, Some(running.index), up);
 }
 
 /// Nanoseconds that so many ticks of the counter take.

@@ -10,6 +10,7 @@ mod vectors;
 use crate::domain::{Control, Detail, Domain, MAX_VCPUS, Part, Power, StepOrder, bit};
 use crate::hw::{power, timer};
 use crate::machine::Machine;
+use crate::vcpu::interrupt;
 use crate::vcpu::memory::update_domain_uart_line;
 use heapless::Vec;
 use stepwell_engine::Scope;
@@ -134,8 +135,6 @@ fn type_in(domain: &Domain, bytes: &Bytes) -> Result {
     let _all_of_them = uart.push_input(bytes);
     drop(uart);
     update_domain_uart_line(domain);
-    let kicks = domain.vgic.lock().take_kicks();
-    let cpus = domain.vcpus.iter().enumerate().filter(|(n, _)| kicks & bit(*n) != 0);
-    crate::hw::gic::kick(cpus.fold(0, |mask, (_, vcpu)| mask | bit(vcpu.cpu)));
+    interrupt::call_out(domain, u8::MAX);
     Ok(Answer::Done)
 }

@@ -209,7 +209,7 @@ impl Stepper<'_, '_> {
             return;
         }
         time::update_lines(self.running);
-        if self.has_pending() {
+        if interrupt::has_pending(self.running) {
             let _has_turn = turns.lock().wake(bit(self.running.index));
         }
     }
@@ -248,7 +248,11 @@ impl Stepper<'_, '_> {
 pub(super) fn pass(running: &Running<'_>, why: Pass) -> bool {
     let domain = running.domain;
     let mut turns = domain.turns.lock();
-    // Within `turns`: the next is not to begin before the clock is right.
+    // Within `turns`, as is who wakes it: an interrupt that came since it found none pending would
+    // find it awake, and it would sleep all the same.
+    let is_late = matches!(why, Pass::Idle { .. }) && interrupt::has_pending(running);
+    let why = if is_late { Pass::CannotGetOn } else { why };
+    // Likewise: the next is not to begin before the clock is right.
     let mut clock = domain.clock.lock();
     let next = turns.pass(running.index, why, clock.now());
     if let Some(deadline) = next.and_then(|next| next.skip_to) {

@@ -1,0 +1,150 @@
+//! The protocols between vCPUs, under every interleaving that loom can think of.
+//!
+//! These are the files of `src/concurrency` themselves, over loom's locks and atomics.
+
+#[path = "../src/concurrency/counted.rs"]
+#[allow(dead_code, reason = "the tests use what each protocol is about")]
+mod counted;
+#[path = "../src/concurrency/region.rs"]
+#[allow(dead_code, reason = "the tests use what each protocol is about")]
+mod region;
+
+/// Loom's locks and atomics, as `src/concurrency/sync.rs` has the machine's.
+mod sync {
+    pub use loom::sync::MutexGuard;
+    pub use loom::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+    #[derive(Debug)]
+    pub struct Mutex<T>(loom::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub fn new(value: T) -> Self {
+            Self(loom::sync::Mutex::new(value))
+        }
+
+        pub fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock().expect("nobody panics with it")
+        }
+    }
+}
+
+use counted::{Count, Counted};
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use loom::thread;
+use region::Region;
+
+/// An interrupt controller of one bit, and how a stepped vCPU looks at it.
+struct Looked {
+    count: Count,
+    is_pending: bool,
+}
+
+fn look(pending: &Counted<bool>) -> Looked {
+    let count = pending.count();
+    Looked { count, is_pending: *pending.lock() }
+}
+
+/// Whether the vCPU would go on for ever without the interrupt: it saw none, and takes that to hold
+/// after everybody else is done.
+fn is_lost(pending: &Counted<bool>, looked: &Looked) -> bool {
+    !looked.is_pending && looked.count == pending.count()
+}
+
+#[test]
+fn a_change_is_never_taken_for_one_that_was_looked_at() {
+    loom::model(|| {
+        let pending = Arc::new(Counted::new(false));
+        let sender = Arc::clone(&pending);
+        let other = thread::spawn(move || *sender.change() = true);
+        let looked = look(&pending);
+        other.join().unwrap();
+        assert!(!is_lost(&pending, &looked));
+    });
+}
+
+#[test]
+fn nor_one_of_two_vcpus_that_send_at_once() {
+    loom::model(|| {
+        let pending = Arc::new(Counted::new(0_u8));
+        let senders = [1, 2].map(|bit| {
+            let pending = Arc::clone(&pending);
+            thread::spawn(move || *pending.change() |= bit)
+        });
+        let count = pending.count();
+        let seen = *pending.lock();
+        for sender in senders {
+            sender.join().unwrap();
+        }
+        assert!(seen == 3 || count != pending.count(), "saw {seen} only, and goes by it");
+    });
+}
+
+/// A list register that is taken back may free an interrupt for somebody else: that shows
+/// afterwards only, and is told afterwards.
+#[test]
+fn a_change_that_is_told_later_is_not_lost_either() {
+    loom::model(|| {
+        let pending = Arc::new(Counted::new(false));
+        let sender = Arc::clone(&pending);
+        let other = thread::spawn(move || {
+            *sender.lock() = true;
+            sender.tell();
+        });
+        let looked = look(&pending);
+        other.join().unwrap();
+        assert!(!is_lost(&pending, &looked));
+    });
+}
+
+/// The mistake that lost interrupts, to see that loom finds it: the count before the lock.
+#[test]
+#[should_panic(expected = "is lost")]
+fn counting_before_the_change_loses_it() {
+    loom::model(|| {
+        let pending = Arc::new(Counted::new(false));
+        let sender = Arc::clone(&pending);
+        let other = thread::spawn(move || {
+            sender.tell();
+            *sender.lock() = true;
+        });
+        let looked = look(&pending);
+        other.join().unwrap();
+        assert!(!is_lost(&pending, &looked), "is lost");
+    });
+}
+
+/// vCPU 0 steps exclusive sequences, which vCPU 1's stores may not come between; a sequence is two
+/// accesses here, and what vCPU 1 executes between two looks at the region is one.
+#[test]
+fn nobody_stores_within_anothers_sequence() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let region = Arc::new(Region::new());
+        let value = Arc::new(AtomicU64::new(0));
+        let has_parked = Arc::new(AtomicBool::new(false));
+        let other = {
+            let (region, value) = (Arc::clone(&region), Arc::clone(&value));
+            let has_parked = Arc::clone(&has_parked);
+            thread::spawn(move || {
+                for _ in 0..2 {
+                    region.stand_aside(1, || false, thread::yield_now);
+                    value.fetch_add(1, Ordering::SeqCst);
+                }
+                has_parked.store(true, Ordering::SeqCst);
+            })
+        };
+        for _ in 0..2 {
+            assert!(region.take(0), "nobody else wants it");
+            while region.missing(0b10) != 0 && !has_parked.load(Ordering::SeqCst) {
+                thread::yield_now();
+            }
+            let loaded = value.load(Ordering::SeqCst);
+            value.store(loaded + 1, Ordering::SeqCst);
+            region.open();
+        }
+        other.join().unwrap();
+        assert_eq!(value.load(Ordering::SeqCst), 4, "a store was overwritten");
+    });
+}
