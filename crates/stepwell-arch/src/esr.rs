@@ -92,6 +92,12 @@ impl EsrEl2 {
         StepIss(self.iss())
     }
 
+    /// ISS of an SError.
+    #[must_use]
+    pub const fn serror(self) -> SErrorIss {
+        SErrorIss(self.iss())
+    }
+
     /// ISS of a Watchpoint exception.
     #[must_use]
     pub const fn watchpoint(self) -> WatchpointIss {
@@ -589,6 +595,38 @@ impl StepIss {
     #[must_use]
     pub const fn ex(self) -> bool {
         bit(self.0 as u64, 6)
+    }
+}
+
+/// ISS of an SError.
+///
+/// Source: Arm ARM, DDI 0487 L.b, ESR_EL2, ISS encoding for an SError exception.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SErrorIss(pub u32);
+
+impl SErrorIss {
+    /// Whether the rest is the CPU's own business (IDS).
+    #[must_use]
+    pub const fn ids(self) -> bool {
+        bit(self.0 as u64, 24)
+    }
+
+    /// What may be done about it (AET). Means something only with [`dfsc`](Self::dfsc) 0x11.
+    #[must_use]
+    pub const fn aet(self) -> u8 {
+        field(self.0 as u64, 12, 10) as u8
+    }
+
+    /// Kind of the error (DFSC): 0 uncategorized, 0x11 with an AET.
+    #[must_use]
+    pub const fn dfsc(self) -> u8 {
+        field(self.0 as u64, 5, 0) as u8
+    }
+
+    /// Whether the error is uncontainable (AET 0): nobody can tell what it has spoiled.
+    #[must_use]
+    pub const fn is_uncontainable(self) -> bool {
+        !self.ids() && self.dfsc() == 0x11 && self.aet() == 0
     }
 }
 

@@ -100,6 +100,12 @@ impl EsrEl1 {
         Self::new(class, valid | exclusive | FaultStatus::DEBUG.0 as u32)
     }
 
+    /// SError; the ISS is what VSESR_EL2 would have given it.
+    #[must_use]
+    pub const fn serror(iss: u32) -> Self {
+        Self::new(ec::SERROR, iss)
+    }
+
     /// Breakpoint exception from DBGBVR/DBGBCR.
     #[must_use]
     pub const fn breakpoint(origin: Origin) -> Self {

@@ -76,6 +76,10 @@ pub enum Plan {
     /// Let it execute with the GIC's CPU interface in place, which it may read or write;
     /// afterwards an interrupt that was not deliverable may be.
     InterruptMask,
+    /// Let it execute with what is pending in the GIC's CPU interface: it reads what that is, or
+    /// acknowledges it. Where the guest has interrupts unmasked and they are held back from it,
+    /// they are masked for this one instruction, which cannot tell.
+    PendingInterrupts,
 }
 
 /// Tells what an instruction needs.
@@ -98,6 +102,7 @@ pub fn plan(instruction: Instruction) -> Plan {
         Instruction::Msr { register, rt } if is_timer(register) => {
             Plan::WriteTimer { register, rt }
         }
+        Instruction::Mrs { register, .. } if shows_pending(register) => Plan::PendingInterrupts,
         Instruction::Mrs { register, .. } if is_cpu_interface(register) => Plan::InterruptMask,
         Instruction::Msr { register, .. }
             if is_cpu_interface(register) || register == SystemRegister::DAIF =>
@@ -130,6 +135,20 @@ fn is_cpu_interface(register: SystemRegister) -> bool {
             && register.op1() == 0
             && register.crn() == 12
             && (8..=12).contains(&register.crm()))
+}
+
+/// What tells which interrupt is pending: reads of ICC_IAR and ICC_HPPIR, of either group and of
+/// what cannot be masked, and of ISR_EL1.
+fn shows_pending(register: SystemRegister) -> bool {
+    matches!(
+        register,
+        SystemRegister::ISR_EL1
+            | SystemRegister::ICC_IAR0_EL1
+            | SystemRegister::ICC_IAR1_EL1
+            | SystemRegister::ICC_NMIAR1_EL1
+            | SystemRegister::ICC_HPPIR0_EL1
+            | SystemRegister::ICC_HPPIR1_EL1
+    )
 }
 
 /// SCTLR, TTBR0, TTBR1, TCR and VBAR: op0 3, op1 0, CRn 1, 2 or 12, CRm 0.
@@ -259,8 +278,6 @@ mod tests {
             (SystemRegister::ICC_IGRPEN1_EL1.msr(0), "msr icc_igrpen1_el1, x0"),
             (SystemRegister::ICC_CTLR_EL1.msr(0), "msr icc_ctlr_el1, x0"),
             (SystemRegister::ICC_SGI1R_EL1.msr(0), "msr icc_sgi1r_el1, x0"),
-            (SystemRegister::ICC_IAR1_EL1.mrs(0), "mrs x0, icc_iar1_el1"),
-            (SystemRegister::ICC_HPPIR1_EL1.mrs(0), "mrs x0, icc_hppir1_el1"),
             (SystemRegister::ICC_PMR_EL1.mrs(0), "mrs x0, icc_pmr_el1"),
             (SystemRegister::ICC_RPR_EL1.mrs(0), "mrs x0, icc_rpr_el1"),
         ];
@@ -275,6 +292,20 @@ mod tests {
         ];
         for (word, text) in others {
             assert_eq!(plan_of(word), Plan::Execute, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_shows_a_pending_interrupt() {
+        for register in [
+            SystemRegister::ISR_EL1,
+            SystemRegister::ICC_IAR0_EL1,
+            SystemRegister::ICC_IAR1_EL1,
+            SystemRegister::ICC_NMIAR1_EL1,
+            SystemRegister::ICC_HPPIR0_EL1,
+            SystemRegister::ICC_HPPIR1_EL1,
+        ] {
+            assert_eq!(plan_of(register.mrs(0)), Plan::PendingInterrupts, "{register}");
         }
     }
 

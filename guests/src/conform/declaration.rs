@@ -39,6 +39,8 @@ pub const UNMAPPED: u64 = 0x1_4000_0000;
 pub const D: u64 = 1 << 9;
 /// PSTATE.I.
 pub const IRQ: u64 = 1 << 7;
+/// PSTATE.F.
+pub const FIQ: u64 = 1 << 6;
 /// PSTATE.SS.
 const SS: u64 = 1 << 21;
 /// PSTATE.IL.
@@ -177,10 +179,16 @@ impl Caught {
         Self::at(class::SOFTWARE_STEP, instruction).masked()
     }
 
+    /// From code that had unmasked FIQ and nothing else.
+    #[must_use]
+    pub const fn fast(self) -> Self {
+        Self { spsr: self.spsr & !FIQ | IRQ, ..self }
+    }
+
     /// With interrupts masked.
     #[must_use]
     pub const fn masked(self) -> Self {
-        Self { spsr: self.spsr | IRQ, ..self }
+        Self { spsr: self.spsr | IRQ | FIQ, ..self }
     }
 
     /// With debug exceptions unmasked.
@@ -270,6 +278,8 @@ pub struct Case {
     pub needs: Needs,
     /// Whether an interrupt is pending.
     pub pending: Pending,
+    /// The interrupt is in Group 0, and taken as FIQ.
+    pub fast: bool,
     /// DAIF and SS when it begins.
     pub pstate: u64,
     /// MDSCR_EL1 when it begins.
@@ -303,6 +313,7 @@ impl Case {
             leaves: &[],
             needs: Needs::Nothing,
             pending: Pending::InSecondRun,
+            fast: false,
             pstate: 0x3c0,
             mdscr: 0,
             writes_mdscr: false,
@@ -354,6 +365,12 @@ impl Case {
     #[must_use]
     pub const fn pending(self, pending: Pending) -> Self {
         Self { pending, ..self }
+    }
+
+    /// With the interrupt in Group 0.
+    #[must_use]
+    pub const fn fast(self) -> Self {
+        Self { fast: true, ..self }
     }
 
     /// With the guest's own single-step: of EL0, unless `mdscr` has KDE.

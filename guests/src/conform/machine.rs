@@ -18,15 +18,15 @@ conform_vectors:
     .endm
     slot    br x17
     slot    b conform_irq
-    slot    b conform_unexpected
-    slot    b conform_unexpected
-    slot    br x17
-    slot    b conform_irq
-    slot    b conform_unexpected
+    slot    b conform_fiq
     slot    b conform_unexpected
     slot    br x17
     slot    b conform_irq
+    slot    b conform_fiq
     slot    b conform_unexpected
+    slot    br x17
+    slot    b conform_irq
+    slot    b conform_fiq
     slot    b conform_unexpected
     slot    b conform_unexpected
     slot    b conform_unexpected
@@ -102,6 +102,19 @@ conform_irq:
     msr     cntv_ctl_el0, xzr
     isb
     msr     icc_eoir1_el1, x20
+    mrs     x21, spsr_el1
+    mrs     x22, elr_el1
+    stp     x20, x21, [x27], #16
+    stp     x22, xzr, [x27], #16
+    eret
+
+    // The same, of an interrupt in Group 0.
+    .globl conform_fiq
+conform_fiq:
+    mrs     x20, icc_iar0_el1
+    msr     cntv_ctl_el0, xzr
+    isb
+    msr     icc_eoir0_el1, x20
     mrs     x21, spsr_el1
     mrs     x22, elr_el1
     stp     x20, x21, [x27], #16

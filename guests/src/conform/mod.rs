@@ -17,6 +17,7 @@
 //! | `step`, `break` | the same, of an exception that comes before the next instruction begins |
 //! | `pending` | a `step` that no instruction led to: stepping began with PSTATE.SS clear |
 //! | `irq`, `irq0` | the interrupt is taken here: its vector and handler, unless it is held |
+//! | `fiq`, `fiq0` | the same, of one in Group 0 |
 //! | `fetch`, `device` | the PC at which nothing is mapped, and that of the UART |
 //!
 //! Every case ends with `b conform_end`, which is its last instruction.
@@ -37,7 +38,7 @@ mod mapping;
 pub mod runner;
 
 pub use declaration::{
-    Case, Caught, D, Departure, ElrPlace, Handler, INTERRUPT_INSTRUCTIONS, IRQ, Level, Levels,
+    Case, Caught, D, Departure, ElrPlace, FIQ, Handler, INTERRUPT_INSTRUCTIONS, IRQ, Level, Levels,
     Needs, Pending, Run, UNMAPPED, class,
 };
 
@@ -60,12 +61,20 @@ macro_rules! conformance_cases {
                 ".macro mask",
                 "msr daifset, #2",
                 ".endm",
+                ".macro unmask_fast",
+                "msr daifclr, #1",
+                ".endm",
+                ".macro mask_fast",
+                "msr daifset, #1",
+                ".endm",
                 $(concat!(
                     ".balign 16\n.globl conform_case_", stringify!($name),
                     "\nconform_case_", stringify!($name), ":\n", $code, "\nb conform_end\n"
                 ),)*
                 ".purgem unmask",
                 ".purgem mask",
+                ".purgem unmask_fast",
+                ".purgem mask_fast",
                 ".text",
             );
             $(

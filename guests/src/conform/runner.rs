@@ -3,7 +3,7 @@
 use core::cell::UnsafeCell;
 
 use super::declaration::{Case, Caught, D, ElrPlace, Handler, Level, Needs, Run, UNMAPPED, class};
-use super::{IRQ, cases};
+use super::{FIQ, IRQ, cases};
 use crate::hardware::gic::{self, GICR_SGI, ISPENDR};
 use crate::hardware::{read32, timer, uart};
 use crate::report::{Failure, Outcome, check, line, require};
@@ -157,6 +157,7 @@ fn put_back() {
 /// Executes one run of a case and checks it. Tells how many interrupts it took.
 fn run_one(case: &Case, code: u64, run: Run) -> Result<u64, Failure> {
     let memory = MEMORY.0.get();
+    gic::set_group_1(0, timer::INTID, !case.fast);
     if run.pending {
         require("the timer's interrupt becomes pending", make_pending())?;
     }
@@ -205,8 +206,10 @@ fn examine(case: &Case, code: u64, run: Run, memory: &Memory) -> Result<u64, Fai
         let interrupt = &memory.interrupts[0];
         check("INTID", interrupt.intid, timer::INTID.into())?;
         let ss = if case.interrupted_ss { SS } else { 0 };
-        let spsr = case.pstate & !IRQ & !SS | ss;
-        check("SPSR of the interrupt", interrupt.spsr & (SS | 0x3c0), spsr)?;
+        // What masks the interrupt is what the case has unmasked; the other mask is its own business.
+        let (mask, other) = if case.fast { (FIQ, IRQ) } else { (IRQ, FIQ) };
+        let spsr = case.pstate & !mask & !other & !SS | ss;
+        check("SPSR of the interrupt", interrupt.spsr & (SS | 0x3c0) & !other, spsr)?;
     }
     Ok(taken)
 }
@@ -299,6 +302,7 @@ pub fn run() -> Outcome {
     // EL0 may read the counters and use the timers (EL0PCTEN, EL0VCTEN, EL0VTEN, EL0PTEN).
     write_register!("cntkctl_el1", 0x303);
     gic::start(0);
+    gic::enable_group_0();
     gic::enable(0, timer::INTID);
     super::mapping::start();
     let mut digits = [0_u8; 512];

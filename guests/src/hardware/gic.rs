@@ -56,6 +56,18 @@ pub fn enable(cpu: u64, intid: u32) {
     write32(GICR_SGI + cpu * GICR_STRIDE + ISENABLER, 1 << intid);
 }
 
+/// Puts an SGI or PPI of a CPU into Group 1, or into Group 0, which is taken as FIQ.
+pub fn set_group_1(cpu: u64, intid: u32, is_group_1: bool) {
+    let register = GICR_SGI + cpu * GICR_STRIDE + IGROUPR;
+    let others = read32(register) & !(1 << intid);
+    write32(register, others | u32::from(is_group_1) << intid);
+}
+
+/// Lets this CPU have interrupts of Group 0.
+pub fn enable_group_0() {
+    crate::write_register!("icc_igrpen0_el1", 1);
+}
+
 /// Takes the highest pending interrupt.
 #[must_use]
 pub fn acknowledge() -> u64 {

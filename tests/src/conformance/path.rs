@@ -8,11 +8,13 @@ use super::View;
 use crate::stream::Stream;
 
 const DEVICE: u64 = 0x0900_0000;
-/// Offsets of the vectors: synchronous from EL1 on SP_EL0, from EL1, from EL0; an IRQ's is next.
+/// Offsets of the vectors: synchronous from EL1 on SP_EL0, from EL1, from EL0; next come those of IRQ
+/// and FIQ.
 const FROM_SP_EL0: u64 = 0x000;
 const FROM_EL1: u64 = 0x200;
 const FROM_EL0: u64 = 0x400;
 const IRQ: u64 = 0x80;
+const FIQ: u64 = 0x100;
 
 /// Where the guest's code is.
 #[derive(Debug)]
@@ -55,19 +57,19 @@ pub fn declared(case: &Case, run: Run, view: View) -> String {
     }
     match (departure, case.interrupted) {
         (None, Some(path)) => path.to_owned(),
-        _ => after_first_instruction(quiet),
+        _ => after_first_instruction(quiet, if case.fast { "fiq" } else { "irq" }),
     }
 }
 
 /// Instruction 0 unmasks interrupts, unless the case says otherwise.
-fn after_first_instruction(path: &str) -> String {
+fn after_first_instruction(path: &str, interrupt: &str) -> String {
     match path.strip_prefix("0-1") {
         // `0-1` alone, or as the start of a range.
-        Some("") => "0 irq 1".to_owned(),
-        Some(rest) if rest.starts_with(' ') => format!("0 irq 1{rest}"),
+        Some("") => format!("0 {interrupt} 1"),
+        Some(rest) if rest.starts_with(' ') => format!("0 {interrupt} 1{rest}"),
         _ => match path.split_once(['-', ' ']) {
-            Some(("0", rest)) if path.starts_with("0-") => format!("0 irq 1-{rest}"),
-            Some(("0", rest)) => format!("0 irq {rest}"),
+            Some(("0", rest)) if path.starts_with("0-") => format!("0 {interrupt} 1-{rest}"),
+            Some(("0", rest)) => format!("0 {interrupt} {rest}"),
             _ => panic!("{path}: an interrupted path begins with instruction 0"),
         },
     }
@@ -76,7 +78,8 @@ fn after_first_instruction(path: &str) -> String {
 /// Whether an interrupt is taken in a run.
 #[must_use]
 pub fn is_interrupted(case: &Case, run: Run, view: View) -> bool {
-    declared(case, run, view).contains("irq")
+    let path = declared(case, run, view);
+    path.contains("irq") || path.contains("fiq")
 }
 
 /// Whether an exception came before an instruction began.
@@ -109,9 +112,9 @@ fn parts(case: &Case, run: Run, view: View, places: &Places) -> Vec<Part> {
         instructions: case.handler.instructions(),
         before,
     };
-    let interrupt = |offset: u64| Part::Excursion {
-        vector: vectors + offset + IRQ,
-        handler: places.of("conform_irq"),
+    let interrupt = |offset: u64, symbol: &str| Part::Excursion {
+        vector: vectors + offset,
+        handler: places.of(symbol),
         instructions: INTERRUPT_INSTRUCTIONS,
         before: Before::Yes,
     };
@@ -124,9 +127,11 @@ fn parts(case: &Case, run: Run, view: View, places: &Places) -> Vec<Part> {
             "synct" => parts.push(synchronous(FROM_SP_EL0, Before::No)),
             "step" | "break" => parts.push(synchronous(own, Before::Yes)),
             "pending" => parts.push(synchronous(own, Before::Listed)),
-            "irq" | "irq0" if !view.reports_handlers() => {}
-            "irq" => parts.push(interrupt(own)),
-            "irq0" => parts.push(interrupt(FROM_EL0)),
+            "irq" | "irq0" | "fiq" | "fiq0" if !view.reports_handlers() => {}
+            "irq" => parts.push(interrupt(own + IRQ, "conform_irq")),
+            "irq0" => parts.push(interrupt(FROM_EL0 + IRQ, "conform_irq")),
+            "fiq" => parts.push(interrupt(own + FIQ, "conform_fiq")),
+            "fiq0" => parts.push(interrupt(FROM_EL0 + FIQ, "conform_fiq")),
             // QEMU reports what it fetched.
             "fetch" | "device" if view == View::Plain => {}
             "fetch" => parts.push(Part::Main(UNMAPPED)),
@@ -216,10 +221,10 @@ mod tests {
         assert_eq!(instructions("3").collect::<Vec<_>>(), [12]);
         assert_eq!(instructions("1-3").collect::<Vec<_>>(), [4, 8, 12]);
         assert_eq!(instructions("3+2").collect::<Vec<_>>(), [14]);
-        assert_eq!(after_first_instruction("0-3 5"), "0 irq 1-3 5");
-        assert_eq!(after_first_instruction("0-1 sync 2"), "0 irq 1 sync 2");
-        assert_eq!(after_first_instruction("0-10"), "0 irq 1-10");
-        assert_eq!(after_first_instruction("0 step 1"), "0 irq step 1");
+        assert_eq!(after_first_instruction("0-3 5", "irq"), "0 irq 1-3 5");
+        assert_eq!(after_first_instruction("0-1 sync 2", "irq"), "0 irq 1 sync 2");
+        assert_eq!(after_first_instruction("0-10", "irq"), "0 irq 1-10");
+        assert_eq!(after_first_instruction("0 step 1", "fiq"), "0 fiq step 1");
     }
 
     #[test]
@@ -232,7 +237,7 @@ mod tests {
                     } else {
                         let known = [
                             "sync", "sync0", "synct", "step", "break", "pending", "irq", "irq0",
-                            "fetch", "device",
+                            "fiq", "fiq0", "fetch", "device",
                         ];
                         assert!(known.contains(&word), "{}: {word}", case.name);
                     }

@@ -231,7 +231,8 @@ mod tests {
     fn places() -> Places {
         let handlers =
             stepwell_guests::conform::Handler::ALL.iter().map(|handler| handler.symbol());
-        let fixed = ["conform_vectors", "conform_irq", "conform_enter", "conform_end"];
+        let fixed =
+            ["conform_vectors", "conform_irq", "conform_fiq", "conform_enter", "conform_end"];
         let cases = cases::GROUPS.iter().flat_map(|(_, cases)| cases.iter());
         let cases = cases.map(|case| format!("conform_case_{}", case.name));
         let names = handlers.chain(fixed).map(str::to_owned).chain(cases);

@@ -17,13 +17,16 @@ const CNTP_TVAL: SystemRegister = (3, 3, 14, 2, 0);
 const CNTP_CTL: SystemRegister = (3, 3, 14, 2, 1);
 
 /// PSTATE of EL1 with its own stack pointer, interrupts unmasked.
-const EL1H: u64 = 0x345;
+const EL1H: u64 = 0x205;
 /// PSTATE of EL0, interrupts unmasked.
-const EL0T: u64 = 0x340;
+const EL0T: u64 = 0x200;
 const SS: u64 = 1 << 21;
 
 /// SGI 2, the one that programs send to themselves.
 pub(super) const SGI_TO_SELF: u64 = 2 << 24 | 1;
+/// SGI 3, which is in Group 0.
+const FAST_SGI_TO_SELF: u64 = 3 << 24 | 1;
+const SGI0R: SystemRegister = (3, 0, 12, 11, 7);
 
 /// What blocks are written into, one after the other.
 pub struct Block {
@@ -98,11 +101,19 @@ impl Block {
     }
 
     fn certain_poke(&mut self) {
-        self.code.constant(reg::SCRATCH, SGI_TO_SELF);
         self.code.put(word::MASK);
-        self.code.msr(SGI1R, reg::SCRATCH);
-        self.code.put(word::ISB);
+        self.send();
         self.code.put(word::UNMASK);
+    }
+
+    /// Sends an SGI to itself, a fast one now and then.
+    fn send(&mut self) {
+        let is_fast = self.chance.one_in(4);
+        let (sgi, register) =
+            if is_fast { (FAST_SGI_TO_SELF, SGI0R) } else { (SGI_TO_SELF, SGI1R) };
+        self.code.constant(reg::SCRATCH, sgi);
+        self.code.msr(register, reg::SCRATCH);
+        self.code.put(word::ISB);
     }
 
     pub(super) fn some_arithmetic(&mut self, most: u32) {
@@ -313,7 +324,7 @@ impl Block {
     }
 
     fn exception_return(&mut self) {
-        let mask = if self.chance.one_in(4) { 0x80 } else { 0 };
+        let mask = if self.chance.one_in(4) { 0x1c0 } else { 0 };
         self.code.constant(reg::B, EL1H | mask | u64::from(self.chance.below(16)) << 28);
         self.return_to(|_| {});
         self.some_arithmetic(2);
@@ -337,10 +348,8 @@ impl Block {
         if self.restartable {
             if self.chance.one_in(2) {
                 // The interrupt comes right before the ERET: the sequence unmasks.
-                self.code.constant(reg::SCRATCH, SGI_TO_SELF);
                 self.code.put(word::MASK);
-                self.code.msr(SGI1R, reg::SCRATCH);
-                self.code.put(word::ISB);
+                self.send();
             }
             self.code.branch_to(word::B, self.places.exception_return);
         } else {
@@ -438,7 +447,7 @@ impl Block {
             self.poke();
             match self.chance.below(4) {
                 0 => self.code.put(word::DAIFSET | self.chance.below(16) << 8),
-                // Debug exceptions, SError and FIQ: there are none.
+                // SError, IRQ and FIQ.
                 1 => self.code.put(word::DAIFCLR | self.chance.below(8) << 8),
                 2 => {
                     let value = u64::from(self.chance.below(16)) << 6;
@@ -452,7 +461,7 @@ impl Block {
             }
             self.code.put(word::UNMASK);
         }
-        self.code.constant(reg::B, 0x340);
+        self.code.constant(reg::B, 0x200);
         self.code.msr(DAIF, reg::B);
     }
 

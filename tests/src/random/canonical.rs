@@ -3,9 +3,10 @@
 //! Two runs of a random program differ in when interrupts come, and in nothing else. The form takes
 //! out exactly this, checking on the way that each thing taken out is what it should be:
 //!
-//! 1. **Excursions.** From an IRQ vector to the handler's ERET, the addresses must be those of the
-//!    handler, each once and in order. A nested excursion may lie only between the two instructions
-//!    where the handler has interrupts unmasked, and is held to the same.
+//! 1. **Excursions.** From the vector of an IRQ, an FIQ or an SError to the handler's ERET, the
+//!    addresses must be those of the handler, each once and in order. A nested excursion may lie only
+//!    between the two instructions where the handler of IRQs has these unmasked, and is held to the
+//!    same.
 //! 2. **Restarts.** An excursion that began inside of the restartable exception return ends at its
 //!    start. The part that had executed before is taken out.
 //! 3. **Retries.** A turn of an exclusive loop that failed is taken out whole. It may have failed
@@ -24,8 +25,11 @@ use super::program::{Exclusive, Places};
 use crate::stream::Stream;
 
 const INSTRUCTION: u64 = 4;
-/// Offsets of the IRQ vectors: from EL1 with its own stack pointer, and from EL0.
-const VECTORS: [u64; 2] = [0x280, 0x480];
+/// Offsets of the vectors of synchronous exceptions: from EL1 with its own stack pointer, and from
+/// EL0. Those of IRQ, FIQ and SError come after them.
+const VECTORS: [u64; 2] = [0x200, 0x400];
+/// From one vector of a group to the next.
+const NEXT_VECTOR: u64 = 0x80;
 /// Instructions of the restartable exception return, of which the last is the ERET.
 const RETURN_WORDS: u64 = 4;
 const MEMORY: std::ops::Range<u64> = 0x4000_0000..0x1_0000_0000;
@@ -63,8 +67,8 @@ struct Reader<'a> {
     loads: HashSet<u64>,
     traps: HashSet<u64>,
     stores: HashMap<u64, Exclusive>,
-    /// Where each handler that is in progress is to go on.
-    handlers: Vec<u64>,
+    /// Where each handler that is in progress is to go on, and its last instruction.
+    handlers: Vec<(u64, u64)>,
     /// An excursion ended right before.
     after_excursion: bool,
     /// Index in the main line of the load-exclusive executed last, and whether an excursion came
@@ -111,15 +115,15 @@ impl Form<'_> {
 impl Reader<'_> {
     fn take(&mut self, pc: u64) -> Result<(), String> {
         let places = self.form.places;
-        if VECTORS.iter().any(|offset| places.vectors + offset == pc) {
-            return self.enter();
+        if let Some(handler) = handler_of(places, pc) {
+            return self.enter(handler);
         }
-        if let Some(next) = self.handlers.last_mut() {
+        if let Some((next, last)) = self.handlers.last_mut() {
             if *next != pc {
-                return Err(format!("the handler of interrupts was to go on at {:#x}", *next));
+                return Err(format!("the handler was to go on at {:#x}", *next));
             }
             *next += INSTRUCTION;
-            if pc == places.interrupt_end {
+            if pc == *last {
                 self.handlers.pop();
                 self.after_excursion = self.handlers.is_empty();
             }
@@ -132,8 +136,11 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn enter(&mut self) -> Result<(), String> {
-        if let Some(&next) = self.handlers.last() {
+    fn enter(&mut self, handler: (u64, u64)) -> Result<(), String> {
+        if let Some(&(next, _)) = self.handlers.last() {
+            if handler.0 != self.form.places.interrupt {
+                return Err("a nested exception that the handler has masked".into());
+            }
             let (unmask, mask) = self.form.window;
             if next <= unmask || next > mask {
                 return Err("an interrupt where the handler has them masked".into());
@@ -142,7 +149,7 @@ impl Reader<'_> {
         }
         self.canonical.excursions += 1;
         self.is_broken = true;
-        self.handlers.push(self.form.places.interrupt);
+        self.handlers.push(handler);
         Ok(())
     }
 
@@ -181,6 +188,15 @@ impl Reader<'_> {
         }
         Ok(())
     }
+}
+
+/// The handler whose vector an address is: its first instruction and its last.
+fn handler_of(places: &Places, pc: u64) -> Option<(u64, u64)> {
+    let vectors = VECTORS.map(|offset| places.vectors + offset);
+    let handlers = [(places.interrupt, places.interrupt_end), places.fast_interrupt, places.error];
+    handlers.into_iter().zip(1..).find_map(|(handler, kind)| {
+        vectors.iter().any(|vector| vector + kind * NEXT_VECTOR == pc).then_some(handler)
+    })
 }
 
 #[cfg(test)]
@@ -237,6 +253,21 @@ mod tests {
         assert_eq!(canonical(&nested_at(4)).unwrap().main, [LOOP.end]);
         assert!(canonical(&nested_at(2)).is_err());
         assert!(canonical(&nested_at(5)).is_err());
+    }
+
+    #[test]
+    fn fast_interrupts_and_errors_are_excursions_of_their_own() {
+        let places = test_places();
+        for (vector, (first, last)) in [(0x300, places.fast_interrupt), (0x580, places.error)] {
+            let body: Vec<u64> =
+                std::iter::once(places.vectors + vector).chain((first..=last).step_by(4)).collect();
+            let seen = canonical(&with(&[&body, &[LOOP.end]])).unwrap();
+            assert_eq!((seen.main, seen.excursions), (vec![LOOP.end], 1));
+            let handler = handler();
+            let nested = with(&[&handler[..3], &body, &handler[3..]]);
+            assert!(canonical(&nested).is_err(), "masked in the handler of interrupts");
+            assert!(canonical(&with(&[&body[..2], &body])).is_err(), "half a handler");
+        }
     }
 
     #[test]

@@ -111,10 +111,12 @@ impl Case {
         let mut adversary = || {
             let (pending, before) = (chance.between(5, 35), chance.between(3, 20));
             let (stage2, pause) = (chance.between(2, 15), chance.between(1, 8));
+            let serror = chance.between(1, 4);
             let mutant = options.mutant.as_ref().map(|name| format!(",mutant={name}"));
             let seed = chance.next() >> 1;
             Some(format!(
-                "seed={seed},pending={pending},before={before},stage2={stage2},pause={pause}{}",
+                "seed={seed},pending={pending},before={before},stage2={stage2},pause={pause},\
+                 serror={serror}{}",
                 mutant.unwrap_or_default()
             ))
         };

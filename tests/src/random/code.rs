@@ -205,10 +205,14 @@ pub mod word {
     pub const DAIFSET: u32 = 0xd503_40df;
     /// MSR DAIFClr, #0.
     pub const DAIFCLR: u32 = 0xd503_40ff;
-    /// MSR DAIFSet, #2: interrupts masked.
-    pub const MASK: u32 = DAIFSET | 2 << 8;
-    /// MSR DAIFClr, #2: interrupts unmasked.
-    pub const UNMASK: u32 = DAIFCLR | 2 << 8;
+    /// MSR DAIFSet, #7: SError, IRQ and FIQ masked.
+    pub const MASK: u32 = DAIFSET | 7 << 8;
+    /// MSR DAIFClr, #7: SError, IRQ and FIQ unmasked.
+    pub const UNMASK: u32 = DAIFCLR | 7 << 8;
+    /// MSR DAIFSet, #2: IRQ masked.
+    pub const MASK_IRQ: u32 = DAIFSET | 2 << 8;
+    /// MSR DAIFClr, #2: IRQ unmasked.
+    pub const UNMASK_IRQ: u32 = DAIFCLR | 2 << 8;
     /// SVC; the immediate is at bit 5.
     pub const SVC: u32 = 0xd400_0001;
     /// HVC.

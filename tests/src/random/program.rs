@@ -63,6 +63,10 @@ pub struct Places {
     pub finish: u64,
     data: u64,
     own: u64,
+    /// First instruction and last of the handler of fast interrupts.
+    pub fast_interrupt: (u64, u64),
+    /// First instruction and last of the handler of SErrors.
+    pub error: (u64, u64),
 }
 
 /// Why an image is no ground.
@@ -106,7 +110,7 @@ impl Ground {
                 self.image.get(at..at + 4) == Some(&wanted.to_le_bytes())
             })
         };
-        (find(word::UNMASK).unwrap_or(0), find(word::MASK).unwrap_or(0))
+        (find(word::UNMASK_IRQ).unwrap_or(0), find(word::MASK_IRQ).unwrap_or(0))
     }
 
     /// The image with a program appended.
@@ -141,6 +145,8 @@ fn places(image: &[u8]) -> Option<Places> {
         finish: word(6)?,
         data: word(7)?,
         own: word(8)?,
+        fast_interrupt: (word(9)?, word(10)?),
+        error: (word(11)?, word(12)?),
     })
 }
 
@@ -247,6 +253,8 @@ pub(super) const fn test_places() -> Places {
         finish: 0x4020_4000,
         data: 0x4060_0000,
         own: 0x4070_0000,
+        fast_interrupt: (0x4020_5000, 0x4020_500c),
+        error: (0x4020_6000, 0x4020_6008),
     }
 }
 

@@ -192,3 +192,14 @@ fn coprocessor_transfers_name_their_operands() {
     assert_eq!((mcrr.opc1_of_pair(), mcrr.crm()), (3, 14));
     assert_eq!((mcrr.rt(), mcrr.rt2(), mcrr.is_read()), (2, 4, false));
 }
+
+#[test]
+fn an_serror_tells_whether_anybody_can_contain_it() {
+    assert_eq!(EsrEl1::serror(0x11).0, 0xbe00_0011);
+    let serror = |iss: u32| EsrEl2(EsrEl1::serror(iss).0).serror();
+    assert!(serror(0x11).is_uncontainable(), "AET 0 is UC");
+    assert!(!serror(0x11 | 3 << 10).is_uncontainable(), "AET 3 is UER");
+    assert_eq!((serror(0x11 | 3 << 10).aet(), serror(0x11).dfsc()), (3, 0x11));
+    assert!(!serror(0).is_uncontainable(), "uncategorized: it says nothing of an AET");
+    assert!(!serror(1 << 24 | 0x11).is_uncontainable(), "the CPU's own format");
+}

@@ -41,11 +41,13 @@ pub enum Interference {
     Pause,
     /// Stepping was switched off before it, and on again.
     OffAndOn,
+    /// An SError came before it, which the guest gets once it has unmasked it.
+    SystemError,
 }
 
 impl Interference {
     /// All of them, in the order of the report's columns.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Physical,
         Self::Virtual,
         Self::Pending,
@@ -54,6 +56,7 @@ impl Interference {
         Self::DataPage,
         Self::Pause,
         Self::OffAndOn,
+        Self::SystemError,
     ];
 
     /// The name of its column.
@@ -68,6 +71,7 @@ impl Interference {
             Self::DataPage => "data-page",
             Self::Pause => "pause",
             Self::OffAndOn => "off-on",
+            Self::SystemError => "serror",
         }
     }
 }
@@ -76,7 +80,9 @@ impl Interference {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// Not `NAME=NUMBER`, or a name that nobody knows.
-    #[error("test mode: a word is not one of seed=, pending=, before=, stage2=, pause=, mutant=")]
+    #[error(
+        "test mode: a word is not one of seed=, pending=, before=, stage2=, pause=, serror=, mutant="
+    )]
     Word,
     /// A rate above 100.
     #[error("test mode: a rate is not a percentage")]
@@ -109,12 +115,15 @@ pub struct Config<'a> {
     /// Percentage of events after which the vCPU is stopped and resumed, or stepping switched off
     /// and on.
     pub pause: u8,
+    /// Percentage of entries that an SError precedes.
+    pub serror: u8,
     /// The engine's mutation to run with.
     pub mutant: Option<&'a str>,
 }
 
 impl<'a> Config<'a> {
-    /// Reads `seed=1,pending=10,before=5,stage2=3,pause=3,mutant=NAME`; what is left out is 0.
+    /// Reads `seed=1,pending=10,before=5,stage2=3,pause=3,serror=1,mutant=NAME`; what is left out is
+    /// 0.
     ///
     /// # Errors
     ///
@@ -133,6 +142,7 @@ impl<'a> Config<'a> {
                 "before" => config.before = rate()?,
                 "stage2" => config.stage2 = rate()?,
                 "pause" => config.pause = rate()?,
+                "serror" => config.serror = rate()?,
                 "mutant" => config.mutant = Some(value),
                 _ => return Err(ConfigError::Word),
             }
@@ -161,6 +171,7 @@ pub struct Adversary {
     before: u8,
     stage2: u8,
     pause: u8,
+    serror: u8,
     random: u64,
     counts: [[u32; INTERFERENCES]; LETTERS],
     /// How often each letter was about to execute.
@@ -206,6 +217,7 @@ impl Adversary {
             before: config.before,
             stage2: config.stage2,
             pause: config.pause,
+            serror: config.serror,
             random: random | 1,
             counts: [[0; INTERFERENCES]; LETTERS],
             met: [0; LETTERS],
@@ -247,7 +259,7 @@ impl Adversary {
             let code = self.random() & 1 == 0;
             return Some(if code { Interference::CodePage } else { Interference::DataPage });
         }
-        None
+        (self.chance(self.serror)).then_some(Interference::SystemError)
     }
 
     /// Whether an asynchronous exit precedes this step exception. `again`: one has already.
@@ -348,10 +360,17 @@ mod tests {
 
     #[test]
     fn words_are_read_and_bad_ones_refused() {
-        let config = Config::parse("seed=7,pending=10,before=5,stage2=3,pause=2,mutant=x").unwrap();
-        let expected =
-            Config { seed: 7, pending: 10, before: 5, stage2: 3, pause: 2, mutant: Some("x") };
-        assert_eq!(config, expected);
+        let words = "seed=7,pending=10,before=5,stage2=3,pause=2,serror=1,mutant=x";
+        let expected = Config {
+            seed: 7,
+            pending: 10,
+            before: 5,
+            stage2: 3,
+            pause: 2,
+            serror: 1,
+            mutant: Some("x"),
+        };
+        assert_eq!(Config::parse(words), Ok(expected));
         assert_eq!(Config::parse(""), Ok(Config::default()));
         assert_eq!(Config::parse("pending=101"), Err(ConfigError::Rate));
         assert_eq!(Config::parse("pending=x"), Err(ConfigError::Rate));
@@ -362,14 +381,19 @@ mod tests {
     #[test]
     fn the_same_seed_decides_the_same_and_another_does_not() {
         let decide = |seed, index| {
-            let config = Config { seed, before: 30, stage2: 30, ..Config::default() };
+            let config = Config { seed, before: 30, stage2: 30, serror: 30, ..Config::default() };
             let mut adversary = Adversary::new(Some(&config), index);
             (0..200).map(|_| adversary.before_entry(false)).collect::<Vec<_>>()
         };
         assert_eq!(decide(1, 0), decide(1, 0));
         assert_ne!(decide(1, 0), decide(2, 0));
         assert_ne!(decide(1, 0), decide(1, 1));
-        for what in [Interference::Physical, Interference::Spurious, Interference::DataPage] {
+        for what in [
+            Interference::Physical,
+            Interference::Spurious,
+            Interference::DataPage,
+            Interference::SystemError,
+        ] {
             assert!(decide(1, 0).contains(&Some(what)), "{what:?}");
         }
     }
@@ -412,7 +436,7 @@ mod tests {
         assert_eq!(
             text,
             "svc met=2 physical=0 virtual=1 pending=0 spurious=0 code-page=0 data-page=0 pause=1 \
-             off-on=0"
+             off-on=0 serror=0"
         );
     }
 }

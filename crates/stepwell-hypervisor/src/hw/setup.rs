@@ -67,6 +67,24 @@ pub fn control_registers(vmpidr: u64) {
     isb();
 }
 
+/// Makes a virtual SError pending, which the guest takes once PSTATE.A is 0.
+pub fn raise_serror(iss: u32) {
+    if mrs!("id_aa64pfr0_el1") >> 28 & 0xf != 0 {
+        // S3_4_C5_C2_3 is VSESR_EL2, FEAT_RAS: what the guest's ESR_EL1 is to say.
+        msr!("s3_4_c5_c2_3", u64::from(iss));
+    }
+    msr!("hcr_el2", mrs!("hcr_el2") | hcr_el2::VSE);
+}
+
+/// Withdraws the virtual SError of [`raise_serror`]. Tells whether the guest has taken it, or
+/// deferred it by an ESB: the CPU clears the bit then.
+#[must_use]
+pub fn take_serror_back() -> bool {
+    let hcr = mrs!("hcr_el2");
+    msr!("hcr_el2", hcr & !hcr_el2::VSE);
+    hcr & hcr_el2::VSE == 0
+}
+
 /// HFGRTR_EL2 and HFGWTR_EL2, where there are any: bits 63:50 trap where they are *clear*.
 fn leave_fine_grained_traps_off() {
     const NEGATIVE: u64 = 0xfffc << 48;

@@ -33,7 +33,7 @@ pub fn handle(running: &mut Running<'_>, vector: Vector) -> Handled {
             interrupt::take_all(running);
             Handled::Resume
         }
-        Vector::SError => fault(running, FaultKind::SystemError, 0),
+        Vector::SError => system_error(running),
         Vector::Synchronous => synchronous(running),
     }
 }
@@ -85,6 +85,18 @@ pub fn advance_by(running: &mut Running<'_>, mdscr: u64, bytes: u64) {
     let (pc, pstate) = carried_out(around, core.pc(), before, bytes);
     core.debug.note_own_step(before, pstate, false);
     (core.context.elr, core.context.spsr) = (pc.0, pstate.0);
+}
+
+/// An SError that came while the guest ran is the guest's: pending until its PSTATE.A is 0, or, under
+/// a step, as the policy says. One that nobody can contain ends the domain.
+fn system_error(running: &mut Running<'_>) -> Handled {
+    let syndrome = EsrEl2(running.core.context.esr).serror();
+    if syndrome.is_uncontainable() {
+        return fault(running, FaultKind::SystemError, 0);
+    }
+    // Errors that come while one is pending are one error, as in VSESR_EL2.
+    running.core.serror.get_or_insert(syndrome.0);
+    Handled::Resume
 }
 
 /// HVC: the CPU has moved the PC past it.

@@ -2,7 +2,9 @@
 
 use super::Running;
 use super::exit::Handled;
+use super::interrupt::Asynchronous;
 use crate::hw::registers::{mrs, msr};
+use crate::vgic::Signal;
 use stepwell_arch::Va;
 use stepwell_arch::esr::EsrEl1;
 use stepwell_arch::exception::{
@@ -49,7 +51,17 @@ pub fn undefined(running: &mut Running<'_>) -> Handled {
     synchronous(running, EsrEl1::undefined(), None)
 }
 
-/// Enters a virtual interrupt.
-pub fn interrupt(running: &mut Running<'_>) {
-    enter(running, ExceptionKind::Irq);
+/// Enters an asynchronous exception.
+pub fn asynchronous(running: &mut Running<'_>, what: Asynchronous) {
+    let kind = match what {
+        Asynchronous::Interrupt(Signal::Irq, _) => ExceptionKind::Irq,
+        Asynchronous::Interrupt(Signal::Fiq, _) => ExceptionKind::Fiq,
+        Asynchronous::SError => {
+            // Taken: no longer pending.
+            let iss = running.core.serror.take().unwrap_or(0);
+            msr!("esr_el1", EsrEl1::serror(iss).0);
+            ExceptionKind::SError
+        }
+    };
+    enter(running, kind);
 }

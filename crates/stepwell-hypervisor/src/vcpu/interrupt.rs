@@ -1,14 +1,15 @@
 //! Interrupts: the physical ones that EL2 takes, and the virtual CPU interface.
 
 use super::{Running, time};
-use crate::domain::bit;
+use crate::concurrency::counted::Count;
+use crate::domain::{Domain, bit};
 use crate::hw::gic::{self, Interrupt};
 use crate::hw::registers::{mrs, msr};
-use crate::hw::timer;
+use crate::hw::{setup, timer};
 use crate::machine::Machine;
 use crate::server;
-use crate::vgic::CpuInterface;
-use core::sync::atomic::Ordering;
+use crate::vgic::{CpuInterface, Signal};
+use stepwell_arch::Pstate;
 
 /// PPI 11: the virtual timer, for the guest as for us.
 pub const VIRTUAL_TIMER_INTID: u32 = 27;
@@ -52,15 +53,22 @@ fn take(machine: &Machine, interrupt: Interrupt) {
     }
 }
 
-/// Calls out the vCPUs for which the GIC has something new.
+/// Calls out the other vCPUs for which the GIC has something new.
 pub fn kick_others(running: &Running<'_>) {
-    let vcpus = running.domain.vgic.lock().take_kicks() & !bit(running.index);
+    call_out(running.domain, !bit(running.index));
+}
+
+/// Calls out those of `vcpus` for which the GIC has something new.
+pub fn call_out(domain: &Domain, vcpus: u8) {
+    let vcpus = domain.vgic.lock().take_kicks() & vcpus;
     if vcpus == 0 {
         return;
     }
+    // It may have come about by taking list registers back, which does not count as a change.
+    domain.vgic.tell();
     // Those that wait for an interrupt under a step get a turn to look.
-    let _has_turn = running.domain.turns.lock().wake(vcpus);
-    let cpus = running.domain.vcpus.iter().enumerate();
+    let _has_turn = domain.turns.lock().wake(vcpus);
+    let cpus = domain.vcpus.iter().enumerate();
     let mask = cpus.filter(|(n, _)| vcpus & bit(*n) != 0).fold(0, |m, (_, v)| m | bit(v.cpu));
     gic::kick(mask);
 }
@@ -70,14 +78,59 @@ pub fn kick_others(running: &Running<'_>) {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct QuietInterface {
     is_quiet: bool,
-    seen: u64,
+    seen: Count,
 }
 
 /// Tells whether nothing can be delivered to a stepped vCPU, without asking the GIC.
 #[must_use]
 pub fn is_quiet(running: &Running<'_>) -> bool {
     let QuietInterface { is_quiet, seen } = running.core.quiet;
-    is_quiet && seen == running.domain.interrupt_events.load(Ordering::Acquire)
+    is_quiet && seen == running.domain.vgic.count() && running.core.serror.is_none()
+}
+
+/// An asynchronous exception that is pending for the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asynchronous {
+    /// What the GIC signals, and the INTID that it signals it for.
+    Interrupt(Signal, u32),
+    /// An SError.
+    SError,
+}
+
+/// Tells what would be taken next if the guest went on now, by its PSTATE.
+///
+/// Which of an SError and an interrupt comes first is the implementation's to choose ("Prioritization
+/// and recognition of interrupts"). The error does here: what it spoiled may matter to the handler.
+#[must_use]
+pub fn to_be_taken(running: &Running<'_>) -> Option<Asynchronous> {
+    let pstate = running.core.pstate();
+    if running.core.serror.is_some() && !pstate.serror_masked() {
+        return Some(Asynchronous::SError);
+    }
+    if pstate.irq_masked() && pstate.fiq_masked() {
+        return None;
+    }
+    let vgic = running.domain.vgic.lock();
+    let (signal, intid) = vgic.signalled(running.index, &running.core.interface)?;
+    let is_masked = match signal {
+        Signal::Irq => pstate.irq_masked(),
+        Signal::Fiq => pstate.fiq_masked(),
+    };
+    (!is_masked).then_some(Asynchronous::Interrupt(signal, intid))
+}
+
+/// Tells whether PSTATE keeps every asynchronous exception from being taken.
+#[must_use]
+pub fn all_masked(pstate: Pstate) -> bool {
+    const ALL: u64 = Pstate::A | Pstate::I | Pstate::F;
+    pstate.0 & ALL == ALL
+}
+
+/// Tells whether WFI ends: whether anything is pending that PSTATE alone can mask.
+#[must_use]
+pub fn has_pending(running: &Running<'_>) -> bool {
+    running.core.serror.is_some()
+        || running.domain.vgic.lock().has_pending(running.index, &running.core.interface)
 }
 
 /// Makes the next step look at the GIC, whatever it knows.
@@ -88,7 +141,7 @@ pub fn disturb(running: &mut Running<'_>) {
 /// As [`load`], for a step. `all_held`: nothing is to be delivered before stepping ends, so what is
 /// pending does not matter.
 pub fn load_for_step(running: &mut Running<'_>, hold: bool, all_held: bool) {
-    let seen = running.domain.interrupt_events.load(Ordering::Acquire);
+    let seen = running.domain.vgic.count();
     load(running, hold);
     let core = &*running.core;
     let is_empty = core.interface.lr.iter().all(|&register| register == 0);
@@ -102,11 +155,17 @@ pub fn load(running: &mut Running<'_>, hold: bool) {
     let core = &mut *running.core;
     running.domain.vgic.lock().flush(running.index, hold, &mut core.interface);
     write_interface(&core.interface);
+    if let Some(iss) = core.serror.filter(|_| !hold) {
+        setup::raise_serror(iss);
+    }
 }
 
 /// After an exit: takes the list registers back.
 pub fn sync(running: &mut Running<'_>) {
     read_interface(&mut running.core.interface);
+    if running.core.serror.is_some() && setup::take_serror_back() {
+        running.core.serror = None;
+    }
     running.domain.vgic.lock().sync(running.index, &running.core.interface);
     kick_others(running);
 }

@@ -72,6 +72,8 @@ pub struct VcpuCore {
     pub physical_timer: PhysicalTimer,
     /// The timers' interrupt lines.
     pub lines: TimerLines,
+    /// An SError that is pending for the guest: ISS of its syndrome.
+    pub serror: Option<u32>,
     /// Whether the virtual CPU interface can be left alone between steps.
     pub quiet: QuietInterface,
     /// What the test mode does to it.
@@ -109,6 +111,7 @@ impl VcpuCore {
         self.virtual_clock = false;
         self.debug = DebugShadow::at_reset();
         self.physical_timer = PhysicalTimer::default();
+        self.serror = None;
         self.quiet = QuietInterface::default();
     }
 }

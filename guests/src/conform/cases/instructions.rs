@@ -275,9 +275,9 @@ conformance_cases! {
         unmask
         mrs     x3, icc_pmr_el1
         mrs     x4, icc_rpr_el1
-        mrs     x5, icc_hppir1_el1
+        mrs     x5, icc_igrpen1_el1
         msr     icc_pmr_el1, x3
         isb
         mask
-    " => Case::plain("the GIC's CPU interface", "0-7").at_el1().leaves(&[(4, 0xff), (5, 1023)]),
+    " => Case::plain("the GIC's CPU interface", "0-7").at_el1().leaves(&[(4, 0xff), (5, 1)]),
 }

@@ -12,7 +12,7 @@ use crate::vcpu::{End, inject, interrupt, pages, time, watch};
 use stepwell_arch::esr::{EsrEl1, FaultStatus};
 use stepwell_arch::{Ipa, Pa, Pstate, SystemRegister, Va};
 use stepwell_engine::{LoadExclusive, Pass, StoreDecision, StoreExclusive};
-use stepwell_wire::{InterruptPolicy, StopReason};
+use stepwell_wire::StopReason;
 
 /// SCTLR_EL1.nTWI: WFI at EL0 is not trapped to EL1.
 const SCTLR_NTWI: u64 = 1 << 16;
@@ -193,10 +193,10 @@ impl Stepper<'_, '_> {
         pstate.el() == 1 || mrs!("sctlr_el1") & SCTLR_NTWI != 0
     }
 
-    /// WFI: done at once where interrupts are held or one is pending; else when one is.
+    /// WFI: done when an interrupt is pending, whether it is held or not.
     pub(super) fn wait(&mut self, bytes: u64) -> Option<End> {
         loop {
-            if self.interrupts == InterruptPolicy::Hold || self.has_pending() {
+            if interrupt::has_pending(self.running) {
                 self.advance(bytes);
                 return None;
             }
@@ -236,10 +236,5 @@ impl Stepper<'_, '_> {
             self.find_deadline();
         }
         end
-    }
-
-    pub(super) fn has_pending(&self) -> bool {
-        let vgic = self.running.domain.vgic.lock();
-        vgic.has_pending(self.running.index, &self.running.core.interface)
     }
 }

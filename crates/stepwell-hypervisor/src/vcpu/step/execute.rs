@@ -15,6 +15,29 @@ use stepwell_engine::{After, Before, Boundary, Completion, MonitorChange, Saved}
 use stepwell_engine::{Exit, Outcome, Plan, StepState};
 use stepwell_wire::InterruptPolicy;
 
+/// What masks asynchronous exceptions.
+const MASKS: u64 = Pstate::A | Pstate::I | Pstate::F;
+
+/// What a stepped instruction finds of the interrupts that are pending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// None: whatever it does, none comes.
+    Nothing,
+    /// All, under the guest's own masks, which keep all of them away.
+    AsIs,
+    /// All, with everything masked while it executes.
+    Masked,
+}
+
+impl Shown {
+    const fn masks(self) -> u64 {
+        match self {
+            Self::Masked => MASKS,
+            Self::Nothing | Self::AsIs => 0,
+        }
+    }
+}
+
 impl Stepper<'_, '_> {
     /// Enters the guest for the next instruction until the engine sees a boundary.
     pub(super) fn execute(&mut self, next: &Next, limit: u64) -> Option<End> {
@@ -26,13 +49,13 @@ impl Stepper<'_, '_> {
 
     fn execute_to_boundary(&mut self, next: &Next, mut limit: u64) -> Option<End> {
         let mut heeded = if self.past_first { Heeded::PastOurs } else { Heeded::All };
-        let mut retry = false;
         // What is at the PC was begun by the fast path after it: plain, and not known which.
         let mut in_run = false;
-        let interface = !next.is_known || matches!(next.plan, Plan::InterruptMask);
+        let shown = self.shown(next);
+        let interface =
+            !next.is_known || matches!(next.plan, Plan::InterruptMask | Plan::PendingInterrupts);
         loop {
-            let hold = self.holds_interrupts(retry);
-            let (outcome, vector, used) = self.enter(limit, heeded, hold, interface);
+            let (outcome, vector, used) = self.enter(limit, heeded, shown, interface);
             in_run |= used > 0;
             limit = 1;
             match outcome {
@@ -87,19 +110,25 @@ impl Stepper<'_, '_> {
                     Handled::SwitchedOff => return Some(self.switched_off()),
                 },
             }
-            retry = true;
         }
     }
 
-    /// Whether an entry is to find no interrupt.
+    /// What an entry for `next` is to find of what is pending, if anything.
     ///
-    /// An instruction that was begun is not to be overtaken by one, nor is one that a vCPU which
-    /// runs freely is stepped past. Where none can be taken, it may be the one that acknowledges it.
-    fn holds_interrupts(&self, is_retried: bool) -> bool {
-        if !self.is_passing && self.interrupts == InterruptPolicy::Hold {
-            return true;
+    /// Nothing is delivered by the CPU under a step: it is entered at a boundary ([`Self::go`]), so
+    /// that no instruction that was begun is overtaken. So what is pending is in the machine only for
+    /// what looks at it, with everything masked while that executes. The instruction cannot tell, as
+    /// none of these reads PSTATE. At EL0 they are undefined, and see nothing.
+    fn shown(&self, next: &Next) -> Shown {
+        let is_masked = interrupt::all_masked(next.pstate);
+        match next.plan {
+            Plan::PendingInterrupts if next.pstate.el() > 0 => Shown::Masked,
+            // Not known, it may be one of those.
+            _ if !next.is_known && is_masked => Shown::AsIs,
+            // ESB defers an SError that the guest has masked; what unmasks it leaves the fast path.
+            Plan::Execute if self.running.core.serror.is_some() && is_masked => Shown::AsIs,
+            _ => Shown::Nothing,
         }
-        (is_retried || self.is_passing) && !self.running.core.pstate().irq_masked()
     }
 
     /// Class of the exception that the guest left with.
@@ -153,7 +182,7 @@ impl Stepper<'_, '_> {
         &mut self,
         limit: u64,
         heeded: Heeded,
-        hold: bool,
+        shown: Shown,
         interface: bool,
     ) -> (Outcome, Vector, u64) {
         let running = &mut *self.running;
@@ -163,13 +192,19 @@ impl Stepper<'_, '_> {
         let loaded = interface || !interrupt::is_quiet(running);
         if loaded {
             let all_held = self.interrupts == InterruptPolicy::Hold && !self.is_passing;
-            interrupt::load_for_step(running, hold, all_held);
+            interrupt::load_for_step(running, shown == Shown::Nothing, all_held);
         }
         debug::load_for_step(running, heeded);
+        let (own, masks) = (running.core.context.spsr & MASKS, shown.masks());
+        running.core.context.spsr |= masks;
         let core = &mut *running.core;
         core.context.set_fast_budget(limit - 1);
         self.lend_run();
+        let begun = self.running.core.pc();
         let vector = self.cross(limit);
+        if masks != 0 {
+            self.give_masks_back(begun, own);
+        }
         let core = &mut *self.running.core;
         let used = (limit - 1) - core.context.fast_budget();
         self.take_run_back();
@@ -187,6 +222,18 @@ impl Stepper<'_, '_> {
             time::update_lines(self.running);
         }
         (outcome, vector, used)
+    }
+
+    /// PSTATE has the guest's own masks again after an instruction at `begun` for which all were set.
+    fn give_masks_back(&mut self, begun: Va, own: u64) {
+        let core = &mut *self.running.core;
+        let moved = core.pc().0.wrapping_sub(begun.0);
+        if moved == 0 || moved == 4 {
+            core.context.spsr = core.context.spsr & !MASKS | own;
+        } else {
+            // It was taken to EL1, where what was in PSTATE is in SPSR_EL1.
+            msr!("spsr_el1", mrs!("spsr_el1") & !MASKS | own);
+        }
     }
 
     /// What an executed instruction leaves to do. `in_run`: it was not `next` but a plain one that
@@ -237,7 +284,7 @@ impl Stepper<'_, '_> {
                 self.tell_context();
             }
             // What was masked may be deliverable now.
-            Plan::InterruptMask => interrupt::disturb(self.running),
+            Plan::InterruptMask | Plan::PendingInterrupts => interrupt::disturb(self.running),
             // Those that went to EL1 are told already.
             _ if spsr_el1.is_some() => {}
             Plan::StoreExclusive(store) if store.rs < 31 => {

@@ -1,8 +1,9 @@
-//! Stepping over an interrupt: its handler runs freely, and steps go on where it returns to.
+//! Stepping over an interrupt or an SError: its handler runs freely, and steps go on where it returns to.
 
 use super::{Stepper, disable, enable, past_breakpoint};
 use crate::hw::registers::mrs;
 use crate::hw::timer;
+use crate::vcpu::interrupt::Asynchronous;
 use crate::vcpu::{End, debug, inject, interrupt, run, time};
 use core::sync::atomic::Ordering;
 use stepwell_engine::{InterruptedContext, Pass, TimePolicy};
@@ -12,14 +13,14 @@ use stepwell_wire::StopReason;
 const SLICE_NS: u64 = 2_000_000;
 
 impl Stepper<'_, '_> {
-    /// Enters a pending interrupt and runs its handler freely until it returns to here.
-    pub(super) fn run_handler(&mut self) -> Option<End> {
+    /// Enters what is pending and runs its handler freely until it returns to here.
+    pub(super) fn run_handler(&mut self, what: Asynchronous) -> Option<End> {
         let core = &*self.running.core;
         let pstate = core.pstate();
         let interrupted =
             InterruptedContext::new(core.pc(), pstate, self.base(31, pstate), mrs!("ttbr0_el1"));
         self.note_interrupt();
-        inject::interrupt(self.running);
+        inject::asynchronous(self.running, what);
         disable(self.running);
         self.let_time_go();
         let end = self.until_return(interrupted);

@@ -15,12 +15,15 @@
 //! - *pending*: the step exception has arrived, and is taken for an interrupt, with the syndrome of
 //!   the exit before. The next entry has SS = 0, and the CPU delivers the exception anew.
 //! - *spurious*: the exit is made up, nothing is entered.
+//! - *serror*: the exit is made up likewise, with the syndrome of an SError; what the guest gets of
+//!   it is real.
 //! - *code page*, *data page*: stage 2 loses the permission, the CPU takes the abort, the page is
 //!   given back, the instruction is retried.
 //! - *pause*: the vCPU's stop request is set; the loop comes out as it does for the debugger, all
 //!   that a stop saves is saved, all else lost, and the steps go on.
 //! - *off and on*: the engine is disabled and the guest gets its debug registers; then the reverse.
 
+use super::execute::Shown;
 use super::look::Next;
 use super::{Stepper, enable, step};
 use crate::adversary::letter::Letter;
@@ -37,7 +40,7 @@ use crate::vcpu::debug::Heeded;
 use crate::vcpu::exit::{Handled, handle};
 use crate::vcpu::{End, Running, debug};
 use core::sync::atomic::Ordering;
-use stepwell_arch::esr::{EsrEl2, ec};
+use stepwell_arch::esr::{EsrEl1, EsrEl2, ec};
 use stepwell_arch::{Ipa, Pstate, Va};
 use stepwell_engine::{Outcome, Plan, StepState};
 use stepwell_wire::StopReason;
@@ -149,6 +152,12 @@ impl Stepper<'_, '_> {
             }
             Some(what @ (Interference::CodePage | Interference::DataPage)) => {
                 self.enter_without_page(what)
+            }
+            Some(Interference::SystemError) => {
+                self.count_exit(is_pending, Interference::SystemError);
+                // Uncategorized.
+                self.running.core.context.esr = EsrEl1::serror(0).0;
+                Vector::SError
             }
             _ => self.running.core.context.enter(),
         };
@@ -382,7 +391,7 @@ impl Stepper<'_, '_> {
     /// executing.
     fn exit_before(&mut self, next: &Next, chosen: Interference) -> Option<End> {
         self.running.core.adversary.forced = Some(chosen);
-        let (outcome, vector, _) = self.enter(1, Heeded::Nothing, true, false);
+        let (outcome, vector, _) = self.enter(1, Heeded::Nothing, Shown::Nothing, false);
         match outcome {
             Outcome::Continue => {
                 let handled = handle(self.running, vector);

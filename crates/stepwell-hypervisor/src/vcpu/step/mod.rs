@@ -18,13 +18,13 @@ mod recording;
 mod turn;
 
 use super::debug::{self, origin};
+use super::interrupt::Asynchronous;
 use super::pages::Root;
 use super::region::{self, SEQUENCE_MAX};
 use super::{End, Running, VcpuCore, inject, interrupt, time};
 use crate::domain::{Detail, Part, PendingStop, StepOrder};
 use crate::hw::timer;
 use crate::hw::world::FastRun;
-use crate::vgic::Signal;
 use core::sync::atomic::Ordering;
 use emulate::Store;
 use look::Next;
@@ -121,10 +121,6 @@ pub fn step(running: &mut Running<'_>, order: StepOrder) -> (End, u64) {
     region::release(running);
     disable(running);
     running.core.debug.wanted.clear();
-    if running.core.virtual_clock {
-        // With interrupts held nobody has looked.
-        time::update_lines(running);
-    }
     if time == TimePolicy::Real {
         let offset = running.domain.clock_offset.load(Ordering::Acquire);
         running.domain.clock.lock().hold(timer::counter(), offset);
@@ -215,11 +211,10 @@ impl<'a, 'b> Stepper<'a, 'b> {
         stepper
     }
 
-    /// Finds out anew when a timer goes off. With interrupts held it does not matter when.
+    /// Finds out anew when a timer goes off. With interrupts held it becomes pending all the same.
     fn find_deadline(&mut self) {
-        let matters = self.running.core.virtual_clock && self.interrupts != InterruptPolicy::Hold;
-        self.deadline =
-            if matters { time::next_deadline(self.running).unwrap_or(u64::MAX) } else { u64::MAX };
+        let deadline = self.running.core.virtual_clock.then(|| time::next_deadline(self.running));
+        self.deadline = deadline.flatten().unwrap_or(u64::MAX);
     }
 
     fn go(&mut self, part: Part, until: Option<u64>) -> End {
@@ -317,7 +312,7 @@ impl<'a, 'b> Stepper<'a, 'b> {
         let pstate = core.pstate();
         let own_step = own_step::check_software_step(core.debug.guest(), pstate);
         let is_held = self.interrupts == InterruptPolicy::Hold
-            || pstate.irq_masked()
+            || interrupt::all_masked(pstate)
             || interrupt::is_quiet(self.running);
         if !own_step && is_held { None } else { self.take_boundary_event(own_step) }
     }
@@ -334,20 +329,19 @@ impl<'a, 'b> Stepper<'a, 'b> {
             self.entered_exception();
             return Some(None);
         }
-        let vgic = self.running.domain.vgic.lock();
-        let Some((Signal::Irq, intid)) = vgic.signalled(self.running.index, &core.interface) else {
-            return None;
-        };
-        drop(vgic);
+        let what = interrupt::to_be_taken(self.running)?;
         if self.interrupts == InterruptPolicy::Over {
-            let end = self.run_handler();
+            let end = self.run_handler(what);
             self.tell_state();
             return Some(end);
         }
-        self.intid = Some(intid);
+        self.intid = match what {
+            Asynchronous::Interrupt(_, intid) => Some(intid),
+            Asynchronous::SError => None,
+        };
         self.note_interrupt();
         self.note_virtual();
-        inject::interrupt(self.running);
+        inject::asynchronous(self.running, what);
         self.entered_exception();
         Some(None)
     }
