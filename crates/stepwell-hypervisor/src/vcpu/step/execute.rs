@@ -1,7 +1,7 @@
 //! Entering the guest for an instruction, and what its exit says of it.
 
 use super::Stepper;
-use super::look::Next;
+use super::look::{MASKS, Next, Shown};
 use crate::hw::registers::{mrs, msr};
 use crate::hw::world::Vector;
 use crate::vcpu::debug::Heeded;
@@ -14,29 +14,6 @@ use stepwell_engine::completion::{complete, leaves_nothing};
 use stepwell_engine::{After, Before, Boundary, Completion, MonitorChange, Saved};
 use stepwell_engine::{Exit, Outcome, Plan, StepState};
 use stepwell_wire::InterruptPolicy;
-
-/// What masks asynchronous exceptions.
-const MASKS: u64 = Pstate::A | Pstate::I | Pstate::F;
-
-/// What a stepped instruction finds of the interrupts that are pending.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shown {
-    /// None: whatever it does, none comes.
-    Nothing,
-    /// All, under the guest's own masks, which keep all of them away.
-    AsIs,
-    /// All, with everything masked while it executes.
-    Masked,
-}
-
-impl Shown {
-    const fn masks(self) -> u64 {
-        match self {
-            Self::Masked => MASKS,
-            Self::Nothing | Self::AsIs => 0,
-        }
-    }
-}
 
 impl Stepper<'_, '_> {
     /// Enters the guest for the next instruction until the engine sees a boundary.

@@ -23,8 +23,7 @@
 //!   that a stop saves is saved, all else lost, and the steps go on.
 //! - *off and on*: the engine is disabled and the guest gets its debug registers; then the reverse.
 
-use super::execute::Shown;
-use super::look::Next;
+use super::look::{Next, Shown};
 use super::{Stepper, enable, step};
 use crate::adversary::letter::Letter;
 use crate::adversary::{Interference, Withdrawn};

@@ -45,6 +45,29 @@ impl Next {
     }
 }
 
+/// What masks asynchronous exceptions.
+pub(super) const MASKS: u64 = Pstate::A | Pstate::I | Pstate::F;
+
+/// What a stepped instruction finds of the interrupts that are pending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// None: whatever it does, none comes.
+    Nothing,
+    /// All, under the guest's own masks, which keep all of them away.
+    AsIs,
+    /// All, with everything masked while it executes.
+    Masked,
+}
+
+impl Shown {
+    pub(super) const fn masks(self) -> u64 {
+        match self {
+            Self::Masked => MASKS,
+            Self::Nothing | Self::AsIs => 0,
+        }
+    }
+}
+
 impl Stepper<'_, '_> {
     /// Fetches the next instruction and plans it.
     pub(super) fn look(&mut self) -> Next {
