@@ -1,7 +1,7 @@
 //! The whole machine: its domains, the trace ring, and what brings everything to a stop.
 
 use crate::domain::{Domain, Order, PendingStop, Power, Vcpu, bit};
-use crate::hw::{gic, power, timer};
+use crate::hw::{gic, power, registers, timer};
 use crate::mem::ring::TraceRing;
 use crate::server;
 use core::sync::atomic::Ordering;
@@ -69,7 +69,9 @@ impl Domain {
             *running |= bit(index);
             cpus |= bit(vcpu.cpu);
         }
-        gic::kick(cpus);
+        // This CPU looks for an order before it sleeps, and a call would only take it out of its
+        // guest at the first instruction.
+        gic::kick(cpus & !bit(registers::cpu_number()));
     }
 
     /// Asks every running vCPU to stand. The last one to do so reports `stop`, unless the domain

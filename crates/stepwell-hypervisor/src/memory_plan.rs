@@ -18,15 +18,15 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Starts with what the image, the boot modules and the trace ring take.
+    /// Starts with what the image, the boot modules, the mailbox and the trace ring take.
     #[must_use]
     pub fn new(host: &HostTree<'_>, image: Range) -> Self {
         let mut taken = Vec::new();
         let modules = host.domains.iter().flat_map(|domain| {
             [Some(domain.kernel), domain.ramdisk, domain.devicetree].into_iter().flatten()
         });
-        for range in modules.chain(host.trace_ring).chain([image]) {
-            // Four domains of three modules, a ring and an image are 14.
+        for range in modules.chain(host.trace_ring).chain(host.mailbox).chain([image]) {
+            // Four domains of three modules, a ring, a mailbox and an image are 15.
             let _fits = taken.push(range);
         }
         Self { ram: host.memory.clone(), taken }
@@ -114,6 +114,7 @@ mod tests {
             virtio: Vec::new(),
             psci: Conduit::Smc,
             trace_ring: Some(range(0x4a00_0000, 16 * MIB)),
+            mailbox: Some(range(0x4c00_0000, 2 * MIB)),
             test_mode: None,
             domains: Vec::from_slice(&[domain]).unwrap(),
         }
@@ -132,6 +133,7 @@ mod tests {
             host.domains[0].kernel,
             host.domains[0].ramdisk.unwrap(),
             host.trace_ring.unwrap(),
+            host.mailbox.unwrap(),
         ];
         while let Some(range) = plan.take(30 * MIB) {
             assert!(range.base.is_aligned(GRANULE) && range.bytes >= 30 * MIB);

@@ -50,6 +50,12 @@ pub enum LinkError {
         /// What was asked.
         command: &'static str,
     },
+    /// The mailbox could not be mapped.
+    #[error("cannot map the link's mailbox: {0}")]
+    Mailbox(#[source] Arc<std::io::Error>),
+    /// The mailbox's header contradicts itself.
+    #[error(transparent)]
+    MailboxHeader(#[from] stepwell_wire::mailbox::BadHeader),
     /// The trace ring is broken.
     #[error(transparent)]
     Ring(#[from] RingError),

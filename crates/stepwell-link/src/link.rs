@@ -1,7 +1,7 @@
 //! The conversation: requests, their answers, and the events that fall between.
 
-use crate::receiver::{self, Incoming};
-use crate::{LinkError, Ring, convert};
+use crate::receiver::{self, FromStream, Incoming};
+use crate::{LinkError, Mailbox, Ring, convert};
 use std::collections::VecDeque;
 use std::io::Write;
 use std::net::Shutdown;
@@ -16,6 +16,9 @@ use stepwell_debuggee::{
 };
 use stepwell_wire::message::MAX_BYTES;
 use stepwell_wire::{Answer, Command, FromHypervisor, MAX_FRAME, Request, VERSION, encode};
+
+/// An empty frame, which calls for a look into the mailbox.
+const DOORBELL: [u8; 1] = [0];
 
 /// Console bytes in one command: the hypervisor takes all of them or none, and its room is small.
 const TYPED_AT_ONCE: usize = 16;
@@ -47,6 +50,8 @@ pub struct Hello {
     pub frequency_hz: u64,
     /// Size of the trace ring in bytes; 0 where there is none.
     pub ring_bytes: u64,
+    /// Everything else will go through the mailbox.
+    pub mailbox: bool,
 }
 
 /// A hypervisor at the other end of a stream.
@@ -62,6 +67,7 @@ pub struct Link {
     /// Set once: why nothing works any more.
     lost: Option<LinkError>,
     ring: Option<Ring>,
+    mailbox: Option<Mailbox>,
 }
 
 impl Link {
@@ -73,7 +79,8 @@ impl Link {
     pub fn open(stream: UnixStream, patience: Patience) -> Result<Self, LinkError> {
         stream.set_write_timeout(Some(patience.answer))?;
         let incoming = receiver::start(stream.try_clone()?)?;
-        let hello = Hello { cpus: 0, vcpus: Vec::new(), frequency_hz: 0, ring_bytes: 0 };
+        let hello =
+            Hello { cpus: 0, vcpus: Vec::new(), frequency_hz: 0, ring_bytes: 0, mailbox: false };
         let mut link = Self {
             stream,
             incoming,
@@ -84,6 +91,7 @@ impl Link {
             stopped: None,
             lost: None,
             ring: None,
+            mailbox: None,
         };
         link.hello = link.greet()?;
         Ok(link)
@@ -100,6 +108,12 @@ impl Link {
         self.ring = Some(ring);
     }
 
+    /// Gives the link the mailbox that the hypervisor has [spoken of](Hello::mailbox). Before
+    /// anything is asked of it: from its greeting on it looks and speaks nowhere else.
+    pub fn attach_mailbox(&mut self, mailbox: Mailbox) {
+        self.mailbox = Some(mailbox);
+    }
+
     /// Powers the whole machine off. The link closes in consequence.
     ///
     /// # Errors
@@ -113,8 +127,14 @@ impl Link {
         let command = Command::Hello { version: VERSION };
         match self.exchange(command, self.patience.boot)? {
             Ok(Answer::Hello {
-                version: VERSION, cpus, vcpus, frequency_hz, ring_bytes, ..
-            }) => Ok(Hello { cpus, vcpus: vcpus.to_vec(), frequency_hz, ring_bytes }),
+                version: VERSION,
+                cpus,
+                vcpus,
+                frequency_hz,
+                ring_bytes,
+                mailbox,
+                ..
+            }) => Ok(Hello { cpus, vcpus: vcpus.to_vec(), frequency_hz, ring_bytes, mailbox }),
             Ok(Answer::Hello { version: theirs, .. })
             | Err(stepwell_wire::Refusal::Version(theirs)) => {
                 Err(LinkError::Version { theirs, ours: VERSION })
@@ -176,7 +196,14 @@ impl Link {
         }
         let mut frame = [0; MAX_FRAME];
         let frame = encode(request, &mut frame).expect("every request fits a frame");
-        let Err(error) = self.stream.write_all(frame) else { return Ok(()) };
+        let patience = self.patience.answer;
+        let sent = match self.mailbox.as_mut().map(|mailbox| mailbox.send(frame, patience)) {
+            None => self.stream.write_all(frame),
+            Some(Some(false)) => Ok(()),
+            Some(Some(true)) => self.stream.write_all(&DOORBELL),
+            Some(None) => Err(std::io::ErrorKind::TimedOut.into()),
+        };
+        let Err(error) = sent else { return Ok(()) };
         let error = match error.kind() {
             std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset => {
                 self.last_word()
@@ -192,16 +219,25 @@ impl Link {
 
     /// Takes what had arrived when the other end hung up: it may say why, and its events count.
     fn last_word(&mut self) -> LinkError {
-        loop {
+        let error = loop {
             match self.incoming.recv_timeout(self.patience.answer) {
-                Ok(Ok(FromHypervisor::Event(event))) => {
-                    let event = self.happened(event);
-                    self.events.push_back(event);
-                }
-                Ok(Ok(FromHypervisor::Response { .. })) => {}
-                Ok(Err(error)) => return error,
-                Err(_) => return LinkError::MachineGone,
+                Ok(Ok(FromStream::Message(message))) => self.keep(*message),
+                Ok(Ok(FromStream::Doorbell)) => {}
+                Ok(Err(error)) => break error,
+                Err(_) => break LinkError::MachineGone,
             }
+        };
+        while let Some(Ok(Some(message))) = self.mailbox.as_mut().map(Mailbox::take) {
+            self.keep(message);
+        }
+        error
+    }
+
+    /// Keeps an event for who asks for it, and forgets an answer that nobody waits for.
+    fn keep(&mut self, message: FromHypervisor) {
+        if let FromHypervisor::Event(event) = message {
+            let event = self.happened(event);
+            self.events.push_back(event);
         }
     }
 
@@ -210,11 +246,32 @@ impl Link {
         if let Some(lost) = &self.lost {
             return Err(lost.clone());
         }
-        match self.incoming.recv_timeout(timeout) {
-            Ok(Ok(message)) => Ok(Some(message)),
-            Ok(Err(error)) => Err(self.fail(error)),
-            Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => Err(self.fail(LinkError::MachineGone)),
+        let received = self.receive_until(Instant::now() + timeout);
+        received.map_err(|error| self.fail(error))
+    }
+
+    fn receive_until(&mut self, deadline: Instant) -> Result<Option<FromHypervisor>, LinkError> {
+        loop {
+            if let Some(mailbox) = &mut self.mailbox
+                && let Some(message) = mailbox.look(deadline)?
+            {
+                return Ok(Some(message));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let received = self.incoming.recv_timeout(left);
+            // What the other end put there before it hung up comes before that.
+            if let Some(mailbox) = &mut self.mailbox
+                && let Some(message) = mailbox.wake_up()?
+            {
+                return Ok(Some(message));
+            }
+            match received {
+                Ok(Ok(FromStream::Message(message))) => return Ok(Some(*message)),
+                Ok(Ok(FromStream::Doorbell)) => {}
+                Ok(Err(error)) => return Err(error),
+                Err(RecvTimeoutError::Timeout) => return Ok(None),
+                Err(RecvTimeoutError::Disconnected) => return Err(LinkError::MachineGone),
+            }
         }
     }
 

@@ -13,7 +13,15 @@ const BAD_FRAMES_MAX: u32 = 16;
 /// Bytes without a good frame after which nothing good is expected any more.
 const BAD_BYTES_MAX: usize = 32 * MAX_FRAME;
 
-pub(crate) type Incoming = Result<FromHypervisor, LinkError>;
+/// What the stream brings.
+#[derive(Debug, PartialEq)]
+pub(crate) enum FromStream {
+    Message(Box<FromHypervisor>),
+    /// An empty frame: there is something in the mailbox.
+    Doorbell,
+}
+
+pub(crate) type Incoming = Result<FromStream, LinkError>;
 
 /// Starts reading. The last thing received is an error, whatever happens.
 pub(crate) fn start(stream: impl Read + Send + 'static) -> std::io::Result<Receiver<Incoming>> {
@@ -43,10 +51,15 @@ fn read(mut stream: impl Read, sender: &SyncSender<Incoming>) -> LinkError {
         for &byte in buffer.get(..length).unwrap_or_default() {
             bytes += 1;
             match decoder.push(byte) {
+                // The end of an empty frame. Where the queue is full there is enough to wake for.
+                None if byte == 0 => {
+                    bytes = 0;
+                    drop(sender.try_send(Ok(FromStream::Doorbell)));
+                }
                 None => {}
                 Some(Ok(message)) => {
                     (frames, bytes) = (0, 0);
-                    if sender.send(Ok(message)).is_err() {
+                    if sender.send(Ok(FromStream::Message(Box::new(message)))).is_err() {
                         return LinkError::MachineGone;
                     }
                 }
@@ -85,6 +98,29 @@ mod tests {
         assert!(
             matches!(&got[..], [Ok(a), Ok(b), Err(LinkError::MachineGone)] if a == b),
             "{got:?}"
+        );
+    }
+
+    #[test]
+    fn empty_frames_are_the_doorbell_and_do_not_fill_the_queue() {
+        let mut bytes = frame();
+        bytes.extend(vec![0; 10 * QUEUE]);
+        bytes.extend(frame());
+        let got = receive(bytes);
+        let is_doorbell = |incoming: &Incoming| matches!(incoming, Ok(FromStream::Doorbell));
+        let rung = got.iter().filter(|incoming| is_doorbell(incoming)).count();
+        assert!((1..=10 * QUEUE).contains(&rung), "{rung}");
+        let rest: Vec<_> = got.iter().filter(|incoming| !is_doorbell(incoming)).collect();
+        assert!(
+            matches!(
+                &rest[..],
+                [
+                    Ok(FromStream::Message(_)),
+                    Ok(FromStream::Message(_)),
+                    Err(LinkError::MachineGone)
+                ]
+            ),
+            "{rest:?}"
         );
     }
 

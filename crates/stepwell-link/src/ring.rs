@@ -4,18 +4,12 @@
 //! store of `head`, and we free them by a release store of `tail`. The other side is another
 //! process's guest, so its words are never taken for more than numbers: the capacity is read once
 //! and held against the mapping, and `head` can claim no more than the capacity.
-//!
-//! This is the one place of the crate with unsafe code: it turns places of the mapping into
-//! atomics. There are no references to plain memory, so whatever the machine does to the file is
-//! at worst a wrong number.
-
-#![expect(unsafe_code, reason = "atomics in memory that is shared with the hypervisor")]
 
 use crate::RingError;
-use memmap2::{MmapOptions, MmapRaw};
+use crate::shared::SharedMemory;
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use stepwell_wire::VERSION;
 use stepwell_wire::ring::{
     Decoder, HEADER_BYTES, MAGIC, OFFSET_CAPACITY, OFFSET_HEAD, OFFSET_MAGIC, OFFSET_TAIL,
@@ -26,7 +20,7 @@ const WORD: u64 = 8;
 
 /// The tool's side of the trace ring.
 pub struct Ring {
-    words: Words,
+    words: SharedMemory,
     capacity: u64,
     decoder: Decoder,
 }
@@ -39,14 +33,18 @@ impl Ring {
     /// [`RingError::Map`] where it cannot be mapped, [`RingError::Absent`] and
     /// [`RingError::Header`] where the hypervisor has not made one there.
     pub fn map(ram: &File, offset: u64, bytes: u64) -> Result<Self, RingError> {
-        let words = Words::map(ram, offset, bytes)?;
+        let failed = |error| RingError::Map(Arc::new(error));
+        if bytes < HEADER_BYTES + WORD {
+            return Err(failed(std::io::Error::other(format!("{bytes} bytes are no ring"))));
+        }
+        let words = SharedMemory::map(ram, offset, bytes).map_err(failed)?;
         let load = |offset| words.at(offset).load(Ordering::Acquire);
         let (magic, version) = (load(OFFSET_MAGIC), load(OFFSET_VERSION));
         if magic != MAGIC || version != u64::from(VERSION) {
             return Err(RingError::Absent { magic, version });
         }
         let (head, tail, capacity) = (load(OFFSET_HEAD), load(OFFSET_TAIL), load(OFFSET_CAPACITY));
-        if capacity == 0 || capacity > (words.bytes - HEADER_BYTES) / WORD {
+        if capacity == 0 || capacity > (words.bytes() - HEADER_BYTES) / WORD {
             return Err(RingError::Header { head, tail, capacity });
         }
         Ok(Self { words, capacity, decoder: Decoder::default() })
@@ -71,44 +69,6 @@ impl Ring {
         }
         self.words.at(OFFSET_TAIL).store(head, Ordering::Release);
         Ok(())
-    }
-}
-
-/// Mapped memory as atomic words.
-struct Words {
-    map: MmapRaw,
-    bytes: u64,
-}
-
-impl Words {
-    fn map(ram: &File, offset: u64, bytes: u64) -> Result<Self, RingError> {
-        let failed = |error| RingError::Map(Arc::new(error));
-        let length = ram.metadata().map_err(failed)?.len();
-        let fits = offset.checked_add(bytes).is_some_and(|end| end <= length);
-        if !fits || bytes < HEADER_BYTES + WORD || !offset.is_multiple_of(WORD) {
-            let reason = format!("{bytes} bytes at {offset} of a file of {length}");
-            return Err(failed(std::io::Error::other(reason)));
-        }
-        let size =
-            usize::try_from(bytes).map_err(|_| failed(std::io::ErrorKind::OutOfMemory.into()))?;
-        let map = MmapOptions::new().offset(offset).len(size).map_raw(ram).map_err(failed)?;
-        Ok(Self { map, bytes })
-    }
-
-    /// Returns the word at a byte offset.
-    ///
-    /// # Panics
-    ///
-    /// Where it is misaligned or outside the mapping: offsets are this module's own constants
-    /// and places below a capacity that was held against the mapping.
-    fn at(&self, offset: u64) -> &AtomicU64 {
-        assert!(offset.is_multiple_of(WORD) && offset <= self.bytes - WORD, "word at {offset}");
-        // SAFETY: the assertion leaves 8 bytes of the mapping from `offset` on, and the mapping
-        // lives as long as `self`. It starts at a multiple of 8 (its file offset does, and the
-        // kernel maps whole pages), so that the word is aligned. Nobody makes plain references
-        // into the mapping, and the other process's stores are atomic 64-bit ones; a file that
-        // shrinks under us ends this process by SIGBUS, which is no memory error.
-        unsafe { AtomicU64::from_ptr(self.map.as_mut_ptr().add(offset as usize).cast()) }
     }
 }
 

@@ -9,12 +9,15 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee as debuggee;
 use stepwell_debuggee::{Debuggee, VcpuId, contract, fake::Fake};
-use stepwell_link::{Link, Patience, Ring};
+use stepwell_link::{Link, Mailbox, Patience, Ring};
 use stepwell_wire as wire;
+use wire::mailbox::{self, Direction, Receiver, Sender};
 use wire::ring::{self, Encoder, Record};
 use wire::{Answer, Command, FrameDecoder, FromHypervisor, MAX_FRAME, Refusal, Request};
 
@@ -30,22 +33,47 @@ fn the_link_keeps_the_contract() {
 }
 
 fn keeps_the_contract(fake: impl Fn() -> Fake) {
-    contract::check(|| {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let ram = tempfile::tempfile().unwrap();
-        ram.set_len(RING_BYTES).unwrap();
-        let mut server = Server::new(theirs, ram.try_clone().unwrap(), fake());
-        std::thread::spawn(move || server.serve());
-        let mut link = Link::open(ours, Patience::default()).unwrap();
-        let bytes = link.hello().ring_bytes;
-        link.attach_ring(Ring::map(&ram, 0, bytes).unwrap());
-        Box::new(link)
-    });
+    for has_mailbox in [false, true] {
+        contract::check(|| {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let ram = tempfile::tempfile().unwrap();
+            ram.set_len(RING_BYTES).unwrap();
+            let words = has_mailbox.then(Words::default);
+            let mut server = Server::new(theirs, ram.try_clone().unwrap(), fake(), words.as_ref());
+            std::thread::spawn(move || server.serve());
+            let mut link = Link::open(ours, Patience::default()).unwrap();
+            assert_eq!(link.hello().mailbox, has_mailbox);
+            if let Some(words) = words {
+                link.attach_mailbox(Mailbox::over(Arc::new(words)));
+            }
+            let bytes = link.hello().ring_bytes;
+            link.attach_ring(Ring::map(&ram, 0, bytes).unwrap());
+            Box::new(link)
+        });
+    }
+}
+
+/// Memory for a mailbox.
+#[derive(Clone)]
+struct Words(Arc<Vec<AtomicU64>>);
+
+impl Default for Words {
+    fn default() -> Self {
+        Self(Arc::new((0..mailbox::BYTES / 8).map(|_| AtomicU64::new(0)).collect()))
+    }
+}
+
+impl mailbox::Memory for Words {
+    fn word(&self, offset: u64) -> &AtomicU64 {
+        &self.0[offset as usize / 8]
+    }
 }
 
 /// The hypervisor's side, with a fake in place of a guest.
 struct Server {
     stream: UnixStream,
+    mailbox: Option<(Receiver<Words>, Sender<Words>)>,
+    greeted: bool,
     ring: File,
     fake: Fake,
     encoder: Encoder,
@@ -53,9 +81,14 @@ struct Server {
 }
 
 impl Server {
-    fn new(stream: UnixStream, ring: File, fake: Fake) -> Self {
+    fn new(stream: UnixStream, ring: File, fake: Fake, words: Option<&Words>) -> Self {
         stream.set_read_timeout(Some(POLL)).unwrap();
-        let server = Self { stream, ring, fake, encoder: Encoder::default(), head: 0 };
+        let mailbox = words.map(|words| {
+            let incoming = Receiver::new(words.clone(), Direction::ToHypervisor);
+            (incoming, Sender::new(words.clone(), Direction::ToTool))
+        });
+        let (encoder, head, greeted) = (Encoder::default(), 0, false);
+        let server = Self { stream, mailbox, greeted, ring, fake, encoder, head };
         server.word(ring::OFFSET_MAGIC, ring::MAGIC);
         server.word(ring::OFFSET_VERSION, u64::from(wire::VERSION));
         server.word(ring::OFFSET_CAPACITY, RING_WORDS);
@@ -76,12 +109,18 @@ impl Server {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
                 Err(_) => return,
             };
+            let mut requests: Vec<Request> = Vec::new();
             for &byte in &buffer[..length] {
-                if let Some(request) = decoder.push(byte) {
-                    let Request { id, command } = request.unwrap();
-                    let result = self.perform(command);
-                    self.send(&FromHypervisor::Response { id, result });
-                }
+                requests.extend(decoder.push(byte).map(Result::unwrap));
+            }
+            if let Some((incoming, _)) = &mut self.mailbox {
+                requests
+                    .extend(std::iter::from_fn(|| incoming.take().unwrap()).map(Result::unwrap));
+            }
+            for Request { id, command } in requests {
+                let result = self.perform(command);
+                self.send(&FromHypervisor::Response { id, result });
+                self.greeted = true;
             }
             while let Some(event) = self.fake.wait(Duration::ZERO).unwrap() {
                 self.publish();
@@ -94,7 +133,16 @@ impl Server {
     fn send(&mut self, message: &FromHypervisor) {
         let frame = wire::encode(message, &mut [0; MAX_FRAME]).unwrap().to_vec();
         // The tool may hang up at any time.
-        drop(self.stream.write_all(&frame));
+        let mut write = |bytes: &[u8]| drop(self.stream.write_all(bytes));
+        match &mut self.mailbox {
+            Some((_, outgoing)) if self.greeted => {
+                assert!(outgoing.send(&frame));
+                if outgoing.must_ring() {
+                    write(&[0]);
+                }
+            }
+            _ => write(&frame),
+        }
     }
 
     /// Puts what the fake recorded into the ring.
@@ -124,6 +172,7 @@ impl Server {
                 vcpus: [1].into_iter().collect(),
                 frequency_hz: 62_500_000,
                 ring_bytes: RING_BYTES,
+                mailbox: self.mailbox.is_some(),
             }),
             Command::Status { domain } => {
                 let status = fake.status(domain).map_err(wire_refusal)?;

@@ -51,7 +51,15 @@ impl Peer {
         let (cpus, domains, frequency_hz, ring_bytes) = (2, 1, 62_500_000, 0);
         self.answer(
             id,
-            Ok(Answer::Hello { version, cpus, domains, vcpus, frequency_hz, ring_bytes }),
+            Ok(Answer::Hello {
+                version,
+                cpus,
+                domains,
+                vcpus,
+                frequency_hz,
+                ring_bytes,
+                mailbox: false,
+            }),
         );
     }
 }

@@ -1,5 +1,5 @@
-//! What travels between the hypervisor and the tool: commands, events, framing, and the layout of
-//! the trace ring. Versioned as one thing, by [`VERSION`].
+//! What travels between the hypervisor and the tool: commands, events, framing, and the layouts of
+//! the mailbox and the trace ring. Versioned as one thing, by [`VERSION`].
 //!
 //! The tool sends a [`Request`]; the hypervisor answers each with exactly one
 //! [`FromHypervisor::Response`] bearing the same id, and sends [`Event`]s whenever it has
@@ -27,6 +27,7 @@
 )]
 
 pub mod frame;
+pub mod mailbox;
 pub mod message;
 pub mod ring;
 
@@ -38,4 +39,4 @@ pub use message::{
 };
 
 /// Version of everything in this crate. Both sides refuse to talk to any other.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;

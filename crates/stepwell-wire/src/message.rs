@@ -345,6 +345,8 @@ pub enum Answer {
         frequency_hz: u64,
         /// Size of the trace ring in bytes; 0 where there is none.
         ring_bytes: u64,
+        /// All frames after this one go through the mailbox.
+        mailbox: bool,
     },
     /// State and PC of each vCPU. The PC is 0 unless the vCPU is stopped.
     Vcpus(Vec<(VcpuState, u64), MAX_VCPUS>),

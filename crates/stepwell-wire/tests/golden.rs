@@ -63,7 +63,7 @@ fn text(bytes: &[u8]) -> Bytes {
 
 #[test]
 fn the_version_that_these_bytes_belong_to() {
-    assert_eq!(VERSION, 5);
+    assert_eq!(VERSION, 6);
 }
 
 #[test]
@@ -172,8 +172,9 @@ fn answers() {
         vcpus: Vec::from_slice(&[2]).expect("short"),
         frequency_hz: 62_500_000,
         ring_bytes: 4096,
+        mailbox: true,
     };
-    answer(hello, &[1, 1, 4, 1, 1, 2, 0xa0, 0xd9, 0xe6, 0x1d, 0x80, 0x20]);
+    answer(hello, &[1, 1, 4, 1, 1, 2, 0xa0, 0xd9, 0xe6, 0x1d, 0x80, 0x20, 1]);
     let states =
         [VcpuState::Off, VcpuState::Running, VcpuState::Stopped, VcpuState::Ended].map(|s| (s, 0));
     let vcpus = Answer::Vcpus(Vec::from_slice(&states).expect("short"));

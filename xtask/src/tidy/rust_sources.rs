@@ -33,7 +33,7 @@ const UNSAFE_FILES: [&str; 5] = [
     "crates/stepwell-hypervisor/src/boot.rs",
     "crates/stepwell-hypervisor/src/hw.rs",
     "crates/stepwell-hypervisor/src/mem.rs",
-    "crates/stepwell-link/src/ring.rs",
+    "crates/stepwell-link/src/shared.rs",
     "crates/stepwell/src/machine/process.rs",
 ];
 

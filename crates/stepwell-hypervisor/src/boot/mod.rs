@@ -11,9 +11,10 @@ use crate::devicetree::host::{self, Machine as HostTree, Range, VirtioSlot};
 use crate::hw::gic::GicAddresses;
 use crate::hw::{gic, link, log, power, registers};
 use crate::machine::{self, Machine};
+use crate::mem::mailbox::MailboxMemory;
 use crate::mem::ring::TraceRing;
 use crate::mem::{el2, heap};
-use crate::{memory_plan, reset, vcpu};
+use crate::{memory_plan, reset, server, vcpu};
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use core::arch::global_asm;
@@ -194,5 +195,11 @@ fn build_machine(host: &HostTree<'_>, cpus: u8) -> Result<Machine, String> {
     // SAFETY: the tool set this range aside, and the plan hands it to nobody.
     let ring =
         host.trace_ring.and_then(|Range { base, bytes }| unsafe { TraceRing::new(base.0, bytes) });
+    // SAFETY: as for the ring.
+    let mailbox =
+        host.mailbox.and_then(|Range { base, bytes }| unsafe { MailboxMemory::new(base.0, bytes) });
+    if let Some(mailbox) = mailbox {
+        server::mailbox::setup(mailbox);
+    }
     Ok(Machine { domains, ring: Mutex::new(ring), cpus })
 }

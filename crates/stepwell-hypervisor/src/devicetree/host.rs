@@ -79,6 +79,8 @@ pub struct Machine<'a> {
     pub psci: Conduit,
     /// Where the trace ring is.
     pub trace_ring: Option<Range>,
+    /// Where the link's mailbox is.
+    pub mailbox: Option<Range>,
     /// What the test mode is to do; only an image that was built with it takes this.
     pub test_mode: Option<&'a str>,
     /// The domains.
@@ -148,7 +150,8 @@ pub fn parse(bytes: &[u8]) -> Result<Machine<'_>, HostTreeError> {
         pl011: device(root, "arm,pl011").map(|node| region(node, 0, "arm,pl011")).transpose()?,
         virtio: virtio(root)?,
         psci: psci(root)?,
-        trace_ring: chosen.map(trace_ring).transpose()?.flatten(),
+        trace_ring: chosen.map(|node| shared(node, "stepwell,trace-ring")).transpose()?.flatten(),
+        mailbox: chosen.map(|node| shared(node, "stepwell,mailbox")).transpose()?.flatten(),
         test_mode: chosen.map(test_mode).transpose()?.flatten(),
         domains: chosen.map(domains).transpose()?.unwrap_or_default(),
     })
@@ -244,16 +247,16 @@ fn psci(root: FdtNode<'_>) -> Result<Conduit, HostTreeError> {
     }
 }
 
-fn trace_ring(chosen: FdtNode<'_>) -> Result<Option<Range>, HostTreeError> {
-    const PROPERTY: &str = "stepwell,trace-ring";
-    let Some(property) = chosen.property(PROPERTY) else { return Ok(None) };
-    let bad = HostTreeError::PropertyBad { node: "chosen", property: PROPERTY };
+/// RAM that the tool maps as well.
+fn shared(chosen: FdtNode<'_>, name: &'static str) -> Result<Option<Range>, HostTreeError> {
+    let Some(property) = chosen.property(name) else { return Ok(None) };
+    let bad = HostTreeError::PropertyBad { node: "chosen", property: name };
     let (base, bytes) = property.value().split_at_checked(8).ok_or(bad)?;
-    let ring = range(number(base).ok_or(()), number(bytes).ok_or(())).ok_or(bad)?;
-    if !ring.base.is_aligned(0x1000) || ring.bytes == 0 {
+    let shared = range(number(base).ok_or(()), number(bytes).ok_or(())).ok_or(bad)?;
+    if !shared.base.is_aligned(0x1000) || shared.bytes == 0 {
         return Err(bad);
     }
-    Ok(Some(ring))
+    Ok(Some(shared))
 }
 
 fn test_mode(chosen: FdtNode<'_>) -> Result<Option<&str>, HostTreeError> {

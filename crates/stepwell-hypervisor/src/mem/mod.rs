@@ -1,4 +1,5 @@
-//! Memory: EL2's own translation and heap, what stage-2 tables lie in, guest RAM, the trace ring.
+//! Memory: EL2's own translation and heap, what stage-2 tables lie in, guest RAM, the mailbox, the
+//! trace ring.
 
 #[cfg(feature = "el2")]
 #[expect(unsafe_code, reason = "turns the MMU to tables of ours")]
@@ -9,6 +10,9 @@ pub mod guest;
 #[cfg(feature = "el2")]
 #[expect(unsafe_code, reason = "hands out raw memory")]
 pub mod heap;
+#[cfg(feature = "el2")]
+#[expect(unsafe_code, reason = "the mailbox is shared with the tool")]
+pub mod mailbox;
 #[cfg(feature = "el2")]
 #[expect(unsafe_code, reason = "the ring is shared with the tool")]
 pub mod ring;

@@ -3,8 +3,12 @@
 //! Requests are served by whatever CPU finds them, which is the boot CPU: the link's interrupt is
 //! routed there. A request about a vCPU is served only while that vCPU stands, so no request ever
 //! waits for a guest.
+//!
+//! The conversation begins on the link's stream and goes on in the [`mailbox`], where the tool has
+//! one. Then whatever CPU lingers serves as well.
 
 pub mod command;
+pub mod mailbox;
 
 use crate::domain::{Domain, PendingStop};
 use crate::hw::link;
@@ -17,8 +21,38 @@ use stepwell_wire::{
 
 static DECODER: Mutex<FrameDecoder> = Mutex::new(FrameDecoder::new());
 
-/// Serves everything that has arrived.
+/// Serves everything that has arrived: the link's interrupt calls for it.
 pub fn poll(machine: &Machine) {
+    poll_stream(machine);
+    poll_mailbox(machine);
+}
+
+/// Serves what has arrived, for who passes by without having been called. A mailbox makes that
+/// cheap: the stream has nothing but its doorbell then.
+pub fn pass_by(machine: &Machine) {
+    match mailbox::is_in_use() {
+        true => drop(poll_mailbox(machine)),
+        false => poll_stream(machine),
+    }
+}
+
+/// Waits for what the tool may send next, for a while, before this CPU sleeps. `is_over` says that
+/// it has something else to do. Returns whether anything was served.
+pub fn linger(machine: &Machine, is_over: impl Fn() -> bool) -> bool {
+    mailbox::linger(|| poll_mailbox(machine), is_over)
+}
+
+/// Returns whether there was anything.
+fn poll_mailbox(machine: &Machine) -> bool {
+    let mut has_served = false;
+    while let Some(request) = mailbox::take() {
+        serve(machine, request);
+        has_served = true;
+    }
+    has_served
+}
+
+fn poll_stream(machine: &Machine) {
     let mut bytes = [0; 256];
     loop {
         let count = link::receive(&mut bytes);
@@ -29,14 +63,20 @@ pub fn poll(machine: &Machine) {
             let message = DECODER.lock().push::<Request>(byte);
             // A damaged frame has no id to answer to; the tool's time-out reports it.
             if let Some(Ok(request)) = message {
-                let is_hello = matches!(request.command, Command::Hello { .. });
-                let result = command::serve(machine, request.command);
-                transmit(&FromHypervisor::Response { id: request.id, result });
-                if is_hello {
-                    tell_who_stands(machine);
-                }
+                serve(machine, request);
             }
         }
+    }
+}
+
+fn serve(machine: &Machine, request: Request) {
+    let is_hello = matches!(request.command, Command::Hello { .. });
+    let result = command::serve(machine, request.command);
+    let is_welcome = is_hello && result.is_ok();
+    transmit(&FromHypervisor::Response { id: request.id, result });
+    if is_welcome {
+        mailbox::use_from_now_on();
+        tell_who_stands(machine);
     }
 }
 
@@ -69,7 +109,9 @@ pub fn send(event: Event) {
 fn transmit(message: &FromHypervisor) {
     let mut frame = [0; MAX_FRAME];
     // Every message of the wire fits into a frame.
-    if let Ok(frame) = encode(message, &mut frame) {
+    if let Ok(frame) = encode(message, &mut frame)
+        && !mailbox::send(frame)
+    {
         link::send(frame);
     }
 }

@@ -34,7 +34,7 @@ pub fn take_all_at_el2(machine: &Machine, cpu: usize) {
         }
     }
     if cpu == 0 {
-        server::poll(machine);
+        server::pass_by(machine);
     }
 }
 

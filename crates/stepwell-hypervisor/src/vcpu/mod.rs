@@ -27,6 +27,7 @@ use crate::hw::world::GuestContext;
 use crate::hw::{registers, simd};
 use crate::machine::Machine;
 use crate::recorder::Recorder;
+use crate::server;
 use crate::vgic::CpuInterface;
 use core::sync::atomic::Ordering;
 use debug::DebugShadow;
@@ -197,7 +198,9 @@ fn wait_for_order(machine: &Machine, vcpu: &Vcpu, cpu: usize) -> Order {
         if let Some(order) = vcpu.order.lock().take() {
             return order;
         }
-        wfi();
+        if !server::linger(machine, || vcpu.order.lock().is_some()) {
+            wfi();
+        }
     }
 }
 

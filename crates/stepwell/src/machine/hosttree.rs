@@ -1,7 +1,7 @@
 //! The machine's device tree: QEMU's own, with the guest written into it.
 //!
 //! The guest is described by Xen's dom0less binding, which image builders and boot loaders know;
-//! the trace ring is ours alone.
+//! the trace ring and the link's mailbox are ours alone.
 
 use super::layout::Piece;
 use super::{Guest, Layout, MachineError, MachineOptions};
@@ -29,6 +29,7 @@ pub(super) fn edit(
     let mut chosen = node("chosen", &[]);
     cells(&mut chosen);
     chosen.add_property(property("stepwell,trace-ring", range(layout.ring)));
+    chosen.add_property(property("stepwell,mailbox", range(layout.mailbox)));
     if let Some(words) = &options.test_mode {
         chosen.add_property(property("stepwell,test-mode", strings(&[words])));
     }
@@ -117,6 +118,8 @@ mod tests {
         assert!(chosen.property("compatible").is_none(), "QEMU's own is gone");
         let ring = chosen.property("stepwell,trace-ring").unwrap();
         assert_eq!(ring.value(), range(layout.ring));
+        let mailbox = chosen.property("stepwell,mailbox").unwrap();
+        assert_eq!(mailbox.value(), range(layout.mailbox));
         let test_mode = chosen.property("stepwell,test-mode").unwrap();
         assert_eq!(test_mode.value(), b"seed=1\0");
         let domain = chosen.child("domU0").unwrap();

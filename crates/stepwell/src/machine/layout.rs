@@ -1,11 +1,12 @@
 //! Where everything lies: the guest's files in the guest's memory and in the machine's.
 //!
-//! In the machine's RAM the modules and the trace ring lie at the top, each on a 2 MiB border, so
+//! In the machine's RAM the modules, the trace ring and the link's mailbox lie at the top, each on a 2 MiB border, so
 //! that the hypervisor can carve the guest's memory out of what is below in one piece. In the
 //! guest's RAM everything goes where QEMU's own loader would put it, so that a guest cannot tell.
 
 use super::{Guest, MachineError, Memory};
 use stepwell_arch::{Ipa, Pa};
+use stepwell_link::MAILBOX_BYTES;
 use stepwell_trace::kernel_image::LoadPlan;
 
 /// First byte of the machine's RAM on `virt`.
@@ -58,6 +59,8 @@ pub struct Layout {
     pub devicetree: Option<Piece>,
     /// The trace ring.
     pub ring: Piece,
+    /// The link's mailbox.
+    pub mailbox: Piece,
     /// Where the guest's kernel starts, in its own memory.
     pub kernel_load: Ipa,
     /// How much of its memory the kernel takes there.
@@ -87,6 +90,7 @@ impl Layout {
         let initrd = guest.initrd.as_ref().map(|initrd| piece(initrd.len() as u64));
         let devicetree = guest.devicetree.as_ref().map(|tree| piece(tree.len() as u64));
         let ring = piece(RING_BYTES);
+        let mailbox = piece(MAILBOX_BYTES);
         Ok(Self {
             ram_bytes: next.0 - MACHINE_RAM.0,
             guest_bytes: memory.bytes,
@@ -94,6 +98,7 @@ impl Layout {
             initrd,
             devicetree,
             ring,
+            mailbox,
             kernel_load,
             kernel_bytes,
         })
@@ -176,7 +181,7 @@ mod tests {
         let guest = guest(image(0, 48 << 20), 27 << 20, Some(5 << 20 | 1));
         let layout = Layout::new(MEMORY, &guest).unwrap();
         let mut end = MACHINE_RAM.offset(MEMORY.bytes + HYPERVISOR_BYTES);
-        for piece in [layout.kernel, layout.initrd.unwrap(), layout.ring] {
+        for piece in [layout.kernel, layout.initrd.unwrap(), layout.ring, layout.mailbox] {
             assert!(piece.address >= end && piece.address.is_aligned(BLOCK), "{layout:x?}");
             end = piece.address.offset(piece.bytes);
         }

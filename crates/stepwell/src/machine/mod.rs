@@ -24,7 +24,7 @@ use scratch::Scratch;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
-use stepwell_link::{Link, LinkError, Patience, Ring};
+use stepwell_link::{Link, LinkError, Mailbox, Patience, Ring};
 
 /// How long QEMU may take to connect; it does so before it runs anything.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -65,6 +65,10 @@ impl Machine {
         let stream = qemu.accept(&listener, CONNECT_TIMEOUT)?;
         let link = Link::open(stream, Patience::default());
         let mut link = link.map_err(|error| explain(&mut qemu, error))?;
+        if link.hello().mailbox {
+            let mailbox = Mailbox::map(ram.file(), layout.mailbox.offset());
+            link.attach_mailbox(mailbox?);
+        }
         if link.hello().ring_bytes > 0 {
             let ring = Ring::map(ram.file(), layout.ring.offset(), layout.ring.bytes);
             link.attach_ring(ring.map_err(|error| MachineError::Link(error.into()))?);
@@ -94,10 +98,12 @@ impl Machine {
 fn explain(qemu: &mut Qemu, error: LinkError) -> MachineError {
     match error {
         LinkError::MachineGone => qemu.obituary(),
-        LinkError::NoAnswer { .. } | LinkError::Garbage { .. } => match qemu.last_words() {
-            Some(words) => MachineError::Hypervisor { error, words },
-            None => error.into(),
-        },
+        LinkError::NoAnswer { .. } | LinkError::Garbage { .. } | LinkError::MailboxHeader(_) => {
+            match qemu.last_words() {
+                Some(words) => MachineError::Hypervisor { error, words },
+                None => error.into(),
+            }
+        }
         error => error.into(),
     }
 }

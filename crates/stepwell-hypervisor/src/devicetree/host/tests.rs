@@ -74,6 +74,7 @@ fn machine() -> DeviceTree {
     root.add_child(cpus);
     let mut chosen = cells(DeviceTreeNode::new("chosen").expect("the name is valid"), 2, 2);
     chosen.add_property(property("stepwell,trace-ring", [0u32, 0x5ff0_0000, 0, 0x10_0000]));
+    chosen.add_property(property("stepwell,mailbox", [0u32, 0x5fe0_0000, 0, 0x2_1000]));
     chosen.add_child(domain_node());
     root.add_child(chosen);
     tree.root = root;
@@ -101,6 +102,7 @@ fn the_virt_board_is_understood() {
     assert_eq!(machine.pl011, Some(range_of(0x0900_0000, 0x1000)));
     assert_eq!(machine.psci, Conduit::Smc);
     assert_eq!(machine.trace_ring, Some(range_of(0x5ff0_0000, 0x10_0000)));
+    assert_eq!(machine.mailbox, Some(range_of(0x5fe0_0000, 0x2_1000)));
     let slots: std::vec::Vec<_> =
         machine.virtio.iter().map(|slot| (slot.registers.base.0, slot.intid)).collect();
     assert_eq!(slots, [(0x0a00_0000, 48), (0x0a00_0200, 49)]);
@@ -129,7 +131,7 @@ fn what_need_not_be_there_need_not_be_there() {
     tree.root.remove_child("pl011@9000000");
     let bytes = tree.to_dtb();
     let machine = parse(&bytes).expect("the tree is good");
-    assert_eq!((machine.pl011, machine.trace_ring), (None, None));
+    assert_eq!((machine.pl011, machine.trace_ring, machine.mailbox), (None, None, None));
     assert!(machine.domains.is_empty());
 }
 

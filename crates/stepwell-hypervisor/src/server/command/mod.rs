@@ -10,6 +10,7 @@ mod vectors;
 use crate::domain::{Control, Detail, Domain, MAX_VCPUS, Part, Power, StepOrder, bit};
 use crate::hw::{power, timer};
 use crate::machine::Machine;
+use crate::server::mailbox;
 use crate::vcpu::interrupt;
 use crate::vcpu::memory::update_domain_uart_line;
 use heapless::Vec;
@@ -80,6 +81,7 @@ fn hello(machine: &Machine, version: u16) -> Result {
         vcpus: machine.domains.iter().map(|domain| domain.vcpus.len() as u8).collect(),
         frequency_hz: timer::frequency_hz(),
         ring_bytes: ring.as_ref().map_or(0, |ring| ring.bytes()),
+        mailbox: mailbox::exists(),
     })
 }
 
