@@ -125,6 +125,8 @@ impl Served {
         let mut gdb = Command::new("gdb-multiarch");
         gdb.args(["-nx", "-batch", "-ex", "set pagination off", "-ex", "set confirm off"]);
         gdb.args(["-ex", "set width 0", "-ex", "set breakpoint always-inserted on"]);
+        // Two seconds, unless it is told otherwise, which a busy machine does not always make.
+        gdb.args(["-ex", "set remotetimeout 60"]);
         gdb.args(["-ex", &format!("symbol-file {}", symbols.display())]);
         gdb.args(["-ex", &format!("target remote {}", self.socket().display())]);
         gdb.arg("-x").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("gdb").join(script));

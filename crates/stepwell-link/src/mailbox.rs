@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 use stepwell_wire::FromHypervisor;
-use stepwell_wire::mailbox::{BYTES, Direction, Memory, Receiver, Sender};
+use stepwell_wire::mailbox::{AdaptiveSpin, BYTES, Direction, Memory, Receiver, Sender};
 
-/// How long after a request it is looked for answers and events without sleeping.
-const LOOKING: Duration = Duration::from_micros(200);
-/// Looks between two offers to let somebody else have the CPU: the hypervisor may be waiting for it.
+/// How long after a request it is looked for answers and events without sleeping: twice what a step
+/// takes.
+const LOOKING: Duration = Duration::from_micros(60);
+/// Looks between two at the clock.
 const LOOKS: usize = 64;
 
 #[derive(Clone)]
@@ -32,6 +33,7 @@ pub struct Mailbox {
     outgoing: Sender<Words>,
     incoming: Receiver<Words>,
     looking_until: Instant,
+    spin: AdaptiveSpin,
 }
 
 impl Mailbox {
@@ -52,7 +54,7 @@ impl Mailbox {
         let incoming = Receiver::new(words.clone(), Direction::ToTool);
         incoming.set_attentive(true);
         let outgoing = Sender::new(words, Direction::ToHypervisor);
-        Self { outgoing, incoming, looking_until: Instant::now() }
+        Self { outgoing, incoming, looking_until: Instant::now(), spin: AdaptiveSpin::new() }
     }
 
     /// Sends a frame. Returns whether the doorbell has to be rung, or `None` where there was no room
@@ -65,7 +67,8 @@ impl Mailbox {
             }
             std::thread::yield_now();
         }
-        self.looking_until = Instant::now() + LOOKING;
+        let looking = if self.spin.is_worth_it() { LOOKING } else { Duration::ZERO };
+        self.looking_until = Instant::now() + looking;
         Some(self.outgoing.must_ring())
     }
 
@@ -92,11 +95,14 @@ impl Mailbox {
             }
             for _ in 0..LOOKS {
                 if let Some(message) = self.take()? {
+                    self.spin.note(true);
                     return Ok(Some(message));
                 }
                 std::hint::spin_loop();
             }
-            std::thread::yield_now();
+            if Instant::now() >= self.looking_until {
+                self.spin.note(false);
+            }
         }
         self.incoming.set_attentive(false);
         let message = self.take()?;

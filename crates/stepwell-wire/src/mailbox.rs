@@ -196,3 +196,38 @@ impl<M: Memory> Receiver<M> {
         fence(Ordering::SeqCst);
     }
 }
+
+/// Whether to look for a message for a while before sleeping: as long as that has been of use.
+///
+/// Where both sides have a CPU each, the next message is there in less time than a sleeper takes
+/// to be woken. Where CPUs are scarce, who looks in vain takes the time of whom it waits for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AdaptiveSpin {
+    in_vain: u8,
+    skipped: u8,
+}
+
+impl AdaptiveSpin {
+    const IN_VAIN_MAX: u8 = 4;
+    const SKIPPED_MAX: u8 = 15;
+
+    /// Makes one that looks.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { in_vain: 0, skipped: 0 }
+    }
+
+    /// Tells whether to look this time: always, or one time in 16 where it was in vain four times
+    /// running.
+    #[must_use]
+    pub fn is_worth_it(&mut self) -> bool {
+        let is_due = self.in_vain < Self::IN_VAIN_MAX || self.skipped >= Self::SKIPPED_MAX;
+        self.skipped = if is_due { 0 } else { self.skipped.saturating_add(1) };
+        is_due
+    }
+
+    /// Takes note of whether a message came while it was looked for.
+    pub fn note(&mut self, came: bool) {
+        self.in_vain = if came { 0 } else { self.in_vain.saturating_add(1) };
+    }
+}

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Duration;
-use stepwell_wire::mailbox::{BYTES, BadHeader, CAPACITY, Direction, Memory, Receiver, Sender};
+use stepwell_wire::mailbox::{
+    AdaptiveSpin, BYTES, BadHeader, CAPACITY, Direction, Memory, Receiver, Sender,
+};
 use stepwell_wire::{Bytes, Command, MAX_FRAME, Request, encode};
 
 #[derive(Clone)]
@@ -159,4 +161,17 @@ fn no_message_is_slept_through() {
         }
     }
     drop(sending.join().unwrap());
+}
+
+#[test]
+fn who_looks_in_vain_looks_seldom_until_it_is_of_use() {
+    let mut spin = AdaptiveSpin::new();
+    for _ in 0..4 {
+        assert!(spin.is_worth_it());
+        spin.note(false);
+    }
+    let looks = |spin: &mut AdaptiveSpin| (0..48).filter(|_| spin.is_worth_it()).count();
+    assert_eq!(looks(&mut spin), 3);
+    spin.note(true);
+    assert_eq!(looks(&mut spin), 48);
 }

@@ -1,7 +1,7 @@
 //! The link's mailbox: where requests are looked for, and answers are put, once the tool has it.
 //!
 //! See [`stepwell_wire::mailbox`] for the protocol. A CPU that has just had to do with the tool
-//! *lingers*: it looks into the mailbox for a while before it sleeps, because a debugger that steps
+//! *lingers*: it looks into the mailbox for a while before it sleeps, because a script that steps
 //! sends the next command as soon as it has the last stop. One CPU lingers at a time; the others
 //! sleep. While none does, the doorbell's interrupt comes to the boot CPU as without a mailbox.
 
@@ -10,11 +10,11 @@ use crate::mem::mailbox::MailboxMemory;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use spin::{Mutex, Once};
 use stepwell_wire::Request;
-use stepwell_wire::mailbox::{Direction, Receiver, Sender};
+use stepwell_wire::mailbox::{AdaptiveSpin, Direction, Receiver, Sender};
 
-/// How long a CPU lingers: longer than a debugger takes from a stop to its next command, and too
-/// short to be missed by whoever else would use the host's CPU.
-const LINGER_NS: u64 = 1_000_000;
+/// How long a CPU lingers: twice what it takes to be woken, and some times what a script takes from
+/// a stop to its next command.
+const LINGER_NS: u64 = 100_000;
 /// Looks between two at the clock, which can be dear: an emulated one is read under a lock.
 const LOOKS: usize = 64;
 /// An empty frame.
@@ -26,7 +26,7 @@ struct Mailbox {
     /// The tool knows of it.
     is_in_use: AtomicBool,
     /// Who holds this lingers.
-    lingering: Mutex<()>,
+    lingering: Mutex<AdaptiveSpin>,
     /// When the tool was last heard or told something, by the machine's counter.
     last_exchange: AtomicU64,
 }
@@ -39,7 +39,7 @@ pub fn setup(memory: MailboxMemory) {
         requests: Mutex::new(Receiver::new(memory, Direction::ToHypervisor)),
         outgoing: Mutex::new(Sender::new(memory, Direction::ToTool)),
         is_in_use: AtomicBool::new(false),
-        lingering: Mutex::new(()),
+        lingering: Mutex::new(AdaptiveSpin::new()),
         last_exchange: AtomicU64::new(0),
     });
 }
@@ -113,13 +113,13 @@ fn note_exchange(mailbox: &Mailbox) {
 /// Whoever sleeps next does so only if not: what was served may have been meant for it.
 pub fn linger(mut serve: impl FnMut() -> bool, is_over: impl Fn() -> bool) -> bool {
     let Some(mailbox) = in_use() else { return false };
-    let Some(_the_only_one) = mailbox.lingering.try_lock() else { return false };
+    let Some(mut spin) = mailbox.lingering.try_lock() else { return false };
     let ticks = timer::frequency_hz() / (1_000_000_000 / LINGER_NS);
     let is_recent = || {
         let last = mailbox.last_exchange.load(Ordering::Relaxed);
         timer::counter().saturating_sub(last) < ticks
     };
-    if !is_recent() {
+    if !is_recent() || !spin.is_worth_it() {
         return false;
     }
     let set_attentive = |yes| mailbox.requests.lock().set_attentive(yes);
@@ -133,6 +133,9 @@ pub fn linger(mut serve: impl FnMut() -> bool, is_over: impl Fn() -> bool) -> bo
             }
             core::hint::spin_loop();
         }
+    }
+    if has_served || !is_over() {
+        spin.note(has_served);
     }
     set_attentive(false);
     // What came before the tool could know.
