@@ -14,6 +14,7 @@ pub mod conformance;
 pub mod cost;
 pub mod debian;
 pub mod debugger;
+pub mod encodings;
 pub mod guest;
 pub mod kernel_module;
 pub mod machine;

@@ -30,6 +30,7 @@ pub mod debug;
 pub mod esr;
 mod esr_el1;
 pub mod exception;
+pub mod generic_timer;
 pub mod hyp;
 pub mod instruction;
 mod list_register;

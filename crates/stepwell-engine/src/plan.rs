@@ -13,6 +13,7 @@
 //! "A64 System instruction encoding".
 
 use crate::exclusive::{LoadExclusive, StoreExclusive};
+use stepwell_arch::generic_timer;
 use stepwell_arch::instruction::Instruction;
 use stepwell_arch::system_register::SystemRegister;
 
@@ -41,7 +42,8 @@ pub enum Plan {
     ExceptionReturn,
     /// Let it execute; the guest may then see other code at the same address.
     TranslationChange,
-    /// Read a counter or timer register by the virtual clock.
+    /// Read a counter or timer register by the virtual clock. Where the CPU would not let the guest
+    /// have it (CNTKCTL_EL1), or does not have it (FEAT_ECV), let it execute.
     ReadTimer {
         /// The register.
         register: SystemRegister,
@@ -98,8 +100,10 @@ pub fn plan(instruction: Instruction) -> Plan {
         Instruction::Wfi => Plan::WaitForInterrupt,
         Instruction::Wfe => Plan::WaitForEvent,
         Instruction::Eret => Plan::ExceptionReturn,
-        Instruction::Mrs { register, rt } if is_timer(register) => Plan::ReadTimer { register, rt },
-        Instruction::Msr { register, rt } if is_timer(register) => {
+        Instruction::Mrs { register, rt } if generic_timer::is_access(register, true) => {
+            Plan::ReadTimer { register, rt }
+        }
+        Instruction::Msr { register, rt } if generic_timer::is_access(register, false) => {
             Plan::WriteTimer { register, rt }
         }
         Instruction::Mrs { register, .. } if shows_pending(register) => Plan::PendingInterrupts,
@@ -116,16 +120,6 @@ pub fn plan(instruction: Instruction) -> Plan {
         Instruction::System { crn: 8 | 9, .. } => Plan::TranslationChange,
         _ => Plan::Execute,
     }
-}
-
-/// Counters and timers of EL0 and EL1: op0 3, op1 3, CRn 14, CRm 0 (counters), 2 (physical timer)
-/// and 3 (virtual timer). CNTFRQ_EL0 is a constant and needs nothing.
-fn is_timer(register: SystemRegister) -> bool {
-    register.op0() == 3
-        && register.op1() == 3
-        && register.crn() == 14
-        && matches!(register.crm(), 0 | 2 | 3)
-        && register != SystemRegister::CNTFRQ_EL0
 }
 
 /// ICC_PMR_EL1 and the rest of the GIC's CPU interface.
@@ -244,11 +238,13 @@ mod tests {
 
     #[test]
     fn counters_and_timers_go_by_the_virtual_clock() {
-        let registers = [
+        let counters = [
             SystemRegister::CNTPCT_EL0,
             SystemRegister::CNTVCT_EL0,
             SystemRegister::CNTPCTSS_EL0,
             SystemRegister::CNTVCTSS_EL0,
+        ];
+        let timers = [
             SystemRegister::CNTP_CTL_EL0,
             SystemRegister::CNTP_CVAL_EL0,
             SystemRegister::CNTP_TVAL_EL0,
@@ -256,15 +252,26 @@ mod tests {
             SystemRegister::CNTV_CVAL_EL0,
             SystemRegister::CNTV_TVAL_EL0,
         ];
-        for register in registers {
+        for register in counters.into_iter().chain(timers) {
             assert_eq!(plan_of(register.mrs(7)), Plan::ReadTimer { register, rt: 7 }, "{register}");
-            assert_eq!(
-                plan_of(register.msr(7)),
-                Plan::WriteTimer { register, rt: 7 },
-                "{register}"
-            );
+        }
+        for register in timers {
+            let plan = Plan::WriteTimer { register, rt: 7 };
+            assert_eq!(plan_of(register.msr(7)), plan, "{register}");
         }
         assert_eq!(plan_of(SystemRegister::CNTKCTL_EL1.msr(0)), Plan::Execute);
+    }
+
+    #[test]
+    fn what_is_no_timer_near_one_is_left_to_the_cpu_to_be_undefined() {
+        for register in [SystemRegister::CNTPCT_EL0, SystemRegister::CNTVCTSS_EL0] {
+            assert_eq!(plan_of(register.msr(7)), Plan::Execute, "{register} is read-only");
+        }
+        for (crm, op2) in [(0, 3), (0, 4), (0, 7), (1, 1), (2, 3), (2, 7), (3, 3), (3, 7)] {
+            let register = SystemRegister::new(3, 3, 14, crm, op2);
+            assert_eq!(plan_of(register.mrs(7)), Plan::Execute, "{register}");
+            assert_eq!(plan_of(register.msr(7)), Plan::Execute, "{register}");
+        }
     }
 
     #[test]

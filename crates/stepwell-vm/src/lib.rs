@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | [`vgic`], [`device`] | what the guest takes for devices |
 //! | [`stage2`], [`views`] | stage-2 tables, and pages that a debugger has an interest in |
+//! | [`feature_id`], [`implementation_defined`] | which features and registers its CPU has |
 //! | [`devicetree`], [`image_layout`] | the guest's device tree, and where its images lie |
 //! | [`recorder`] | runs of the trace |
 //!
@@ -33,7 +34,9 @@ extern crate alloc;
 
 pub mod device;
 pub mod devicetree;
+pub mod feature_id;
 pub mod image_layout;
+pub mod implementation_defined;
 pub mod recorder;
 pub mod stage2;
 pub mod vgic;

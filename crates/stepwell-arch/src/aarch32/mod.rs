@@ -19,6 +19,7 @@ pub mod t32;
 
 use crate::SystemRegister;
 use crate::bit_field::{bit, field, with_field};
+use crate::generic_timer;
 use crate::pstate::Pstate;
 
 /// An instruction set.
@@ -286,7 +287,10 @@ pub(crate) const fn coprocessor(word: u32) -> Instruction {
     };
     match register {
         Some(register) if rt != PC && is_read => Instruction::ReadTimer { register, rt, rt2 },
-        Some(register) if rt != PC => Instruction::WriteTimer { register, rt, rt2 },
+        Some(register) if rt != PC && generic_timer::is_timer(register) => {
+            Instruction::WriteTimer { register, rt, rt2 }
+        }
+        // A counter that is written is undefined.
         _ => Instruction::Other,
     }
 }

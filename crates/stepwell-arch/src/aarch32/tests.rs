@@ -208,7 +208,7 @@ fn a_t32_instruction_is_as_long_as_the_oracle_says() {
 fn what_else_matters() {
     let timer = |register, rt, rt2| Instruction::ReadTimer { register, rt, rt2 };
     let set = |register, rt, rt2| Instruction::WriteTimer { register, rt, rt2 };
-    let rows: [(u32, Instruction, &str); 17] = [
+    let rows: [(u32, Instruction, &str); 20] = [
         (0xf57f_f01f, Instruction::ClearExclusive, "clrex"),
         (0xe320_f003, Instruction::Wfi, "wfi"),
         (0x0320_f003, Instruction::Wfi, "wfieq"),
@@ -222,6 +222,9 @@ fn what_else_matters() {
         (0xec43_2f3e, set(SystemRegister::CNTV_CVAL_EL0, 2, Some(3)), "mcrr p15, #3, r2, r3, c14"),
         (0xee1e_3f33, timer(SystemRegister::CNTV_CTL_EL0, 3, None), "mrc p15, #0, r3, c14, c3, #1"),
         (0xee0e_2f13, set(SystemRegister::CNTV_TVAL_EL0, 2, None), "mcr p15, #0, r2, c14, c3, #0"),
+        (0xec43_2f0e, Instruction::Other, "mcrr p15, #0, r2, r3, c14: read-only"),
+        (0xec43_2f1e, Instruction::Other, "mcrr p15, #1, r2, r3, c14: read-only"),
+        (0xec43_2f9e, Instruction::Other, "mcrr p15, #9, r2, r3, c14: read-only"),
         (0xee10_2e10, Instruction::Other, "mrc p14, #0, r2, c0, c0, #0"),
         (0xee1d_2f70, Instruction::Other, "mrc p15, #0, r2, c13, c0, #3"),
         (

@@ -8,6 +8,7 @@
 pub mod gic;
 pub mod link;
 pub mod log;
+mod pmu;
 pub mod power;
 pub mod registers;
 pub mod setup;

@@ -1,10 +1,12 @@
 //! EL2's control registers on one CPU: what traps, and why.
 
 use super::registers::{dsb, isb, mrs, msr};
-use super::{simd, world};
+use super::{pmu, simd, world};
+use core::sync::atomic::{AtomicU64, Ordering};
 use stepwell_arch::SystemRegister;
 use stepwell_arch::debug::mdcr_el2;
-use stepwell_arch::hyp::{cnthctl_el2, hcr_el2};
+use stepwell_arch::hyp::{cptr_el2, hcr_el2};
+use stepwell_vm::feature_id;
 
 /// What this CPU has of what EL2 hands out.
 #[derive(Clone, Copy, Debug)]
@@ -35,26 +37,16 @@ impl CpuFacts {
 
 /// Sets up everything that stays the same for all guests.
 pub fn control_registers(vmpidr: u64) {
-    let hcr = hcr_el2::VM       // stage 2 on
-        | hcr_el2::SWIO         // set/way maintenance cannot reach other domains' lines
-        | hcr_el2::FMO          // physical FIQ, IRQ and SError come to EL2,
-        | hcr_el2::IMO          // and the virtual ones are enabled
-        | hcr_el2::AMO
-        | hcr_el2::TSC          // SMC is ours to answer: the guest has no EL3
-        | hcr_el2::TID3         // ID registers: the guest has no EL2
-        | hcr_el2::RW           // EL1 is AArch64
-        | hcr_el2::APK          // pointer authentication is the guest's own
-        | hcr_el2::API
-        | hcr_el2::ATA; // so is memory tagging
-    // Not TWI, TWE: a guest that waits, waits on its own CPU. The step engine sees WFI coming.
-    // Not TVM: the step engine sees translation changes coming. Not TACR, TIDCP: the CPU answers.
-    msr!("hcr_el2", hcr);
+    msr!("hcr_el2", traps_and_routing());
     msr!("vmpidr_el2", vmpidr);
     msr!("vpidr_el2", mrs!("midr_el1"));
     // FP, SIMD and SVE are the guest's: nothing at EL2 uses them. Bits are RES1 where SVE is not.
     msr!("cptr_el2", cptr());
     msr!("hstr_el2", 0);
-    msr!("cnthctl_el2", traps_of_physical_timer());
+    // Nothing enabled: CNTPCT and the physical timer are trapped, because the guest's physical time
+    // is its virtual time.
+    msr!("cnthctl_el2", 0);
+    find_base_mdcr();
     msr!("mdcr_el2", base_mdcr());
     // The CPU's own step and breakpoints never act on EL2: PSTATE.D stays set, KDE clear.
     msr!("mdscr_el1", 0);
@@ -63,13 +55,14 @@ pub fn control_registers(vmpidr: u64) {
     msr!("vbar_el2", world::vector_base());
     enable_vector_length();
     enable_extended_controls();
-    leave_fine_grained_traps_off();
+    fine_grained_traps();
+    hide_partitions();
     isb();
 }
 
 /// Makes a virtual SError pending, which the guest takes once PSTATE.A is 0.
 pub fn raise_serror(iss: u32) {
-    if mrs!("id_aa64pfr0_el1") >> 28 & 0xf != 0 {
+    if has_ras() {
         // S3_4_C5_C2_3 is VSESR_EL2, FEAT_RAS: what the guest's ESR_EL1 is to say.
         msr!("s3_4_c5_c2_3", u64::from(iss));
     }
@@ -85,13 +78,83 @@ pub fn take_serror_back() -> bool {
     hcr & hcr_el2::VSE == 0
 }
 
-/// HFGRTR_EL2 and HFGWTR_EL2, where there are any: bits 63:50 trap where they are *clear*.
-fn leave_fine_grained_traps_off() {
-    const NEGATIVE: u64 = 0xfffc << 48;
-    if mrs!("id_aa64mmfr0_el1") >> 56 & 0xf != 0 {
-        // S3_4_C1_C1_4 and S3_4_C1_C1_5.
-        msr!("s3_4_c1_c1_4", NEGATIVE);
-        msr!("s3_4_c1_c1_5", NEGATIVE);
+/// HCR_EL2.
+fn traps_and_routing() -> u64 {
+    let mut hcr = hcr_el2::VM   // stage 2 on
+        | hcr_el2::SWIO         // set/way maintenance cannot reach other domains' lines
+        | hcr_el2::FMO          // physical FIQ, IRQ and SError come to EL2,
+        | hcr_el2::IMO          // and the virtual ones are enabled
+        | hcr_el2::AMO
+        | hcr_el2::TSC          // SMC is ours to answer: the guest has no EL3
+        | hcr_el2::TID3         // ID registers: the guest has no EL2
+        | hcr_el2::TIDCP        // IMPLEMENTATION DEFINED registers reach what all guests share
+        | hcr_el2::TACR         // and so does ACTLR_EL1
+        | hcr_el2::RW           // EL1 is AArch64
+        | hcr_el2::APK          // pointer authentication is the guest's own
+        | hcr_el2::API
+        | hcr_el2::ATA; // so is memory tagging
+    // Not TWI, TWE: a guest that waits, waits on its own CPU. The step engine sees WFI coming.
+    // Not TVM: the step engine sees translation changes coming.
+    if has_ras() {
+        // The error records are the machine's: the guest has none.
+        hcr |= hcr_el2::TERR;
+    }
+    if has_context_numbers() {
+        // SCXTNUM_EL1 and SCXTNUM_EL0 are the guest's own.
+        hcr |= hcr_el2::ENSCXT;
+    }
+    hcr
+}
+
+/// FEAT_RAS.
+#[must_use]
+pub fn has_ras() -> bool {
+    mrs!("id_aa64pfr0_el1") >> 28 & 0xf != 0
+}
+
+/// FEAT_CSV2_2 or FEAT_CSV2_1p2: the CPU has SCXTNUM_EL1 and SCXTNUM_EL0.
+#[must_use]
+pub fn has_context_numbers() -> bool {
+    mrs!("id_aa64pfr0_el1") >> 56 & 0xf >= 2 || mrs!("id_aa64pfr1_el1") >> 32 & 0xf >= 2
+}
+
+/// FEAT_SME.
+#[must_use]
+pub fn has_sme() -> bool {
+    mrs!("id_aa64pfr1_el1") >> 24 & 0xf != 0
+}
+
+/// The fine-grained traps, where there are any: all off, but for what the guest is not offered.
+///
+/// Bits whose names begin with n trap where they are clear, so that what is not named here traps.
+fn fine_grained_traps() {
+    /// nACCDATA_EL1: for ST64BV0.
+    const NACCDATA_EL1: u64 = 1 << 50;
+    /// nSMPRI_EL1 and nTPIDR2_EL0, FEAT_SME.
+    const NSMPRI_EL1: u64 = 1 << 54;
+    const NTPIDR2_EL0: u64 = 1 << 55;
+    if mrs!("id_aa64mmfr0_el1") >> 56 & 0xf == 0 {
+        return;
+    }
+    let offered = NACCDATA_EL1 | NSMPRI_EL1 | NTPIDR2_EL0;
+    // S3_4_C1_C1_4 to 6 are HFGRTR_EL2, HFGWTR_EL2 and HFGITR_EL2.
+    msr!("s3_4_c1_c1_4", offered);
+    msr!("s3_4_c1_c1_5", offered);
+    msr!("s3_4_c1_c1_6", 0);
+    // S3_4_C3_C1_4 and 5 are HDFGRTR_EL2 and HDFGWTR_EL2: BRBE's registers trap.
+    msr!("s3_4_c3_c1_4", 0);
+    msr!("s3_4_c3_c1_5", 0);
+}
+
+/// MPAM2_EL2, where there is one: the guest has no partition of its own, and does not see ours.
+fn hide_partitions() {
+    /// TRAPMPAM0EL1 and TRAPMPAM1EL1: trap accesses to MPAM0_EL1 and MPAM1_EL1.
+    const TRAPS: u64 = 0b11 << 48;
+    let has_mpam =
+        mrs!("id_aa64pfr0_el1") >> 40 & 0xf != 0 || mrs!("id_aa64pfr1_el1") >> 16 & 0xf != 0;
+    if has_mpam {
+        // S3_4_C10_C5_0 is MPAM2_EL2.
+        msr!("s3_4_c10_c5_0", TRAPS);
     }
 }
 
@@ -111,35 +174,42 @@ pub fn change_stage2(vttbr: u64) {
     super::registers::invalidate_own_translations();
 }
 
-/// CNTPCT and the physical timer are trapped: the guest's physical time is its virtual time.
-fn traps_of_physical_timer() -> u64 {
-    // EL1PCTEN and EL1PCEN are enables: clear means trapped.
-    let enables = cnthctl_el2::EL1PCTEN | cnthctl_el2::EL1PCEN;
-    mrs!("cnthctl_el2") & !enables
-}
+/// MDCR_EL2 without anybody debugging, as it was found out: it is asked for at each entry.
+static BASE_MDCR: AtomicU64 = AtomicU64::new(0);
 
-/// MDCR_EL2 without anybody debugging: no debug traps, and all event counters for the guest.
+/// MDCR_EL2 without anybody debugging: no debug traps, and nothing that counts or records.
 #[must_use]
 pub fn base_mdcr() -> u64 {
-    // 0xf: a PMU that is not Arm's.
-    match mrs!("id_aa64dfr0_el1") >> 8 & 0xf {
-        0 | 0xf => 0,
-        _ => mrs!("pmcr_el0") >> 11 & mdcr_el2::HPMN_MASK,
+    BASE_MDCR.load(Ordering::Relaxed)
+}
+
+fn find_base_mdcr() {
+    let features = mrs!("id_aa64dfr0_el1");
+    // E2PB and E2TB stay 0: the buffers of SPE and TRBE are EL2's, and their registers trap.
+    let mut mdcr = pmu::mdcr();
+    if features >> 32 & 0xf != 0 {
+        mdcr |= mdcr_el2::TPMS; // SPE's registers
     }
+    if features >> 40 & 0xf != 0 {
+        mdcr |= mdcr_el2::TTRF; // TRFCR_EL1
+    }
+    BASE_MDCR.store(mdcr, Ordering::Relaxed);
 }
 
 fn cptr() -> u64 {
-    const RES1: u64 = 0x32ff;
-    const TZ: u64 = 1 << 8;
-    const TSM: u64 = 1 << 12;
-    let has_sve = simd::has_sve();
-    let has_sme = mrs!("id_aa64pfr1_el1") >> 24 & 0xf != 0;
-    let mut value = RES1;
-    if has_sve {
-        value &= !TZ;
+    // The trace unit's registers, AMU's: not the guest's. Either bit is RES0 where there is none.
+    let mut value = cptr_el2::RES1 | cptr_el2::TZ | cptr_el2::TSM;
+    if mrs!("id_aa64dfr0_el1") >> 4 & 0xf != 0 {
+        value |= cptr_el2::TTA;
     }
-    if has_sme {
-        value &= !TSM;
+    if mrs!("id_aa64pfr0_el1") >> 44 & 0xf != 0 {
+        value |= cptr_el2::TAM;
+    }
+    if simd::has_sve() {
+        value &= !cptr_el2::TZ;
+    }
+    if has_sme() {
+        value &= !cptr_el2::TSM;
     }
     value
 }
@@ -148,13 +218,16 @@ fn cptr() -> u64 {
 fn enable_vector_length() {
     const LONGEST: u64 = 0xf;
     const SMCR_FA64: u64 = 1 << 31;
+    const SMCR_EZT0: u64 = 1 << 30;
     isb();
     if simd::has_sve() {
         simd::measure_lengths();
     }
-    if mrs!("id_aa64pfr1_el1") >> 24 & 0xf != 0 {
+    if has_sme() {
+        // S3_0_C0_C4_5 is ID_AA64SMFR0_EL1: ZT0 came with version 1 of SME.
+        let zt0 = if mrs!("s3_0_c0_c4_5") >> 56 & 0xf != 0 { SMCR_EZT0 } else { 0 };
         // S3_4_C1_C2_6 is SMCR_EL2.
-        msr!("s3_4_c1_c2_6", LONGEST | SMCR_FA64);
+        msr!("s3_4_c1_c2_6", LONGEST | SMCR_FA64 | zt0);
     }
 }
 
@@ -211,14 +284,5 @@ pub fn read_feature_id(register: SystemRegister) -> u64 {
 /// A feature ID register as the guest reads it: the CPU's, less what EL2 keeps for itself.
 #[must_use]
 pub fn guest_feature_id(register: SystemRegister) -> u64 {
-    const PFR0_EL2: u64 = 0xf << 8;
-    const PFR0_EL3: u64 = 0xf << 12;
-    let value = read_feature_id(register);
-    match register {
-        // No EL2 and no EL3, as on a `virt` board without them.
-        SystemRegister::ID_AA64PFR0_EL1 => value & !(PFR0_EL2 | PFR0_EL3),
-        // Virtualization Extensions and Security Extensions of AArch32.
-        SystemRegister::ID_PFR1_EL1 => value & !(0xf << 12 | 0xf << 4),
-        _ => value,
-    }
+    feature_id::guest_value(register, read_feature_id(register))
 }

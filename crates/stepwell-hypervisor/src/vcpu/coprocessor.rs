@@ -10,9 +10,11 @@
 use super::exit::{Handled, advance};
 use super::{Running, inject, time};
 use crate::hw::registers::mrs;
+use crate::hw::setup::midr;
 use stepwell_arch::aarch32::{Transfer, condition_holds, timer_of_pair};
 use stepwell_arch::debug::mdscr_el1;
 use stepwell_arch::esr::{CoprocessorIss, EsrEl1, EsrEl2, ec};
+use stepwell_arch::generic_timer;
 
 /// MRC and MCR.
 pub fn transfer(running: &mut Running<'_>, esr: EsrEl2) -> Handled {
@@ -44,7 +46,8 @@ pub fn transfer_pair(running: &mut Running<'_>, esr: EsrEl2) -> Handled {
     if esr.ec() == ec::CP14_MRRC {
         return debug_address(running, esr, rt, rt2);
     }
-    let Some(register) = timer_of_pair(iss.opc1_of_pair(), iss.crm()) else {
+    let register = timer_of_pair(iss.opc1_of_pair(), iss.crm());
+    let Some(register) = register.filter(|&it| generic_timer::is_access(it, iss.is_read())) else {
         return inject::undefined(running);
     };
     if iss.is_read() {
@@ -122,15 +125,19 @@ fn debug_address(running: &mut Running<'_>, esr: EsrEl2, rt: u8, rt2: u8) -> Han
     done(running)
 }
 
-/// DBGDIDR, which EL2 cannot read: as ID_AA64DFR0_EL1 has it.
+/// DBGDIDR, which EL2 cannot read: as ID_AA64DFR0_EL1 has it, but for the version on QEMU's own CPU,
+/// `max`, which has that of the CPU from which it was made. What is not stepped reads it there.
 ///
 /// Source: Arm ARM (DDI 0487, issue L.b), DBGDIDR, Debug ID Register.
 fn debug_id() -> u64 {
     const RES1: u64 = 1 << 15;
     const NO_SECURE_HALTING: u64 = 1 << 14;
     const EL3: u64 = 1 << 12;
+    const ARMV8_0: u64 = 6;
     let features = mrs!("id_aa64dfr0_el1");
-    let (version, breakpoints) = (features & 0xf, features >> 12 & 0xf);
+    let is_qemu_max = midr() >> 24 & 0xff == 0;
+    let version = if is_qemu_max { ARMV8_0 } else { features & 0xf };
+    let breakpoints = features >> 12 & 0xf;
     let (watchpoints, contexts) = (features >> 20 & 0xf, features >> 28 & 0xf);
     let numbers = watchpoints << 28 | breakpoints << 24 | contexts << 20 | version << 16;
     numbers | RES1 | NO_SECURE_HALTING | EL3

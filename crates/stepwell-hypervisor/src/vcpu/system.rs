@@ -1,11 +1,14 @@
-//! System registers that trap: ID registers, the physical timer, SGIs, and, while somebody
-//! debugs, the guest's own debug registers.
+//! System registers that trap: ID registers, the physical timer, SGIs, what is IMPLEMENTATION
+//! DEFINED, and, while somebody debugs, the guest's own debug registers. What traps besides belongs to
+//! features that the guest is not offered, and is undefined.
 
 use super::exit::{Handled, advance_under};
 use super::{Running, inject, interrupt, time};
-use crate::hw::setup::guest_feature_id;
-use stepwell_arch::SystemRegister;
+use crate::hw::registers::mrs;
+use crate::hw::setup::{guest_feature_id, midr};
 use stepwell_arch::esr::SystemRegisterIss;
+use stepwell_arch::{SystemRegister, generic_timer};
+use stepwell_vm::implementation_defined;
 
 /// Carries out a trapped MRS or MSR.
 pub fn access(running: &mut Running<'_>, iss: SystemRegisterIss) -> Handled {
@@ -30,10 +33,20 @@ fn read(running: &mut Running<'_>, register: SystemRegister) -> Option<u64> {
     if register.is_feature_id() {
         return Some(guest_feature_id(register));
     }
-    if time::is_timer(register) {
+    if generic_timer::is_access(register, true) {
         return Some(time::read(running, register));
     }
-    running.core.debug.read(register)
+    match register {
+        // Writes change nothing: it is as the CPU was reset.
+        SystemRegister::ACTLR_EL1 => Some(mrs!("actlr_el1")),
+        // No error record, so that those that select one and reach it are undefined.
+        SystemRegister::ERRIDR_EL1 => Some(0),
+        _ => {
+            running.core.debug.read(register).or_else(|| {
+                implementation_defined::read(midr(), register, running.domain.vcpus.len())
+            })
+        }
+    }
 }
 
 fn write(running: &mut Running<'_>, register: SystemRegister, value: u64) -> Option<()> {
@@ -53,10 +66,12 @@ fn write(running: &mut Running<'_>, register: SystemRegister, value: u64) -> Opt
             interrupt::kick_others(running);
             Some(())
         }
-        _ if time::is_timer(register) => {
+        _ if generic_timer::is_access(register, false) => {
             time::write(running, register, value);
             Some(())
         }
+        SystemRegister::ACTLR_EL1 => Some(()),
+        _ if implementation_defined::is_written(midr(), register) => Some(()),
         _ => {
             running.core.debug.write(register, value)?;
             running.core.engine.set_guest_mdscr(running.core.debug.mdscr());

@@ -11,7 +11,7 @@ use crate::domain::Domain;
 use crate::hw::registers::{mrs, msr};
 use crate::hw::{gic, timer};
 use core::sync::atomic::Ordering;
-use stepwell_arch::SystemRegister;
+use stepwell_arch::{SystemRegister, generic_timer};
 
 /// PPI 14: the guest's physical timer.
 const PHYSICAL_TIMER_INTID: u32 = 30;
@@ -50,22 +50,10 @@ const fn control_value(control: u64, compare: u64, now: u64) -> u64 {
     if control & ENABLE != 0 && now >= compare { control | ISTATUS } else { control }
 }
 
-/// Counters and timers of the guest.
+/// Whether the CPU has the self-synchronized counters.
 #[must_use]
-pub fn is_timer(register: SystemRegister) -> bool {
-    matches!(
-        register,
-        SystemRegister::CNTPCT_EL0
-            | SystemRegister::CNTVCT_EL0
-            | SystemRegister::CNTPCTSS_EL0
-            | SystemRegister::CNTVCTSS_EL0
-            | SystemRegister::CNTP_CTL_EL0
-            | SystemRegister::CNTP_CVAL_EL0
-            | SystemRegister::CNTP_TVAL_EL0
-            | SystemRegister::CNTV_CTL_EL0
-            | SystemRegister::CNTV_CVAL_EL0
-            | SystemRegister::CNTV_TVAL_EL0
-    )
+pub fn has_ecv() -> bool {
+    mrs!("id_aa64mmfr0_el1") >> 60 != 0
 }
 
 /// The guest's counter.
@@ -88,7 +76,7 @@ pub fn read(running: &Running<'_>, register: SystemRegister) -> u64 {
 /// Reads a counter or timer register of a vCPU that stands.
 #[must_use]
 pub fn read_standing(domain: &Domain, core: &VcpuCore, register: SystemRegister) -> Option<u64> {
-    if !is_timer(register) {
+    if !generic_timer::is_access(register, true) {
         return None;
     }
     let kept = |register| core.snapshot.read(register).unwrap_or(0);
@@ -120,7 +108,7 @@ fn value_of(
     }
 }
 
-/// Writes a timer register for the guest. Counters ignore writes.
+/// Writes a timer register for the guest.
 pub fn write(running: &mut Running<'_>, register: SystemRegister, value: u64) {
     let now = now(running);
     let physical = &mut running.core.physical_timer;

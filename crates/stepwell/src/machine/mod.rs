@@ -110,15 +110,10 @@ fn explain(qemu: &mut Qemu, error: LinkError) -> MachineError {
 
 /// What every machine of these options has, as QEMU's arguments.
 fn board(options: &MachineOptions, ram_bytes: u64, machine: &str) -> Vec<String> {
-    let cpu = match options.cpu.as_str() {
-        // Emulating the architected pointer authentication costs most of the speed.
-        "max" => "max,pauth-impdef=on",
-        cpu => cpu,
-    };
     let board = "virt,virtualization=on,gic-version=3,dtb-randomness=off";
     [
         ("-machine", format!("{board}{machine}")),
-        ("-cpu", cpu.to_owned()),
+        ("-cpu", options.cpu_model()),
         ("-smp", options.smp.to_string()),
         ("-m", format!("{}k", ram_bytes / 1024)),
         ("-nic", "none".to_owned()),

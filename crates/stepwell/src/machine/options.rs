@@ -102,6 +102,27 @@ impl Default for MachineOptions {
 }
 
 impl MachineOptions {
+    /// Returns QEMU's name of the CPU with the properties that are chosen for it, where the user has
+    /// not.
+    pub(super) fn cpu_model(&self) -> String {
+        let mut parts = self.cpu.split(',');
+        let is_max = parts.next() == Some("max");
+        let given: Vec<&str> = parts.filter_map(|part| part.split('=').next()).collect();
+        let mut model = self.cpu.clone();
+        let mut choose = |property, value| {
+            if !given.contains(&property) {
+                model.push_str(&format!(",{property}={value}"));
+            }
+        };
+        if is_max {
+            // Emulating the architected pointer authentication costs most of the speed.
+            choose("pauth-impdef", "on");
+        }
+        // It would count what EL2 does, too: the guest is not offered one.
+        choose("pmu", "off");
+        model
+    }
+
     /// Returns the hypervisor's image.
     pub(super) fn hypervisor_image(&self) -> Result<Vec<u8>, MachineError> {
         let Some(path) = &self.hypervisor else {
@@ -227,6 +248,16 @@ mod tests {
         for word in ["", "M", "-1M", "1.5G", "lots", "+4M"] {
             assert_eq!(mib(word), Err(MemoryError::Word), "{word}");
         }
+    }
+
+    #[test]
+    fn properties_of_the_cpu_are_chosen_unless_they_are_given() {
+        let model =
+            |cpu: &str| MachineOptions { cpu: cpu.into(), ..MachineOptions::default() }.cpu_model();
+        assert_eq!(model("cortex-a57"), "cortex-a57,pmu=off");
+        assert_eq!(model("max"), "max,pauth-impdef=on,pmu=off");
+        assert_eq!(model("max,pauth-impdef=off"), "max,pauth-impdef=off,pmu=off");
+        assert_eq!(model("max,pmu=on,sve=off"), "max,pmu=on,sve=off,pauth-impdef=on");
     }
 
     #[test]

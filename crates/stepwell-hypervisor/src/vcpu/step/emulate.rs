@@ -10,6 +10,7 @@ use crate::vcpu::debug::origin;
 use crate::vcpu::exit::advance_by;
 use crate::vcpu::{End, inject, interrupt, pages, time, watch};
 use stepwell_arch::esr::{EsrEl1, FaultStatus};
+use stepwell_arch::generic_timer::{self, el0_enable};
 use stepwell_arch::{Ipa, Pa, Pstate, SystemRegister, Va};
 use stepwell_engine::{LoadExclusive, Pass, StoreDecision, StoreExclusive};
 use stepwell_wire::StopReason;
@@ -174,18 +175,12 @@ impl Stepper<'_, '_> {
         self.advance(4);
     }
 
-    /// Whether a timer access is done on the virtual clock: the guest may, and there is one.
+    /// Whether a timer access is done on the virtual clock: there is one, the CPU has the register,
+    /// and the guest may. Otherwise the CPU raises the exception that comes of it.
     pub(super) fn emulates_timer(&self, register: SystemRegister, pstate: Pstate) -> bool {
-        if !self.running.core.virtual_clock {
-            return false;
-        }
-        let enable = match (register.crm(), register.op2()) {
-            (0, 1 | 5) => 1 << 0,
-            (0, _) => 1 << 1,
-            (3, _) => 1 << 8,
-            (_, _) => 1 << 9,
-        };
-        pstate.el() == 1 || mrs!("cntkctl_el1") & enable != 0
+        let is_there = !generic_timer::needs_ecv(register) || time::has_ecv();
+        let may = || pstate.el() == 1 || mrs!("cntkctl_el1") & el0_enable(register) != 0;
+        self.running.core.virtual_clock && is_there && may()
     }
 
     /// Whether WFI waits here, or traps to the guest's EL1.
