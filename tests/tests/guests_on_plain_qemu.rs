@@ -40,6 +40,7 @@ fn every_good_guest_passes_on_both_cpus() {
         "bad_gic",
         "bad_psci",
         "bad_random_sysregs",
+        "firmware",
     ] {
         for cpu in ["cortex-a57", "max"] {
             passes(name, cpu, 1);

@@ -147,6 +147,7 @@ fn new_core(attention: &'static Attention, is_first: bool, places: Layout) -> Vc
         touched: Touched::Nothing,
         within: None,
         reported_pc: None,
+        is_suspended: false,
         virtual_clock: false,
         physical_timer: PhysicalTimer::default(),
         lines: TimerLines::default(),

@@ -42,6 +42,7 @@ pub fn write(core: &mut VcpuCore, registers: &Registers) -> bool {
     if core.context.elr != registers.pc {
         // Whoever writes it knows what stands there.
         core.reported_pc = Some(registers.pc);
+        core.is_suspended = false;
     }
     let has_new_sp = registers.sp != sp(core);
     core.context.x = registers.x;

@@ -67,6 +67,8 @@ pub struct VcpuCore {
     pub within: Option<(u64, u64)>,
     /// That it stands at this PC has been reported: what stands there does not stop it again.
     pub reported_pc: Option<u64>,
+    /// The guest is within CPU_SUSPEND: what it called has executed and has not returned.
+    pub is_suspended: bool,
     /// The guest's clock is the virtual one, and not the CPU's counter.
     pub virtual_clock: bool,
     /// The guest's physical timer.
@@ -109,6 +111,7 @@ impl VcpuCore {
         self.reported_call = None;
         self.within = None;
         self.reported_pc = None;
+        self.is_suspended = false;
         self.virtual_clock = false;
         self.debug = DebugShadow::at_reset();
         self.physical_timer = PhysicalTimer::default();

@@ -1,9 +1,10 @@
 //! PSCI for the guest, over HVC: what QEMU's `virt` board answers without EL2.
 
-use super::Running;
 use super::exit::Handled;
+use super::{Running, interrupt, time};
 use crate::device::psci::{PsciCall, ReturnCode};
 use crate::domain::{Control, Order, Power, bit};
+use crate::hw::registers::wfi;
 use crate::reset;
 use stepwell_wire::DomainEnding;
 
@@ -11,6 +12,10 @@ use stepwell_wire::DomainEnding;
 pub fn call(running: &mut Running<'_>) -> Handled {
     let context = &running.core.context;
     let call = PsciCall::decode(core::array::from_fn(|n| context.register(n as u8)));
+    if let Some(answer) = call.answer() {
+        running.core.context.set_register(0, answer);
+        return Handled::Emulated;
+    }
     let answer = match call {
         PsciCall::CpuOn { target, entry, context } => cpu_on(running, target, entry, context),
         PsciCall::CpuOff => return Handled::SwitchedOff,
@@ -23,16 +28,27 @@ pub fn call(running: &mut Running<'_>) -> Handled {
             running.domain.end(DomainEnding::Reset);
             return Handled::SwitchedOff;
         }
-        // What is left that has no answer of its own is CPU_SUSPEND, whose wake-up may come at any
-        // time: at once.
-        other => {
-            let answer = other.answer().unwrap_or(ReturnCode::Success.x0());
-            running.core.context.set_register(0, answer);
-            return Handled::Emulated;
+        // The call returns when an interrupt is pending: see [`suspend`]. No other is left.
+        _ => {
+            running.core.is_suspended = true;
+            ReturnCode::Success
         }
     };
     running.core.context.set_register(0, answer.x0());
     Handled::Emulated
+}
+
+/// Waits within CPU_SUSPEND, as WFI does, for an interrupt or whatever else wakes the CPU up. Tells
+/// whether the call is still to return.
+pub fn suspend(running: &mut Running<'_>) -> bool {
+    if running.core.is_suspended && !interrupt::has_pending(running) {
+        wfi();
+        interrupt::take_all(running);
+        time::update_lines(running);
+    } else {
+        running.core.is_suspended = false;
+    }
+    running.core.is_suspended
 }
 
 fn vcpu_at(running: &Running<'_>, target: u64) -> Option<usize> {

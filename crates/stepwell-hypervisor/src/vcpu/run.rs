@@ -3,7 +3,7 @@
 use super::debug::Breakpoints;
 use super::exit::{Handled, handle};
 use super::pages::{self, Root};
-use super::{End, Running, debug, interrupt, region, time};
+use super::{End, Running, debug, interrupt, psci, region, time};
 
 /// Runs until the vCPU has a reason to stop or is asked to.
 pub fn run(running: &mut Running<'_>) -> End {
@@ -55,6 +55,9 @@ pub fn once(running: &mut Running<'_>, breakpoints: &mut Breakpoints) -> Option<
         return super::step::past_breakpoint(running);
     }
     *breakpoints = Breakpoints::On;
+    if psci::suspend(running) {
+        return None;
+    }
     if debug::must_step_for_guest(running) {
         return super::step::guests_own_step(running);
     }

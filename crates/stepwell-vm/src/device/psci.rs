@@ -4,14 +4,21 @@
 //! HVC #n is a call whatever n is, calls it does not know are NOT_SUPPORTED (SMCCC_VERSION is one
 //! of them), CPU_SUSPEND is a WFI, and every affinity level above 0 is on. Answers are
 //! sign-extended to X0. Which calls exist is of Arm DEN 0022 ("Power State Coordination
-//! Interface"); the ids that QEMU's device tree hands to kernels from before PSCI 0.2 are the
-//! same, so those need no case of their own.
+//! Interface"). PSCI 0.1 had no ids of its own, and the board gives its calls those that KVM chose;
+//! they are the same calls.
 //!
 //! This is pure decoding. Turning vCPUs on and off is the vCPU loop's.
 
 /// 32-bit calls from here, 64-bit ones with bit 30 set.
 const BASE: u64 = 0x8400_0000;
 const SMC64: u64 = 1 << 30;
+
+/// The calls of PSCI 0.1.
+mod v0_1 {
+    pub(super) const CPU_SUSPEND: u64 = 0x95c1_ba5e;
+    pub(super) const CPU_OFF: u64 = 0x95c1_ba5f;
+    pub(super) const CPU_ON: u64 = 0x95c1_ba60;
+}
 
 /// What an HVC asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,9 +104,11 @@ impl PsciCall {
         let [function, x1, x2, x3] = x;
         match function {
             0x8400_0000 => Self::Version,
-            0x8400_0001 | 0xc400_0001 => Self::CpuSuspend { power_state: x1 },
-            0x8400_0002 => Self::CpuOff,
-            0x8400_0003 | 0xc400_0003 => Self::CpuOn { target: x1, entry: x2, context: x3 },
+            0x8400_0001 | 0xc400_0001 | v0_1::CPU_SUSPEND => Self::CpuSuspend { power_state: x1 },
+            0x8400_0002 | v0_1::CPU_OFF => Self::CpuOff,
+            0x8400_0003 | 0xc400_0003 | v0_1::CPU_ON => {
+                Self::CpuOn { target: x1, entry: x2, context: x3 }
+            }
             0x8400_0004 | 0xc400_0004 if x2 == 0 => Self::AffinityInfo { target: x1 },
             0x8400_0004 | 0xc400_0004 => Self::AffinityGroupInfo,
             0x8400_0006 => Self::MigrateInfoType,
@@ -123,9 +132,11 @@ impl PsciCall {
             Self::CpuSuspend { power_state } if power_state & POWER_STATE_REFUSED != 0 => {
                 ReturnCode::InvalidParameters
             }
-            Self::CpuSuspend { .. }
+            // A64 code is where the address says, or nowhere. Looked at before who is to start there.
+            Self::CpuOn { entry, .. } if entry & 3 != 0 => ReturnCode::InvalidParameters,
+            Self::CpuOn { .. }
+            | Self::CpuSuspend { .. }
             | Self::CpuOff
-            | Self::CpuOn { .. }
             | Self::AffinityInfo { .. }
             | Self::SystemOff
             | Self::SystemReset => return None,
@@ -136,6 +147,9 @@ impl PsciCall {
 
 /// PSCI_FEATURES: SUCCESS for a function that is there, and no feature flags.
 const fn features(function: u64) -> ReturnCode {
+    if matches!(function, v0_1::CPU_SUSPEND | v0_1::CPU_OFF | v0_1::CPU_ON) {
+        return ReturnCode::Success;
+    }
     let has_64_bit_form = matches!(function & !SMC64, 0x8400_0001 | 0x8400_0003 | 0x8400_0004);
     if function & SMC64 != 0 && !has_64_bit_form {
         return ReturnCode::NotSupported;
@@ -167,7 +181,30 @@ mod tests {
         let call = PsciCall::CpuOn { target: 1, entry: 2, context: 3 };
         assert_eq!(PsciCall::decode([0x8400_0003, 1, 2, 3]), call);
         assert_eq!(PsciCall::decode([0xc400_0003, 1, 2, 3]), call);
+        let call = PsciCall::CpuOn { target: 1, entry: 4, context: 3 };
         assert_eq!(call.answer(), None);
+    }
+
+    #[test]
+    fn an_entry_between_instructions_is_refused_before_anything_else() {
+        for entry in 1..4 {
+            assert_eq!(PsciCall::decode([0xc400_0003, 1, entry, 0]).answer(), Some(-2i64 as u64));
+        }
+    }
+
+    #[test]
+    fn the_calls_of_psci_0_1_are_those_of_today() {
+        assert_eq!(answer(0x95c1_ba5e, 0x0100_0000), Some(-2i64 as u64));
+        assert_eq!(answer(0x95c1_ba5e, 0), None);
+        assert_eq!(PsciCall::decode([0x95c1_ba5f, 0, 0, 0]), PsciCall::CpuOff);
+        let on = PsciCall::CpuOn { target: 9, entry: 4, context: 1 };
+        assert_eq!(PsciCall::decode([0x95c1_ba60, 9, 4, 1]), on);
+        assert_eq!(answer(0x95c1_ba61, 0), NOT_SUPPORTED, "MIGRATE");
+        assert_eq!(answer(0x95c1_ba5d, 0), NOT_SUPPORTED);
+        for function in 0x95c1_ba5e..=0x95c1_ba60 {
+            assert_eq!(answer(0x8400_000a, function), Some(0), "{function:#x}");
+        }
+        assert_eq!(answer(0x8400_000a, 0x95c1_ba61), NOT_SUPPORTED);
     }
 
     #[test]

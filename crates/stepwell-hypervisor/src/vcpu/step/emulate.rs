@@ -190,17 +190,34 @@ impl Stepper<'_, '_> {
 
     /// WFI: done when an interrupt is pending, whether it is held or not.
     pub(super) fn wait(&mut self, bytes: u64) -> Option<End> {
+        let end = self.wait_for_interrupt(true);
+        if end.is_none() {
+            self.advance(bytes);
+        }
+        end
+    }
+
+    /// CPU_SUSPEND, which waits as WFI does, but has executed.
+    pub(super) fn wait_suspended(&mut self) -> Option<End> {
+        let end = self.wait_for_interrupt(false);
+        self.running.core.is_suspended = end.is_some();
+        end
+    }
+
+    /// Waits for an interrupt. `is_begun`: within an instruction that has not executed until then.
+    fn wait_for_interrupt(&mut self, is_begun: bool) -> Option<End> {
         loop {
             if interrupt::has_pending(self.running) {
-                self.advance(bytes);
                 return None;
             }
             if self.running.is_called() {
-                self.take_back();
+                if is_begun {
+                    self.take_back();
+                }
                 return Some(End::Asked);
             }
             if self.turn.has_turns() {
-                if let Some(end) = self.wait_in_turn() {
+                if let Some(end) = self.wait_in_turn(is_begun) {
                     return Some(end);
                 }
                 continue;
@@ -218,14 +235,18 @@ impl Stepper<'_, '_> {
         }
     }
 
-    /// Lets the others move until an interrupt is pending here. WFI has not executed until then.
-    fn wait_in_turn(&mut self) -> Option<End> {
+    /// Lets the others move until an interrupt is pending here.
+    fn wait_in_turn(&mut self, is_begun: bool) -> Option<End> {
         let is_virtual = self.running.core.virtual_clock;
         let deadline = time::next_deadline(self.running).filter(|_| is_virtual);
-        self.take_back();
+        if is_begun {
+            self.take_back();
+        }
         let end = self.wait_for_others(Pass::Idle { deadline }, Waiting::Interrupt);
         if end.is_none() {
-            self.begin(self.running.core.pc());
+            if is_begun {
+                self.begin(self.running.core.pc());
+            }
             interrupt::take_all(self.running);
             time::update_lines(self.running);
             self.find_deadline();

@@ -242,6 +242,11 @@ impl<'a, 'b> Stepper<'a, 'b> {
             if let Some(end) = self.at_boundary() {
                 return end;
             }
+            if self.running.core.is_suspended
+                && let Some(end) = self.wait_suspended()
+            {
+                return end;
+            }
             if let Some(end) = self.boundary_events() {
                 match end {
                     Some(end) => return end,
