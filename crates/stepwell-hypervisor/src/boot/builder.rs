@@ -136,6 +136,7 @@ fn new_core(attention: &'static Attention, is_first: bool, places: Layout) -> Vc
     let mut core = VcpuCore {
         context: GuestContext::new(attention),
         snapshot: reset::registers(),
+        is_reset: false,
         simd: simd::Registers::at_reset(),
         engine: Engine::new(),
         monitor: ExclusiveMonitor::new(),

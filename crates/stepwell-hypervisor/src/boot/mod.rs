@@ -9,7 +9,7 @@ pub mod builder;
 
 use crate::devicetree::host::{self, Machine as HostTree, Range, VirtioSlot};
 use crate::hw::gic::GicAddresses;
-use crate::hw::{gic, link, log, power, registers};
+use crate::hw::{gic, link, log, power, registers, reset_registers};
 use crate::machine::{self, Machine};
 use crate::mem::mailbox::MailboxMemory;
 use crate::mem::ring::TraceRing;
@@ -108,6 +108,7 @@ fn start(tree: u64) -> Result<(), String> {
     }
     reset::remember();
     crate::hw::setup::control_registers(0);
+    reset_registers::remember();
     let slot = find_link(&host.virtio);
     gic::setup_distributor(GicAddresses {
         distributor: host.distributor.base.0,

@@ -11,6 +11,7 @@ pub mod log;
 mod pmu;
 pub mod power;
 pub mod registers;
+pub mod reset_registers;
 pub mod setup;
 pub mod simd;
 pub mod system_registers;

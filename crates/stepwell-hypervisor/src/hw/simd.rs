@@ -65,12 +65,14 @@ pub struct Sve {
     pub ffr: [u8; P_MAX],
     /// ZCR_EL1.
     pub zcr: u64,
+    /// What a reset puts there.
+    zcr_at_reset: u64,
     /// The vCPU is in Streaming SVE mode, and the copies are old.
     pub is_streaming: bool,
 }
 
 impl Registers {
-    /// Makes those of a vCPU that has never run: zeros, which it will find.
+    /// Makes those of a vCPU that has never run: zeros, which it will find. Before any guest has.
     #[inline(never)]
     #[must_use]
     pub fn at_reset() -> Self {
@@ -78,9 +80,20 @@ impl Registers {
             // S3_0_C1_C2_0 is ZCR_EL1.
             let zcr = mrs!("s3_0_c1_c2_0");
             let (z, p) = (vec![[0; Z_MAX]; 32], [[0; P_MAX]; 16]);
-            Box::new(Sve { z, p, ffr: [0; P_MAX], zcr, is_streaming: false })
+            Box::new(Sve { z, p, ffr: [0; P_MAX], zcr, zcr_at_reset: zcr, is_streaming: false })
         });
         Self { sve, is_written: true, ..Self::default() }
+    }
+
+    /// Makes them those of a vCPU that was reset.
+    pub fn reset(&mut self) {
+        (self.v, self.fpcr, self.fpsr) = ([0; 32], 0, 0);
+        if let Some(sve) = &mut self.sve {
+            sve.z.iter_mut().for_each(|z| z.fill(0));
+            (sve.p, sve.ffr) = ([[0; P_MAX]; 16], [0; P_MAX]);
+            (sve.zcr, sve.is_streaming) = (sve.zcr_at_reset, false);
+        }
+        self.is_written = true;
     }
 
     /// Notes that something was written: it goes into the machine before the vCPU goes on.

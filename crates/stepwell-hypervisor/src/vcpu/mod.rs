@@ -24,7 +24,7 @@ use crate::domain::{Domain, Order, PendingStop, Vcpu};
 use crate::hw::registers::wfi;
 use crate::hw::system_registers::{Snapshot, quiet_virtual_timer};
 use crate::hw::world::GuestContext;
-use crate::hw::{registers, simd};
+use crate::hw::{registers, reset_registers, simd};
 use crate::machine::Machine;
 use crate::recorder::Recorder;
 use crate::server;
@@ -45,6 +45,8 @@ pub struct VcpuCore {
     pub context: GuestContext,
     /// System registers while the vCPU stands.
     pub snapshot: Snapshot,
+    /// It was reset, and its CPU's other registers are to be before it goes on.
+    pub is_reset: bool,
     /// FP/SIMD registers while the vCPU stands.
     pub simd: simd::Registers,
     /// The step engine.
@@ -106,6 +108,8 @@ impl VcpuCore {
         self.context.spsr = Pstate::EL1H_MASKED.0;
         self.context.forget_pages();
         self.snapshot = reset.clone();
+        self.simd.reset();
+        self.is_reset = true;
         self.monitor.clear();
         self.interface = CpuInterface::new(self.interface.lr_count);
         self.reported_call = None;
@@ -215,6 +219,9 @@ fn carry_out(
     order: Order,
 ) -> (End, PendingStop) {
     let mut core = vcpu.core.lock();
+    if core::mem::take(&mut core.is_reset) {
+        reset_registers::load();
+    }
     core.snapshot.load();
     simd::load(&mut core.simd);
     let mut running = Running { machine, domain, index, vcpu, core: &mut core };
