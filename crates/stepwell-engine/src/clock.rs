@@ -26,6 +26,15 @@ pub enum TimePolicy {
 /// instructions a second. Without any, a stepped delay loop would never end.
 pub const NOMINAL_STEP_NS: u32 = 10;
 
+/// What a guest's counter shows at reset.
+///
+/// A stopped guest's counter falls behind the machine's. As long as it is ahead nevertheless,
+/// CNTVOFF_EL2 is negative, and no CNTV_CVAL_EL0 that has not passed gives a sum with it beyond 2⁶⁴:
+/// the deadline in the machine's time. QEMU 7.2 computes that sum, takes one that wraps for a deadline
+/// that has passed, and then never comes back from its timers. 2³⁵ ticks are nine minutes of its counter;
+/// a guest sees that the counter of its board was on before it was.
+pub const COUNTER_AT_RESET: u64 = 1 << 35;
+
 const NS_PER_SECOND: u128 = 1_000_000_000;
 
 /// The clock of one domain, in ticks of the counter.
@@ -44,6 +53,18 @@ impl VirtualClock {
     #[must_use]
     pub const fn new(frequency_hz: u64) -> Self {
         Self { frequency_hz, now: 0, remainder: 0 }
+    }
+
+    /// Makes a clock that shows [`COUNTER_AT_RESET`] and ticks `frequency_hz` times a second.
+    #[must_use]
+    pub const fn at_reset(frequency_hz: u64) -> Self {
+        Self { frequency_hz, now: COUNTER_AT_RESET, remainder: 0 }
+    }
+
+    /// Tells whether it has never gone.
+    #[must_use]
+    pub const fn is_at_reset(&self) -> bool {
+        self.now == COUNTER_AT_RESET && self.remainder == 0
     }
 
     /// The guest's counter while it does not run freely.
@@ -98,6 +119,13 @@ impl VirtualClock {
     }
 }
 
+/// Tells whether the deadline of a compare value, in the machine's time, lies beyond 2⁶⁴ with this
+/// CNTVOFF_EL2. An offset whose bit 63 is set is negative: the guest's counter is ahead.
+#[must_use]
+pub const fn deadline_wraps(compare: u64, offset: u64) -> bool {
+    offset.cast_signed() > 0 && compare.checked_add(offset).is_none()
+}
+
 fn step_ns(policy: TimePolicy) -> Option<u32> {
     match policy {
         TimePolicy::Stopped => Some(NOMINAL_STEP_NS),
@@ -121,6 +149,28 @@ mod tests {
     #[test]
     fn a_clock_begins_at_zero_and_stands() {
         assert_eq!(VirtualClock::new(QEMU_7_HZ).now(), 0);
+    }
+
+    #[test]
+    fn a_guest_begins_ahead_of_the_machine_and_no_deadline_of_its_wraps() {
+        let mut clock = VirtualClock::at_reset(QEMU_7_HZ);
+        assert!(clock.is_at_reset());
+        clock.advance(TimePolicy::Stopped, 1);
+        assert!(!clock.is_at_reset());
+        // Eight minutes after the machine was switched on, all of which the guest stood.
+        let offset = clock.release(480 * QEMU_7_HZ);
+        for compare in [0, 1, COUNTER_AT_RESET, u64::MAX - 1, u64::MAX] {
+            assert!(!deadline_wraps(compare, offset), "{compare:#x}");
+        }
+        assert!(!deadline_wraps(u64::MAX, 0));
+    }
+
+    #[test]
+    fn behind_the_machine_deadlines_near_the_end_wrap() {
+        assert!(deadline_wraps(u64::MAX, 1));
+        assert!(deadline_wraps(u64::MAX - 1_000, 1_001));
+        assert!(!deadline_wraps(u64::MAX - 1_000, 1_000));
+        assert!(!deadline_wraps(0, i64::MAX as u64));
     }
 
     #[test]

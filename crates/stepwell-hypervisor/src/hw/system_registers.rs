@@ -109,7 +109,7 @@ impl Snapshot {
 /// Stops the virtual timer from interrupting while its vCPU stands. The snapshot has its state.
 ///
 /// CNTVOFF_EL2 goes to 0 with it, so that loading any compare value is safe on QEMU 7.2; see
-/// [`super::timer::set_offset`].
+/// [`super::timer::set_offset`] and [`stepwell_engine::clock::COUNTER_AT_RESET`].
 pub fn quiet_virtual_timer() {
     msr!("cntv_ctl_el0", 0);
     msr!("cntvoff_el2", 0);

@@ -1,6 +1,7 @@
 //! The generic timer: the machine's counter, EL2's own timer, and the guest's virtual one.
 
 use super::registers::{isb, mrs, msr};
+use stepwell_engine::clock::deadline_wraps;
 
 const ENABLE: u64 = 1;
 
@@ -35,8 +36,9 @@ pub fn cancel_interrupt() {
 
 /// CNTVOFF_EL2: what the guest's virtual counter lags behind the machine's.
 pub fn set_offset(offset: u64) {
-    // QEMU 7.2 never comes back from computing a deadline of all ones plus an offset.
-    if mrs!("cntv_cval_el0") == u64::MAX {
+    let compare = mrs!("cntv_cval_el0");
+    if deadline_wraps(compare, offset) {
+        // As far away as one can be told; the guest may read it, but QEMU does not hang.
         msr!("cntv_cval_el0", i64::MAX as u64);
     }
     msr!("cntvoff_el2", offset);

@@ -6,6 +6,7 @@ use crate::hw::timer;
 use crate::machine::Machine;
 use crate::server;
 use core::sync::atomic::Ordering;
+use stepwell_engine::clock::COUNTER_AT_RESET;
 use stepwell_engine::turns::QUANTUM;
 use stepwell_engine::{Errand, Scope};
 use stepwell_wire::{Answer, Monitor, OthersPolicy, Refusal, StopReason, TimePolicy};
@@ -94,13 +95,13 @@ fn keep_one_monitor(domain: &Domain, on: u8) {
 
 /// Lets the domain's clock go on with the machine's.
 ///
-/// A clock that has never gone takes over the machine's as it is: CNTVOFF_EL2 stays 0 for a guest
-/// that is never stopped, which QEMU 7.2 needs to survive a compare value of all ones.
+/// A clock that has never gone begins with what the machine's has by now, as that of a board on which
+/// nobody stopped.
 fn release_clock(domain: &Domain) {
     let mut clock = domain.clock.lock();
     let counter = timer::counter();
-    if clock.now() == 0 {
-        clock.hold(counter, 0);
+    if clock.is_at_reset() {
+        clock.hold(counter, COUNTER_AT_RESET.wrapping_neg());
     }
     domain.clock_offset.store(clock.release(counter), Ordering::Release);
 }
