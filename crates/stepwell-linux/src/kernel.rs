@@ -1,7 +1,7 @@
 //! What a kernel's image says: its version, its types, and where its lists begin.
 
 use crate::btf::{Field, TypeId};
-use crate::{Btf, Error, Memory, list, module, references, task};
+use crate::{Btf, Error, Memory, list, mapping, module, references, stack, task};
 use std::collections::BTreeMap;
 use stepwell_arch::Va;
 use stepwell_trace::Symbols;
@@ -26,9 +26,12 @@ const PER_CPU_ALIGNMENT: u64 = 4096;
 #[derive(Clone, Debug)]
 pub struct Kernel {
     version: String,
+    page_bytes: u64,
     btf: Btf,
     pub(crate) tasks: task::Layout,
     modules: Option<module::Layout>,
+    mappings: Option<mapping::Layout>,
+    stacks: Option<stack::Layout>,
     init_task: u64,
     /// Where the list of modules may begin.
     module_lists: Vec<u64>,
@@ -48,18 +51,22 @@ impl Kernel {
         let version = version(image).ok_or(Error::NotLinux("it names no version"))?;
         let btf = Btf::find(image)?;
         let tasks = task::Layout::new(&btf)?;
-        let modules = module::Layout::new(&btf).ok();
+        let (modules, mappings) = (module::Layout::new(&btf).ok(), mapping::Layout::new(&btf).ok());
+        let stacks = stack::Layout::new(&btf).ok();
         let linked = Linked { image, base, symbols };
         let init_task = linked.init_task(&tasks).ok_or(Error::NoVariable("first task"))?;
         let at = |link: u64| link.wrapping_add(moved_by);
         Ok(Self {
             version,
+            page_bytes: page_bytes(image),
             init_task: at(init_task),
             module_lists: linked.module_lists().into_iter().map(at).collect(),
             per_cpu: linked.per_cpu(&btf).map(at),
             btf,
             tasks,
             modules,
+            mappings,
+            stacks,
         })
     }
 
@@ -67,6 +74,12 @@ impl Kernel {
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// Returns how large its pages are.
+    #[must_use]
+    pub const fn page_bytes(&self) -> u64 {
+        self.page_bytes
     }
 
     /// Returns its types.
@@ -109,6 +122,16 @@ impl Kernel {
         self.modules.as_ref().ok_or_else(|| Error::NoMember("struct module".to_owned()))
     }
 
+    /// Returns how a process's mappings are laid out.
+    pub(crate) fn mapping_layout(&self) -> Result<&mapping::Layout, Error> {
+        self.mappings.as_ref().ok_or_else(|| Error::NoMember("struct vm_area_struct".to_owned()))
+    }
+
+    /// Returns how the registers of a task that does not run are laid out.
+    pub(crate) fn stack_layout(&self) -> Result<&stack::Layout, Error> {
+        self.stacks.as_ref().ok_or_else(|| Error::NoMember("struct cpu_context".to_owned()))
+    }
+
     /// Returns where the list of modules begins.
     pub(crate) fn module_list(&self, memory: &mut dyn Memory) -> Result<u64, Error> {
         if let [head] = self.module_lists[..] {
@@ -138,6 +161,18 @@ fn version(image: &[u8]) -> Option<String> {
     let word = rest.split(|byte| !byte.is_ascii_graphic()).next()?;
     let word = word.get(..VERSION_MAX).unwrap_or(word);
     (!word.is_empty()).then(|| String::from_utf8_lossy(word).into_owned())
+}
+
+/// Returns how large the pages are that an image was built for; 4 KiB where it does not say.
+///
+/// Source: Linux, Documentation/arch/arm64/booting.rst, "Call the kernel image", `flags`.
+fn page_bytes(image: &[u8]) -> u64 {
+    const FLAGS: usize = 24;
+    match image.get(FLAGS).map(|flags| flags >> 1 & 3) {
+        Some(2) => 16 << 10,
+        Some(3) => 64 << 10,
+        _ => 4 << 10,
+    }
 }
 
 /// A kernel as it was linked.

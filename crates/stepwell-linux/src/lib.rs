@@ -9,7 +9,9 @@
 //!   with. Many kernels leave the names of variables out; then the code of functions that are named
 //!   tells ([`references`]).
 //! - [`Memory`], [`Guest`]: the guest's memory as its kernel sees it, from wherever it stands.
-//! - [`task`], [`module`]: the lists.
+//! - [`task`], [`module`], [`mapping`]: the lists.
+//! - [`stack`]: how a task came to where it is.
+//! - [`expression`]: what somebody wants to see of a structure.
 //!
 //! Invariants: whatever the guest wrote there, each question takes bounded time and memory, and is
 //! answered or refused with a sentence. Nothing is ever written to the guest. Offsets come from the
@@ -20,12 +22,15 @@
 
 pub mod btf;
 mod error;
+pub mod expression;
 mod guest;
 mod kernel;
 mod list;
+pub mod mapping;
 mod memory;
 pub mod module;
 pub mod references;
+pub mod stack;
 pub mod task;
 
 #[cfg(test)]
@@ -35,6 +40,7 @@ pub use btf::Btf;
 pub use error::Error;
 pub use guest::Guest;
 pub use kernel::Kernel;
+pub use mapping::Mapping;
 pub use memory::{Cached, Memory};
 pub use module::Module;
 pub use task::Task;

@@ -176,6 +176,14 @@ impl Task {
     }
 }
 
+impl Task {
+    /// Returns its name, in brackets for one of the kernel's own, as `ps` has it.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        if self.mm == 0 { format!("[{}]", self.comm) } else { self.comm.clone() }
+    }
+}
+
 /// Returns all tasks: each process's threads together, in the order in which they were made; the
 /// first is the one that CPU 0 is idle with.
 ///

@@ -81,6 +81,11 @@ fn types() -> Vec<u8> {
     let pointer = types.add("", 2, 0, 0, &[]);
     let list = types.structure("list_head", 16, &[("next", pointer, 0), ("prev", pointer, 8)]);
     let (comm, name) = (types.array(char, 16), types.array(char, 56));
+    let context = types.structure("cpu_context", 16, &[("fp", pointer, 0), ("pc", pointer, 8)]);
+    let thread = types.structure("thread_struct", 16, &[("cpu_context", context, 0)]);
+    let record = types.array(pointer, 2);
+    let registers = [("pc", pointer, 0), ("pstate", pointer, 8), ("stackframe", record, 16)];
+    types.structure("pt_regs", 32, &registers);
     let task = [
         ("flags", word, at::FLAGS),
         ("pid", word, at::PID),
@@ -96,6 +101,7 @@ fn types() -> Vec<u8> {
         ("thread_node", list, at::THREAD_NODE),
         ("signal", pointer, at::SIGNAL),
         ("comm", comm, at::COMM),
+        ("thread", thread, 112),
     ];
     types.structure("task_struct", 256, &task);
     types.structure("signal_struct", 16, &[("thread_head", list, 0)]);
@@ -235,7 +241,7 @@ fn write_module(memory: &mut Sparse, address: u64) {
 #[test]
 fn a_kernel_without_names_of_variables_is_read() {
     let kernel = kernel();
-    assert_eq!(kernel.version(), "6.1.0-test");
+    assert_eq!((kernel.version(), kernel.page_bytes()), ("6.1.0-test", 4096));
     assert_eq!(kernel.init_task(), run(INIT_TASK));
     assert_eq!(kernel.per_cpu("__entry_task", 0).unwrap().0, run(PER_CPU + ENTRY_TASK));
     let mut memory = memory();
