@@ -57,10 +57,12 @@ fn of_ps(said: &str) -> BTreeMap<u32, Said> {
 fn tasks_and_modules_are_those_of_proc() {
     let folder = tempfile::tempdir().unwrap();
     let script = format!(
-        "busybox insmod {FILE}; cat /proc/modules; cat /proc/[0-9]*/stat; echo listed; busybox sync"
+        "busybox insmod {FILE}; cat /proc/modules; cat /proc/[0-9]*/stat; cat /proc/1/maps; \
+         busybox sync"
     );
     let setup = with_module(&folder, &script, 2);
-    let typed = "ps\nlsmod\ni into\nc\n";
+    let typed = "ps\nlsmod\nbt\nbt 2\nmaps 1\np current->comm\np &current->pid\n\
+                 p task(2)->comm\nc\n";
     let options = ["--at", "__arm64_sys_sync", "--others", "run"];
     let finished = type_at_stepper(&setup, &options, typed, LIMIT).unwrap();
     let said = &finished.stdout;
@@ -90,6 +92,31 @@ fn tasks_and_modules_are_those_of_proc() {
     let (theirs, ours) = (line(" - Live"), line("  Live"));
     assert_eq!(theirs[..3], ours[..3], "name, size, users");
     assert_eq!(theirs[5].trim_end_matches("(O)"), ours[4], "base");
+    let between = |from: &str, to: &str| {
+        let lines = said.lines().skip_while(|line| *line != format!("(stepwell) {from}")).skip(1);
+        lines.take_while(|line| *line != format!("(stepwell) {to}")).collect::<Vec<_>>()
+    };
+    let current = between("bt", "bt 2").join("\n");
+    for part in ["busybox (R)\n#0 ", "__arm64_sys_sync\n#1 ", " el0t_64_sync", "(program)"] {
+        assert!(current.contains(part), "{part} in {current}");
+    }
+    let sleeps = between("bt 2", "maps 1").join("\n");
+    for part in ["2 [kthreadd] (S)\n#0 ", "__switch_to", " schedule+", " kthreadd+"] {
+        assert!(sleeps.contains(part), "{part} in {sleeps}");
+    }
+    assert_eq!(between("p current->comm", "p &current->pid"), ["\"busybox\""]);
+    assert_eq!(between("p task(2)->comm", "c"), ["\"kthreadd\""]);
+    // ADDRESSES RIGHTS OFFSET DEVICE INODE FILE, and without device and inode.
+    let theirs = said.lines().filter_map(|line| {
+        let words: Vec<&str> = line.strip_prefix("  guest| ")?.split_whitespace().collect();
+        let [addresses, rights, offset, device, _, file @ ..] = &words[..] else { return None };
+        let file = file.first().filter(|file| file.starts_with('/')).unwrap_or(&"");
+        (device.contains(':') && rights.len() == 4)
+            .then(|| format!("{addresses} {rights} {offset}  {file}").trim_end().to_owned())
+    });
+    let theirs: Vec<String> = theirs.collect();
+    assert!(theirs.len() > 5, "{said}");
+    assert_eq!(between("maps 1", "p current->comm"), theirs);
 }
 
 /// The scenario that Stepwell comes from, in a kernel: a module's init is stepped, with the timer's
@@ -104,7 +131,8 @@ fn a_module_is_stepped_from_its_first_instruction_each_time_that_it_is_loaded() 
     let at = format!("{NAME}:init_module");
     let steps = 3 * TURNS / 2;
     let typed = format!(
-        "time per-step=20000\ns 4\ns {steps}\nr x1\nlsmod\ntime stopped\nu {at}\ns 7\nm {at} 4\nc\n"
+        "break {at} if comm=busybox\ntime per-step=20000\ns 4\ns {steps}\nr x1\nlsmod\ntime stopped\n\
+         c\np module({NAME})->state\ns 7\nm {at} 4\ndelete 1\nc\n"
     );
     let finished = type_at_stepper(&setup, &["--at", &at], &typed, LIMIT).unwrap();
     let said = &finished.stdout;
@@ -119,6 +147,7 @@ fn a_module_is_stepped_from_its_first_instruction_each_time_that_it_is_loaded() 
     assert!(stops[5].contains(&at_init("+0x10")), "{} of {said}", stops[5]);
     assert!(said.contains(&format!("x1 {:016x}", steps / 3)), "{said}");
     assert!(said.contains("Loading"), "{said}");
+    assert!(said.contains("MODULE_STATE_COMING"), "{said}");
     let again: Vec<_> = stops.iter().filter(|stop| stop.contains(&at_init(""))).collect();
     assert_eq!(again.len(), 2, "{said}");
     assert!(said.contains("fd 7b bf a9"), "{said}");

@@ -48,7 +48,7 @@ pub struct Image<'a> {
 /// What was learnt of a Linux guest.
 #[derive(Clone, Debug, Default)]
 pub struct Linux {
-    kernel: Option<Arc<Result<Kernel, String>>>,
+    kernel: Option<Result<Arc<Kernel>, String>>,
     modules: Vec<Arc<Loaded>>,
     /// How often they have changed.
     seen: u64,
@@ -61,35 +61,52 @@ struct Loaded {
     symbols: Symbols,
 }
 
-impl Linux {
-    /// Reads the kernel, the first time.
-    fn kernel(&mut self, image: &Image<'_>) -> Arc<Result<Kernel, String>> {
-        let read = || {
-            let kernel = Kernel::new(image.bytes, image.base, image.symbols, image.moved_by);
-            Arc::new(kernel.map_err(|error| error.to_string()))
-        };
-        Arc::clone(self.kernel.get_or_insert_with(read))
+/// A guest's kernel, to be asked while the guest stands.
+#[derive(Clone, Debug)]
+pub struct Running {
+    kernel: Arc<Kernel>,
+    /// Where its first task was loaded.
+    loaded: Ipa,
+}
+
+impl Running {
+    /// Returns what its image says.
+    #[must_use]
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
     }
 
-    /// Asks something of the guest, which stands.
+    /// Asks something of the guest.
     ///
     /// # Errors
     ///
-    /// [`LinuxError`], with what is missing.
-    pub fn ask<R>(
-        &mut self,
-        image: &Image<'_>,
+    /// Those of the question, and that the kernel does not run there.
+    pub fn ask<R, E: From<Error>>(
+        &self,
         debuggee: &mut dyn Debuggee,
         vcpu: VcpuId,
-        question: impl FnOnce(&Kernel, &mut dyn Memory) -> Result<R, Error>,
-    ) -> Result<R, LinuxError> {
-        let kernel = self.kernel(image);
-        let kernel = kernel.as_ref().as_ref().map_err(|text| LinuxError::Kernel(text.clone()))?;
+        question: impl FnOnce(&Kernel, &mut dyn Memory) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let guest = Guest::new(debuggee, vcpu, Va(self.kernel.init_task()), self.loaded)?;
+        question(&self.kernel, &mut Cached::new(guest))
+    }
+}
+
+impl Linux {
+    /// Reads the kernel, the first time.
+    ///
+    /// # Errors
+    ///
+    /// [`LinuxError::Kernel`], with what is missing.
+    pub fn running(&mut self, image: &Image<'_>) -> Result<Running, LinuxError> {
+        let read = || {
+            let kernel = Kernel::new(image.bytes, image.base, image.symbols, image.moved_by);
+            kernel.map(Arc::new).map_err(|error| error.to_string())
+        };
+        let kernel = self.kernel.get_or_insert_with(read).clone().map_err(LinuxError::Kernel)?;
         // Not the image's first byte: a kernel that runs has its header mapped no more.
-        let known = Va(kernel.init_task());
-        let within = known.0.wrapping_sub(image.moved_by).wrapping_sub(image.base);
-        let guest = Guest::new(debuggee, vcpu, known, image.load.offset(within))?;
-        Ok(question(kernel, &mut Cached::new(guest))?)
+        let within = kernel.init_task().wrapping_sub(image.moved_by).wrapping_sub(image.base);
+        Ok(Running { kernel, loaded: image.load.offset(within) })
     }
 
     /// Learns which modules there are.
@@ -104,7 +121,7 @@ impl Linux {
         vcpu: VcpuId,
     ) -> Result<(), LinuxError> {
         let known = std::mem::take(&mut self.modules);
-        self.modules = self.ask(image, debuggee, vcpu, |kernel, memory| {
+        self.modules = self.running(image)?.ask(debuggee, vcpu, |kernel, memory| {
             let modules = module::all(kernel, memory)?;
             let modules = modules.into_iter().map(|module| load(kernel, memory, module, &known));
             modules.collect::<Result<Vec<_>, Error>>()
@@ -129,12 +146,12 @@ impl Linux {
         pc: Va,
     ) -> Result<(), LinuxError> {
         if let Some(known) = self.module_at(pc).cloned() {
-            let found = self.ask(image, debuggee, vcpu, |kernel, memory| {
+            let found = self.running(image)?.ask(debuggee, vcpu, |kernel, memory| {
                 Module::read(kernel, memory, known.module.address)
             });
             match found {
                 Ok(found) if found.is_like(&known.module) => return Ok(()),
-                Err(error) if error.is_fatal() => return Err(error),
+                Err(error) if error.is_fatal() => return Err(error.into()),
                 Ok(_) | Err(_) => {}
             }
         }

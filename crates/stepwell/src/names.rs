@@ -5,7 +5,7 @@
 //! places within the image, and a virtual address into a name by asking the stopped vCPU where it
 //! leads to.
 
-use crate::linux::{Image, Linux, LinuxError};
+use crate::linux::{Image, Linux, LinuxError, Running};
 use crate::machine::{Guest, Layout};
 use std::sync::Arc;
 use stepwell_arch::{Ipa, Pstate, Va};
@@ -167,21 +167,13 @@ impl Names {
         }
     }
 
-    /// Asks a question of the guest's kernel, which stands.
+    /// Returns the guest's kernel, to be asked.
     ///
     /// # Errors
     ///
     /// [`LinuxError`], with what is missing.
-    pub fn ask<R>(
-        &mut self,
-        debuggee: &mut dyn Debuggee,
-        vcpu: VcpuId,
-        question: impl FnOnce(
-            &stepwell_linux::Kernel,
-            &mut dyn stepwell_linux::Memory,
-        ) -> Result<R, stepwell_linux::Error>,
-    ) -> Result<R, LinuxError> {
-        self.with_linux(|linux, image| linux.ask(image, debuggee, vcpu, question))
+    pub fn kernel(&mut self) -> Result<Running, LinuxError> {
+        self.with_linux(Linux::running)
     }
 
     /// Learns which modules are loaded now.

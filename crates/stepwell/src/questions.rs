@@ -2,13 +2,17 @@
 
 use crate::linux::LinuxError;
 use crate::names::Names;
-use stepwell_arch::SystemRegister;
+use stepwell_arch::{Pstate, SystemRegister, Va};
 use stepwell_debuggee::{Debuggee, Stop, VcpuId, VcpuState};
-use stepwell_linux::{Error, Kernel, Memory, Module, Task, module, task};
+use stepwell_linux::stack::{self, Stack, Top};
+use stepwell_linux::{Error, Kernel, Mapping, Memory, Module, Task, mapping, module, task};
 
 /// The kernel's function that calls a module's `init`, when all of the module is in its place. Its
 /// argument is the module.
 pub const LOADED: &str = "do_init_module";
+
+/// The kernel's function that frees a module, which is its argument.
+pub const UNLOADED: &str = "free_module";
 
 /// Learns of the module that the kernel is about to initialize: `stop` is at [`LOADED`]. Nothing if
 /// it is not.
@@ -16,77 +20,180 @@ pub const LOADED: &str = "do_init_module";
 /// # Errors
 ///
 /// [`LinuxError`].
-pub fn loading(
+pub fn coming(
     names: &mut Names,
     debuggee: &mut dyn Debuggee,
     stop: Stop,
 ) -> Result<Option<Module>, LinuxError> {
+    let found = argument(names, debuggee, stop, LOADED)?;
+    if found.is_some() {
+        names.find_modules(debuggee, stop.vcpu)?;
+    }
+    Ok(found)
+}
+
+/// Returns the module that the kernel is about to free: `stop` is at [`UNLOADED`]. Nothing if it is
+/// not.
+///
+/// # Errors
+///
+/// [`LinuxError`].
+pub fn going(
+    names: &mut Names,
+    debuggee: &mut dyn Debuggee,
+    stop: Stop,
+) -> Result<Option<Module>, LinuxError> {
+    argument(names, debuggee, stop, UNLOADED)
+}
+
+/// Returns the module that a function of the kernel's is called for, if `stop` is at its beginning.
+fn argument(
+    names: &mut Names,
+    debuggee: &mut dyn Debuggee,
+    stop: Stop,
+    function: &str,
+) -> Result<Option<Module>, LinuxError> {
     names.locate(debuggee, stop.vcpu, stop.pc).map_err(Error::from)?;
-    if names.resolve(LOADED).is_ok_and(|target| target.va != stop.pc) {
+    if names.resolve(function).is_ok_and(|target| target.va != stop.pc) {
         return Ok(None);
     }
     let address = debuggee.read_registers(stop.vcpu).map_err(Error::from)?.x[0];
-    names.find_modules(debuggee, stop.vcpu)?;
     let read = |kernel: &Kernel, memory: &mut dyn Memory| Module::read(kernel, memory, address);
-    names.ask(debuggee, stop.vcpu, read).map(Some)
+    Ok(names.kernel()?.ask(debuggee, stop.vcpu, read).map(Some)?)
 }
 
-impl Names {
-    /// Returns the guest's tasks.
-    ///
-    /// # Errors
-    ///
-    /// [`LinuxError`].
-    pub fn tasks(
-        &mut self,
-        debuggee: &mut dyn Debuggee,
-        vcpu: VcpuId,
-    ) -> Result<Vec<Task>, LinuxError> {
-        self.ask(debuggee, vcpu, |kernel, memory| task::all(kernel, memory))
-    }
+/// Returns the guest's tasks.
+///
+/// # Errors
+///
+/// [`LinuxError`].
+pub fn tasks(
+    names: &mut Names,
+    debuggee: &mut dyn Debuggee,
+    vcpu: VcpuId,
+) -> Result<Vec<Task>, LinuxError> {
+    let all = |kernel: &Kernel, memory: &mut dyn Memory| task::all(kernel, memory);
+    Ok(names.kernel()?.ask(debuggee, vcpu, all)?)
+}
 
-    /// Returns the guest's modules, the newest first.
-    ///
-    /// # Errors
-    ///
-    /// [`LinuxError`].
-    pub fn modules(
-        &mut self,
-        debuggee: &mut dyn Debuggee,
-        vcpu: VcpuId,
-    ) -> Result<Vec<Module>, LinuxError> {
-        self.ask(debuggee, vcpu, |kernel, memory| module::all(kernel, memory))
-    }
+/// Returns the guest's modules, the newest first.
+///
+/// # Errors
+///
+/// [`LinuxError`].
+pub fn modules(
+    names: &mut Names,
+    debuggee: &mut dyn Debuggee,
+    vcpu: VcpuId,
+) -> Result<Vec<Module>, LinuxError> {
+    let all = |kernel: &Kernel, memory: &mut dyn Memory| module::all(kernel, memory);
+    Ok(names.kernel()?.ask(debuggee, vcpu, all)?)
+}
 
-    /// Returns the task that each vCPU executes; nothing for one that is off.
-    ///
-    /// # Errors
-    ///
-    /// [`LinuxError`].
-    pub fn current_tasks(
-        &mut self,
-        debuggee: &mut dyn Debuggee,
-        vcpu: VcpuId,
-    ) -> Result<Vec<Option<Task>>, LinuxError> {
-        let status = debuggee.status(vcpu.domain).map_err(Error::from)?;
-        let mut offsets = Vec::new();
-        for (number, status) in (0..).zip(status) {
-            let id = VcpuId { vcpu: number, ..vcpu };
-            let stands = status.state == VcpuState::Stopped;
-            offsets.push(if stands { Some(per_cpu_offset(debuggee, id)?) } else { None });
-        }
-        self.ask(debuggee, vcpu, |kernel, memory| {
-            let current = |offset: Option<u64>| {
-                let at = offset.map(|offset| kernel.current(memory, offset)).transpose()?;
-                at.map(|at| Task::read(kernel, memory, at)).transpose()
-            };
-            offsets.into_iter().map(current).collect()
-        })
+/// Returns the task that a vCPU executes.
+///
+/// # Errors
+///
+/// [`LinuxError`].
+pub fn current_task(
+    names: &mut Names,
+    debuggee: &mut dyn Debuggee,
+    vcpu: VcpuId,
+) -> Result<Task, LinuxError> {
+    let kernel = names.kernel()?;
+    let offset = per_cpu_offset(debuggee, vcpu)?;
+    Ok(kernel.ask(debuggee, vcpu, |kernel, memory| {
+        let at = kernel.current(memory, offset)?;
+        Task::read(kernel, memory, at)
+    })?)
+}
+
+/// Returns the task that each vCPU executes; nothing for one that does not stand.
+///
+/// # Errors
+///
+/// [`LinuxError`].
+pub fn current_tasks(
+    names: &mut Names,
+    debuggee: &mut dyn Debuggee,
+    domain: u8,
+) -> Result<Vec<Option<Task>>, LinuxError> {
+    let status = debuggee.status(domain).map_err(Error::from)?;
+    let mut tasks = Vec::new();
+    for (vcpu, status) in (0..).zip(status) {
+        let stands = status.state == VcpuState::Stopped;
+        let id = VcpuId { domain, vcpu };
+        tasks.push(if stands { Some(current_task(names, debuggee, id)?) } else { None });
     }
+    Ok(tasks)
+}
+
+/// Returns what a process has mapped; nothing for a thread of the kernel's.
+///
+/// # Errors
+///
+/// [`LinuxError`].
+pub fn mappings(
+    names: &mut Names,
+    debuggee: &mut dyn Debuggee,
+    vcpu: VcpuId,
+    task: &Task,
+) -> Result<Vec<Mapping>, LinuxError> {
+    if task.mm == 0 {
+        return Ok(Vec::new());
+    }
+    let all = |kernel: &Kernel, memory: &mut dyn Memory| mapping::all(kernel, memory, task.mm);
+    Ok(names.kernel()?.ask(debuggee, vcpu, all)?)
+}
+
+/// Returns how a task came to where it is: one that a vCPU executes, or one that waits.
+///
+/// # Errors
+///
+/// [`LinuxError`].
+pub fn stack(
+    names: &mut Names,
+    debuggee: &mut dyn Debuggee,
+    vcpu: VcpuId,
+    task: &Task,
+) -> Result<Stack, LinuxError> {
+    let running = current_tasks(names, debuggee, vcpu.domain)?;
+    let on = running.iter().position(|one| one.as_ref().is_some_and(|t| t.address == task.address));
+    let Some(on) = on.and_then(|on| u8::try_from(on).ok()) else {
+        let waits = |kernel: &Kernel, memory: &mut dyn Memory| {
+            let top = Top::of_sleeper(kernel, memory, task.address)?;
+            stack::follow(kernel, memory, top)
+        };
+        return Ok(names.kernel()?.ask(debuggee, vcpu, waits)?);
+    };
+    let on = VcpuId { vcpu: on, ..vcpu };
+    let registers = debuggee.read_registers(on).map_err(Error::from)?;
+    if Pstate(registers.pstate).el() == 0 {
+        return Ok(Stack { program: Some(registers.pc), ..Stack::default() });
+    }
+    let (pc, fp, lr) = (registers.pc, registers.x[29], registers.x[30]);
+    let function = |at: u64| names.describe(Va(at)).map(|name| before_plus(&name).to_owned());
+    let is_elsewhere = function(pc) != function(lr.wrapping_sub(4));
+    let follow = |kernel: &Kernel, memory: &mut dyn Memory| {
+        let recorded = memory.read_u64(fp.wrapping_add(8)).unwrap_or_default();
+        // A function that has made no record yet, or never does, has its way back in X30; one that
+        // has may have any there.
+        let is_way_back = lr != recorded && is_elsewhere;
+        stack::follow(kernel, memory, Top { pc, lr: is_way_back.then_some(lr), fp })
+    };
+    Ok(names.kernel()?.ask(debuggee, vcpu, follow)?)
+}
+
+fn before_plus(name: &str) -> &str {
+    name.split('+').next().unwrap_or(name)
 }
 
 /// Returns what a CPU adds to the address of a variable that each has its own of.
-fn per_cpu_offset(debuggee: &mut dyn Debuggee, vcpu: VcpuId) -> Result<u64, Error> {
+///
+/// # Errors
+///
+/// [`Error::Debuggee`].
+pub fn per_cpu_offset(debuggee: &mut dyn Debuggee, vcpu: VcpuId) -> Result<u64, Error> {
     let Some(system) = debuggee.support_system_registers() else { return Err(Error::NotRunning) };
     Ok(system.read_system_register(vcpu, SystemRegister::TPIDR_EL1.0)?)
 }

@@ -2,7 +2,7 @@
 
 use crate::follow::{Follower, Outcome};
 use crate::names::{NameError, Names, Target};
-use crate::questions::{LOADED, loading};
+use crate::questions::{LOADED, coming};
 use std::convert::Infallible;
 use std::str::FromStr;
 use stepwell_debuggee::{Debuggee, Monitor, Place, StopReason};
@@ -113,7 +113,7 @@ fn go_to_module(
         if stop.reason != StopReason::Breakpoint || follower.interruption.is_some() {
             return Ok(outcome);
         }
-        if loading(names, debuggee, stop)?.is_some_and(|module| module.has(word)) {
+        if coming(names, debuggee, stop)?.is_some_and(|module| module.has(word)) {
             let target = names.resolve_instruction(word)?;
             return go_to(debuggee, follower, target.place);
         }

@@ -4,6 +4,7 @@
 //! it is the same behind a line editor, a pipe and a test. It knows no link either: any
 //! [`Debuggee`] will do.
 
+mod breakpoints;
 mod linux;
 mod parse;
 mod view;
@@ -14,8 +15,9 @@ use crate::console::MarkedLines;
 use crate::follow::{Follower, Outcome};
 use crate::interruption::Interruption;
 use crate::linux::LinuxError;
-use crate::names::{NameError, Names};
-use crate::questions::{LOADED, loading};
+use crate::names::{NameError, Names, Target};
+use crate::questions::{LOADED, coming};
+use breakpoints::Breakpoint;
 use std::collections::VecDeque;
 use std::io::Write;
 use stepwell_arch::aarch32::is_call;
@@ -24,6 +26,7 @@ use stepwell_debuggee::{
     Debuggee, Ending, Error, Monitor, Place, Refusal, StepRequest, Stop, StopReason, TraceRecord,
     VcpuId, VcpuState, WatchAccess, Watchpoint,
 };
+use stepwell_linux::expression::ExpressionError;
 use stepwell_trace::Disassembler;
 use stepwell_trace::disassemble::instruction_bytes;
 
@@ -58,6 +61,9 @@ pub struct Stepper<'a> {
     /// Whether the last step was the entry into an interrupt's handler.
     entered: bool,
     interruption: Option<Interruption>,
+    breakpoints: Vec<Breakpoint>,
+    /// Where the guest is stopped for a moment when modules come and go.
+    landmarks: Vec<Target>,
 }
 
 impl<'a> Stepper<'a> {
@@ -84,6 +90,8 @@ impl<'a> Stepper<'a> {
             repeated: None,
             entered: false,
             interruption: None,
+            breakpoints: Vec::new(),
+            landmarks: Vec::new(),
         };
         stepper.arrived(stop)?;
         Ok(stepper)
@@ -132,10 +140,7 @@ impl<'a> Stepper<'a> {
     fn perform(&mut self, command: &Command) -> anyhow::Result<Flow> {
         match command {
             Command::Step(count) => return self.step(*count),
-            Command::Continue => {
-                self.debuggee.resume(self.vcpu.domain)?;
-                return self.follow();
-            }
+            Command::Continue => return self.follow(),
             Command::Next => return self.next(),
             Command::Until(word) => return self.until(word),
             Command::Leave => return Ok(Flow::Leave),
@@ -165,7 +170,13 @@ impl<'a> Stepper<'a> {
             },
             Command::Watch(on, word, length, access) => self.watch(*on, word, *length, *access)?,
             Command::Type(text) => self.type_line(text)?,
+            Command::Break(word, condition) => self.add_breakpoint(word, condition)?,
+            Command::Breakpoints => self.list_breakpoints()?,
+            Command::Delete(number) => self.delete_breakpoint(*number)?,
             Command::Processes => self.processes()?,
+            Command::Stack(pid) => self.stack(*pid)?,
+            Command::Mappings(pid) => self.mappings(*pid)?,
+            Command::Print(text) => self.print(text)?,
             Command::Modules => self.modules()?,
             Command::Help => self.output.write_all(HELP.as_bytes())?,
         }
@@ -218,7 +229,8 @@ impl<'a> Stepper<'a> {
                 Outcome::Ended(ending) => return Ok(Flow::Ended(ending)),
             };
             left = left.saturating_sub(stop.steps);
-            let on = matches!(stop.reason, StopReason::Stepped | StopReason::RingFull);
+            let passes = !interrupted && self.passes(stop)?;
+            let on = passes || matches!(stop.reason, StopReason::Stepped | StopReason::RingFull);
             let last = left == 0 || !on || interrupted;
             if last || at_once == 1 {
                 self.arrived(stop)?;
@@ -270,7 +282,7 @@ impl<'a> Stepper<'a> {
                     self.arrived(stop)?;
                     return Ok(Flow::More);
                 }
-                let module = loading(&mut self.names, self.debuggee, stop)?;
+                let module = coming(&mut self.names, self.debuggee, stop)?;
                 if module.is_some_and(|module| module.has(word)) {
                     break;
                 }
@@ -301,21 +313,37 @@ impl<'a> Stepper<'a> {
 
     /// Lets the guest run with a breakpoint there for as long as that takes.
     fn go_to(&mut self, place: Place) -> anyhow::Result<(Outcome, bool)> {
-        let domain = self.vcpu.domain;
-        self.debuggee.set_breakpoint(domain, place)?;
-        let resumed = self.debuggee.resume(domain);
-        let outcome = match resumed {
-            Ok(()) => self.wait(),
-            Err(error) => Err(error.into()),
-        };
+        self.set_quietly(place)?;
+        let outcome = self.run_on(Some(place));
         if !matches!(outcome, Ok((Outcome::Ended(_), _))) {
-            self.debuggee.clear_breakpoint(domain, place)?;
+            self.clear_unless_used(place)?;
         }
         outcome
     }
 
+    /// Lets the guest run to the next stop that somebody wants to see, or to `place`.
+    fn run_on(&mut self, place: Option<Place>) -> anyhow::Result<(Outcome, bool)> {
+        loop {
+            self.debuggee.resume(self.vcpu.domain)?;
+            let (outcome, interrupted) = self.wait()?;
+            let Outcome::Stopped(stop) = outcome else { return Ok((outcome, interrupted)) };
+            let passes = self.passes(stop)?;
+            let there = match place {
+                Some(Place::Va(va)) => va == stop.pc,
+                Some(Place::Ipa(ipa)) => {
+                    let here = self.debuggee.translate(stop.vcpu, stop.pc);
+                    here.is_ok_and(|here| here == ipa)
+                }
+                None => false,
+            };
+            if interrupted || there || !passes {
+                return Ok((outcome, interrupted));
+            }
+        }
+    }
+
     fn follow(&mut self) -> anyhow::Result<Flow> {
-        match self.wait()?.0 {
+        match self.run_on(None)?.0 {
             Outcome::Ended(ending) => Ok(Flow::Ended(ending)),
             Outcome::Stopped(stop) => {
                 self.arrived(stop)?;
@@ -389,7 +417,11 @@ impl<'a> Stepper<'a> {
 fn is_told(error: &anyhow::Error) -> bool {
     let refused = error.downcast_ref::<Error>().is_some_and(|error| !error.is_fatal());
     let linux = error.downcast_ref::<LinuxError>().is_some_and(|error| !error.is_fatal());
-    refused || linux || error.downcast_ref::<NameError>().is_some()
+    let expression = match error.downcast_ref::<ExpressionError>() {
+        Some(ExpressionError::Guest(error)) => !error.is_fatal(),
+        other => other.is_some(),
+    };
+    refused || linux || expression || error.downcast_ref::<NameError>().is_some()
 }
 
 #[cfg(test)]

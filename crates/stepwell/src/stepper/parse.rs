@@ -1,5 +1,6 @@
 //! The stepper's command language: a letter and its arguments.
 
+use super::breakpoints::Condition;
 use crate::names::number;
 use stepwell_debuggee::{InterruptPolicy, OthersPolicy, TimePolicy, WatchAccess};
 
@@ -9,6 +10,8 @@ s [N]          step N instructions (1)
 n              step, but over a call as a whole
 c              continue; Ctrl-C pauses
 u WHERE        run until WHERE; Ctrl-C pauses
+break [WHERE [if pid=N,comm=NAME]]  a breakpoint that stays; without WHERE, list them
+delete N       take breakpoint N away
 b [N]          back: the last N executed PCs (16)
 r [NAME]       registers: core, PSTATE, system; or one, such as x0 or ESR_EL1
 m WHERE [N]    N bytes of memory (64)
@@ -22,16 +25,20 @@ unwatch WHERE [N] [KIND]  no longer
 t [TEXT]       type a line on the guest's console; it reads it once it runs
 vcpu [N]       the vCPUs; choose one
 ps             the tasks of a Linux guest
-lsmod          its modules
+bt [PID]       how a task came to where it is; without PID, that of this vCPU
+maps [PID]     what a process has mapped
+lsmod          the modules
+p EXPRESSION   a value, by the kernel's own types: current->comm, task(1)->mm,
+               module(NAME)->state, *(struct NAME *)x0, runqueues.nr_running
 x              end
 Enter repeats. WHERE is SYMBOL, SYMBOL+0xOFFSET, 0xADDRESS or MODULE:SYMBOL;
 for m, d and watch also a register (sp, x0, pc).
 ";
 
 /// The commands' names, for completion.
-pub const NAMES: [&str; 20] = [
-    "s", "n", "c", "u", "b", "r", "m", "d", "i", "time", "others", "smc", "watch", "unwatch", "t",
-    "vcpu", "ps", "lsmod", "h", "x",
+pub const NAMES: [&str; 25] = [
+    "s", "n", "c", "u", "break", "delete", "b", "r", "m", "d", "i", "time", "others", "smc",
+    "watch", "unwatch", "t", "vcpu", "ps", "bt", "maps", "lsmod", "p", "h", "x",
 ];
 
 const MEMORY_DEFAULT: u64 = 64;
@@ -74,8 +81,20 @@ pub enum Command {
     Type(String),
     /// `vcpu`
     Vcpu(Option<u8>),
+    /// `break`: where, and for which tasks.
+    Break(String, Condition),
+    /// `break` alone
+    Breakpoints,
+    /// `delete`
+    Delete(u32),
     /// `ps`
     Processes,
+    /// `bt`
+    Stack(Option<u32>),
+    /// `maps`
+    Mappings(Option<u32>),
+    /// `p`
+    Print(String),
     /// `lsmod`
     Modules,
     /// `h`
@@ -147,7 +166,19 @@ impl Command {
             ("t" | "type", _) => Self::Type(rest(line)),
             ("vcpu", []) => Self::Vcpu(None),
             ("vcpu", [n]) => Self::Vcpu(Some(n.parse().map_err(|error| told(&error, "vcpu [N]"))?)),
+            ("break", []) => Self::Breakpoints,
+            ("break", [word]) => Self::Break((*word).to_owned(), Condition::default()),
+            ("break", [word, "if", rest @ ..]) => {
+                let condition = Condition::parse(rest).ok_or_else(|| refuse(name))?;
+                Self::Break((*word).to_owned(), condition)
+            }
+            ("delete", [n]) => Self::Delete(count(n, u64::from(u32::MAX), "delete N")? as u32),
             ("ps", []) => Self::Processes,
+            ("bt", []) => Self::Stack(None),
+            ("bt", [pid]) => Self::Stack(Some(task(pid, "bt [PID]")?)),
+            ("maps", []) => Self::Mappings(None),
+            ("maps", [pid]) => Self::Mappings(Some(task(pid, "maps [PID]")?)),
+            ("p" | "print", [_, ..]) => Self::Print(rest(line)),
             ("lsmod", []) => Self::Modules,
             ("h" | "help" | "?", _) => Self::Help,
             ("x" | "q" | "quit" | "exit", []) => Self::Leave,
@@ -189,6 +220,10 @@ fn watch(on: bool, word: &str, rest: &[&str], usage: &'static str) -> Result<Com
     Ok(Command::Watch(on, word.to_owned(), length, access))
 }
 
+fn task(word: &str, usage: &'static str) -> Result<u32, ParseError> {
+    word.parse().map_err(|error| told(&error, usage))
+}
+
 fn told(error: &dyn std::error::Error, usage: &'static str) -> ParseError {
     ParseError::Arguments { reason: error.to_string(), usage }
 }
@@ -223,6 +258,10 @@ mod tests {
         assert_eq!(parse("watch x0"), watch(true, 8, WatchAccess::Write));
         assert_eq!(parse("watch x0 4 r"), watch(true, 4, WatchAccess::Read));
         assert_eq!(parse("unwatch x0 rw"), watch(false, 8, WatchAccess::ReadWrite));
+        let only = Condition { pid: Some(7), comm: None };
+        assert_eq!(parse("break f if pid=7"), Some(Command::Break("f".into(), only)));
+        assert_eq!(parse("p current->mm"), Some(Command::Print("current->mm".into())));
+        assert_eq!(parse("bt 7"), Some(Command::Stack(Some(7))));
         assert_eq!(parse(" t echo  a\n"), Some(Command::Type("echo  a".into())));
         assert_eq!(parse("t"), Some(Command::Type(String::new())));
     }
@@ -232,6 +271,11 @@ mod tests {
         let error = |line: &str| Command::parse(line).unwrap_err().to_string();
         assert_eq!(error("jump"), "unknown command jump: h shows all");
         assert_eq!(error("u"), "u is not used like that; write u WHERE");
+        let usage = "break [WHERE [if pid=N,comm=NAME]]";
+        assert_eq!(
+            error("break f if uid=0"),
+            format!("break is not used like that; write {usage}")
+        );
         assert_eq!(error("s 0"), "0 is not between 1 and 18446744073709551615; write s [N]");
         assert_eq!(error("i never"), "\"never\" is none of hold, over, into; write i POLICY");
     }

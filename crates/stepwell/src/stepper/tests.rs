@@ -93,3 +93,26 @@ fn watched_memory_stops_before_the_access() {
         assert!(output.contains(part), "{part} in {output}");
     }
 }
+
+#[test]
+fn breakpoints_stay_until_they_are_deleted() {
+    let lines =
+        ["break", "break 0x40080014", "c", "c", "u 0x40080014", "delete 1", "delete 1", "c"];
+    let (output, flow) = session(&lines);
+    // The loop's end is met twice, then run to, and no more.
+    assert_eq!(pcs(&output), [0, 0x14, 0x14, 0x14]);
+    assert_eq!(flow, Flow::Ended(Ending::PoweredOff));
+    for part in ["no breakpoint is set", "  1  0x0000000040080014  0x40080014\n", "no breakpoint 1"]
+    {
+        assert!(output.contains(part), "{part} in {output}");
+    }
+}
+
+#[test]
+fn a_guest_that_is_no_linux_is_told() {
+    let lines =
+        ["ps", "lsmod", "bt", "maps 1", "p current", "break module:symbol", "u module:symbol"];
+    let (output, flow) = session(&lines);
+    assert_eq!(output.matches("this guest is no Linux kernel with symbols").count(), 7, "{output}");
+    assert_eq!(flow, Flow::More);
+}

@@ -214,7 +214,7 @@ impl Stepper<'_> {
 }
 
 /// Returns the core register that has this name.
-fn core_register(registers: &Registers, name: &str) -> Option<u64> {
+pub(super) fn core_register(registers: &Registers, name: &str) -> Option<u64> {
     match name {
         "pc" => Some(registers.pc),
         "sp" => Some(registers.sp),
