@@ -22,7 +22,7 @@ impl Bench {
     /// # Errors
     /// When something is missing or a measurement fails.
     pub fn run(self) -> Result<()> {
-        setup::ensure()?;
+        setup::ensure(setup::MACHINE)?;
         build::everything()?;
         guests::everything()?;
         let mut cargo = process::host_cargo();

@@ -33,14 +33,8 @@ impl Build {
         hypervisor_image(&toolchain, "el2,test-mode", &test_mode)?;
         println!("EL2 image for tests: {}", layout::shown(&test_mode));
         // The last one built is what an ELF with symbols is left of.
-        let image = layout::hypervisor_image();
-        hypervisor_image(&toolchain, "el2", &image)?;
-        println!("EL2 image: {}", layout::shown(&image));
-        if !self.image_only {
-            host_tool(&image)?;
-            println!("command:   {}", layout::shown(&layout::stepwell_binary()));
-        }
-        Ok(())
+        release_image(&toolchain)?;
+        if self.image_only { Ok(()) } else { host_tool(&["--features", EVERY_EXPORTER]) }
     }
 }
 
@@ -50,6 +44,22 @@ impl Build {
 /// When a toolchain is missing or the code does not build.
 pub fn everything() -> Result<()> {
     Build { image_only: false }.run()
+}
+
+/// Builds what a visitor runs: no test mode, and no exporter that takes a minute to build.
+///
+/// # Errors
+/// As [`everything`].
+pub fn for_demo() -> Result<()> {
+    release_image(&BareMetal::find_or_stage()?)?;
+    host_tool(&[])
+}
+
+fn release_image(toolchain: &BareMetal) -> Result<()> {
+    let image = layout::hypervisor_image();
+    hypervisor_image(toolchain, "el2", &image)?;
+    println!("EL2 image: {}", layout::shown(&image));
+    Ok(())
 }
 
 fn hypervisor_image(toolchain: &BareMetal, features: &str, image: &Path) -> Result<()> {
@@ -65,10 +75,12 @@ fn hypervisor_image(toolchain: &BareMetal, features: &str, image: &Path) -> Resu
     elf_image::write_raw(&elf, image)
 }
 
-fn host_tool(image: &Path) -> Result<()> {
+fn host_tool(features: &[&str]) -> Result<()> {
     println!("Building the stepwell command");
     let mut cargo = process::host_cargo();
-    cargo.args(["build", "--release", "--package", "stepwell", "--features", EVERY_EXPORTER]);
-    cargo.env("STEPWELL_HYPERVISOR_IMAGE", image);
-    process::run(&mut cargo, BUILD_LIMIT)
+    cargo.args(["build", "--release", "--package", "stepwell"]).args(features);
+    cargo.env("STEPWELL_HYPERVISOR_IMAGE", layout::hypervisor_image());
+    process::run(&mut cargo, BUILD_LIMIT)?;
+    println!("command:   {}", layout::shown(&layout::stepwell_binary()));
+    Ok(())
 }

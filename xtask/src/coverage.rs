@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::{layout, metadata, process, setup};
+use crate::{apt, layout, metadata, process};
 
 /// The crates of which every line must be executed.
 const PACKAGES: [&str; 2] = ["stepwell-arch", "stepwell-engine"];
@@ -117,7 +117,7 @@ fn install() {
         }
     }
     let package = llvm_version().map(|version| format!("llvm-{version}"));
-    if let Some(Err(error)) = package.map(|package| setup::apt_install(&[&package])) {
+    if let Some(Err(error)) = package.map(|package| apt::install(&[&package])) {
         println!("{error:#}");
     }
 }

@@ -1,10 +1,11 @@
-//! Packages of another architecture out of Debian's archive, without installing them.
+//! Packages out of Debian's archive, without installing them: of another architecture, or of
+//! another release.
 //!
 //! apt does the downloading and the checking of signatures, with lists of its own below the target
 //! directory: the user's apt is neither told of another architecture nor updated. On bookworm the
-//! machine's own sources are used, and with them its mirror; on anything else (Ubuntu, or another
-//! Debian, whose kernel would be another one) a sources file of ours names Debian's archive and
-//! its keyring. An archive that cannot be verified is never used.
+//! machine's own sources are used for arm64, and with them its mirror; on anything else (Ubuntu, or
+//! another Debian, whose kernel would be another one), and for backports, a sources file of ours
+//! names Debian's archive and its keyring. An archive that cannot be verified is never used.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -21,39 +22,71 @@ use crate::process;
 pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 const RELEASE: &str = "bookworm";
+const BACKPORTS: &str = "bookworm-backports";
+/// What is installed on a Debian machine.
+const DPKG_STATUS: &str = "/var/lib/dpkg/status";
 const UPDATE_LIMIT: Duration = Duration::from_secs(3 * 60);
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// The largest file that is taken out of a package: a kernel is a tenth of it.
 const MEMBER_BYTES_MAX: u64 = 512 << 20;
 
-/// An apt of our own for arm64 packages of Debian bookworm.
+/// An apt of our own for packages of Debian bookworm.
 pub struct Archive {
     folder: PathBuf,
+    /// Of the packages; the machine's own where there is none.
+    architecture: Option<&'static str>,
 }
 
 impl Archive {
-    /// Sets up apt's folders below `folder` and fetches the signed package lists.
+    /// Opens the archive of arm64 packages, on any machine. Its folders are below `folder`.
     ///
     /// # Errors
     /// When there is no apt, no keyring, or no network.
-    pub fn open(folder: &Path) -> Result<Self> {
+    pub fn arm64(folder: &Path) -> Result<Self> {
+        let archive = Self { folder: folder.to_owned(), architecture: Some("arm64") };
+        archive.make_folders()?;
+        fs::write(folder.join("state/status"), "").context("creating apt's folders")?;
+        if !runs_release() {
+            archive.write_sources(&[])?;
+        }
+        archive.update()?;
+        Ok(archive)
+    }
+
+    /// Opens the archive of what was ported back to the release that this machine runs. It knows
+    /// what is installed here.
+    ///
+    /// # Errors
+    /// When this machine runs another release; as [`arm64`](Self::arm64).
+    pub fn backports(folder: &Path) -> Result<Self> {
+        ensure!(
+            runs_release(),
+            "backports are for Debian {RELEASE}, which this machine does not run"
+        );
+        let archive = Self { folder: folder.to_owned(), architecture: None };
+        archive.make_folders()?;
+        archive.write_sources(&[BACKPORTS])?;
+        archive.update()?;
+        Ok(archive)
+    }
+
+    fn make_folders(&self) -> Result<()> {
         ensure!(process::is_installed("apt-get"), "fetching Debian packages needs apt-get");
         for part in ["state/lists/partial", "cache/archives/partial", "packages"] {
-            fs::create_dir_all(folder.join(part)).context("creating apt's folders")?;
+            fs::create_dir_all(self.folder.join(part)).context("creating apt's folders")?;
         }
-        fs::write(folder.join("state/status"), "").context("creating apt's folders")?;
-        let archive = Self { folder: folder.to_owned() };
-        if !runs_release() {
-            archive.write_sources()?;
-        }
-        println!("Fetching the list of Debian's arm64 packages");
-        let update = process::run(archive.apt("apt-get").arg("update"), UPDATE_LIMIT);
+        Ok(())
+    }
+
+    fn update(&self) -> Result<()> {
+        println!("Fetching the list of Debian's packages");
+        let update = process::run(self.apt("apt-get").arg("update"), UPDATE_LIMIT);
         if let Err(error) = update {
             // One of the user's sources may know nothing of arm64; the packages decide.
             println!("{error:#}; trying with what was fetched");
         }
-        Ok(archive)
+        Ok(())
     }
 
     /// The names of the packages that start with `prefix`.
@@ -75,13 +108,30 @@ impl Archive {
         for old in files_with_prefix(&packages, &prefix) {
             fs::remove_file(&old).with_context(|| format!("removing {}", old.display()))?;
         }
-        println!("Downloading {package}:arm64 from Debian");
+        println!("Downloading {package} from Debian");
         let mut download = self.apt("apt-get");
+        if self.architecture.is_none() {
+            download.args(["--target-release", BACKPORTS]);
+        }
         download.args(["download", package]).current_dir(&packages);
         process::run(&mut download, DOWNLOAD_LIMIT)?;
         let deb = files_with_prefix(&packages, &prefix).pop();
         let deb = deb.with_context(|| format!("apt-get left no package file of {package}"))?;
         Package::of(deb)
+    }
+
+    /// What apt would install for `package` out of the backports: itself, and what it depends on and
+    /// this machine lacks or has in an older version.
+    ///
+    /// # Errors
+    /// When apt cannot say.
+    pub fn needed_for(&self, package: &str) -> Result<Vec<String>> {
+        let mut apt = self.apt("apt-get");
+        apt.env("LC_ALL", "C").args(["--simulate", "--no-install-recommends", "install", package]);
+        let output = process::capture(apt.args(["--target-release", BACKPORTS]))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let name = |line: &str| line.strip_prefix("Inst ")?.split(' ').next().map(str::to_owned);
+        Ok(text.lines().filter_map(name).collect())
     }
 
     fn apt(&self, program: &str) -> Command {
@@ -90,10 +140,15 @@ impl Archive {
             apt.arg("-o").arg(format!("{name}={value}"));
         };
         set("Dir::State", &self.path("state"));
-        set("Dir::State::status", &self.path("state/status"));
         set("Dir::Cache", &self.path("cache"));
-        set("APT::Architecture", "arm64");
-        set("APT::Architectures::", "arm64");
+        match self.architecture {
+            Some(architecture) => {
+                set("Dir::State::status", &self.path("state/status"));
+                set("APT::Architecture", architecture);
+                set("APT::Architectures::", architecture);
+            }
+            None => set("Dir::State::status", DPKG_STATUS),
+        }
         set("Acquire::Languages", "none");
         set("Acquire::IndexTargets::deb::DEP-11::DefaultEnabled", "false");
         set("Acquire::http::Timeout", "30");
@@ -118,17 +173,21 @@ impl Archive {
         self.folder.join("debian.list")
     }
 
-    fn write_sources(&self) -> Result<()> {
+    fn write_sources(&self, more: &[&str]) -> Result<()> {
         if !Path::new(KEYRING).exists() {
             bail!(
                 "Debian's keys are missing, without which its packages cannot be verified:\n  \
                  apt-get install debian-archive-keyring   (as root)"
             );
         }
-        let text = format!(
+        let mut text = format!(
             "deb [signed-by={KEYRING}] http://deb.debian.org/debian {RELEASE} main\n\
              deb [signed-by={KEYRING}] http://deb.debian.org/debian-security {RELEASE}-security main\n"
         );
+        for release in more {
+            text +=
+                &format!("deb [signed-by={KEYRING}] http://deb.debian.org/debian {release} main\n");
+        }
         fs::write(self.sources(), text).context("writing apt's sources")
     }
 }
@@ -155,6 +214,16 @@ impl Package {
     /// When the package is broken or has no such file.
     pub fn file(&self, prefix: &str) -> Result<Vec<u8>> {
         self.find(prefix).with_context(|| format!("in {}", self.path.display()))
+    }
+
+    /// Unpacks everything into `folder`, as it would be installed into the root.
+    ///
+    /// # Errors
+    /// When the package is broken, or `folder` cannot be written.
+    pub fn unpack(&self, folder: &Path) -> Result<()> {
+        let deb = File::open(&self.path).context("opening the package")?;
+        let mut tar = tar::Archive::new(XzDecoder::new(data_member(deb)?));
+        tar.unpack(folder).with_context(|| format!("unpacking {}", self.path.display()))
     }
 
     fn find(&self, prefix: &str) -> Result<Vec<u8>> {

@@ -49,7 +49,11 @@ Who called whom, and how many instructions that took. Look for [interrupt at …
 
 /// Sets up, builds, and single-steps Debian's kernel on its way to a shell prompt
 #[derive(clap::Args)]
-pub struct Demo {}
+pub struct Demo {
+    /// Prints what would be installed, fetched and built, and does nothing
+    #[arg(long)]
+    plan: bool,
+}
 
 impl Demo {
     /// Runs the demo.
@@ -57,16 +61,68 @@ impl Demo {
     /// # Errors
     /// When something is missing or a command of the demo fails.
     pub fn run(self) -> Result<()> {
-        setup::ensure()?;
-        build::everything()?;
-        guests::everything()?;
-        show()
+        if self.plan {
+            return plan();
+        }
+        let mut phases = Phases::default();
+        let installed = phases.time("setting up", || setup::ensure(setup::MACHINE))?;
+        phases.time("building", build::for_demo)?;
+        phases.time("fetching the guest", guests::debian_only)?;
+        phases.time("showing", show)?;
+        println!("\n{}", phases.told());
+        match installed.as_slice() {
+            [] => println!("Nothing had to be installed."),
+            installed => println!("Installed for it: {}.", installed.join(", ")),
+        }
+        println!("\nNow you:\n\n$ {}", next_command());
+        Ok(())
     }
+}
+
+/// What took how long.
+#[derive(Default)]
+struct Phases(Vec<(&'static str, Duration)>);
+
+impl Phases {
+    fn time<T>(&mut self, name: &'static str, phase: impl FnOnce() -> Result<T>) -> Result<T> {
+        let start = Instant::now();
+        let done = phase()?;
+        self.0.push((name, start.elapsed()));
+        Ok(done)
+    }
+
+    fn told(&self) -> String {
+        let seconds = |time: Duration| format!("{:.0} s", time.as_secs_f64());
+        let phases: Vec<String> =
+            self.0.iter().map(|(name, time)| format!("{name} {}", seconds(*time))).collect();
+        let all = seconds(self.0.iter().map(|(_, time)| *time).sum());
+        format!("That took {all}: {}.", phases.join(", "))
+    }
+}
+
+fn plan() -> Result<()> {
+    let installed = setup::plan(setup::MACHINE)?;
+    println!("To be installed:");
+    let nothing = installed.is_empty().then(|| "nothing, all is there".to_owned());
+    for line in installed.iter().chain(&nothing) {
+        println!("  {line}");
+    }
+    println!(
+        "To be built:\n  {}\n  {}",
+        layout::shown(&layout::hypervisor_image()),
+        layout::shown(&layout::stepwell_binary())
+    );
+    let guest = DebianGuest::here();
+    let state = if guest.is_complete() { "there already" } else { "to be fetched, not installed" };
+    println!("Debian's kernel and busybox for arm64 ({state}):");
+    for file in [guest.kernel(), guest.initramfs()] {
+        println!("  {}", layout::shown(&file));
+    }
+    Ok(())
 }
 
 /// The commands that the visitor sees.
 fn show() -> Result<()> {
-    let start = Instant::now();
     let folder = layout::target_dir().join("demo");
     fs::create_dir_all(&folder).context("making the demo's folder")?;
     let (typed, recording) = (folder.join("typed"), folder.join("uname.stepwell"));
@@ -83,14 +139,12 @@ fn show() -> Result<()> {
 
     heading("3. What it executed", OUTLINE);
     let show = [path(&recording), words(&["--format", "calls", "--depth", "21"])].concat();
-    run("show", &show, None)?;
+    run("show", &show, None)
+}
 
+fn next_command() -> String {
     let next = [guest(), words(&["--at", "start_kernel"])].concat();
-    heading(
-        &format!("That took {} s. Now you:", start.elapsed().as_secs()),
-        &typed_line("step", &next, None),
-    );
-    Ok(())
+    typed_line("step", &next, None)
 }
 
 /// The options that name the guest.

@@ -86,7 +86,8 @@ impl DebianGuest {
         self.folder.join("version")
     }
 
-    fn is_complete(&self) -> bool {
+    /// Whether it was fetched.
+    pub fn is_complete(&self) -> bool {
         let files = [self.kernel(), self.busybox(), self.module(), self.version()];
         files.iter().all(|file| file.is_file())
     }
@@ -128,6 +129,14 @@ fn remove_others(folder: &Path, names: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Makes Debian's guest alone.
+///
+/// # Errors
+/// When the network is missing.
+pub fn debian_only() -> Result<()> {
+    debian(false)
+}
+
 fn debian(refresh: bool) -> Result<()> {
     let guest = DebianGuest::here();
     if refresh || !guest.is_complete() {
@@ -148,7 +157,7 @@ fn debian(refresh: bool) -> Result<()> {
 }
 
 fn fetch(guest: &DebianGuest) -> Result<()> {
-    let archive = Archive::open(&guest.folder.join("apt"))?;
+    let archive = Archive::arm64(&guest.folder.join("apt"))?;
     let name = newest_kernel(&archive.names(KERNEL_PREFIX)?).with_context(|| {
         format!(
             "Debian's package list has no {KERNEL_PREFIX}N{KERNEL_SUFFIX}: is the network there?"

@@ -8,6 +8,7 @@
 //! Deliberately absent: configuration. What a command does follows from the workspace and from
 //! what the machine has; the environment variables that steer it are named in `help`.
 
+mod apt;
 mod bench;
 mod build;
 mod coverage;
@@ -20,6 +21,7 @@ mod layout;
 mod metadata;
 mod pictures;
 mod process;
+mod qemu;
 mod setup;
 mod soak;
 mod test;
@@ -49,6 +51,7 @@ enum Command {
     Setup(setup::Setup),
     Build(build::Build),
     Guests(guests::Guests),
+    Qemu(qemu::Qemu),
     Demo(demo::Demo),
     Test(test::Test),
     Bench(bench::Bench),
@@ -73,6 +76,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Setup(command) => command.run(),
         Command::Build(command) => command.run(),
         Command::Guests(command) => command.run(),
+        Command::Qemu(command) => command.run(),
         Command::Demo(command) => command.run(),
         Command::Test(command) => command.run(),
         Command::Bench(command) => command.run(),

@@ -36,7 +36,7 @@ impl Pictures {
     /// # Errors
     /// When something is missing, a command fails, or a picture is too large.
     pub fn run(self) -> Result<()> {
-        setup::ensure()?;
+        setup::ensure(setup::PICTURES)?;
         build::everything()?;
         let folder = layout::target_dir().join("pictures");
         fs::create_dir_all(&folder).context("making the folder for the pages")?;

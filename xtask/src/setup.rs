@@ -2,75 +2,84 @@
 //!
 //! Everything is looked for first, so that a second run touches neither the network nor a package
 //! manager. What is missing is named before it is installed; what cannot be installed is named
-//! with the way to get it, all of it at once rather than one thing a run.
+//! with the way to get it, all of it at once rather than one thing a run. Each command asks for
+//! what it uses itself: who only looks at the demo gets no browser.
 
-use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 
+use crate::apt;
 use crate::debian;
 use crate::process;
 use crate::toolchain::{self, BareMetal, Found};
 
-const UPDATE_LIMIT: Duration = Duration::from_secs(3 * 60);
-const INSTALL_LIMIT: Duration = Duration::from_secs(15 * 60);
 const RUSTUP_LIMIT: Duration = Duration::from_secs(3 * 60);
 
 /// Debian's compiler with the source of its standard library.
 const DEBIAN_RUST: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "lld"];
 
-/// Finds what is missing on this machine and installs it
+/// Finds what the tests need and this machine lacks, and installs it
 #[derive(clap::Args)]
 pub struct Setup {}
 
 /// A program or file that a Debian package brings.
-struct Need {
+pub struct Need {
     name: &'static str,
     purpose: &'static str,
     package: &'static str,
     present: fn() -> bool,
 }
 
-const NEEDS: [Need; 6] = [
-    Need {
-        name: "qemu-system-aarch64",
-        purpose: "the machine that everything runs on",
-        package: "qemu-system-arm",
-        present: || process::is_installed(&qemu()),
-    },
-    Need {
-        name: "gdb-multiarch",
-        purpose: "the debugger that the machine tests attach",
-        package: "gdb-multiarch",
-        present: || process::is_installed("gdb-multiarch"),
-    },
-    Need {
-        name: "lldb",
-        purpose: "the other debugger that they attach",
-        package: "lldb",
-        present: || process::is_installed("lldb"),
-    },
-    Need {
-        name: debian::KEYRING,
-        purpose: "Debian's keys, to check the guest kernel's origin",
-        package: "debian-archive-keyring",
-        present: || Path::new(debian::KEYRING).exists(),
-    },
-    Need {
-        name: "genhtml",
-        purpose: "the reader that coverage is checked with",
-        package: "lcov",
-        present: || process::is_installed("genhtml"),
-    },
-    Need {
-        name: "chromium",
-        purpose: "the browser that the report is tested in",
-        package: "chromium",
-        present: || BROWSERS.iter().any(|name| process::is_installed(name)),
-    },
-];
+const QEMU: Need = Need {
+    name: "qemu-system-aarch64",
+    purpose: "the machine that everything runs on",
+    package: "qemu-system-arm",
+    present: || process::is_installed(&qemu()),
+};
+
+const KEYRING: Need = Need {
+    name: debian::KEYRING,
+    purpose: "Debian's keys, to check the guest kernel's origin",
+    package: "debian-archive-keyring",
+    present: || Path::new(debian::KEYRING).exists(),
+};
+
+const GDB: Need = Need {
+    name: "gdb-multiarch",
+    purpose: "the debugger that the machine tests attach",
+    package: "gdb-multiarch",
+    present: || process::is_installed("gdb-multiarch"),
+};
+
+const LLDB: Need = Need {
+    name: "lldb",
+    purpose: "the other debugger that they attach",
+    package: "lldb",
+    present: || process::is_installed("lldb"),
+};
+
+const GENHTML: Need = Need {
+    name: "genhtml",
+    purpose: "the reader that coverage is checked with",
+    package: "lcov",
+    present: || process::is_installed("genhtml"),
+};
+
+const BROWSER: Need = Need {
+    name: "chromium",
+    purpose: "the browser that shows reports to the tests",
+    package: "chromium",
+    present: || BROWSERS.iter().any(|name| process::is_installed(name)),
+};
+
+/// What running a guest takes: the demo and the measurements need no more.
+pub const MACHINE: &[Need] = &[QEMU, KEYRING];
+/// What taking pictures of reports takes.
+pub const PICTURES: &[Need] = &[QEMU, KEYRING, BROWSER];
+/// What all tests take.
+pub const TESTS: &[Need] = &[QEMU, KEYRING, GDB, LLDB, GENHTML, BROWSER];
 
 /// Browsers that will do, the one from Debian first.
 pub const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
@@ -80,32 +89,75 @@ pub fn qemu() -> String {
     std::env::var("STEPWELL_QEMU").unwrap_or_else(|_| "qemu-system-aarch64".to_owned())
 }
 
+/// A QEMU that the user names is the user's: none is installed in its place.
+fn check_named_qemu() -> Result<()> {
+    match std::env::var("STEPWELL_QEMU") {
+        Ok(name) if !process::is_installed(&name) => bail!(
+            "STEPWELL_QEMU names {name:?}, which is no program: correct it, or unset it for the \
+             installed QEMU"
+        ),
+        _ => Ok(()),
+    }
+}
+
 impl Setup {
     /// Installs what is missing and says so; says that nothing is, otherwise.
     ///
     /// # Errors
     /// When something is missing that cannot be installed.
     pub fn run(self) -> Result<()> {
-        if !ensure()? {
+        if ensure(TESTS)?.is_empty() {
             println!("Everything needed is installed.");
         }
         Ok(())
     }
 }
 
-/// Makes sure that everything needed is there; tells whether anything had to be installed.
+/// What [`ensure`] would install, as lines for people; none where all is there.
+///
+/// # Errors
+/// When apt cannot say.
+pub fn plan(needs: &[Need]) -> Result<Vec<String>> {
+    check_named_qemu()?;
+    let missing: Vec<&Need> = needs.iter().filter(|need| !(need.present)()).collect();
+    let mut lines = Vec::new();
+    if !missing.is_empty() {
+        let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+        let plan = apt::Plan::of(&packages)?;
+        lines.extend(plan.installed.iter().map(|package| format!("package {package}")));
+        lines.extend(plan.removed.iter().map(|package| {
+            format!("nothing, before this is solved: {package} would have to be removed")
+        }));
+        lines.push(format!("{} to fetch", apt::megabytes(plan.bytes)));
+    }
+    match BareMetal::find() {
+        Found::Ready(_) => {}
+        Found::Stageable { .. } => lines.push(format!(
+            "core and alloc for {}, built from the compiler's own source",
+            BareMetal::TARGET
+        )),
+        Found::Nothing if process::is_installed("rustup") => {
+            lines.push(format!("target {} by rustup", BareMetal::TARGET));
+        }
+        Found::Nothing => lines.push(format!("packages {}", DEBIAN_RUST.join(", "))),
+    }
+    Ok(lines)
+}
+
+/// Makes sure that everything needed is there; returns what had to be installed.
 ///
 /// # Errors
 /// When something is missing that cannot be installed.
-pub fn ensure() -> Result<bool> {
-    let mut missing: Vec<&Need> = NEEDS.iter().filter(|need| !(need.present)()).collect();
-    let mut installed = false;
+pub fn ensure(needs: &[Need]) -> Result<Vec<String>> {
+    check_named_qemu()?;
+    let mut missing: Vec<&Need> = needs.iter().filter(|need| !(need.present)()).collect();
+    let mut installed = Vec::new();
     if !missing.is_empty() {
         for need in &missing {
             println!("Missing: {} ({}), in package {}", need.name, need.purpose, need.package);
         }
         let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
-        let outcome = apt_install(&packages);
+        let outcome = apt::install(&packages);
         missing.retain(|need| !(need.present)());
         if !missing.is_empty() {
             let names: Vec<&str> = missing.iter().map(|need| need.name).collect();
@@ -117,22 +169,25 @@ pub fn ensure() -> Result<bool> {
                 packages.join(" ")
             );
         }
-        installed = true;
+        installed = outcome.map(|plan| plan.installed).unwrap_or_default();
     }
-    Ok(ensure_bare_metal()? || installed)
+    installed.extend(ensure_bare_metal()?);
+    Ok(installed)
 }
 
-fn ensure_bare_metal() -> Result<bool> {
+/// Returns what had to be installed or made.
+fn ensure_bare_metal() -> Result<Option<String>> {
     match BareMetal::find() {
-        Found::Ready(_) => return Ok(false),
+        Found::Ready(_) => return Ok(None),
         Found::Stageable { lacks_linker: true, .. } => {
             println!("Missing: ld.lld (links for bare-metal arm64), in package lld");
-            apt_install(&["lld"])?;
+            apt::install(&["lld"])?;
         }
         Found::Stageable { lacks_linker: false, .. } => {}
         Found::Nothing => obtain_compiler()?,
     }
-    BareMetal::find_or_stage().map(|_| true)
+    let toolchain = BareMetal::find_or_stage()?;
+    Ok(Some(format!("{} for {}", BareMetal::TARGET, toolchain.description())))
 }
 
 fn obtain_compiler() -> Result<()> {
@@ -153,49 +208,8 @@ fn obtain_compiler() -> Result<()> {
             Err(error) => println!("{error:#}"),
         }
     }
-    if let Err(error) = apt_install(&DEBIAN_RUST) {
+    if let Err(error) = apt::install(&DEBIAN_RUST) {
         bail!("{error:#}\n{}", toolchain::BOTH_WAYS);
     }
     Ok(())
-}
-
-/// Installs Debian packages, after a fresh look at what there is.
-///
-/// # Errors
-/// When there is no apt-get, no root's rights, or a package cannot be had.
-pub fn apt_install(packages: &[&str]) -> Result<()> {
-    if !process::is_installed("apt-get") {
-        bail!("there is no apt-get on this machine");
-    }
-    let root = become_root()?;
-    println!("Installing: {}", packages.join(" "));
-    // A stale list is no reason to give up: the installation itself decides.
-    if let Err(error) = process::show_and_run(apt_get(root).arg("update"), UPDATE_LIMIT) {
-        println!("{error:#}; trying to install with what is known");
-    }
-    let mut install = apt_get(root);
-    install.args(["install", "-y", "--no-install-recommends"]).args(packages);
-    process::show_and_run(&mut install, INSTALL_LIMIT)
-}
-
-fn apt_get(root: Option<&str>) -> std::process::Command {
-    let mut words = root.into_iter().chain(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
-    let mut apt = process::command(words.next().unwrap_or("env"));
-    apt.args(words);
-    apt.args(["-o", "Acquire::http::Timeout=30", "-o", "Acquire::Retries=2"]);
-    apt.args(["-o", "DPkg::Lock::Timeout=120"]);
-    apt
-}
-
-/// The program that gives root's rights: `None` when we have them.
-fn become_root() -> Result<Option<&'static str>> {
-    if process::is_root() {
-        return Ok(None);
-    }
-    let sudo_asks_nothing = || process::answer(process::command("sudo").args(["-n", "true"]));
-    if process::is_installed("sudo") && (sudo_asks_nothing().is_some() || io::stdin().is_terminal())
-    {
-        return Ok(Some("sudo"));
-    }
-    bail!("installing packages takes root's rights, and sudo cannot be used here")
 }

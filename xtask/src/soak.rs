@@ -40,7 +40,7 @@ impl Soak {
     /// # Errors
     /// When something cannot be built, at a divergence, or where an hour has not covered everything.
     pub fn run(self) -> Result<()> {
-        setup::ensure()?;
+        setup::ensure(setup::MACHINE)?;
         build::everything()?;
         guests::bare()?;
         let mut cargo = process::host_cargo();

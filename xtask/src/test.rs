@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::tidy::{self, licences};
-use crate::{build, coverage, guests, layout, process, setup};
+use crate::{build, coverage, guests, layout, process, qemu, setup};
 
 const LINT_LIMIT: Duration = Duration::from_secs(15 * 60);
 const HOST_LIMIT: Duration = Duration::from_secs(20 * 60);
@@ -21,6 +21,9 @@ pub struct Test {
     /// Leaves out the tests that need QEMU
     #[arg(long)]
     host_only: bool,
+    /// Runs the machine tests a second time, on the QEMU that `cargo xtask qemu` fetches
+    #[arg(long, conflicts_with = "host_only")]
+    both_qemus: bool,
     /// Runs only the tests with this in their name
     filter: Option<String>,
 }
@@ -33,7 +36,7 @@ impl Test {
     pub fn run(self) -> Result<()> {
         let start = Instant::now();
         if !self.host_only {
-            group("setup", || setup::ensure().map(|_| ()))?;
+            group("setup", || setup::ensure(setup::TESTS).map(|_| ()))?;
         }
         if self.filter.is_none() {
             group("tidy", tidy::check)?;
@@ -50,7 +53,12 @@ impl Test {
         if !self.host_only {
             group("build", build::everything)?;
             group("guests", guests::everything)?;
-            group("machine tests", || self.machine_tests())?;
+            group("machine tests", || self.machine_tests(&setup::qemu()))?;
+        }
+        if self.both_qemus {
+            group("machine tests, newer QEMU", || {
+                self.machine_tests(&qemu::newer()?.display().to_string())
+            })?;
         }
         println!("== all passed in {} s", start.elapsed().as_secs());
         Ok(())
@@ -63,7 +71,8 @@ impl Test {
         process::run(&mut cargo, HOST_LIMIT)
     }
 
-    fn machine_tests(&self) -> Result<()> {
+    fn machine_tests(&self, qemu: &str) -> Result<()> {
+        println!("{}", qemu::version(qemu)?);
         let mut cargo = process::host_cargo();
         // As part of the workspace and with the exporters, like the host tests: but for this package
         // nothing is built a second time.
@@ -75,7 +84,7 @@ impl Test {
         // One run is long: it shows everything that fails.
         cargo.arg("--no-fail-fast").args(&self.filter).args(["--", "--test-threads", MACHINES_MAX]);
         point_to_machine(&mut cargo);
-        process::run(&mut cargo, MACHINE_LIMIT)
+        process::run(cargo.env("STEPWELL_QEMU", qemu), MACHINE_LIMIT)
     }
 }
 
