@@ -31,6 +31,7 @@ pub mod format;
 pub mod instruction_sets;
 pub mod kernel_image;
 pub mod level;
+pub mod printable;
 pub mod reader;
 pub mod report;
 pub mod source;
@@ -50,6 +51,7 @@ pub use format::{
 pub use instruction_sets::InstructionSets;
 pub use kernel_image::{KernelError, KernelImage, KernelKind, LoadPlan, RawPolicy};
 pub use level::Levels;
+pub use printable::printable;
 pub use reader::{Damage, Ending, Reader};
 pub use source::Source;
 pub use symbols::{Symbol, SymbolKind, Symbols};

@@ -1,8 +1,12 @@
 //! The guest's console on ours: the escape key of `run`, and the marked lines of the others.
+//!
+//! Marked lines are the guest's and can be nothing else: what a terminal would obey is made visible
+//! in them, so that a guest cannot write over what we wrote, nor in our name.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use stepwell_trace::printable::{self, printable};
 
 /// Ctrl-A.
 const ESCAPE: u8 = 0x01;
@@ -10,6 +14,8 @@ const ESCAPE: u8 = 0x01;
 const READ_AHEAD: usize = 16;
 /// What stands before a line of the guest's.
 const MARK: &str = "  guest| ";
+/// A line of the guest's with nothing in it.
+const EMPTY: &str = "  guest| \n";
 
 /// What a key does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,8 +130,70 @@ impl MarkedLines {
 
     fn print(&mut self, output: &mut dyn Write) -> std::io::Result<()> {
         let line = std::mem::take(&mut self.line);
-        writeln!(output, "{MARK}{}", String::from_utf8_lossy(&line))
+        writeln!(output, "{MARK}{}", printable(&String::from_utf8_lossy(&line)))
     }
+}
+
+/// Prints what the guest writes as it comes, each of its lines marked: for who types at its prompt,
+/// which has no end of line.
+#[derive(Debug, Default)]
+pub struct MarkedText {
+    /// A line has begun.
+    within: bool,
+    /// The beginning of a character whose end has not come.
+    partial: Vec<u8>,
+}
+
+impl MarkedText {
+    /// Takes what the guest wrote, and prints it.
+    ///
+    /// # Errors
+    ///
+    /// Where `output` cannot be written.
+    pub fn push(&mut self, bytes: &[u8], output: &mut dyn Write) -> std::io::Result<()> {
+        let mut bytes = [std::mem::take(&mut self.partial).as_slice(), bytes].concat();
+        let cut = begun_at_end(&bytes);
+        self.partial = bytes.split_off(bytes.len() - cut);
+        let mut text = String::new();
+        for character in String::from_utf8_lossy(&bytes).chars() {
+            match character {
+                '\n' => text.push_str(if std::mem::take(&mut self.within) { "\n" } else { EMPTY }),
+                '\r' => {}
+                character => {
+                    if !std::mem::replace(&mut self.within, true) {
+                        text.push_str(MARK);
+                    }
+                    printable::push(&mut text, character);
+                }
+            }
+        }
+        output.write_all(text.as_bytes())?;
+        output.flush()
+    }
+
+    /// Ends a line that has begun, because something else is printed next.
+    ///
+    /// # Errors
+    ///
+    /// Where `output` cannot be written.
+    pub fn end_line(&mut self, output: &mut dyn Write) -> std::io::Result<()> {
+        if !std::mem::take(&mut self.within) {
+            return Ok(());
+        }
+        output.write_all(b"\n")?;
+        output.flush()
+    }
+}
+
+/// Returns how many bytes at the end are the beginning of a character that may still be completed.
+fn begun_at_end(bytes: &[u8]) -> usize {
+    let longest = bytes.len().min(3);
+    let is_begun = |&count: &usize| {
+        let tail = bytes.get(bytes.len() - count..).unwrap_or_default();
+        std::str::from_utf8(tail).is_err_and(|error| error.error_len().is_none())
+            && tail.first().is_some_and(|&first| first >= 0xc0)
+    };
+    (1..=longest).rev().find(is_begun).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -152,5 +220,43 @@ mod tests {
         lines.flush(&mut out).unwrap();
         lines.flush(&mut out).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "  guest| one\n  guest| two\n  guest| # \n");
+    }
+
+    #[test]
+    fn a_guest_cannot_write_in_our_name() {
+        let forged = b"\x1b]0;title\x07hello\x1b[1A\x1b[2K\rvcpu0  0xdead\n";
+        let seen = "  guest| ^[]0;title^Ghello^[[1A^[[2Kvcpu0  0xdead\n";
+        let (mut lines, mut out) = (MarkedLines::default(), Vec::new());
+        lines.push(forged, &mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), seen);
+        let (mut text, mut out) = (MarkedText::default(), Vec::new());
+        forged.iter().for_each(|&byte| text.push(&[byte], &mut out).unwrap());
+        assert_eq!(String::from_utf8(out).unwrap(), seen);
+    }
+
+    #[test]
+    fn a_prompt_is_seen_at_once_and_ended_before_something_else() {
+        let (mut text, mut out) = (MarkedText::default(), Vec::new());
+        text.push(b"\r\n\r\nlogin: ", &mut out).unwrap();
+        text.end_line(&mut out).unwrap();
+        text.end_line(&mut out).unwrap();
+        text.push(b"root\r\n", &mut out).unwrap();
+        let seen = "  guest| \n  guest| \n  guest| login: \n  guest| root\n";
+        assert_eq!(String::from_utf8(out).unwrap(), seen);
+    }
+
+    #[test]
+    fn characters_may_come_in_pieces() {
+        for pieces in [vec![b"\xc3".as_slice(), b"\xbc"], vec![b"\xe2\x80", b"\xae"]] {
+            let (mut text, mut out) = (MarkedText::default(), Vec::new());
+            pieces.iter().for_each(|piece| text.push(piece, &mut out).unwrap());
+            let whole = String::from_utf8(pieces.concat()).unwrap();
+            let seen = format!("  guest| {}", printable(&whole));
+            assert_eq!(String::from_utf8(out).unwrap(), seen);
+        }
+        let (mut text, mut out) = (MarkedText::default(), Vec::new());
+        text.push(b"\xff\xc3", &mut out).unwrap();
+        text.push(b"a", &mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "  guest| \u{fffd}\u{fffd}a");
     }
 }

@@ -6,6 +6,7 @@
 use rustix::stdio::stdin;
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
 use std::sync::Mutex;
+use stepwell_trace::printable;
 
 static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
 
@@ -45,7 +46,9 @@ pub fn restore() {
     }
 }
 
-/// Tells the user something that is not the output.
+/// Tells the user something that is not the output. It may have words of a guest's or a file's in
+/// it, so what a terminal would obey is made visible, and only the first line is in our name.
 pub fn tell(text: &str) {
-    eprintln!("stepwell: {text}");
+    let lines: Vec<_> = text.lines().map(printable).collect();
+    eprintln!("stepwell: {}", lines.join("\n  "));
 }

@@ -13,6 +13,7 @@ use crate::disassemble::{Disassembler, encoding};
 use crate::flow::branch_target;
 use crate::format::{Context, Event, ExceptionEntry, MemoryAccess, Record};
 use crate::instruction_sets::InstructionSets;
+use crate::printable::printable;
 use crate::source::Source;
 use crate::symbols::Symbols;
 use std::collections::HashMap;
@@ -87,7 +88,7 @@ impl<'a> Lines<'a> {
             }
             Record::Event(Event::Note(text)) => {
                 for line in text.lines() {
-                    writeln!(output, "# {line}")?;
+                    writeln!(output, "# {}", printable(line))?;
                 }
             }
             other => self.detail(other, output)?,

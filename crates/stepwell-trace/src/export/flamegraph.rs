@@ -7,6 +7,7 @@
 use super::{ExportError, end_at_broken_pipe};
 use crate::call_stack::CallStacks;
 use crate::flame_tree::{FlameLabel, FlameTree};
+use crate::printable::printable;
 use crate::source::Source;
 use inferno::flamegraph::{self, Options};
 use std::io::Write;
@@ -45,6 +46,7 @@ pub fn write(
 }
 
 fn subtitle(cpu: &str) -> String {
+    let cpu = printable(cpu);
     if cpu.is_empty() { String::new() } else { format!("{cpu}, every instruction stepped") }
 }
 

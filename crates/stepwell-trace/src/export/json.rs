@@ -13,9 +13,11 @@
 
 use super::{ExportError, end_at_broken_pipe};
 use crate::format::{Access, Event, ExceptionCause, Header, Record};
+use crate::printable::is_hidden;
 use crate::source::Source;
 use crate::symbols::Symbols;
 use serde::Serialize;
+use serde_json::ser::{Formatter, Serializer};
 use std::fmt::{self, Display};
 use std::io::{self, BufWriter, Write};
 use stepwell_arch::address::Va;
@@ -49,8 +51,33 @@ fn copy(
 }
 
 fn put(line: &Line<'_>, output: &mut impl Write) -> io::Result<()> {
-    serde_json::to_writer(&mut *output, line)?;
+    line.serialize(&mut Serializer::with_formatter(&mut *output, Visible))?;
     output.write_all(b"\n")
+}
+
+/// Compact JSON in which what a terminal would obey or hide is escaped: JSON itself demands that
+/// only of the first 32 characters.
+struct Visible;
+
+impl Formatter for Visible {
+    fn write_string_fragment<W: ?Sized + Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        let mut rest = fragment;
+        while let Some(at) = rest.find(is_hidden) {
+            let (plain, hidden) = rest.split_at(at);
+            writer.write_all(plain.as_bytes())?;
+            let mut characters = hidden.chars();
+            let mut units = [0; 2];
+            for unit in characters.next().unwrap_or_default().encode_utf16(&mut units) {
+                write!(writer, "\\u{unit:04x}")?;
+            }
+            rest = characters.as_str();
+        }
+        writer.write_all(rest.as_bytes())
+    }
 }
 
 /// A number as a string of hexadecimal digits.
@@ -288,5 +315,22 @@ const fn access(access: Access) -> &'static str {
         Access::Load => "load",
         Access::Store => "store",
         Access::Zero => "zero",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped_and_not_lost() {
+        let note = "a\x1b[2J \u{9b}2J \u{202e} \u{e0001} ü";
+        let line = Line::Note { at: 0, text: note };
+        let mut out = Vec::new();
+        put(&line, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(!text.trim_end().contains(is_hidden), "{text}");
+        let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(read["text"], note);
     }
 }

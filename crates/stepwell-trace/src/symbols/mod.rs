@@ -12,6 +12,8 @@ pub mod file;
 pub mod kallsyms;
 mod suggest;
 
+use crate::printable::printable;
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use stepwell_arch::address::Va;
 
@@ -68,10 +70,11 @@ impl Symbols {
     /// Makes a table. `link_base` is the address that the image's first byte was linked at, if
     /// the table belongs to an image.
     ///
-    /// Mapping symbols and empty names are dropped.
+    /// Mapping symbols and empty names are dropped. Names are made [`printable`]: they come from
+    /// files and guests, and go to terminals.
     pub fn new(symbols: impl IntoIterator<Item = Symbol>, link_base: Option<u64>) -> Self {
-        let mut entries: Vec<Symbol> =
-            symbols.into_iter().filter(|symbol| !is_mapping_symbol(&symbol.name)).collect();
+        let symbols = symbols.into_iter().filter(|symbol| !is_mapping_symbol(&symbol.name));
+        let mut entries: Vec<Symbol> = symbols.map(with_printable_name).collect();
         entries.sort_by(|a, b| (a.address, rank(a), &b.name).cmp(&(b.address, rank(b), &a.name)));
         entries.dedup();
         Self { entries, link_base }
@@ -196,6 +199,13 @@ impl Symbols {
     }
 }
 
+fn with_printable_name(symbol: Symbol) -> Symbol {
+    match printable(&symbol.name) {
+        Cow::Borrowed(_) => symbol,
+        Cow::Owned(name) => Symbol { name, ..symbol },
+    }
+}
+
 /// Orders symbols at one address: the last one is shown.
 fn rank(symbol: &Symbol) -> (bool, bool, bool) {
     // `_stext`, `__irqentry_text_start` and the like name borders, not functions.
@@ -272,6 +282,15 @@ mod tests {
         let both = moved.merged(&table());
         assert_eq!(both.lookup(Va(0x1804)), Some(("start_kernel", 4)));
         assert_eq!(both.lookup(Va(0x2004)), Some(("start_kernel", 4)));
+    }
+
+    #[test]
+    fn no_name_reaches_a_terminal_with_an_escape_in_it() {
+        let names = ["evil\x1b[2J", "evil\nvcpu0  forged"];
+        let list = names.map(|name| symbol(0x1000, 4, SymbolKind::Function, name));
+        let table = Symbols::new(list, None);
+        let names: Vec<&str> = table.iter().map(|symbol| symbol.name.as_str()).collect();
+        assert_eq!(names, ["evil^[[2J", "evil^Jvcpu0  forged"]);
     }
 
     #[test]

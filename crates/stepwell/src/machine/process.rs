@@ -17,6 +17,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use stepwell_trace::printable;
 
 const POLL: Duration = Duration::from_millis(5);
 /// For QEMU to be gone once the link is.
@@ -202,7 +203,7 @@ impl Lines {
                 continue;
             }
             if let Some(prefix) = prefix {
-                eprintln!("{prefix}{text}\r");
+                eprintln!("{prefix}{}\r", printable(&text));
             }
             if let Ok(mut kept) = kept.lock() {
                 kept.push_back(text);
