@@ -25,7 +25,7 @@ mmu ADDRESS                  how the current thread translates it, level by leve
 breakpoints                  those that are set, and how often they were met
 where                        where every vCPU stands
 symbols                      the command that loads the guest's symbols where they are
-trace start FILE             record every step from now on; `continue` steps, too
+trace start NAME             record every step from now on; `continue` steps, too
 trace stop                   complete the recording
 help                         this
 ";
@@ -64,7 +64,7 @@ fn execute(guest: &mut Guest<'_>, line: &str) -> Result<String, Error> {
         ["breakpoints"] => Ok(breakpoints(guest)),
         ["where"] => places(guest),
         ["symbols"] => Ok(symbols(guest)),
-        ["trace", "start", file] => trace_start(guest, file),
+        ["trace", "start", name] => trace_start(guest, name),
         ["trace", "stop"] => Ok(told(guest.services.stop_trace())),
         ["trace"] => {
             Ok(if guest.services.is_tracing() { "recording\n" } else { "not recording\n" }.into())
@@ -222,11 +222,11 @@ fn symbols(guest: &Guest<'_>) -> String {
     }
 }
 
-fn trace_start(guest: &mut Guest<'_>, file: &str) -> Result<String, Error> {
+fn trace_start(guest: &mut Guest<'_>, name: &str) -> Result<String, Error> {
     if guest.debuggee.support_trace().is_none() {
         return Ok(unable());
     }
-    Ok(told(guest.services.start_trace(file)))
+    Ok(told(guest.services.start_trace(name)))
 }
 
 /// Reads a number, `0x` or decimal, a core register (`$pc`, as GDB leaves it alone here) or a symbol.

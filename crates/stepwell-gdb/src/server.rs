@@ -1,12 +1,15 @@
 //! Sockets around sessions: one client at a time, and what happens when it leaves.
 //!
-//! A thread accepts and one reads, so that the thread that has the debuggee can wait for a packet
-//! and for the guest in turns. What they hand over is bounded: a client that sends faster than we
-//! work is made to wait by its own socket, and one that does not read is hung up on.
+//! A thread accepts and one for each connection reads, so that the thread that has the debuggee can
+//! wait for a packet and for the guest in turns. What they hand over is bounded: a client that sends
+//! faster than we work is made to wait by its own socket, and one that does not read is hung up on.
+//! Who is no debugger does not get as far as here (`acceptor`).
 
+mod acceptor;
+mod address;
 mod socket;
 
-pub use socket::Address;
+pub use address::Address;
 
 use crate::Error;
 use crate::breakpoints::learn;
@@ -14,7 +17,7 @@ use crate::description::RegisterSet;
 use crate::policies::Policies;
 use crate::services::Services;
 use crate::session::{Leaving, Session};
-use socket::{Acceptor, FromNetwork, Stream};
+use acceptor::{Acceptor, FromNetwork, Stream};
 use std::io::{self, Write};
 use std::str::FromStr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -96,10 +99,16 @@ impl Server {
         self.policies = policies;
     }
 
-    /// Returns where it listens, as GDB's `target remote` takes it.
+    /// Returns where it listens. Written out, it is what GDB's `target remote` takes.
     #[must_use]
-    pub fn address(&self) -> &str {
+    pub const fn address(&self) -> &Address {
         self.acceptor.address()
+    }
+
+    /// Tells whether it can be reached from other computers.
+    #[must_use]
+    pub const fn is_exposed(&self) -> bool {
+        self.acceptor.is_exposed()
     }
 
     /// Serves one client after the other, until the guest ends or `called` says so.

@@ -69,12 +69,13 @@ pub trait Services {
         None
     }
 
-    /// Starts a recording.
+    /// Starts a recording with this name, which a client chose: it makes a new file, where the
+    /// user has allowed that, or none.
     ///
     /// # Errors
     ///
     /// A text for the client.
-    fn start_trace(&mut self, _file: &str) -> Result<String, String> {
+    fn start_trace(&mut self, _name: &str) -> Result<String, String> {
         Err("this server cannot record".to_owned())
     }
 
