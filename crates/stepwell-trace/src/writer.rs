@@ -46,7 +46,19 @@ impl Writer<File> {
     ///
     /// [`Error::Io`] if the file cannot be created or written.
     pub fn create(path: impl AsRef<Path>, header: &Header) -> Result<Self, Error> {
-        let out = File::create(path)?;
+        Self::over(File::create(path)?, header)
+    }
+
+    /// Creates the file at `path`, where there must be none, and writes `header`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Writer::create`], and where there is something already.
+    pub fn create_new(path: impl AsRef<Path>, header: &Header) -> Result<Self, Error> {
+        Self::over(File::create_new(path)?, header)
+    }
+
+    fn over(out: File, header: &Header) -> Result<Self, Error> {
         // Devices and pipes cannot be cut; for them the reader finds a cut-off chunk.
         let file = if out.metadata()?.is_file() { Some(out.try_clone()?) } else { None };
         Self::start(out, file, header)

@@ -32,8 +32,20 @@ impl Recorder {
     ///
     /// Where it cannot be written.
     pub fn create(path: &Path, header: &Header) -> Result<Self, RecordingError> {
-        let writer = Writer::create(path, header)?;
-        Ok(Self { writer, known: HashSet::new(), wanted: Vec::new(), named: false, modules: 0 })
+        Ok(Self::over(Writer::create(path, header)?))
+    }
+
+    /// Creates the file, where there must be none.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be written, or there is something already.
+    pub fn create_new(path: &Path, header: &Header) -> Result<Self, RecordingError> {
+        Ok(Self::over(Writer::create_new(path, header)?))
+    }
+
+    fn over(writer: Writer<File>) -> Self {
+        Self { writer, known: HashSet::new(), wanted: Vec::new(), named: false, modules: 0 }
     }
 
     /// Writes what was drained, and empties it.

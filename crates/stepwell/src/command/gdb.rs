@@ -2,21 +2,22 @@
 
 use super::options::GuestOptions;
 use crate::ending;
-use crate::gdb::Tool;
+use crate::gdb::{Recordings, SocketFolder, Tool, init_file};
 use crate::interruption;
 use crate::terminal::tell;
 use anyhow::Context;
 use clap::Args;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use stepwell_debuggee::{Debuggee, InterruptPolicy, OthersPolicy, TimePolicy};
 use stepwell_gdb::{Address, Left, OnDisconnect, Policies, Server};
 use stepwell_trace::Header;
 
 /// Serves GDB or LLDB
 ///
-/// Boots the guest, its console on this terminal, and listens for a debugger: `target remote
-/// ADDRESS` in GDB, `gdb-remote ADDRESS` in LLDB. The guest runs until one attaches, or stands at
-/// reset with --wait. Ctrl-C leaves.
+/// Boots the guest, its console on this terminal, and listens for a debugger at a socket in a
+/// private folder: `target remote PATH` in GDB, `process connect --plugin gdb-remote
+/// unix-connect://PATH` in LLDB. The guest runs until one attaches, or stands at reset with --wait.
+/// Ctrl-C leaves.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  stepwell gdb --kernel vmlinuz --initrd initrd.cpio.gz --smp 4 \
@@ -25,9 +26,10 @@ use stepwell_trace::Header;
 pub(super) struct Gdb {
     #[command(flatten)]
     guest: GuestOptions,
-    /// Where to listen: HOST:PORT, or unix:PATH. Port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1234")]
-    listen: Address,
+    /// Where to listen: unix:PATH, or HOST:PORT, which asks nobody for a password. Port 0 takes a
+    /// free one [default: a socket in a new private folder]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<Address>,
     /// Holds the guest at reset until a debugger lets it go
     #[arg(long)]
     wait: bool,
@@ -43,6 +45,9 @@ pub(super) struct Gdb {
     /// How the guest's clock goes while it stands or steps: stopped, real or per-step=NS
     #[arg(long, value_name = "POLICY", default_value = "stopped")]
     time: TimePolicy,
+    /// Lets the debugger make recordings in this folder (monitor trace start NAME)
+    #[arg(long, value_name = "FOLDER")]
+    recordings: Option<PathBuf>,
     /// Writes a file of commands for gdb -x
     #[arg(long, value_name = "FILE")]
     init_file: Option<PathBuf>,
@@ -54,8 +59,28 @@ pub(super) struct Gdb {
 impl Gdb {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
         let prepared = self.guest.prepare()?;
-        let server = Server::bind(&self.listen, self.on_disconnect);
-        let mut server = server.with_context(|| format!("cannot listen at {}", self.listen))?;
+        let recordings = self
+            .recordings
+            .as_deref()
+            .map(|folder| Recordings::new(folder).with_context(|| folder.display().to_string()));
+        let recordings = recordings.transpose()?;
+        // Kept until the socket in it is closed.
+        let folder;
+        let address = match &self.listen {
+            Some(address) => address.clone(),
+            None => {
+                folder = SocketFolder::new().context("cannot make a folder for a socket")?;
+                folder.address()
+            }
+        };
+        let server = Server::bind(&address, self.on_disconnect);
+        let mut server = server.with_context(|| format!("cannot listen at {address}"))?;
+        if server.is_exposed() {
+            tell(&format!(
+                "{} can be reached from other computers: whoever reaches it controls the guest",
+                server.address()
+            ));
+        }
         let policies =
             Policies { interrupts: self.irq, others: self.others, time: self.time, smc: false };
         server.set_policies(policies);
@@ -68,11 +93,15 @@ impl Gdb {
             std::fs::write(file, elf).with_context(|| file.display().to_string())?;
         }
         if let Some(file) = &self.init_file {
-            let text = init_file(symbols, server.address());
-            std::fs::write(file, text).with_context(|| file.display().to_string())?;
+            let text = init_file(symbols, &server.address().to_string());
+            let written = text.and_then(|text| std::fs::write(file, text));
+            written.with_context(|| file.display().to_string())?;
         }
         let (mut session, names) = prepared.launch()?;
         let mut tool = Tool::new(names, self.header())?;
+        if let Some(folder) = recordings {
+            tool.allow_recordings(folder);
+        }
         if let Some(file) = symbols {
             tool.set_symbols(file, self.write_symbols.is_some());
         }
@@ -119,28 +148,4 @@ impl Gdb {
             vcpus: self.guest.smp(),
         }
     }
-}
-
-/// What GDB has to be told to be at home here.
-fn init_file(symbols: Option<&Path>, address: &str) -> String {
-    let mut text = String::from(
-        "# Written by `stepwell gdb`.\n\
-         set architecture aarch64\n\
-         # Stepwell's breakpoints cost nothing while they are in place.\n\
-         set breakpoint always-inserted on\n",
-    );
-    if let Some(file) = symbols {
-        text.push_str(&format!("symbol-file {}\n", file.display()));
-    }
-    text.push_str(&format!("target remote {address}\n"));
-    text.push_str(
-        "define stepwell-symbols\n\
-         \x20 python gdb.execute(gdb.execute(\"monitor symbols\", to_string=True))\n\
-         end\n\
-         document stepwell-symbols\n\
-         Loads the kernel's symbols where the kernel is. Again, once it has turned its MMU on.\n\
-         end\n\
-         stepwell-symbols\n",
-    );
-    text
 }

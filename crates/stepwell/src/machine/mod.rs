@@ -16,7 +16,7 @@ mod scratch;
 pub use error::MachineError;
 pub use layout::{GUEST_RAM, Layout};
 pub use options::{Guest, MachineOptions, Memory};
-pub use scratch::remove_leftovers;
+pub use scratch::{Registered, remove_leftovers};
 
 use process::Qemu;
 use ram::Ram;

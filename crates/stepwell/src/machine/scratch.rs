@@ -24,10 +24,13 @@ pub fn remove_leftovers() {
 }
 
 /// A path in the list of leftovers, for as long as this lives.
-pub(super) struct Registered(PathBuf);
+#[derive(Debug)]
+pub struct Registered(PathBuf);
 
 impl Registered {
-    pub(super) fn new(path: &Path) -> Self {
+    /// Puts a file or folder on the list.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
         if let Ok(mut paths) = LEFTOVERS.lock() {
             paths.push(path.to_owned());
         }

@@ -1,14 +1,22 @@
 //! What the tool does for a debugger: names, recordings, and the guest's console on this terminal.
 
-use crate::console::Input;
+mod init_file;
+mod recordings;
+mod socket_folder;
+
+pub use init_file::init_file;
+pub use recordings::Recordings;
+pub use socket_folder::SocketFolder;
+
+use crate::console::{Input, MarkedText};
 use crate::names::{Names, Target};
 use crate::recorder::Recorder;
-use std::io::{Write, stdout};
+use std::io::stdout;
 use std::path::{Path, PathBuf};
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{Debuggee, Error, Place, TraceRecord, VcpuId, VcpuState};
 use stepwell_gdb::Services;
-use stepwell_trace::{Disassembler, Header};
+use stepwell_trace::{Disassembler, Header, printable};
 
 /// The tool's services for one guest.
 pub struct Tool {
@@ -20,7 +28,10 @@ pub struct Tool {
     disassembler: Disassembler,
     header: Header,
     recording: Option<Recording>,
+    /// Where a client may make recordings, if anywhere.
+    recordings: Option<Recordings>,
     input: Input,
+    console: MarkedText,
     /// How far the user was told that the guest has moved.
     told: Option<u64>,
     /// Where a hidden breakpoint of our own is, until it is known where the kernel runs.
@@ -52,7 +63,9 @@ impl Tool {
             disassembler: Disassembler::new()?,
             header,
             recording: None,
+            recordings: None,
             input: Input::start()?,
+            console: MarkedText::default(),
             told: None,
             landmark: None,
         })
@@ -84,6 +97,11 @@ impl Tool {
         (self.symbols, self.has_one_section) = (Some(file.to_owned()), ours);
     }
 
+    /// Lets clients make recordings there.
+    pub fn allow_recordings(&mut self, folder: Recordings) {
+        self.recordings = Some(folder);
+    }
+
     /// Returns the names, with what was learnt.
     #[must_use]
     pub const fn names(&self) -> &Names {
@@ -93,13 +111,13 @@ impl Tool {
 
 impl Services for Tool {
     fn console(&mut self, bytes: &[u8]) {
-        let mut out = stdout().lock();
         // A terminal that is gone is no reason to end a debugging session.
-        drop(out.write_all(bytes).and_then(|()| out.flush()));
+        drop(self.console.push(bytes, &mut stdout().lock()));
     }
 
     fn note(&mut self, text: &str) {
-        eprintln!("stepwell: {text}");
+        drop(self.console.end_line(&mut stdout().lock()));
+        eprintln!("stepwell: {}", printable(text));
     }
 
     fn poll(&mut self, debuggee: &mut dyn Debuggee) -> Result<(), Error> {
@@ -180,19 +198,21 @@ impl Services for Tool {
                 "# no file with symbols; the kernel is {by:#x} from its link address"
             ));
         };
-        let file = file.display();
-        Some(match self.names.moved_by().unwrap_or_default() {
-            0 => format!("symbol-file {file}"),
-            by => format!("symbol-file {file} -o {by:#x}"),
-        })
+        let by = self.names.moved_by().unwrap_or_default();
+        init_file::symbol_command(file, by).ok()
     }
 
-    fn start_trace(&mut self, file: &str) -> Result<String, String> {
+    fn start_trace(&mut self, name: &str) -> Result<String, String> {
         if let Some(recording) = &self.recording {
             return Err(format!("{} is being recorded", recording.file.display()));
         }
-        let file = PathBuf::from(file);
-        let recorder = Recorder::create(&file, &self.header);
+        let folder = self.recordings.as_ref().ok_or(
+            "nothing may be recorded: start `stepwell gdb` with --recordings FOLDER, and \
+             recordings are made there",
+        )?;
+        let file = folder.path_of(name)?;
+        // Somebody's file is not written over, whoever asks for it.
+        let recorder = Recorder::create_new(&file, &self.header);
         let recorder = recorder.map_err(|error| format!("{}: {error}", file.display()))?;
         let text = format!("recording to {}; `continue` steps meanwhile", file.display());
         self.recording = Some(Recording { recorder, file, records: Vec::new(), broken: None });
