@@ -7,13 +7,22 @@
 //! too, made by [`frames`].
 //!
 //! There is no code in it: debuggers read that from the guest, where it may have been patched.
+//!
+//! All of the image is one segment, so that a debugger that is told how far the kernel has moved
+//! moves all of it.
 
 mod frames;
+mod regions;
 
 use super::{Symbol, SymbolKind, Symbols};
+use regions::Region;
+use std::ops::Range;
 
 const HEADER_BYTES: u64 = 64;
+const SEGMENT_BYTES: u16 = 56;
 const SECTION_BYTES: u16 = 64;
+/// Where the contents begin: behind the two headers.
+const CONTENTS_AT: u64 = HEADER_BYTES + SEGMENT_BYTES as u64;
 const SYMBOL_BYTES: u64 = 24;
 /// EM_AARCH64.
 const AARCH64: u16 = 183;
@@ -26,6 +35,11 @@ const ALLOC_EXECUTE: u64 = 6;
 /// Longest that a function of unknown size is taken to be.
 const FUNCTION_MAX: u64 = 1 << 20;
 
+/// Where a function that a debugger calls returns to: GDB takes the entry point for that, and has a
+/// breakpoint there meanwhile. So it is code that the kernel keeps and does not execute; the image's
+/// first instruction is neither.
+const CALLS_RETURN_TO: [&str; 4] = ["machine_halt", "machine_restart", "panic", "_stext"];
+
 /// Makes an ELF of `symbols`. `code` is the image, whose first byte has the link base's address.
 #[must_use]
 pub fn to_elf(symbols: &Symbols, code: &[u8]) -> Vec<u8> {
@@ -34,6 +48,7 @@ pub fn to_elf(symbols: &Symbols, code: &[u8]) -> Vec<u8> {
     let end = base.saturating_add(code.len() as u64);
     let text_end = symbols.address_of("_etext").map_or(end, |va| va.0.clamp(base, end));
     let list = functions(symbols);
+    let regions = regions::divide(symbols, &(base..end), text_end);
     let mut strings = vec![0];
     let mut table = vec![0; SYMBOL_BYTES as usize];
     for symbol in symbols.iter().filter(|symbol| (base..=end).contains(&symbol.address)) {
@@ -41,17 +56,29 @@ pub fn to_elf(symbols: &Symbols, code: &[u8]) -> Vec<u8> {
             SymbolKind::Function => size_of(&list, symbol),
             SymbolKind::Other => symbol.size,
         };
-        let section = if symbol.address < text_end { 1 } else { 2 };
-        push_symbol(&mut table, &mut strings, symbol, size, section);
+        push_symbol(&mut table, &mut strings, symbol, size, section_of(&regions, symbol));
     }
     let frames = frames::debug_frame(&list, base, code);
-    let mut file = File::default();
-    file.add(".text", NOBITS, ALLOC_EXECUTE, base, Contents::Size(text_end - base));
-    file.add(".data", NOBITS, ALLOC_WRITE, text_end, Contents::Size(end - text_end));
+    let entry = CALLS_RETURN_TO.iter().find_map(|name| symbols.address_of(name));
+    let mut file = File::new(base..end, entry.map_or(base, |va| va.0.clamp(base, end)));
+    for (n, Region { range, is_code }) in regions.iter().enumerate() {
+        let (name, flags) =
+            if *is_code { (".text", ALLOC_EXECUTE) } else { (".data", ALLOC_WRITE) };
+        // The first of each has the name that everybody expects.
+        let name = if n < 2 { name.to_owned() } else { format!("{name}.{n}") };
+        file.add(&name, NOBITS, flags, range.start, Contents::Size(range.end - range.start));
+    }
     file.add(".debug_frame", PROGBITS, 0, 0, Contents::Bytes(frames));
     file.add(".symtab", SYMTAB, 0, 0, Contents::Bytes(table));
     file.add(".strtab", STRTAB, 0, 0, Contents::Bytes(strings));
-    file.finish(base)
+    file.finish()
+}
+
+/// Returns the number of the section that a symbol lies in; what stands behind the last byte belongs
+/// to the last one.
+fn section_of(regions: &[Region], symbol: &Symbol) -> u16 {
+    let before = regions.partition_point(|region| region.range.start <= symbol.address);
+    u16::try_from(before.max(1)).unwrap_or(1)
 }
 
 /// Functions as address and size, in order, one at each address.
@@ -102,8 +129,10 @@ enum Contents {
 }
 
 /// An ELF in the making: its sections' headers and contents.
-#[derive(Default)]
 struct File {
+    /// Addresses of the image.
+    image: Range<u64>,
+    entry: u64,
     names: Vec<u8>,
     headers: Vec<u8>,
     contents: Vec<u8>,
@@ -111,14 +140,14 @@ struct File {
 }
 
 impl File {
+    fn new(image: Range<u64>, entry: u64) -> Self {
+        // The first section is none, and its name is empty.
+        let (names, headers) = (vec![0], vec![0; usize::from(SECTION_BYTES)]);
+        Self { image, entry, names, headers, contents: Vec::new(), sections: 1 }
+    }
+
     fn add(&mut self, name: &str, kind: u32, flags: u64, address: u64, contents: Contents) {
-        if self.names.is_empty() {
-            // The first section is none, and its name is empty.
-            self.names.push(0);
-            self.headers.resize(usize::from(SECTION_BYTES), 0);
-            self.sections = 1;
-        }
-        let at = HEADER_BYTES + self.contents.len() as u64;
+        let at = CONTENTS_AT + self.contents.len() as u64;
         let size = match &contents {
             Contents::Size(size) => *size,
             Contents::Bytes(bytes) => bytes.len() as u64,
@@ -148,34 +177,48 @@ impl File {
         }
     }
 
-    fn finish(mut self, entry: u64) -> Vec<u8> {
+    fn finish(mut self) -> Vec<u8> {
         const EXECUTABLE: u16 = 2;
         let mut names = self.names.clone();
         names.extend(b".shstrtab\0");
         self.add(".shstrtab", STRTAB, 0, 0, Contents::Bytes(names));
-        let headers_at = HEADER_BYTES + self.contents.len() as u64;
+        let headers_at = CONTENTS_AT + self.contents.len() as u64;
         let mut file = b"\x7fELF\x02\x01\x01".to_vec();
         file.resize(16, 0);
         file.extend(EXECUTABLE.to_le_bytes());
         file.extend(AARCH64.to_le_bytes());
         file.extend(1_u32.to_le_bytes());
-        for value in [entry, 0, headers_at] {
+        for value in [self.entry, HEADER_BYTES, headers_at] {
             file.extend(value.to_le_bytes());
         }
         file.extend(0_u32.to_le_bytes());
-        for value in [HEADER_BYTES as u16, 0, 0, SECTION_BYTES, self.sections, self.sections - 1] {
+        let names = self.sections - 1;
+        for value in [HEADER_BYTES as u16, SEGMENT_BYTES, 1, SECTION_BYTES, self.sections, names] {
             file.extend(value.to_le_bytes());
         }
+        file.extend(segment(&self.image));
         file.extend(self.contents);
         file.extend(self.headers);
         file
     }
 }
 
+/// Returns the header of a segment that has none of its bytes in the file.
+fn segment(image: &Range<u64>) -> Vec<u8> {
+    const LOAD: u32 = 1;
+    const READ_WRITE_EXECUTE: u32 = 7;
+    let size = image.end - image.start;
+    let mut header: Vec<u8> = [LOAD, READ_WRITE_EXECUTE].map(u32::to_le_bytes).concat();
+    for value in [CONTENTS_AT, image.start, image.start, 0, size, 8] {
+        header.extend(value.to_le_bytes());
+    }
+    header
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use object::read::{Object, ObjectSection};
+    use object::read::{Object, ObjectSection, ObjectSegment, ObjectSymbol};
     use stepwell_arch::address::Va;
 
     #[test]
@@ -189,8 +232,10 @@ mod tests {
             symbol(base + 16, SymbolKind::Function, "second"),
             symbol(base + 24, SymbolKind::Other, "_etext"),
             symbol(base + 28, SymbolKind::Other, "variable"),
+            symbol(base + 32, SymbolKind::Function, "start_kernel"),
+            symbol(base + 40, SymbolKind::Other, "_end"),
         ];
-        let elf = to_elf(&Symbols::new(list, Some(base)), &[0; 32]);
+        let elf = to_elf(&Symbols::new(list, Some(base)), &[0; 40]);
         let symbols = super::super::elf::from_elf(&elf).unwrap();
         assert_eq!(symbols.link_base(), Some(base));
         assert_eq!(symbols.lookup(Va(base + 12)), Some(("first", 4)));
@@ -202,7 +247,32 @@ mod tests {
             .collect();
         assert_eq!(sections[0], (".text".into(), base, 24));
         assert_eq!(sections[1], (".data".into(), base + 24, 8));
+        assert_eq!(sections[2], (".text.2".into(), base + 32, 8));
         assert!(file.section_by_name(".debug_frame").unwrap().size() > 0);
-        assert_eq!(file.sections().count(), 6);
+        assert_eq!(file.sections().count(), 7);
+        for (name, section) in
+            [("first", ".text"), ("variable", ".data"), ("start_kernel", ".text.2")]
+        {
+            let symbol = file.symbols().find(|symbol| symbol.name() == Ok(name)).unwrap();
+            let index = symbol.section_index().unwrap();
+            assert_eq!(file.section_by_index(index).unwrap().name(), Ok(section), "{name}");
+        }
+        let segments: Vec<(u64, u64)> =
+            file.segments().map(|it| (it.address(), it.size())).collect();
+        assert_eq!(segments, [(base, 40)], "all of it moves together");
+        assert_eq!(file.entry(), base);
+    }
+
+    #[test]
+    fn what_a_debugger_calls_returns_to_code_that_the_kernel_keeps() {
+        let symbol = |address, name: &str| Symbol {
+            address,
+            size: 0,
+            kind: SymbolKind::Function,
+            name: name.into(),
+        };
+        let list = [symbol(0x1000, "_head"), symbol(0x1010, "panic"), symbol(0x1020, "_stext")];
+        let elf = to_elf(&Symbols::new(list, Some(0x1000)), &[0; 0x100]);
+        assert_eq!(object::File::parse(elf.as_slice()).unwrap().entry(), 0x1010);
     }
 }
