@@ -11,12 +11,13 @@ pub use socket_folder::SocketFolder;
 use crate::console::{Input, MarkedText};
 use crate::names::{Names, Target};
 use crate::recorder::Recorder;
+use crate::terminal::tell;
 use std::io::stdout;
 use std::path::{Path, PathBuf};
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{Debuggee, Error, Place, TraceRecord, VcpuId, VcpuState};
 use stepwell_gdb::Services;
-use stepwell_trace::{Disassembler, Header, printable};
+use stepwell_trace::{Disassembler, Header};
 
 /// The tool's services for one guest.
 pub struct Tool {
@@ -117,7 +118,7 @@ impl Services for Tool {
 
     fn note(&mut self, text: &str) {
         drop(self.console.end_line(&mut stdout().lock()));
-        eprintln!("stepwell: {}", printable(text));
+        tell(text);
     }
 
     fn poll(&mut self, debuggee: &mut dyn Debuggee) -> Result<(), Error> {
