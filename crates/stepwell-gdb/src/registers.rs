@@ -66,8 +66,13 @@ impl Guest<'_> {
                 let sve = self.debuggee.support_sve().ok_or(TargetError::NonFatal)?;
                 return sve.write_sve(vcpu, register, bytes).map_err(refused);
             }
-            // EL1 chooses the length, by ZCR_EL1, and the size of addresses, by TCR_EL1.
-            Kind::Vg | Kind::Signature(..) => return Err(refused(Refusal::NoSuchRegister.into())),
+            // EL1 chooses the length, by ZCR_EL1, and the size of addresses, by TCR_EL1. GDB puts
+            // back what it found when a function that it has called returns.
+            Kind::Vg | Kind::Signature(..) => {
+                let is_unchanged = self.register(vcpu, kind)? == bytes;
+                let refusal = || refused(Refusal::NoSuchRegister.into());
+                return is_unchanged.then_some(()).ok_or_else(refusal);
+            }
             _ => {}
         }
         let mut registers = self.debuggee.read_registers(vcpu).map_err(refused)?;

@@ -29,6 +29,7 @@ use std::path::Path;
 const SYMBOL_BYTES_MAX: usize = 96 << 20;
 /// Most damages that are told one by one.
 const DAMAGES_MAX: usize = 1000;
+const MISCOUNTED: &str = "the chunk has another number of instructions than it says";
 
 /// How a recording ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -359,12 +360,17 @@ impl<R: Read + Seek> Reader<R> {
             let (offset, end) = (open.offset, open.end);
             match open.decoder.next_record() {
                 Ok(Some(Decoded { repeated: true, .. })) if !open.tells_all => {}
+                // Before anything is done for it: a few bytes may tell of very many.
+                Ok(Some(Decoded { record: Record::Run { length, .. }, .. }))
+                    if self.position.saturating_add(u64::from(length)) > end =>
+                {
+                    return Err(Error::Corrupt { offset, what: MISCOUNTED });
+                }
                 Ok(Some(Decoded { record, .. })) => return Ok(Some(record)),
                 Ok(None) => {
                     self.open = None;
                     if self.position != end {
-                        let what = "the chunk has another number of instructions than it says";
-                        return Err(Error::Corrupt { offset, what });
+                        return Err(Error::Corrupt { offset, what: MISCOUNTED });
                     }
                 }
                 Err(what) => return Err(Error::Corrupt { offset, what }),

@@ -16,6 +16,8 @@ use stepwell_arch::address::Va;
 
 /// Unpacked size at which a chunk is full: some 200,000 runs.
 const CHUNK_FULL: usize = 512 << 10;
+/// Instructions at which it is full, too: what few bytes tell is bounded for who reads them.
+const CHUNK_FULL_INSTRUCTIONS: u64 = format::CHUNK_INSTRUCTIONS_MAX / 2;
 /// zstd's level: higher ones cost more time than the machine takes to make the steps.
 const LEVEL: i32 = 3;
 
@@ -98,14 +100,22 @@ impl<W: Write> Writer<W> {
     ///
     /// [`Error::Io`] if a full chunk cannot be written.
     pub fn run(&mut self, vcpu: u8, pc: Va, length: u32) -> Result<(), Error> {
-        if length == 0 {
-            return Ok(());
+        let mut left = length;
+        while left > 0 {
+            let part = left.min(format::RUN_MAX);
+            self.part(vcpu, pc.offset(u64::from(length - left) * 4), part)?;
+            left -= part;
         }
+        Ok(())
+    }
+
+    /// Records a run that is no longer than one may be.
+    fn part(&mut self, vcpu: u8, pc: Va, length: u32) -> Result<(), Error> {
         self.totals.instructions += u64::from(length);
         if let Some((last_vcpu, start, count)) = &mut self.pending
             && *last_vcpu == vcpu
             && start.offset(u64::from(*count) * 4) == pc
-            && let Some(sum) = count.checked_add(length)
+            && let Some(sum) = count.checked_add(length).filter(|sum| *sum <= format::RUN_MAX)
         {
             *count = sum;
             return Ok(());
@@ -258,7 +268,10 @@ impl<W: Write> Writer<W> {
     }
 
     fn flush_if_full(&mut self) -> Result<(), Error> {
-        if self.records.payload().len() >= CHUNK_FULL || self.code.len() >= CHUNK_FULL {
+        let is_full = self.records.payload().len() >= CHUNK_FULL
+            || self.records.instructions() >= CHUNK_FULL_INSTRUCTIONS
+            || self.code.len() >= CHUNK_FULL;
+        if is_full {
             return self.flush_chunk();
         }
         Ok(())

@@ -105,15 +105,15 @@ impl<'a> Functions<'a> {
 
     /// Tells whether the instruction at `pc` returns into another task.
     pub(super) fn switches_tasks(&self, pc: Va) -> bool {
-        self.switching_returns.contains(&pc)
+        self.switching_returns.binary_search(&pc).is_ok()
     }
 
     /// Returns how many instructions of a run are executed before the task is another: a new task
     /// of Linux begins right behind the return that leads to it, so a run goes on there.
     pub(super) fn until_switch(&self, pc: Va, length: u32) -> Option<u32> {
         let end = pc.0.saturating_add(u64::from(length) * 4);
-        let inside = |at: &&Va| pc.0 <= at.0 && at.0.saturating_add(4) < end;
-        let at = self.switching_returns.iter().find(inside)?;
+        let first = self.switching_returns.partition_point(|at| at.0 < pc.0);
+        let at = self.switching_returns.get(first).filter(|at| at.0.saturating_add(4) < end)?;
         u32::try_from((at.0 - pc.0) / 4 + 1).ok()
     }
 
@@ -132,8 +132,11 @@ impl<'a> Functions<'a> {
 fn switching_returns(code: &CodePages, symbols: &Symbols) -> Vec<Va> {
     /// Longest such function that is looked through, in instructions.
     const LENGTH_MAX: u64 = 1024;
+    /// Most of them: a kernel has one, at each of its addresses.
+    const FUNCTIONS_MAX: usize = 64;
     let mut returns = Vec::new();
-    for symbol in symbols.iter().filter(|symbol| is_task_switch(&symbol.name)) {
+    let switches = symbols.iter().filter(|symbol| is_task_switch(&symbol.name));
+    for symbol in switches.take(FUNCTIONS_MAX) {
         let all = (0..LENGTH_MAX).map(|index| Va(symbol.address).offset(index * 4));
         let own = all.take_while(|pc| symbols.lookup(*pc).is_some_and(|it| it.0 == symbol.name));
         returns.extend(

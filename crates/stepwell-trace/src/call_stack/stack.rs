@@ -80,10 +80,16 @@ pub(super) struct Stack {
 impl Stack {
     /// Follows a run.
     pub(super) fn run<V: CallVisitor>(&mut self, on: &mut Follow<'_, '_, V>, pc: Va, length: u32) {
-        if let Some(before) = on.functions.until_switch(pc, length) {
-            self.run(on, pc, before);
-            return self.run(on, pc.offset(u64::from(before) * 4), length - before);
+        let (mut pc, mut left) = (pc, length);
+        while let Some(before) = on.functions.until_switch(pc, left) {
+            self.run_in_task(on, pc, before);
+            (pc, left) = (pc.offset(u64::from(before) * 4), left - before);
         }
+        self.run_in_task(on, pc, left);
+    }
+
+    /// Follows a run in which no task is switched but at its end.
+    fn run_in_task<V: CallVisitor>(&mut self, on: &mut Follow<'_, '_, V>, pc: Va, length: u32) {
         let ran_over = self.end_if_run_over(on, pc);
         if self.entered {
             self.entered = false;

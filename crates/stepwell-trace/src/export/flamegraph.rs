@@ -17,6 +17,10 @@ use std::io::Write;
 const NARROWEST: u64 = 20_000;
 /// Most frames. The narrowest are left out until so many are left.
 const FRAMES_MAX: usize = 30_000;
+/// Most names in all lines that are drawn from, each of which has those of all its callers.
+const NAMES_MAX: usize = 2_000_000;
+/// Longest name, in characters; what is longer does not fit a frame.
+const NAME_MAX: usize = 200;
 
 /// Draws what is left of a recording.
 ///
@@ -78,10 +82,17 @@ fn folded(tree: &FlameTree, stacks: &CallStacks<'_>) -> Vec<String> {
     let mut totals: Vec<u64> = nodes.iter().map(|node| node.total).collect();
     totals.sort_unstable_by_key(|&total| std::cmp::Reverse(total));
     let fits = totals.get(FRAMES_MAX).map_or(0, |total| total + 1);
-    let least = fits.max(totals[0] / NARROWEST).max(1);
+    let mut least = fits.max(totals[0] / NARROWEST).max(1);
     let mut own: Vec<u64> = nodes.iter().map(|node| node.own).collect();
-    for index in (1..nodes.len()).rev().filter(|&index| nodes[index].total < least) {
-        own[nodes[index].parent as usize] += std::mem::take(&mut own[index]);
+    loop {
+        for index in (1..nodes.len()).rev().filter(|&index| nodes[index].total < least) {
+            own[nodes[index].parent as usize] += std::mem::take(&mut own[index]);
+        }
+        let drawn = nodes.iter().zip(&own).filter(|(_, own)| **own > 0);
+        if drawn.map(|(node, _)| node.depth as usize).sum::<usize>() <= NAMES_MAX {
+            break;
+        }
+        least = least.saturating_mul(2);
     }
     let line = |index: usize| {
         let mut names = Vec::new();
@@ -114,7 +125,7 @@ fn plain(name: &str) -> String {
         character if character.is_control() => '?',
         character => character,
     };
-    let name: String = name.chars().map(word).collect();
+    let name: String = name.chars().take(NAME_MAX).map(word).collect();
     match name.rsplit_once(' ') {
         Some((head, tail)) if tail.parse::<f64>().is_ok() => format!("{head}_{tail}"),
         _ => name,

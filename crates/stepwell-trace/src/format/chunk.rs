@@ -1,6 +1,9 @@
 //! The preamble and the chunk header: the only parts of a recording that have fixed places.
 
-use super::{CHUNK_HEADER_LENGTH, CHUNK_MAGIC, MAGIC, MAJOR, MAX_PAYLOAD, MINOR, PREAMBLE_LENGTH};
+use super::{
+    CHUNK_HEADER_LENGTH, CHUNK_INSTRUCTIONS_MAX, CHUNK_MAGIC, MAGIC, MAJOR, MAX_PAYLOAD, MINOR,
+    PREAMBLE_LENGTH,
+};
 
 /// The payload is a zstd frame.
 pub(crate) const FLAG_ZSTD: u16 = 1;
@@ -110,6 +113,9 @@ impl ChunkHeader {
         if header.packed_length > MAX_PAYLOAD || header.unpacked_length > MAX_PAYLOAD {
             return Err("the chunk is larger than any that is written");
         }
+        if header.instructions > CHUNK_INSTRUCTIONS_MAX {
+            return Err("the chunk tells of more instructions than any that is written");
+        }
         Ok(header)
     }
 }
@@ -132,6 +138,22 @@ mod tests {
     #[test]
     fn golden_preamble() {
         assert_eq!(&preamble()[..12], b"STEPREC\n\x01\0\x02\0");
+    }
+
+    #[test]
+    fn a_header_that_promises_too_much_is_none() {
+        let mut header = ChunkHeader {
+            kind: ChunkKind::Records,
+            flags: 0,
+            packed_length: 10,
+            unpacked_length: 10,
+            first_instruction: 0,
+            instructions: CHUNK_INSTRUCTIONS_MAX,
+            payload_checksum: 0,
+        };
+        assert!(ChunkHeader::decode(&header.encode()).is_ok());
+        header.instructions += 1;
+        assert!(ChunkHeader::decode(&header.encode()).is_err());
     }
 
     #[test]

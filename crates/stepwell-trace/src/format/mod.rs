@@ -1,4 +1,4 @@
-//! Layout of a recording, version 1.1.
+//! Layout of a recording, version 1.2.
 //!
 //! A recording is a preamble and a sequence of chunks. Each chunk stands alone: it can be checked,
 //! unpacked and decoded without its neighbours, so a reader may skip, seek or stop at any chunk,
@@ -23,7 +23,7 @@
 //! | 8 | 4 | payload length in bytes, at most [`MAX_PAYLOAD`] |
 //! | 12 | 4 | length once unpacked, at most [`MAX_PAYLOAD`] |
 //! | 16 | 8 | instructions in the recording before this chunk |
-//! | 24 | 8 | instructions in this chunk |
+//! | 24 | 8 | instructions in this chunk, at most [`CHUNK_INSTRUCTIONS_MAX`] |
 //! | 32 | 4 | CRC-32 of the payload as it lies in the file |
 //! | 36 | 4 | CRC-32 of the 36 bytes before |
 //!
@@ -68,6 +68,11 @@ pub const PREAMBLE_LENGTH: usize = 16;
 pub const CHUNK_HEADER_LENGTH: usize = 40;
 /// Longest payload of a chunk, packed or unpacked: a reader never needs more memory than this.
 pub const MAX_PAYLOAD: u32 = 16 << 20;
+/// Longest run: 256 KiB of code without a jump. Few bytes may tell a long run, so who reads a file
+/// that he was given needs a bound for what he does for a byte of it.
+pub const RUN_MAX: u32 = 1 << 16;
+/// Most instructions of a chunk, for the same reason; writers begin a new one after half of it.
+pub const CHUNK_INSTRUCTIONS_MAX: u64 = 1 << 21;
 
 /// What a recording tells about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -33,7 +33,7 @@
 
 use super::details::{self, Last};
 use super::varint::{self, Cursor, unzigzag, zigzag};
-use super::{Event, Known, Record};
+use super::{Event, Known, RUN_MAX, Record};
 use stepwell_arch::address::Va;
 
 const SWITCH: u64 = 1;
@@ -255,6 +255,10 @@ impl RecordDecoder {
             let decoded = decode_one(&mut self.places, &mut self.last, &mut cursor);
             self.position = self.payload.len() - cursor.remaining();
             match decoded {
+                Some(Operation::Record(Record::Run { length, .. })) if length > RUN_MAX => {
+                    self.position = self.payload.len();
+                    return Err("a run is longer than any that is written");
+                }
                 Some(Operation::Record(record)) => {
                     let repeated = self.repeated > 0;
                     self.repeated = self.repeated.saturating_sub(1);
@@ -344,6 +348,18 @@ mod tests {
         let record = Record::Run { vcpu: 0, pc: Va(16), length: 1 };
         assert_eq!(decoder.next_record(), Ok(Some(Decoded { record, repeated: false })));
         assert_eq!(decoder.next_record(), Ok(None));
+    }
+
+    #[test]
+    fn a_run_that_is_longer_than_any_is_damage() {
+        let decode = |length: u32| {
+            let mut encoder = RecordEncoder::new();
+            encoder.run(0, Va(0), length);
+            RecordDecoder::new(encoder.payload().to_vec()).next_record()
+        };
+        assert!(decode(RUN_MAX).is_ok());
+        assert!(decode(RUN_MAX + 1).is_err());
+        assert!(decode(u32::MAX).is_err());
     }
 
     #[test]

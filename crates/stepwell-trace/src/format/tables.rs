@@ -11,7 +11,8 @@ use stepwell_arch::address::Va;
 
 /// Unpacked size at which a `Symbols` chunk ends and the next begins.
 const SYMBOLS_CHUNK: usize = 1 << 20;
-/// Longest name that is written whole; longer ones are no use to anybody and are left out.
+/// Longest name; longer ones are no use to anybody, and are left out on both sides: a name is shown
+/// again and again.
 const NAME_MAX: usize = 4096;
 
 /// Appends one page to a `Code` payload.
@@ -64,8 +65,11 @@ pub(crate) fn decode_symbols(payload: &[u8], found: &mut Vec<Symbol>) -> Option<
         address = address.wrapping_add(cursor.take()?);
         let kind = SymbolKind::from_number(cursor.take()?);
         let size = cursor.take()?;
-        let name = String::from_utf8_lossy(cursor.take_bytes()?).into_owned();
-        found.push(Symbol { address, size, kind, name });
+        let name = cursor.take_bytes()?;
+        if name.len() <= NAME_MAX {
+            let name = String::from_utf8_lossy(name).into_owned();
+            found.push(Symbol { address, size, kind, name });
+        }
     }
     Some(has_base.then_some(base))
 }

@@ -1,6 +1,6 @@
 //! How often each instruction was executed, by page.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use stepwell_arch::address::Va;
 
 const PAGE: u64 = 4096;
@@ -11,7 +11,8 @@ const PAGES_MAX: usize = 1 << 14;
 /// Counts of executed instructions. A count stops at `u32::MAX`.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    pages: HashMap<u64, Box<[u32]>>,
+    /// Each has an instruction that was executed.
+    pages: BTreeMap<u64, Box<[u32]>>,
     /// Instructions on pages beyond the limit.
     lost: u64,
 }
@@ -44,11 +45,16 @@ impl Counts {
 
     /// Tells whether any instruction from `first` to `last` was executed.
     pub(super) fn any(&self, first: u64, last: u64) -> bool {
-        (first / PAGE..=last / PAGE).any(|number| {
-            let Some(page) = self.pages.get(&number) else { return false };
+        let numbers = first / PAGE..=last / PAGE;
+        if numbers.is_empty() {
+            return false;
+        }
+        // Pages that were counted, not all that the range has: that may be half of all addresses.
+        self.pages.range(numbers).any(|(&number, page)| {
             let start = if number == first / PAGE { first % PAGE / 4 } else { 0 };
             let end = if number == last / PAGE { last % PAGE / 4 } else { WORDS as u64 - 1 };
-            page[start as usize..=end as usize].iter().any(|count| *count > 0)
+            let within = page.get(start as usize..=end as usize).unwrap_or_default();
+            within.iter().any(|count| *count > 0)
         })
     }
 
@@ -80,6 +86,7 @@ mod tests {
         );
         assert!(counts.any(0x1000, 0x1ff8) && counts.any(0x2004, 0x5000));
         assert!(!counts.any(0x2008, 0x5000) && !counts.any(0x1000, 0x1ff4));
+        assert!(counts.any(0, u64::MAX) && !counts.any(0x3000, u64::MAX));
         assert_eq!(counts.lost(), 0);
     }
 }
