@@ -17,6 +17,7 @@ mod receiver;
 mod ring;
 mod shared;
 mod vectors;
+mod wait;
 
 pub use error::{LinkError, RingError};
 pub use link::{Hello, Link, Patience};

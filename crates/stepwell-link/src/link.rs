@@ -1,6 +1,7 @@
 //! The conversation: requests, their answers, and the events that fall between.
 
 use crate::receiver::{self, FromStream, Incoming};
+use crate::wait::Wait;
 use crate::{LinkError, Mailbox, Ring, convert};
 use std::collections::VecDeque;
 use std::io::Write;
@@ -68,6 +69,8 @@ pub struct Link {
     lost: Option<LinkError>,
     ring: Option<Ring>,
     mailbox: Option<Mailbox>,
+    /// Tells whether somebody wants to leave.
+    is_interrupted: fn() -> bool,
 }
 
 impl Link {
@@ -92,6 +95,7 @@ impl Link {
             lost: None,
             ring: None,
             mailbox: None,
+            is_interrupted: || false,
         };
         link.hello = link.greet()?;
         Ok(link)
@@ -112,6 +116,12 @@ impl Link {
     /// anything is asked of it: from its greeting on it looks and speaks nowhere else.
     pub fn attach_mailbox(&mut self, mailbox: Mailbox) {
         self.mailbox = Some(mailbox);
+    }
+
+    /// Asks `is_interrupted` while an answer is waited for: whoever wants to leave is not made to
+    /// wait for a machine that hangs.
+    pub const fn heed(&mut self, is_interrupted: fn() -> bool) {
+        self.is_interrupted = is_interrupted;
     }
 
     /// Powers the whole machine off. The link closes in consequence.
@@ -166,10 +176,9 @@ impl Link {
         self.next_id = id.wrapping_add(1);
         let (name, changes_nothing) = (convert::name(&command), convert::changes_nothing(&command));
         self.send(&Request { id, command })?;
-        let deadline = Instant::now() + patience;
+        let mut wait = Wait::new(patience, self.is_interrupted);
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.receive(left)? {
+            match self.receive(wait.slice())? {
                 Some(FromHypervisor::Response { id: answered, result }) if answered == id => {
                     // A stop that was told of before this was carried out is a former one.
                     if !changes_nothing {
@@ -183,9 +192,11 @@ impl Link {
                     let event = self.happened(event);
                     self.events.push_back(event);
                 }
-                None => {
-                    return Err(self.fail(LinkError::NoAnswer { command: name, waited: patience }));
+                None if wait.is_over() => {
+                    let waited = wait.waited();
+                    return Err(self.fail(LinkError::NoAnswer { command: name, waited }));
                 }
+                None => {}
             }
         }
     }
