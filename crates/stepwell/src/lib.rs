@@ -6,7 +6,8 @@
 //! - [`linux`], [`questions`]: what is known, and asked, of a Linux guest.
 //! - [`stepper`]: the interactive stepper.
 //! - [`gdb`]: what the tool does for a debugger.
-//! - [`console`], [`terminal`], [`interruption`]: this terminal and its signals.
+//! - [`console`], [`terminal`], [`interruption`], [`leftovers`]: this terminal, its signals, and how
+//!   to leave.
 //!
 //! Architecture Invariant: nothing in here knows how the hypervisor works. What it wants from a
 //! guest it asks of a [`stepwell_debuggee::Debuggee`], and the stepper works on any.
@@ -17,6 +18,7 @@ pub mod ending;
 pub mod follow;
 pub mod gdb;
 pub mod interruption;
+pub mod leftovers;
 pub mod linux;
 pub mod machine;
 pub mod names;

@@ -4,7 +4,7 @@
 //! folder that only its owner may enter is not. It is made where the system keeps such things for
 //! the session (`XDG_RUNTIME_DIR`), or else with the temporary files.
 
-use crate::machine::Registered;
+use crate::leftovers::Registered;
 use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;

@@ -98,8 +98,8 @@ pub enum MachineError {
         /// The last thing it or the hypervisor said.
         words: Option<String>,
     },
-    /// QEMU runs, and does not connect.
-    #[error("QEMU did not open the link within {seconds} s")]
+    /// QEMU runs, and does not set the machine up.
+    #[error("QEMU did not set the machine up within {seconds} s")]
     NoConnection {
         /// For how long it was waited for.
         seconds: u64,
@@ -107,6 +107,9 @@ pub enum MachineError {
     /// QEMU's device tree is not what it should be.
     #[error("QEMU's device tree cannot be used: {0}")]
     Tree(String),
+    /// QEMU's monitor does not do what it is asked for.
+    #[error("QEMU's monitor cannot be used: {0}")]
+    Monitor(#[source] std::io::Error),
     /// The user wants to leave.
     #[error("interrupted")]
     Interrupted,

@@ -1,33 +1,33 @@
 //! Machines: QEMU with our hypervisor and a guest in it.
 //!
 //! [`Machine::launch`] does what a boot loader would: it lays the guest's files out in the
-//! machine's RAM (a file that we share with QEMU), tells the hypervisor about them in the
-//! machine's device tree, starts QEMU, and opens the link. From then on nothing of the machine is
-//! left on disk, and QEMU dies with us, however we die.
+//! machine's RAM (a file that we share with QEMU), starts QEMU, which sets the machine up and waits,
+//! tells the hypervisor about the files in the device tree that QEMU has put into that RAM, lets the
+//! machine go, and opens the link. What QEMU gets from us it inherits, and none of it has a name on
+//! any disk; and QEMU dies with us, however we die. So nothing is left behind, ever.
 
 mod error;
 mod hosttree;
 mod layout;
+mod monitor;
 mod options;
 mod process;
 mod ram;
-mod scratch;
 
 pub use error::MachineError;
 pub use layout::{GUEST_RAM, Layout};
 pub use options::{Guest, MachineOptions, Memory};
-pub use scratch::{Registered, remove_leftovers};
 
+use crate::interruption;
 use process::Qemu;
 use ram::Ram;
-use scratch::Scratch;
-use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use stepwell_link::{Link, LinkError, Mailbox, Patience, Ring};
 
-/// How long QEMU may take to connect; it does so before it runs anything.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long QEMU may take to set the machine up, before it runs anything.
+const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A running machine. Dropping it ends QEMU.
 pub struct Machine {
@@ -47,28 +47,35 @@ impl Machine {
     pub fn launch(options: &MachineOptions, guest: &Guest) -> Result<(Self, Link), MachineError> {
         let hypervisor = options.hypervisor_image()?;
         let layout = Layout::new(options.memory, guest)?;
-        let scratch = Scratch::new()?;
-        let ram = Ram::new(&scratch, layout.ram_bytes)?;
+        let ram = Ram::new(layout.ram_bytes)?;
         for (address, bytes) in layout.pieces(guest) {
             ram.write(address, bytes)?;
         }
-        let image = scratch.write("hypervisor", &hypervisor)?;
-        let dumped = scratch.path("dumped.dtb");
-        process::dump_tree(options, layout.ram_bytes, &dumped)?;
-        let tree = hosttree::edit(&scratch.read(&dumped)?, &layout, guest, options)?;
-        let tree = scratch.write("host.dtb", &tree)?;
-
-        let socket = scratch.path("link");
-        let listener = UnixListener::bind(&socket).map_err(MachineError::scratch(&socket))?;
-        let arguments = arguments(options, &layout, &image, &tree, ram.path(), &socket);
-        let mut qemu = Qemu::start(&options.qemu, &arguments, options.verbose)?;
-        let stream = qemu.accept(&listener, CONNECT_TIMEOUT)?;
+        let image = ram::unnamed(&hypervisor)?;
+        let (stream, link) = UnixStream::pair().map_err(LinkError::from)?;
+        let (monitor, control) = UnixStream::pair().map_err(LinkError::from)?;
+        let inherited = Inherited {
+            ram: ram.file().as_raw_fd(),
+            image: image.as_raw_fd(),
+            link: link.as_raw_fd(),
+            control: control.as_raw_fd(),
+        };
+        let arguments = arguments(options, &layout, &inherited);
+        let started = Qemu::start(options, &arguments, &inherited.all(), monitor);
+        // QEMU has its own: where it ends, our ends shall know.
+        drop((link, control));
+        let mut qemu = started?;
+        qemu.wait_until_set_up(SETUP_TIMEOUT)?;
+        let (address, tree) = ram.find_tree(layout.kernel.offset())?;
+        ram.write_at(address, &hosttree::edit(&tree, &layout, guest, options)?)?;
+        qemu.go(SETUP_TIMEOUT)?;
         let link = Link::open(stream, Patience::default());
         let mut link = link.map_err(|error| explain(&mut qemu, error))?;
         if link.hello().mailbox {
             let mailbox = Mailbox::map(ram.file(), layout.mailbox.offset());
             link.attach_mailbox(mailbox?);
         }
+        link.heed(interruption::is_recent);
         if link.hello().ring_bytes > 0 {
             let ring = Ring::map(ram.file(), layout.ring.offset(), layout.ring.bytes);
             link.attach_ring(ring.map_err(|error| MachineError::Link(error.into()))?);
@@ -108,40 +115,43 @@ fn explain(qemu: &mut Qemu, error: LinkError) -> MachineError {
     }
 }
 
-/// What every machine of these options has, as QEMU's arguments.
-fn board(options: &MachineOptions, ram_bytes: u64, machine: &str) -> Vec<String> {
-    let board = "virt,virtualization=on,gic-version=3,dtb-randomness=off";
-    [
-        ("-machine", format!("{board}{machine}")),
+/// The descriptors that QEMU inherits.
+struct Inherited {
+    ram: RawFd,
+    image: RawFd,
+    link: RawFd,
+    control: RawFd,
+}
+
+impl Inherited {
+    const fn all(&self) -> [RawFd; 4] {
+        let Self { ram, image, link, control } = *self;
+        [ram, image, link, control]
+    }
+}
+
+fn arguments(options: &MachineOptions, layout: &Layout, inherited: &Inherited) -> Vec<String> {
+    let board = "virt,virtualization=on,gic-version=3,dtb-randomness=off,memory-backend=ram";
+    let bytes = layout.ram_bytes;
+    let Inherited { ram, image, link, control } = inherited;
+    // It waits for `cont` (-S), and is not reset under our hands.
+    let mut arguments = ["-nodefaults", "-no-reboot", "-S"].map(str::to_owned).to_vec();
+    let more = [
+        ("-machine", board.to_owned()),
         ("-cpu", options.cpu_model()),
         ("-smp", options.smp.to_string()),
-        ("-m", format!("{}k", ram_bytes / 1024)),
+        ("-m", format!("{}k", bytes / 1024)),
         ("-nic", "none".to_owned()),
         ("-display", "none".to_owned()),
         ("-monitor", "none".to_owned()),
-    ]
-    .into_iter()
-    .flat_map(|(name, value)| [name.to_owned(), value])
-    .collect()
-}
-
-fn arguments(
-    options: &MachineOptions,
-    layout: &Layout,
-    image: &Path,
-    tree: &Path,
-    ram: &Path,
-    socket: &Path,
-) -> Vec<String> {
-    let mut arguments = vec!["-nodefaults".to_owned(), "-no-reboot".to_owned()];
-    arguments.extend(board(options, layout.ram_bytes, ",memory-backend=ram"));
-    let (ram, socket) = (in_option(ram), in_option(socket));
-    let bytes = layout.ram_bytes;
-    let more = [
-        ("-object", format!("memory-backend-file,id=ram,mem-path={ram},size={bytes},share=on")),
-        ("-kernel", image.display().to_string()),
-        ("-dtb", tree.display().to_string()),
-        ("-chardev", format!("socket,id=link,path={socket},server=off")),
+        (
+            "-object",
+            format!("memory-backend-file,id=ram,mem-path={},size={bytes},share=on", named(*ram)),
+        ),
+        ("-kernel", named(*image)),
+        ("-chardev", format!("socket,id=control,fd={control}")),
+        ("-mon", "chardev=control,mode=control".to_owned()),
+        ("-chardev", format!("socket,id=link,fd={link}")),
         // QEMU's virtio-mmio speaks the draft of 2011 unless told otherwise.
         ("-global", "virtio-mmio.force-legacy=false".to_owned()),
         ("-device", "virtio-serial-device".to_owned()),
@@ -153,7 +163,7 @@ fn arguments(
     arguments
 }
 
-/// Quotes a path for QEMU's comma-separated options.
-fn in_option(path: &Path) -> String {
-    path.display().to_string().replace(',', ",,")
+/// The name by which a process opens a file that it has inherited.
+fn named(descriptor: RawFd) -> String {
+    format!("/proc/self/fd/{descriptor}")
 }

@@ -6,11 +6,14 @@
 
 #![expect(unsafe_code, reason = "asks the kernel, between fork and exec, to kill QEMU with us")]
 
-use super::{MachineError, MachineOptions, board, in_option};
+use super::monitor::{Heard, Monitor};
+use super::{MachineError, MachineOptions};
 use crate::interruption;
+use rustix::io::FdFlags;
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::{BorrowedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -29,57 +32,75 @@ const LINE_MAX: usize = 1000;
 
 pub(super) struct Qemu {
     child: Child,
+    monitor: Monitor,
     messages: Lines,
     log: Lines,
 }
 
 impl Qemu {
+    /// Starts QEMU, which inherits some descriptors. `monitor` leads to its monitor.
     pub(super) fn start(
-        program: &Path,
+        options: &MachineOptions,
         arguments: &[String],
-        verbose: bool,
+        inherited: &[RawFd],
+        monitor: UnixStream,
     ) -> Result<Self, MachineError> {
+        let (program, verbose) = (&options.qemu, options.verbose);
         if verbose {
             eprintln!("[tool] {} {}", program.display(), arguments.join(" "));
         }
-        let mut child = spawn(program, arguments)?;
+        let monitor = Monitor::new(monitor, POLL).map_err(MachineError::Monitor)?;
+        let mut child = spawn(program, arguments, inherited)?;
         let messages = Lines::of(child.stderr.take(), verbose.then_some("[qemu] "));
         let log = Lines::of(child.stdout.take(), verbose.then_some("[hypervisor] "));
-        Ok(Self { child, messages, log })
+        Ok(Self { child, monitor, messages, log })
     }
 
     pub(super) fn process_id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits for QEMU to connect.
-    pub(super) fn accept(
-        &mut self,
-        listener: &UnixListener,
-        timeout: Duration,
-    ) -> Result<UnixStream, MachineError> {
-        let failed = |error| MachineError::Link(std::io::Error::into(error));
-        listener.set_nonblocking(true).map_err(failed)?;
+    /// Waits until the machine is set up. It stands, its RAM as it will be when it goes.
+    pub(super) fn wait_until_set_up(&mut self, timeout: Duration) -> Result<(), MachineError> {
+        self.hear("QMP", timeout)?;
+        // It answers once it is through with all that it does before the machine goes.
+        self.command("qmp_capabilities", timeout)
+    }
+
+    /// Lets the machine go.
+    pub(super) fn go(&mut self, timeout: Duration) -> Result<(), MachineError> {
+        self.command("cont", timeout)
+    }
+
+    fn command(&mut self, command: &str, timeout: Duration) -> Result<(), MachineError> {
+        match self.monitor.say(command) {
+            // It has ended, and says why elsewhere.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(self.obituary()),
+            Err(error) => Err(MachineError::Monitor(error)),
+            Ok(()) => self.hear("return", timeout),
+        }
+    }
+
+    /// Waits for a line with this member. Events may come in between.
+    fn hear(&mut self, member: &str, timeout: Duration) -> Result<(), MachineError> {
         let started = Instant::now();
         loop {
-            match listener.accept() {
-                Ok((stream, _)) => {
-                    stream.set_nonblocking(false).map_err(failed)?;
-                    return Ok(stream);
+            match self.monitor.hear().map_err(MachineError::Monitor)? {
+                Heard::Line(line) if line.get(member).is_some() => return Ok(()),
+                Heard::Line(line) => {
+                    if let Some(error) = line.get("error") {
+                        return Err(MachineError::Monitor(std::io::Error::other(
+                            error.to_string(),
+                        )));
+                    }
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Err(failed(error)),
+                Heard::End => return Err(self.obituary()),
+                Heard::Nothing if interruption::pending() => return Err(MachineError::Interrupted),
+                Heard::Nothing if started.elapsed() > timeout => {
+                    return Err(MachineError::NoConnection { seconds: timeout.as_secs() });
+                }
+                Heard::Nothing => {}
             }
-            if matches!(self.child.try_wait(), Ok(Some(_))) {
-                return Err(self.obituary());
-            }
-            if interruption::pending() {
-                return Err(MachineError::Interrupted);
-            }
-            if started.elapsed() > timeout {
-                return Err(MachineError::NoConnection { seconds: timeout.as_secs() });
-            }
-            std::thread::sleep(POLL);
         }
     }
 
@@ -121,26 +142,7 @@ impl Drop for Qemu {
     }
 }
 
-/// Has QEMU write the device tree of its board.
-pub(super) fn dump_tree(
-    options: &MachineOptions,
-    ram_bytes: u64,
-    to: &Path,
-) -> Result<(), MachineError> {
-    let dump = format!(",dumpdtb={}", in_option(to));
-    let child = spawn(&options.qemu, &board(options, ram_bytes, &dump))?;
-    let output = child.wait_with_output();
-    let output =
-        output.map_err(|error| MachineError::CannotRun { path: options.qemu.clone(), error })?;
-    if output.status.success() && to.exists() {
-        return Ok(());
-    }
-    let text = String::from_utf8_lossy(&output.stderr);
-    let words = text.lines().rev().find(|line| !line.trim().is_empty()).map(str::to_owned);
-    Err(MachineError::QemuEnded { how: describe(output.status), words })
-}
-
-fn spawn(program: &Path, arguments: &[String]) -> Result<Child, MachineError> {
+fn spawn(program: &Path, arguments: &[String], inherited: &[RawFd]) -> Result<Child, MachineError> {
     let mut command = Command::new(program);
     command
         .args(arguments)
@@ -149,8 +151,10 @@ fn spawn(program: &Path, arguments: &[String]) -> Result<Child, MachineError> {
         .stderr(Stdio::piped())
         .process_group(0);
     let parent = rustix::process::getpid();
-    // SAFETY: what runs between fork and exec may only do async-signal-safe things: it makes two
-    // system calls, allocates nothing, takes no lock, and touches no memory but its own copies.
+    let inherited = inherited.to_vec();
+    // SAFETY: what runs between fork and exec may only do async-signal-safe things: it makes a few
+    // system calls, allocates nothing, takes no lock, and touches no memory but its own copies. The
+    // descriptors are open: the caller keeps them until the process is spawned.
     unsafe {
         command.pre_exec(move || {
             let kill = rustix::process::Signal::KILL;
@@ -158,6 +162,10 @@ fn spawn(program: &Path, arguments: &[String]) -> Result<Child, MachineError> {
             // The parent may have died before the kernel was told.
             if rustix::process::getppid() != Some(parent) {
                 return Err(ErrorKind::NotConnected.into());
+            }
+            for &descriptor in &inherited {
+                let descriptor = BorrowedFd::borrow_raw(descriptor);
+                rustix::io::fcntl_setfd(descriptor, FdFlags::empty())?;
             }
             Ok(())
         });
