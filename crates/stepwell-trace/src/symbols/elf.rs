@@ -12,6 +12,12 @@ pub enum ElfError {
     /// It is for another machine.
     #[error("is an ELF for {0}, not for 64-bit Arm")]
     WrongMachine(String),
+    /// It was not linked.
+    #[error(
+        "is relocatable (a module, or an object file): it does not say where anything is; name the \
+         kernel's own ELF"
+    )]
+    Relocatable,
     /// It was stripped.
     #[error("has no symbols: it was stripped")]
     NoSymbols,
@@ -33,6 +39,9 @@ pub fn from_elf(bytes: &[u8]) -> Result<Symbols, ElfError> {
 pub(crate) fn from_object<'data>(file: &impl Object<'data>) -> Result<Symbols, ElfError> {
     if file.architecture() != object::Architecture::Aarch64 {
         return Err(ElfError::WrongMachine(format!("{:?}", file.architecture())));
+    }
+    if super::identity::is_relocatable(file) {
+        return Err(ElfError::Relocatable);
     }
     let symbols: Vec<Symbol> = file.symbols().filter_map(convert).collect();
     if symbols.is_empty() {
@@ -73,5 +82,8 @@ mod tests {
         header[20] = 1;
         header[52] = 64;
         assert_eq!(from_elf(&header), Err(ElfError::WrongMachine("X86_64".into())));
+        // For this machine, and an ET_REL as every module is.
+        (header[16], header[18]) = (1, 183);
+        assert_eq!(from_elf(&header), Err(ElfError::Relocatable));
     }
 }

@@ -9,6 +9,7 @@
 
 pub mod elf;
 pub mod file;
+pub mod identity;
 pub mod kallsyms;
 mod suggest;
 

@@ -7,8 +7,9 @@ use crate::names::Names;
 use anyhow::Context;
 use clap::Args;
 use std::path::{Path, PathBuf};
+use stepwell_trace::Symbols;
 use stepwell_trace::kernel_image::RawPolicy;
-use stepwell_trace::symbols::elf;
+use stepwell_trace::symbols::{elf, identity};
 
 /// The guest and its machine.
 #[derive(Clone, Debug, Args)]
@@ -81,10 +82,10 @@ impl GuestOptions {
         }
         guest.command_line.clone_from(&self.append);
         let layout = Layout::new(self.memory, &guest)?;
-        let symbols = self.symbols.as_ref().map(|path| {
-            let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-            elf::from_elf(&bytes).with_context(|| path.display().to_string())
-        });
+        let symbols = self
+            .symbols
+            .as_deref()
+            .map(|path| symbols_of(path, &guest).with_context(|| path.display().to_string()));
         let names = Names::new(symbols.transpose()?, &guest, &layout);
         let options = MachineOptions {
             smp: self.smp,
@@ -113,6 +114,15 @@ impl GuestOptions {
     pub(super) fn symbols(&self) -> Option<&Path> {
         self.symbols.as_deref()
     }
+}
+
+/// Reads the symbols of an ELF, and demands that they are this kernel's.
+fn symbols_of(path: &Path, guest: &Guest) -> anyhow::Result<Symbols> {
+    let bytes = std::fs::read(path)?;
+    let symbols = elf::from_elf(&bytes)?;
+    let (own, base) = (guest.kernel.symbols(), symbols.link_base().filter(|_| guest.moves));
+    identity::check(&bytes, &symbols, &guest.kernel.bytes, base, own.as_ref())?;
+    Ok(symbols)
 }
 
 impl Prepared {

@@ -1,0 +1,209 @@
+//! Whether an ELF's symbols are those of a kernel.
+//!
+//! Names of another build are worse than none: they lead to addresses where something else is. What
+//! tells builds apart, the best first: the build ID, which linkers put into an ELF and into what is
+//! made of it; the symbols that a kernel carries itself; the code.
+
+use super::{SymbolKind, Symbols};
+use object::read::{Object, ObjectSection, ObjectSegment};
+use object::{ObjectKind, SectionKind};
+use std::collections::HashMap;
+
+/// The symbols of an ELF are not those of the kernel. Reads well after the file's name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// It says so itself.
+    #[error("is of another build: its build ID is {elf}, the kernel's {kernel}")]
+    BuildId {
+        /// The ELF's.
+        elf: String,
+        /// The kernel's, or one of those in it.
+        kernel: String,
+    },
+    /// The kernel's own symbols have other addresses.
+    #[error(
+        "is of another build: {differing} of {common} functions that it shares with the kernel are \
+         elsewhere"
+    )]
+    Addresses {
+        /// Functions that are elsewhere.
+        differing: usize,
+        /// Functions that both have.
+        common: usize,
+    },
+    /// It shares nothing with the kernel.
+    #[error("is not this kernel's: none of its functions is one of the kernel's own")]
+    Foreign,
+    /// The code is other code.
+    #[error("is of another build: its code is not the kernel's")]
+    Code,
+}
+
+/// Fewest functions in common that tell something.
+const COMMON_MIN: usize = 16;
+/// Code that is compared.
+const CODE_BYTES: usize = 64 << 10;
+
+/// Compares an ELF with the kernel whose bytes are `image`, the first of which was linked at `base`,
+/// and whose own symbols are `own`, if it carries any.
+///
+/// # Errors
+///
+/// [`Mismatch`] says what tells them apart. An ELF that cannot be compared passes.
+pub fn check(
+    elf: &[u8],
+    symbols: &Symbols,
+    image: &[u8],
+    base: Option<u64>,
+    own: Option<&Symbols>,
+) -> Result<(), Mismatch> {
+    let Ok(file) = object::File::parse(elf) else { return Ok(()) };
+    if let Ok(Some(id)) = file.build_id() {
+        let ids = build_ids(image);
+        if ids.contains(&id) {
+            return Ok(());
+        }
+        if let Some(kernel) = ids.last() {
+            return Err(Mismatch::BuildId { elf: hex(id), kernel: hex(kernel) });
+        }
+    }
+    if let Some(own) = own {
+        return compare_symbols(symbols, own);
+    }
+    match base {
+        Some(base) if has_other_code(&file, image, base) => Err(Mismatch::Code),
+        _ => Ok(()),
+    }
+}
+
+/// Tells whether an ELF is one that was not linked, such as a module: its addresses say nothing.
+#[must_use]
+pub fn is_relocatable<'data>(file: &impl Object<'data>) -> bool {
+    file.kind() == ObjectKind::Relocatable
+}
+
+/// Returns the build IDs in an image: its own, and those of programs that it carries, such as a vDSO.
+fn build_ids(image: &[u8]) -> Vec<&[u8]> {
+    /// Of a note: length of the name, length of the contents, NT_GNU_BUILD_ID, and the name.
+    const HEADER: usize = 16;
+    const BUILD_ID: [u8; 8] = *b"\x03\0\0\0GNU\0";
+    let mut found = Vec::new();
+    for (at, note) in image.as_chunks::<4>().0.windows(4).enumerate() {
+        if note[0] != [4, 0, 0, 0] || note[2..].as_flattened() != BUILD_ID {
+            continue;
+        }
+        let length = u32::from_le_bytes(note[1]) as usize;
+        let start = at * 4 + HEADER;
+        if (8..=64).contains(&length)
+            && let Some(id) = image.get(start..start + length)
+        {
+            found.push(id);
+        }
+    }
+    found
+}
+
+fn compare_symbols(symbols: &Symbols, own: &Symbols) -> Result<(), Mismatch> {
+    // A name that several have tells nothing.
+    let mut places: HashMap<&str, Option<u64>> = HashMap::new();
+    for symbol in own.iter().filter(|symbol| symbol.kind == SymbolKind::Function) {
+        let place = Some(symbol.address.wrapping_sub(own.link_base().unwrap_or_default()));
+        places.entry(&symbol.name).and_modify(|place| *place = None).or_insert(place);
+    }
+    let base = symbols.link_base().unwrap_or_default();
+    let (mut common, mut differing) = (0, 0);
+    for symbol in symbols.iter().filter(|symbol| symbol.kind == SymbolKind::Function) {
+        if let Some(Some(place)) = places.get(symbol.name.as_str()) {
+            common += 1;
+            differing += usize::from(symbol.address.wrapping_sub(base) != *place);
+        }
+    }
+    if common == 0 {
+        return Err(Mismatch::Foreign);
+    }
+    if common >= COMMON_MIN && differing * 2 > common {
+        return Err(Mismatch::Addresses { differing, common });
+    }
+    Ok(())
+}
+
+/// Tells whether an ELF has code that the image has not, where that code would be. Debug information
+/// alone has none.
+fn has_other_code<'data>(file: &impl Object<'data>, image: &[u8], base: u64) -> bool {
+    // Where segments are loaded elsewhere than they are linked, an image has another order.
+    let is_simple = file.segments().all(|segment| segment.size() > 0);
+    for section in file.sections().filter(|section| section.kind() == SectionKind::Text) {
+        let Ok(code) = section.data() else { continue };
+        let code = &code[..code.len().min(CODE_BYTES)];
+        if code.is_empty() || !is_simple {
+            continue;
+        }
+        let offset = section.address().checked_sub(base).and_then(|at| usize::try_from(at).ok());
+        let loaded = offset.and_then(|at| image.get(at..)?.get(..code.len()));
+        let Some(loaded) = loaded else { continue };
+        let words = code.len().div_ceil(4);
+        let differing = code.chunks(4).zip(loaded.chunks(4)).filter(|(a, b)| a != b).count();
+        // Tools patch an image here and there, after it was linked.
+        return differing * 2 > words;
+    }
+    false
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Symbol, elf, file};
+    use super::*;
+
+    fn table(base: u64, functions: impl Iterator<Item = (u64, String)>) -> Symbols {
+        let symbol = |(offset, name)| Symbol {
+            address: base + offset,
+            size: 0,
+            kind: SymbolKind::Function,
+            name,
+        };
+        Symbols::new(functions.map(symbol), Some(base))
+    }
+
+    /// Functions 16 bytes apart, `shift` further on.
+    fn functions(shift: u64) -> impl Iterator<Item = (u64, String)> {
+        (0..40).map(move |n| (n * 16 + shift, format!("function_{n}")))
+    }
+
+    #[test]
+    fn another_builds_functions_are_elsewhere() {
+        let own = table(0x1000, functions(0));
+        let compare = |other: Symbols| compare_symbols(&other, &own);
+        assert_eq!(compare(table(0x1000, functions(0))), Ok(()));
+        assert_eq!(compare(table(0x8000, functions(0))), Ok(()), "linked elsewhere as a whole");
+        let moved = Mismatch::Addresses { differing: 40, common: 40 };
+        assert_eq!(compare(table(0x1000, functions(4))), Err(moved));
+        let program = table(0x40_0000, [(0, "main".to_owned())].into_iter());
+        assert_eq!(compare(program), Err(Mismatch::Foreign));
+    }
+
+    #[test]
+    fn build_ids_are_found_wherever_they_lie() {
+        let note = |id: &[u8]| {
+            let length = (id.len() as u32).to_le_bytes();
+            [&[4, 0, 0, 0], length.as_slice(), b"\x03\0\0\0GNU\0", id].concat()
+        };
+        let (vdso, own) = ([7; 20], [9; 20]);
+        let image = [vec![0; 64], note(&vdso), vec![1; 32], note(&own), vec![0; 4]].concat();
+        assert_eq!(build_ids(&image), [vdso.as_slice(), own.as_slice()]);
+        assert!(build_ids(&note(&[1; 20])[..30]).is_empty(), "cut off");
+    }
+
+    #[test]
+    fn what_cannot_be_compared_passes() {
+        let own = table(0x1000, functions(0));
+        let written = file::to_elf(&own, &[0; 0x1000]);
+        let symbols = elf::from_elf(&written).unwrap();
+        assert_eq!(check(&written, &symbols, &[1; 0x1000], Some(0x1000), None), Ok(()));
+        assert_eq!(check(&written, &symbols, &[1; 0x1000], None, Some(&own)), Ok(()));
+        assert_eq!(check(b"no ELF", &symbols, &[], None, None), Ok(()));
+    }
+}
