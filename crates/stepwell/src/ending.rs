@@ -1,6 +1,7 @@
 //! How a guest ended, as a sentence and as an exit status.
 
 use crate::names::Names;
+use std::fmt::Display;
 use stepwell_arch::EsrEl2;
 use stepwell_debuggee::Ending;
 
@@ -39,6 +40,16 @@ pub fn describe(ending: Ending, names: &Names) -> (u8, Option<String>) {
     }
 }
 
+/// As [`describe`], of a guest that ended before it came to a place that was waited for: that is no
+/// success, however it ended.
+#[must_use]
+pub fn describe_early(ending: Ending, names: &Names, place: &dyn Display) -> (u8, String) {
+    let (status, text) = describe(ending, names);
+    let how = text.unwrap_or_else(|| "the guest powered off".into());
+    let status = if status == CLEAN { FAILED } else { status };
+    (status, format!("{how}; it never came to {place}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,5 +67,16 @@ mod tests {
         for part in ["vcpu1", "0x40080000", "0x96000046", "address 0x1000", "nothing"] {
             assert!(text.contains(part), "{text}");
         }
+    }
+
+    #[test]
+    fn a_place_that_was_never_met_is_no_success() {
+        let early = |ending| describe_early(ending, &Names::none(), &"hello_init");
+        let (status, text) = early(Ending::PoweredOff);
+        assert_eq!(status, FAILED);
+        assert_eq!(text, "the guest powered off; it never came to hello_init");
+        let (status, text) = early(Ending::Reset);
+        assert_eq!(status, RESET);
+        assert!(text.ends_with("never came to hello_init"), "{text}");
     }
 }

@@ -3,6 +3,7 @@
 //! The ring says where instructions were, not what. Each page that was executed is fetched once,
 //! at the next stop, so that the recording disassembles by itself.
 
+use crate::interruption;
 use crate::names::Names;
 use std::collections::HashSet;
 use std::fs::File;
@@ -88,13 +89,21 @@ impl Recorder {
 
     /// Fetches the code that was executed and is not recorded yet. The guest must be stopped.
     ///
+    /// An interruption ends that early: what is left is taken by the next call, or is not taken.
+    ///
     /// # Errors
     ///
     /// Where the debuggee is lost or the recording cannot be written. Code that is not there any
     /// more is none: its instructions stay without text.
     pub fn fetch_code(&mut self, debuggee: &mut dyn Debuggee, vcpu: VcpuId) -> anyhow::Result<()> {
         let mut page = vec![0; PAGE_SIZE as usize];
-        for number in std::mem::take(&mut self.wanted) {
+        let mut wanted = std::mem::take(&mut self.wanted).into_iter();
+        while let Some(number) = wanted.next() {
+            if interruption::pending() {
+                self.wanted.push(number);
+                self.wanted.extend(wanted);
+                return Ok(());
+            }
             let va = Va(number * PAGE_SIZE);
             // What ran before the MMU was on is found by its physical address, even if that is
             // no virtual one any more.
@@ -112,8 +121,9 @@ impl Recorder {
         Ok(())
     }
 
-    /// Takes the code that could not be fetched, because the guest has ended, from its kernel's
-    /// file, and notes that: a kernel that has patched itself executed something else there.
+    /// Takes the code that was not fetched, because the guest has ended or the user wants that this
+    /// does, from its kernel's file, and notes that: a kernel that has patched itself executed
+    /// something else there.
     ///
     /// # Errors
     ///
@@ -131,7 +141,7 @@ impl Recorder {
             return Ok(());
         }
         self.writer.event(&Event::Note(format!(
-            "the guest ended before {pages} pages of code were read: their instructions are shown \
+            "recording ended before {pages} pages of code were read: their instructions are shown \
              as in the kernel's file, without what the kernel patches at boot"
         )))
     }

@@ -4,6 +4,7 @@ use crate::follow::{Follower, Outcome};
 use crate::names::{NameError, Names, Target};
 use crate::questions::{LOADED, coming};
 use std::convert::Infallible;
+use std::fmt;
 use std::str::FromStr;
 use stepwell_debuggee::{Debuggee, Monitor, Place, StopReason};
 
@@ -13,6 +14,16 @@ pub(super) enum At {
     Reset,
     Smc,
     Word(String),
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reset => "its reset",
+            Self::Smc => "an SMC",
+            Self::Word(word) => word,
+        })
+    }
 }
 
 impl FromStr for At {

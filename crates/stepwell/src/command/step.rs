@@ -67,7 +67,10 @@ impl Step {
             lines.flush(&mut output)?;
             match outcome {
                 Outcome::Stopped(_) if left => Ok((ending::LEFT, None)),
-                Outcome::Ended(ending) => Ok(ending::describe(ending, &names)),
+                Outcome::Ended(ending) => {
+                    let (status, text) = ending::describe_early(ending, &names, &self.at);
+                    Ok((status, Some(text)))
+                }
                 Outcome::Stopped(stop) => {
                     let symbols = names.clone();
                     let stepper = Stepper::new(debuggee, names, stop, &mut output)?;

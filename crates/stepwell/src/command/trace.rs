@@ -7,7 +7,7 @@ use super::options::GuestOptions;
 use crate::console::MarkedLines;
 use crate::ending;
 use crate::follow::{Follower, Outcome};
-use crate::interruption::Interruption;
+use crate::interruption::{self, Interruption};
 use crate::names::{Names, Target};
 use crate::recorder::Recorder;
 use crate::terminal::tell;
@@ -171,6 +171,10 @@ impl Trace {
 /// Why a recording ended.
 enum End {
     Done,
+    /// The guest ended before it came to where recording was to begin.
+    NeverMet(Ending),
+    /// The user did not wait for that.
+    NotWaitedFor,
     Stopped(Stop),
     Guest(Ending),
     Interrupted(Interruption),
@@ -217,16 +221,19 @@ impl Job {
             .follow(debuggee, |names, follower, debuggee| start.arrive(debuggee, names, follower))?
         {
             (Outcome::Stopped(stop), interruption) => (stop, interruption),
-            (Outcome::Ended(ending), _) => return Ok(End::Guest(ending)),
+            (Outcome::Ended(ending), _) => return Ok(End::NeverMet(ending)),
         };
-        if let Some(interruption) = interruption {
-            return Ok(End::Interrupted(interruption));
+        if interruption.is_some() {
+            return Ok(End::NotWaitedFor);
         }
         if let Some(until) = self.until {
             debuggee.set_breakpoint(0, until.place)?;
         }
         self.recorder.want(stop.pc, 1);
         self.advance(debuggee, stop)?;
+        if let Some(interruption) = interruption::take() {
+            return self.interrupted(interruption);
+        }
         (self.done, self.flushed, self.started) = (0, 0, Instant::now());
         let in_detail = options.records(What::Regs) || options.records(What::Mem);
         let slice_last = if in_detail { SLICE_LAST_IN_DETAIL } else { SLICE_LAST };
@@ -246,8 +253,9 @@ impl Job {
                 }
             }
             self.advance(debuggee, stop)?;
-            if let Some(interruption) = interruption {
-                return Ok(End::Interrupted(interruption));
+            // It may have come while code was fetched, too.
+            if let Some(interruption) = interruption.or_else(interruption::take) {
+                return self.interrupted(interruption);
             }
             if let Some(end) = self.end(stop)? {
                 return Ok(end);
@@ -255,6 +263,12 @@ impl Job {
             slice = (slice * 2).min(slice_last);
         }
         Ok(End::Done)
+    }
+
+    /// Ends with what was taken so far.
+    fn interrupted(&mut self, interruption: Interruption) -> anyhow::Result<End> {
+        self.recorder.take_code_from(&self.names)?;
+        Ok(End::Interrupted(interruption))
     }
 
     /// Follows the guest, and records what it did.
@@ -368,10 +382,25 @@ impl Job {
                 tell(&format!("ended early: {vcpu} {reason} at {:#x}", pc));
                 Ok(ending::CLEAN)
             }
+            End::NotWaitedFor => {
+                tell(&format!("interrupted before the guest came to {}", options.at));
+                Ok(ending::LEFT)
+            }
+            End::NeverMet(how) => {
+                let (status, text) = ending::describe_early(how, &self.names, &options.at);
+                tell(&text);
+                Ok(status)
+            }
             End::Guest(how) => {
                 let (status, text) = ending::describe(how, &self.names);
                 text.iter().for_each(|text| tell(text));
-                Ok(status)
+                match &options.until {
+                    Some(until) if status == ending::CLEAN => {
+                        tell(&format!("the guest ended before it came to {until}"));
+                        Ok(ending::FAILED)
+                    }
+                    _ => Ok(status),
+                }
             }
         }
     }
