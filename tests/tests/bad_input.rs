@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use stepwell_tests::guest::Guest;
 use stepwell_tests::plain::Setup;
 use stepwell_tests::process::{Finished, Running, kill_one, run};
@@ -100,7 +101,8 @@ fn qemu_fails_at_once() {
     assert!(finished.left_behind.is_empty(), "left behind {:?}", finished.left_behind);
 }
 
-/// The real QEMU makes the device tree; where it should run the machine, garbage is sent instead.
+/// The real QEMU sets the machine up; but where its link should be, there is somebody who sends
+/// garbage.
 #[test]
 fn a_link_that_sends_garbage() {
     let folder = tempfile::tempdir().unwrap();
@@ -109,12 +111,19 @@ fn a_link_that_sends_garbage() {
     let script = format!(
         r#"#!/usr/bin/env python3
 import os, re, socket, sys
-line = " ".join(sys.argv[1:])
-found = re.search(r"socket,id=link,path=([^, ]+)", line)
-if not found:
+link = int(re.search(r"socket,id=link,fd=(\d+)", " ".join(sys.argv)).group(1))
+if os.fork():
+    ours, theirs = socket.socketpair()
+    os.dup2(theirs.fileno(), link)
+    os.set_inheritable(ours.fileno(), True)
     os.execv("{}", sys.argv)
-link = socket.socket(socket.AF_UNIX)
-link.connect(found.group(1))
+for fd in os.listdir("/proc/self/fd"):
+    if int(fd) != link:
+        try:
+            os.close(int(fd))
+        except OSError:
+            pass
+link = socket.socket(fileno=link)
 try:
     for _ in range(1000):
         link.sendall(os.urandom(1000))
@@ -172,6 +181,73 @@ fn qemu_dies_in_the_middle() {
     refused(&running.finish(LIMIT).unwrap(), &["qemu"]);
     let stream = show(&file).unwrap();
     assert!(stream.len() > 100, "{} instructions are readable", stream.len());
+}
+
+/// Killed at any time of its first second, it leaves nothing: no file, no folder, no QEMU.
+#[test]
+fn killed_while_it_starts() {
+    let scratch = tempfile::tempdir().unwrap();
+    let shared = || fs::read_dir("/dev/shm").unwrap().flatten().map(|it| it.file_name());
+    let ours = |name: &std::ffi::OsString| name.to_string_lossy().contains("stepwell");
+    let before: Vec<_> = shared().filter(ours).collect();
+    for after_ms in [0, 20, 50, 100, 150, 200, 300, 500, 800] {
+        let mut step = command("step", &Setup::new(&Guest::named("plain").path));
+        step.env("TMPDIR", scratch.path()).env("XDG_RUNTIME_DIR", scratch.path());
+        step.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut running = Running::start(&mut step).unwrap();
+        // So that it does not end by itself.
+        let stdin = running.stdin();
+        thread::sleep(Duration::from_millis(after_ms));
+        kill_one(running.pid());
+        let finished = running.finish(LIMIT).unwrap();
+        drop(stdin);
+        assert_eq!(finished.status.code(), None, "it was killed: {}", finished.output());
+        assert!(finished.left_behind.is_empty(), "{after_ms} ms: {:?}", finished.left_behind);
+        let left: Vec<_> = fs::read_dir(scratch.path()).unwrap().flatten().collect();
+        assert!(left.is_empty(), "{after_ms} ms: {left:?}");
+    }
+    let after: Vec<_> = shared().filter(ours).collect();
+    assert_eq!(before, after, "in shared memory");
+}
+
+/// A machine that hangs is killed at the first Ctrl-C, and what was recorded is kept.
+#[test]
+fn a_machine_that_hangs() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("t.stw");
+    let mut trace = command("trace", &Setup::new(&Guest::named("wfx").path));
+    trace.args(["--at", "reset", "--steps", "100000000000", "--irq", "hold", "-o"]).arg(&file);
+    trace.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let running = Running::start(&mut trace).unwrap();
+    let qemu = find_qemu(&running);
+    let end = Instant::now() + LIMIT;
+    while file.metadata().map_or(0, |file| file.len()) < 4096 && Instant::now() < end {
+        thread::sleep(Duration::from_millis(50));
+    }
+    signal(qemu, Signal::STOP);
+    signal(running.pid(), Signal::INT);
+    let finished = running.finish(LIMIT).unwrap();
+    refused(&finished, &["did not answer", "within 2 s", "steps were recorded"]);
+    assert!(show(&file).unwrap().len() > 100);
+}
+
+fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+#[test]
+fn a_place_that_is_never_met_is_no_success() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("t.stw");
+    let mut trace = command("trace", &Setup::new(&Guest::named("plain").path));
+    trace.args(["--at", "0x4ff00000", "--steps", "10", "-o"]).arg(&file);
+    let finished = run(&mut trace, LIMIT).unwrap();
+    refused(&finished, &["never came to 0x4ff00000"]);
+    assert_eq!(finished.status.code(), Some(1), "{}", finished.output());
+    let mut trace = command("trace", &Setup::new(&Guest::named("plain").path));
+    trace.args(["--until", "0x4ff00000", "--irq", "hold", "-o"]).arg(&file);
+    refused(&run(&mut trace, LIMIT).unwrap(), &["ended before it came to 0x4ff00000"]);
 }
 
 #[test]

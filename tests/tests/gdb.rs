@@ -27,6 +27,7 @@ fn gdb_on_debian() {
     served.passes(&file, "breakpoints.py", LIMIT);
     served.passes(&file, "conditions.py", LIMIT);
     left_without_a_word(&mut served);
+    strangers_are_not_let_in(&mut served);
     let console = served.console();
     for trouble in ["Oops", "BUG:", "rcu: INFO", "Kernel panic", "lockup"] {
         assert!(!console.contains(trouble), "{trouble}: {console}");
@@ -59,15 +60,19 @@ fn a_kernel_that_moves_is_followed() {
     // The second file is written after the first.
     let first = Served::start(&setup, &["--wait", "--write-symbols", elf, "--init-file", init]);
     first.wait_until("the symbols are written", |_| std::path::Path::new(init).exists());
+    functions_of_boot_are_functions(init);
     drop(first);
     let mut served = Served::start(&setup, &["--symbols", elf, "--init-file", init]);
     served.wait_until("the shell is up", |served| served.console().contains("shell is up"));
     let mut gdb = Command::new("gdb-multiarch");
-    gdb.args(["-nx", "-batch", "-x", init, "-ex", "monitor symbols"]);
+    // From elsewhere: all paths in the file are absolute.
+    gdb.current_dir("/").args(["-nx", "-batch", "-x", init, "-ex", "monitor symbols"]);
     gdb.args(["-ex", "tbreak *do_sys_openat2", "-ex", "continue"]);
     // Its return addresses are signed.
     gdb.args(["-ex", "info symbol $pc", "-ex", "nexti 20", "-ex", "bt", "-ex", "finish"]);
-    gdb.args(["-ex", "info symbol $pc", "-ex", "detach"]);
+    gdb.args(["-ex", "info symbol $pc", "-ex", "delete"]);
+    let call = "print ((unsigned (*)(unsigned long))jiffies_to_msecs)(1000)";
+    gdb.args(["-ex", call, "-ex", "info symbol $pc", "-ex", "detach"]);
     // In user space when GDB comes, from where nothing is to be seen of the kernel; in the kernel too
     // soon after.
     served.type_text("(sleep 5; while true; do ls / >/dev/null; done) & while :; do :; done\r");
@@ -77,12 +82,33 @@ fn a_kernel_that_moves_is_followed() {
     let said_all = said.output();
     let moved = said_all.lines().find(|line| line.starts_with("symbol-file "));
     assert!(moved.is_some_and(|line| line.contains(" -o 0x")), "{said_all}");
-    for words in
-        ["do_sys_openat2 in section .text", "in el0t_64_sync_handler ()", "__arm64_sys_openat + "]
-    {
+    for words in [
+        "do_sys_openat2 in section .text",
+        "in el0t_64_sync_handler ()",
+        "__arm64_sys_openat + ",
+        "$1 = 4000",
+    ] {
         assert!(said.stdout.contains(words), "no {words:?} in {}", said.output());
     }
     assert!(!said_all.contains("corrupt stack"), "{said_all}");
+}
+
+/// Sets breakpoints, by both spellings, at functions that a kernel has behind its data.
+fn functions_of_boot_are_functions(init: &str) {
+    let mut gdb = Command::new("gdb-multiarch");
+    gdb.current_dir("/").args(["-nx", "-batch", "-x", init]);
+    gdb.args([
+        "-ex",
+        "break *start_kernel",
+        "-ex",
+        "break console_init",
+        "-ex",
+        "info symbol start_kernel",
+    ]);
+    let said = run(&mut gdb, LIMIT).unwrap_or_else(|error| panic!("{error}"));
+    for words in ["Breakpoint 1 at 0x", "Breakpoint 2 at 0x", "start_kernel in section .text"] {
+        assert!(said.stdout.contains(words), "no {words:?} in {}", said.output());
+    }
 }
 
 #[test]
@@ -110,6 +136,38 @@ fn left_without_a_word(served: &mut Served) {
         let answer = format!("{n} still alive");
         served.wait_until("the guest answers", |served| served.console().contains(&answer));
     }
+}
+
+/// What is no debugger: the guest runs on and does not notice.
+fn strangers_are_not_let_in(served: &mut Served) {
+    let silent = connect(served);
+    let packets = "$qRcmd,7472616365207374617274202f746d702f78#00$vKill;1#6e";
+    let form = format!("POST / HTTP/1.1\r\nContent-Length: 60\r\n\r\n\n{packets}");
+    let mut page = connect(served);
+    // It may be hung up on before it has said all.
+    let _said = page.write_all(form.as_bytes());
+    let mut answer = Vec::new();
+    let _heard = page.read_to_end(&mut answer);
+    assert!(answer.is_empty(), "{answer:?}");
+    let mut state = 0x9e37_79b9_u32;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state
+    };
+    for _ in 0..10_000 {
+        let length = random() % 64;
+        let bytes: Vec<u8> = (0..length).map(|_| (random() >> 11) as u8).collect();
+        let _said = connect(served).write_all(&bytes);
+    }
+    served.type_text("echo nobody was he-ard | sed s/-//\r");
+    served.wait_until("the guest answers", |served| served.console().contains("nobody was heard"));
+    drop(silent);
+    // And who is one is let in at once.
+    let mut client = connect(served);
+    assert!(ask(&mut client, "qSupported:multiprocess+").contains("PacketSize"));
+    assert_eq!(ask(&mut client, "D;1"), "+$OK#9a");
 }
 
 /// Undoes the protocol's run-length encoding.
@@ -145,6 +203,18 @@ fn answer(stream: &mut UnixStream) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// Returns what GDB shows of a `monitor` command.
+fn monitor(client: &mut UnixStream, line: &str) -> String {
+    let hex: String = line.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let first = ask(client, &format!("qRcmd,{hex}"));
+    let shown = expanded(first.trim_start_matches('+').trim_start_matches("$O"));
+    let digits: Vec<char> = shown.chars().take_while(|digit| *digit != '#').collect();
+    let bytes = digits.chunks(2).map(|pair| String::from_iter(pair));
+    let bytes = bytes.map(|pair| u8::from_str_radix(&pair, 16).unwrap()).collect();
+    assert_eq!(answer(client), "$OK#9a", "{line}");
+    String::from_utf8(bytes).unwrap()
+}
+
 fn connect(served: &Served) -> UnixStream {
     let stream = UnixStream::connect(served.socket()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -153,7 +223,9 @@ fn connect(served: &Served) -> UnixStream {
 
 #[test]
 fn broken_clients_are_survived() {
-    let served = Served::start(&Setup::new(&Guest::named("irq_storm").path), &["--wait"]);
+    let folder = tempfile::tempdir().unwrap();
+    let options = ["--wait", "--recordings", folder.path().to_str().unwrap()];
+    let served = Served::start(&Setup::new(&Guest::named("irq_storm").path), &options);
     {
         let mut half = connect(&served);
         half.write_all(b"$m4020").unwrap();
@@ -178,6 +250,18 @@ fn broken_clients_are_survived() {
     assert!(ask(&mut client, "m40200000,10").starts_with("+$"));
     let stop = ask(&mut client, "vCont;s:p1.1;c");
     assert!(stop.contains("T05thread:p01.01;"), "{stop}");
+    let precious = folder.path().join("precious");
+    std::fs::write(&precious, "precious").unwrap();
+    for (line, answer) in [
+        ("trace start precious", "exists"),
+        ("trace start ../x", "name a file there"),
+        ("trace start new.stepwell", "recording to"),
+    ] {
+        let told = monitor(&mut client, line);
+        assert!(told.contains(answer), "{line}: {told}");
+    }
+    assert_eq!(std::fs::read(&precious).unwrap(), b"precious");
+    assert!(folder.path().join("new.stepwell").exists());
     assert_eq!(ask(&mut client, "vKill;1"), "+$OK#9a");
     let finished = served.finish(Duration::from_secs(20));
     assert_eq!(finished.status.code(), Some(130), "{}", finished.output());

@@ -125,6 +125,38 @@ fn a_hypervisor_that_is_none_is_refused() {
     assert!(told.contains("is not a hypervisor"), "{told}");
 }
 
+/// An ELF for this machine that was not linked, as every module is.
+#[test]
+fn symbols_of_a_module_are_refused() {
+    let place = Place::new();
+    let kernel = place.file("Image", &image());
+    let mut header = vec![0; 64];
+    header[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    (header[16], header[18], header[20], header[52]) = (1, 183, 1, 64);
+    let module = place.file("hello.ko", &header);
+    let trace = ["trace", "--kernel", text(&kernel), "--symbols", text(&module)];
+    let told = place.refused(&trace);
+    assert!(told.contains("hello.ko: is relocatable"), "{told}");
+}
+
+#[test]
+fn a_file_where_a_socket_shall_be_is_left_alone() {
+    let place = Place::new();
+    let (kernel, file) = (place.file("Image", &image()), place.file("notes", b"precious"));
+    let told = place.refused(&["gdb", "--kernel", text(&kernel), "--listen", text(&file)]);
+    assert!(told.contains("cannot listen at") && told.contains("no socket"), "{told}");
+    assert_eq!(fs::read(&file).unwrap(), b"precious");
+}
+
+#[test]
+fn a_folder_for_recordings_has_to_be_there() {
+    let place = Place::new();
+    let kernel = place.file("Image", &image());
+    let gdb = ["gdb", "--kernel", text(&kernel), "--recordings", "/nonexistent/folder"];
+    let told = place.refused(&gdb);
+    assert!(told.contains("/nonexistent/folder: No such file"), "{told}");
+}
+
 #[test]
 fn a_file_that_is_no_recording_is_refused() {
     let place = Place::new();

@@ -8,7 +8,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Output;
 use stepwell_arch::Va;
-use stepwell_trace::{Header, Symbol, SymbolKind, Symbols, Writer};
+use stepwell_trace::format::{ChunkHeader, ChunkKind};
+use stepwell_trace::{Event, Header, Symbol, SymbolKind, Symbols, Writer};
 use tempfile::TempDir;
 
 const BASE: u64 = 0xffff_8000_0800_0000;
@@ -243,4 +244,87 @@ B           50  ffff800008000204  idle+0x4                          nop
     assert!(told.contains("nothing: No such file"), "{told}");
     assert_eq!(place.run(&["diff", "a"]).status.code(), Some(2));
     assert_eq!(place.run(&["show"]).status.code(), Some(1));
+}
+
+/// A few kilobytes that tell of very many instructions: nobody works for them.
+#[test]
+fn a_recording_that_tells_of_more_than_any_does_is_damaged() {
+    const VAST: u64 = 0xffff_ffff;
+    let place = Place::new();
+    let formats = ["pc", "disasm", "calls", "flamegraph", "tarmac", "perfetto", "lcov", "json"];
+    for (name, length, instructions, reason) in [
+        ("vast", VAST, 100 * VAST, "the chunk tells of more instructions than any"),
+        ("long", VAST, 1 << 20, "a run is longer than any"),
+        ("untrue", 0xffff, 1 << 20, "another number of instructions than it says"),
+    ] {
+        fs::write(place.path(name), bomb(length, 100, instructions)).unwrap();
+        for format in formats {
+            let told = place.run(&["show", name, "--format", format, "-o", "out"]);
+            let text = String::from_utf8(told.stderr).unwrap();
+            assert_eq!(told.status.code(), Some(1), "{format}: {text}");
+            assert!(text.contains(reason), "{name} as {format}: {text}");
+        }
+        let told = place.refused(&["report", name], 1);
+        assert!(told.contains(reason), "{told}");
+        let told = place.refused(&["diff", name, name], 2);
+        assert!(told.contains(reason), "{told}");
+    }
+}
+
+/// A recording with one chunk of `runs` runs of `length` instructions each.
+fn bomb(length: u64, runs: u64, instructions: u64) -> Vec<u8> {
+    let integer = |out: &mut Vec<u8>, mut value: u64| {
+        while value >= 0x80 {
+            out.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        out.push(value as u8);
+    };
+    let mut file = Vec::new();
+    drop(Writer::new(&mut file, &Header::default()).unwrap());
+    let mut payload = Vec::new();
+    for n in 0..runs {
+        integer(&mut payload, length << 1);
+        integer(&mut payload, 2 * n);
+    }
+    let header = ChunkHeader {
+        kind: ChunkKind::Records,
+        flags: 0,
+        packed_length: payload.len() as u32,
+        unpacked_length: payload.len() as u32,
+        first_instruction: 0,
+        instructions,
+        payload_checksum: crc32fast::hash(&payload),
+    };
+    [file, header.encode().to_vec(), payload].concat()
+}
+
+#[test]
+fn nothing_in_a_recording_reaches_a_terminal_as_an_escape() {
+    let place = Place::new();
+    let header = Header { cpu_model: "\x1b[2J".into(), ..Header::default() };
+    let mut writer = Writer::create(place.path("evil"), &header).unwrap();
+    let symbol = Symbol {
+        address: BASE,
+        size: 0x100,
+        kind: SymbolKind::Function,
+        name: "evil\x1b]0;title\x07\u{9b}2J".into(),
+    };
+    writer.symbols(&Symbols::new([symbol], None)).unwrap();
+    writer.run(0, Va(BASE), 4).unwrap();
+    writer.event(&Event::Note("a note\x1b[1A\u{9b}2J\r".into())).unwrap();
+    writer.finish().unwrap();
+    let seen = |words: &[&str]| {
+        let Output { stdout, stderr, .. } = place.run(words);
+        let text = String::from_utf8([stdout, stderr].concat()).unwrap();
+        let lines = text.replace('\n', "");
+        assert!(!lines.contains(char::is_control), "{words:?}: {lines:?}");
+        text
+    };
+    for format in ["pc", "disasm", "calls", "flamegraph", "tarmac", "lcov", "json"] {
+        seen(&["show", "evil", "--format", format]);
+    }
+    assert!(seen(&["show", "evil"]).contains("evil^[]0;title^G\\u{9b}2J+0x0"));
+    seen(&["diff", "evil", "a"]);
+    seen(&["show", "evil", "--symbol", "evi"]);
 }

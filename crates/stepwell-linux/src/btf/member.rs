@@ -2,6 +2,7 @@
 
 use super::{Btf, Kind, TypeId};
 use crate::{Error, Memory};
+use stepwell_trace::printable;
 
 /// How deep structures without a name may lie in each other.
 const NESTED_MAX: usize = 16;
@@ -55,10 +56,10 @@ impl Field {
 /// Longest text that is taken from a member.
 const TEXT_MAX: usize = 256;
 
-/// Returns the text that `bytes` have up to the first zero.
+/// Returns the text that `bytes` have up to the first zero. It is a guest's, and will be shown.
 pub(crate) fn text(bytes: &[u8]) -> String {
     let used = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(used).into_owned()
+    printable(&String::from_utf8_lossy(used)).into_owned()
 }
 
 const fn mask(bits: u8) -> u64 {
