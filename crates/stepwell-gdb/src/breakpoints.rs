@@ -23,7 +23,7 @@ use gdbstub::target::ext::breakpoints::{
     SwBreakpointOps, WatchKind,
 };
 use std::collections::{HashMap, HashSet};
-use stepwell_arch::Va;
+use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{Debuggee, Error, Place, Refusal, VcpuId, WatchAccess, Watchpoint};
 
 /// Most breakpoints that a client may set. More than anybody has, and a bound.
@@ -40,6 +40,9 @@ pub(crate) enum Sort {
 #[derive(Clone, Debug)]
 struct Set {
     place: Place,
+    /// It was set in the kernel's image before there was a translation: nobody knew then at which
+    /// addresses the kernel would run.
+    is_early: bool,
     conditions: Conditions,
     tally: Tally,
 }
@@ -164,6 +167,7 @@ impl Guest<'_> {
             self.breakpoints.count_conditions(before.size(), after);
             return Ok(());
         }
+        let is_early = self.is_early(va);
         let place = match sort {
             Sort::Hardware => self.claim(Place::Va(Va(va)))?,
             Sort::Software => match self.hidden(va) {
@@ -173,8 +177,25 @@ impl Guest<'_> {
             },
         };
         self.breakpoints.count_conditions(0, conditions.size());
-        self.breakpoints.set.insert((va, sort), Set { place, conditions, tally: Tally::default() });
+        self.breakpoints
+            .set
+            .insert((va, sort), Set { place, is_early, conditions, tally: Tally::default() });
         Ok(())
+    }
+
+    /// Tells whether an address is one that a kernel's image will have, as far as is known before
+    /// there is a translation.
+    fn is_early(&mut self, va: u64) -> bool {
+        self.services.image_place(Va(va)).is_some() && self.is_untranslated(self.current())
+    }
+
+    /// Returns the address of a client's breakpoint that was set early, and is met at `pc`, where the
+    /// kernel runs now: at its physical address, or where it has moved itself.
+    pub(crate) fn met_elsewhere(&self, pc: Va) -> Option<u64> {
+        let here = [Some(Ipa(pc.0)), self.services.image_place(pc)].map(|ipa| ipa.map(Place::Ipa));
+        let mut set = self.breakpoints.set.iter();
+        let is_there = |set: &Set| set.is_early && here.contains(&Some(set.place));
+        set.find(|((va, _), set)| *va != pc.0 && is_there(set)).map(|((va, _), _)| *va)
     }
 
     /// Sets a hidden breakpoint where an address leads.

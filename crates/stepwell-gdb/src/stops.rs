@@ -50,13 +50,19 @@ impl Guest<'_> {
         if stop.reason == StopReason::Breakpoint && !is_hit {
             self.learn(stop.vcpu)?;
         }
-        if self.is_passed_over(stop, is_hit)? {
+        let is_met = stop.reason == StopReason::Breakpoint && !is_hit;
+        let elsewhere = if is_met { self.met_elsewhere(stop.pc) } else { None };
+        if self.is_passed_over(stop, is_hit || elsewhere.is_some())? {
             return Ok(None);
         }
-        let stop = self.step_done(stop, is_hit)?;
+        let stop = self.step_done(stop, is_hit || elsewhere.is_some())?;
         self.going = Going::Stopped;
         self.learn(stop.vcpu)?;
-        self.report(stop, is_hit).map(Some)
+        let report = self.report(stop, is_hit)?;
+        Ok(Some(match elsewhere {
+            Some(va) => met_elsewhere(va, stop, report),
+            None => report,
+        }))
     }
 
     /// What to tell of a breakpoint that does not count, where the step was done when another vCPU
@@ -172,6 +178,19 @@ impl Guest<'_> {
         let reason = Reason::SignalWithThread { tid, signal: Signal::SIGTRAP };
         Some(Report { text, reason, vcpu: None })
     }
+}
+
+/// What to tell of a breakpoint that is met at another address than the client has it at. The client
+/// would take it for one that was deleted meanwhile, and go on without a word.
+fn met_elsewhere(va: u64, stop: Stop, report: Report) -> Report {
+    let pc = stop.pc;
+    let text = format!(
+        "the breakpoint at {va:#x} is met at {pc:#x}, where the kernel runs now: load its symbols \
+         there (stepwell-symbols, or the command that `monitor symbols` shows)\n"
+    );
+    let tid = tid_of(stop.vcpu.vcpu);
+    let reason = Reason::SignalWithThread { tid, signal: Signal::SIGTRAP };
+    Report { text: Some(text), reason, ..report }
 }
 
 fn ended(ending: Ending) -> Report {

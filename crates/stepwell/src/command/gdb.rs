@@ -4,10 +4,11 @@ use super::options::GuestOptions;
 use crate::ending;
 use crate::gdb::{Recordings, SocketFolder, Tool, init_file};
 use crate::interruption;
+use crate::names::Names;
 use crate::terminal::tell;
 use anyhow::Context;
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use stepwell_debuggee::{Debuggee, InterruptPolicy, OthersPolicy, TimePolicy};
 use stepwell_gdb::{Address, Left, OnDisconnect, Policies, Server};
 use stepwell_trace::Header;
@@ -64,39 +65,13 @@ impl Gdb {
             .as_deref()
             .map(|folder| Recordings::new(folder).with_context(|| folder.display().to_string()));
         let recordings = recordings.transpose()?;
-        // Kept until the socket in it is closed.
-        let folder;
-        let address = match &self.listen {
-            Some(address) => address.clone(),
-            None => {
-                folder = SocketFolder::new().context("cannot make a folder for a socket")?;
-                folder.address()
-            }
-        };
-        let server = Server::bind(&address, self.on_disconnect);
-        let mut server = server.with_context(|| format!("cannot listen at {address}"))?;
-        if server.is_exposed() {
-            tell(&format!(
-                "{} can be reached from other computers: whoever reaches it controls the guest",
-                server.address()
-            ));
-        }
+        // The folder is kept until the socket in it is closed.
+        let (_folder, mut server) = self.bind()?;
         let policies =
             Policies { interrupts: self.irq, others: self.others, time: self.time, smc: false };
         server.set_policies(policies);
         let symbols = self.guest.symbols().or(self.write_symbols.as_deref());
-        if let Some(file) = &self.write_symbols {
-            if prepared.names.is_empty() {
-                anyhow::bail!("this kernel carries no symbols to write");
-            }
-            let elf = prepared.names.to_elf();
-            std::fs::write(file, elf).with_context(|| file.display().to_string())?;
-        }
-        if let Some(file) = &self.init_file {
-            let text = init_file(symbols, &server.address().to_string());
-            let written = text.and_then(|text| std::fs::write(file, text));
-            written.with_context(|| file.display().to_string())?;
-        }
+        self.write_files(&prepared.names, symbols, server.address())?;
         let (mut session, names) = prepared.launch()?;
         let mut tool = Tool::new(names, self.header())?;
         if let Some(folder) = recordings {
@@ -135,6 +110,46 @@ impl Gdb {
                 status
             }
         })
+    }
+
+    /// Listens, and warns of a place that others can reach.
+    fn bind(&self) -> anyhow::Result<(Option<SocketFolder>, Server)> {
+        let folder = match &self.listen {
+            Some(_) => None,
+            None => Some(SocketFolder::new().context("cannot make a folder for a socket")?),
+        };
+        let address = self.listen.clone().or_else(|| folder.as_ref().map(SocketFolder::address));
+        let address = address.context("there is no address to listen at")?;
+        let server = Server::bind(&address, self.on_disconnect);
+        let server = server.with_context(|| format!("cannot listen at {address}"))?;
+        if server.is_exposed() {
+            tell(&format!(
+                "{} can be reached from other computers: whoever reaches it controls the guest",
+                server.address()
+            ));
+        }
+        Ok((folder, server))
+    }
+
+    /// Writes the files for a debugger.
+    fn write_files(
+        &self,
+        names: &Names,
+        symbols: Option<&Path>,
+        address: &Address,
+    ) -> anyhow::Result<()> {
+        if let Some(file) = &self.write_symbols {
+            if names.is_empty() {
+                anyhow::bail!("this kernel carries no symbols to write");
+            }
+            std::fs::write(file, names.to_elf()).with_context(|| file.display().to_string())?;
+        }
+        if let Some(file) = &self.init_file {
+            let text = init_file(symbols, &address.to_string());
+            let written = text.and_then(|text| std::fs::write(file, text));
+            written.with_context(|| file.display().to_string())?;
+        }
+        Ok(())
     }
 
     fn header(&self) -> Header {

@@ -21,7 +21,8 @@ pub(super) struct Region {
 
 /// Divides `image` into code and what is none. Up to `text_end` all is code.
 pub(super) fn divide(symbols: &Symbols, image: &Range<u64>, text_end: u64) -> Vec<Region> {
-    let mut code = vec![image.start..text_end];
+    let text = image.start..text_end;
+    let mut code = Vec::from([text]);
     let mut addresses: Vec<(u64, bool)> = Vec::new();
     for symbol in symbols.iter().filter(|symbol| (text_end..image.end).contains(&symbol.address)) {
         let is_function = symbol.kind == SymbolKind::Function;
