@@ -33,7 +33,7 @@ fn gdb_on_debian() {
         assert!(!console.contains(trouble), "{trouble}: {console}");
     }
     served.type_text("poweroff -f\r");
-    let finished = served.finish(Duration::from_secs(30));
+    let finished = served.finish(LIMIT);
     assert_eq!(finished.status.code(), Some(0), "{}", finished.output());
     assert!(finished.left_behind.is_empty(), "{:?}", finished.left_behind);
 }
