@@ -5,8 +5,9 @@
 
 use rustix::stdio::stdin;
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
+use std::io::{self, Write};
 use std::sync::Mutex;
-use stepwell_trace::printable;
+use stepwell_trace::printable::{self, printable};
 
 static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
 
@@ -46,9 +47,44 @@ pub fn restore() {
     }
 }
 
+/// Output in which what a terminal would obey is made visible, but for ends of lines: whatever of a
+/// guest's words it is made of. Each write is of whole characters.
+#[derive(Debug)]
+pub struct Visible<W>(pub W);
+
+impl<W: Write> Write for Visible<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut text = String::with_capacity(bytes.len());
+        for character in String::from_utf8_lossy(bytes).chars() {
+            match character {
+                '\n' => text.push('\n'),
+                other => printable::push(&mut text, other),
+            }
+        }
+        self.0.write_all(text.as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// Tells the user something that is not the output. It may have words of a guest's or a file's in
 /// it, so what a terminal would obey is made visible, and only the first line is in our name.
 pub fn tell(text: &str) {
     let lines: Vec<_> = text.lines().map(printable).collect();
     eprintln!("stepwell: {}", lines.join("\n  "));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_stay_lines_and_nothing_else_is_obeyed() {
+        let mut output = Visible(Vec::new());
+        writeln!(output, "comm\x1b[2J\tü").unwrap();
+        assert_eq!(String::from_utf8(output.0).unwrap(), "comm^[[2J\tü\n");
+    }
 }

@@ -10,7 +10,7 @@ use crate::follow::{Follower, Outcome};
 use crate::interruption::Interruption;
 use crate::names::Names;
 use crate::stepper::{Flow, Stepper};
-use crate::terminal::tell;
+use crate::terminal::{Visible, tell};
 use clap::Args;
 use editor::Lines;
 use std::io::{Write, stdout};
@@ -58,7 +58,7 @@ impl Step {
                 others.set_others_policy(0, self.others)?;
             }
             let (mut output, mut lines, mut records) =
-                (stdout(), MarkedLines::default(), Vec::new());
+                (Visible(stdout()), MarkedLines::default(), Vec::new());
             let mut console = |bytes: &[u8]| lines.push(bytes, &mut stdout());
             let mut follower =
                 Follower { console: &mut console, records: &mut records, interruption: None };
