@@ -70,8 +70,12 @@ const fn offered(register: SystemRegister) -> u64 {
         SystemRegister::ID_AA64PFR1_EL1 => 0xffff | field(24) | field(32) | field(40) | field(52),
         // MTESTOREONLY, MTEFAR.
         SystemRegister::ID_AA64PFR2_EL1 => field(4) | field(8),
-        // DebugVer, BRPs, WRPs, CTX_CMPs, DoubleLock.
-        SystemRegister::ID_AA64DFR0_EL1 => field(0) | field(12) | field(20) | field(28) | field(36),
+        // DebugVer, BRPs, WRPs, CTX_CMPs, DoubleLock; HPMN0 speaks of EL2.
+        SystemRegister::ID_AA64DFR0_EL1 => {
+            field(0) | field(12) | field(20) | field(28) | field(36) | field(60)
+        }
+        // HPMN0.
+        SystemRegister::ID_DFR1_EL1 => field(4),
         // Not: TME.
         SystemRegister::ID_AA64ISAR0_EL1 => !field(24),
         // Not: SYSREG_128, SYSINSTR_128.
@@ -115,12 +119,13 @@ mod tests {
     #[test]
     fn what_counts_or_records_is_not_offered() {
         use SystemRegister as R;
-        let hidden: [(R, &[u32]); 5] = [
-            (R::ID_AA64DFR0_EL1, &[4, 8, 16, 24, 32, 40, 44, 48, 52, 56, 60]),
+        let hidden: [(R, &[u32]); 6] = [
+            (R::ID_AA64DFR0_EL1, &[4, 8, 16, 24, 32, 40, 44, 48, 52, 56]),
             (R::ID_DFR0_EL1, &[4, 12, 24, 28]),
             (R::ID_AA64PFR0_EL1, &[8, 12, 40, 44, 52]),
             (R::ID_AA64PFR1_EL1, &[16, 28, 36, 44, 48, 56, 60]),
             (R::ID_PFR1_EL1, &[4, 12]),
+            (R::ID_DFR1_EL1, &[0]),
         ];
         for (register, shifts) in hidden {
             for &shift in shifts {
@@ -128,7 +133,7 @@ mod tests {
                 assert_eq!(left, 0, "{register}, bits {} to {shift}", shift + 3);
             }
         }
-        for register in [R::ID_AA64DFR1_EL1, R::ID_AA64DFR2_EL1, R::ID_DFR1_EL1] {
+        for register in [R::ID_AA64DFR1_EL1, R::ID_AA64DFR2_EL1] {
             assert_eq!(of_everything(register), 0, "{register}");
         }
     }
