@@ -113,7 +113,7 @@ pub unsafe fn build(
         vgic: Counted::new(Vgic::new(config.cpus)),
         uart: Mutex::new(Pl011::new()),
         console: Mutex::new(Vec::new()),
-        clock: Mutex::new(VirtualClock::at_reset(timer::frequency_hz())),
+        clock: Mutex::new(VirtualClock::at_reset(timer::frequency_hz(), timer::counter_at_reset())),
         clock_offset: AtomicU64::new(0),
         real_time: AtomicBool::new(false),
         turns: Mutex::new(Turns::new()),

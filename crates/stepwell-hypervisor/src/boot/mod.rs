@@ -9,7 +9,7 @@ pub mod builder;
 
 use crate::devicetree::host::{self, Machine as HostTree, Range, VirtioSlot};
 use crate::hw::gic::GicAddresses;
-use crate::hw::{gic, link, log, power, registers, reset_registers};
+use crate::hw::{gic, link, log, power, registers, reset_registers, timer};
 use crate::machine::{self, Machine};
 use crate::mem::mailbox::MailboxMemory;
 use crate::mem::ring::TraceRing;
@@ -109,6 +109,8 @@ fn start(tree: u64) -> Result<(), String> {
     reset::remember();
     crate::hw::setup::control_registers(0);
     reset_registers::remember();
+    // Found out before there is a guest whose timer it is.
+    let _known = timer::counter_at_reset();
     let slot = find_link(&host.virtio);
     gic::setup_distributor(GicAddresses {
         distributor: host.distributor.base.0,

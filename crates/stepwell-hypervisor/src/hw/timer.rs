@@ -1,7 +1,8 @@
 //! The generic timer: the machine's counter, EL2's own timer, and the guest's virtual one.
 
 use super::registers::{isb, mrs, msr};
-use stepwell_engine::clock::deadline_wraps;
+use spin::Once;
+use stepwell_engine::clock::{COUNTER_AT_RESET, deadline_wraps};
 
 const ENABLE: u64 = 1;
 
@@ -32,6 +33,52 @@ pub fn interrupt_in(ns: u64) {
 /// Switches EL2's timer off.
 pub fn cancel_interrupt() {
     msr!("cnthp_ctl_el2", 0);
+}
+
+/// What guests' counters show at reset.
+///
+/// Ahead of the machine's where a timer goes off by a negative CNTVOFF_EL2. QEMU since 8.2 takes the
+/// wrapping sum of such an offset and a compare value for a deadline that never comes; it survives
+/// sums that wrap, so that guests may begin at 0 there.
+#[must_use]
+pub fn counter_at_reset() -> u64 {
+    static FOUND: Once<u64> = Once::new();
+    *FOUND.call_once(|| if heeds_negative_offsets() { COUNTER_AT_RESET } else { 0 })
+}
+
+/// Tries the virtual timer with a negative offset, its interrupt masked. On the boot CPU, before any
+/// guest runs there.
+fn heeds_negative_offsets() -> bool {
+    const IMASK: u64 = 1 << 1;
+    const AHEAD: u64 = 1 << 20;
+    // Time enough that the deadline is to come when it is set, though another program had the CPU.
+    let (soon, patience) = (frequency_hz() / 50, frequency_hz() / 5);
+    let mut is_due = false;
+    msr!("cntvoff_el2", AHEAD.wrapping_neg());
+    isb();
+    for _ in 0..3 {
+        let start = counter();
+        msr!("cntv_cval_el0", start.wrapping_add(AHEAD).wrapping_add(soon));
+        msr!("cntv_ctl_el0", ENABLE | IMASK);
+        isb();
+        if is_virtual_timer_due() {
+            // It was late already, which tells nothing.
+            continue;
+        }
+        while !is_virtual_timer_due() && counter().wrapping_sub(start) < patience {}
+        is_due = is_virtual_timer_due();
+        break;
+    }
+    msr!("cntv_ctl_el0", 0);
+    msr!("cntv_cval_el0", 0);
+    msr!("cntvoff_el2", 0);
+    isb();
+    is_due
+}
+
+fn is_virtual_timer_due() -> bool {
+    const ISTATUS: u64 = 1 << 2;
+    mrs!("cntv_ctl_el0") & ISTATUS != 0
 }
 
 /// CNTVOFF_EL2: what the guest's virtual counter lags behind the machine's.

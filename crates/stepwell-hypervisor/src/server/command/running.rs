@@ -6,7 +6,6 @@ use crate::hw::timer;
 use crate::machine::Machine;
 use crate::server;
 use core::sync::atomic::Ordering;
-use stepwell_engine::clock::COUNTER_AT_RESET;
 use stepwell_engine::turns::QUANTUM;
 use stepwell_engine::{Errand, Scope};
 use stepwell_wire::{Answer, Monitor, OthersPolicy, Refusal, StopReason, TimePolicy};
@@ -100,8 +99,9 @@ fn keep_one_monitor(domain: &Domain, on: u8) {
 fn release_clock(domain: &Domain) {
     let mut clock = domain.clock.lock();
     let counter = timer::counter();
-    if clock.is_at_reset() {
-        clock.hold(counter, COUNTER_AT_RESET.wrapping_neg());
+    let at_reset = timer::counter_at_reset();
+    if clock.now() == at_reset {
+        clock.hold(counter, at_reset.wrapping_neg());
     }
     domain.clock_offset.store(clock.release(counter), Ordering::Release);
 }

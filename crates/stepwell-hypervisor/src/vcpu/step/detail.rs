@@ -19,7 +19,6 @@ use crate::vcpu::{pages, time};
 use stepwell_arch::load_store::Direction;
 use stepwell_arch::{LoadStore, Va};
 use stepwell_engine::Plan;
-use stepwell_engine::clock::COUNTER_AT_RESET;
 use stepwell_wire::ring::Record;
 
 /// At least so often the clock is told, in steps.
@@ -82,7 +81,7 @@ impl Stepper<'_, '_> {
 
     fn tell_time(&mut self) {
         self.time_due = self.steps.saturating_add(STEPS_PER_TIME);
-        let ticks = u128::from(time::now(self.running).saturating_sub(COUNTER_AT_RESET));
+        let ticks = u128::from(time::now(self.running).saturating_sub(timer::counter_at_reset()));
         let ns = ticks * NS_PER_SECOND / u128::from(timer::frequency_hz().max(1));
         if let Some(ns) = self.running.core.recorder.has_passed(ns as u64) {
             let vcpu = self.vcpu();
