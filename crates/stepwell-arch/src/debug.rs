@@ -1,8 +1,13 @@
 //! Debug registers: MDSCR_EL1, MDCR_EL2, the OS Lock, and the breakpoint and watchpoint pairs.
 //!
 //! Software step is armed by [`mdscr_el1::SS`] here together with `Pstate::SS`; the breakpoint
-//! and watchpoint builders make the one form Stepwell uses (unlinked, at EL0 and EL1), because
-//! everything else belongs to the guest, whose raw values are passed through unread.
+//! and watchpoint builders make the one form Stepwell uses (unlinked, at EL0 and EL1). The guest's
+//! are passed through; what of them EL2 has to know is in `data_match` and [`placement`].
+
+mod data_match;
+pub mod placement;
+
+pub use data_match::DataAccess;
 
 use core::fmt;
 

@@ -26,6 +26,8 @@ pub enum Origin {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EsrEl1(pub u64);
 
+/// IL: the instruction has 4 bytes.
+const IL: u64 = 1 << 25;
 /// ISV, bit 24 of a Software Step syndrome.
 const ISS_ISV: u32 = 1 << 24;
 /// CM, bit 8 of data abort and watchpoint syndromes.
@@ -39,7 +41,7 @@ impl EsrEl1 {
     /// Builds a syndrome from an exception class and an ISS, with IL = 1.
     #[must_use]
     pub const fn new(class: u8, iss: u32) -> Self {
-        Self(((class & 0x3f) as u64) << 26 | 1 << 25 | (iss & 0x01ff_ffff) as u64)
+        Self(((class & 0x3f) as u64) << 26 | IL | (iss & 0x01ff_ffff) as u64)
     }
 
     /// Undefined instruction: class 0, ISS 0.
@@ -64,6 +66,13 @@ impl EsrEl1 {
     #[must_use]
     pub const fn sp_alignment() -> Self {
         Self::new(ec::SP_ALIGNMENT, 0)
+    }
+
+    /// Trapped WFI of `bytes` bytes: CV 1, COND 0b1110, TI 0b00.
+    #[must_use]
+    pub const fn wfi(bytes: u64) -> Self {
+        let Self(syndrome) = Self::new(ec::WFX, 1 << 24 | 0b1110 << 20);
+        Self(if bytes == 2 { syndrome & !IL } else { syndrome })
     }
 
     /// SVC with its immediate.

@@ -276,7 +276,10 @@ const fn single(word: u64, simd: bool) -> Option<LoadStore> {
         }
     }
     let scale = if simd { (opc & 2) << 1 | size } else { size };
-    if scale > 4 || !simd && !is_general(size, opc) || simd && mode == 2 && is_unprivileged(word) {
+    if scale > 4
+        || !simd && !is_general(size, opc)
+        || simd && mode == 2 && has_unprivileged_mode(word)
+    {
         return None;
     }
     let address = if is_unsigned_offset {
@@ -295,9 +298,16 @@ const fn single(word: u64, simd: bool) -> Option<LoadStore> {
     Some(LoadStore { direction, address, bytes: power(scale), count: 1, rt: rt(word), simd })
 }
 
-/// LDTR and STTR: there are none for SIMD registers.
-const fn is_unprivileged(word: u64) -> bool {
+/// The place of LDTR and STTR: there are none for SIMD registers.
+const fn has_unprivileged_mode(word: u64) -> bool {
     !bit(word, 24) && !bit(word, 21) && field(word, 11, 10) == 2
+}
+
+/// Tells whether an instruction is LDTR, STTR or a relative, which EL1 uses for accesses with EL0's
+/// rights.
+#[must_use]
+pub const fn is_unprivileged(word: u32) -> bool {
+    word & 0x3f20_0c00 == 0x3800_0800 && LoadStore::decode(word).is_some()
 }
 
 /// Whether size and opc are a load or store of a general register: not a prefetch, and no

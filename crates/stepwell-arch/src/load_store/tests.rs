@@ -198,3 +198,19 @@ fn addresses_are_computed() {
     let authenticated = LoadStore::decode(0xf820_0421).unwrap();
     assert_eq!(authenticated.address(0x4000, base, index), None, "ldraa x1, [x1]");
 }
+
+#[test]
+fn accesses_with_el0s_rights_are_told() {
+    let rows = [
+        (0xf840_0801, true, "ldtr x1, [x0]"),
+        (0x3800_0801, true, "sttrb w1, [x0]"),
+        (0xb880_0801, true, "ldtrsw x1, [x0]"),
+        (0xf840_0001, false, "ldur x1, [x0]"),
+        (0xf940_0801, false, "ldr x1, [x0, #16]"),
+        (0x3c40_0801, false, "nothing, of SIMD registers"),
+        (0xf8e0_0801, false, "nothing, of atomics"),
+    ];
+    for (word, expected, text) in rows {
+        assert_eq!(is_unprivileged(word), expected, "{text}");
+    }
+}
