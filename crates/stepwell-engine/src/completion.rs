@@ -130,6 +130,16 @@ pub fn complete(guest: GuestDebug, before: Before, after: After) -> Completion {
     }
 }
 
+/// Tells whether an instruction of `bytes` bytes that the CPU was asked about has executed: the PC is
+/// past it, and no exception has led there.
+///
+/// See [`crate::precedence`].
+#[must_use]
+pub fn has_executed(before: Before, after: After, pc: Va, bytes: u64) -> bool {
+    let is_past = before.pc.is_some_and(|begun| begun.0.wrapping_add(bytes) == pc.0);
+    is_past && entered_exception(before, after).is_none()
+}
+
 /// What an exception saved that has just led to the vector at the boundary, if one has, and whether
 /// it was the call of an SVC.
 ///
@@ -322,6 +332,19 @@ mod tests {
             let done = complete(NOBODY, before(plan, MASKED), arrived);
             assert_eq!((done.spsr_el1, done.monitor), (None, monitor), "{plan:?} {boundary:?}");
         }
+    }
+
+    #[test]
+    fn what_the_cpu_was_asked_about_has_executed_where_the_pc_is_past_it() {
+        let asked = before(Plan::WaitForInterrupt, USER);
+        let executed = after(STEPPED, USER);
+        assert!(has_executed(asked, executed, Va(PC.0 + 4), 4));
+        assert!(has_executed(asked, executed, Va(PC.0 + 2), 2));
+        assert!(!has_executed(asked, executed, Va(PC.0 + 2), 4), "elsewhere");
+        assert!(!has_executed(Before { pc: None, ..asked }, executed, Va(4), 4));
+        // The next address may be a vector.
+        let entered = After { vector: saved(USER.with_ss(true), PC), ..after(UNKNOWN, MASKED) };
+        assert!(!has_executed(asked, entered, Va(PC.0 + 4), 4));
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! | [`own_step`] | the guest's own single-step of its EL0, while we step it too |
 //! | [`plan`] | what the next instruction needs before it may execute |
 //! | [`plan32`] | the same of AArch32 code at EL0 |
+//! | [`precedence`] | which exceptions come before what EL2 carries out |
 //! | [`attention`] | the same question as a table, for the assembly fast path |
 //! | [`handler`] | where an interrupt handler has returned to what it interrupted |
 //! | [`completion`] | what is left to do when an instruction is done with |
@@ -50,6 +51,7 @@ pub mod mutation;
 pub mod own_step;
 pub mod plan;
 pub mod plan32;
+pub mod precedence;
 pub mod spin;
 pub mod step;
 pub mod turns;
@@ -57,7 +59,7 @@ pub mod turns;
 pub use attention::Attention;
 pub use clock::{TimePolicy, VirtualClock};
 pub use completion::{After, Before, Completion, MdscrAround, MonitorChange, Saved};
-pub use exclusive::{Armed, ExclusiveMonitor, LoadExclusive, StoreDecision, StoreExclusive};
+pub use exclusive::{Armed, ExclusiveMonitor, Image, LoadExclusive, StoreDecision, StoreExclusive};
 pub use handler::InterruptedContext;
 pub use plan::{Plan, plan};
 pub use plan32::plan32;

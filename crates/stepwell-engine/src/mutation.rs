@@ -40,8 +40,8 @@ pub enum Mutant {
     OthersRunWhileMarked,
     /// The SS that the CPU saved in SPSR_EL1 with an exception to EL1 is ours, and stays there.
     SsLeaksIntoSpsrEl1,
-    /// The monitor is kept over a trap that a guest comes to EL2 for when it runs alone, too.
-    MonitorKeptOverTrap,
+    /// The monitor is kept over a call to EL2, whose return clears the CPU's.
+    MonitorKeptOverCall,
     /// The guest's own MDSCR_EL1.SS and KDE are dropped when stepping is switched off.
     MdscrForgotten,
     /// A trapped write of MDSCR_EL1 takes effect before the SSAdvance of the instruction itself.
@@ -68,7 +68,7 @@ impl Mutant {
         Self::ExclusivesLeftToCpu,
         Self::OthersRunWhileMarked,
         Self::SsLeaksIntoSpsrEl1,
-        Self::MonitorKeptOverTrap,
+        Self::MonitorKeptOverCall,
         Self::MdscrForgotten,
         Self::MdscrBeforeAdvance,
         Self::SvcAdvancesWhereEnabled,
@@ -91,7 +91,7 @@ impl Mutant {
             Self::ExclusivesLeftToCpu => "exclusives-left-to-cpu",
             Self::OthersRunWhileMarked => "others-run-while-marked",
             Self::SsLeaksIntoSpsrEl1 => "ss-leaks-into-spsr-el1",
-            Self::MonitorKeptOverTrap => "monitor-kept-over-trap",
+            Self::MonitorKeptOverCall => "monitor-kept-over-call",
             Self::MdscrForgotten => "mdscr-forgotten",
             Self::MdscrBeforeAdvance => "mdscr-before-advance",
             Self::SvcAdvancesWhereEnabled => "svc-advances-where-enabled",

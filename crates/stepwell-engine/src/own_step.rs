@@ -49,6 +49,17 @@ pub fn ss_advance(debug: GuestDebug, pstate: Pstate) -> Pstate {
     if debug.mdscr & mdscr_el1::SS != 0 { pstate.with_ss(false) } else { pstate }
 }
 
+/// What a Software Step exception of the guest's own would say of an instruction that has just
+/// executed, or been carried out, in `pstate`: nothing where it was not stepped itself
+/// (`SoftwareStep_DidNotStep`), or whether it was a load-exclusive (`SoftwareStep_SteppedEX`).
+///
+/// An instruction is stepped that executes in the active-not-pending state, whatever state it
+/// leaves: one that masks debug exceptions is, and the next one, which is not, takes its place.
+#[must_use]
+pub fn stepped(debug: GuestDebug, pstate: Pstate, load_exclusive: bool) -> Option<bool> {
+    (is_stepping(debug, pstate) && pstate.ss()).then_some(load_exclusive)
+}
+
 /// `DebugExceptionReturnSS`: the SS that an ERET from `source` with `spsr` leaves in PSTATE.
 ///
 /// After an illegal return `spsr` must name the exception level that the CPU is at, which is
@@ -129,6 +140,19 @@ mod tests {
                 assert_eq!(is_stepping(debug, pstate), active, "{debug:?} {pstate:?}");
                 let pending = active && !pstate.ss();
                 assert_eq!(check_software_step(debug, pstate), pending, "{debug:?} {pstate:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_executes_active_not_pending_is_stepped() {
+        for debug in debugs() {
+            for pstate in states() {
+                let is_active = is_stepping(debug, pstate) && pstate.ss();
+                for load_exclusive in BOOLS {
+                    let expected = is_active.then_some(load_exclusive);
+                    assert_eq!(stepped(debug, pstate, load_exclusive), expected, "{pstate:?}");
+                }
             }
         }
     }

@@ -15,6 +15,7 @@ use crate::mem::stage2::Stage2;
 use crate::mem::views::Views;
 use crate::vcpu::VcpuCore;
 use crate::vcpu::pages::Roots;
+use crate::vcpu::translation::Changes;
 use crate::vcpu::watch::{Piece, Watch};
 use crate::vgic::Vgic;
 use core::sync::atomic::{AtomicBool, AtomicU64};
@@ -59,6 +60,8 @@ pub struct Domain {
     pub turns: Mutex<Turns>,
     /// Where those that run stand aside for an exclusive sequence of the stepped one.
     pub region: Region,
+    /// What the stepped vCPU knows of page tables that those that run change.
+    pub translation: Changes,
     /// Who runs, and how.
     pub control: Mutex<Control>,
     /// Its vCPUs.

@@ -23,7 +23,7 @@
 //!
 //! Everything here changes only while all vCPUs of the domain stand, but for [`Views::sync`].
 
-mod sequence;
+pub mod sequence;
 
 use crate::stage2::{MemoryKind, PAGE_BYTES, Permissions, Stage2, Stage2Error, TableMemory};
 use alloc::vec::Vec;

@@ -171,8 +171,9 @@ impl World {
 
     fn carry_out_instead(&mut self, plan: Plan, program: Program) -> bool {
         match plan {
-            Plan::StoreExclusive(store) => {
-                let decision = self.monitor.store(store, LINE);
+            Plan::StoreExclusive(_) => {
+                let decision = self.monitor.decide(LINE);
+                self.monitor.clear();
                 let StoreDecision::CompareAndStore(armed) = decision else { return false };
                 self.machine.status = u64::from(self.machine.line) != armed.value[0];
                 if !self.machine.status {
@@ -217,14 +218,15 @@ impl World {
             Class::Breakpoint => return self.handler_returned(),
             Class::Stage2 => {
                 self.machine.is_mapped = true;
-                self.monitor.trapped();
                 return;
             }
             // The CPU has moved the PC past it.
             Class::Hvc => 0,
             _ => INSTRUCTION,
         };
-        self.monitor.trapped();
+        if matches!(self.machine.esr_el2.class, Class::Hvc | Class::Smc) {
+            self.monitor.called();
+        }
         self.carried_out(program, bytes);
     }
 

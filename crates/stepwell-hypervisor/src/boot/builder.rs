@@ -25,6 +25,7 @@ use crate::vcpu::debug::DebugShadow;
 use crate::vcpu::interrupt::QuietInterface;
 use crate::vcpu::pages::{Roots, Touched};
 use crate::vcpu::time::{PhysicalTimer, TimerLines};
+use crate::vcpu::translation::Changes;
 use crate::vgic::{CpuInterface, Vgic};
 use alloc::vec;
 use core::sync::atomic::{AtomicBool, AtomicU64};
@@ -118,6 +119,7 @@ pub unsafe fn build(
         real_time: AtomicBool::new(false),
         turns: Mutex::new(Turns::new()),
         region: Region::new(),
+        translation: Changes::new(),
         control: Mutex::new(Control::new()),
         vcpus,
     })
@@ -141,7 +143,7 @@ fn new_core(attention: &'static Attention, is_first: bool, places: Layout) -> Vc
         engine: Engine::new(),
         monitor: ExclusiveMonitor::new(),
         interface: CpuInterface::new(CpuFacts::read().list_registers),
-        debug: DebugShadow::at_reset(),
+        debug: DebugShadow::default(),
         recorder: Recorder::default(),
         reported_call: None,
         vttbr: 0,

@@ -17,6 +17,19 @@ macro_rules! mrs {
     }};
 }
 
+/// As `mrs!`, into a register that holds a value before, which the CPU may leave there.
+macro_rules! mrs_over {
+    ($name:literal, $before:expr) => {{
+        let mut value: u64 = $before;
+        // SAFETY: as in `mrs!`.
+        #[allow(unsafe_code, reason = "the one way to read a system register")]
+        unsafe {
+            core::arch::asm!(concat!("mrs {}, ", $name), inout(reg) value, options(nostack));
+        }
+        value
+    }};
+}
+
 /// Writes a system register by the assembler's name for it. What the write does to the guest or
 /// to EL2 is said where it is used.
 macro_rules! msr {
@@ -31,7 +44,7 @@ macro_rules! msr {
     }};
 }
 
-pub(crate) use {mrs, msr};
+pub(crate) use {mrs, mrs_over, msr};
 
 /// Synchronises what has been written with what executes next.
 pub fn isb() {
@@ -74,6 +87,20 @@ pub fn invalidate_own_translations() {
             "dsb nshst",
             "tlbi vmalls12e1",
             "dsb nsh",
+            "isb",
+            options(nostack, preserves_flags)
+        )
+    }
+}
+
+/// Drops the stage-1 translations of the VMID that this CPU runs, on all CPUs.
+pub fn invalidate_guests_stage1() {
+    // SAFETY: dropping cached translations is always allowed.
+    unsafe {
+        core::arch::asm!(
+            "dsb ish",
+            "tlbi vmalle1is",
+            "dsb ish",
             "isb",
             options(nostack, preserves_flags)
         )

@@ -15,6 +15,8 @@ pub struct CpuFacts {
     pub breakpoints: u8,
     /// Watchpoints, 2 to 16.
     pub watchpoints: u8,
+    /// Breakpoints that can compare contexts: the last ones.
+    pub context_breakpoints: u8,
     /// ID_AA64MMFR0_EL1.PARange.
     pub pa_range: u64,
     /// List registers of the virtual CPU interface.
@@ -29,9 +31,16 @@ impl CpuFacts {
         Self {
             breakpoints: (dfr0 >> 12 & 0xf) as u8 + 1,
             watchpoints: (dfr0 >> 20 & 0xf) as u8 + 1,
+            context_breakpoints: (dfr0 >> 28 & 0xf) as u8 + 1,
             pa_range: mrs!("id_aa64mmfr0_el1") & 0xf,
             list_registers: (mrs!("ich_vtr_el2") & 0x1f) as usize + 1,
         }
+    }
+
+    /// The number of the first breakpoint that can compare contexts.
+    #[must_use]
+    pub fn first_context_breakpoint(&self) -> usize {
+        usize::from(self.breakpoints.saturating_sub(self.context_breakpoints))
     }
 }
 
@@ -76,6 +85,24 @@ pub fn take_serror_back() -> bool {
     let hcr = mrs!("hcr_el2");
     msr!("hcr_el2", hcr & !hcr_el2::VSE);
     hcr & hcr_el2::VSE == 0
+}
+
+/// Has a WFI that would wait trap, or not: one that is executed to see what comes before it is not to
+/// wait.
+pub fn trap_waits(trap: bool) {
+    let hcr = mrs!("hcr_el2") & !hcr_el2::TWI;
+    msr!("hcr_el2", if trap { hcr | hcr_el2::TWI } else { hcr });
+}
+
+/// Has the guest's TLB invalidations trap, or not.
+#[inline]
+pub fn trap_invalidations(trap: bool) {
+    let hcr = mrs!("hcr_el2");
+    let wanted = if trap { hcr | hcr_el2::TTLB } else { hcr & !hcr_el2::TTLB };
+    if hcr != wanted {
+        msr!("hcr_el2", wanted);
+        isb();
+    }
 }
 
 /// HCR_EL2.

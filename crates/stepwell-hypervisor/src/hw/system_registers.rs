@@ -4,7 +4,7 @@
 //! stops they are copied out, so that whoever serves the link can read and write them from another
 //! CPU, and put back before it goes on.
 
-use super::registers::{isb, mrs, msr};
+use super::registers::{isb, mrs, mrs_over, msr};
 use stepwell_arch::SystemRegister;
 
 macro_rules! guest_registers {
@@ -170,4 +170,54 @@ debug_banks! {
         "dbgwcr5_el1", 6 "dbgwcr6_el1", 7 "dbgwcr7_el1", 8 "dbgwcr8_el1", 9 "dbgwcr9_el1", 10
         "dbgwcr10_el1", 11 "dbgwcr11_el1", 12 "dbgwcr12_el1", 13 "dbgwcr13_el1", 14
         "dbgwcr14_el1", 15 "dbgwcr15_el1";
+}
+
+macro_rules! passed_debug_registers {
+    ($($register:ident $name:literal $access:tt),* $(,)?) => {
+        /// Carries out a guest's MRS or MSR of a debug register that EL2 has no use for, on the
+        /// machine's. `value`: what is written, or what the destination holds before it is read,
+        /// which it may go on holding. Only for an access that has trapped: the register exists.
+        #[must_use]
+        pub fn access_debug(register: SystemRegister, value: u64, write: bool) -> Option<u64> {
+            match (register, write) {
+                $((SystemRegister::$register, passed_debug_registers!(@direction $access)) => {
+                    Some(passed_debug_registers!(@$access $name, value))
+                })*
+                _ => None,
+            }
+        }
+    };
+    (@direction read) => { false };
+    (@direction write) => { true };
+    (@read $name:literal, $value:ident) => { mrs_over!($name, $value) };
+    (@write $name:literal, $value:ident) => {{
+        msr!($name, $value);
+        0
+    }};
+}
+
+passed_debug_registers! {
+    MDCCINT_EL1 "mdccint_el1" read,
+    MDCCINT_EL1 "mdccint_el1" write,
+    MDRAR_EL1 "mdrar_el1" read,
+    OSDLR_EL1 "osdlr_el1" read,
+    OSDLR_EL1 "osdlr_el1" write,
+    DBGPRCR_EL1 "dbgprcr_el1" read,
+    DBGPRCR_EL1 "dbgprcr_el1" write,
+    DBGAUTHSTATUS_EL1 "dbgauthstatus_el1" read,
+    DBGCLAIMSET_EL1 "dbgclaimset_el1" read,
+    DBGCLAIMSET_EL1 "dbgclaimset_el1" write,
+    DBGCLAIMCLR_EL1 "dbgclaimclr_el1" read,
+    DBGCLAIMCLR_EL1 "dbgclaimclr_el1" write,
+    OSECCR_EL1 "oseccr_el1" read,
+    OSECCR_EL1 "oseccr_el1" write,
+    OSDTRRX_EL1 "osdtrrx_el1" read,
+    OSDTRRX_EL1 "osdtrrx_el1" write,
+    OSDTRTX_EL1 "osdtrtx_el1" read,
+    OSDTRTX_EL1 "osdtrtx_el1" write,
+    MDCCSR_EL0 "mdccsr_el0" read,
+    DBGDTR_EL0 "dbgdtr_el0" read,
+    DBGDTR_EL0 "dbgdtr_el0" write,
+    DBGDTRRX_EL0 "dbgdtrrx_el0" read,
+    DBGDTRRX_EL0 "dbgdtrtx_el0" write,
 }

@@ -7,6 +7,7 @@ use crate::device::board::RAM_BASE;
 use crate::hw::registers;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 use stepwell_arch::{Ipa, Pa, Va};
+use stepwell_engine::Image;
 
 /// The address lies outside the domain's RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,44 +140,47 @@ impl GuestRam {
         Some(unsafe { (at.0 as *const u16).read_volatile() })
     }
 
-    /// Stores `new` at `pa` if it holds `old`, in one atomic access of `bytes` bytes (1, 2, 4, 8;
-    /// for a pair of registers twice that).
+    /// Stores `new` at `pa` if it holds `old`, in one atomic access of as many bytes: 1, 2, 4, 8 or
+    /// 16.
     ///
     /// # Errors
     ///
     /// [`OutsideRam`] where the access does not lie in RAM, is misaligned, or of no such size.
-    pub fn compare_and_store(
-        &self,
-        pa: Pa,
-        bytes: u8,
-        pair: bool,
-        old: [u64; 2],
-        new: [u64; 2],
-    ) -> Result<bool, OutsideRam> {
-        let size = if pair { u64::from(bytes) * 2 } else { u64::from(bytes) };
+    pub fn compare_and_store(&self, pa: Pa, old: Image, new: Image) -> Result<bool, OutsideRam> {
+        let size = u64::from(new.bytes);
         if !self.contains(pa, size) || !pa.is_aligned(size) {
             return Err(OutsideRam);
         }
-        let ([old, old2], [new, new2]) = (old, new);
+        let (old, bytes, new) = (old.value, new.bytes, new.value);
+        let halves = |value: u128| [value as u64, (value >> 64) as u64];
         fence(Ordering::SeqCst);
         // SAFETY: the access lies in this RAM and is aligned; guests access it at the same time,
         // hence atomics.
         let stored = unsafe {
-            match (bytes, pair) {
-                (1, false) => swap(&*(pa.0 as *const AtomicU8), old as u8, new as u8),
-                (2, false) => swap(&*(pa.0 as *const AtomicU16), old as u16, new as u16),
-                (4, false) => swap(&*(pa.0 as *const AtomicU32), old as u32, new as u32),
-                (8, false) => swap(&*(pa.0 as *const AtomicU64), old, new),
-                (4, true) => {
-                    let join = |low: u64, high: u64| low & 0xffff_ffff | high << 32;
-                    swap(&*(pa.0 as *const AtomicU64), join(old, old2), join(new, new2))
-                }
-                (8, true) => swap_pair(pa.0 as *mut u64, [old, old2], [new, new2]),
+            match bytes {
+                1 => swap(&*(pa.0 as *const AtomicU8), old as u8, new as u8),
+                2 => swap(&*(pa.0 as *const AtomicU16), old as u16, new as u16),
+                4 => swap(&*(pa.0 as *const AtomicU32), old as u32, new as u32),
+                8 => swap(&*(pa.0 as *const AtomicU64), old as u64, new as u64),
+                16 => swap_pair(pa.0 as *mut u64, halves(old), halves(new)),
                 _ => return Err(OutsideRam),
             }
         };
         fence(Ordering::SeqCst);
         Ok(stored)
+    }
+
+    /// Reads `bytes` bytes at `pa`: 1, 2, 4, 8, or 16 in two accesses.
+    ///
+    /// # Errors
+    ///
+    /// [`OutsideRam`], as [`GuestRam::compare_and_store`].
+    pub fn image(&self, pa: Pa, bytes: u8) -> Result<Image, OutsideRam> {
+        let [first, second] = match bytes {
+            16 => self.peek(pa, 8, true)?,
+            _ => self.peek(pa, bytes, false)?,
+        };
+        Ok(Image { value: u128::from(first) | u128::from(second) << 64, bytes })
     }
 
     /// Stores `bytes` bytes at `pa` in one atomic access: 1, 2, 4 or 8.

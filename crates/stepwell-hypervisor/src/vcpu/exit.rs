@@ -5,6 +5,7 @@ use crate::hw::world::Vector;
 use stepwell_arch::esr::{EsrEl1, EsrEl2, ec};
 use stepwell_engine::MdscrAround;
 use stepwell_engine::completion::carried_out;
+use stepwell_engine::own_step::{self, GuestDebug};
 use stepwell_wire::{DomainEnding, FaultKind, GuestFault, StopReason};
 
 /// What became of an exit.
@@ -67,23 +68,23 @@ fn synchronous(running: &mut Running<'_>) -> Handled {
 
 /// Moves the PC past the trapped instruction that was carried out.
 pub fn advance(running: &mut Running<'_>) {
-    let mdscr = running.core.debug.mdscr();
-    advance_under(running, mdscr);
+    let guest = running.core.debug.guest();
+    advance_under(running, guest);
 }
 
-/// As [`advance`], where the instruction may have changed MDSCR_EL1: `mdscr` is from before it.
-pub fn advance_under(running: &mut Running<'_>, mdscr: u64) {
+/// As [`advance`], where the instruction may have changed debug registers: `guest` is from before it.
+pub fn advance_under(running: &mut Running<'_>, guest: GuestDebug) {
     let bytes = EsrEl2(running.core.context.esr).instruction_bytes();
-    advance_by(running, mdscr, bytes);
+    advance_by(running, guest, bytes);
 }
 
 /// As [`advance_under`], by `bytes`, where there may have been no exception.
-pub fn advance_by(running: &mut Running<'_>, mdscr: u64, bytes: u64) {
+pub fn advance_by(running: &mut Running<'_>, guest: GuestDebug, bytes: u64) {
     let core = &mut *running.core;
-    let around = MdscrAround { before: mdscr, after: core.debug.mdscr() };
+    let around = MdscrAround { before: guest.mdscr, after: core.debug.mdscr() };
     let before = core.pstate();
     let (pc, pstate) = carried_out(around, core.pc(), before, bytes);
-    core.debug.note_own_step(before, pstate, false);
+    core.debug.own_stepped = own_step::stepped(guest, before, false);
     (core.context.elr, core.context.spsr) = (pc.0, pstate.0);
 }
 
@@ -103,8 +104,8 @@ fn system_error(running: &mut Running<'_>) -> Handled {
 fn hypervisor_call(running: &mut Running<'_>) -> Handled {
     let handled = psci::call(running);
     if handled == Handled::Emulated {
-        let mdscr = running.core.debug.mdscr();
-        advance_by(running, mdscr, 0);
+        let guest = running.core.debug.guest();
+        advance_by(running, guest, 0);
     }
     handled
 }

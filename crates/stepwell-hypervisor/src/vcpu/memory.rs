@@ -41,6 +41,9 @@ pub fn data_abort(running: &mut Running<'_>, esr: EsrEl2) -> Handled {
     let Some(access) = Access::decode(esr.0) else {
         return fault(running, FaultKind::BadDeviceAccess, address.0);
     };
+    if let Some(handled) = pages::own_watchpoint(running, esr) {
+        return handled;
+    }
     if access.write {
         let value = access.store_value(running.core.context.register(access.register));
         write(running, known, address, access.bytes, value);
@@ -130,7 +133,7 @@ pub fn instruction_abort(running: &mut Running<'_>, esr: EsrEl2) -> Handled {
     if iss.ifsc().is_permission() && !iss.s1ptw() {
         // HPFAR_EL2 is UNKNOWN for these.
         let pc = running.core.pc();
-        if let Ok(ipa) = translate::to_ipa(pc, running.core.pstate().el() == 0) {
+        if let Ok(ipa) = translate::to_ipa(pc, false) {
             address = ipa;
         }
     }

@@ -18,6 +18,7 @@ pub mod run;
 pub mod step;
 pub mod system;
 pub mod time;
+pub mod translation;
 pub mod watch;
 
 use crate::domain::{Domain, Order, PendingStop, Vcpu};
@@ -55,7 +56,7 @@ pub struct VcpuCore {
     pub monitor: ExclusiveMonitor,
     /// Virtual CPU interface of the GIC.
     pub interface: CpuInterface,
-    /// The guest's debug registers, while they are not in the machine.
+    /// The guest's debug registers.
     pub debug: DebugShadow,
     /// What is being written into the trace ring.
     pub recorder: Recorder,
@@ -117,7 +118,7 @@ impl VcpuCore {
         self.reported_pc = None;
         self.is_suspended = false;
         self.virtual_clock = false;
-        self.debug = DebugShadow::at_reset();
+        self.debug = DebugShadow::default();
         self.physical_timer = PhysicalTimer::default();
         self.serror = None;
         self.quiet = QuietInterface::default();
@@ -218,6 +219,7 @@ fn carry_out(
     vcpu: &Vcpu,
     order: Order,
 ) -> (End, PendingStop) {
+    translation::load(domain, order);
     let mut core = vcpu.core.lock();
     if core::mem::take(&mut core.is_reset) {
         reset_registers::load();
@@ -230,7 +232,6 @@ fn carry_out(
         Order::Step(order) => step::hooks::steps(&mut running, order),
     };
     step::hooks::report(&running);
-    core.debug.take_over();
     core.snapshot = Snapshot::save();
     simd::save(&mut core.simd);
     quiet_virtual_timer();

@@ -7,7 +7,7 @@
 //! withheld.
 
 use super::exit::{Handled, advance};
-use super::{Running, watch};
+use super::{Running, debug, watch};
 use crate::device::mmio::Access;
 use crate::device::transfer::Transfer;
 use crate::domain::Domain;
@@ -17,10 +17,11 @@ use crate::mem::stage2::PAGE_BYTES;
 use crate::mem::tables::HeapTables;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 use heapless::Vec;
-use stepwell_arch::debug::mdscr_el1;
+use stepwell_arch::debug::{DataAccess, mdscr_el1};
 use stepwell_arch::esr::EsrEl2;
-use stepwell_arch::load_store::Direction;
-use stepwell_arch::{Ipa, LoadStore, Pstate, Va};
+use stepwell_arch::load_store::{Direction, is_unprivileged};
+use stepwell_arch::{InstructionSet, Ipa, LoadStore, Pstate, Va};
+use stepwell_vm::views::sequence::{has_load_before32, load_before};
 use translate::TranslationFailed;
 
 /// TCR_EL1.HD: the CPU keeps the dirty state of pages.
@@ -164,6 +165,23 @@ fn instruction(running: &Running<'_>) -> Option<u32> {
     Some(u32::from_le_bytes(bytes))
 }
 
+/// Tells whether the instruction at `pc`, at which a vCPU that runs freely came to EL2, lies in an
+/// exclusive sequence: that has lost the CPU's monitor by it.
+#[must_use]
+pub fn is_in_sequence(running: &Running<'_>, pc: Va) -> bool {
+    let ram = &running.domain.ram;
+    let page = to_ipa(running, pc.0).and_then(|ipa| ram.locate(ipa, 2).ok());
+    let Some(page) = page.and_then(|pa| ram.code_page(pa)) else { return false };
+    let offset = pc.0 % PAGE_BYTES;
+    match InstructionSet::of(running.core.pstate()) {
+        InstructionSet::A64 => {
+            let word = |n| ram.instruction(page, Va(n as u64 * 4)).unwrap_or(0);
+            load_before(offset as usize / 4, word).is_some()
+        }
+        set => has_load_before32(set, offset, |at| ram.halfword(page, Va(at))),
+    }
+}
+
 /// What an instruction accesses.
 #[derive(Clone, Copy)]
 struct Operand {
@@ -188,6 +206,26 @@ fn operand(running: &Running<'_>, esr: EsrEl2) -> Operand {
         write: wnr,
         is_all: false,
     })
+}
+
+/// Enters the exception of a watchpoint of the guest's own that the access of a stage-2 abort hits,
+/// where EL2 is to carry the access out: a Watchpoint comes after an MMU fault, and the CPU did not
+/// get to it.
+pub fn own_watchpoint(running: &mut Running<'_>, esr: EsrEl2) -> Option<Handled> {
+    if running.core.debug.mdscr() & mdscr_el1::MDE == 0 {
+        return None;
+    }
+    let Operand { address, bytes, read, write, .. } = operand(running, esr);
+    let el0 = has_rights_of_el0(running);
+    debug::own_watchpoint(running, DataAccess { address, bytes, read, write, el0 })
+}
+
+/// Whether the access at the PC is made with EL0's rights: from there, or by LDTR, STTR and
+/// relatives, unless PSTATE.UAO makes these like any other.
+fn has_rights_of_el0(running: &Running<'_>) -> bool {
+    let pstate = running.core.pstate();
+    let is_unprivileged = || instruction(running).is_some_and(is_unprivileged);
+    pstate.el() == 0 || pstate.0 & Pstate::UAO == 0 && is_unprivileged()
 }
 
 fn decoded(running: &Running<'_>) -> Option<Operand> {

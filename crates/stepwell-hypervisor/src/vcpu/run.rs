@@ -4,6 +4,7 @@ use super::debug::Breakpoints;
 use super::exit::{Handled, handle};
 use super::pages::{self, Root};
 use super::{End, Running, debug, interrupt, psci, region, time};
+use stepwell_arch::esr::{EsrEl2, ec};
 
 /// Runs until the vCPU has a reason to stop or is asked to.
 pub fn run(running: &mut Running<'_>) -> End {
@@ -52,7 +53,7 @@ fn finish_sequence(running: &mut Running<'_>, is_reported: bool) -> Option<End> 
 pub fn once(running: &mut Running<'_>, breakpoints: &mut Breakpoints) -> Option<End> {
     if *breakpoints == Breakpoints::PastFirst && debug::is_reported_at_pc(running) {
         *breakpoints = Breakpoints::On;
-        return super::step::past_breakpoint(running);
+        return with_its_sequence(running, super::step::past_breakpoint);
     }
     *breakpoints = Breakpoints::On;
     if psci::suspend(running) {
@@ -66,13 +67,31 @@ pub fn once(running: &mut Running<'_>, breakpoints: &mut Breakpoints) -> Option<
     debug::load(running);
     let vector = running.core.context.enter();
     interrupt::sync(running);
+    let pc = running.core.pc();
     let handled = handle(running, vector);
     time::update_lines(running);
     match handled {
-        Handled::Resume | Handled::Emulated | Handled::Injected => None,
-        Handled::Past => super::step::past_breakpoint(running),
-        Handled::Open => super::step::with_nothing_withheld(running),
+        Handled::Resume | Handled::Injected => None,
+        // A call to EL2 clears the monitor on every machine.
+        Handled::Emulated if EsrEl2(running.core.context.esr).ec() == ec::HVC64 => None,
+        Handled::Emulated => {
+            let is_broken = pages::is_in_sequence(running, pc);
+            if is_broken { super::step::repeat_sequence(running) } else { None }
+        }
+        Handled::Past => with_its_sequence(running, super::step::past_breakpoint),
+        Handled::Open => with_its_sequence(running, super::step::with_nothing_withheld),
         Handled::Stop(reason) => Some(End::Stop(reason)),
         Handled::SwitchedOff => Some(End::SwitchedOff),
     }
+}
+
+/// Has the instruction at the PC executed under a step, and what is left of an exclusive sequence
+/// around it, which the exit broke.
+fn with_its_sequence(
+    running: &mut Running<'_>,
+    step: impl FnOnce(&mut Running<'_>) -> Option<End>,
+) -> Option<End> {
+    let is_broken = pages::is_in_sequence(running, running.core.pc());
+    let end = step(running);
+    if end.is_none() && is_broken { super::step::repeat_sequence(running) } else { end }
 }

@@ -1,9 +1,9 @@
 //! System registers that trap: ID registers, the physical timer, SGIs, what is IMPLEMENTATION
-//! DEFINED, and, while somebody debugs, the guest's own debug registers. What traps besides belongs to
-//! features that the guest is not offered, and is undefined.
+//! DEFINED, and the guest's own debug registers. What traps besides belongs to features that the guest
+//! is not offered, and is undefined.
 
 use super::exit::{Handled, advance_under};
-use super::{Running, inject, interrupt, time};
+use super::{Running, inject, interrupt, time, translation};
 use crate::hw::registers::mrs;
 use crate::hw::setup::{guest_feature_id, midr};
 use stepwell_arch::esr::SystemRegisterIss;
@@ -13,23 +13,26 @@ use stepwell_vm::implementation_defined;
 /// Carries out a trapped MRS or MSR.
 pub fn access(running: &mut Running<'_>, iss: SystemRegisterIss) -> Handled {
     let register = iss.register();
-    let mdscr = running.core.debug.mdscr();
+    let guest = running.core.debug.guest();
     let done = if iss.is_read() {
-        read(running, register).map(|value| running.core.context.set_register(iss.rt(), value))
+        let before = running.core.context.register(iss.rt());
+        let value = read(running, register, before);
+        value.map(|value| running.core.context.set_register(iss.rt(), value))
     } else {
         let value = running.core.context.register(iss.rt());
         write(running, register, value)
     };
     match done {
         Some(()) => {
-            advance_under(running, mdscr);
+            advance_under(running, guest);
             Handled::Emulated
         }
         None => inject::undefined(running),
     }
 }
 
-fn read(running: &mut Running<'_>, register: SystemRegister) -> Option<u64> {
+/// `before`: what the destination holds.
+fn read(running: &mut Running<'_>, register: SystemRegister, before: u64) -> Option<u64> {
     if register.is_feature_id() {
         return Some(guest_feature_id(register));
     }
@@ -42,7 +45,7 @@ fn read(running: &mut Running<'_>, register: SystemRegister) -> Option<u64> {
         // No error record, so that those that select one and reach it are undefined.
         SystemRegister::ERRIDR_EL1 => Some(0),
         _ => {
-            running.core.debug.read(register).or_else(|| {
+            running.core.debug.read_for_guest(register, before).or_else(|| {
                 implementation_defined::read(midr(), register, running.domain.vcpus.len())
             })
         }
@@ -51,6 +54,11 @@ fn read(running: &mut Running<'_>, register: SystemRegister) -> Option<u64> {
 
 fn write(running: &mut Running<'_>, register: SystemRegister, value: u64) -> Option<()> {
     match register {
+        // TLBI, with and without nXS.
+        _ if register.op0() == 1 && matches!(register.crn(), 8 | 9) => {
+            translation::invalidate(running);
+            Some(())
+        }
         SystemRegister::ICC_SGI1R_EL1 => {
             running.domain.vgic.change().write_sgi1r(running.index, value);
             interrupt::kick_others(running);
@@ -73,7 +81,7 @@ fn write(running: &mut Running<'_>, register: SystemRegister, value: u64) -> Opt
         SystemRegister::ACTLR_EL1 => Some(()),
         _ if implementation_defined::is_written(midr(), register) => Some(()),
         _ => {
-            running.core.debug.write(register, value)?;
+            running.core.debug.write_for_guest(register, value)?;
             running.core.engine.set_guest_mdscr(running.core.debug.mdscr());
             Some(())
         }

@@ -12,10 +12,13 @@
 //! Source: Arm ARM, DDI 0487 L.b, "Load-Exclusive and Store-Exclusive instruction usage
 //! restrictions".
 
-use stepwell_arch::Instruction;
+use stepwell_arch::aarch32::{self, Found};
+use stepwell_arch::{Instruction, InstructionSet};
 
 /// Instructions before a breakpoint that are looked at: 128 bytes.
 const LENGTH_MAX: usize = 32;
+/// The same in bytes.
+const BYTES_MAX: u64 = 128;
 
 /// What else ends what is executed in a row: B, and branches by register.
 const ENDS: [Pattern; 2] = [Pattern(0xfc00_0000, 0x1400_0000), Pattern(0xfe00_0000, 0xd600_0000)];
@@ -31,7 +34,7 @@ impl Pattern {
 
 /// The index of the load-exclusive of the sequence that the instruction with index `at` in a page
 /// lies in, or is the store of. `word` reads an instruction of the page.
-pub(super) fn load_before(at: usize, word: impl Fn(usize) -> u32) -> Option<usize> {
+pub fn load_before(at: usize, word: impl Fn(usize) -> u32) -> Option<usize> {
     for index in (at.saturating_sub(LENGTH_MAX)..at).rev() {
         let word = word(index);
         match Instruction::decode(word) {
@@ -43,6 +46,33 @@ pub(super) fn load_before(at: usize, word: impl Fn(usize) -> u32) -> Option<usiz
         }
     }
     None
+}
+
+/// The same of AArch32 code: tells whether the instruction at `offset` in a page lies in a sequence.
+/// `halfword` reads at an offset.
+///
+/// Where T32 instructions begin is not to be seen backwards, so that one may be taken for another.
+#[must_use]
+pub fn has_load_before32(
+    set: InstructionSet,
+    offset: u64,
+    halfword: impl Fn(u64) -> Option<u16>,
+) -> bool {
+    let bytes = if set == InstructionSet::T32 { 2 } else { 4 };
+    let mut at = offset;
+    while at >= bytes && offset - at < BYTES_MAX {
+        at -= bytes;
+        let (Some(first), Some(second)) = (halfword(at), halfword(at + 2)) else { return false };
+        let found = Found::decode(set, u32::from(first) | u32::from(second) << 16);
+        match found.map(|found| found.instruction) {
+            Some(aarch32::Instruction::LoadExclusive { .. }) => return true,
+            Some(
+                aarch32::Instruction::StoreExclusive { .. } | aarch32::Instruction::ClearExclusive,
+            ) => return false,
+            _ => {}
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -80,5 +110,23 @@ mod tests {
         words[2] = LDXR;
         assert_eq!(load(2 + LENGTH_MAX, &words), Some(2));
         assert_eq!(load(3 + LENGTH_MAX, &words), None);
+    }
+
+    #[test]
+    fn sequences_of_aarch32_are_found_by_halfwords() {
+        const NOP32: u32 = 0xe1a0_0000;
+        const LDREX: u32 = 0xe190_1f9f; // ldrex r1, [r0]
+        const STREX: u32 = 0xe180_3f92; // strex r3, r2, [r0]
+        let words = [NOP32, LDREX, NOP32, STREX, NOP32];
+        let a32 = |at: u64| Some((words.get(at as usize / 4)? >> (at % 4 * 8)) as u16);
+        let found: Vec<_> =
+            (0..5).map(|n| has_load_before32(InstructionSet::A32, 4 * n, a32)).collect();
+        assert_eq!(found, [false, false, true, true, false]);
+        // nop, ldrex r3, [r0, #4], nop
+        let halfwords = [0xbf00_u16, 0xe850, 0x3f01, 0xbf00, 0xbf00];
+        let t32 = |at: u64| halfwords.get(at as usize / 2).copied();
+        assert!(has_load_before32(InstructionSet::T32, 6, t32));
+        assert!(!has_load_before32(InstructionSet::T32, 2, t32));
+        assert!(!has_load_before32(InstructionSet::T32, 12, |_| None));
     }
 }

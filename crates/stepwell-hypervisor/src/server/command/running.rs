@@ -67,6 +67,7 @@ pub(super) fn go_on(domain: &Domain, vcpu: Option<u8>) -> Result {
         release_clock(domain);
     }
     keep_one_monitor(domain, on);
+    domain.translation.watch(false);
     domain.give(running, on, Order::Run);
     Ok(Answer::Done)
 }
@@ -176,6 +177,7 @@ fn run_beside(domain: &Domain, control: &mut Control, others: u8, is_armed: bool
     if is_armed {
         domain.region.close(domain.turns.lock().focus());
     }
+    domain.translation.watch(true);
     domain.give(&mut control.running, others, Order::Run);
 }
 

@@ -2,52 +2,85 @@
 //! guest that time stands still.
 
 use super::Stepper;
+use super::look::Next;
 use super::turn::Waiting;
 use crate::device::board::RAM_BASE;
 use crate::hw::registers::{mrs, wfi};
+use crate::hw::setup::CpuFacts;
 use crate::hw::translate::{self, TranslationFailed};
-use crate::vcpu::debug::origin;
+use crate::vcpu::debug::{self, origin};
 use crate::vcpu::exit::advance_by;
 use crate::vcpu::{End, inject, interrupt, pages, time, watch};
+use stepwell_arch::debug::DataAccess;
 use stepwell_arch::esr::{EsrEl1, FaultStatus};
-use stepwell_arch::generic_timer::{self, el0_enable};
+use stepwell_arch::stage1::{self, Access, AccessKind, Regime, WalkError};
 use stepwell_arch::{Ipa, Pa, Pstate, SystemRegister, Va};
-use stepwell_engine::{LoadExclusive, Pass, StoreDecision, StoreExclusive};
-use stepwell_wire::StopReason;
-
-/// SCTLR_EL1.nTWI: WFI at EL0 is not trapped to EL1.
-const SCTLR_NTWI: u64 = 1 << 16;
+use stepwell_engine::precedence::{self, Circumstances};
+use stepwell_engine::{Image, LoadExclusive, Pass, Plan, StoreDecision, StoreExclusive};
 
 /// SCTLR_EL1.E0E: data of EL0 is big-endian.
 const SCTLR_E0E: u64 = 1 << 24;
 /// SCTLR_EL1.EE: data of EL1 is big-endian.
 const SCTLR_EE: u64 = 1 << 25;
 
-/// Turns registers of `bytes` bytes into what the guest's memory holds for them, or back.
-fn in_guest_order(value: [u64; 2], bytes: u8, pstate: Pstate) -> [u64; 2] {
-    let is_big_endian = match (pstate.is_aarch32(), pstate.el()) {
+fn is_big_endian(pstate: Pstate) -> bool {
+    match (pstate.is_aarch32(), pstate.el()) {
         (true, _) => pstate.0 & Pstate::E != 0,
         (false, 0) => mrs!("sctlr_el1") & SCTLR_E0E != 0,
         (false, _) => mrs!("sctlr_el1") & SCTLR_EE != 0,
-    };
-    if !is_big_endian {
-        return value;
     }
-    value.map(|value| value.swap_bytes() >> (64 - 8 * u32::from(bytes.clamp(1, 8))))
 }
 
-/// What became of a store-exclusive.
-pub(super) enum Store {
-    /// It is left to the CPU, to fail there.
-    Executes,
-    /// It was carried out at EL2, or faulted there.
-    CarriedOut,
-    /// It hits a watchpoint.
-    Stops(StopReason),
+/// What became of an instruction that EL2 was to carry out.
+pub(super) enum Carried {
+    /// It was, or led to an exception; or the vCPU is to stop before it.
+    Done(Option<End>),
+    /// The CPU is to execute it after all: a store-exclusive, to fail.
+    LeftToCpu,
 }
 
 impl Stepper<'_, '_> {
-    pub(super) fn arm(&mut self, load: LoadExclusive, address: Va, pstate: Pstate) {
+    /// Whether an instruction is one that EL2 carries out.
+    pub(super) fn is_for_el2(&self, next: &Next) -> bool {
+        match next.plan {
+            Plan::StoreExclusive(_) => self.running.core.monitor.armed().is_some(),
+            Plan::WaitForInterrupt => true,
+            Plan::ReadTimer { .. }
+            | Plan::WriteTimer { .. }
+            | Plan::ReadTimerPair { .. }
+            | Plan::WriteTimerPair { .. } => self.running.core.virtual_clock,
+            _ => false,
+        }
+    }
+
+    /// Whether the CPU has to be asked first: see [`precedence`].
+    pub(super) fn must_ask(&self, next: &Next) -> bool {
+        let Plan::StoreExclusive(store) = next.plan else { return true };
+        !precedence::is_certain(Circumstances {
+            guest: self.running.core.debug.guest(),
+            pstate: next.pstate,
+            sctlr: mrs!("sctlr_el1"),
+            stack: (store.rn == 31).then_some(next.base),
+            is_page_executed: self.executed_page == Some(next.pc.align_down(4096)),
+        })
+    }
+
+    /// Carries out an instruction before which nothing comes but what its data access may lead to.
+    pub(super) fn carry_out(&mut self, next: &Next) -> Carried {
+        match next.plan {
+            Plan::StoreExclusive(store) => return self.store_exclusive(store, next),
+            Plan::WaitForInterrupt => return Carried::Done(self.wait(next)),
+            Plan::ReadTimer { register, rt } => self.read_timer(register, rt),
+            Plan::WriteTimer { register, rt } => self.write_timer(register, rt),
+            Plan::ReadTimerPair { register, rt, rt2 } => self.read_timer_pair(register, rt, rt2),
+            Plan::WriteTimerPair { register, rt, rt2 } => self.write_timer_pair(register, rt, rt2),
+            _ => return Carried::LeftToCpu,
+        }
+        Carried::Done(None)
+    }
+
+    pub(super) fn arm(&mut self, load: LoadExclusive, next: &Next) {
+        let (address, pstate) = (Va(next.base), next.pstate);
         let core = &*self.running.core;
         let mut value = [core.context.register(load.rt), core.context.register(load.rt2)];
         if load.rt == 31 || (load.pair && load.rt2 == 31) {
@@ -56,64 +89,92 @@ impl Stepper<'_, '_> {
             let pa = pages::translated(self.running, to_pa);
             let peeked = pa.map(|pa| self.running.domain.ram.peek(pa, load.bytes, load.pair));
             let Ok(Ok(peeked)) = peeked else { return };
-            value = in_guest_order(peeked, load.bytes, pstate);
+            // As the registers would have it: what is swapped twice is as it was.
+            let swapped = |value| Image::of([value, 0], load.bytes, false, is_big_endian(pstate));
+            value = peeked.map(|value| swapped(value).value as u64);
         }
         self.running.core.monitor.arm(load, address, value);
+        self.executed_page = Some(next.pc.align_down(4096));
     }
 
-    /// Performs a store-exclusive that the monitor pairs with its load.
-    pub(super) fn store_exclusive(
-        &mut self,
-        store: StoreExclusive,
-        address: Va,
-        pstate: Pstate,
-    ) -> Store {
-        let core = &mut *self.running.core;
-        let StoreDecision::CompareAndStore(armed) = core.monitor.store(store, address) else {
-            return Store::Executes;
+    /// Performs a store-exclusive that goes to where its load was from.
+    fn store_exclusive(&mut self, store: StoreExclusive, next: &Next) -> Carried {
+        let (address, pstate) = (Va(next.base), next.pstate);
+        let StoreDecision::CompareAndStore(armed) = self.running.core.monitor.decide(address)
+        else {
+            return self.leave_store();
         };
-        let bytes = u64::from(store.bytes) * if store.pair { 2 } else { 1 };
-        if self.has_watchpoints
-            && !core.debug.is_past_watch
-            && let Some(reason) = watch::accesses(self.running, address.0, bytes, false, true)
-        {
-            self.running.core.debug.reported_watch = Some(self.running.core.pc().0);
-            self.take_back();
-            return Store::Stops(reason);
+        let big_endian = is_big_endian(pstate);
+        let core = &*self.running.core;
+        let new = [core.context.register(store.rt), core.context.register(store.rt2)];
+        let new = Image::of(new, store.bytes, store.pair, big_endian);
+        let bytes = u64::from(new.bytes);
+        if !precedence::is_aligned(address, bytes) {
+            return self.store_fault(FaultStatus::ALIGNMENT, address);
         }
         let pa = match self.where_to_store(address, pstate) {
             Ok(pa) => pa,
-            Err(failed) if failed.stage2 => return Store::Executes,
-            Err(failed) => {
-                // The load could read it and the store may not write it: the guest's own fault.
-                let status = FaultStatus(failed.status);
-                let syndrome = EsrEl1::data_abort(origin(self.running), status, false, true);
-                inject::synchronous(self.running, syndrome, Some(address));
-                self.entered_exception();
-                return Store::CarriedOut;
-            }
+            Err(failed) if failed.stage2 => return self.leave_store(),
+            // The load could read it and the store may not write it: the guest's own fault.
+            Err(failed) => return self.store_fault(FaultStatus(failed.status), address),
         };
-        let core = &mut *self.running.core;
-        let new = [core.context.register(store.rt), core.context.register(store.rt2)];
-        let ordered = |value| in_guest_order(value, store.bytes, pstate);
-        let (old, new) = (ordered(armed.value), ordered(new));
+        if let Some(carried) = self.watched_store(address, bytes, pstate) {
+            return carried;
+        }
+        let loaded = Image::of(armed.value, armed.bytes, armed.pair, big_endian);
         let ram = &self.running.domain.ram;
-        let Ok(stored) = ram.compare_and_store(pa, store.bytes, store.pair, old, new) else {
-            return Store::Executes;
-        };
+        let stored = ram.image(pa, new.bytes).and_then(|old| {
+            // What the load did not read is as it was: the others stand.
+            ram.compare_and_store(pa, old.with_first(loaded), new)
+        });
+        let Ok(stored) = stored else { return self.leave_store() };
         if stored {
             let ipa = Ipa(RAM_BASE.0.wrapping_add(pa.0.wrapping_sub(ram.base().0)));
             self.running.domain.sync_views(ipa, bytes);
         }
         let core = &mut *self.running.core;
+        core.monitor.clear();
         core.context.set_register(store.rs, u64::from(!stored));
         self.tell_exclusive(self.running.core.pc(), stored);
-        self.advance(4);
-        Store::CarriedOut
+        self.advance(next.bytes);
+        Carried::Done(None)
+    }
+
+    /// Leaves a store-exclusive to the CPU, whose monitor is open.
+    fn leave_store(&mut self) -> Carried {
+        self.running.core.monitor.clear();
+        Carried::LeftToCpu
+    }
+
+    fn store_fault(&mut self, status: FaultStatus, address: Va) -> Carried {
+        let syndrome = EsrEl1::data_abort(origin(self.running), status, false, true);
+        inject::synchronous(self.running, syndrome, Some(address));
+        self.entered_exception();
+        Carried::Done(None)
+    }
+
+    /// A store that hits a watchpoint: the debugger's, or the guest's own.
+    fn watched_store(&mut self, address: Va, bytes: u64, pstate: Pstate) -> Option<Carried> {
+        if self.has_watchpoints
+            && !self.running.core.debug.is_past_watch
+            && let Some(reason) = watch::accesses(self.running, address.0, bytes, false, true)
+        {
+            self.running.core.debug.reported_watch = Some(self.running.core.pc().0);
+            self.take_back();
+            return Some(Carried::Done(Some(End::Stop(reason))));
+        }
+        let el0 = pstate.el() == 0;
+        let store = DataAccess { address: address.0, bytes, read: false, write: true, el0 };
+        debug::own_watchpoint(self.running, store)?;
+        self.entered_exception();
+        Some(Carried::Done(None))
     }
 
     fn where_to_store(&mut self, address: Va, pstate: Pstate) -> Result<Pa, TranslationFailed> {
         let translate = || translate::to_pa(address, pstate.el() == 0, translate::Purpose::Write);
+        if let Some(status) = self.forbidden_by_pan(address, pstate) {
+            return Err(TranslationFailed { status, stage2: false });
+        }
         match translate() {
             Err(failed) if failed.stage2 && self.has_given_store_back() => translate(),
             Err(failed) if failed.stage2 => pages::translated(self.running, translate),
@@ -121,10 +182,30 @@ impl Stepper<'_, '_> {
         }
     }
 
+    /// The fault of a store that PSTATE.PAN forbids: AT instructions for EL1 do not heed it.
+    fn forbidden_by_pan(&self, address: Va, pstate: Pstate) -> Option<u8> {
+        if pstate.is_aarch32() || pstate.el() == 0 || !pstate.pan() {
+            return None;
+        }
+        let regime = Regime {
+            sctlr: mrs!("sctlr_el1"),
+            tcr: mrs!("tcr_el1"),
+            ttbr0: mrs!("ttbr0_el1"),
+            ttbr1: mrs!("ttbr1_el1"),
+            mair: mrs!("mair_el1"),
+            pa_bits: Regime::pa_bits_of(CpuFacts::read().pa_range),
+        };
+        let store = Access { kind: AccessKind::Write, el0: false, pan: true };
+        match stage1::translate(&regime, address, store, &self.running.domain.ram) {
+            Err(WalkError::Fault(fault)) => Some(fault.fsc().0),
+            _ => None,
+        }
+    }
+
     /// Carried out at EL2: moves the PC past the instruction.
     fn advance(&mut self, bytes: u64) {
-        let mdscr = self.running.core.debug.mdscr();
-        advance_by(self.running, mdscr, bytes);
+        let guest = self.running.core.debug.guest();
+        advance_by(self.running, guest, bytes);
         self.carried_out();
     }
 
@@ -143,14 +224,14 @@ impl Stepper<'_, '_> {
     }
 
     /// A timer register is read on the virtual clock.
-    pub(super) fn read_timer(&mut self, register: SystemRegister, rt: u8) {
+    fn read_timer(&mut self, register: SystemRegister, rt: u8) {
         let value = time::read(self.running, register);
         self.running.core.context.set_register(rt, value);
         self.advance(4);
     }
 
     /// A timer register is written on the virtual clock.
-    pub(super) fn write_timer(&mut self, register: SystemRegister, rt: u8) {
+    fn write_timer(&mut self, register: SystemRegister, rt: u8) {
         let value = self.running.core.context.register(rt);
         time::write(self.running, register, value);
         self.find_deadline();
@@ -158,7 +239,7 @@ impl Stepper<'_, '_> {
     }
 
     /// As [`Stepper::read_timer`], by AArch32's MRRC.
-    pub(super) fn read_timer_pair(&mut self, register: SystemRegister, rt: u8, rt2: u8) {
+    fn read_timer_pair(&mut self, register: SystemRegister, rt: u8, rt2: u8) {
         let value = time::read(self.running, register);
         let context = &mut self.running.core.context;
         context.set_register(rt, value & 0xffff_ffff);
@@ -167,7 +248,7 @@ impl Stepper<'_, '_> {
     }
 
     /// As [`Stepper::write_timer`], by AArch32's MCRR.
-    pub(super) fn write_timer_pair(&mut self, register: SystemRegister, rt: u8, rt2: u8) {
+    fn write_timer_pair(&mut self, register: SystemRegister, rt: u8, rt2: u8) {
         let context = &self.running.core.context;
         let value = context.register(rt) & 0xffff_ffff | context.register(rt2) << 32;
         time::write(self.running, register, value);
@@ -175,24 +256,18 @@ impl Stepper<'_, '_> {
         self.advance(4);
     }
 
-    /// Whether a timer access is done on the virtual clock: there is one, the CPU has the register,
-    /// and the guest may. Otherwise the CPU raises the exception that comes of it.
-    pub(super) fn emulates_timer(&self, register: SystemRegister, pstate: Pstate) -> bool {
-        let is_there = !generic_timer::needs_ecv(register) || time::has_ecv();
-        let may = || pstate.el() == 1 || mrs!("cntkctl_el1") & el0_enable(register) != 0;
-        self.running.core.virtual_clock && is_there && may()
-    }
-
-    /// Whether WFI waits here, or traps to the guest's EL1.
-    pub(super) fn may_wait(&self, pstate: Pstate) -> bool {
-        pstate.el() == 1 || mrs!("sctlr_el1") & SCTLR_NTWI != 0
-    }
-
-    /// WFI: done when an interrupt is pending, whether it is held or not.
-    pub(super) fn wait(&mut self, bytes: u64) -> Option<End> {
+    /// WFI: done when an interrupt is pending, whether it is held or not, or trapped to the guest's
+    /// EL1.
+    fn wait(&mut self, next: &Next) -> Option<End> {
+        let is_pending = interrupt::has_pending(self.running);
+        if !is_pending && precedence::traps_wait(next.pstate, mrs!("sctlr_el1")) {
+            inject::synchronous(self.running, EsrEl1::wfi(next.bytes), None);
+            self.entered_exception();
+            return None;
+        }
         let end = self.wait_for_interrupt(true);
         if end.is_none() {
-            self.advance(bytes);
+            self.advance(next.bytes);
         }
         end
     }
@@ -222,6 +297,7 @@ impl Stepper<'_, '_> {
                 }
                 continue;
             }
+            self.heed_translation();
             match time::next_deadline(self.running) {
                 // Nothing happens to this guest before its timer goes off.
                 Some(deadline) if self.running.core.virtual_clock => {

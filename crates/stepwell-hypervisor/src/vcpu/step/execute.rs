@@ -3,28 +3,93 @@
 use super::Stepper;
 use super::look::{MASKS, Next, Shown};
 use crate::hw::registers::{mrs, msr};
+use crate::hw::setup::trap_waits;
 use crate::hw::world::Vector;
 use crate::vcpu::debug::Heeded;
 use crate::vcpu::exit::{Handled, handle};
 use crate::vcpu::pages::{self, Root};
 use crate::vcpu::{End, debug, interrupt, time};
 use stepwell_arch::esr::{EsrEl2, ec};
-use stepwell_arch::{Pstate, Va};
-use stepwell_engine::completion::{complete, leaves_nothing};
+use stepwell_arch::{Pstate, SystemRegister, Va};
+use stepwell_engine::completion::{complete, has_executed, leaves_nothing};
 use stepwell_engine::{After, Before, Boundary, Completion, MonitorChange, Saved};
-use stepwell_engine::{Exit, Outcome, Plan, StepState};
+use stepwell_engine::{Exit, Outcome, Plan, StepState, own_step};
 use stepwell_wire::InterruptPolicy;
+
+/// What the CPU makes of an instruction that EL2 is to carry out.
+pub(super) enum Answer {
+    /// It executes it. All is as before it.
+    Accepted,
+    /// Something else came first, and has been taken.
+    Taken(Option<End>),
+}
 
 impl Stepper<'_, '_> {
     /// Enters the guest for the next instruction until the engine sees a boundary.
     pub(super) fn execute(&mut self, next: &Next, limit: u64) -> Option<End> {
-        let end = self.execute_to_boundary(next, limit);
-        pages::settle(self.running);
-        self.root = Root::Guarded;
-        end
+        match self.execute_to_boundary(next, limit, false) {
+            Answer::Accepted => None,
+            Answer::Taken(end) => end,
+        }
     }
 
-    fn execute_to_boundary(&mut self, next: &Next, mut limit: u64) -> Option<End> {
+    /// Has the CPU execute an instruction that EL2 is to carry out, to see what comes before it, and
+    /// puts back what that changes: see [`stepwell_engine::precedence`].
+    pub(super) fn ask_cpu(&mut self, next: &Next) -> Answer {
+        let context = &self.running.core.context;
+        let (x, pc, pstate) = (context.x, context.elr, context.spsr);
+        let waits = matches!(next.plan, Plan::WaitForInterrupt);
+        if waits {
+            trap_waits(true);
+        }
+        let has_operand = self.harmless_operand(next.plan);
+        let answer = self.execute_to_boundary(next, 1, true);
+        if waits {
+            trap_waits(false);
+        }
+        let context = &mut self.running.core.context;
+        if let Answer::Accepted = answer {
+            (context.x, context.elr, context.spsr) = (x, pc, pstate);
+        } else if has_operand {
+            context.x = x;
+        }
+        answer
+    }
+
+    /// What is asked of the virtual timer's registers is written: by the CPU's counter it is to mean
+    /// nothing, and a compare value that was not there before may hang QEMU 7.2 (docs/qemu.md). Tells
+    /// whether there is another operand now.
+    fn harmless_operand(&mut self, plan: Plan) -> bool {
+        let (register, rt, rt2) = match plan {
+            Plan::WriteTimer { register, rt } => (register, rt, None),
+            Plan::WriteTimerPair { register, rt, rt2 } => (register, rt, Some(rt2)),
+            _ => return false,
+        };
+        let value = match register {
+            SystemRegister::CNTV_CVAL_EL0 => mrs!("cntv_cval_el0"),
+            SystemRegister::CNTV_CTL_EL0 | SystemRegister::CNTV_TVAL_EL0 => 0,
+            // Trapped, and carried out with what is written.
+            _ => return false,
+        };
+        let context = &mut self.running.core.context;
+        match rt2 {
+            None => context.set_register(rt, value),
+            Some(rt2) => {
+                context.set_register(rt, value & 0xffff_ffff);
+                context.set_register(rt2, value >> 32);
+            }
+        }
+        true
+    }
+
+    fn execute_to_boundary(&mut self, next: &Next, limit: u64, asks: bool) -> Answer {
+        let answer = self.enter_to_boundary(next, limit, asks);
+        pages::settle(self.running);
+        self.root = Root::Guarded;
+        answer
+    }
+
+    fn enter_to_boundary(&mut self, next: &Next, mut limit: u64, asks: bool) -> Answer {
         let mut heeded = if self.past_first { Heeded::PastOurs } else { Heeded::All };
         // What is at the PC was begun by the fast path after it: plain, and not known which.
         let mut in_run = false;
@@ -36,6 +101,9 @@ impl Stepper<'_, '_> {
             in_run |= used > 0;
             limit = 1;
             match outcome {
+                Outcome::Boundary(boundary) if asks && self.has_executed(next, boundary) => {
+                    return Answer::Accepted;
+                }
                 Outcome::Boundary(boundary) => {
                     let core = &*self.running.core;
                     let plan = if in_run { Plan::Execute } else { next.plan };
@@ -45,48 +113,67 @@ impl Stepper<'_, '_> {
                         self.after(next, in_run, boundary);
                     }
                     self.passed(1);
-                    return None;
+                    return Answer::Taken(None);
                 }
                 Outcome::Continue => {
                     let handled = handle(self.running, vector);
+                    if asks && self.has_executed_unreported(next) {
+                        return Answer::Accepted;
+                    }
                     if let Some(end) = self.interrupted(handled, next, in_run) {
-                        return Some(end);
+                        return Answer::Taken(Some(end));
                     }
                 }
-                Outcome::Trapped => match self.trapped(vector) {
-                    Handled::Emulated => {
-                        // It came to EL2 and goes back: either clears the CPU's monitor.
-                        self.running.core.monitor.trapped();
-                        self.carried_out();
-                        return None;
+                // It would wait, and that is EL2's to do.
+                Outcome::Trapped if asks && self.class() == ec::WFX => return Answer::Accepted,
+                Outcome::Trapped => {
+                    if let Some(end) = self.take_trap(vector, &mut heeded) {
+                        return Answer::Taken(end);
                     }
-                    Handled::Injected => {
-                        // A breakpoint exception comes before its instruction begins.
-                        if self.class() == ec::BREAKPOINT_LOWER {
-                            self.take_back();
-                        }
-                        self.entered_exception();
-                        return None;
-                    }
-                    Handled::Resume => {}
-                    Handled::Open => self.root = Root::Open,
-                    Handled::Past => {
-                        if self.running.is_called() {
-                            self.take_back();
-                            return Some(End::Asked);
-                        }
-                        // What it is let past.
-                        if matches!(self.class(), ec::BREAKPOINT_LOWER | ec::WATCHPOINT_LOWER) {
-                            heeded = Heeded::Nothing;
-                        }
-                    }
-                    Handled::Stop(reason) => {
-                        self.take_back();
-                        return Some(End::Stop(reason));
-                    }
-                    Handled::SwitchedOff => return Some(self.switched_off()),
-                },
+                }
             }
+        }
+    }
+
+    /// Does what the machine would have done about a trap. Nothing: the instruction is to be retried.
+    fn take_trap(&mut self, vector: Vector, heeded: &mut Heeded) -> Option<Option<End>> {
+        match self.trapped(vector) {
+            Handled::Emulated => {
+                if self.class() == ec::HVC64 {
+                    self.running.core.monitor.called();
+                }
+                self.carried_out();
+                Some(None)
+            }
+            Handled::Injected => {
+                // A breakpoint exception comes before its instruction begins.
+                if self.class() == ec::BREAKPOINT_LOWER {
+                    self.take_back();
+                }
+                self.entered_exception();
+                Some(None)
+            }
+            Handled::Resume => None,
+            Handled::Open => {
+                self.root = Root::Open;
+                None
+            }
+            Handled::Past => {
+                if self.running.is_called() {
+                    self.take_back();
+                    return Some(Some(End::Asked));
+                }
+                // What it is let past.
+                if matches!(self.class(), ec::BREAKPOINT_LOWER | ec::WATCHPOINT_LOWER) {
+                    *heeded = Heeded::Nothing;
+                }
+                None
+            }
+            Handled::Stop(reason) => {
+                self.take_back();
+                Some(Some(End::Stop(reason)))
+            }
+            Handled::SwitchedOff => Some(Some(self.switched_off())),
         }
     }
 
@@ -213,14 +300,12 @@ impl Stepper<'_, '_> {
         }
     }
 
-    /// What an executed instruction leaves to do. `in_run`: it was not `next` but a plain one that
-    /// the fast path began after it.
-    fn after(&mut self, next: &Next, in_run: bool, boundary: Boundary) {
-        let core = &mut *self.running.core;
-        let plan = if in_run { Plan::Execute } else { next.plan };
+    /// The instruction before it executed, and what the machine shows after it.
+    fn around(&self, next: &Next, in_run: bool, boundary: Boundary) -> (Before, After) {
+        let core = &*self.running.core;
         let before = Before {
             pc: (!in_run).then_some(next.pc),
-            plan,
+            plan: if in_run { Plan::Execute } else { next.plan },
             is_svc: next.svc,
             pstate: next.pstate,
             spsr_el1: next.spsr_el1,
@@ -233,20 +318,48 @@ impl Stepper<'_, '_> {
                 elr_el1: Va(mrs!("elr_el1")),
             }),
         };
-        let Completion { pstate, spsr_el1, monitor, is_other } =
-            complete(core.debug.guest(), before, after);
-        if let Some(saved) = spsr_el1 {
+        (before, after)
+    }
+
+    /// Whether the instruction that the CPU was asked about has executed.
+    fn has_executed(&self, next: &Next, boundary: Boundary) -> bool {
+        let (before, after) = self.around(next, false, boundary);
+        has_executed(before, after, self.running.core.pc(), next.bytes)
+    }
+
+    /// As [`Stepper::has_executed`], after an interrupt that came before the step exception. What it
+    /// leaves pending is not to be reported: the instruction is EL2's to carry out.
+    fn has_executed_unreported(&mut self, next: &Next) -> bool {
+        let boundary = Boundary { load_exclusive: false, syndrome_valid: false };
+        let is_pending = self.running.core.engine.state() == StepState::ActivePending;
+        let has_executed = is_pending && self.has_executed(next, boundary);
+        if has_executed {
+            let _boundary = self.running.core.engine.emulated();
+        }
+        has_executed
+    }
+
+    /// What an executed instruction leaves to do. `in_run`: it was not `next` but a plain one that
+    /// the fast path began after it.
+    fn after(&mut self, next: &Next, in_run: bool, boundary: Boundary) {
+        let (before, after) = self.around(next, in_run, boundary);
+        let plan = before.plan;
+        let core = &mut *self.running.core;
+        let guest = core.debug.guest();
+        let Completion { pstate, spsr_el1, monitor, is_other } = complete(guest, before, after);
+        core.debug.own_stepped = if let Some(saved) = spsr_el1 {
             msr!("spsr_el1", saved.0);
+            None
         } else {
             let load_exclusive =
                 matches!(plan, Plan::LoadExclusive(_) | Plan::SkippedLoadExclusive);
-            core.debug.note_own_step(core.pstate(), pstate, load_exclusive);
-        }
+            own_step::stepped(guest, next.pstate, load_exclusive)
+        };
         core.context.spsr = pstate.0;
         match monitor {
             MonitorChange::Keep => {}
             MonitorChange::Clear => core.monitor.clear(),
-            MonitorChange::Arm(load) => self.arm(load, Va(next.base), next.pstate),
+            MonitorChange::Arm(load) => self.arm(load, next),
         }
         if is_other {
             // A known page has changed.
@@ -258,6 +371,7 @@ impl Stepper<'_, '_> {
         match plan {
             Plan::TranslationChange => {
                 self.running.core.context.forget_pages();
+                self.executed_page = None;
                 self.tell_context();
             }
             // What was masked may be deliverable now.

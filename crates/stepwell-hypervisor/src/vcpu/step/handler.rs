@@ -23,6 +23,7 @@ impl Stepper<'_, '_> {
         inject::asynchronous(self.running, what);
         disable(self.running);
         self.let_time_go();
+        self.running.domain.translation.ignore();
         let end = self.until_return(interrupted);
         self.stop_time();
         self.running.core.debug.wanted.pop();

@@ -41,7 +41,7 @@ use crate::vcpu::{End, Running, debug};
 use core::sync::atomic::Ordering;
 use stepwell_arch::esr::{EsrEl1, EsrEl2, ec};
 use stepwell_arch::{Ipa, Pstate, Va};
-use stepwell_engine::{Outcome, Plan, StepState};
+use stepwell_engine::{Outcome, StepState};
 use stepwell_wire::StopReason;
 
 /// As [`step`], going on where only the adversary stopped it.
@@ -101,7 +101,6 @@ fn is_only_ours(running: &mut Running<'_>) -> bool {
 /// What a stop saves and a resume loads; whatever is in neither is lost in between.
 fn stand_and_resume(running: &mut Running<'_>) {
     let core = &mut *running.core;
-    core.debug.take_over();
     core.snapshot = Snapshot::save();
     simd::save(&mut core.simd);
     quiet_virtual_timer();
@@ -360,16 +359,7 @@ impl Stepper<'_, '_> {
         let _was_not_needed = self.give_store_back();
         let letter = self.letter(next.pc, next.pstate);
         self.running.core.adversary.meet(letter);
-        let is_carried_out = match next.plan {
-            Plan::StoreExclusive(_) => self.running.core.monitor.armed().is_some(),
-            Plan::WaitForInterrupt => self.may_wait(next.pstate),
-            Plan::ReadTimer { register, .. }
-            | Plan::WriteTimer { register, .. }
-            | Plan::ReadTimerPair { register, .. }
-            | Plan::WriteTimerPair { register, .. } => self.emulates_timer(register, next.pstate),
-            _ => false,
-        };
-        if !is_carried_out {
+        if !self.is_for_el2(next) {
             return None;
         }
         let chosen = self.running.core.adversary.before_entry(false);

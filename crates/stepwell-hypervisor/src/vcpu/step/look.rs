@@ -71,12 +71,13 @@ impl Shown {
 impl Stepper<'_, '_> {
     /// Fetches the next instruction and plans it.
     pub(super) fn look(&mut self) -> Next {
+        self.heed_translation();
         let core = &mut *self.running.core;
         let (pc, pstate) = (core.pc(), core.pstate());
         if pstate.is_aarch32() {
             return self.look32(Next::unknown(pc, pstate));
         }
-        let Some((word, may_know)) = self.fetch(pc, pstate) else {
+        let Some((word, may_know)) = self.fetch(pc) else {
             return Next::unknown(pc, pstate);
         };
         let instruction = Instruction::decode(word);
@@ -101,6 +102,15 @@ impl Stepper<'_, '_> {
         }
     }
 
+    /// Forgets the known pages where another vCPU has changed page tables. It is not let go on before.
+    #[inline]
+    pub(super) fn heed_translation(&mut self) {
+        if self.is_beside_others && self.running.domain.translation.take() {
+            self.running.core.context.forget_pages();
+            self.executed_page = None;
+        }
+    }
+
     pub(super) fn base(&self, rn: u8, pstate: Pstate) -> u64 {
         let context = &self.running.core.context;
         match (rn, pstate.uses_sp_elx()) {
@@ -114,25 +124,26 @@ impl Stepper<'_, '_> {
 
     /// The instruction at the PC, and whether its page is one for the fast path.
     ///
-    /// Nothing where it cannot be read as data: then it executes, or faults, by itself.
+    /// Nothing where it is not mapped: then it executes, or faults, by itself.
     #[inline]
-    fn fetch(&mut self, pc: Va, pstate: Pstate) -> Option<(u32, bool)> {
+    fn fetch(&mut self, pc: Va) -> Option<(u32, bool)> {
         let ram = &self.running.domain.ram;
-        let (page, may_know) = self.code_page_of(pc, pstate)?;
+        let (page, may_know) = self.code_page_of(pc)?;
         Some((ram.instruction(page, pc)?, may_know))
     }
 
     /// The page of code at an address, and whether it is one for the fast path.
     #[inline]
-    pub(super) fn code_page_of(&mut self, pc: Va, pstate: Pstate) -> Option<(Pa, bool)> {
+    pub(super) fn code_page_of(&mut self, pc: Va) -> Option<(Pa, bool)> {
         match self.running.core.context.known_page(pc) {
             Some(page) => Some((page, true)),
-            None => self.find_code_page(pc, pstate),
+            None => self.find_code_page(pc),
         }
     }
 
-    fn find_code_page(&mut self, pc: Va, pstate: Pstate) -> Option<(Pa, bool)> {
-        let to_ipa = || translate::to_ipa(pc, pstate.el() == 0);
+    fn find_code_page(&mut self, pc: Va) -> Option<(Pa, bool)> {
+        // As EL1 may read: code that EL0 may execute it need not be able to read.
+        let to_ipa = || translate::to_ipa(pc, false);
         let ipa = pages::translated(self.running, to_ipa).ok()?;
         let ram = &self.running.domain.ram;
         let page = ram.code_page(ram.locate(ipa, 2).ok()?)?;

@@ -34,22 +34,22 @@ impl Stepper<'_, '_> {
         }
     }
 
-    /// The instruction at the PC. Nothing where it cannot be read as data, or is misaligned: then
+    /// The instruction at the PC. Nothing where it is not mapped, or is misaligned: then
     /// it executes, or faults, by itself.
     fn fetch32(&mut self, pc: Va, pstate: Pstate) -> Option<Found> {
         let set = InstructionSet::of(pstate);
         if set == InstructionSet::A32 && !pc.is_aligned(4) {
             return None;
         }
-        let first = self.halfword(pc, pstate)?;
+        let first = self.halfword(pc)?;
         let has_second = set == InstructionSet::A32 || t32::is_wide(first);
         // The second one may lie in the next page.
-        let second = if has_second { self.halfword(pc.offset(2), pstate)? } else { 0 };
+        let second = if has_second { self.halfword(pc.offset(2))? } else { 0 };
         Found::decode(set, u32::from(first) | u32::from(second) << 16)
     }
 
-    fn halfword(&mut self, va: Va, pstate: Pstate) -> Option<u16> {
-        let (page, _) = self.code_page_of(va, pstate)?;
+    fn halfword(&mut self, va: Va) -> Option<u16> {
+        let (page, _) = self.code_page_of(va)?;
         self.running.domain.ram.halfword(page, va)
     }
 }

@@ -26,9 +26,10 @@ use crate::domain::{Detail, Part, PendingStop, StepOrder};
 use crate::hw::timer;
 use crate::hw::world::FastRun;
 use core::sync::atomic::Ordering;
-use emulate::Store;
+use emulate::Carried;
+use execute::Answer;
 use look::Next;
-pub use pass::{past_breakpoint, with_nothing_withheld};
+pub use pass::{past_breakpoint, repeat_sequence, with_nothing_withheld};
 use stepwell_arch::Va;
 use stepwell_arch::debug::mdscr_el1;
 use stepwell_arch::esr::EsrEl1;
@@ -51,6 +52,8 @@ struct Stepper<'a, 'b> {
     time_due: u64,
     /// The interrupt that is being entered.
     intid: Option<u32>,
+    /// The page of the last load-exclusive that armed the monitor: the CPU has executed it.
+    executed_page: Option<Va>,
     /// The instruction in hand led to an exception.
     has_entered: bool,
     /// The instruction in hand is a store-exclusive that stored.
@@ -64,6 +67,8 @@ struct Stepper<'a, 'b> {
     is_passing: bool,
     /// The others run meanwhile, and stand aside for exclusive sequences.
     holds_others: bool,
+    /// The debugger steps this one while the others run, and wait where they change page tables.
+    is_beside_others: bool,
     /// The others stand aside.
     has_region: bool,
     /// The debugger has breakpoints in this domain. Neither these nor watchpoints change before
@@ -115,7 +120,9 @@ pub fn step(running: &mut Running<'_>, order: StepOrder) -> (End, u64) {
     (stepper.record, stepper.detail, stepper.past_first) = (record, detail, past_first);
     stepper.turn = Turn::new(part, others);
     stepper.holds_others = part == Part::Focus && others == OthersPolicy::Run;
+    stepper.is_beside_others = stepper.holds_others;
     let end = stepper.go(part, until);
+    stepper.running.domain.translation.ignore();
     stepper.finish_recording();
     let steps = stepper.leave(end);
     region::release(running);
@@ -129,29 +136,41 @@ pub fn step(running: &mut Running<'_>, order: StepOrder) -> (End, u64) {
     (end, steps)
 }
 
-/// Lets the guest take one turn of its own single-step, which needs the debug registers that the
-/// debugger's breakpoints occupy: a vCPU that otherwise runs freely, stepped to its next boundary.
+/// Lets a guest that steps itself, and otherwise runs freely, come to its next boundary; an exclusive
+/// sequence to its end, because an exit in the middle would break it.
 pub fn guests_own_step(running: &mut Running<'_>) -> Option<End> {
     if let Err(end) = enable(running) {
         return Some(end);
     }
     let mut stepper = Stepper::new(running, InterruptPolicy::Into, TimePolicy::Real);
     stepper.past_first = false;
-    let end = match stepper.boundary_events() {
-        Some(end) => end,
-        // Nothing of it is executed from the copy with the BRKs.
-        None if debug::breakpoint_at_pc(stepper.running).is_some() => {
-            Some(End::Stop(StopReason::Breakpoint))
+    let control = stepper.running.domain.control.lock();
+    stepper.holds_others = control.free && !control.by_turns;
+    drop(control);
+    let mut end = None;
+    for _ in 0..SEQUENCE_MAX {
+        end = match stepper.boundary_events() {
+            Some(end) => end,
+            // Nothing of it is executed from the copy with the BRKs.
+            None if debug::breakpoint_at_pc(stepper.running).is_some() => {
+                Some(End::Stop(StopReason::Breakpoint))
+            }
+            None => stepper.one(1),
+        };
+        if end.is_some() || stepper.running.core.monitor.armed().is_none() {
+            break;
         }
-        None => stepper.one(1),
-    };
+    }
     disable(running);
+    if end.is_none() {
+        region::release(running);
+        running.core.monitor.clear();
+    }
     end
 }
 
 fn enable(running: &mut Running<'_>) -> Result<(), End> {
     let core = &mut *running.core;
-    core.debug.take_over();
     match core.engine.enable(core.pstate(), core.debug.mdscr()) {
         Ok(()) | Err(EnableError::AlreadyEnabled) => Ok(()),
         Err(EnableError::AArch32) => Err(End::Stop(StopReason::AArch32)),
@@ -193,6 +212,7 @@ impl<'a, 'b> Stepper<'a, 'b> {
             detail: Detail::default(),
             time_due: 0,
             intid: None,
+            executed_page: None,
             has_entered: false,
             has_stored: false,
             turn: Turn::new(Part::Alone(u64::MAX), OthersPolicy::Stop),
@@ -200,6 +220,7 @@ impl<'a, 'b> Stepper<'a, 'b> {
             root: Root::Guarded,
             is_passing: false,
             holds_others: false,
+            is_beside_others: false,
             has_region: false,
             has_breakpoints,
             has_watchpoints,
@@ -409,37 +430,19 @@ impl<'a, 'b> Stepper<'a, 'b> {
             self.take_back();
             return Some(End::Asked);
         }
-        match next.plan {
-            Plan::WaitForEvent => self.turn.waits_for_event = true,
-            Plan::StoreExclusive(store) => {
-                match self.store_exclusive(store, Va(next.base), next.pstate) {
-                    Store::Executes => {}
-                    Store::CarriedOut => return None,
-                    Store::Stops(reason) => return Some(End::Stop(reason)),
-                }
-            }
-            Plan::WaitForInterrupt if self.may_wait(next.pstate) => return self.wait(next.bytes),
-            Plan::ReadTimer { register, rt } if self.emulates_timer(register, next.pstate) => {
-                self.read_timer(register, rt);
-                return None;
-            }
-            Plan::WriteTimer { register, rt } if self.emulates_timer(register, next.pstate) => {
-                self.write_timer(register, rt);
-                return None;
-            }
-            Plan::ReadTimerPair { register, rt, rt2 }
-                if self.emulates_timer(register, next.pstate) =>
+        if matches!(next.plan, Plan::WaitForEvent) {
+            self.turn.waits_for_event = true;
+        }
+        if self.is_for_el2(next) {
+            if self.must_ask(next)
+                && let Answer::Taken(end) = self.ask_cpu(next)
             {
-                self.read_timer_pair(register, rt, rt2);
-                return None;
+                return end;
             }
-            Plan::WriteTimerPair { register, rt, rt2 }
-                if self.emulates_timer(register, next.pstate) =>
-            {
-                self.write_timer_pair(register, rt, rt2);
-                return None;
+            match self.carry_out(next) {
+                Carried::Done(end) => return end,
+                Carried::LeftToCpu => {}
             }
-            _ => {}
         }
         let limit = if next.plain { limit.min(self.fast_limit()) } else { 1 };
         let limit = self.hooked_limit(limit);

@@ -9,7 +9,10 @@
 //! again before they are let go. So no store of theirs falls between the load and the store, and
 //! values that come back (ABA) cannot deceive the compare-and-swap.
 //!
-//! A breakpoint by virtual address has no such load: it breaks the sequence.
+//! A breakpoint by virtual address has no such load. Nor has what traps between a load-exclusive and
+//! its store because of us: a register, a device, a page that is withheld. All of these break the
+//! sequence once. Then the rest of it is stepped, round its loop and to its store, which succeeds
+//! ([`repeat_sequence`]): on the guest's board nothing would have come in between.
 
 use super::{Stepper, debug, disable, enable};
 use crate::vcpu::pages::{self, Root};
@@ -35,11 +38,8 @@ fn pass(running: &mut Running<'_>, root: Root) -> Option<End> {
         // No guest comes here: AArch32 above EL0 does not step.
         return None;
     }
-    let mut stepper = Stepper::new(running, InterruptPolicy::Hold, TimePolicy::Real);
-    (stepper.is_passing, stepper.root) = (true, root);
-    let control = stepper.running.domain.control.lock();
-    stepper.holds_others = control.free && !control.by_turns;
-    drop(control);
+    let mut stepper = passer(running);
+    stepper.root = root;
     let mut end = None;
     for _ in 0..SEQUENCE_MAX {
         end = stepper.one(1);
@@ -52,6 +52,20 @@ fn pass(running: &mut Running<'_>, root: Root) -> Option<End> {
         }
         (stepper.past_first, stepper.root) = (true, Root::Guarded);
     }
+    finish(running, end)
+}
+
+/// A stepper of a vCPU that otherwise runs freely.
+fn passer<'a, 'b>(running: &'a mut Running<'b>) -> Stepper<'a, 'b> {
+    let mut stepper = Stepper::new(running, InterruptPolicy::Hold, TimePolicy::Real);
+    stepper.is_passing = true;
+    let control = stepper.running.domain.control.lock();
+    stepper.holds_others = control.free && !control.by_turns;
+    drop(control);
+    stepper
+}
+
+fn finish(running: &mut Running<'_>, end: Option<End>) -> Option<End> {
     pages::settle(running);
     disable(running);
     if end.is_none() {
@@ -60,4 +74,33 @@ fn pass(running: &mut Running<'_>, root: Root) -> Option<End> {
         running.core.monitor.clear();
     }
     end
+}
+
+/// Steps from within an exclusive sequence that an exit of ours has broken, until its store has
+/// succeeded, or so far that there is none.
+pub fn repeat_sequence(running: &mut Running<'_>) -> Option<End> {
+    if enable(running).is_err() {
+        return None;
+    }
+    let mut stepper = passer(running);
+    stepper.past_first = false;
+    let mut end = None;
+    let (mut left, mut is_armed) = (SEQUENCE_MAX, false);
+    while left > 0 && !stepper.running.is_called() {
+        if stepper.has_breakpoints && debug::breakpoint_at_pc(stepper.running).is_some() {
+            end = Some(End::Stop(StopReason::Breakpoint));
+            break;
+        }
+        stepper.has_stored = false;
+        end = stepper.one(1);
+        if end.is_some() || stepper.has_stored {
+            break;
+        }
+        left -= 1;
+        if !is_armed && stepper.running.core.monitor.armed().is_some() {
+            // Round its loop.
+            (left, is_armed) = (SEQUENCE_MAX, true);
+        }
+    }
+    finish(running, end)
 }

@@ -181,6 +181,7 @@ impl Stepper<'_, '_> {
                 break;
             }
             has_waited = true;
+            self.heed_translation();
             wfi();
             interrupt::take_all(self.running);
             self.look_outside();
