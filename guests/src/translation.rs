@@ -38,6 +38,14 @@ pub fn start() {
     join();
 }
 
+/// Has a level-2 table map the GiB of `address`. Before [`start`].
+pub fn add_table(address: u64, table: u64) {
+    const TABLE: u64 = 3;
+    // SAFETY: the MMU is off and this is the only CPU.
+    let level1 = unsafe { &mut *LEVEL1.0.get() };
+    level1[(address >> 30) as usize] = table | TABLE;
+}
+
 /// Switches the MMU on with the map that [`start`] made: on the other CPUs.
 pub fn join() {
     crate::write_register!("mair_el1", 0xff00);

@@ -18,6 +18,7 @@ pub mod encodings;
 pub mod guest;
 pub mod kernel_module;
 pub mod machine;
+pub mod own_debug;
 pub mod plain;
 pub mod process;
 pub mod prompt;

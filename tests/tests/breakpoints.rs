@@ -396,3 +396,39 @@ fn debian_boots_with_breakpoints_all_over_its_text() {
         assert!(!said.contains(trouble), "{trouble}: {said}");
     }
 }
+
+/// Loads and stores of a page with a breakpoint come to EL2, which clears the CPU's monitor: an
+/// exclusive sequence with one in it has to end all the same, in a guest that only runs.
+#[test]
+fn a_sequence_that_reads_a_page_with_a_breakpoint_ends() {
+    /// From a load-exclusive of `[x1]` to its store, with something about `[x3]` in between.
+    const fn sequence(between: u32) -> [u32; 4] {
+        // ldxr x0, [x1]; …; stxr w4, x0, [x1]; cbnz w4, to the load
+        [0xc85f_7c20, between, 0xc804_7c20, 0x35ff_ffa4]
+    }
+    const BEGIN: [u32; 7] = [
+        0xd2a0_0600, // mov  x0, #0x300000
+        0xd518_1040, // msr  cpacr_el1, x0
+        0xd503_3fdf, // isb
+        0xd284_0001, // mov  x1, #0x2000
+        0xf2a8_0101, // movk x1, #0x4008, lsl #16
+        0xd282_0003, // mov  x3, #0x1000
+        0xf2a8_0103, // movk x3, #0x4008, lsl #16
+    ];
+    const OFF: [u32; 4] = [0x5280_0100, 0x72b0_8000, 0xd400_0002, 0x1400_0000];
+    let between = [
+        0xf940_0062, // ldr  x2, [x3]: carried out at EL2
+        0x3dc0_0062, // ldr  q2, [x3]: by the CPU
+        0xf900_2062, // str  x2, [x3, #64]
+        0xd538_0402, // mrs  x2, id_aa64pfr0_el1
+    ];
+    let words = BEGIN.into_iter().chain(between.into_iter().flat_map(sequence)).chain(OFF);
+    let code: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
+    for cpu in ["cortex-a57", "max"] {
+        let (_machine, mut link) = launch(&code, cpu, 1).unwrap();
+        contract::wait_for_stop(&mut link);
+        assert_eq!(hide(&mut link, [0x4008_1ffc]), 1);
+        let (stops, _) = Session::new(link).run();
+        assert_eq!(stops, [], "{cpu}");
+    }
+}

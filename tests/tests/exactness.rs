@@ -81,6 +81,7 @@ exact_guests! {
     exceptions 200_000
     sysregs 200_000
     debug_own 200_000
+    precedence 200_000
     uart 200_000
     gic 200_000
     seed 400_000
@@ -97,7 +98,7 @@ exact_guests! {
 
 #[test]
 fn on_another_cpu() {
-    for name in ["plain", "exclusives", "exceptions", "loop_sum"] {
+    for name in ["plain", "exclusives", "exceptions", "loop_sum", "precedence"] {
         exact(name, "max", 200_000);
     }
 }

@@ -34,6 +34,7 @@ fn every_good_guest_passes_on_both_cpus() {
         "psci",
         "sysregs",
         "debug_own",
+        "precedence",
         "own_text",
         "wfx",
         "aarch32",

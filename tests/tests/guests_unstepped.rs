@@ -49,7 +49,7 @@ macro_rules! guests {
 }
 
 guests! {
-    plain loop_sum exclusives exceptions seed irq_storm sgi timer gic uart psci simd sysregs debug_own own_text wfx
+    plain loop_sum exclusives exceptions seed irq_storm sgi timer gic uart psci simd sysregs debug_own own_text wfx precedence
     aarch32
     bad_gic bad_psci bad_random_sysregs
 }

@@ -60,6 +60,18 @@ fn totals_are_right_on_max() {
     totals_are_right("max,pauth-impdef=on");
 }
 
+/// A page of code is another one from the moment on at which who changed that goes on.
+#[test]
+fn another_vcpus_change_of_page_tables_is_heeded() {
+    let setup = Setup { cpu: "cortex-a57", smp: 2, ..Setup::new(&Guest::named("remap").path) };
+    let folder = tempfile::tempdir().unwrap();
+    for others in OTHERS {
+        let file = folder.path().join(others);
+        let finished = traced(&setup, &["--others", others], &file);
+        assert!(finished.stdout.contains("remap: ok"), "{others}: {}", finished.output());
+    }
+}
+
 #[test]
 fn ten_runs_give_one_recording() {
     let setup = hammer("cortex-a57");

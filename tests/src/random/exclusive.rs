@@ -87,7 +87,7 @@ pub fn retry_loop(block: &mut Block, base: u32, at_el1: bool) {
     }
     let mut trap = 0;
     if poked {
-        // Once only: it breaks the pair.
+        // Once only: the interrupt breaks the pair.
         let skip = block.code.forward(0x3600_0000 | reg::SCRATCH);
         block.code.put(word::MASK);
         trap = block.code.here();

@@ -162,11 +162,21 @@ pub struct Exclusive {
     pub store: u64,
     /// The branch that leads to the start again.
     pub end: u64,
-    /// An instruction between the two that a hypervisor has to carry out, which breaks the pair as an
-    /// interrupt does; executed in one turn only. 0 where there is none.
+    /// The instruction between the two by which the loop sends itself an SGI, in one turn only. 0
+    /// where there is none.
     pub trap: u64,
     /// It executes at EL0.
     pub el0: bool,
+}
+
+impl Exclusive {
+    /// The instructions by which it sends itself an SGI: from where it masks interrupts to where it
+    /// has unmasked them.
+    pub fn poke(&self) -> impl Iterator<Item = u64> + use<> {
+        let words = if self.trap == 0 { 0 } else { 5 };
+        let first = self.trap.wrapping_sub(4);
+        (0..words).map(move |n| first + 4 * n)
+    }
 }
 
 /// What makes a program.

@@ -334,13 +334,19 @@ impl<'a, 'b> Stepper<'a, 'b> {
     /// or an interrupt. `Some(None)`: something came, look at the boundary anew.
     #[inline]
     fn boundary_events(&mut self) -> Option<Option<End>> {
-        let core = &*self.running.core;
-        let pstate = core.pstate();
-        let own_step = own_step::check_software_step(core.debug.guest(), pstate);
+        let pstate = self.running.core.pstate();
+        let own_step = self.is_own_step_pending();
         let is_held = self.interrupts == InterruptPolicy::Hold
             || interrupt::all_masked(pstate)
             || interrupt::is_quiet(self.running);
         if !own_step && is_held { None } else { self.take_boundary_event(own_step) }
+    }
+
+    /// Whether the guest's own step exception comes before the next instruction.
+    #[inline]
+    fn is_own_step_pending(&self) -> bool {
+        let core = &*self.running.core;
+        own_step::check_software_step(core.debug.guest(), core.pstate())
     }
 
     fn take_boundary_event(&mut self, own_step: bool) -> Option<Option<End>> {

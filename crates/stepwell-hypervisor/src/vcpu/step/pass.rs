@@ -42,6 +42,9 @@ fn pass(running: &mut Running<'_>, root: Root) -> Option<End> {
     stepper.root = root;
     let mut end = None;
     for _ in 0..SEQUENCE_MAX {
+        if stepper.is_own_step_pending() {
+            break;
+        }
         end = stepper.one(1);
         if end.is_some() || stepper.running.core.monitor.armed().is_none() {
             break;
@@ -77,16 +80,21 @@ fn finish(running: &mut Running<'_>, end: Option<End>) -> Option<End> {
 }
 
 /// Steps from within an exclusive sequence that an exit of ours has broken, until its store has
-/// succeeded, or so far that there is none.
+/// succeeded, or so far that there is none. A guest that steps itself keeps its monitor anyway.
 pub fn repeat_sequence(running: &mut Running<'_>) -> Option<End> {
-    if enable(running).is_err() {
+    if debug::must_step_for_guest(running) || enable(running).is_err() {
         return None;
     }
+    let level = running.core.pstate().el();
     let mut stepper = passer(running);
     stepper.past_first = false;
     let mut end = None;
     let (mut left, mut is_armed) = (SEQUENCE_MAX, false);
     while left > 0 && !stepper.running.is_called() {
+        // An exception leads out of it, and so does a return.
+        if stepper.is_own_step_pending() || stepper.running.core.pstate().el() != level {
+            break;
+        }
         if stepper.has_breakpoints && debug::breakpoint_at_pc(stepper.running).is_some() {
             end = Some(End::Stop(StopReason::Breakpoint));
             break;
