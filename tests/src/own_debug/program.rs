@@ -41,11 +41,15 @@ pub enum Op {
     Counter,
     /// ISB.
     Isb,
-    /// A load or store of `bytes` bytes, at `offset` in the data; `pair`: twice as many.
+    /// A load or store.
     Access {
+        /// It stores.
         write: bool,
+        /// Two registers.
         pair: bool,
+        /// Bytes of each.
         bytes: u8,
+        /// Where in the data.
         offset: u8,
     },
     /// `ldxr x3, [x10]`.
@@ -72,8 +76,9 @@ pub enum Op {
     Target,
     /// `msr elr_el1, x9`.
     WriteElr,
-    /// `movz x9` of a half of SPSR, and `movk` of the other.
+    /// `movz x9` of the low half of SPSR.
     SpsrLow(u16),
+    /// `movk x9` of the high half.
     SpsrHigh(u16),
     /// `msr spsr_el1, x9`.
     WriteSpsr,

@@ -245,7 +245,7 @@ impl<'a, 'b> Stepper<'a, 'b> {
                 self.tell_state();
             }
             Part::Focus | Part::Other => {
-                if let Some(end) = self.take_turn() {
+                if let Some(end) = self.take_turn(false) {
                     return end;
                 }
             }

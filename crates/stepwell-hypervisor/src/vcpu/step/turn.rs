@@ -148,7 +148,7 @@ impl Stepper<'_, '_> {
         if !is_mine {
             self.running.core.monitor.clear();
         }
-        self.take_turn()
+        self.take_turn(!is_mine)
     }
 
     /// Has those that stand take part, so that this one gets on.
@@ -168,9 +168,9 @@ impl Stepper<'_, '_> {
         domain.give(&mut control.running, standing, Order::Step(order));
     }
 
-    /// Waits until it is this vCPU's turn.
-    pub(super) fn take_turn(&mut self) -> Option<End> {
-        let mut has_waited = false;
+    /// Waits until it is this vCPU's turn. `has_waited`: others had theirs since it was, which may be
+    /// over before anybody looks.
+    pub(super) fn take_turn(&mut self, mut has_waited: bool) -> Option<End> {
         loop {
             if self.running.is_called() {
                 return Some(End::Asked);
