@@ -8,15 +8,6 @@
 
 use crate::SystemRegister;
 
-/// CNTKCTL_EL1.EL0PCTEN: EL0 may read the physical counter.
-const EL0PCTEN: u64 = 1 << 0;
-/// CNTKCTL_EL1.EL0VCTEN: EL0 may read the virtual counter.
-const EL0VCTEN: u64 = 1 << 1;
-/// CNTKCTL_EL1.EL0VTEN: EL0 may access the virtual timer.
-const EL0VTEN: u64 = 1 << 8;
-/// CNTKCTL_EL1.EL0PTEN: EL0 may access the physical timer.
-const EL0PTEN: u64 = 1 << 9;
-
 /// Tells whether a register is a timer's: EL1 may read and write it.
 #[must_use]
 pub const fn is_timer(register: SystemRegister) -> bool {
@@ -34,36 +25,19 @@ pub const fn is_timer(register: SystemRegister) -> bool {
 /// Tells whether a register is a counter, in either view, self-synchronized or not: EL1 may read it.
 #[must_use]
 pub const fn is_counter(register: SystemRegister) -> bool {
-    matches!(register, SystemRegister::CNTPCT_EL0 | SystemRegister::CNTVCT_EL0)
-        || needs_ecv(register)
-}
-
-/// Tells whether a register is there with FEAT_ECV only.
-#[must_use]
-pub const fn needs_ecv(register: SystemRegister) -> bool {
-    matches!(register, SystemRegister::CNTPCTSS_EL0 | SystemRegister::CNTVCTSS_EL0)
+    matches!(
+        register,
+        SystemRegister::CNTPCT_EL0
+            | SystemRegister::CNTVCT_EL0
+            | SystemRegister::CNTPCTSS_EL0
+            | SystemRegister::CNTVCTSS_EL0
+    )
 }
 
 /// Tells whether an access in the direction that is told is one to a counter or timer.
 #[must_use]
 pub const fn is_access(register: SystemRegister, is_read: bool) -> bool {
     is_timer(register) || is_read && is_counter(register)
-}
-
-/// The bit of CNTKCTL_EL1 by which EL1 lets EL0 access a counter or timer; 0 for other registers.
-#[must_use]
-pub const fn el0_enable(register: SystemRegister) -> u64 {
-    match register {
-        SystemRegister::CNTPCT_EL0 | SystemRegister::CNTPCTSS_EL0 => EL0PCTEN,
-        SystemRegister::CNTVCT_EL0 | SystemRegister::CNTVCTSS_EL0 => EL0VCTEN,
-        SystemRegister::CNTP_CTL_EL0
-        | SystemRegister::CNTP_CVAL_EL0
-        | SystemRegister::CNTP_TVAL_EL0 => EL0PTEN,
-        SystemRegister::CNTV_CTL_EL0
-        | SystemRegister::CNTV_CVAL_EL0
-        | SystemRegister::CNTV_TVAL_EL0 => EL0VTEN,
-        _ => 0,
-    }
 }
 
 #[cfg(test)]
@@ -85,19 +59,6 @@ mod tests {
             assert_eq!(is_timer(register), timer, "{register}");
             assert_eq!(is_access(register, true), counter || timer, "{register}");
             assert_eq!(is_access(register, false), timer, "{register}: counters are read-only");
-            assert_eq!(el0_enable(register) != 0, counter || timer, "{register}");
-            assert_eq!(needs_ecv(register), counter && place.1 >= 5, "{register}");
         }
-    }
-
-    #[test]
-    fn each_has_the_enable_of_its_kind() {
-        assert_eq!(el0_enable(SystemRegister::CNTPCT_EL0), 1);
-        assert_eq!(el0_enable(SystemRegister::CNTPCTSS_EL0), 1);
-        assert_eq!(el0_enable(SystemRegister::CNTVCT_EL0), 2);
-        assert_eq!(el0_enable(SystemRegister::CNTVCTSS_EL0), 2);
-        assert_eq!(el0_enable(SystemRegister::CNTV_CVAL_EL0), 0x100);
-        assert_eq!(el0_enable(SystemRegister::CNTP_TVAL_EL0), 0x200);
-        assert_eq!(el0_enable(SystemRegister::CNTFRQ_EL0), 0);
     }
 }

@@ -71,10 +71,10 @@ fn map(round: u64) {
     let store = (&raw const page_with_store) as u64;
     let moving = (&raw const page_with_move) as u64;
     let page = if round.is_multiple_of(2) { store } else { moving };
-    // SAFETY: as above. Break before make.
-    let entry = unsafe { LEVEL3.0.get().cast::<u64>() };
+    let entry = LEVEL3.0.get().cast::<u64>();
+    // Break before make.
     for value in [0, page | PAGE] {
-        // SAFETY: the table's first entry.
+        // SAFETY: the table's first entry, which one CPU writes at a time.
         unsafe { entry.write_volatile(value) };
         instruction!("dsb ishst");
         instruction!("tlbi vmalle1is");

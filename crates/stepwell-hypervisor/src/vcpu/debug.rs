@@ -14,16 +14,13 @@ use crate::hw::registers::{mrs, msr};
 use crate::hw::setup::base_mdcr;
 use crate::hw::translate;
 use heapless::Vec;
-pub use shadow::DebugShadow;
+pub use shadow::{DebugShadow, RESERVED_BREAKPOINTS};
 use stepwell_arch::debug::placement::BANK;
 use stepwell_arch::debug::{DataAccess, mdcr_el2, mdscr_el1};
 use stepwell_arch::esr::{EsrEl1, EsrEl2, Origin};
 use stepwell_arch::{Ipa, Pstate, Va};
 use stepwell_engine::precedence::may_hit;
 use stepwell_wire::{Place, StopReason};
-
-/// Breakpoints of the CPU that are kept back: `until`, and the return from a handler.
-pub const RESERVED_BREAKPOINTS: u8 = 2;
 
 /// Whether breakpoints are to be heeded at the next entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

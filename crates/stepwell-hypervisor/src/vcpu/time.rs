@@ -50,12 +50,6 @@ const fn control_value(control: u64, compare: u64, now: u64) -> u64 {
     if control & ENABLE != 0 && now >= compare { control | ISTATUS } else { control }
 }
 
-/// Whether the CPU has the self-synchronized counters.
-#[must_use]
-pub fn has_ecv() -> bool {
-    mrs!("id_aa64mmfr0_el1") >> 60 != 0
-}
-
 /// The guest's counter.
 #[must_use]
 pub fn now(running: &Running<'_>) -> u64 {

@@ -9,7 +9,6 @@
 //! shadow, and the access is carried out on the machine's: that it trapped says that there is one.
 //! QEMU has some whose reads leave the destination as it was; it is left so here, too.
 
-use super::RESERVED_BREAKPOINTS;
 use crate::hw::registers::{isb, mrs, msr};
 use crate::hw::setup::CpuFacts;
 use crate::hw::system_registers::{DebugBank, access_debug, read_debug, write_debug};
@@ -18,6 +17,9 @@ use stepwell_arch::debug::placement::{BANK, Kind, Pair, linked, place};
 use stepwell_arch::debug::{DataAccess, HardwareBreakpoint, Watchpoint, mdscr_el1, os_lock};
 use stepwell_arch::{SystemRegister, Va};
 use stepwell_engine::own_step::GuestDebug;
+
+/// Breakpoints of the CPU that are kept back: `until`, and the return from a handler.
+pub const RESERVED_BREAKPOINTS: u8 = 2;
 
 /// The guest's debug registers, and what the machine holds of these and of the debugger's.
 #[derive(Clone, Debug)]

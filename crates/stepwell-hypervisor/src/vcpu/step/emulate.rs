@@ -1,9 +1,9 @@
 //! Instructions that are carried out at EL2: those that a step would break, or that would tell the
 //! guest that time stands still.
 
-use super::Stepper;
 use super::look::Next;
 use super::turn::Waiting;
+use super::{Carried, Stepper};
 use crate::device::board::RAM_BASE;
 use crate::hw::registers::{mrs, wfi};
 use crate::hw::setup::CpuFacts;
@@ -29,14 +29,6 @@ fn is_big_endian(pstate: Pstate) -> bool {
         (false, 0) => mrs!("sctlr_el1") & SCTLR_E0E != 0,
         (false, _) => mrs!("sctlr_el1") & SCTLR_EE != 0,
     }
-}
-
-/// What became of an instruction that EL2 was to carry out.
-pub(super) enum Carried {
-    /// It was, or led to an exception; or the vCPU is to stop before it.
-    Done(Option<End>),
-    /// The CPU is to execute it after all: a store-exclusive, to fail.
-    LeftToCpu,
 }
 
 impl Stepper<'_, '_> {

@@ -1,7 +1,7 @@
 //! Entering the guest for an instruction, and what its exit says of it.
 
-use super::Stepper;
 use super::look::{MASKS, Next, Shown};
+use super::{Answer, Stepper};
 use crate::hw::registers::{mrs, msr};
 use crate::hw::setup::trap_waits;
 use crate::hw::world::Vector;
@@ -15,14 +15,6 @@ use stepwell_engine::completion::{complete, has_executed, leaves_nothing};
 use stepwell_engine::{After, Before, Boundary, Completion, MonitorChange, Saved};
 use stepwell_engine::{Exit, Outcome, Plan, StepState, own_step};
 use stepwell_wire::InterruptPolicy;
-
-/// What the CPU makes of an instruction that EL2 is to carry out.
-pub(super) enum Answer {
-    /// It executes it. All is as before it.
-    Accepted,
-    /// Something else came first, and has been taken.
-    Taken(Option<End>),
-}
 
 impl Stepper<'_, '_> {
     /// Enters the guest for the next instruction until the engine sees a boundary.

@@ -26,8 +26,6 @@ use crate::domain::{Detail, Part, PendingStop, StepOrder};
 use crate::hw::timer;
 use crate::hw::world::FastRun;
 use core::sync::atomic::Ordering;
-use emulate::Carried;
-use execute::Answer;
 use look::Next;
 pub use pass::{past_breakpoint, repeat_sequence, with_nothing_withheld};
 use stepwell_arch::Va;
@@ -82,6 +80,22 @@ struct Stepper<'a, 'b> {
     ring_room: u64,
     /// Where the fast path was let to write from.
     lent_at: u64,
+}
+
+/// What the CPU makes of an instruction that EL2 is to carry out.
+enum Answer {
+    /// It executes it. All is as before it.
+    Accepted,
+    /// Something else came first, and has been taken.
+    Taken(Option<End>),
+}
+
+/// What became of an instruction that EL2 was to carry out.
+enum Carried {
+    /// It was, or led to an exception; or the vCPU is to stop before it.
+    Done(Option<End>),
+    /// The CPU is to execute it after all: a store-exclusive, to fail.
+    LeftToCpu,
 }
 
 /// Steps as ordered, until something stops the vCPU. Returns how many steps it came to.
