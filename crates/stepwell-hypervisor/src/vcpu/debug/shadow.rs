@@ -33,6 +33,8 @@ pub struct DebugShadow {
     pub own_stepped: Option<bool>,
     /// Where `until` and a handler's return are caught.
     pub wanted: Vec<u64, { RESERVED_BREAKPOINTS as usize }>,
+    /// The vCPU was reset: so are to be the machine's registers that have no shadow.
+    is_reset: bool,
     /// MDSCR_EL1 and MDCR_EL2 as they are in the machine, if they are ours.
     loaded: Option<(u64, u64)>,
     /// The debugger's breakpoints that are to be in the machine.
@@ -97,6 +99,7 @@ impl Default for DebugShadow {
             os_double_lock: 0,
             own_stepped: None,
             wanted: Vec::new(),
+            is_reset: true,
             loaded: None,
             programmed: Vec::new(),
             watched: Vec::new(),
@@ -180,6 +183,10 @@ impl DebugShadow {
     }
 
     fn write_control(&mut self, mdscr: u64, mdcr: u64) {
+        if core::mem::take(&mut self.is_reset) {
+            // Of the others only the claim tags keep anything, and these outlive a warm reset.
+            msr!("mdccint_el1", 0);
+        }
         if core::mem::take(&mut self.is_stale) {
             self.write_banks();
         }
