@@ -73,6 +73,21 @@ fn an_unknown_symbol() {
 }
 
 #[test]
+fn symbols_of_another_guest() {
+    let folder = tempfile::tempdir().unwrap();
+    let (plain, hammer) = (Guest::named("plain"), Guest::named("hammer"));
+    let trace = |symbols: &Path| {
+        let mut trace = command("trace", &Setup::new(&plain.path));
+        trace.arg("--symbols").arg(symbols).args(["--steps", "10", "--quiet", "-o"]);
+        trace.arg(folder.path().join("t.stw"));
+        run(&mut trace, LIMIT).unwrap()
+    };
+    refused(&trace(&hammer.path.with_extension("elf")), &["hammer.elf", "another build"]);
+    let finished = trace(&plain.path.with_extension("elf"));
+    assert!(finished.status.success(), "{}", finished.output());
+}
+
+#[test]
 fn qemu_is_missing() {
     let folder = tempfile::tempdir().unwrap();
     let mut run_it = command("run", &Setup::new(&Guest::named("plain").path));

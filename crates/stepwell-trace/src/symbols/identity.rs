@@ -5,7 +5,7 @@
 //! made of it; the symbols that a kernel carries itself; the code.
 
 use super::{SymbolKind, Symbols};
-use object::read::{Object, ObjectSection, ObjectSegment};
+use object::read::{Object, ObjectSection};
 use object::{ObjectKind, SectionKind};
 use std::collections::HashMap;
 
@@ -41,8 +41,10 @@ pub enum Mismatch {
 
 /// Fewest functions in common that tell something.
 const COMMON_MIN: usize = 16;
-/// Code that is compared.
+/// Code that is compared of each section.
 const CODE_BYTES: usize = 64 << 10;
+/// One word in so many that differs makes another build.
+const OTHER_CODE: usize = 8;
 
 /// Compares an ELF with the kernel whose bytes are `image`, the first of which was linked at `base`,
 /// and whose own symbols are `own`, if it carries any.
@@ -130,23 +132,20 @@ fn compare_symbols(symbols: &Symbols, own: &Symbols) -> Result<(), Mismatch> {
 /// Tells whether an ELF has code that the image has not, where that code would be. Debug information
 /// alone has none.
 fn has_other_code<'data>(file: &impl Object<'data>, image: &[u8], base: u64) -> bool {
-    // Where segments are loaded elsewhere than they are linked, an image has another order.
-    let is_simple = file.segments().all(|segment| segment.size() > 0);
+    let (mut words, mut differing) = (0, 0);
     for section in file.sections().filter(|section| section.kind() == SectionKind::Text) {
         let Ok(code) = section.data() else { continue };
         let code = &code[..code.len().min(CODE_BYTES)];
-        if code.is_empty() || !is_simple {
-            continue;
-        }
         let offset = section.address().checked_sub(base).and_then(|at| usize::try_from(at).ok());
-        let loaded = offset.and_then(|at| image.get(at..)?.get(..code.len()));
+        // Where it is linked elsewhere than it is loaded, nobody knows where it would be.
+        let loaded = offset.and_then(|at| image.get(at..)).filter(|rest| !rest.is_empty());
         let Some(loaded) = loaded else { continue };
-        let words = code.len().div_ceil(4);
-        let differing = code.chunks(4).zip(loaded.chunks(4)).filter(|(a, b)| a != b).count();
-        // Tools patch an image here and there, after it was linked.
-        return differing * 2 > words;
+        let same = code.chunks(4).zip(loaded.chunks(4)).filter(|(a, b)| a == b).count();
+        words += code.len().div_ceil(4);
+        differing += code.len().div_ceil(4) - same;
     }
-    false
+    // Tools patch an image here and there after it was linked; and builds share what is at the start.
+    differing * OTHER_CODE > words
 }
 
 fn hex(bytes: &[u8]) -> String {

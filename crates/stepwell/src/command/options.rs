@@ -7,6 +7,7 @@ use crate::names::Names;
 use anyhow::Context;
 use clap::Args;
 use std::path::{Path, PathBuf};
+use stepwell_arch::Ipa;
 use stepwell_trace::Symbols;
 use stepwell_trace::kernel_image::RawPolicy;
 use stepwell_trace::symbols::{elf, identity};
@@ -82,10 +83,9 @@ impl GuestOptions {
         }
         guest.command_line.clone_from(&self.append);
         let layout = Layout::new(self.memory, &guest)?;
-        let symbols = self
-            .symbols
-            .as_deref()
-            .map(|path| symbols_of(path, &guest).with_context(|| path.display().to_string()));
+        let symbols = self.symbols.as_deref().map(|path| {
+            symbols_of(path, &guest, layout.kernel_load).with_context(|| path.display().to_string())
+        });
         let names = Names::new(symbols.transpose()?, &guest, &layout);
         let options = MachineOptions {
             smp: self.smp,
@@ -117,10 +117,11 @@ impl GuestOptions {
 }
 
 /// Reads the symbols of an ELF, and demands that they are this kernel's.
-fn symbols_of(path: &Path, guest: &Guest) -> anyhow::Result<Symbols> {
+fn symbols_of(path: &Path, guest: &Guest, load: Ipa) -> anyhow::Result<Symbols> {
     let bytes = std::fs::read(path)?;
     let symbols = elf::from_elf(&bytes)?;
-    let (own, base) = (guest.kernel.symbols(), symbols.link_base().filter(|_| guest.moves));
+    let base = if guest.moves { symbols.link_base() } else { Some(load.0) };
+    let own = guest.kernel.symbols();
     identity::check(&bytes, &symbols, &guest.kernel.bytes, base, own.as_ref())?;
     Ok(symbols)
 }
