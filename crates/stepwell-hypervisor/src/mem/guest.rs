@@ -2,12 +2,20 @@
 //!
 //! The one place where EL2 touches a guest's memory. Addresses are the guest's, so every access is
 //! checked against the domain's RAM; nothing outside of it can be reached.
+//!
+//! Two rules follow from what a guest may do meanwhile. Its vCPUs, or a device, may write what EL2
+//! reads: so every access is atomic, by itself, and a longer one is a row of them that may be torn,
+//! as a bus master's. And its caches may be off: then it reads and writes memory past the caches
+//! that EL2 works through, so that what EL2 writes is cleaned to memory, and what it reads is
+//! dropped from the caches before (Arm ARM, "Mismatched memory attributes").
 
 use crate::device::board::RAM_BASE;
 use crate::hw::registers;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 use stepwell_arch::{Ipa, Pa, Va};
 use stepwell_engine::Image;
+
+const PAGE: u64 = 4096;
 
 /// The address lies outside the domain's RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,10 +80,18 @@ impl GuestRam {
     /// [`OutsideRam`]; nothing was copied then.
     pub fn read(&self, ipa: Ipa, into: &mut [u8]) -> Result<(), OutsideRam> {
         let from = self.locate(ipa, into.len() as u64)?;
-        // SAFETY: the range lies in this RAM. The guest may write it meanwhile: then the copy is
-        // torn, as a bus master's would be.
-        unsafe {
-            core::ptr::copy_nonoverlapping(from.0 as *const u8, into.as_mut_ptr(), into.len())
+        registers::clean_data_cache(from.0, into.len() as u64);
+        let at = self.words(from, into.len() as u64);
+        let (head, rest) = into.split_at_mut_checked(at.head).ok_or(OutsideRam)?;
+        let (words, tail) = rest.as_chunks_mut::<8>();
+        for (byte, from) in head.iter_mut().zip(at.head_bytes) {
+            *byte = from.load(Ordering::Relaxed);
+        }
+        for (word, from) in words.iter_mut().zip(at.words) {
+            *word = from.load(Ordering::Relaxed).to_le_bytes();
+        }
+        for (byte, from) in tail.iter_mut().zip(at.tail_bytes) {
+            *byte = from.load(Ordering::Relaxed);
         }
         Ok(())
     }
@@ -87,10 +103,62 @@ impl GuestRam {
     /// [`OutsideRam`]; nothing was copied then.
     pub fn write(&self, ipa: Ipa, from: &[u8]) -> Result<(), OutsideRam> {
         let to = self.locate(ipa, from.len() as u64)?;
-        // SAFETY: as in `read`.
-        unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to.0 as *mut u8, from.len()) }
+        let at = self.words(to, from.len() as u64);
+        let (head, rest) = from.split_at_checked(at.head).ok_or(OutsideRam)?;
+        let (words, tail) = rest.as_chunks::<8>();
+        for (byte, to) in head.iter().zip(at.head_bytes) {
+            to.store(*byte, Ordering::Relaxed);
+        }
+        for (word, to) in words.iter().zip(at.words) {
+            to.store(u64::from_le_bytes(*word), Ordering::Relaxed);
+        }
+        for (byte, to) in tail.iter().zip(at.tail_bytes) {
+            to.store(*byte, Ordering::Relaxed);
+        }
         registers::clean_data_cache(to.0, from.len() as u64);
         registers::invalidate_instruction_caches();
+        Ok(())
+    }
+
+    /// The bytes from `at` on, which the caller has found to lie in this RAM: up to the first whole
+    /// word, whole words, and what is left.
+    fn words(&self, at: Pa, length: u64) -> Words<'_> {
+        let head = (at.0.next_multiple_of(8) - at.0).min(length);
+        let words = (length - head) / 8;
+        let tail = (length - head) % 8;
+        let (middle, end) = (at.0 + head, at.0 + head + words * 8);
+        // SAFETY: the caller's check, and alignment: `middle` is a multiple of 8 where there are
+        // words. The guest accesses it all at the same time, hence atomics.
+        unsafe {
+            Words {
+                head: head as usize,
+                head_bytes: core::slice::from_raw_parts(at.0 as *const AtomicU8, head as usize),
+                words: match words {
+                    0 => &[],
+                    _ => core::slice::from_raw_parts(middle as *const AtomicU64, words as usize),
+                },
+                tail_bytes: core::slice::from_raw_parts(end as *const AtomicU8, tail as usize),
+            }
+        }
+    }
+
+    /// Makes guest memory zero.
+    ///
+    /// # Errors
+    ///
+    /// [`OutsideRam`]; nothing was cleared then.
+    pub fn clear(&self, pa: Pa, bytes: u64) -> Result<(), OutsideRam> {
+        if !self.contains(pa, bytes) {
+            return Err(OutsideRam);
+        }
+        let at = self.words(pa, bytes);
+        for byte in at.head_bytes.iter().chain(at.tail_bytes) {
+            byte.store(0, Ordering::Relaxed);
+        }
+        for word in at.words {
+            word.store(0, Ordering::Relaxed);
+        }
+        registers::clean_data_cache(pa.0, bytes);
         Ok(())
     }
 
@@ -110,11 +178,16 @@ impl GuestRam {
         self.write(ipa, from)
     }
 
-    /// Returns where EL2 reads the code page at `pa`, for the fast path.
+    /// Returns where EL2 reads the code page at `pa`, for the fast path, as it is now: what the
+    /// caches have kept of it since before is dropped.
     #[must_use]
     pub fn code_page(&self, pa: Pa) -> Option<Pa> {
-        let page = pa.align_down(4096);
-        self.contains(page, 4096).then_some(page)
+        let page = pa.align_down(PAGE);
+        if !self.contains(page, PAGE) {
+            return None;
+        }
+        registers::clean_data_cache(page.0, PAGE);
+        Some(page)
     }
 
     /// Reads the instruction at `va`, whose page [`GuestRam::code_page`] returned.
@@ -153,6 +226,7 @@ impl GuestRam {
         }
         let (old, bytes, new) = (old.value, new.bytes, new.value);
         let halves = |value: u128| [value as u64, (value >> 64) as u64];
+        registers::clean_data_cache(pa.0, size);
         fence(Ordering::SeqCst);
         // SAFETY: the access lies in this RAM and is aligned; guests access it at the same time,
         // hence atomics.
@@ -167,6 +241,7 @@ impl GuestRam {
             }
         };
         fence(Ordering::SeqCst);
+        registers::clean_data_cache(pa.0, size);
         Ok(stored)
     }
 
@@ -202,6 +277,7 @@ impl GuestRam {
                 _ => return Err(OutsideRam),
             }
         }
+        registers::clean_data_cache(pa.0, u64::from(bytes));
         Ok(())
     }
 
@@ -218,6 +294,7 @@ impl GuestRam {
             if !self.contains(at, u64::from(bytes)) || !at.is_aligned(u64::from(bytes)) {
                 return Err(OutsideRam);
             }
+            registers::clean_data_cache(at.0, u64::from(bytes));
             // SAFETY: as in `compare_and_store`.
             *value = unsafe {
                 match bytes {
@@ -231,6 +308,15 @@ impl GuestRam {
         }
         Ok(value)
     }
+}
+
+/// A piece of guest RAM as what can be accessed atomically.
+struct Words<'a> {
+    /// Bytes before the words.
+    head: usize,
+    head_bytes: &'a [AtomicU8],
+    words: &'a [AtomicU64],
+    tail_bytes: &'a [AtomicU8],
 }
 
 /// What the integer atomics have in common here.
