@@ -63,6 +63,19 @@ fn several_cpus_pass() {
     }
 }
 
+/// Whatever the machine was started with lies elsewhere: the host's device tree above all, which
+/// QEMU puts where it finds room.
+#[test]
+fn nothing_of_the_host_lies_in_the_memory_of_a_guest() {
+    let guest = Guest::named("ram_clean");
+    for memory_mib in [64, 256, 512, 1024, 2048] {
+        let setup = Setup { memory_mib, ..Setup::new(&guest.path) };
+        let finished = run_guest(&setup, LIMIT).unwrap();
+        let expected = format!("ram_clean: ok {memory_mib:#x}");
+        assert!(finished.stdout.contains(&expected), "{memory_mib} MiB: {}", finished.output());
+    }
+}
+
 #[test]
 fn bad_unmapped_ends_with_its_address() {
     faults("bad_unmapped", "3000000000");

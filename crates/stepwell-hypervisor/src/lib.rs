@@ -7,6 +7,7 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | `boot` | from the boot loader to the first idle CPU, and to the domains |
+//! | [`console`] | the machine's UART: which, and how to send a byte |
 //! | `hw` | registers, the world switch, the physical GIC, timers, the link's transport |
 //! | [`mem`] | EL2's own translation, memory of tables, guest RAM, the trace ring |
 //! | `vcpu` | the loop around a guest: exits, emulation, stepping |
@@ -41,6 +42,7 @@ pub mod adversary;
 #[cfg(feature = "el2")]
 pub mod boot;
 pub mod concurrency;
+pub mod console;
 pub mod devicetree;
 #[cfg(feature = "el2")]
 pub mod domain;

@@ -42,13 +42,16 @@ const TREE_BYTES: usize = 64 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BuildError {
     /// No RAM is left for it.
-    #[error("no {0} MiB of RAM are left for the domain")]
+    #[error(
+        "no {0} MiB of RAM in one piece are left for the domain: give it less, or load things \
+            closer together"
+    )]
     NoMemory(u64),
     /// Its kernel, ramdisk and device tree do not fit.
-    #[error("kernel, ramdisk and device tree do not fit into the domain's {0} MiB")]
+    #[error("kernel, ramdisk and device tree do not fit into the domain's {0} MiB: give it more")]
     DoesNotFit(u64),
     /// More vCPUs than CPUs.
-    #[error("the domain wants {0} CPUs, the machine has {1} left")]
+    #[error("the domain wants {0} CPUs, the machine has {1} left: give it fewer")]
     TooFewCpus(usize, usize),
     /// Its tables could not be built.
     #[error("the domain's stage-2 tables could not be built")]
@@ -60,6 +63,24 @@ pub enum BuildError {
     #[cfg(feature = "test-mode")]
     #[error(transparent)]
     TestMode(#[from] crate::adversary::ConfigError),
+}
+
+/// Clears what the boot loader left in a domain's memory.
+///
+/// # Errors
+///
+/// [`BuildError::NoMemory`] where `stale` is not within `ram`.
+///
+/// # Safety
+///
+/// `ram` must be RAM that nothing else uses.
+pub unsafe fn clear(ram: Range, stale: &[Range]) -> Result<(), BuildError> {
+    // SAFETY: the caller's promise.
+    let memory = unsafe { GuestRam::new(ram.base, ram.bytes) };
+    for range in stale {
+        memory.clear(range.base, range.bytes).map_err(|_| BuildError::NoMemory(ram.bytes / MIB))?;
+    }
+    Ok(())
 }
 
 /// Builds the domain number `id`. `ram` is where its memory is, `cpu` its first physical CPU.

@@ -1,8 +1,9 @@
 // The arm64 Image header and the way from the boot loader to Rust, for the boot CPU and for the
-// others. See Linux's "Booting AArch64 Linux" for the header's fields.
+// others. See Linux's "Booting AArch64 Linux" for the header's fields and for what a CPU is like
+// when it comes here: MMU off, and nothing of the image but what was loaded in order in memory.
 //
-// Register contract: x0 holds the device tree (boot CPU) or the PSCI context, which is the CPU's
-// number (others), until Rust is called with it as the first argument.
+// The image is linked at 0 and runs wherever it was put: addresses here are relative to the PC, and
+// those that the compiler wrote into data are made right first of all.
 
     .section .text.image, "ax"
     .balign 4096
@@ -19,74 +20,104 @@ image_start:
     .ascii  "ARM\x64"
     .word   0
 
+    .macro address register, symbol
+    adrp    \register, \symbol
+    add     \register, \register, :lo12:\symbol
+    .endm
+
+// x0 is the device tree. x19 to x21 hold, until Rust is called for good: tree, exception level,
+// early tables.
 primary_start:
-    mrs     x1, CurrentEL
-    cmp     x1, #(2 << 2)
-    b.ne    .Lnot_el2
-    // The image is linked to run where it is loaded: refuse to run elsewhere.
-    adr     x1, image_start
-    ldr     x2, =image_base
+    msr     daifset, #0xf
+    mov     x19, x0
+    mrs     x20, CurrentEL
+    lsr     x20, x20, #2
+    cmp     x20, #2
+    b.ne    1f
+    bl      prepare_el2
+1:
+    // Nothing that the loader left in the caches may come over what is written with the MMU off.
+    // What it loaded is written back; where it loaded nothing, there is nothing to keep.
+    address x0, image_start
+    address x1, bss_start
+    bl      clean_invalidate
+    address x0, bss_start
+    address x1, bss_end
+    bl      invalidate
+
+    // R_AARCH64_RELATIVE (Arm IHI 0056, "Relocation types"): the linker leaves no others.
+    address x0, image_start
+    address x1, relocations_start
+    address x2, relocations_end
+.Lrelocate:
     cmp     x1, x2
-    b.ne    .Lpark
-    ldr     x1, =bss_start
-    ldr     x2, =bss_end
+    b.hs    .Lrelocated
+    ldr     x3, [x1], #16               // where
+    ldr     x4, [x1], #8                // what, as if the image lay at 0
+    add     x4, x4, x0
+    str     x4, [x0, x3]
+    b       .Lrelocate
+.Lrelocated:
+    address x1, bss_start
+    address x2, bss_end
 .Lclear_bss:
     stp     xzr, xzr, [x1], #16
     cmp     x1, x2
     b.lo    .Lclear_bss
-    ldr     x1, =vectors                // a bug of ours from here on has a vector to die in
-    msr     vbar_el2, x1
-    // The first table: 1 GiB blocks, identity. Block 0 holds the devices of the board, the rest
-    // is RAM. Rust replaces it by one that knows the sections.
-    ldr     x1, =boot_table
-    ldr     x2, =0x401                  // block, AttrIndx 0 (device), AF, no execute
-    orr     x2, x2, #(1 << 54)
-    str     x2, [x1]
-    mov     x3, #1
-    ldr     x4, =0x705                  // block, AttrIndx 1 (normal), inner shareable, AF
-.Lfill_table:
-    orr     x5, x4, x3, lsl #30
-    str     x5, [x1, x3, lsl #3]
-    add     x3, x3, #1
-    cmp     x3, #512
-    b.lo    .Lfill_table
-    dsb     sy
-    bl      enable_mmu
-    ldr     x1, =boot_stack_end
-    mov     sp, x1
-    bl      primary_main
-    b       .Lpark
 
+    address x1, boot_stack_end
+    mov     sp, x1
+    mov     x29, xzr
+    mov     x30, xzr
+    mov     x0, x19
+    mov     x1, x20
+    bl      early_main                  // does not return where there is no going on
+    mov     x21, x0
+    // What was written with the MMU off is in memory; what the caches have of it is older.
+    address x0, image_start
+    address x1, image_end
+    bl      invalidate
+    mov     x1, x21
+    bl      enable_mmu
+    mov     x0, x19
+    bl      primary_main
+    b       park
+
+// x0 is what PSCI was told: the address of a SecondaryStart, whose fields SECONDARY_* name.
     .global secondary_start
 secondary_start:
+    msr     daifset, #0xf
     mrs     x1, CurrentEL
     cmp     x1, #(2 << 2)
-    b.ne    .Lpark
-    ldr     x1, =boot_table
+    b.ne    park
+    mov     x19, x0
+    bl      prepare_el2
+    ldr     x1, [x19, #SECONDARY_TABLES]
     bl      enable_mmu
-    ldr     x1, =secondary_stacks
-    ldr     x2, =SECONDARY_STACK_BYTES
-    madd    x1, x0, x2, x1              // stack of CPU n ends where that of CPU n + 1 begins
+    ldr     x1, [x19, #SECONDARY_STACK]
     mov     sp, x1
+    mov     x29, xzr
+    ldr     x0, [x19, #SECONDARY_CPU]
     bl      secondary_main
-    b       .Lpark
 
-.Lnot_el2:
-    // Nothing of ours works below EL2, and nothing is up to say so but a PL011, if this is `virt`.
-    mov     x1, #0x09000000
-    adr     x2, .Lnot_el2_text
-1:  ldrb    w3, [x2], #1
-    cbz     w3, .Lpark
-    strb    w3, [x1]
-    b       1b
-.Lpark:
+park:
     wfe
-    b       .Lpark
-.Lnot_el2_text:
-    .asciz  "stepwell: must be started at EL2 (QEMU: -machine virt,virtualization=on)\r\n"
-    .balign 4
+    b       park
 
-// Turns the EL2 MMU and caches on. x1: table. Keeps x0. Clobbers x2, x3.
+// What a boot loader may have left otherwise: EL2 by itself (HCR_EL2.E2H = 0), its MMU off, and
+// vectors for a bug of ours to die in. Clobbers x0.
+prepare_el2:
+    mov     x0, #(1 << 31)              // HCR_EL2: RW alone
+    msr     hcr_el2, x0
+    isb
+    ldr     x0, =0x30c50830             // SCTLR_EL2: RES1 alone
+    msr     sctlr_el2, x0
+    address x0, vectors
+    msr     vbar_el2, x0
+    isb
+    ret
+
+// Turns the EL2 MMU and caches on. x1: level 0 table. Clobbers x2, x3.
 enable_mmu:
     ldr     x2, =0xff04                 // MAIR: 0 device nGnRE, 1 normal write-back
     msr     mair_el2, x2
@@ -96,7 +127,7 @@ enable_mmu:
     mov     x3, #5
     csel    x2, x3, x2, hi
     lsl     x2, x2, #16                 // TCR_EL2.PS
-    ldr     x3, =0x80803519             // RES1, inner shareable, write-back walks, T0SZ 25
+    ldr     x3, =0x80803510             // RES1, inner shareable, write-back walks, T0SZ 16
     orr     x2, x2, x3
     msr     tcr_el2, x2
     msr     ttbr0_el2, x1
@@ -110,17 +141,32 @@ enable_mmu:
     isb
     ret
 
+// Data cache maintenance to the point of coherency, for the lines of x0 up to x1. Clobbers x0, x2,
+// x3.
+    .macro by_line operation
+    mrs     x2, ctr_el0
+    ubfx    x2, x2, #16, #4             // DminLine, log2 of words
+    mov     x3, #4
+    lsl     x2, x3, x2
+    sub     x3, x2, #1
+    bic     x0, x0, x3
+2:  dc      \operation, x0
+    add     x0, x0, x2
+    cmp     x0, x1
+    b.lo    2b
+    dsb     sy
+    ret
+    .endm
+
+clean_invalidate:
+    by_line civac
+invalidate:
+    by_line ivac
+
     .ltorg
 
     .section .bss.boot, "aw", @nobits
     .balign 4096
-    .global boot_table
-boot_table:
-    .skip   4096
-    .balign 16
-    .skip   0x200000                    // domains are built, and moved, on this one
+    .skip   BOOT_STACK_BYTES            // domains are built, and moved, on this one
+    .global boot_stack_end
 boot_stack_end:
-    .global secondary_stacks
-    // CPU 0 has the boot stack; 1 to 7 are here.
-secondary_stacks:
-    .skip   SECONDARY_STACK_BYTES * 8

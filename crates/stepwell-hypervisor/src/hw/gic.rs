@@ -1,25 +1,22 @@
 //! The physical GICv3: what interrupts EL2.
 //!
 //! EL2 takes all physical interrupts (HCR_EL2.IMO). It wants five: the SGI by which CPUs call each
-//! other, the GIC's own maintenance interrupt, the two timers, and the link's.
+//! other, the GIC's own maintenance interrupt, the two timers, and the link's. CPUs are told apart
+//! by their affinity, and by a number of ours from 0 on.
 
+use super::registers::{mrs, msr};
+use crate::devicetree::host::{Gic, Intids};
 use arm_gic::gicv3::registers::{Gicd, GicrSgi};
-use arm_gic::gicv3::{
-    GicCpuInterface, GicDistributor, GicRedistributor, GicRedistributorIterator, SgiTarget,
-    SgiTargetGroup,
-};
+use arm_gic::gicv3::{GicCpuInterface, GicDistributor, GicRedistributor};
 use arm_gic::{IntId, InterruptGroup, UniqueMmioPointer};
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering};
 use spin::Mutex;
 
 /// A CPU asks another to come out of its guest.
 const KICK: IntId = IntId::sgi(1);
-/// The virtual CPU interface wants its list registers looked at: PPI 9.
-const MAINTENANCE: IntId = IntId::ppi(9);
-/// EL2's physical timer, CNTHP: PPI 10.
-const EL2_TIMER: IntId = IntId::ppi(10);
-/// The guest's virtual timer, CNTV: PPI 11.
-const VIRTUAL_TIMER: IntId = IntId::ppi(11);
+/// CPUs that have a redistributor of ours.
+const MAX_CPUS: usize = 8;
 
 /// Physical interrupts that EL2 knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,72 +35,140 @@ pub enum Interrupt {
     Unknown(u32),
 }
 
-/// Where the GIC is, from the host's device tree.
+/// Which of the interrupts that EL2 takes has which number.
 #[derive(Clone, Copy, Debug)]
-pub struct GicAddresses {
-    /// Distributor.
-    pub distributor: u64,
-    /// First redistributor.
-    pub redistributors: u64,
+struct Known {
+    intids: Intids,
     /// The link's SPI.
-    pub link: Option<u32>,
+    link: Option<u32>,
 }
 
-static ADDRESSES: spin::Once<GicAddresses> = spin::Once::new();
-static REDISTRIBUTORS: Mutex<heapless::Vec<GicRedistributor<'static>, 8>> =
-    Mutex::new(heapless::Vec::new());
+static KNOWN: spin::Once<Known> = spin::Once::new();
+static REGIONS: spin::Once<Gic> = spin::Once::new();
+static REDISTRIBUTORS: [Mutex<Option<GicRedistributor<'static>>>; MAX_CPUS] =
+    [const { Mutex::new(None) }; MAX_CPUS];
+/// Affinity of each CPU that is set up, by its number.
+static AFFINITIES: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
 
 /// Why the GIC could not be set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GicSetupError {
     /// The device tree gives no usable address.
-    #[error("the host's device tree places the GIC at address 0")]
+    #[error("the device tree places the GIC at address 0: correct it")]
     Address,
+    /// What is there is not one.
+    #[error(
+        "at {0:#x}, where the device tree has the GIC's distributor, is something else: correct it"
+    )]
+    NoDistributor(u64),
+    /// The CPU has no system registers for it.
+    #[error(
+        "the CPU has no system registers for a GICv3 (ID_AA64PFR0_EL1.GIC is 0): have the firmware \
+         enable them, or take another CPU"
+    )]
+    NoSystemRegisters,
     /// The driver refused.
-    #[error("the GIC's driver refused its registers")]
-    Driver,
+    #[error("the GIC has no interrupt {0}: correct the device tree")]
+    Interrupt(u32),
+    /// No redistributor says that it is this CPU's.
+    #[error(
+        "none of the GIC's redistributors in the device tree is that of CPU {0:#x}: correct it"
+    )]
+    NoRedistributor(u64),
 }
 
-/// Sets the distributor up and takes hold of the redistributors. Once, on the boot CPU.
+/// An interrupt by its number, if it is one of a GICv3 without extended ranges.
+fn intid(number: u32) -> Result<IntId, GicSetupError> {
+    match number {
+        16..32 => Ok(IntId::ppi(number - 16)),
+        32..1020 => Ok(IntId::spi(number - 32)),
+        _ => Err(GicSetupError::Interrupt(number)),
+    }
+}
+
+/// Sets the distributor up. Once, on the boot CPU.
 ///
 /// # Errors
 ///
 /// [`GicSetupError`].
-pub fn setup_distributor(addresses: GicAddresses) -> Result<(), GicSetupError> {
-    let gicd = NonNull::new(addresses.distributor as *mut Gicd).ok_or(GicSetupError::Address)?;
-    let gicr =
-        NonNull::new(addresses.redistributors as *mut GicrSgi).ok_or(GicSetupError::Address)?;
+pub fn setup_distributor(
+    gic: &Gic,
+    intids: Intids,
+    link: Option<u32>,
+) -> Result<(), GicSetupError> {
+    if mrs!("id_aa64pfr0_el1") >> 24 & 0xf == 0 {
+        return Err(GicSetupError::NoSystemRegisters);
+    }
+    let base = gic.distributor.base.0;
+    let gicd = NonNull::new(base as *mut Gicd).ok_or(GicSetupError::Address)?;
     // SAFETY: the device tree says that the distributor is there, EL2 maps it as device memory,
     // and nothing else of ours touches it.
     let mut distributor = GicDistributor::new(unsafe { UniqueMmioPointer::new(gicd) });
-    distributor.configure_default_settings();
-    if let Some(link) = addresses.link {
-        let link = IntId::spi(link);
-        distributor.set_routing(link, Some(0)).map_err(|_| GicSetupError::Driver)?;
-        distributor.enable_interrupt(link, true).map_err(|_| GicSetupError::Driver)?;
+    if !matches!(distributor.pidr2().arch_rev(), 3 | 4) {
+        return Err(GicSetupError::NoDistributor(base));
     }
-    // SAFETY: as above, for the redistributors.
-    let frames =
-        unsafe { GicRedistributorIterator::new(gicr) }.map_err(|_| GicSetupError::Driver)?;
-    REDISTRIBUTORS.lock().extend(frames.take(8));
-    ADDRESSES.call_once(|| addresses);
+    distributor.configure_default_settings();
+    if let Some(number) = link {
+        let (link, error) = (intid(number)?, GicSetupError::Interrupt(number));
+        let here = Some(super::registers::affinity());
+        distributor.set_routing(link, here).map_err(|_| error)?;
+        distributor.enable_interrupt(link, true).map_err(|_| error)?;
+    }
+    REGIONS.call_once(|| gic.clone());
+    KNOWN.call_once(|| Known { intids, link });
     Ok(())
 }
 
-/// Sets up the redistributor and the CPU interface of this CPU.
+/// Finds the redistributor of the CPU with this affinity (Arm IHI 0069, "Discovery of
+/// Redistributors"): they lie in any order, each with its CPU's affinity in GICR_TYPER.
+fn find_redistributor(affinity: u64) -> Option<GicRedistributor<'static>> {
+    let gic = REGIONS.get()?;
+    for region in &gic.redistributors {
+        let mut at = region.base.0;
+        while at.checked_add(FRAMES_BYTES).is_some_and(|end| end <= region.end()) {
+            let frames = NonNull::new(at as *mut GicrSgi)?;
+            // SAFETY: the device tree says that redistributors are there, and EL2 maps them as
+            // device memory. What another CPU has taken is only read here, a register that never
+            // changes.
+            let redistributor = GicRedistributor::new(unsafe { UniqueMmioPointer::new(frames) });
+            let typer = redistributor.typer();
+            if typer.core_mpidr() == affinity {
+                return Some(redistributor);
+            }
+            if typer.last_redistributor() {
+                break;
+            }
+            let stride = if typer.virtual_lpis_supported() { 2 } else { 1 } * FRAMES_BYTES;
+            at = at.checked_add(gic.stride.unwrap_or(stride))?;
+        }
+    }
+    None
+}
+
+/// The two frames of a redistributor; GICv4 has two more.
+const FRAMES_BYTES: u64 = 0x2_0000;
+
+/// Sets up the redistributor and the CPU interface of this CPU, whose number is `cpu`.
 ///
 /// # Errors
 ///
-/// [`GicSetupError::Driver`].
+/// [`GicSetupError`].
 pub fn setup_cpu(cpu: usize) -> Result<(), GicSetupError> {
-    let mut redistributors = REDISTRIBUTORS.lock();
-    let redistributor = redistributors.get_mut(cpu).ok_or(GicSetupError::Driver)?;
+    let affinity = super::registers::affinity();
+    let error = GicSetupError::NoRedistributor(affinity);
+    let mut redistributor = find_redistributor(affinity).ok_or(error)?;
     // Already awake is fine: firmware may have been here.
     let _already_awake = redistributor.mark_core_awake();
     redistributor.configure_default_settings();
-    for intid in [KICK, MAINTENANCE, EL2_TIMER, VIRTUAL_TIMER] {
-        redistributor.enable_interrupt(intid, true).map_err(|_| GicSetupError::Driver)?;
+    let intids = KNOWN.get().map_or(Intids::USUAL, |known| known.intids);
+    let numbers = [intids.maintenance, intids.el2_timer, intids.virtual_timer];
+    for (number, intid) in numbers.map(|number| (number, intid(number))) {
+        let enabled = redistributor.enable_interrupt(intid?, true);
+        enabled.map_err(|_| GicSetupError::Interrupt(number))?;
     }
+    redistributor.enable_interrupt(KICK, true).map_err(|_| error)?;
+    *REDISTRIBUTORS.get(cpu).ok_or(error)?.lock() = Some(redistributor);
+    AFFINITIES.get(cpu).ok_or(error)?.store(affinity, Ordering::Release);
     GicCpuInterface::enable_system_register_el2(true);
     super::registers::isb();
     GicCpuInterface::set_priority_mask(0xff);
@@ -114,8 +179,12 @@ pub fn setup_cpu(cpu: usize) -> Result<(), GicSetupError> {
 
 /// Lets the virtual timer's interrupt through to this CPU, or not.
 pub fn enable_virtual_timer(cpu: usize, enable: bool) {
-    if let Some(redistributor) = REDISTRIBUTORS.lock().get_mut(cpu) {
-        let _known_ppi = redistributor.enable_interrupt(VIRTUAL_TIMER, enable);
+    let Some(Ok(timer)) = KNOWN.get().map(|known| intid(known.intids.virtual_timer)) else {
+        return;
+    };
+    let Some(redistributor) = REDISTRIBUTORS.get(cpu) else { return };
+    if let Some(redistributor) = redistributor.lock().as_mut() {
+        let _known_ppi = redistributor.enable_interrupt(timer, enable);
     }
 }
 
@@ -126,24 +195,43 @@ pub fn enable_virtual_timer(cpu: usize, enable: bool) {
 pub fn take_interrupt() -> Option<Interrupt> {
     let intid = GicCpuInterface::get_and_acknowledge_interrupt(InterruptGroup::Group1)?;
     GicCpuInterface::end_interrupt(intid, InterruptGroup::Group1);
-    let link = ADDRESSES.get().and_then(|addresses| addresses.link).map(IntId::spi);
-    Some(match intid {
-        KICK => Interrupt::Kick,
-        MAINTENANCE => Interrupt::Maintenance,
-        EL2_TIMER => Interrupt::El2Timer,
-        VIRTUAL_TIMER => Interrupt::VirtualTimer,
-        _ if Some(intid) == link => Interrupt::Link,
-        _ => Interrupt::Unknown(u32::from(intid)),
+    let number = u32::from(intid);
+    let Some(known) = KNOWN.get() else { return Some(Interrupt::Unknown(number)) };
+    Some(match number {
+        _ if intid == KICK => Interrupt::Kick,
+        _ if number == known.intids.maintenance => Interrupt::Maintenance,
+        _ if number == known.intids.el2_timer => Interrupt::El2Timer,
+        _ if number == known.intids.virtual_timer => Interrupt::VirtualTimer,
+        _ if Some(number) == known.link => Interrupt::Link,
+        _ => Interrupt::Unknown(number),
     })
 }
 
-/// Calls other CPUs out of their guests. `cpus`: one bit each.
+/// Calls other CPUs out of their guests. `cpus`: one bit each, by their numbers.
 pub fn kick(cpus: u8) {
     if cpus == 0 {
         return;
     }
     super::registers::dsb();
-    let target =
-        SgiTarget::List { affinity3: 0, affinity2: 0, affinity1: 0, target_list: u16::from(cpus) };
-    let _known_sgi = GicCpuInterface::send_sgi(KICK, target, SgiTargetGroup::CurrentGroup1);
+    for (cpu, affinity) in AFFINITIES.iter().enumerate() {
+        if cpus >> cpu & 1 != 0 {
+            // One at a time: CPUs need not share a cluster, and what is to be done there takes
+            // longer than this register's write.
+            msr!("icc_sgi1r_el1", sgi(affinity.load(Ordering::Acquire)));
+        }
+    }
+    super::registers::isb();
+}
+
+/// ICC_SGI1R_EL1 for [`KICK`] to one CPU (Arm IHI 0069, "ICC_SGI1R_EL1"). Written here since the
+/// driver's lists have no range selector, which CPUs with an Aff0 of 16 and more need.
+const fn sgi(affinity: u64) -> u64 {
+    let aff0 = affinity & 0xff;
+    let intid = 1_u64;
+    (affinity >> 32 & 0xff) << 48
+        | (aff0 >> 4) << 44
+        | (affinity >> 16 & 0xff) << 32
+        | intid << 24
+        | (affinity >> 8 & 0xff) << 16
+        | 1 << (aff0 & 0xf)
 }

@@ -58,6 +58,12 @@ pub fn try_slot(address: u64, bytes: usize) -> bool {
     true
 }
 
+/// Whether there is a link.
+#[must_use]
+pub fn is_up() -> bool {
+    CONSOLE.lock().is_some()
+}
+
 /// Sends bytes, waiting for the device. Without a link they are dropped.
 pub fn send(bytes: &[u8]) {
     if let Some(console) = CONSOLE.lock().as_mut() {

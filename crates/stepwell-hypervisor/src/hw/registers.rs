@@ -134,8 +134,19 @@ pub fn clean_data_cache(address: u64, bytes: u64) {
     dsb();
 }
 
-/// The number of this CPU: MPIDR_EL1.Aff0, on the boards that we know.
+/// MPIDR_EL1.Aff3 to Aff0 of this CPU.
+#[must_use]
+pub fn affinity() -> u64 {
+    mrs!("mpidr_el1") & 0xff_00ff_ffff
+}
+
+/// Remembers the number of this CPU, in TPIDR_EL2.
+pub fn set_cpu_number(cpu: usize) {
+    msr!("tpidr_el2", cpu as u64);
+}
+
+/// The number of this CPU: 0 is the boot CPU.
 #[must_use]
 pub fn cpu_number() -> usize {
-    usize::try_from(mrs!("mpidr_el1") & 0xff).unwrap_or(0)
+    usize::try_from(mrs!("tpidr_el2")).unwrap_or(0)
 }

@@ -212,7 +212,8 @@ fast_step:
 // SP may be the guest's context or the host's stack; the handler never returns, so it gets a
 // stack of its own.
 el2_fault_entry:
-    ldr     x4, =fault_stack_end
+    adrp    x4, fault_stack_end
+    add     x4, x4, :lo12:fault_stack_end
     mov     sp, x4
     b       el2_fault
 

@@ -1,6 +1,7 @@
 //! Memory: EL2's own translation and heap, what stage-2 tables lie in, guest RAM, the mailbox, the
 //! trace ring.
 
+pub mod early;
 #[cfg(feature = "el2")]
 #[expect(unsafe_code, reason = "turns the MMU to tables of ours")]
 pub mod el2;

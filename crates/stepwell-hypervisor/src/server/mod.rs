@@ -9,6 +9,7 @@
 
 pub mod command;
 pub mod mailbox;
+mod unattended;
 
 use crate::domain::{Domain, PendingStop};
 use crate::hw::link;
@@ -101,8 +102,12 @@ pub fn tell_of(domain: &Domain, stop: PendingStop) {
     send(Event::Stopped { domain: domain.id, vcpu: vcpu as u8, reason, steps, registers });
 }
 
-/// Sends an event.
+/// Sends an event, or shows it where there is no link.
 pub fn send(event: Event) {
+    if !link::is_up() {
+        unattended::show(&event);
+        return;
+    }
     transmit(&FromHypervisor::Event(event));
 }
 

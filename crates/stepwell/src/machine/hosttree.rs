@@ -25,9 +25,18 @@ pub(super) fn edit(
     if vcpus == 0 {
         return Err(MachineError::Tree("it has no CPUs".into()));
     }
+    let stdout =
+        tree.root.child("chosen").and_then(|chosen| chosen.property("stdout-path").cloned());
     tree.root.remove_child("chosen");
     let mut chosen = node("chosen", &[]);
     cells(&mut chosen);
+    // The hypervisor's log goes where QEMU's own console is.
+    if let Some(stdout) = stdout {
+        chosen.add_property(stdout);
+    }
+    // The RAM is a new file. Without this the hypervisor would clear what it gives the guest, and
+    // a file that takes no room until it is written would take all of it.
+    chosen.add_property(property("stepwell,zeroed-memory", Vec::new()));
     chosen.add_property(property("stepwell,trace-ring", range(layout.ring)));
     chosen.add_property(property("stepwell,mailbox", range(layout.mailbox)));
     if let Some(words) = &options.test_mode {
@@ -103,7 +112,9 @@ mod tests {
         cpus.add_child(node("cpu@0", &["arm,cortex-a57"]));
         cpus.add_child(node("cpu@1", &["arm,cortex-a57"]));
         qemu.root.add_child(cpus);
-        qemu.root.add_child(node("chosen", &["stale"]));
+        let mut stale = node("chosen", &["stale"]);
+        stale.add_property(property("stdout-path", strings(&["/pl011@9000000"])));
+        qemu.root.add_child(stale);
 
         let kernel = KernelImage::recognise(vec![1; 100], RawPolicy::Accept).unwrap();
         let (initrd, devicetree) = (Some(vec![2; 10]), None);
@@ -116,6 +127,9 @@ mod tests {
         let tree = DeviceTree::from_fdt(&Fdt::new(&dtb).unwrap());
         let chosen = tree.root.child("chosen").unwrap();
         assert!(chosen.property("compatible").is_none(), "QEMU's own is gone");
+        let stdout = chosen.property("stdout-path").unwrap();
+        assert_eq!(stdout.value(), b"/pl011@9000000\0");
+        assert!(chosen.property("stepwell,zeroed-memory").is_some());
         let ring = chosen.property("stepwell,trace-ring").unwrap();
         assert_eq!(ring.value(), range(layout.ring));
         let mailbox = chosen.property("stepwell,mailbox").unwrap();

@@ -19,6 +19,15 @@ use stepwell_wire::{Answer, Bytes, Command, Refusal, VERSION, VcpuState};
 
 type Result<T = Answer> = core::result::Result<T, Refusal>;
 
+/// Lets a domain run, all its vCPUs, as nobody else would.
+///
+/// # Errors
+///
+/// [`Refusal`].
+pub fn run_freely(domain: &Domain) -> Result {
+    running::go_on(domain, None)
+}
+
 /// Carries out one command.
 ///
 /// # Errors

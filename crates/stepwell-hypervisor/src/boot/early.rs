@@ -1,0 +1,130 @@
+//! The boot CPU's first steps in Rust, with its MMU off: a word on the console, then early tables.
+//!
+//! With the MMU off every access is to device memory. So nothing here is unaligned (the target is
+//! built with strict alignment), and nothing takes a lock: exclusives need not work there.
+
+use super::{MAX_TREE_BYTES, TREE_HEADER_BYTES};
+use crate::console;
+use crate::devicetree::blob;
+use crate::devicetree::host::{self, HostTreeError, Range};
+use crate::hw::registers::{self, mrs};
+use crate::hw::{log, power};
+use crate::mem::early::{ENTRIES, EarlyTables, Kind, TABLES};
+use crate::mem::el2;
+use core::fmt::Display;
+use dtoolkit::fdt::Fdt;
+use stepwell_arch::Pa;
+
+#[repr(C, align(4096))]
+struct Tables([[u64; ENTRIES]; TABLES]);
+
+static mut ARENA: Tables = Tables([[0; ENTRIES]; TABLES]);
+
+/// Called by `start.S` on the boot CPU at exception level `level`, with the MMU off; `tree` is where
+/// the boot loader put the device tree. Returns the address of the early tables.
+#[unsafe(no_mangle)]
+extern "C" fn early_main(tree: u64, level: u64) -> u64 {
+    match early_start(tree, level) {
+        Ok(tables) => tables,
+        Err(reason) => refuse(level, &reason),
+    }
+}
+
+/// Says why there is no going on, and switches the machine off if the firmware can be asked to.
+fn refuse(level: u64, reason: &dyn Display) -> ! {
+    log::unlocked_line(format_args!("cannot start: {reason}"));
+    // At EL3 we would be the firmware.
+    if level < 3 { power::machine_off() } else { power::park() }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum EarlyError {
+    #[error(
+        "X0 is {0:#x}, and no device tree is there: start the image by the arm64 boot protocol \
+         (QEMU: -kernel with the raw image; U-Boot: booti IMAGE - TREE)"
+    )]
+    NoTree(u64),
+    #[error(transparent)]
+    Tree(#[from] HostTreeError),
+    #[error(
+        "started at EL{0}, and a hypervisor needs EL2: have the firmware or boot loader enter it \
+         there (QEMU: -machine virt,virtualization=on)"
+    )]
+    Level(u64),
+    #[error("loaded at {0:#x}, which is no multiple of 4096: load it to another address")]
+    Unaligned(u64),
+    #[error("this CPU's EL2 is that of a host only (HCR_EL2.E2H stays 1): take another CPU")]
+    HostOnly,
+    #[error("this CPU has no pages of 4 KiB: take another CPU")]
+    NoSmallPages,
+    #[error(transparent)]
+    Map(#[from] crate::mem::early::EarlyMapError),
+}
+
+fn early_start(tree: u64, level: u64) -> Result<u64, EarlyError> {
+    let Some(bytes) = tree_at(tree) else {
+        log::guess();
+        return Err(EarlyError::NoTree(tree));
+    };
+    let Some(root) = blob::open(bytes).map(Fdt::root) else {
+        log::guess();
+        return Err(HostTreeError::NotATree.into());
+    };
+    let console = console::find(root);
+    if let Some(console) = console {
+        log::setup(console);
+    }
+    let image = el2::image();
+    log::unlocked_line(format_args!(
+        "{} at {:#x}, EL{level}, device tree at {tree:#x}",
+        env!("CARGO_PKG_VERSION"),
+        image.base.0,
+    ));
+    if let Some(conduit) = host::conduit(root)? {
+        power::use_conduit(conduit);
+    }
+    check_cpu(level, image)?;
+    // SAFETY: called once, on the one CPU that there is so far; nothing else refers to the arena.
+    let tables = unsafe { &mut (*core::ptr::addr_of_mut!(ARENA)).0 };
+    let base = core::ptr::from_ref(tables) as u64;
+    let mut early = EarlyTables::new(tables, base);
+    early.map(image, Kind::Image)?;
+    early.map(Range { base: Pa(tree), bytes: bytes.len() as u64 }, Kind::Data)?;
+    if let Some(console) = console {
+        early.map(console.registers, Kind::Device)?;
+    }
+    Ok(base)
+}
+
+fn check_cpu(level: u64, image: Range) -> Result<(), EarlyError> {
+    const NO_SMALL_PAGES: u64 = 0xf;
+    const E2H: u64 = 1 << 34;
+    if level != 2 {
+        return Err(EarlyError::Level(level));
+    }
+    if !image.base.is_aligned(4096) {
+        return Err(EarlyError::Unaligned(image.base.0));
+    }
+    if mrs!("hcr_el2") & E2H != 0 {
+        return Err(EarlyError::HostOnly);
+    }
+    if mrs!("id_aa64mmfr0_el1") >> 28 & 0xf == NO_SMALL_PAGES {
+        return Err(EarlyError::NoSmallPages);
+    }
+    Ok(())
+}
+
+/// The bytes of the device tree at `address`, if one is there.
+pub(super) fn tree_at(address: u64) -> Option<&'static [u8]> {
+    if address == 0 || !address.is_multiple_of(8) {
+        return None;
+    }
+    // What the boot loader wrote may still be in the caches only.
+    registers::clean_data_cache(address, TREE_HEADER_BYTES as u64);
+    // SAFETY: the boot protocol puts a device tree there.
+    let header = unsafe { core::slice::from_raw_parts(address as *const u8, TREE_HEADER_BYTES) };
+    let bytes = blob::total_bytes(header).filter(|&bytes| bytes <= MAX_TREE_BYTES)?;
+    registers::clean_data_cache(address, bytes as u64);
+    // SAFETY: as above, for as long as the tree itself says.
+    Some(unsafe { core::slice::from_raw_parts(address as *const u8, bytes) })
+}

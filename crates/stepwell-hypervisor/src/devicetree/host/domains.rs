@@ -1,0 +1,64 @@
+//! The guests that the tree asks for, by Xen's dom0less binding.
+
+use super::error::{HostTreeError, region};
+use crate::devicetree::bus::Place;
+use crate::devicetree::range::{Range, number};
+use dtoolkit::fdt::FdtNode;
+use dtoolkit::standard::NodeStandard;
+use dtoolkit::{Node, Property};
+use heapless::Vec;
+
+/// A domain to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DomainConfig<'a> {
+    /// Name of its node.
+    pub name: &'a str,
+    /// Number of vCPUs, at least one.
+    pub cpus: usize,
+    /// Bytes of RAM.
+    pub memory_bytes: u64,
+    /// The kernel's image.
+    pub kernel: Range,
+    /// The kernel's command line.
+    pub bootargs: &'a str,
+    /// The initial ramdisk.
+    pub ramdisk: Option<Range>,
+    /// A device tree to hand to the guest as it is.
+    pub devicetree: Option<Range>,
+}
+
+pub(super) fn domains<'a>(chosen: FdtNode<'a>) -> Result<Vec<DomainConfig<'a>, 8>, HostTreeError> {
+    let mut domains = Vec::new();
+    for node in chosen.children().filter(|node| node.is_compatible("xen,domain")) {
+        let too_many = HostTreeError::TooMany { what: "domains", max: 8 };
+        domains.push(domain(node)?).map_err(|_| too_many)?;
+    }
+    Ok(domains)
+}
+
+fn domain<'a>(node: FdtNode<'a>) -> Result<DomainConfig<'a>, HostTreeError> {
+    const NAME: &str = "chosen/domU";
+    let missing = |property| HostTreeError::PropertyMissing { node: NAME, property };
+    let bad = |property| HostTreeError::PropertyBad { node: NAME, property };
+    let value = |property| {
+        let found = node.property(property).ok_or(missing(property))?;
+        number(found.value()).ok_or(bad(property))
+    };
+    let module = |compatible| node.children().find(move |child| child.is_compatible(compatible));
+    let place =
+        |name| module(name).map(|module| region(&Place::direct(module), 0, name)).transpose();
+
+    let cpus = usize::try_from(value("cpus")?).ok().filter(|&n| n > 0).ok_or(bad("cpus"))?;
+    let kernel =
+        module("multiboot,kernel").ok_or(HostTreeError::NodeMissing("multiboot,kernel"))?;
+    let bootargs = kernel.property("bootargs").map(|property| property.value_as::<&str>());
+    Ok(DomainConfig {
+        name: node.name(),
+        cpus,
+        memory_bytes: value("memory")?.checked_mul(1024).ok_or(bad("memory"))?,
+        kernel: region(&Place::direct(kernel), 0, "multiboot,kernel")?,
+        bootargs: bootargs.transpose().map_err(|_| bad("bootargs"))?.unwrap_or(""),
+        ramdisk: place("multiboot,ramdisk")?,
+        devicetree: place("multiboot,device-tree")?,
+    })
+}
