@@ -9,6 +9,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod board;
 pub mod browser;
 pub mod conformance;
 pub mod cost;

@@ -72,6 +72,7 @@ fn hypervisor_image(toolchain: &BareMetal, features: &str, image: &Path) -> Resu
     cargo.args(["--package", "stepwell-hypervisor", "--features", features]);
     process::run(&mut cargo, BUILD_LIMIT)?;
     let elf = BareMetal::output_dir(&layout::el2_dir()).join("stepwell-hypervisor");
+    elf_image::check_relocations(&elf)?;
     elf_image::write_raw(&elf, image)
 }
 

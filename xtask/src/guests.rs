@@ -81,6 +81,11 @@ impl DebianGuest {
         self.folder.join("xt_limit.ko")
     }
 
+    /// The boot loader that starts the image in tests.
+    fn u_boot(&self) -> PathBuf {
+        self.folder.join("u-boot.bin")
+    }
+
     /// Names and versions of the packages; written last, so its presence says that all is there.
     fn version(&self) -> PathBuf {
         self.folder.join("version")
@@ -88,7 +93,7 @@ impl DebianGuest {
 
     /// Whether it was fetched.
     pub fn is_complete(&self) -> bool {
-        let files = [self.kernel(), self.busybox(), self.module(), self.version()];
+        let files = [self.kernel(), self.busybox(), self.module(), self.u_boot(), self.version()];
         files.iter().all(|file| file.is_file())
     }
 }
@@ -158,27 +163,31 @@ fn debian(refresh: bool) -> Result<()> {
 
 fn fetch(guest: &DebianGuest) -> Result<()> {
     let archive = Archive::arm64(&guest.folder.join("apt"))?;
-    let name = newest_kernel(&archive.names(KERNEL_PREFIX)?).with_context(|| {
+    let names = archive.names(KERNEL_PREFIX)?;
+    let name = newest_kernel(&names, KERNEL_PREFIX, KERNEL_SUFFIX).with_context(|| {
         format!(
             "Debian's package list has no {KERNEL_PREFIX}N{KERNEL_SUFFIX}: is the network there?"
         )
     })?;
     let kernel = archive.download(&name)?;
     let busybox = archive.download("busybox-static")?;
+    let u_boot = archive.download("u-boot-qemu")?;
     fs::write(guest.kernel(), kernel.file("boot/vmlinuz-")?).context("writing the kernel")?;
     let release = name.trim_start_matches("linux-image-");
     let module = format!("lib/modules/{release}/kernel/net/netfilter/xt_limit.ko");
     fs::write(guest.module(), kernel.file(&module)?).context("writing a module")?;
     fs::write(guest.busybox(), busybox.file("bin/busybox")?).context("writing busybox")?;
-    let versions = format!("{}\n{}\n", kernel.title, busybox.title);
+    let program = u_boot.file("usr/lib/u-boot/qemu_arm64/u-boot.bin")?;
+    fs::write(guest.u_boot(), program).context("writing U-Boot")?;
+    let versions = format!("{}\n{}\n{}\n", kernel.title, busybox.title, u_boot.title);
     fs::write(guest.version(), versions).context("writing the versions")?;
     fs::remove_dir_all(guest.folder.join("apt")).context("removing apt's folders")
 }
 
-/// The kernel of the highest ABI number among `names`.
-fn newest_kernel(names: &[String]) -> Option<String> {
+/// The kernel of the highest ABI number among `names`, which stands between the two.
+pub fn newest_kernel(names: &[String], prefix: &str, suffix: &str) -> Option<String> {
     let abi = |name: &String| -> Option<u32> {
-        name.strip_prefix(KERNEL_PREFIX)?.strip_suffix(KERNEL_SUFFIX)?.parse().ok()
+        name.strip_prefix(prefix)?.strip_suffix(suffix)?.parse().ok()
     };
     let (_, name) = names.iter().filter_map(|name| Some((abi(name)?, name))).max()?;
     Some(name.clone())
@@ -192,7 +201,11 @@ mod tests {
     fn newest_kernel_is_the_highest_number_and_signed() {
         let names = ["9-cloud-arm64", "10-cloud-arm64", "11-arm64", "12-cloud-arm64-unsigned"]
             .map(|tail| format!("linux-image-6.1.0-{tail}"));
-        assert_eq!(newest_kernel(&names).as_deref(), Some("linux-image-6.1.0-10-cloud-arm64"));
-        assert_eq!(newest_kernel(&[]), None);
+        let newest = |names, suffix| newest_kernel(names, KERNEL_PREFIX, suffix);
+        let cloud = newest(&names, KERNEL_SUFFIX);
+        assert_eq!(cloud.as_deref(), Some("linux-image-6.1.0-10-cloud-arm64"));
+        let full = newest(&names, "-arm64");
+        assert_eq!(full.as_deref(), Some("linux-image-6.1.0-11-arm64"));
+        assert_eq!(newest(&[], KERNEL_SUFFIX), None);
     }
 }

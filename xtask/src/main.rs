@@ -10,6 +10,7 @@
 
 mod apt;
 mod bench;
+mod boards;
 mod build;
 mod coverage;
 mod debian;
@@ -55,6 +56,7 @@ enum Command {
     Demo(demo::Demo),
     Test(test::Test),
     Bench(bench::Bench),
+    Boards(boards::Boards),
     Pictures(pictures::Pictures),
     Soak(soak::Soak),
     Coverage(coverage::Coverage),
@@ -80,6 +82,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Demo(command) => command.run(),
         Command::Test(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::Boards(command) => command.run(),
         Command::Pictures(command) => command.run(),
         Command::Soak(command) => command.run(),
         Command::Coverage(command) => command.run(),
