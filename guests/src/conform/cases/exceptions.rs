@@ -268,7 +268,8 @@ conformance_cases! {
 
     alignment: "
         unmask
-        add     x5, x0, #1
+        // The last byte of 16, where FEAT_LSE2 allows none.
+        orr     x5, x0, #15
         ldxr    x3, [x5]
         mask
     " => Case::plain("alignment fault of LDXR", "0-2 sync 3-4")

@@ -13,6 +13,7 @@ use stepwell_tests::plain::Setup;
 use stepwell_tests::process::Running;
 use stepwell_tests::stepwell::command;
 
+use crate::median;
 use crate::table::Table;
 
 /// Where raw code is loaded and entered, by QEMU's loader as by ours.
@@ -20,10 +21,10 @@ const ENTRY: u64 = 0x4008_0000;
 /// Instructions of the line that is stepped.
 const LINE: u64 = 1000;
 const NOP: u32 = 0xd503_201f;
-const STEPS: u32 = 2000;
-const LINES: u32 = 500;
-/// QEMU's stub has no range steps: it is stepped through a line this often.
-const LINES_BY_STEPS: u32 = 3;
+/// The two take turns, so that a machine that is busy, or slow, slows down both.
+const ROUNDS: usize = 21;
+const STEPS: u32 = 200;
+const LINES: u32 = 25;
 const START: Duration = Duration::from_secs(30);
 
 /// Prints the rates.
@@ -33,26 +34,42 @@ pub fn measure(qemu: &Path) -> Result<()> {
     std::fs::write(&kernel, line())?;
     let setup = Setup { memory_mib: 64, ..Setup::new(&kernel) };
     let socket = folder.path().join("ours");
-    let mut ours = command("gdb", &setup);
-    ours.args(["--raw", "--wait", "--listen"]).arg(format!("unix:{}", socket.display()));
-    let (our_steps, our_lines) = served(&mut ours, &socket, true)?;
+    let mut command = command("gdb", &setup);
+    command.args(["--raw", "--wait", "--listen"]).arg(format!("unix:{}", socket.display()));
+    let mut ours = Served::start(&mut command, &socket)?;
     let socket = folder.path().join("qemu");
+    let mut qemus = Served::start(&mut plain(qemu, &setup, &kernel, &socket), &socket)?;
+    let (mut steps, mut lines) = ((Vec::new(), Vec::new()), Vec::new());
+    for _ in 0..ROUNDS {
+        steps.0.push(ours.steps()?);
+        steps.1.push(qemus.steps()?);
+        lines.push(ours.lines()?);
+    }
+    let ratio = median(steps.0.iter().zip(&steps.1).map(|(ours, qemus)| ours / qemus).collect());
+    let (ours, qemus, lines) = (median(steps.0), median(steps.1), median(lines));
+    let mut table = Table::new(["a debugger's round trips", "ours /s", "QEMU's /s"]);
+    table.row("stepi", [Some(ours.round()), Some(qemus.round())]);
+    // QEMU's stub has no range steps: each instruction is one of its steps.
+    let by_steps = qemus / (LINE + 1) as f64;
+    table.row("a line of 1,000 instructions", [Some(lines.round()), Some(by_steps)]);
+    println!("{table}");
+    println!(
+        "A stepi is {ratio:.2} times as fast as with QEMU's own stub (median of {ROUNDS} rounds)."
+    );
+    let ratio = lines * LINE as f64 / ours;
+    println!("A range step of {LINE} instructions is {ratio:.0} times as fast as {LINE} stepi.\n");
+    Ok(())
+}
+
+fn plain(qemu: &Path, setup: &Setup, kernel: &Path, socket: &Path) -> Command {
     let mut plain = Command::new(qemu);
     plain.args(["-machine", "virt,gic-version=3", "-cpu", setup.cpu, "-m", "64", "-S"]);
     plain.args(["-nic", "none", "-display", "none", "-monitor", "none", "-serial", "none"]);
-    plain.arg("-kernel").arg(&kernel);
-    plain
-        .arg("-chardev")
-        .arg(format!("socket,path={},server=on,wait=off,id=gdb", socket.display()));
+    plain.arg("-kernel").arg(kernel);
+    let socket = socket.display();
+    plain.arg("-chardev").arg(format!("socket,path={socket},server=on,wait=off,id=gdb"));
     plain.args(["-gdb", "chardev:gdb"]);
-    let (qemus_steps, qemus_lines) = served(&mut plain, &socket, false)?;
-    let mut table = Table::new(["a debugger's round trips", "ours /s", "QEMU's /s"]);
-    table.row("stepi", [Some(our_steps.round()), Some(qemus_steps.round())]);
-    table.row("a line of 1,000 instructions", [Some(our_lines.round()), Some(qemus_lines)]);
-    println!("{table}");
-    let ratio = our_lines * LINE as f64 / our_steps;
-    println!("A range step of {LINE} instructions is {ratio:.0} times as fast as {LINE} stepi.\n");
-    Ok(())
+    plain
 }
 
 /// A line of NOPs, and a branch back to its beginning.
@@ -62,29 +79,39 @@ fn line() -> Vec<u8> {
     words.flat_map(u32::to_le_bytes).collect()
 }
 
-/// Steps and lines a second.
-fn served(command: &mut Command, socket: &Path, has_ranges: bool) -> Result<(f64, f64)> {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let running = Running::start(command)?;
-    let mut client = Client::connect(socket)?;
-    client.ask("qSupported:multiprocess+;vContSupported+")?;
-    // QEMU shows its registers to who has read their description.
-    client.ask("qXfer:features:read:target.xml:0,ff")?;
-    client.ask("Hgp1.1")?;
-    client.step_to_entry()?;
-    let steps = rate(STEPS, || client.ask("vCont;s:p1.1").map(drop))?;
-    client.step_to_entry()?;
-    let end = ENTRY + 4 * LINE;
-    let lines = if has_ranges {
+/// A server with the guest, and a client that has come to the line.
+struct Served {
+    client: Client,
+    _running: Running,
+}
+
+impl Served {
+    fn start(command: &mut Command, socket: &Path) -> Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let running = Running::start(command)?;
+        let mut client = Client::connect(socket)?;
+        client.ask("qSupported:multiprocess+;vContSupported+")?;
+        // QEMU shows its registers to who has read their description.
+        client.ask("qXfer:features:read:target.xml:0,ff")?;
+        client.ask("Hgp1.1")?;
+        client.step_to_entry()?;
+        Ok(Self { client, _running: running })
+    }
+
+    /// Steps a second.
+    fn steps(&mut self) -> Result<f64> {
+        rate(STEPS, || self.client.ask("vCont;s:p1.1").map(drop))
+    }
+
+    /// Lines a second, where there are range steps.
+    fn lines(&mut self) -> Result<f64> {
+        self.client.step_to_entry()?;
+        let end = ENTRY + 4 * LINE;
         rate(LINES, || {
-            client.ask(&format!("vCont;r{ENTRY:x},{end:x}:p1.1"))?;
-            client.ask("vCont;s:p1.1").map(drop)
-        })?
-    } else {
-        rate(LINES_BY_STEPS, || (0..=LINE).try_for_each(|_| client.ask("vCont;s:p1.1").map(drop)))?
-    };
-    drop(running);
-    Ok((steps, lines))
+            self.client.ask(&format!("vCont;r{ENTRY:x},{end:x}:p1.1"))?;
+            self.client.ask("vCont;s:p1.1").map(drop)
+        })
+    }
 }
 
 fn rate(count: u32, mut once: impl FnMut() -> Result<()>) -> Result<f64> {
