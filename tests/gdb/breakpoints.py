@@ -161,6 +161,14 @@ def registers_and_memory():
     check("vcpu3" in run("monitor where"), run("monitor where"))
     check(run("monitor irq") == "over\n", run("monitor irq"))
     done("registers, memory, monitor")
+    threads = run("info threads")
+    check(threads.count(", task ") == 4, threads)
+    check("[kthreadd]" in run("monitor ps"), run("monitor ps"))
+    check(" schedule+" in run("monitor task 2"), run("monitor task 2"))
+    check(run("monitor print task(2)->comm") == '"kthreadd"\n', run("monitor print task(2)->comm"))
+    check("/bin/busybox" in run("monitor maps 1"), run("monitor maps 1"))
+    check(run("monitor modules") == "no module is loaded\n", run("monitor modules"))
+    done("tasks of the guest")
 
 
 main(lambda: (registers_and_memory(), through_an_interrupt(), next_over_call(), other_cpu(), many(),

@@ -78,6 +78,20 @@ pub struct Registers {
     pub pstate: u64,
 }
 
+impl Registers {
+    /// Returns the one that has this name: `x0` to `x30`, `lr`, `sp`, `pc`, `pstate`.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<u64> {
+        match name {
+            "pc" => Some(self.pc),
+            "sp" => Some(self.sp),
+            "pstate" => Some(self.pstate),
+            "lr" => Some(self.x[30]),
+            _ => self.x.get(name.strip_prefix('x')?.parse::<usize>().ok()?).copied(),
+        }
+    }
+}
+
 /// The FP/SIMD registers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SimdRegisters {

@@ -126,7 +126,14 @@ impl<'d> Guest<'d> {
             Err(stepwell_debuggee::Error::Refused(Refusal::Off)) => "off".to_owned(),
             Err(error) => return Err(error),
         };
-        Ok(format!("{head}, {state}"))
+        let task = match state.starts_with("stopped") {
+            true => self.services.task(&mut self.debuggee, vcpu)?,
+            false => None,
+        };
+        Ok(match task {
+            Some(task) => format!("{head}, {task}, {state}"),
+            None => format!("{head}, {state}"),
+        })
     }
 
     /// Where an address leads that has no translation because the guest has none at all yet: into

@@ -27,8 +27,8 @@ where                        where every vCPU stands
 symbols                      the command that loads the guest's symbols where they are
 trace start NAME             record every step from now on; `continue` steps, too
 trace stop                   complete the recording
-help                         this
 ";
+const HELP_OF_HELP: &str = "help                         this\n";
 
 impl MonitorCmd for Guest<'_> {
     fn handle_monitor_cmd(
@@ -46,7 +46,7 @@ impl MonitorCmd for Guest<'_> {
 fn execute(guest: &mut Guest<'_>, line: &str) -> Result<String, Error> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let result = match words.as_slice() {
-        [] | ["help" | "h" | "?"] => Ok(HELP.to_owned()),
+        [] | ["help" | "h" | "?"] => Ok(help(guest)),
         ["irq"] => Ok(format!("{}\n", guest.policies.interrupts)),
         ["irq", policy] => interrupts(guest, policy),
         ["others"] => Ok(format!("{}\n", guest.policies.others)),
@@ -69,12 +69,23 @@ fn execute(guest: &mut Guest<'_>, line: &str) -> Result<String, Error> {
         ["trace"] => {
             Ok(if guest.services.is_tracing() { "recording\n" } else { "not recording\n" }.into())
         }
-        _ => Ok(format!("no such command: {}\n{HELP}", words.join(" "))),
+        _ => tools_command(guest, &words),
     };
     match result {
         Err(Error::Refused(refusal)) => Ok(format!("{refusal}\n")),
         result => result,
     }
+}
+
+fn help(guest: &Guest<'_>) -> String {
+    format!("{HELP}{}{HELP_OF_HELP}", guest.services.help())
+}
+
+/// Executes a command of the tool's, if it has this one.
+fn tools_command(guest: &mut Guest<'_>, words: &[&str]) -> Result<String, Error> {
+    let vcpu = guest.current();
+    let text = guest.services.command(&mut guest.debuggee, vcpu, words)?;
+    Ok(text.unwrap_or_else(|| format!("no such command: {}\n{}", words.join(" "), help(guest))))
 }
 
 /// Puts back what is not to outlive a session.

@@ -54,6 +54,39 @@ pub trait Services {
         None
     }
 
+    /// Returns the task that a stopped vCPU executes, where the guest tells.
+    ///
+    /// # Errors
+    ///
+    /// Only [`Error::Lost`].
+    fn task(
+        &mut self,
+        _debuggee: &mut dyn Debuggee,
+        _vcpu: VcpuId,
+    ) -> Result<Option<String>, Error> {
+        Ok(None)
+    }
+
+    /// Executes a `monitor` command of the tool's own, and returns what to show; nothing where it
+    /// has no such.
+    ///
+    /// # Errors
+    ///
+    /// Only [`Error::Lost`].
+    fn command(
+        &mut self,
+        _debuggee: &mut dyn Debuggee,
+        _vcpu: VcpuId,
+        _words: &[&str],
+    ) -> Result<Option<String>, Error> {
+        Ok(None)
+    }
+
+    /// Returns the help of these commands, a line each.
+    fn help(&self) -> &str {
+        ""
+    }
+
     /// Returns where the kernel's image has an address that it will have once its MMU is on.
     fn image_place(&self, _va: Va) -> Option<Ipa> {
         None

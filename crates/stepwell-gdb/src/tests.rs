@@ -2,6 +2,7 @@
 
 mod conditions;
 mod landmark;
+mod tasks;
 mod vectors;
 
 use crate::framing::{checksum, framed};

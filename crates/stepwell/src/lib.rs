@@ -3,7 +3,7 @@
 //! - [`command`]: one file a command, with its options and its help.
 //! - [`machine`]: everything about QEMU, ending in a [`stepwell_link::Link`] to the hypervisor.
 //! - [`names`]: symbols for a guest that moves itself about.
-//! - [`linux`], [`questions`]: what is known, and asked, of a Linux guest.
+//! - [`linux`], [`questions`], [`listings`]: what is known of a Linux guest, asked of it, and shown.
 //! - [`stepper`]: the interactive stepper.
 //! - [`gdb`]: what the tool does for a debugger.
 //! - [`console`], [`terminal`], [`interruption`], [`leftovers`]: this terminal, its signals, and how
@@ -20,6 +20,7 @@ pub mod gdb;
 pub mod interruption;
 pub mod leftovers;
 pub mod linux;
+pub mod listings;
 pub mod machine;
 pub mod names;
 pub mod progress;

@@ -9,7 +9,10 @@ pub use recordings::Recordings;
 pub use socket_folder::SocketFolder;
 
 use crate::console::{Input, MarkedText};
+use crate::linux::LinuxError;
+use crate::listings::Listings;
 use crate::names::{Names, Target};
+use crate::questions;
 use crate::recorder::Recorder;
 use crate::terminal::tell;
 use std::io::stdout;
@@ -175,6 +178,54 @@ impl Services for Tool {
 
     fn resolve(&self, word: &str) -> Option<Va> {
         self.names.resolve(word).ok().map(|target| target.va)
+    }
+
+    fn task(&mut self, debuggee: &mut dyn Debuggee, vcpu: VcpuId) -> Result<Option<String>, Error> {
+        match questions::current_task(&mut self.names, debuggee, vcpu) {
+            Ok(task) => Ok(Some(format!("task {} {}", task.pid, task.shown()))),
+            Err(LinuxError::Guest(stepwell_linux::Error::Debuggee(error))) if error.is_fatal() => {
+                Err(error)
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn command(
+        &mut self,
+        debuggee: &mut dyn Debuggee,
+        vcpu: VcpuId,
+        words: &[&str],
+    ) -> Result<Option<String>, Error> {
+        let names = &mut self.names;
+        let mut guest = Listings { names, debuggee, vcpu };
+        let pid = |words: &[&str]| words.first().map(|word| word.parse::<u32>()).transpose();
+        let result = match words {
+            ["ps"] => guest.tasks(),
+            ["modules" | "lsmod"] => guest.modules(),
+            ["print" | "p", rest @ ..] if !rest.is_empty() => guest.value(&rest.join(" ")),
+            ["task" | "maps", _, _, ..] => return Ok(None),
+            [name @ ("task" | "maps"), rest @ ..] => match (*name, pid(rest)) {
+                (_, Err(error)) => return Ok(Some(format!("{error}: write {name} PID\n"))),
+                ("task", Ok(pid)) => guest.stack(pid),
+                (_, Ok(pid)) => guest.mappings(pid),
+            },
+            _ => return Ok(None),
+        };
+        match result {
+            Ok(text) => Ok(Some(text)),
+            Err(LinuxError::Guest(stepwell_linux::Error::Debuggee(error))) if error.is_fatal() => {
+                Err(error)
+            }
+            Err(error) => Ok(Some(format!("{error}\n"))),
+        }
+    }
+
+    fn help(&self) -> &str {
+        "ps                           the tasks of a Linux guest\n\
+         task [PID]                   how a task came to where it is; that of the current thread\n\
+         maps [PID]                   what a process has mapped\n\
+         modules                      the modules\n\
+         print EXPRESSION             a value, by the kernel's own types: current->comm\n"
     }
 
     fn disassemble(&self, word: u32, va: Va) -> Option<String> {

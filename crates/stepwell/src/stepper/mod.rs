@@ -5,7 +5,6 @@
 //! [`Debuggee`] will do.
 
 mod breakpoints;
-mod linux;
 mod parse;
 mod view;
 
@@ -15,6 +14,7 @@ use crate::console::MarkedLines;
 use crate::follow::{Follower, Outcome};
 use crate::interruption::Interruption;
 use crate::linux::LinuxError;
+use crate::listings::Listings;
 use crate::names::{NameError, Names, Target};
 use crate::questions::{LOADED, coming};
 use breakpoints::Breakpoint;
@@ -26,7 +26,6 @@ use stepwell_debuggee::{
     Debuggee, Ending, Error, Monitor, Place, Refusal, StepRequest, Stop, StopReason, TraceRecord,
     VcpuId, VcpuState, WatchAccess, Watchpoint,
 };
-use stepwell_linux::expression::ExpressionError;
 use stepwell_trace::Disassembler;
 use stepwell_trace::disassemble::instruction_bytes;
 
@@ -173,11 +172,11 @@ impl<'a> Stepper<'a> {
             Command::Break(word, condition) => self.add_breakpoint(word, condition)?,
             Command::Breakpoints => self.list_breakpoints()?,
             Command::Delete(number) => self.delete_breakpoint(*number)?,
-            Command::Processes => self.processes()?,
-            Command::Stack(pid) => self.stack(*pid)?,
-            Command::Mappings(pid) => self.mappings(*pid)?,
-            Command::Print(text) => self.print(text)?,
-            Command::Modules => self.modules()?,
+            Command::Processes => self.list(|guest| guest.tasks())?,
+            Command::Stack(pid) => self.list(|guest| guest.stack(*pid))?,
+            Command::Mappings(pid) => self.list(|guest| guest.mappings(*pid))?,
+            Command::Print(text) => self.list(|guest| guest.value(text))?,
+            Command::Modules => self.list(|guest| guest.modules())?,
             Command::Help => self.output.write_all(HELP.as_bytes())?,
         }
         Ok(Flow::More)
@@ -185,6 +184,16 @@ impl<'a> Stepper<'a> {
 
     fn unable(&mut self) -> anyhow::Result<()> {
         Ok(writeln!(self.output, "this debuggee cannot do that")?)
+    }
+
+    /// Shows something of a Linux guest.
+    fn list(
+        &mut self,
+        what: impl FnOnce(&mut Listings<'_>) -> Result<String, LinuxError>,
+    ) -> anyhow::Result<()> {
+        let (names, debuggee) = (&mut self.names, &mut *self.debuggee);
+        let text = what(&mut Listings { names, debuggee, vcpu: self.vcpu })?;
+        Ok(self.output.write_all(text.as_bytes())?)
     }
 
     fn watch(
@@ -417,11 +426,7 @@ impl<'a> Stepper<'a> {
 fn is_told(error: &anyhow::Error) -> bool {
     let refused = error.downcast_ref::<Error>().is_some_and(|error| !error.is_fatal());
     let linux = error.downcast_ref::<LinuxError>().is_some_and(|error| !error.is_fatal());
-    let expression = match error.downcast_ref::<ExpressionError>() {
-        Some(ExpressionError::Guest(error)) => !error.is_fatal(),
-        other => other.is_some(),
-    };
-    refused || linux || expression || error.downcast_ref::<NameError>().is_some()
+    refused || linux || error.downcast_ref::<NameError>().is_some()
 }
 
 #[cfg(test)]

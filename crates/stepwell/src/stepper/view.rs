@@ -115,7 +115,7 @@ impl Stepper<'_> {
     /// Shows one register, whatever its kind.
     pub(super) fn register(&mut self, name: &str) -> anyhow::Result<()> {
         let registers = self.debuggee.read_registers(self.vcpu)?;
-        if let Some(value) = core_register(&registers, name) {
+        if let Some(value) = registers.named(name) {
             return Ok(writeln!(self.output, "{name} {value:016x}")?);
         }
         let upper = name.to_uppercase();
@@ -136,7 +136,7 @@ impl Stepper<'_> {
     /// Reads a place that may also be a register's contents.
     pub(super) fn place(&mut self, word: &str) -> anyhow::Result<Va> {
         let registers = self.debuggee.read_registers(self.vcpu)?;
-        if let Some(value) = core_register(&registers, word) {
+        if let Some(value) = registers.named(word) {
             return Ok(Va(value));
         }
         self.learn_modules(word)?;
@@ -210,16 +210,5 @@ impl Stepper<'_> {
             writeln!(self.output, "{line}")?;
         }
         Ok(())
-    }
-}
-
-/// Returns the core register that has this name.
-pub(super) fn core_register(registers: &Registers, name: &str) -> Option<u64> {
-    match name {
-        "pc" => Some(registers.pc),
-        "sp" => Some(registers.sp),
-        "pstate" => Some(registers.pstate),
-        "lr" => Some(registers.x[30]),
-        _ => registers.x.get(name.strip_prefix('x')?.parse::<usize>().ok()?).copied(),
     }
 }
