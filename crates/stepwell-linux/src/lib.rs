@@ -30,6 +30,8 @@ pub mod mapping;
 mod memory;
 pub mod module;
 pub mod references;
+#[cfg(any(test, feature = "sample"))]
+pub mod sample;
 pub mod stack;
 pub mod task;
 

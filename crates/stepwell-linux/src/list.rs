@@ -52,7 +52,7 @@ pub fn is_head(memory: &mut dyn Memory, head: u64) -> Result<bool, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tests::Sparse;
+    use crate::sample::Sparse;
 
     const HEAD: u64 = 0xffff_8000_0100_0000;
 

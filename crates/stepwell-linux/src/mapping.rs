@@ -291,7 +291,7 @@ fn in_tree(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tests::Sparse;
+    use crate::sample::Sparse;
 
     const RANGE_64: Node = Node { slots: 128, count: 16 };
     const ARANGE_64: Node = Node { slots: 80, count: 10 };

@@ -139,7 +139,7 @@ const fn unsigned(address: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tests::{HEAP, Sparse, kernel, memory};
+    use crate::sample::{HEAP, Sparse, kernel, memory};
 
     const CODE: u64 = 0xffff_8000_0800_1000;
 

@@ -223,4 +223,4 @@ fn index(types: &[u8]) -> Result<Vec<u32>, BtfError> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

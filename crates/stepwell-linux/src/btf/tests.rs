@@ -1,85 +1,11 @@
 //! Tables made by hand, sound and hostile.
 
 use super::*;
+use crate::sample::types::Builder;
 use proptest::prelude::*;
 
-/// A table in the making.
-#[derive(Default)]
-pub(crate) struct Builder {
-    types: Vec<u8>,
-    strings: Vec<u8>,
-    count: u32,
-}
-
-impl Builder {
-    fn name(&mut self, name: &str) -> u32 {
-        if name.is_empty() {
-            return 0;
-        }
-        let at = 1 + self.strings.len() as u32;
-        self.strings.extend(name.bytes());
-        self.strings.push(0);
-        at
-    }
-
-    /// Adds a type; `rest` is what follows its first three words.
-    pub(crate) fn add(
-        &mut self,
-        name: &str,
-        kind: u32,
-        count: u32,
-        size: u32,
-        rest: &[u32],
-    ) -> u32 {
-        let name = self.name(name);
-        for word in [name, kind << 24 | count, size].iter().chain(rest) {
-            self.types.extend(word.to_le_bytes());
-        }
-        self.count += 1;
-        self.count
-    }
-
-    pub(crate) fn int(&mut self, name: &str, bytes: u32) -> u32 {
-        self.add(name, 1, 0, bytes, &[8 * bytes])
-    }
-
-    pub(crate) fn array(&mut self, element: u32, count: u32) -> u32 {
-        self.add("", 3, 0, 0, &[element, element, count])
-    }
-
-    /// Adds a structure of members: name, type, offset in bytes.
-    pub(crate) fn structure(&mut self, name: &str, size: u32, members: &[(&str, u32, u64)]) -> u32 {
-        let mut rest = Vec::new();
-        for (name, id, offset) in members {
-            rest.extend([self.name(name), *id, 8 * *offset as u32]);
-        }
-        self.add(name, 4, members.len() as u32, size, &rest)
-    }
-
-    /// Adds a section of variables: name, type, offset in bytes.
-    pub(crate) fn section(&mut self, name: &str, variables: &[(&str, u32, u64)]) {
-        let mut rest = Vec::new();
-        for (name, id, offset) in variables {
-            rest.extend([self.add(name, 14, 0, *id, &[1]), *offset as u32, 8]);
-        }
-        self.add(name, 15, variables.len() as u32, 4096, &rest);
-    }
-
-    pub(crate) fn bytes(self) -> Vec<u8> {
-        let strings: Vec<u8> = std::iter::once(0).chain(self.strings).collect();
-        let mut bytes = vec![0x9f, 0xeb, 1, 0];
-        let (types, count) = (self.types.len() as u32, strings.len() as u32);
-        for word in [24, 0, types, types, count] {
-            bytes.extend(word.to_le_bytes());
-        }
-        bytes.extend(self.types);
-        bytes.extend(strings);
-        bytes
-    }
-
-    fn finish(self) -> Btf {
-        Btf::parse(&self.bytes()).unwrap()
-    }
+fn finish(builder: Builder) -> Btf {
+    Btf::parse(&builder.bytes()).unwrap()
 }
 
 #[test]
@@ -92,7 +18,7 @@ fn members_are_found_through_what_has_no_name() {
     let array = builder.array(typed, 3);
     let outer =
         builder.structure("outer", 32, &[("first", int, 0), ("", inner, 8), ("many", array, 16)]);
-    let btf = builder.finish();
+    let btf = finish(builder);
     assert_eq!(btf.structure("outer"), Some(TypeId(outer)));
     let at = |path: &str| btf.member(TypeId(outer), path).map(|field| (field.offset, field.size));
     assert_eq!(at("first"), Some((0, 4)));
@@ -111,9 +37,9 @@ fn bit_fields_have_their_bits() {
     let name = builder.name("flag");
     let rest = [name, int, 3 << 24 | (32 + 5)];
     let id = builder.add("bits", 4, 1 | 1 << 31, 8, &rest);
-    let field = builder.finish().member(TypeId(id), "flag").unwrap();
+    let field = finish(builder).member(TypeId(id), "flag").unwrap();
     assert_eq!((field.offset, field.size, field.bits), (4, 4, Some((5, 3))));
-    let mut memory = crate::tests::Sparse::default();
+    let mut memory = crate::sample::Sparse::default();
     memory.write_u64(0x1000, 0xffff_ffff_0000_0000 & !(0b010 << 37));
     assert_eq!(field.read(&mut memory, 0x1000).unwrap(), 0b101);
 }
@@ -124,7 +50,7 @@ fn what_refers_to_itself_ends() {
     let typedef = builder.add("loop", 8, 0, 1, &[]);
     let array = builder.array(2, u32::MAX);
     let nested = builder.structure("nested", 8, &[("", 3, 0), ("", 3, 0), ("", 3, 0)]);
-    let btf = builder.finish();
+    let btf = finish(builder);
     assert_eq!(btf.size_of(TypeId(typedef)), None);
     assert_eq!(btf.size_of(TypeId(array)), None);
     assert_eq!(btf.member(TypeId(nested), "x"), None);

@@ -1,7 +1,7 @@
 //! Expressions over the kernel that was made by hand.
 
 use super::*;
-use crate::tests::{HEAP, kernel, memory};
+use crate::sample::{HEAP, kernel, memory};
 
 struct Here;
 
