@@ -10,7 +10,8 @@ use std::time::Duration;
 use stepwell_tests::debian::debian_doing;
 use stepwell_tests::kernel_module::{self, FILE, NAME, SAYS, TURNS};
 use stepwell_tests::plain::Setup;
-use stepwell_tests::stepwell::type_at_stepper;
+use stepwell_tests::process::run;
+use stepwell_tests::stepwell::{command, type_at_stepper};
 
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -154,4 +155,63 @@ fn a_module_is_stepped_from_its_first_instruction_each_time_that_it_is_loaded() 
     let counted = said.lines().filter(|line| line.contains(SAYS)).count();
     assert_eq!(counted, 2, "{said}");
     assert!(said.contains("the guest powered off"), "{said}");
+}
+
+/// What a recording says of runs in user space and in the kernel.
+#[derive(Debug, Default)]
+struct Ran {
+    user: u64,
+    kernel: u64,
+    /// The address spaces that user space ran in.
+    spaces: std::collections::BTreeSet<String>,
+}
+
+/// Records a shell that starts programs, with a filter, and reads what was recorded.
+fn record(folder: &tempfile::TempDir, only: &[&str]) -> Ran {
+    let file = folder.path().join("recording.stepwell");
+    let script = "while true; do /bin/busybox true; done";
+    let setup = debian_doing(script, "cortex-a57", 1);
+    let mut trace = command("trace", &setup);
+    trace.args(["--at", "__arm64_sys_clone", "--steps", "1500000", "--irq", "into"]);
+    trace.args(only).arg("-o").arg(&file);
+    let finished = run(&mut trace, LIMIT).unwrap();
+    assert!(finished.status.success(), "{only:?}: {}", finished.output());
+    let mut show = std::process::Command::new(stepwell_tests::stepwell::binary());
+    let finished = run(show.arg("show").arg(&file).args(["--format", "json"]), LIMIT).unwrap();
+    let (mut ran, mut space) = (Ran::default(), String::new());
+    for line in finished.stdout.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        match line["type"].as_str() {
+            Some("context") => space = line["ttbr0"].to_string(),
+            Some("run") => {
+                let length = line["length"].as_u64().unwrap();
+                if line["pc"].as_str().unwrap().starts_with("0xffff") {
+                    ran.kernel += length;
+                } else {
+                    ran.user += length;
+                    ran.spaces.insert(space.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+    ran
+}
+
+/// A shell and its children take turns on one CPU: each has its own translation tables.
+#[test]
+fn a_recording_is_of_the_task_that_was_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = record(&folder, &[]);
+    assert!(all.spaces.len() > 1 && all.user > 0 && all.kernel > 0, "{all:?}");
+    let shell = record(&folder, &["--pid", "1"]);
+    assert_eq!(shell.spaces.len(), 1, "{shell:?}");
+    assert!(shell.user > 0 && shell.kernel > 0, "{shell:?}");
+    assert!(shell.user + shell.kernel < 1_500_000, "{shell:?}");
+    let child = record(&folder, &["--comm", "busybox", "--user-mode"]);
+    assert!(child.user > 0 && child.kernel == 0, "{child:?}");
+    assert!(
+        child.spaces.is_disjoint(&shell.spaces) || child.spaces.len() > 1,
+        "{child:?} {shell:?}"
+    );
 }

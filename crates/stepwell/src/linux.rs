@@ -164,6 +164,12 @@ impl Linux {
         self.seen
     }
 
+    /// Tells whether an address is in a known module of this name.
+    #[must_use]
+    pub fn is_in(&self, module: &str, va: Va) -> bool {
+        self.module_at(va).is_some_and(|loaded| loaded.module.is_called(module))
+    }
+
     fn module_at(&self, va: Va) -> Option<&Arc<Loaded>> {
         self.modules.iter().find(|loaded| loaded.module.contains(va.0))
     }

@@ -345,6 +345,12 @@ impl Names {
         NameError::Unknown { name: name.to_owned(), closest }
     }
 
+    /// Tells whether an address is in a module of this name, as far as is known.
+    #[must_use]
+    pub fn is_in_module(&self, module: &str, va: Va) -> bool {
+        self.linux.is_in(module, va)
+    }
+
     /// Returns the symbols of all modules that were seen, and a number that changes with them.
     #[must_use]
     pub fn of_modules(&self) -> (u64, Symbols) {

@@ -3,6 +3,7 @@
 mod arrive;
 mod diff;
 mod gdb;
+mod only;
 mod options;
 mod report;
 mod run;

@@ -3,6 +3,7 @@
 //! The guest goes in slices, and stands in between: its code is fetched then, and Ctrl-C heeded.
 
 use super::arrive::{At, Start};
+use super::only::{Only, Sieve};
 use super::options::GuestOptions;
 use crate::console::MarkedLines;
 use crate::ending;
@@ -59,6 +60,8 @@ pub(super) struct Trace {
     /// and stored. All but pc is slow
     #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',', default_value = "pc")]
     record: Vec<What>,
+    #[command(flatten)]
+    only: Only,
     /// Prints each step as it comes, as `show --format pc` does; the guest's console goes to
     /// standard error then
     #[arg(long)]
@@ -113,11 +116,13 @@ impl Trace {
             recorded: self.recorded(),
             vcpus: self.guest.smp(),
         };
+        let sieve = Sieve::new(&self.only, &prepared.names)?;
         let file = || self.output.display().to_string();
         let recorder = Recorder::create(&self.output, &header).with_context(file)?;
         let (mut session, names) = prepared.launch()?;
         let mut job = Job {
             recorder,
+            sieve,
             names,
             until,
             steps: self.limit(),
@@ -182,6 +187,7 @@ enum End {
 
 struct Job {
     recorder: Recorder,
+    sieve: Sieve,
     names: Names,
     until: Option<Target>,
     steps: u64,
@@ -234,6 +240,7 @@ impl Job {
         if let Some(interruption) = interruption::take() {
             return self.interrupted(interruption);
         }
+        self.sieve.begin(&mut self.names, debuggee)?;
         (self.done, self.flushed, self.started) = (0, 0, Instant::now());
         let in_detail = options.records(What::Regs) || options.records(What::Mem);
         let slice_last = if in_detail { SLICE_LAST_IN_DETAIL } else { SLICE_LAST };
@@ -257,7 +264,9 @@ impl Job {
             if let Some(interruption) = interruption.or_else(interruption::take) {
                 return self.interrupted(interruption);
             }
-            if let Some(end) = self.end(stop)? {
+            let until = self.until.map(|until| until.place);
+            let passes = self.sieve.stopped(&mut self.names, debuggee, stop, until)?;
+            if !passes && let Some(end) = self.end(stop)? {
                 return Ok(end);
             }
             slice = (slice * 2).min(slice_last);
@@ -289,6 +298,7 @@ impl Job {
             Follower { console: &mut console, records: &mut records, interruption: None };
         let outcome = work(&mut self.names, &mut follower, debuggee);
         let interruption = follower.interruption;
+        self.sieve.retain(&self.names, &mut records);
         self.print(&records)?;
         self.recorder.take(&mut records)?;
         if self.done - self.flushed >= self.flush_steps {
