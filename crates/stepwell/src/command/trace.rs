@@ -139,6 +139,24 @@ impl Trace {
         job.conclude(self, result)
     }
 
+    /// Has the guest stepped and recorded as the options say.
+    fn choose_policies(&self, debuggee: &mut dyn Debuggee) -> anyhow::Result<()> {
+        if let Some(interrupts) = debuggee.support_interrupts() {
+            interrupts.set_interrupt_policy(0, self.irq)?;
+        }
+        if let Some(time) = debuggee.support_time() {
+            time.set_time_policy(0, self.time)?;
+        }
+        if let Some(trace) = debuggee.support_trace() {
+            let registers = self.records(What::Regs);
+            trace.set_detail(0, TraceDetail { registers, memory: self.records(What::Mem) })?;
+        }
+        if let Some(others) = debuggee.support_others() {
+            others.set_others_policy(0, self.others)?;
+        }
+        Ok(())
+    }
+
     fn records(&self, what: What) -> bool {
         self.record.contains(&what)
     }
@@ -210,19 +228,7 @@ impl Job {
         if debuggee.support_trace().is_none() {
             return Err(anyhow!("this hypervisor has no trace ring: use one of the same build"));
         }
-        if let Some(interrupts) = debuggee.support_interrupts() {
-            interrupts.set_interrupt_policy(0, options.irq)?;
-        }
-        if let Some(time) = debuggee.support_time() {
-            time.set_time_policy(0, options.time)?;
-        }
-        if let Some(trace) = debuggee.support_trace() {
-            let registers = options.records(What::Regs);
-            trace.set_detail(0, TraceDetail { registers, memory: options.records(What::Mem) })?;
-        }
-        if let Some(others) = debuggee.support_others() {
-            others.set_others_policy(0, options.others)?;
-        }
+        options.choose_policies(debuggee)?;
         let (mut stop, interruption) = match self
             .follow(debuggee, |names, follower, debuggee| start.arrive(debuggee, names, follower))?
         {
