@@ -13,6 +13,7 @@ pub mod board;
 pub mod browser;
 pub mod conformance;
 pub mod cost;
+pub mod cross_calls;
 pub mod debian;
 pub mod debugger;
 pub mod encodings;

@@ -107,6 +107,11 @@ impl Running {
         self.child.id()
     }
 
+    /// Tells whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Takes its standard input for writing, if it was piped.
     pub fn stdin(&mut self) -> Option<impl Write + use<>> {
         self.child.stdin.take()

@@ -29,6 +29,10 @@ pub struct Soak {
     /// Blocks of the program that a failure was shrunk to
     #[arg(long, value_name = "N,N…")]
     blocks: Option<String>,
+    /// Interrupts between four vCPUs instead, one of them stepped beside the others, while threads of
+    /// the machine are suspended at random: none may be 10 ms late
+    #[arg(long)]
+    interrupts: bool,
     /// Runs with a mistake of the engine's, to see that it is found
     #[arg(long, value_name = "NAME")]
     mutant: Option<String>,
@@ -51,6 +55,7 @@ impl Soak {
             ("--seed", self.seed.map(|number| number.to_string())),
             ("--programs", self.programs.map(|number| number.to_string())),
             ("--blocks", self.blocks),
+            ("--interrupts", self.interrupts.then(|| "1".to_owned())),
             ("--mutant", self.mutant),
         ];
         for (name, value) in given {

@@ -6,6 +6,21 @@ use crate::state::{El, Machine, ProcState};
 pub const SYNCHRONOUS_VECTOR: u8 = 0x40;
 /// Where EL1 takes interrupts.
 pub const IRQ_VECTOR: u8 = 0x50;
+/// Where EL1 takes fast interrupts.
+pub const FIQ_VECTOR: u8 = 0x60;
+/// Where EL1 takes SErrors.
+pub const SERROR_VECTOR: u8 = 0x70;
+
+/// Where EL1 takes an exception of a class.
+#[must_use]
+pub const fn vector_of(class: Class) -> u8 {
+    match class {
+        Class::Irq => IRQ_VECTOR,
+        Class::Fiq => FIQ_VECTOR,
+        Class::SystemError => SERROR_VECTOR,
+        _ => SYNCHRONOUS_VECTOR,
+    }
+}
 
 /// What an exception is about, ESR_ELx.EC or the vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,12 +102,10 @@ impl Machine {
             return;
         }
         (self.spsr_el1, self.elr_el1) = (saved, preferred_return);
-        if syndrome.class == Class::Irq {
-            self.pc = IRQ_VECTOR;
-        } else {
-            // An interrupt leaves ESR_EL1 alone.
+        self.pc = vector_of(syndrome.class);
+        // An interrupt leaves ESR_EL1 alone; an SError does not.
+        if !matches!(syndrome.class, Class::Irq | Class::Fiq) {
             self.esr_el1 = syndrome;
-            self.pc = SYNCHRONOUS_VECTOR;
         }
     }
 

@@ -1,6 +1,8 @@
 //! The alphabet: what each kind of instruction does to the state, and the machine's next event.
 
-use crate::exception::{Class, IRQ_VECTOR, SYNCHRONOUS_VECTOR, Syndrome};
+use crate::exception::{
+    Class, FIQ_VECTOR, IRQ_VECTOR, SERROR_VECTOR, SYNCHRONOUS_VECTOR, Syndrome,
+};
 use crate::exclusive::stored;
 use crate::state::{Daif, El, Machine, Mdscr, ProcState};
 
@@ -67,7 +69,7 @@ impl Program {
     pub fn fetch(self, pc: u8) -> Letter {
         match pc {
             SYNCHRONOUS_VECTOR => Letter::Handle,
-            IRQ_VECTOR => Letter::Acknowledge,
+            IRQ_VECTOR | FIQ_VECTOR | SERROR_VECTOR => Letter::Acknowledge,
             _ if pc > SYNCHRONOUS_VECTOR => Letter::Eret,
             _ => self.0.get(usize::from(pc)).copied().unwrap_or(Letter::End),
         }
@@ -108,7 +110,7 @@ impl Machine {
     /// Source: Arm ARM, DDI 0487 L.b, "Virtual interrupts".
     #[must_use]
     pub const fn can_take_virtual_interrupt(&self) -> bool {
-        self.virq && self.virq_signalled && !self.pstate.i
+        self.virq && self.virq_signalled && !self.pstate.masks(self.virq_class)
     }
 
     /// Whether an asynchronous exception may come now: always, but in a PE that delivers a step
@@ -133,7 +135,7 @@ impl Machine {
             Choice::PhysicalFastInterrupt => Some(Class::Fiq),
             Choice::SystemError => Some(Class::SystemError),
             Choice::VirtualInterrupt => {
-                self.take_exception(El::El1, Syndrome::of(Class::Irq), pc);
+                self.take_exception(El::El1, Syndrome::of(self.virq_class), pc);
                 return Event::EnteredEl1(pc);
             }
             Choice::Proceed | Choice::StoreFails => None,

@@ -1,6 +1,6 @@
 //! The registers that Software Step depends on, and the little else that a guest can observe.
 
-use crate::exception::Syndrome;
+use crate::exception::{Class, Syndrome};
 use crate::implementation::Implementation;
 
 /// An exception level.
@@ -139,8 +139,10 @@ pub struct Machine {
     pub loaded: u8,
     /// Status of the last store-exclusive: true, it failed.
     pub status: bool,
-    /// A virtual interrupt is pending in the virtual GIC.
+    /// A virtual interrupt is pending: in the virtual GIC, or as HCR_EL2.VSE.
     pub virq: bool,
+    /// What it is taken as: IRQ, FIQ or SError.
+    pub virq_class: Class,
     /// The virtual CPU interface signals it to the PE.
     pub virq_signalled: bool,
     /// The page that [`crate::Letter::Stage2`] accesses is mapped at stage 2.
@@ -152,6 +154,16 @@ impl ProcState {
     #[must_use]
     pub const fn daif(self) -> Daif {
         Daif { d: self.d, a: self.a, i: self.i, f: self.f }
+    }
+
+    /// Whether an asynchronous exception of a class is masked.
+    #[must_use]
+    pub const fn masks(self, class: Class) -> bool {
+        match class {
+            Class::Fiq => self.f,
+            Class::SystemError => self.a,
+            _ => self.i,
+        }
     }
 
     /// With another DAIF.
@@ -199,6 +211,7 @@ impl Machine {
             loaded: 0,
             status: false,
             virq: false,
+            virq_class: Class::Irq,
             virq_signalled: true,
             is_mapped: false,
         }

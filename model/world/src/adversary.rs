@@ -4,8 +4,8 @@ use crate::over::Policy;
 use crate::world::World;
 use crate::{bits, programs};
 use stepwell_engine::plan;
-use stepwell_spec::Letter;
 use stepwell_spec::exception::SYNCHRONOUS_VECTOR;
+use stepwell_spec::{Class, Letter};
 
 /// Something that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,7 +38,7 @@ pub enum Action {
     OtherRewrites,
     /// The debugger writes PSTATE: SS becomes this.
     DebuggerWritesSs(bool),
-    /// The debugger writes PSTATE: D and I become what they are not.
+    /// The debugger writes PSTATE: D and what masks the interrupt become what they are not.
     DebuggerWritesMasks,
     /// The debugger sends the guest back to instruction 0.
     DebuggerWritesPc,
@@ -115,8 +115,15 @@ impl World {
                 self.alone.pstate.ss = ss;
             }
             Action::DebuggerWritesMasks => {
+                let class = self.machine.virq_class;
                 for pstate in [&mut self.machine.spsr_el2, &mut self.alone.pstate] {
-                    (pstate.d, pstate.i) = (!pstate.d, !pstate.i);
+                    pstate.d = !pstate.d;
+                    let mask = match class {
+                        Class::Fiq => &mut pstate.f,
+                        Class::SystemError => &mut pstate.a,
+                        _ => &mut pstate.i,
+                    };
+                    *mask = !*mask;
                 }
             }
             Action::DebuggerWritesPc => {

@@ -10,7 +10,7 @@ use stepwell_engine::{
     After, Before, Boundary, Exit, MdscrAround, MonitorChange, Outcome, Plan, Saved, StepState,
     StoreDecision, completion, plan,
 };
-use stepwell_spec::exception::{IRQ_VECTOR, SYNCHRONOUS_VECTOR};
+use stepwell_spec::exception::{SYNCHRONOUS_VECTOR, vector_of};
 use stepwell_spec::exclusive::stored;
 use stepwell_spec::{
     Choice, Class, El, Letter, Machine, Mdcr, Mdscr, ProcState, Program, Syndrome,
@@ -261,14 +261,12 @@ impl World {
         machine.spsr_el1 = machine.spsr_el2;
         machine.elr_el1 = machine.elr_el2;
         machine.spsr_el2 = ProcState::masked(El::El1);
-        let choice = if class == Class::Irq {
-            machine.elr_el2 = IRQ_VECTOR;
-            Choice::VirtualInterrupt
-        } else {
+        machine.elr_el2 = vector_of(class);
+        if !matches!(class, Class::Irq | Class::Fiq) {
             machine.esr_el1 = Syndrome::of(class);
-            machine.elr_el2 = SYNCHRONOUS_VECTOR;
-            Choice::Proceed
-        };
+        }
+        let is_asynchronous = matches!(class, Class::Irq | Class::Fiq | Class::SystemError);
+        let choice = if is_asynchronous { Choice::VirtualInterrupt } else { Choice::Proceed };
         self.monitor.clear();
         self.happened(program, choice);
         let mut pstate = self.saved();
@@ -281,7 +279,8 @@ impl World {
 
     /// What an executed instruction leaves to do.
     pub(crate) fn after(&mut self, boundary: Boundary) {
-        let is_at_vector = [SYNCHRONOUS_VECTOR, IRQ_VECTOR].contains(&self.machine.elr_el2);
+        let vectors = [SYNCHRONOUS_VECTOR, vector_of(self.machine.virq_class)];
+        let is_at_vector = vectors.contains(&self.machine.elr_el2);
         let before = Before {
             pc: Some(address(self.look.pc)),
             plan: plan(programs::instruction(self.look.letter)),

@@ -6,7 +6,7 @@
 use crate::world::World;
 use stepwell_arch::Va;
 use stepwell_engine::InterruptedContext;
-use stepwell_spec::{Class, Program};
+use stepwell_spec::Program;
 
 /// What happens to interrupts while stepping.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -24,7 +24,8 @@ impl World {
     /// Whether EL2 may deliver the virtual interrupt at this boundary.
     #[must_use]
     pub fn can_deliver(&self) -> bool {
-        let is_deliverable = self.machine.virq && !self.machine.spsr_el2.i;
+        let is_deliverable =
+            self.machine.virq && !self.machine.spsr_el2.masks(self.machine.virq_class);
         let is_at_boundary = self.is_stepping() && !self.is_pending();
         is_deliverable
             && is_at_boundary
@@ -45,7 +46,7 @@ impl World {
             // The handler runs as it would.
             self.machine.virq_signalled = true;
         }
-        self.inject(Class::Irq, program);
+        self.inject(self.machine.virq_class, program);
     }
 
     /// The hidden breakpoint was hit: if it was by what was interrupted, stepping goes on.

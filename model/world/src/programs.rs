@@ -38,6 +38,13 @@ pub const PROGRAMS: &[Program] = &[
     Program(&[WriteMask(ALL), ReadMask, WriteMask(NONE), ReadMask]),
 ];
 
+/// What is explored with FIQ and with SError in the place of IRQ: the loop that an interrupt breaks,
+/// and what masks and unmasks.
+pub const INTERRUPTED: &[Program] = &[
+    Program(&[LoadExclusive, StoreExclusive, RetryIfFailed]),
+    Program(&[WriteMask(ALL), ReadMask, WriteMask(NONE), ReadMask]),
+];
+
 /// The loop that livelocks where exclusives are not carried out.
 pub const EXCLUSIVE_LOOP: u8 = 1;
 

@@ -7,7 +7,7 @@ use crate::over::Policy;
 use crate::world::{Exploration, World};
 use stateright::Property;
 use stepwell_engine::own_step;
-use stepwell_spec::exception::IRQ_VECTOR;
+use stepwell_spec::exception::vector_of;
 use stepwell_spec::{Class, El, Machine, Mdcr};
 
 type Condition = fn(&Exploration, &World) -> bool;
@@ -67,7 +67,7 @@ const REPORTS: &[Row] = &[
         |_, world| world.over.is_none() || world.unreported == 0,
         &[
             ("a handler is run over", |_, world| {
-                world.over.is_some() && world.is_in_guest && world.machine.pc == IRQ_VECTOR
+                world.over.is_some() && world.is_in_guest && is_at_interrupt(&world.machine)
             }),
             ("an interrupt is held", |_, world| {
                 world.is_stepping() && world.policy == Policy::Hold && world.machine.virq
@@ -86,7 +86,7 @@ const GUEST: &[Row] = &[
                 world.is_stepping() && usize::from(world.alone.pc) == model.program(world).0.len()
             }),
             ("an interrupt is entered under a step", |_, world| {
-                world.is_stepping() && world.alone.pc == IRQ_VECTOR
+                world.is_stepping() && is_at_interrupt(&world.alone)
             }),
             ("an illegal return is stepped", |_, world| {
                 world.is_stepping() && world.alone.pstate.il
@@ -184,6 +184,11 @@ const GUEST: &[Row] = &[
         })],
     ),
 ];
+
+/// Whether the interrupt has just been entered.
+fn is_at_interrupt(machine: &Machine) -> bool {
+    machine.pc == vector_of(machine.virq_class)
+}
 
 fn guest_pstate(world: &World) -> stepwell_spec::ProcState {
     if world.is_in_guest { world.machine.pstate } else { world.machine.spsr_el2 }

@@ -17,6 +17,8 @@ pub struct Exploration {
     pub programs: &'static [Program],
     /// How often the adversary may act in one run. Physical interrupts are not counted.
     pub budget: u8,
+    /// What the virtual interrupt is taken as: IRQ, FIQ or SError.
+    pub interrupt: Class,
 }
 
 /// The pair of machines.
@@ -176,7 +178,13 @@ impl Exploration {
     /// Every program with the real engine.
     #[must_use]
     pub const fn new(programs: &'static [Program], budget: u8) -> Self {
-        Self { programs, budget }
+        Self { programs, budget, interrupt: Class::Irq }
+    }
+
+    /// With another kind of interrupt.
+    #[must_use]
+    pub const fn interrupted_by(self, interrupt: Class) -> Self {
+        Self { interrupt, ..self }
     }
 
     /// The program of this state.
@@ -194,7 +202,8 @@ impl Exploration {
                 (!departs).then(|| start(el, mdscr, lock, implementation))
             })
         });
-        machines.map(move |machine| World::new(program, machine, budget))
+        let virq_class = self.interrupt;
+        machines.map(move |machine| World::new(program, Machine { virq_class, ..machine }, budget))
     }
 }
 

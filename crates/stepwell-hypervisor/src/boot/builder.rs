@@ -32,7 +32,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64};
 use heapless::Vec;
 use spin::Mutex;
 use stepwell_arch::Pa;
-use stepwell_engine::{Attention, Engine, ExclusiveMonitor, Turns, VirtualClock};
+use stepwell_engine::{Attention, Engine, ExclusiveMonitor, SpinDetector, Turns, VirtualClock};
 use stepwell_vm::devicetree::GuestTree;
 
 const MIB: u64 = 1 << 20;
@@ -176,6 +176,7 @@ fn new_core(attention: &'static Attention, is_first: bool, places: Layout) -> Vc
         physical_timer: PhysicalTimer::default(),
         lines: TimerLines::default(),
         serror: None,
+        spin: SpinDetector::new(),
         quiet: QuietInterface::default(),
         #[cfg(feature = "test-mode")]
         adversary: crate::adversary::Adversary::new(None, 0),

@@ -35,7 +35,7 @@ use debug::DebugShadow;
 use interrupt::QuietInterface;
 use pages::Touched;
 use stepwell_arch::{Pstate, Va};
-use stepwell_engine::{Engine, ExclusiveMonitor};
+use stepwell_engine::{Engine, ExclusiveMonitor, SpinDetector};
 use stepwell_wire::StopReason;
 use time::{PhysicalTimer, TimerLines};
 
@@ -66,6 +66,8 @@ pub struct VcpuCore {
     pub vttbr: u64,
     /// What the instruction that executes with nothing withheld may write.
     pub touched: Touched,
+    /// Whether it goes round and gets nowhere, as far as it was stepped.
+    pub spin: SpinDetector,
     /// The range that steps stay in, if they are to stay in one.
     pub within: Option<(u64, u64)>,
     /// That it stands at this PC has been reported: what stands there does not stop it again.
@@ -121,6 +123,7 @@ impl VcpuCore {
         self.debug = DebugShadow::default();
         self.physical_timer = PhysicalTimer::default();
         self.serror = None;
+        self.spin = SpinDetector::new();
         self.quiet = QuietInterface::default();
     }
 }

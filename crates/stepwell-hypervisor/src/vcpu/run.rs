@@ -3,8 +3,14 @@
 use super::debug::Breakpoints;
 use super::exit::{Handled, handle};
 use super::pages::{self, Root};
+use super::step::{self, TimerSteps};
 use super::{End, Running, debug, interrupt, psci, region, time};
+use crate::hw::timer;
 use stepwell_arch::esr::{EsrEl2, ec};
+
+/// How long a vCPU runs freely at a time while its timer's interrupt is pending, where it cannot be
+/// stepped: see [`step::while_timer_is_pending`].
+const SEQUENCE_NS: u64 = 20_000;
 
 /// Runs until the vCPU has a reason to stop or is asked to.
 pub fn run(running: &mut Running<'_>) -> End {
@@ -41,7 +47,7 @@ pub fn run(running: &mut Running<'_>) -> End {
 /// Goes on within an exclusive sequence, the others standing aside.
 fn finish_sequence(running: &mut Running<'_>, is_reported: bool) -> Option<End> {
     if is_reported || debug::breakpoint_at_pc(running).is_none() {
-        return super::step::past_breakpoint(running);
+        return step::past_breakpoint(running);
     }
     // A breakpoint that is to be reported first: its store fails then.
     running.core.monitor.clear();
@@ -53,20 +59,34 @@ fn finish_sequence(running: &mut Running<'_>, is_reported: bool) -> Option<End> 
 pub fn once(running: &mut Running<'_>, breakpoints: &mut Breakpoints) -> Option<End> {
     if *breakpoints == Breakpoints::PastFirst && debug::is_reported_at_pc(running) {
         *breakpoints = Breakpoints::On;
-        return with_its_sequence(running, super::step::past_breakpoint);
+        return with_its_sequence(running, step::past_breakpoint);
     }
     *breakpoints = Breakpoints::On;
     if psci::suspend(running) {
         return None;
     }
     if debug::must_step_for_guest(running) {
-        return super::step::guests_own_step(running);
+        return step::guests_own_step(running);
     }
+    if time::is_virtual_timer_offered(running) {
+        match step::while_timer_is_pending(running) {
+            TimerSteps::Ended(end) => return Some(end),
+            TimerSteps::Settled => return None,
+            TimerSteps::Freely => timer::interrupt_in(SEQUENCE_NS),
+        }
+    }
+    enter(running)
+}
+
+/// Enters the guest, and does what the exit asks for.
+fn enter(running: &mut Running<'_>) -> Option<End> {
     pages::select(running, Root::Running);
     interrupt::load(running, false);
     debug::load(running);
     let vector = running.core.context.enter();
     interrupt::sync(running);
+    // What the guest asks for is answered from what its timers are now, and may change them.
+    time::update_lines(running);
     let pc = running.core.pc();
     let handled = handle(running, vector);
     time::update_lines(running);
@@ -76,10 +96,10 @@ pub fn once(running: &mut Running<'_>, breakpoints: &mut Breakpoints) -> Option<
         Handled::Emulated if EsrEl2(running.core.context.esr).ec() == ec::HVC64 => None,
         Handled::Emulated => {
             let is_broken = pages::is_in_sequence(running, pc);
-            if is_broken { super::step::repeat_sequence(running) } else { None }
+            if is_broken { step::repeat_sequence(running) } else { None }
         }
-        Handled::Past => with_its_sequence(running, super::step::past_breakpoint),
-        Handled::Open => with_its_sequence(running, super::step::with_nothing_withheld),
+        Handled::Past => with_its_sequence(running, step::past_breakpoint),
+        Handled::Open => with_its_sequence(running, step::with_nothing_withheld),
         Handled::Stop(reason) => Some(End::Stop(reason)),
         Handled::SwitchedOff => Some(End::SwitchedOff),
     }
@@ -93,5 +113,5 @@ fn with_its_sequence(
 ) -> Option<End> {
     let is_broken = pages::is_in_sequence(running, running.core.pc());
     let end = step(running);
-    if end.is_none() && is_broken { super::step::repeat_sequence(running) } else { end }
+    if end.is_none() && is_broken { step::repeat_sequence(running) } else { end }
 }

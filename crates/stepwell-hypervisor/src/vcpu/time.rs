@@ -181,6 +181,16 @@ fn update_lines_now(running: &mut Running<'_>) {
     }
 }
 
+/// Tells whether the virtual timer's interrupt waits in a list register to be acknowledged.
+///
+/// The CPU's timer goes down when the guest switches it off, masks or moves it, which does not trap
+/// without FEAT_ECV; a list register stays pending.
+#[must_use]
+pub fn is_virtual_timer_offered(running: &Running<'_>) -> bool {
+    running.core.lines.virtual_timer
+        && running.domain.vgic.lock().is_offered(running.index, VIRTUAL_TIMER_INTID)
+}
+
 fn virtual_line(running: &Running<'_>) -> bool {
     line(mrs!("cntv_ctl_el0"), mrs!("cntv_cval_el0"), now(running))
 }

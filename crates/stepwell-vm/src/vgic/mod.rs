@@ -185,6 +185,16 @@ impl Vgic {
         self.drive(intid, vcpu, |bank, bit| bank.set_line(bit, level));
     }
 
+    /// Tells whether a PPI or SGI of a vCPU is pending, not active, and would be in a list register
+    /// of it. To be asked between `sync` and `flush`.
+    #[must_use]
+    pub fn is_offered(&self, vcpu: usize, intid: u32) -> bool {
+        let groups = self.distributor.groups();
+        let bank = self.redistributors.get(vcpu).map(|redistributor| &redistributor.bank);
+        let bit = 1_u32.checked_shl(intid).unwrap_or(0);
+        bank.is_some_and(|bank| bank.deliverable(groups) & bit != 0)
+    }
+
     /// Gives an interrupt input a rising edge and takes it back: an edge-triggered interrupt
     /// becomes pending, a level-sensitive one only was for no time at all.
     pub fn pulse(&mut self, intid: u32, vcpu: Option<usize>) {

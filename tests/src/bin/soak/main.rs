@@ -2,6 +2,8 @@
 //!
 //! Each program has its own seed, counted up from the first; two are under way at a time. At the end
 //! the log says what was covered. A divergence ends it, shrunk as far as dropping blocks shrinks it.
+//!
+//! With `--interrupts 1` it is interrupts between vCPUs instead, with their threads suspended.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -11,12 +13,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use signal_hook::consts::SIGINT;
+use stepwell_tests::cross_calls::{Calls, cross_calls};
 use stepwell_tests::random::case::{Case, Failure, Options, Outcome};
 
 /// Programs at a time: QEMU takes one CPU for each.
 const JOBS: u64 = 2;
 /// Each kind of instruction is to meet each event as often as that.
 const LEAST: u64 = 100;
+/// An interrupt that comes later, by the running time of the vCPU that it is for, is a failure.
+const LATE: Duration = Duration::from_millis(10);
 /// A run as long as that has to.
 const LONG: Duration = Duration::from_secs(3600);
 const PROGRESS_EVERY: Duration = Duration::from_secs(30);
@@ -31,6 +36,8 @@ struct Arguments {
     /// Write the program's image there, and do no more.
     image: Option<PathBuf>,
     options: Options,
+    /// Interrupts between vCPUs instead of programs.
+    interrupts: bool,
 }
 
 /// What all jobs share.
@@ -58,6 +65,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if arguments.interrupts {
+        return interrupts(arguments.time);
+    }
     if let Some(image) = &arguments.image {
         return match arguments.case(0).write(image) {
             Ok(()) => ExitCode::SUCCESS,
@@ -92,6 +102,22 @@ fn main() -> ExitCode {
     soak.conclude()
 }
 
+/// Four vCPUs that send each other SGIs and set timers, their threads suspended at random.
+fn interrupts(duration: Duration) -> ExitCode {
+    let calls = Calls { smp: 4, irq: "into", duration, late: LATE };
+    let progress = |suspensions| println!("threads suspended {suspensions} times");
+    match cross_calls(&calls, &mut { progress }) {
+        Ok(outcome) => {
+            println!("{outcome}");
+            ExitCode::SUCCESS
+        }
+        Err(text) => {
+            eprintln!("soak: an interrupt was late, or the guest did not end:\n{text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn arguments() -> Result<Arguments, String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let mut arguments = Arguments {
@@ -102,6 +128,7 @@ fn arguments() -> Result<Arguments, String> {
         only: None,
         image: None,
         options: Options::default(),
+        interrupts: false,
     };
     let mut words = std::env::args().skip(1);
     while let Some(name) = words.next() {
@@ -117,6 +144,7 @@ fn arguments() -> Result<Arguments, String> {
                 let numbers = value.split(',').map(str::parse).collect::<Result<_, _>>();
                 arguments.only = Some(numbers.map_err(|_| format!("{name}: no numbers: {value}"))?);
             }
+            "--interrupts" => arguments.interrupts = number()? != 0,
             "--over" => arguments.options.over = number()? != 0,
             "--mutant" => arguments.options.mutant = Some(value),
             _ => return Err(format!("unknown option {name}")),

@@ -274,7 +274,8 @@ impl Stepper<'_, '_> {
     /// Waits for an interrupt. `is_begun`: within an instruction that has not executed until then.
     fn wait_for_interrupt(&mut self, is_begun: bool) -> Option<End> {
         loop {
-            if interrupt::has_pending(self.running) {
+            // One that a vCPU which runs freely is stepped past may end early, and does.
+            if self.is_passing || interrupt::has_pending(self.running) {
                 return None;
             }
             if self.running.is_called() {

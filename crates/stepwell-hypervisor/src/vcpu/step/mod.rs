@@ -14,6 +14,7 @@ pub mod hooks;
 mod look;
 mod look32;
 mod pass;
+mod pending_timer;
 mod recording;
 mod turn;
 
@@ -28,6 +29,7 @@ use crate::hw::world::FastRun;
 use core::sync::atomic::Ordering;
 use look::Next;
 pub use pass::{past_breakpoint, repeat_sequence, with_nothing_withheld};
+pub use pending_timer::{TimerSteps, while_timer_is_pending};
 use stepwell_arch::Va;
 use stepwell_arch::debug::mdscr_el1;
 use stepwell_arch::esr::EsrEl1;
@@ -133,12 +135,15 @@ pub fn step(running: &mut Running<'_>, order: StepOrder) -> (End, u64) {
     let mut stepper = Stepper::new(running, interrupts, time);
     (stepper.record, stepper.detail, stepper.past_first) = (record, detail, past_first);
     stepper.turn = Turn::new(part, others);
+    // Steps that are asked for in many commands are recognised as those of one.
+    core::mem::swap(&mut stepper.turn.spin, &mut stepper.running.core.spin);
     stepper.holds_others = part == Part::Focus && others == OthersPolicy::Run;
     stepper.is_beside_others = stepper.holds_others;
     let end = stepper.go(part, until);
     stepper.running.domain.translation.ignore();
     stepper.finish_recording();
     let steps = stepper.leave(end);
+    core::mem::swap(&mut stepper.turn.spin, &mut stepper.running.core.spin);
     region::release(running);
     disable(running);
     running.core.debug.wanted.clear();

@@ -6,7 +6,9 @@ use crate::hw::gic;
 use crate::hw::registers::wfi;
 use crate::vcpu::region::{self, SEQUENCE_MAX};
 use crate::vcpu::{End, Running, interrupt, time};
-use stepwell_engine::spin::{INTERVAL, State};
+use stepwell_arch::Instruction;
+use stepwell_arch::load_store::{Address, Direction, LoadStore};
+use stepwell_engine::spin::{INTERVAL, Look, State};
 use stepwell_engine::{OthersPolicy, Pass, Plan, SpinDetector, TimePolicy};
 use stepwell_wire::StopReason;
 use stepwell_wire::ring::Record;
@@ -19,7 +21,7 @@ pub(super) struct Turn {
     told_at: u64,
     /// Steps for which the turn goes on, so that an exclusive sequence stays whole.
     extra: u64,
-    spin: SpinDetector,
+    pub(super) spin: SpinDetector,
     /// It has executed a WFE: what it waits for may be another's to do.
     pub(super) waits_for_event: bool,
 }
@@ -87,11 +89,37 @@ impl Stepper<'_, '_> {
             return false;
         }
         if self.running.domain.control.lock().standing() == 0 && self.is_alone() {
-            self.turn.spin = SpinDetector::after(INTERVAL);
+            self.turn.spin.rest(INTERVAL);
             return false;
         }
         let state = self.state();
-        self.turn.spin.observe(&state)
+        let look =
+            if self.turn.spin.wants_look() { self.what_it_looks_at() } else { Look::default() };
+        self.turn.spin.observe(&state, look)
+    }
+
+    /// What the next instruction looks at: memory, by which registers, or the machine's state.
+    fn what_it_looks_at(&mut self) -> Look {
+        let next = self.look();
+        let asks = matches!(
+            next.plan,
+            Plan::ReadTimer { .. } | Plan::ReadTimerPair { .. } | Plan::PendingInterrupts
+        );
+        let Some(word) = next.word else { return Look { is_input: asks, address: 0 } };
+        let is_call = matches!(Instruction::decode(word), Instruction::Hvc { .. });
+        let Some(access) = LoadStore::decode(word) else {
+            return Look { is_input: asks || is_call, address: 0 };
+        };
+        let bit = |register: u8| 1_u32.wrapping_shl(u32::from(register));
+        let address = match access.address {
+            Address::Base { rn, .. }
+            | Address::Block { rn }
+            | Address::Authenticated { rn, .. } => bit(rn),
+            // As an index, 31 is XZR, which does not move.
+            Address::Indexed { rn, rm, .. } => bit(rn) | bit(rm),
+            Address::Literal { .. } => 0,
+        };
+        Look { is_input: access.direction != Direction::Store, address }
     }
 
     /// No other vCPU is on.
