@@ -296,7 +296,7 @@ const fn virt(start: Start) -> Board {
 }
 
 /// QEMU's own boards: those that every run of the tests starts.
-pub const QUICK: [Board; 13] = [
+pub const QUICK: [Board; 14] = [
     virt(Start::Kernel),
     virt(Start::At(0x4100_1000)),
     virt(Start::At(0x7f00_0000)),
@@ -326,6 +326,7 @@ pub const QUICK: [Board; 13] = [
         expected: "no GICv3 but a GICv2 (arm,cortex-a15-gic)",
         ..virt(Start::Kernel)
     },
+    Board { expected: "the device tree has no RAM there", ..virt(Start::At(0x7fe0_0000)) },
     Board {
         expected: "X0 is 0x0, and no device tree is there",
         ..virt(Start::WithoutTree(0x4200_0000))

@@ -12,7 +12,7 @@ use crate::hw::{log, power};
 use crate::mem::early::{ENTRIES, EarlyTables, Kind, TABLES};
 use crate::mem::el2;
 use core::fmt::Display;
-use dtoolkit::fdt::Fdt;
+use dtoolkit::fdt::FdtNode;
 use stepwell_arch::Pa;
 
 #[repr(C, align(4096))]
@@ -21,12 +21,23 @@ struct Tables([[u64; ENTRIES]; TABLES]);
 static mut ARENA: Tables = Tables([[0; ENTRIES]; TABLES]);
 
 /// Called by `start.S` on the boot CPU at exception level `level`, with the MMU off; `tree` is where
-/// the boot loader put the device tree. Returns the address of the early tables.
+/// the boot loader put the device tree. Returns where there is a way to go on.
+///
+/// BSS is not there yet: where the image was put too near to the end of RAM, it never is.
 #[unsafe(no_mangle)]
-extern "C" fn early_main(tree: u64, level: u64) -> u64 {
-    match early_start(tree, level) {
+extern "C" fn early_main(tree: u64, level: u64) {
+    if let Err(reason) = speak(tree, level) {
+        refuse(level, &reason);
+    }
+}
+
+/// Called by `start.S` after [`early_main`] and once BSS is clear, with the MMU still off. Returns
+/// the address of the early tables.
+#[unsafe(no_mangle)]
+extern "C" fn early_tables(tree: u64) -> u64 {
+    match tables(tree) {
         Ok(tables) => tables,
-        Err(reason) => refuse(level, &reason),
+        Err(reason) => refuse(2, &reason),
     }
 }
 
@@ -53,6 +64,11 @@ enum EarlyError {
     Level(u64),
     #[error("loaded at {0:#x}, which is no multiple of 4096: load it to another address")]
     Unaligned(u64),
+    #[error(
+        "the image takes the addresses from {0:#x} to {1:#x}, and the device tree has no RAM there: \
+         load it where it fits (image_size in its header is what it takes)"
+    )]
+    NoRam(u64, u64),
     #[error("this CPU's EL2 is that of a host only (HCR_EL2.E2H stays 1): take another CPU")]
     HostOnly,
     #[error("this CPU has no pages of 4 KiB: take another CPU")]
@@ -61,17 +77,16 @@ enum EarlyError {
     Map(#[from] crate::mem::early::EarlyMapError),
 }
 
-fn early_start(tree: u64, level: u64) -> Result<u64, EarlyError> {
-    let Some(bytes) = tree_at(tree) else {
-        log::guess();
-        return Err(EarlyError::NoTree(tree));
-    };
-    let Some(root) = blob::open(bytes).map(Fdt::root) else {
-        log::guess();
-        return Err(HostTreeError::NotATree.into());
-    };
-    let console = console::find(root);
-    if let Some(console) = console {
+fn root_of(tree: u64) -> Result<(FdtNode<'static>, Range), EarlyError> {
+    let bytes = tree_at(tree).ok_or(EarlyError::NoTree(tree))?;
+    let place = Range { base: Pa(tree), bytes: bytes.len() as u64 };
+    let fdt = blob::open(bytes).ok_or(EarlyError::Tree(HostTreeError::NotATree))?;
+    Ok((fdt.root(), place))
+}
+
+fn speak(tree: u64, level: u64) -> Result<(), EarlyError> {
+    let (root, _) = root_of(tree).inspect_err(|_| log::guess())?;
+    if let Some(console) = console::find(root) {
         log::setup(console);
     }
     let image = el2::image();
@@ -83,27 +98,42 @@ fn early_start(tree: u64, level: u64) -> Result<u64, EarlyError> {
     if let Some(conduit) = host::conduit(root)? {
         power::use_conduit(conduit);
     }
-    check_cpu(level, image)?;
+    check_cpu(level)?;
+    check_place(root, image)
+}
+
+/// The image must be where it can be: what loads it reads its header, or does not.
+fn check_place(root: FdtNode<'_>, image: Range) -> Result<(), EarlyError> {
+    if !image.base.is_aligned(4096) {
+        return Err(EarlyError::Unaligned(image.base.0));
+    }
+    let banks = host::banks(root)?;
+    let is_ram = |at: u64| banks.iter().any(|bank| (bank.base.0..bank.end()).contains(&at));
+    if is_ram(image.base.0) && is_ram(image.end() - 1) {
+        return Ok(());
+    }
+    Err(EarlyError::NoRam(image.base.0, image.end()))
+}
+
+fn tables(tree: u64) -> Result<u64, EarlyError> {
+    let (root, place) = root_of(tree)?;
     // SAFETY: called once, on the one CPU that there is so far; nothing else refers to the arena.
     let tables = unsafe { &mut (*core::ptr::addr_of_mut!(ARENA)).0 };
     let base = core::ptr::from_ref(tables) as u64;
     let mut early = EarlyTables::new(tables, base);
-    early.map(image, Kind::Image)?;
-    early.map(Range { base: Pa(tree), bytes: bytes.len() as u64 }, Kind::Data)?;
-    if let Some(console) = console {
+    early.map(el2::image(), Kind::Image)?;
+    early.map(place, Kind::Data)?;
+    if let Some(console) = console::find(root) {
         early.map(console.registers, Kind::Device)?;
     }
     Ok(base)
 }
 
-fn check_cpu(level: u64, image: Range) -> Result<(), EarlyError> {
+fn check_cpu(level: u64) -> Result<(), EarlyError> {
     const NO_SMALL_PAGES: u64 = 0xf;
     const E2H: u64 = 1 << 34;
     if level != 2 {
         return Err(EarlyError::Level(level));
-    }
-    if !image.base.is_aligned(4096) {
-        return Err(EarlyError::Unaligned(image.base.0));
     }
     if mrs!("hcr_el2") & E2H != 0 {
         return Err(EarlyError::HostOnly);

@@ -28,14 +28,18 @@ use stepwell_engine::Attention;
 const SECONDARY_STACK_BYTES: usize = 0x4_0000;
 /// Stack of the boot CPU.
 const BOOT_STACK_BYTES: usize = 0x20_0000;
+/// Its stack before it is known that there is RAM for that one.
+const EARLY_STACK_BYTES: usize = 0x8000;
 /// What is looked at of the device tree before its length is known.
 const TREE_HEADER_BYTES: usize = 8;
 const MAX_TREE_BYTES: usize = 4 << 20;
 
 global_asm!(
     ".set BOOT_STACK_BYTES, {stack}",
+    ".set EARLY_STACK_BYTES, {early_stack}",
     include_str!("start.S"),
     stack = const BOOT_STACK_BYTES,
+    early_stack = const EARLY_STACK_BYTES,
 );
 
 /// Called by `start.S` on the boot CPU. `tree` is where the boot loader put the device tree.

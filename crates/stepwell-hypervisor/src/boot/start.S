@@ -58,20 +58,24 @@ primary_start:
     str     x4, [x0, x3]
     b       .Lrelocate
 .Lrelocated:
-    address x1, bss_start
-    address x2, bss_end
-.Lclear_bss:
-    stp     xzr, xzr, [x1], #16
-    cmp     x1, x2
-    b.lo    .Lclear_bss
-
-    address x1, boot_stack_end
+    address x1, early_stack_end
     mov     sp, x1
     mov     x29, xzr
     mov     x30, xzr
     mov     x0, x19
     mov     x1, x20
     bl      early_main                  // does not return where there is no going on
+
+    address x1, bss_start
+    address x2, bss_end
+.Lclear_bss:
+    stp     xzr, xzr, [x1], #16
+    cmp     x1, x2
+    b.lo    .Lclear_bss
+    address x1, boot_stack_end
+    mov     sp, x1
+    mov     x0, x19
+    bl      early_tables                // nor does this
     mov     x21, x0
     // What was written with the MMU off is in memory; what the caches have of it is older.
     address x0, image_start
@@ -164,6 +168,12 @@ invalidate:
     by_line ivac
 
     .ltorg
+
+    // Part of what is loaded: whether there is RAM for the rest is not known yet.
+    .section .data.early, "aw"
+    .balign 16
+    .skip   EARLY_STACK_BYTES
+early_stack_end:
 
     .section .bss.boot, "aw", @nobits
     .balign 4096

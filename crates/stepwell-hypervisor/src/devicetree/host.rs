@@ -23,7 +23,7 @@ pub use cpus::{Conduit, conduit};
 pub use domains::DomainConfig;
 pub use error::HostTreeError;
 pub use interrupts::{Gic, Intids, VirtioSlot};
-pub use memory::Reserved;
+pub use memory::{Reserved, banks};
 
 use super::{blob, range};
 use crate::console::{self, Console};

@@ -17,6 +17,8 @@ struct Port(UnsafeCell<Option<Console>>);
 // SAFETY: it is written by the boot CPU alone, before any other is switched on, and read after.
 unsafe impl Sync for Port {}
 
+// In data, not in BSS, which is cleared only after the first words.
+#[unsafe(link_section = ".data.early")]
 static PORT: Port = Port(UnsafeCell::new(None));
 /// Held while a line is written, so that lines stay whole.
 static LINE: Mutex<()> = Mutex::new(());

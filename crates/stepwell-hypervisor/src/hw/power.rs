@@ -17,6 +17,8 @@ const NONE: u8 = 0;
 const HVC: u8 = 1;
 const SMC: u8 = 2;
 
+// In data, not in BSS, which is cleared only after this is known.
+#[unsafe(link_section = ".data.early")]
 static CONDUIT: AtomicU8 = AtomicU8::new(NONE);
 
 /// Why a CPU was not switched on.

@@ -9,7 +9,7 @@ use heapless::Vec;
 use stepwell_arch::Pa;
 
 /// Ranges of RAM.
-pub(super) const MAX_BANKS: usize = 16;
+pub const MAX_BANKS: usize = 16;
 /// Ranges that are reserved.
 pub(super) const MAX_RESERVED: usize = 64;
 
@@ -23,7 +23,12 @@ pub struct Reserved {
     pub is_unmapped: bool,
 }
 
-pub(super) fn banks(root: FdtNode<'_>) -> Result<Vec<Range, MAX_BANKS>, HostTreeError> {
+/// Reads the ranges of RAM.
+///
+/// # Errors
+///
+/// [`HostTreeError`] where there are none, or too many.
+pub fn banks(root: FdtNode<'_>) -> Result<Vec<Range, MAX_BANKS>, HostTreeError> {
     let is_memory = |node: &FdtNode<'_>| {
         node.property("device_type").is_some_and(|kind| kind.value() == b"memory\0")
             && bus::is_enabled(*node)
