@@ -1,21 +1,18 @@
 //! Stepwell's hypervisor: everything at EL2 that is not the step engine.
 //!
 //! The library builds and tests on any host. What touches the machine lies in `boot`, `hw` and
-//! `mem`, behind the `el2` feature; so does what only makes sense with a guest at hand. The guest's
-//! board, devices and stage 2 are in `stepwell_vm`.
+//! `mem`, behind the `el2` feature. The guest's
+//! machine, its vCPU loop included, is in `stepwell_vm`; here is the [`Cpu`](stepwell_vm::cpu::Cpu)
+//! that executes it.
 //!
 //! | module | what it is |
 //! | --- | --- |
 //! | `boot` | from the boot loader to the first idle CPU, and to the domains |
 //! | [`console`] | the machine's UART: which, and how to send a byte |
-//! | `hw` | registers, the world switch, the physical GIC, timers, the link's transport |
+//! | `hw` | registers, the world switch, the physical GIC, timers, the link's transport, the `Cpu` of the vCPU loop |
 //! | [`mem`] | EL2's own translation, memory of tables, guest RAM, the trace ring |
-//! | `vcpu` | the loop around a guest: exits, emulation, stepping |
 //! | [`devicetree`] | the machine's tree |
-//! | [`concurrency`] | what CPUs tell each other without a message |
-//! | `domain`, `machine` | what there is, and who may run |
 //! | [`memory_plan`] | who gets which RAM |
-//! | `adversary` | what the test mode does to a stepped vCPU; absent from release images |
 //! | `server` | the hypervisor's end of the link |
 
 #![cfg_attr(not(test), no_std)]
@@ -37,27 +34,13 @@
 
 extern crate alloc;
 
-#[cfg(any(test, feature = "test-mode"))]
-pub mod adversary;
 #[cfg(feature = "el2")]
 pub mod boot;
-pub mod concurrency;
 pub mod console;
 pub mod devicetree;
 #[cfg(feature = "el2")]
-pub mod domain;
-#[cfg(feature = "el2")]
 pub mod hw;
-#[cfg(feature = "el2")]
-pub mod machine;
 pub mod mem;
 pub mod memory_plan;
 #[cfg(feature = "el2")]
-pub mod reset;
-#[cfg(feature = "el2")]
 pub mod server;
-#[cfg(feature = "el2")]
-pub mod vcpu;
-
-// The vCPU loop names these as its own, because it is on its way to where they are.
-pub use stepwell_vm::{device, image_layout, recorder, vgic};

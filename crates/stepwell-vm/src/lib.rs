@@ -1,16 +1,23 @@
-//! The guest's machine: what a vCPU sees of its board, whatever executes its instructions.
+//! The guest's machine, whatever executes its instructions: the vCPU loop, and what a guest sees of
+//! its board.
 //!
-//! Builds and is tested on any host, touches no hardware and has no unsafe code.
+//! Builds and is tested on any host, touches no hardware and has no unsafe code. What executes a
+//! vCPU is a [`Cpu`](cpu::Cpu), and a domain's RAM is a [`GuestMemory`](memory::GuestMemory).
 //!
 //! | module | what it is |
 //! | --- | --- |
+//! | [`vcpu`] | the loop around a guest: exits, emulation, stepping |
+//! | [`domain`], [`machine`] | what there is, and who may run |
+//! | [`concurrency`] | what CPUs tell each other without a message |
+//! | [`command`] | what each of the tool's commands does |
+//! | [`cpu`], [`memory`], [`mod@ring`], [`link`] | what all of it needs of the world below |
+//! | [`registers`], [`simd`] | a vCPU's registers as values |
 //! | [`vgic`], [`device`] | what the guest takes for devices |
 //! | [`stage2`], [`views`] | stage-2 tables, and pages that a debugger has an interest in |
 //! | [`feature_id`], [`implementation_defined`] | which features and registers its CPU has |
 //! | [`devicetree`], [`image_layout`] | the guest's device tree, and where its images lie |
 //! | [`recorder`] | runs of the trace |
-//!
-//! What executes guest instructions, and the memory that tables lie in, is deliberately not here.
+//! | `adversary` | what the test mode does to a stepped vCPU; absent from release images |
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(missing_docs, unsafe_code)]
@@ -32,12 +39,25 @@
 
 extern crate alloc;
 
+#[cfg(any(test, feature = "test-mode"))]
+pub mod adversary;
+pub mod command;
+pub mod concurrency;
+pub mod cpu;
 pub mod device;
 pub mod devicetree;
+pub mod domain;
 pub mod feature_id;
 pub mod image_layout;
 pub mod implementation_defined;
+pub mod link;
+pub mod machine;
+pub mod memory;
 pub mod recorder;
+pub mod registers;
+pub mod ring;
+pub mod simd;
 pub mod stage2;
+pub mod vcpu;
 pub mod vgic;
 pub mod views;

@@ -15,6 +15,7 @@
 //! break-before-make" in the Arm Architecture Reference Manual (DDI 0487). The tables' memory is
 //! behind a trait, so there is nothing unsafe here, and the host tests compare with a map of pages.
 
+use core::sync::atomic::{AtomicU64, Ordering};
 use stepwell_arch::{Ipa, Pa};
 use thiserror::Error;
 
@@ -82,6 +83,47 @@ impl Permissions {
             write: entry & S2AP_WRITE != 0,
             execute: entry & EXECUTE_NEVER == 0,
         }
+    }
+}
+
+/// VTTBR_EL2 for tables that a [`Stage2`] built: nobody else makes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vttbr(u64);
+
+impl Vttbr {
+    /// What the register holds.
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The VMID.
+    #[must_use]
+    pub const fn vmid(self) -> u16 {
+        (self.0 >> 48) as u16
+    }
+}
+
+/// A [`Vttbr`] that several CPUs look at.
+#[derive(Debug)]
+pub struct SharedVttbr(AtomicU64);
+
+impl SharedVttbr {
+    /// Makes one.
+    #[must_use]
+    pub const fn new(tables: Vttbr) -> Self {
+        Self(AtomicU64::new(tables.0))
+    }
+
+    /// Which tables it names.
+    #[must_use]
+    pub fn load(&self) -> Vttbr {
+        Vttbr(self.0.load(Ordering::Acquire))
+    }
+
+    /// Names other tables.
+    pub fn store(&self, tables: Vttbr) {
+        self.0.store(tables.0, Ordering::Release);
     }
 }
 
@@ -166,8 +208,8 @@ impl Stage2 {
 
     /// Returns VTTBR_EL2 for these tables.
     #[must_use]
-    pub const fn vttbr(&self, vmid: u8) -> u64 {
-        self.root.0 | (vmid as u64) << 48
+    pub const fn vttbr(&self, vmid: u8) -> Vttbr {
+        Vttbr(self.root.0 | (vmid as u64) << 48)
     }
 
     /// Maps a range that is not mapped. When it fails part of the range may be mapped.

@@ -25,7 +25,7 @@
 
 pub mod sequence;
 
-use crate::stage2::{MemoryKind, PAGE_BYTES, Permissions, Stage2, Stage2Error, TableMemory};
+use crate::stage2::{MemoryKind, PAGE_BYTES, Permissions, Stage2, Stage2Error, TableMemory, Vttbr};
 use alloc::vec::Vec;
 use stepwell_arch::{Ipa, Pa};
 
@@ -187,9 +187,9 @@ pub struct Views {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Roots {
     /// For a vCPU that runs freely.
-    pub running: u64,
+    pub running: Vttbr,
     /// For a vCPU that is stepped.
-    pub guarded: u64,
+    pub guarded: Vttbr,
 }
 
 impl Views {

@@ -1,4 +1,4 @@
-//! What a hypervisor does around the engine: the same as `stepwell-hypervisor`'s `vcpu/step`, on
+//! What a hypervisor does around the engine: the same as `stepwell-vm`'s `vcpu/step`, on
 //! the specification's machine.
 
 use crate::world::World;

@@ -17,8 +17,8 @@
 //! | [`progress`] | whether a guest that ends unstepped ends stepped |
 //! | [`counterexample`] | the shortest way to a violation, for people |
 //!
-//! [`el2`] is not the hypervisor's own code, which touches registers and runs on the target only,
-//! but a second writing of `stepwell-hypervisor`'s `vcpu/step`. What is proved here is the engine,
+//! [`el2`] is not the loop itself,
+//! but a second writing of `stepwell-vm`'s `vcpu/step`. What is proved here is the engine,
 //! with a caller that does what the engine's documentation asks of it.
 
 #![forbid(unsafe_code)]

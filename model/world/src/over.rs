@@ -1,6 +1,6 @@
 //! What becomes of an interrupt while stepping: held, stepped into, or run over.
 //!
-//! The same as `stepwell-hypervisor`'s `vcpu/step/handler.rs`. A guest that steps itself is not run
+//! The same as `stepwell-vm`'s `vcpu/step/handler.rs`. A guest that steps itself is not run
 //! over here: the hypervisor then steps the handler unseen, one instruction after another.
 
 use crate::world::World;

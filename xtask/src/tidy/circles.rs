@@ -21,9 +21,6 @@ use super::tree::{SourceFile, Tree};
 /// Most files that may import each other in a circle.
 const FILES_MAX: usize = 6;
 
-/// Crates with a larger one, which must not grow.
-const LARGER: [(&str, usize); 1] = [("crates/stepwell-hypervisor/src", 30)];
-
 /// Re-exports of re-exports that are followed.
 const HOPS_MAX: usize = 8;
 
@@ -50,15 +47,13 @@ fn source_folder(path: &Path) -> Option<PathBuf> {
 
 fn check_crate(root: &Path, files: &[&SourceFile]) -> Vec<Finding> {
     let modules = Modules::read(root, files);
-    let larger = LARGER.iter().find(|(path, _)| root == Path::new(path));
-    let files_max = larger.map_or(FILES_MAX, |&(_, files)| files);
     circles(&modules.imports())
         .into_iter()
-        .filter(|circle| circle.len() > files_max)
+        .filter(|circle| circle.len() > FILES_MAX)
         .map(|circle| {
             let names: Vec<_> = circle.iter().map(|path| path.join("::")).collect();
             let what = format!(
-                "{} files import each other in a circle, at most {files_max}: put the types that \
+                "{} files import each other in a circle, at most {FILES_MAX}: put the types that \
                  they share below them ({})",
                 circle.len(),
                 names.join(", ")

@@ -3,37 +3,34 @@
 //! Where things lie in guest memory is QEMU's choice for `virt`, so that a guest that was made for
 //! that board, or is compared with a run there, finds the same.
 
-use crate::concurrency::counted::Counted;
-use crate::concurrency::region::Region;
-use crate::device::board::RAM_BASE;
-use crate::device::pl011::Pl011;
 use crate::devicetree::host::{DomainConfig, Machine as HostTree, Range};
-use crate::domain::{Control, Domain, Vcpu};
-use crate::hw::setup::CpuFacts;
+use crate::hw::el2::El2;
+use crate::hw::setup;
 use crate::hw::simd;
 use crate::hw::timer;
 use crate::hw::world::GuestContext;
-use crate::image_layout::{Layout, layout};
 use crate::mem::guest::GuestRam;
-use crate::mem::stage2::{MemoryKind, Permissions, Stage2};
-use crate::mem::tables::HeapTables;
-use crate::mem::views::Views;
-use crate::recorder::Recorder;
-use crate::reset;
-use crate::vcpu::VcpuCore;
-use crate::vcpu::debug::DebugShadow;
-use crate::vcpu::interrupt::QuietInterface;
-use crate::vcpu::pages::{Roots, Touched};
-use crate::vcpu::time::{PhysicalTimer, TimerLines};
-use crate::vcpu::translation::Changes;
-use crate::vgic::{CpuInterface, Vgic};
 use alloc::vec;
 use core::sync::atomic::{AtomicBool, AtomicU64};
 use heapless::Vec;
 use spin::Mutex;
 use stepwell_arch::Pa;
-use stepwell_engine::{Attention, Engine, ExclusiveMonitor, SpinDetector, Turns, VirtualClock};
+use stepwell_engine::{Attention, Turns, VirtualClock};
+use stepwell_vm::concurrency::counted::Counted;
+use stepwell_vm::concurrency::region::Region;
+use stepwell_vm::device::board::RAM_BASE;
+use stepwell_vm::device::pl011::Pl011;
 use stepwell_vm::devicetree::GuestTree;
+use stepwell_vm::domain::{Control, Domain, Vcpu};
+use stepwell_vm::image_layout::{Layout, layout};
+use stepwell_vm::memory::GuestMemory;
+use stepwell_vm::registers::Snapshot;
+use stepwell_vm::stage2::{MemoryKind, Permissions, Stage2, Vttbr};
+use stepwell_vm::vcpu::changes::Changes;
+use stepwell_vm::vcpu::roots::Roots;
+use stepwell_vm::vcpu::state::VcpuCore;
+use stepwell_vm::vgic::Vgic;
+use stepwell_vm::views::Views;
 
 const MIB: u64 = 1 << 20;
 const TREE_BYTES: usize = 64 << 10;
@@ -62,7 +59,7 @@ pub enum BuildError {
     /// The test mode's words are not understood.
     #[cfg(feature = "test-mode")]
     #[error(transparent)]
-    TestMode(#[from] crate::adversary::ConfigError),
+    TestMode(#[from] stepwell_vm::adversary::ConfigError),
 }
 
 /// Clears what the boot loader left in a domain's memory.
@@ -99,20 +96,23 @@ pub unsafe fn build(
     ram: Range,
     cpu: usize,
     attention: &'static Attention,
-) -> Result<Domain, BuildError> {
+    reset: &Snapshot,
+) -> Result<Domain<El2>, BuildError> {
     // SAFETY: the caller's promise.
     let memory = unsafe { GuestRam::new(ram.base, ram.bytes) };
     // SAFETY: the caller's promise.
     let places = unsafe { load_images(config, host, &memory)? };
-    let mut stage2 = Stage2::new(&mut HeapTables).map_err(|_| BuildError::Tables)?;
+    let mut tables = memory.tables();
+    let mut stage2 = Stage2::new(&mut tables).map_err(|_| BuildError::Tables)?;
     let all = Permissions { read: true, write: true, execute: true };
     stage2
-        .map(&mut HeapTables, RAM_BASE, ram.base, ram.bytes, all, MemoryKind::Normal)
+        .map(&mut tables, RAM_BASE, ram.base, ram.bytes, all, MemoryKind::Normal)
         .map_err(|_| BuildError::Tables)?;
+    let vttbr = stage2.vttbr(id + 1);
     let mut vcpus = Vec::new();
     for index in 0..config.cpus {
         #[cfg_attr(not(feature = "test-mode"), expect(unused_mut, reason = "for the test mode"))]
-        let mut core = new_core(attention, index == 0, places);
+        let mut core = new_core(attention, index == 0, places, vttbr, reset);
         #[cfg(feature = "test-mode")]
         {
             core.adversary = adversary(host, index)?;
@@ -128,8 +128,8 @@ pub unsafe fn build(
     Ok(Domain {
         id,
         ram: memory,
-        vttbr: stage2.vttbr(id + 1),
-        roots: Roots::new(stage2.vttbr(id + 1)),
+        vttbr,
+        roots: Roots::new(vttbr),
         views: Mutex::new(Views::new(RAM_BASE, ram.base, ram.bytes)),
         stage2: Mutex::new(stage2),
         vgic: Counted::new(Vgic::new(config.cpus)),
@@ -147,42 +147,29 @@ pub unsafe fn build(
 }
 
 #[cfg(feature = "test-mode")]
-fn adversary(host: &HostTree<'_>, index: usize) -> Result<crate::adversary::Adversary, BuildError> {
-    let config = host.test_mode.map(crate::adversary::Config::parse).transpose();
+fn adversary(
+    host: &HostTree<'_>,
+    index: usize,
+) -> Result<stepwell_vm::adversary::Adversary, BuildError> {
+    let config = host.test_mode.map(stepwell_vm::adversary::Config::parse).transpose();
     let config = config?;
     let mutant = config.and_then(|config| config.mutant);
-    stepwell_engine::mutation::select(mutant.map(crate::adversary::mutant).transpose()?);
-    Ok(crate::adversary::Adversary::new(config.as_ref(), index))
+    stepwell_engine::mutation::select(mutant.map(stepwell_vm::adversary::mutant).transpose()?);
+    Ok(stepwell_vm::adversary::Adversary::new(config.as_ref(), index))
 }
 
-fn new_core(attention: &'static Attention, is_first: bool, places: Layout) -> VcpuCore {
-    let mut core = VcpuCore {
-        context: GuestContext::new(attention),
-        snapshot: reset::registers(),
-        is_reset: false,
-        simd: simd::Registers::at_reset(),
-        engine: Engine::new(),
-        monitor: ExclusiveMonitor::new(),
-        interface: CpuInterface::new(CpuFacts::read().list_registers),
-        debug: DebugShadow::default(),
-        recorder: Recorder::default(),
-        reported_call: None,
-        vttbr: 0,
-        touched: Touched::Nothing,
-        within: None,
-        reported_pc: None,
-        is_suspended: false,
-        virtual_clock: false,
-        physical_timer: PhysicalTimer::default(),
-        lines: TimerLines::default(),
-        serror: None,
-        spin: SpinDetector::new(),
-        quiet: QuietInterface::default(),
-        #[cfg(feature = "test-mode")]
-        adversary: crate::adversary::Adversary::new(None, 0),
-    };
+fn new_core(
+    attention: &'static Attention,
+    is_first: bool,
+    places: Layout,
+    vttbr: Vttbr,
+    reset: &Snapshot,
+) -> VcpuCore<El2> {
+    let context = GuestContext::new(attention);
+    let lists = setup::facts().list_registers;
+    let mut core = VcpuCore::new(context, reset, simd::at_reset(), lists, vttbr);
     if is_first {
-        reset::reset_vcpu(&mut core, places.kernel.0, places.tree.0);
+        core.reset(reset, places.kernel.0, places.tree.0);
         // The tool is told that it stands here.
         core.reported_pc = Some(places.kernel.0);
     }

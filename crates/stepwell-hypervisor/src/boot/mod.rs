@@ -11,18 +11,22 @@ mod early;
 mod secondary;
 
 use crate::devicetree::host::{self, Machine as HostTree, Range, VirtioSlot};
-use crate::hw::{gic, link, log, power, registers, reset_registers, timer};
-use crate::machine::{self, Machine};
+use crate::hw::el2::El2;
+use crate::hw::{gic, link, log, power, registers, reset_registers, system_registers, timer};
 use crate::mem::mailbox::MailboxMemory;
 use crate::mem::ring::TraceRing;
 use crate::mem::{el2, heap};
-use crate::{memory_plan, reset, server, vcpu};
+use crate::{memory_plan, server};
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use core::arch::global_asm;
-use spin::Mutex;
+use spin::{Mutex, Once};
 use stepwell_arch::Pa;
 use stepwell_engine::Attention;
+use stepwell_vm::command;
+use stepwell_vm::machine::Machine;
+use stepwell_vm::registers::Snapshot;
+use stepwell_vm::vcpu;
 
 /// Stack of each CPU but the first.
 const SECONDARY_STACK_BYTES: usize = 0x4_0000;
@@ -42,6 +46,9 @@ global_asm!(
     early_stack = const EARLY_STACK_BYTES,
 );
 
+/// Known to all CPUs once it is built.
+static MACHINE: Once<Machine<El2>> = Once::new();
+
 /// Called by `start.S` on the boot CPU. `tree` is where the boot loader put the device tree.
 #[unsafe(no_mangle)]
 extern "C" fn primary_main(tree: u64) -> ! {
@@ -51,21 +58,21 @@ extern "C" fn primary_main(tree: u64) -> ! {
         log::unlocked_line(format_args!("cannot start: {reason}"));
         power::machine_off();
     }
-    match machine::machine() {
+    match MACHINE.get() {
         Some(machine) => {
             if !link::is_up() {
                 run_unattended(machine);
             }
-            vcpu::serve_cpu(machine, 0)
+            vcpu::serve_cpu(machine, &El2, 0)
         }
         None => power::machine_off(),
     }
 }
 
 /// Lets every domain run: on a board there may be nobody who would say "go on".
-fn run_unattended(machine: &Machine) {
+fn run_unattended(machine: &Machine<El2>) {
     for domain in &machine.domains {
-        if let Err(refusal) = server::command::run_freely(domain) {
+        if let Err(refusal) = command::run_freely(&El2, domain) {
             log::line(format_args!("domain {} does not run: {refusal}", domain.id));
         }
     }
@@ -105,7 +112,9 @@ fn start(tree: u64) -> Result<(), String> {
             "this hypervisor has no test mode: use stepwell-hypervisor-test-mode.bin".into()
         );
     }
-    reset::remember();
+    // What EL1's registers hold before any guest has run is what the CPU resets them to.
+    let mut reset = Snapshot::default();
+    system_registers::save(&mut reset);
     crate::hw::setup::control_registers(0);
     reset_registers::remember();
     // Found out before there is a guest whose timer it is.
@@ -119,7 +128,7 @@ fn start(tree: u64) -> Result<(), String> {
     let wanted: usize =
         host.domains.iter().map(|domain| domain.cpus).fold(0, usize::saturating_add);
     let cpus = secondary::start_others(others.take(wanted.saturating_sub(1)));
-    let machine = build_machine(host, place, cpus)?;
+    let machine = build_machine(host, place, cpus, reset)?;
     log::line(format_args!(
         "{} of {} CPUs, {} domains, link {}",
         cpus,
@@ -127,7 +136,7 @@ fn start(tree: u64) -> Result<(), String> {
         machine.domains.len(),
         if slot.is_some() { "up" } else { "missing" },
     ));
-    machine::publish(machine);
+    MACHINE.call_once(|| machine);
     Ok(())
 }
 
@@ -147,7 +156,12 @@ fn attention() -> &'static Attention {
     table
 }
 
-fn build_machine(host: &HostTree<'_>, tree: Range, cpus: u8) -> Result<Machine, String> {
+fn build_machine(
+    host: &HostTree<'_>,
+    tree: Range,
+    cpus: u8,
+    reset: Snapshot,
+) -> Result<Machine<El2>, String> {
     if host.domains.is_empty() {
         return Err(
             "the device tree has no domain under /chosen (compatible \"xen,domain\", with a \
@@ -172,7 +186,7 @@ fn build_machine(host: &HostTree<'_>, tree: Range, cpus: u8) -> Result<Machine, 
         // tree there is a copy.
         unsafe { builder::clear(ram, &stale) }.map_err(|error| error.to_string())?;
         // SAFETY: as above.
-        let domain = unsafe { builder::build(id, config, host, ram, cpu, attention) };
+        let domain = unsafe { builder::build(id, config, host, ram, cpu, attention, &reset) };
         let domain = domain.map_err(|error| error.to_string())?;
         domains.push(domain).map_err(|_| "too many domains")?;
         cpu += config.cpus;
@@ -186,5 +200,5 @@ fn build_machine(host: &HostTree<'_>, tree: Range, cpus: u8) -> Result<Machine, 
     if let Some(mailbox) = mailbox {
         server::mailbox::setup(mailbox);
     }
-    Ok(Machine { domains, ring: Mutex::new(ring), cpus })
+    Ok(Machine { domains, ring: Mutex::new(ring), cpus, reset, link: Box::new(server::Server) })
 }

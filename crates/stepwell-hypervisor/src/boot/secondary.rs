@@ -1,13 +1,15 @@
 //! The other CPUs: switched on one after the other, each with a stack of its own.
 
+use super::MACHINE;
 use super::SECONDARY_STACK_BYTES;
-use crate::domain::MAX_VCPUS;
+use crate::hw::el2::El2;
 use crate::hw::{gic, log, power, registers, timer};
 use crate::mem::el2;
-use crate::{machine, vcpu};
 use core::arch::global_asm;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use stepwell_vm::domain::MAX_VCPUS;
+use stepwell_vm::vcpu;
 
 /// What a CPU reads with its MMU off.
 #[repr(C, align(64))]
@@ -100,8 +102,8 @@ extern "C" fn secondary_main(cpu: u64) -> ! {
     }
     CPUS_UP.fetch_add(1, Ordering::AcqRel);
     loop {
-        if let Some(machine) = machine::machine() {
-            vcpu::serve_cpu(machine, cpu);
+        if let Some(machine) = MACHINE.get() {
+            vcpu::serve_cpu(machine, &El2, cpu);
         }
         core::hint::spin_loop();
     }

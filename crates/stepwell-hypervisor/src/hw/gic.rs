@@ -12,28 +12,12 @@ use arm_gic::{IntId, InterruptGroup, UniqueMmioPointer};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 use spin::Mutex;
+use stepwell_vm::cpu::Interrupt;
 
 /// A CPU asks another to come out of its guest.
 const KICK: IntId = IntId::sgi(1);
 /// CPUs that have a redistributor of ours.
 const MAX_CPUS: usize = 8;
-
-/// Physical interrupts that EL2 knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interrupt {
-    /// Another CPU's call.
-    Kick,
-    /// List registers.
-    Maintenance,
-    /// EL2's own timer.
-    El2Timer,
-    /// The guest's virtual timer.
-    VirtualTimer,
-    /// The link has something.
-    Link,
-    /// Anything else.
-    Unknown(u32),
-}
 
 /// Which of the interrupts that EL2 takes has which number.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! The link's transport: a virtio console in one of the board's virtio-mmio slots.
 
-use crate::mem::heap;
+use crate::mem::heap::Pages;
 use core::ptr::NonNull;
 use spin::Mutex;
 use virtio_drivers::device::console::VirtIOConsole;
@@ -14,7 +14,7 @@ struct Identity;
 // own physical address, aligned, zeroed and nobody else's until it is given back.
 unsafe impl Hal for Identity {
     fn dma_alloc(pages: usize, _: BufferDirection) -> (PhysAddr, NonNull<u8>) {
-        match heap::pages(pages) {
+        match Pages::new(pages).map(Pages::into_raw) {
             Some(page) => (page.as_ptr() as PhysAddr, page),
             // The driver takes address 0 for "out of memory".
             None => (0, NonNull::dangling()),
@@ -22,7 +22,8 @@ unsafe impl Hal for Identity {
     }
 
     unsafe fn dma_dealloc(_: PhysAddr, page: NonNull<u8>, pages: usize) -> i32 {
-        heap::give_back(page, pages);
+        // SAFETY: the driver gives back what `dma_alloc` gave it, once.
+        drop(unsafe { Pages::from_raw(page, pages) });
         0
     }
 

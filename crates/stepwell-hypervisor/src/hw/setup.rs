@@ -6,41 +6,20 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use stepwell_arch::SystemRegister;
 use stepwell_arch::debug::mdcr_el2;
 use stepwell_arch::hyp::{cptr_el2, hcr_el2};
+use stepwell_vm::cpu::CpuFacts;
 use stepwell_vm::feature_id;
+use stepwell_vm::stage2::Vttbr;
 
-/// What this CPU has of what EL2 hands out.
-#[derive(Clone, Copy, Debug)]
-pub struct CpuFacts {
-    /// Breakpoints, 2 to 16.
-    pub breakpoints: u8,
-    /// Watchpoints, 2 to 16.
-    pub watchpoints: u8,
-    /// Breakpoints that can compare contexts: the last ones.
-    pub context_breakpoints: u8,
-    /// ID_AA64MMFR0_EL1.PARange.
-    pub pa_range: u64,
-    /// List registers of the virtual CPU interface.
-    pub list_registers: usize,
-}
-
-impl CpuFacts {
-    /// Reads them from this CPU.
-    #[must_use]
-    pub fn read() -> Self {
-        let dfr0 = mrs!("id_aa64dfr0_el1");
-        Self {
-            breakpoints: (dfr0 >> 12 & 0xf) as u8 + 1,
-            watchpoints: (dfr0 >> 20 & 0xf) as u8 + 1,
-            context_breakpoints: (dfr0 >> 28 & 0xf) as u8 + 1,
-            pa_range: mrs!("id_aa64mmfr0_el1") & 0xf,
-            list_registers: (mrs!("ich_vtr_el2") & 0x1f) as usize + 1,
-        }
-    }
-
-    /// The number of the first breakpoint that can compare contexts.
-    #[must_use]
-    pub fn first_context_breakpoint(&self) -> usize {
-        usize::from(self.breakpoints.saturating_sub(self.context_breakpoints))
+/// Reads what this CPU has of what EL2 hands out.
+#[must_use]
+pub fn facts() -> CpuFacts {
+    let dfr0 = mrs!("id_aa64dfr0_el1");
+    CpuFacts {
+        breakpoints: (dfr0 >> 12 & 0xf) as u8 + 1,
+        watchpoints: (dfr0 >> 20 & 0xf) as u8 + 1,
+        context_breakpoints: (dfr0 >> 28 & 0xf) as u8 + 1,
+        pa_range: mrs!("id_aa64mmfr0_el1") & 0xf,
+        list_registers: (mrs!("ich_vtr_el2") & 0x1f) as usize + 1,
     }
 }
 
@@ -186,17 +165,17 @@ fn hide_partitions() {
 }
 
 /// Puts a domain's stage 2 in force on this CPU.
-pub fn stage2(vttbr: u64) {
-    msr!("vtcr_el2", crate::mem::stage2::vtcr(mrs!("id_aa64mmfr0_el1") & 0xf));
-    msr!("vttbr_el2", vttbr);
+pub fn stage2(tables: Vttbr) {
+    msr!("vtcr_el2", stepwell_vm::stage2::vtcr(mrs!("id_aa64mmfr0_el1") & 0xf));
+    msr!("vttbr_el2", tables.bits());
     isb();
     super::registers::invalidate_guest_translations();
 }
 
 /// Puts other tables of the same domain in force on this CPU. Others may go on using theirs: with
 /// VTTBR_EL2.CnP clear, CPUs need not agree on the tables of a VMID.
-pub fn change_stage2(vttbr: u64) {
-    msr!("vttbr_el2", vttbr);
+pub fn change_stage2(tables: Vttbr) {
+    msr!("vttbr_el2", tables.bits());
     isb();
     super::registers::invalidate_own_translations();
 }
@@ -270,12 +249,6 @@ fn enable_extended_controls() {
         msr!("s3_4_c1_c2_2", HCRX_ENABLES);
     }
     dsb();
-}
-
-/// MIDR_EL1, which guests read as it is.
-#[must_use]
-pub fn midr() -> u64 {
-    mrs!("midr_el1")
 }
 
 /// Reads a feature ID register of this CPU.

@@ -11,11 +11,9 @@
 //! Source: Arm ARM, DDI 0487 L.b, "SVE vector length" and ZCR_EL1, SVE Control Register (EL1).
 
 use super::registers::{isb, mrs, msr};
-use alloc::boxed::Box;
-use alloc::vec;
-use alloc::vec::Vec;
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU16, Ordering};
+use stepwell_vm::simd::{self, SimdRegisters};
 
 global_asm!(include_str!("simd.S"));
 
@@ -27,116 +25,21 @@ unsafe extern "C" {
     fn load_sve(z: *const u8, p: *const u8, ffr: *const u8);
 }
 
-/// Bytes of the longest vector that the architecture has.
-pub const Z_MAX: usize = 256;
-/// Bytes of the longest predicate: a bit for each byte of a vector.
-pub const P_MAX: usize = Z_MAX / 8;
 /// ZCR_EL1.LEN and ZCR_EL2.LEN: a vector's length in quadwords, less one.
 const LEN_MASK: u64 = 0xf;
 /// SVCR.SM: the CPU is in Streaming SVE mode.
 const SVCR_SM: u64 = 1;
 
 /// Bytes of a vector for each value of LEN; 0 until they were measured.
-static LENGTHS: [AtomicU16; 16] = [const { AtomicU16::new(0) }; 16];
+static LENGTHS: [AtomicU16; simd::LENGTHS] = [const { AtomicU16::new(0) }; simd::LENGTHS];
 
-/// V0 to V31, FPCR and FPSR, and what SVE adds.
-#[derive(Clone, Debug, Default)]
-pub struct Registers {
-    /// V0 to V31.
-    pub v: [u128; 32],
-    /// FPCR.
-    pub fpcr: u64,
-    /// FPSR.
-    pub fpsr: u64,
-    /// Where the CPU has it.
-    pub sve: Option<Box<Sve>>,
-    /// They differ from what is in the machine.
-    is_written: bool,
-}
-
-/// The registers of SVE.
-#[derive(Clone, Debug)]
-pub struct Sve {
-    /// Z0 to Z31: always 32, and on the heap at once, because a stack has no room for them.
-    z: Vec<[u8; Z_MAX]>,
-    /// P0 to P15.
-    pub p: [[u8; P_MAX]; 16],
-    /// FFR.
-    pub ffr: [u8; P_MAX],
-    /// ZCR_EL1.
-    pub zcr: u64,
-    /// What a reset puts there.
-    zcr_at_reset: u64,
-    /// The vCPU is in Streaming SVE mode, and the copies are old.
-    pub is_streaming: bool,
-}
-
-impl Registers {
-    /// Makes those of a vCPU that has never run: zeros, which it will find. Before any guest has.
-    #[inline(never)]
-    #[must_use]
-    pub fn at_reset() -> Self {
-        let sve = has_sve().then(|| {
-            // S3_0_C1_C2_0 is ZCR_EL1.
-            let zcr = mrs!("s3_0_c1_c2_0");
-            let (z, p) = (vec![[0; Z_MAX]; 32], [[0; P_MAX]; 16]);
-            Box::new(Sve { z, p, ffr: [0; P_MAX], zcr, zcr_at_reset: zcr, is_streaming: false })
-        });
-        Self { sve, is_written: true, ..Self::default() }
-    }
-
-    /// Makes them those of a vCPU that was reset.
-    pub fn reset(&mut self) {
-        (self.v, self.fpcr, self.fpsr) = ([0; 32], 0, 0);
-        if let Some(sve) = &mut self.sve {
-            sve.z.iter_mut().for_each(|z| z.fill(0));
-            (sve.p, sve.ffr) = ([[0; P_MAX]; 16], [0; P_MAX]);
-            (sve.zcr, sve.is_streaming) = (sve.zcr_at_reset, false);
-        }
-        self.is_written = true;
-    }
-
-    /// Notes that something was written: it goes into the machine before the vCPU goes on.
-    pub const fn set_written(&mut self) {
-        self.is_written = true;
-    }
-
-    /// Copies V0 to V31 into Z0 to Z31, whose higher parts stay.
-    pub fn take_over_v(&mut self) {
-        let Some(sve) = &mut self.sve else { return };
-        for (z, v) in sve.z.iter_mut().zip(&self.v) {
-            if let Some(low) = z.first_chunk_mut() {
-                *low = v.to_le_bytes();
-            }
-        }
-    }
-
-    /// Copies the low parts of Z0 to Z31 into V0 to V31.
-    pub fn take_over_z(&mut self) {
-        let Some(sve) = &self.sve else { return };
-        for (v, z) in self.v.iter_mut().zip(&sve.z) {
-            *v = z.first_chunk().map_or(0, |low| u128::from_le_bytes(*low));
-        }
-    }
-}
-
-impl Sve {
-    /// Z0 to Z31.
-    #[must_use]
-    pub fn z(&self) -> &[[u8; Z_MAX]] {
-        &self.z
-    }
-
-    /// Z0 to Z31, to be written.
-    pub fn z_mut(&mut self) -> &mut [[u8; Z_MAX]] {
-        &mut self.z
-    }
-
-    /// Bytes of a vector as the guest's EL1 and EL0 have them now.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        usize::from(length_for(self.zcr))
-    }
+/// Makes the registers of a vCPU that has never run.
+#[inline(never)]
+#[must_use]
+pub fn at_reset() -> SimdRegisters {
+    let lengths = || core::array::from_fn(|len| length_for(len as u64));
+    // S3_0_C1_C2_0 is ZCR_EL1.
+    SimdRegisters::at_reset(has_sve().then(|| (mrs!("s3_0_c1_c2_0"), lengths())))
 }
 
 /// Tells whether the CPU has SVE.
@@ -147,12 +50,6 @@ pub fn has_sve() -> bool {
 
 fn has_sme() -> bool {
     mrs!("id_aa64pfr1_el1") >> 24 & 0xf != 0
-}
-
-/// Bytes of the longest vector that the CPU has; 0 without SVE.
-#[must_use]
-pub fn longest() -> usize {
-    usize::from(length_for(LEN_MASK))
 }
 
 fn length_for(zcr: u64) -> u16 {
@@ -176,7 +73,7 @@ pub fn measure_lengths() {
 }
 
 /// Copies the registers out of the machine.
-pub fn save(registers: &mut Registers) {
+pub fn save(registers: &mut SimdRegisters) {
     // SAFETY: the array has the 32 places that the assembly writes.
     unsafe { save_simd(registers.v.as_mut_ptr()) }
     registers.fpcr = mrs!("s3_3_c4_c4_0");
@@ -195,7 +92,7 @@ pub fn save(registers: &mut Registers) {
 }
 
 /// Puts into the machine what was written, if anything was.
-pub fn load(registers: &mut Registers) {
+pub fn load(registers: &mut SimdRegisters) {
     if !core::mem::take(&mut registers.is_written) {
         return;
     }

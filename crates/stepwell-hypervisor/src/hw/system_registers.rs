@@ -5,21 +5,36 @@
 //! CPU, and put back before it goes on.
 
 use super::registers::{isb, mrs, mrs_over, msr};
+use super::setup::read_feature_id;
 use stepwell_arch::SystemRegister;
+use stepwell_vm::cpu::DebugBank;
+use stepwell_vm::registers::Snapshot;
 
 macro_rules! guest_registers {
     ($($register:ident $name:literal),* $(,)?) => {
-        /// Which register is at which place of a snapshot.
-        const ORDER: [SystemRegister; COUNT] = [$(SystemRegister::$register),*];
         const COUNT: usize = [$($name),*].len();
 
-        fn read_all() -> [u64; COUNT] {
-            [$(mrs!($name)),*]
+        /// Copies them from the machine.
+        pub fn save(into: &mut Snapshot) {
+            let values: [(SystemRegister, u64); COUNT] =
+                [$((SystemRegister::$register, mrs!($name))),*];
+            into.fill(values.into_iter());
         }
 
-        fn write_all(values: &[u64; COUNT]) {
-            let mut values = values.iter().copied();
-            $(msr!($name, values.next().unwrap_or(0));)*
+        #[inline(always)]
+        fn write_guest(register: SystemRegister, value: u64) {
+            match register {
+                $(SystemRegister::$register => msr!($name, value),)*
+                _ => {}
+            }
+        }
+
+        #[inline(always)]
+        fn read_guest(register: SystemRegister) -> Option<u64> {
+            Some(match register {
+                $(SystemRegister::$register => mrs!($name),)*
+                _ => return None,
+            })
         }
     };
 }
@@ -51,58 +66,38 @@ guest_registers! {
     CNTV_CTL_EL0 "cntv_ctl_el0",
 }
 
-/// ISTATUS of CNTV_CTL_EL0: read-only, and not the guest's doing.
-const CNTV_CTL_WRITABLE: u64 = 0b11;
-
-/// A copy of the guest's system registers.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    values: [u64; COUNT],
+/// Puts them into the machine.
+pub fn load(from: &Snapshot) {
+    from.iter().for_each(|(register, value)| write_guest(register, value));
+    isb();
 }
 
-impl Snapshot {
-    /// Copies them from the machine.
-    #[must_use]
-    pub fn save() -> Self {
-        Self { values: read_all() }
+/// Reads a register of the guest's, or an ID register of the CPU; 0 for any other.
+#[inline(always)]
+#[must_use]
+pub fn read(register: SystemRegister) -> u64 {
+    match register {
+        SystemRegister::MDSCR_EL1 => mrs!("mdscr_el1"),
+        SystemRegister::MDCCINT_EL1 => mrs!("mdccint_el1"),
+        SystemRegister::OSLSR_EL1 => mrs!("oslsr_el1"),
+        SystemRegister::OSDLR_EL1 => mrs!("osdlr_el1"),
+        SystemRegister::MIDR_EL1 => mrs!("midr_el1"),
+        SystemRegister::DCZID_EL0 => mrs!("dczid_el0"),
+        _ if register.is_feature_id() => read_feature_id(register),
+        _ => read_guest(register).unwrap_or(0),
     }
+}
 
-    /// Puts them into the machine.
-    pub fn load(&self) {
-        write_all(&self.values);
-        isb();
-    }
-
-    /// Tells whether the machine has these, apart from what only the machine changes.
-    #[cfg(feature = "test-mode")]
-    #[must_use]
-    pub fn is_loaded(&self) -> bool {
-        let mut both = read_all().into_iter().zip(self.values).zip(ORDER);
-        both.all(|((now, kept), register)| match register {
-            SystemRegister::CNTV_CTL_EL0 => (now ^ kept) & CNTV_CTL_WRITABLE == 0,
-            _ => now == kept,
-        })
-    }
-
-    fn place(register: SystemRegister) -> Option<usize> {
-        ORDER.iter().position(|&known| known == register)
-    }
-
-    /// Reads a register of the copy.
-    #[must_use]
-    pub fn read(&self, register: SystemRegister) -> Option<u64> {
-        self.values.get(Self::place(register)?).copied()
-    }
-
-    /// Writes a register of the copy; tells whether there is one.
-    pub fn write(&mut self, register: SystemRegister, value: u64) -> bool {
-        let Some(place) = Self::place(register) else { return false };
-        let Some(slot) = self.values.get_mut(place) else { return false };
-        *slot = match register {
-            SystemRegister::CNTV_CTL_EL0 => value & CNTV_CTL_WRITABLE,
-            _ => value,
-        };
-        true
+/// Writes a register of the guest's. Any other is left alone: what changes EL2 is not to be reached
+/// this way.
+#[inline(always)]
+pub fn write(register: SystemRegister, value: u64) {
+    match register {
+        SystemRegister::MDSCR_EL1 => msr!("mdscr_el1", value),
+        SystemRegister::MDCCINT_EL1 => msr!("mdccint_el1", value),
+        SystemRegister::OSLAR_EL1 => msr!("oslar_el1", value),
+        SystemRegister::OSDLR_EL1 => msr!("osdlr_el1", value),
+        _ => write_guest(register, value),
     }
 }
 
@@ -110,22 +105,9 @@ impl Snapshot {
 ///
 /// CNTVOFF_EL2 goes to 0 with it, so that loading any compare value is safe on QEMU 7.2; see
 /// [`super::timer::set_offset`] and [`stepwell_engine::clock::COUNTER_AT_RESET`].
-pub fn quiet_virtual_timer() {
+pub fn stop_virtual_timer() {
     msr!("cntv_ctl_el0", 0);
     msr!("cntvoff_el2", 0);
-}
-
-/// One of the four families of breakpoint and watchpoint registers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DebugBank {
-    /// DBGBVR: a breakpoint's address.
-    BreakpointValue,
-    /// DBGBCR: a breakpoint's control.
-    BreakpointControl,
-    /// DBGWVR: a watchpoint's address.
-    WatchpointValue,
-    /// DBGWCR: a watchpoint's control.
-    WatchpointControl,
 }
 
 macro_rules! debug_banks {

@@ -2,24 +2,7 @@
 
 use super::registers::{isb, mrs};
 use stepwell_arch::{Ipa, Pa, Va};
-
-/// What a translation is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// A load, or an instruction fetch.
-    Read,
-    /// A store.
-    Write,
-}
-
-/// The translation failed: PAR_EL1.FST, a fault status code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TranslationFailed {
-    /// DFSC as the guest's abort would have it.
-    pub status: u8,
-    /// The fault is in stage 2: not the guest's.
-    pub stage2: bool,
-}
+use stepwell_vm::cpu::{Purpose, TranslationFailed};
 
 const PAR_F: u64 = 1;
 const PAR_STAGE2: u64 = 1 << 9;

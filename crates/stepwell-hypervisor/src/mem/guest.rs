@@ -9,17 +9,37 @@
 //! that EL2 works through, so that what EL2 writes is cleaned to memory, and what it reads is
 //! dropped from the caches before (Arm ARM, "Mismatched memory attributes").
 
-use crate::device::board::RAM_BASE;
+use super::tables::HeapTables;
 use crate::hw::registers;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 use stepwell_arch::{Ipa, Pa, Va};
 use stepwell_engine::Image;
+use stepwell_vm::device::board::RAM_BASE;
+use stepwell_vm::memory::{GuestMemory, OutsideRam};
 
 const PAGE: u64 = 4096;
 
-/// The address lies outside the domain's RAM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OutsideRam;
+/// A page of a guest's RAM that EL2 may read instructions from.
+#[derive(Clone, Copy, Debug)]
+pub struct CodePage(Pa);
+
+impl CodePage {
+    /// Takes back a page that [`GuestRam`] handed out before.
+    ///
+    /// # Safety
+    ///
+    /// The page must be one that was handed out.
+    #[must_use]
+    pub const unsafe fn new(page: Pa) -> Self {
+        Self(page)
+    }
+
+    /// Where EL2 reads it.
+    #[must_use]
+    pub const fn address(self) -> Pa {
+        self.0
+    }
+}
 
 /// A domain's RAM: one range, at [`RAM_BASE`] for the guest.
 #[derive(Clone, Copy, Debug)]
@@ -46,78 +66,11 @@ impl GuestRam {
         self.bytes
     }
 
-    /// First byte, physically.
-    #[must_use]
-    pub const fn base(&self) -> Pa {
-        self.base
-    }
-
-    /// Where `length` bytes of the guest's physical memory are, if all of them are RAM.
-    ///
-    /// # Errors
-    ///
-    /// [`OutsideRam`].
-    pub fn locate(&self, ipa: Ipa, length: u64) -> Result<Pa, OutsideRam> {
-        let offset = ipa.0.checked_sub(RAM_BASE.0).ok_or(OutsideRam)?;
-        let end = offset.checked_add(length).ok_or(OutsideRam)?;
-        if end > self.bytes {
-            return Err(OutsideRam);
-        }
-        Ok(self.base.offset(offset))
-    }
-
     /// Tells whether `length` bytes at `pa` lie in this RAM.
     #[must_use]
     pub fn contains(&self, pa: Pa, length: u64) -> bool {
         let Some(offset) = pa.0.checked_sub(self.base.0) else { return false };
         offset.checked_add(length).is_some_and(|end| end <= self.bytes)
-    }
-
-    /// Copies guest memory out.
-    ///
-    /// # Errors
-    ///
-    /// [`OutsideRam`]; nothing was copied then.
-    pub fn read(&self, ipa: Ipa, into: &mut [u8]) -> Result<(), OutsideRam> {
-        let from = self.locate(ipa, into.len() as u64)?;
-        registers::clean_data_cache(from.0, into.len() as u64);
-        let at = self.words(from, into.len() as u64);
-        let (head, rest) = into.split_at_mut_checked(at.head).ok_or(OutsideRam)?;
-        let (words, tail) = rest.as_chunks_mut::<8>();
-        for (byte, from) in head.iter_mut().zip(at.head_bytes) {
-            *byte = from.load(Ordering::Relaxed);
-        }
-        for (word, from) in words.iter_mut().zip(at.words) {
-            *word = from.load(Ordering::Relaxed).to_le_bytes();
-        }
-        for (byte, from) in tail.iter_mut().zip(at.tail_bytes) {
-            *byte = from.load(Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
-    /// Copies into guest memory, and makes it visible to instruction fetch.
-    ///
-    /// # Errors
-    ///
-    /// [`OutsideRam`]; nothing was copied then.
-    pub fn write(&self, ipa: Ipa, from: &[u8]) -> Result<(), OutsideRam> {
-        let to = self.locate(ipa, from.len() as u64)?;
-        let at = self.words(to, from.len() as u64);
-        let (head, rest) = from.split_at_checked(at.head).ok_or(OutsideRam)?;
-        let (words, tail) = rest.as_chunks::<8>();
-        for (byte, to) in head.iter().zip(at.head_bytes) {
-            to.store(*byte, Ordering::Relaxed);
-        }
-        for (word, to) in words.iter().zip(at.words) {
-            to.store(u64::from_le_bytes(*word), Ordering::Relaxed);
-        }
-        for (byte, to) in tail.iter().zip(at.tail_bytes) {
-            to.store(*byte, Ordering::Relaxed);
-        }
-        registers::clean_data_cache(to.0, from.len() as u64);
-        registers::invalidate_instruction_caches();
-        Ok(())
     }
 
     /// The bytes from `at` on, which the caller has found to lie in this RAM: up to the first whole
@@ -177,23 +130,86 @@ impl GuestRam {
         let from = unsafe { core::slice::from_raw_parts(module.0 as *const u8, length) };
         self.write(ipa, from)
     }
+}
 
-    /// Returns where EL2 reads the code page at `pa`, for the fast path, as it is now: what the
-    /// caches have kept of it since before is dropped.
-    #[must_use]
-    pub fn code_page(&self, pa: Pa) -> Option<Pa> {
+/// A piece of guest RAM as what can be accessed atomically.
+struct Words<'a> {
+    /// Bytes before the words.
+    head: usize,
+    head_bytes: &'a [AtomicU8],
+    words: &'a [AtomicU64],
+    tail_bytes: &'a [AtomicU8],
+}
+
+impl GuestMemory for GuestRam {
+    type Page = CodePage;
+    type Tables = HeapTables;
+
+    fn tables(&self) -> HeapTables {
+        HeapTables::of(*self)
+    }
+
+    fn base(&self) -> Pa {
+        self.base
+    }
+
+    fn locate(&self, ipa: Ipa, length: u64) -> Result<Pa, OutsideRam> {
+        let offset = ipa.0.checked_sub(RAM_BASE.0).ok_or(OutsideRam)?;
+        let end = offset.checked_add(length).ok_or(OutsideRam)?;
+        if end > self.bytes {
+            return Err(OutsideRam);
+        }
+        Ok(self.base.offset(offset))
+    }
+
+    fn read(&self, ipa: Ipa, into: &mut [u8]) -> Result<(), OutsideRam> {
+        let from = self.locate(ipa, into.len() as u64)?;
+        registers::clean_data_cache(from.0, into.len() as u64);
+        let at = self.words(from, into.len() as u64);
+        let (head, rest) = into.split_at_mut_checked(at.head).ok_or(OutsideRam)?;
+        let (words, tail) = rest.as_chunks_mut::<8>();
+        for (byte, from) in head.iter_mut().zip(at.head_bytes) {
+            *byte = from.load(Ordering::Relaxed);
+        }
+        for (word, from) in words.iter_mut().zip(at.words) {
+            *word = from.load(Ordering::Relaxed).to_le_bytes();
+        }
+        for (byte, from) in tail.iter_mut().zip(at.tail_bytes) {
+            *byte = from.load(Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn write(&self, ipa: Ipa, from: &[u8]) -> Result<(), OutsideRam> {
+        let to = self.locate(ipa, from.len() as u64)?;
+        let at = self.words(to, from.len() as u64);
+        let (head, rest) = from.split_at_checked(at.head).ok_or(OutsideRam)?;
+        let (words, tail) = rest.as_chunks::<8>();
+        for (byte, to) in head.iter().zip(at.head_bytes) {
+            to.store(*byte, Ordering::Relaxed);
+        }
+        for (word, to) in words.iter().zip(at.words) {
+            to.store(u64::from_le_bytes(*word), Ordering::Relaxed);
+        }
+        for (byte, to) in tail.iter().zip(at.tail_bytes) {
+            to.store(*byte, Ordering::Relaxed);
+        }
+        registers::clean_data_cache(to.0, from.len() as u64);
+        registers::invalidate_instruction_caches();
+        Ok(())
+    }
+
+    fn code_page(&self, pa: Pa) -> Option<CodePage> {
         let page = pa.align_down(PAGE);
         if !self.contains(page, PAGE) {
             return None;
         }
         registers::clean_data_cache(page.0, PAGE);
-        Some(page)
+        Some(CodePage(page))
     }
 
-    /// Reads the instruction at `va`, whose page [`GuestRam::code_page`] returned.
-    #[must_use]
-    pub fn instruction(&self, page: Pa, va: Va) -> Option<u32> {
-        let at = page.offset(va.0 & 0xfff);
+    fn instruction(&self, page: CodePage, va: Va) -> Option<u32> {
+        let at = page.0.offset(va.0 & 0xfff);
         if !va.is_aligned(4) || !self.contains(at, 4) {
             return None;
         }
@@ -201,11 +217,8 @@ impl GuestRam {
         Some(unsafe { (at.0 as *const u32).read_volatile() })
     }
 
-    /// Reads the halfword at `va`, whose page [`GuestRam::code_page`] returned: T32 instructions are
-    /// one or two of these.
-    #[must_use]
-    pub fn halfword(&self, page: Pa, va: Va) -> Option<u16> {
-        let at = page.offset(va.0 & 0xfff);
+    fn halfword(&self, page: CodePage, va: Va) -> Option<u16> {
+        let at = page.0.offset(va.0 & 0xfff);
         if !va.is_aligned(2) || !self.contains(at, 2) {
             return None;
         }
@@ -213,13 +226,7 @@ impl GuestRam {
         Some(unsafe { (at.0 as *const u16).read_volatile() })
     }
 
-    /// Stores `new` at `pa` if it holds `old`, in one atomic access of as many bytes: 1, 2, 4, 8 or
-    /// 16.
-    ///
-    /// # Errors
-    ///
-    /// [`OutsideRam`] where the access does not lie in RAM, is misaligned, or of no such size.
-    pub fn compare_and_store(&self, pa: Pa, old: Image, new: Image) -> Result<bool, OutsideRam> {
+    fn compare_and_store(&self, pa: Pa, old: Image, new: Image) -> Result<bool, OutsideRam> {
         let size = u64::from(new.bytes);
         if !self.contains(pa, size) || !pa.is_aligned(size) {
             return Err(OutsideRam);
@@ -245,12 +252,7 @@ impl GuestRam {
         Ok(stored)
     }
 
-    /// Reads `bytes` bytes at `pa`: 1, 2, 4, 8, or 16 in two accesses.
-    ///
-    /// # Errors
-    ///
-    /// [`OutsideRam`], as [`GuestRam::compare_and_store`].
-    pub fn image(&self, pa: Pa, bytes: u8) -> Result<Image, OutsideRam> {
+    fn image(&self, pa: Pa, bytes: u8) -> Result<Image, OutsideRam> {
         let [first, second] = match bytes {
             16 => self.peek(pa, 8, true)?,
             _ => self.peek(pa, bytes, false)?,
@@ -258,12 +260,7 @@ impl GuestRam {
         Ok(Image { value: u128::from(first) | u128::from(second) << 64, bytes })
     }
 
-    /// Stores `bytes` bytes at `pa` in one atomic access: 1, 2, 4 or 8.
-    ///
-    /// # Errors
-    ///
-    /// [`OutsideRam`], as [`GuestRam::compare_and_store`].
-    pub fn poke(&self, pa: Pa, bytes: u8, value: u64) -> Result<(), OutsideRam> {
+    fn poke(&self, pa: Pa, bytes: u8, value: u64) -> Result<(), OutsideRam> {
         if !self.contains(pa, u64::from(bytes)) || !pa.is_aligned(u64::from(bytes)) {
             return Err(OutsideRam);
         }
@@ -281,12 +278,7 @@ impl GuestRam {
         Ok(())
     }
 
-    /// Reads what a load-exclusive of this size read.
-    ///
-    /// # Errors
-    ///
-    /// [`OutsideRam`].
-    pub fn peek(&self, pa: Pa, bytes: u8, pair: bool) -> Result<[u64; 2], OutsideRam> {
+    fn peek(&self, pa: Pa, bytes: u8, pair: bool) -> Result<[u64; 2], OutsideRam> {
         let mut value = [0; 2];
         let count = if pair { 2 } else { 1 };
         for (n, value) in value.iter_mut().enumerate().take(count) {
@@ -308,15 +300,6 @@ impl GuestRam {
         }
         Ok(value)
     }
-}
-
-/// A piece of guest RAM as what can be accessed atomically.
-struct Words<'a> {
-    /// Bytes before the words.
-    head: usize,
-    head_bytes: &'a [AtomicU8],
-    words: &'a [AtomicU64],
-    tail_bytes: &'a [AtomicU8],
 }
 
 /// What the integer atomics have in common here.

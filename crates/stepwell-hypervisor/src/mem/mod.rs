@@ -20,5 +20,3 @@ pub mod ring;
 #[cfg(feature = "el2")]
 #[expect(unsafe_code, reason = "tables are shared with the MMU")]
 pub mod tables;
-
-pub use stepwell_vm::{stage2, views};

@@ -1,6 +1,7 @@
 //! The trace ring, hypervisor's side: see [`stepwell_wire::ring`] for the layout.
 
 use core::sync::atomic::{AtomicU64, Ordering};
+use stepwell_vm::ring::{Lease, Ring};
 use stepwell_wire::ring::{
     HEADER_BYTES, MAGIC, OFFSET_CAPACITY, OFFSET_HEAD, OFFSET_MAGIC, OFFSET_TAIL, OFFSET_VERSION,
 };
@@ -34,48 +35,74 @@ impl TraceRing {
         Some(ring)
     }
 
-    /// Bytes of the ring, header included.
-    #[must_use]
-    pub const fn bytes(&self) -> u64 {
-        HEADER_BYTES + self.capacity * 8
-    }
-
     fn word(&self, offset: u64) -> &AtomicU64 {
         // SAFETY: `new`'s contract, and offsets here are below `bytes` and multiples of 8.
         unsafe { &*((self.base + offset) as *const AtomicU64) }
     }
+}
 
-    /// How many words fit at least.
-    ///
+impl Ring for TraceRing {
+    type Lease = RingLease;
+
+    fn bytes(&self) -> u64 {
+        HEADER_BYTES + self.capacity * 8
+    }
+
     /// `tail` is the tool's and not to be trusted: a value ahead of `head` counts as a full ring.
-    #[must_use]
-    pub fn room(&self) -> u64 {
+    fn room(&self) -> u64 {
         let tail = self.word(OFFSET_TAIL).load(Ordering::Acquire);
         let used = self.head.checked_sub(tail).unwrap_or(self.capacity);
         self.capacity.saturating_sub(used)
     }
 
-    /// Where the next words may be written in one piece, as addresses of the first and of the one
-    /// after the last; at most `words`. Whoever writes there says so to [`TraceRing::written`].
-    #[must_use]
-    pub fn window(&self, words: u64) -> (u64, u64) {
-        let place = self.head % self.capacity;
-        let count = words.min(self.room()).min(self.capacity - place);
-        let at = self.base + HEADER_BYTES + place * 8;
-        (at, at + count * 8)
-    }
-
-    /// Publishes `words` that were written into the window.
-    pub fn written(&mut self, words: u64) {
-        self.head = self.head.wrapping_add(words);
-        self.word(OFFSET_HEAD).store(self.head, Ordering::Release);
-    }
-
-    /// Appends a word and publishes it. The caller has asked [`TraceRing::room`].
-    pub fn push(&mut self, word: u64) {
+    fn push(&mut self, word: u64) {
         let place = self.head % self.capacity;
         self.word(HEADER_BYTES + place * 8).store(word, Ordering::Relaxed);
         self.head = self.head.wrapping_add(1);
         self.word(OFFSET_HEAD).store(self.head, Ordering::Release);
+    }
+
+    fn lease(&mut self, words: u64) -> RingLease {
+        let place = self.head % self.capacity;
+        let count = words.min(self.room()).min(self.capacity - place);
+        let first = self.base + HEADER_BYTES + place * 8;
+        RingLease { first, at: first, end: first + count * 8 }
+    }
+
+    fn settle(&mut self, lease: RingLease) {
+        self.head = self.head.wrapping_add(lease.words());
+        self.word(OFFSET_HEAD).store(self.head, Ordering::Release);
+    }
+}
+
+/// A part of the ring that the fast path may write: only the ring makes one.
+#[derive(Debug)]
+pub struct RingLease {
+    first: u64,
+    at: u64,
+    end: u64,
+}
+
+impl RingLease {
+    /// Puts a lease together again whose parts the fast path had.
+    ///
+    /// # Safety
+    ///
+    /// `first` and `end` must be of a lease that the ring made and that is not used any more, and
+    /// all words before `at`, which is not beyond `end`, must have been written.
+    pub(crate) const unsafe fn new(first: u64, at: u64, end: u64) -> Self {
+        Self { first, at, end }
+    }
+
+    /// Where the next word goes, and where none may go.
+    pub(crate) const fn range(&self) -> (u64, u64) {
+        (self.at, self.end)
+    }
+}
+
+impl Lease for RingLease {
+    #[inline(always)]
+    fn words(&self) -> u64 {
+        (self.at - self.first) / 8
     }
 }

@@ -1,40 +1,49 @@
 //! Stage-2 table memory at EL2: pages of the heap, and the TLB maintenance that goes with them.
 
-use super::heap;
-use super::stage2::TableMemory;
-use super::views::CodeMemory;
+use super::guest::GuestRam;
+use super::heap::{self, Pages};
 use crate::hw::registers;
-use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 use stepwell_arch::{Ipa, Pa};
+use stepwell_vm::memory::GuestMemory;
+use stepwell_vm::stage2::TableMemory;
+use stepwell_vm::views::CodeMemory;
 
 const ENTRIES: usize = 512;
 const PAGE: u64 = 4096;
 
-/// Pages of the heap, at their own physical addresses.
+/// Pages of the heap, at their own physical addresses, and the RAM of a guest to copy code from.
 #[derive(Debug)]
-pub struct HeapTables;
+pub struct HeapTables {
+    ram: GuestRam,
+}
 
+impl HeapTables {
+    /// The tables of the guest that has this RAM.
+    #[must_use]
+    pub const fn of(ram: GuestRam) -> Self {
+        Self { ram }
+    }
+}
+
+/// An entry of a page that the heap lent for tables; nothing for any other address.
 fn entry(table: Pa, index: usize) -> Option<&'static AtomicU64> {
-    let table = NonNull::new(table.0 as *mut AtomicU64)?;
+    let table = heap::lent(table)?.cast::<AtomicU64>();
     if index >= ENTRIES {
         return None;
     }
-    // SAFETY: `table` is a page that `allocate` returned and that was not given back, or one of a
-    // guest's RAM: Stage2 and Views keep no other. Table walkers, or the guest, read it at the same
-    // time, hence the atomic.
+    // SAFETY: the heap says that it has lent this page for tables, which is 4 KiB and aligned, and
+    // the index is within it. Table walkers read it at the same time, hence the atomic.
     Some(unsafe { table.add(index).as_ref() })
 }
 
 impl TableMemory for HeapTables {
     fn allocate(&mut self) -> Option<Pa> {
-        heap::pages(1).map(|page| Pa(page.as_ptr() as u64))
+        Pages::new(1).map(heap::lend)
     }
 
     fn free(&mut self, table: Pa) {
-        if let Some(page) = NonNull::new(table.0 as *mut u8) {
-            heap::give_back(page, 1);
-        }
+        drop(heap::take_back(table));
     }
 
     fn read(&self, table: Pa, index: usize) -> u64 {
@@ -56,8 +65,8 @@ impl TableMemory for HeapTables {
 
 impl CodeMemory for HeapTables {
     fn read_guest(&self, page: Pa, index: usize) -> u64 {
-        // The same kind of access; a guest may write it meanwhile.
-        self.read(page, index)
+        let at = page.offset(index as u64 * 8);
+        self.ram.peek(at, 8, false).map_or(0, |[value, _]| value)
     }
 
     fn publish(&mut self, copy: Pa) {

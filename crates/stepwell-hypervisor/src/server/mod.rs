@@ -7,53 +7,69 @@
 //! The conversation begins on the link's stream and goes on in the [`mailbox`], where the tool has
 //! one. Then whatever CPU lingers serves as well.
 
-pub mod command;
 pub mod mailbox;
 mod unattended;
 
-use crate::domain::{Domain, PendingStop};
+use crate::hw::el2::El2;
 use crate::hw::link;
-use crate::machine::Machine;
-use crate::vcpu::guest_view;
 use spin::Mutex;
+use stepwell_vm::command;
+use stepwell_vm::domain::PendingStop;
+use stepwell_vm::link::Link;
 use stepwell_wire::{
     Command, Event, FrameDecoder, FromHypervisor, MAX_FRAME, Request, StopReason, encode,
 };
 
-static DECODER: Mutex<FrameDecoder> = Mutex::new(FrameDecoder::new());
+/// This machine.
+type Machine = stepwell_vm::machine::Machine<El2>;
 
-/// Serves everything that has arrived: the link's interrupt calls for it.
-pub fn poll(machine: &Machine) {
-    poll_stream(machine);
-    poll_mailbox(machine);
-}
+/// The hypervisor's end.
+pub struct Server;
 
-/// Serves what has arrived, for who passes by without having been called. A mailbox makes that
-/// cheap: the stream has nothing but its doorbell then.
-pub fn pass_by(machine: &Machine) {
-    match mailbox::is_in_use() {
-        true => drop(poll_mailbox(machine)),
-        false => poll_stream(machine),
+impl Link<El2> for Server {
+    fn send(&self, event: &Event) {
+        if !link::is_up() {
+            unattended::show(event);
+            return;
+        }
+        transmit(&FromHypervisor::Event(event.clone()));
+    }
+
+    fn serve(&self, cpu: &El2, machine: &Machine) {
+        poll_stream(cpu, machine);
+        poll_mailbox(cpu, machine);
+    }
+
+    /// A mailbox makes that cheap: the stream has nothing but its doorbell then.
+    fn pass_by(&self, cpu: &El2, machine: &Machine) {
+        match mailbox::is_in_use() {
+            true => drop(poll_mailbox(cpu, machine)),
+            false => poll_stream(cpu, machine),
+        }
+    }
+
+    fn linger(&self, cpu: &El2, machine: &Machine, is_over: &dyn Fn() -> bool) -> bool {
+        mailbox::linger(|| poll_mailbox(cpu, machine), is_over)
+    }
+
+    fn has_mailbox(&self) -> bool {
+        mailbox::exists()
     }
 }
 
-/// Waits for what the tool may send next, for a while, before this CPU sleeps. `is_over` says that
-/// it has something else to do. Returns whether anything was served.
-pub fn linger(machine: &Machine, is_over: impl Fn() -> bool) -> bool {
-    mailbox::linger(|| poll_mailbox(machine), is_over)
-}
+static DECODER: Mutex<FrameDecoder> = Mutex::new(FrameDecoder::new());
 
 /// Returns whether there was anything.
-fn poll_mailbox(machine: &Machine) -> bool {
+fn poll_mailbox(cpu: &El2, machine: &Machine) -> bool {
     let mut has_served = false;
     while let Some(request) = mailbox::take() {
-        serve(machine, request);
+        serve(cpu, machine, request);
         has_served = true;
     }
     has_served
 }
 
-fn poll_stream(machine: &Machine) {
+fn poll_stream(cpu: &El2, machine: &Machine) {
     let mut bytes = [0; 256];
     loop {
         let count = link::receive(&mut bytes);
@@ -64,15 +80,15 @@ fn poll_stream(machine: &Machine) {
             let message = DECODER.lock().push::<Request>(byte);
             // A damaged frame has no id to answer to; the tool's time-out reports it.
             if let Some(Ok(request)) = message {
-                serve(machine, request);
+                serve(cpu, machine, request);
             }
         }
     }
 }
 
-fn serve(machine: &Machine, request: Request) {
+fn serve(cpu: &El2, machine: &Machine, request: Request) {
     let is_hello = matches!(request.command, Command::Hello { .. });
-    let result = command::serve(machine, request.command);
+    let result = command::serve(cpu, machine, request.command);
     let is_welcome = is_hello && result.is_ok();
     transmit(&FromHypervisor::Response { id: request.id, result });
     if is_welcome {
@@ -88,27 +104,9 @@ fn tell_who_stands(machine: &Machine) {
         let stands = control.running == 0 && control.ending.is_none();
         drop(control);
         if stands {
-            tell_of(domain, PendingStop { vcpu: 0, reason: StopReason::Reset, steps: 0 });
+            machine.tell_of(domain, PendingStop { vcpu: 0, reason: StopReason::Reset, steps: 0 });
         }
     }
-}
-
-/// Tells of a stop, once all vCPUs of the domain stand.
-pub fn tell_of(domain: &Domain, stop: PendingStop) {
-    let PendingStop { vcpu, reason, steps } = stop;
-    // There is no vCPU that is not the domain's.
-    let Some(stopped) = domain.vcpus.get(vcpu) else { return };
-    let registers = guest_view::read(&stopped.core.lock());
-    send(Event::Stopped { domain: domain.id, vcpu: vcpu as u8, reason, steps, registers });
-}
-
-/// Sends an event, or shows it where there is no link.
-pub fn send(event: Event) {
-    if !link::is_up() {
-        unattended::show(&event);
-        return;
-    }
-    transmit(&FromHypervisor::Event(event));
 }
 
 fn transmit(message: &FromHypervisor) {
@@ -119,19 +117,4 @@ fn transmit(message: &FromHypervisor) {
     {
         link::send(frame);
     }
-}
-
-/// Sends what a domain wrote on its console so far.
-pub fn flush_console(domain: &Domain) {
-    send_console(domain.id, &mut domain.console.lock());
-}
-
-/// Sends a console's text while nobody else can add to it, so that it arrives in order.
-pub fn send_console<const N: usize>(domain: u8, console: &mut heapless::Vec<u8, N>) {
-    if let Ok(bytes) = heapless::Vec::from_slice(console)
-        && !bytes.is_empty()
-    {
-        send(Event::Console { domain, bytes });
-    }
-    console.clear();
 }

@@ -82,7 +82,7 @@ fn entries_have_the_architected_layout() {
 #[test]
 fn control_registers_have_the_architected_layout() {
     let tables = Stage2 { root: Pa(0x4567_8000) };
-    assert_eq!(tables.vttbr(3), 0x0003_0000_4567_8000);
+    assert_eq!(tables.vttbr(3).bits(), 0x0003_0000_4567_8000);
     assert_eq!(vtcr(4), 0x8004_3559);
     assert_eq!(vtcr(6), 0x8005_3559);
 }

@@ -1,0 +1,220 @@
+//! The CPU itself, as the vCPU loop's [`Cpu`].
+//!
+//! Of no size, and inlined: what the loop asks for by Arm's names becomes one instruction. Whoever
+//! has an [`El2`] is at EL2 on the CPU that it speaks of, since it never leaves there.
+
+use super::registers::{self, mrs, msr};
+use super::world::GuestContext;
+use super::{
+    gic, interface, log, power, reset_registers, setup, simd, system_registers, timer, translate,
+};
+use crate::mem::guest::GuestRam;
+use crate::mem::ring::TraceRing;
+use core::fmt;
+use stepwell_arch::{Ipa, Pa, Pstate, SystemRegister, Va};
+use stepwell_vm::cpu::{Cpu, CpuFacts, DebugBank, Interrupt, Purpose, TranslationFailed, Vector};
+use stepwell_vm::registers::Snapshot;
+use stepwell_vm::simd::SimdRegisters;
+use stepwell_vm::stage2::Vttbr;
+use stepwell_vm::vgic::CpuInterface;
+
+/// The CPU that this is executed on.
+#[derive(Clone, Copy, Debug)]
+pub struct El2;
+
+impl Cpu for El2 {
+    type Context = GuestContext;
+    type Memory = GuestRam;
+    type Ring = TraceRing;
+
+    #[inline(always)]
+    fn number(&self) -> usize {
+        registers::cpu_number()
+    }
+
+    #[inline(always)]
+    fn facts(&self) -> CpuFacts {
+        setup::facts()
+    }
+
+    fn prepare(&self, vmpidr: u64, tables: Vttbr) {
+        setup::control_registers(vmpidr);
+        setup::stage2(tables);
+    }
+
+    #[inline(always)]
+    fn read(&self, register: SystemRegister) -> u64 {
+        system_registers::read(register)
+    }
+
+    #[inline(always)]
+    fn write(&self, register: SystemRegister, value: u64) {
+        system_registers::write(register, value);
+    }
+
+    fn guest_feature_id(&self, register: SystemRegister) -> u64 {
+        setup::guest_feature_id(register)
+    }
+
+    #[inline(always)]
+    fn read_debug(&self, bank: DebugBank, n: usize) -> u64 {
+        system_registers::read_debug(bank, n)
+    }
+
+    #[inline(always)]
+    fn write_debug(&self, bank: DebugBank, n: usize, value: u64) {
+        system_registers::write_debug(bank, n, value);
+    }
+
+    fn access_debug(&self, register: SystemRegister, value: u64, write: bool) -> Option<u64> {
+        system_registers::access_debug(register, value, write)
+    }
+
+    #[inline(always)]
+    fn set_debug_traps(&self, traps: u64) {
+        msr!("mdcr_el2", setup::base_mdcr() | traps);
+    }
+
+    #[inline(always)]
+    fn set_debug_masked(&self, is_masked: bool) {
+        let daif = mrs!("daif") & !Pstate::D;
+        msr!("daif", if is_masked { daif | Pstate::D } else { daif });
+    }
+
+    #[inline(always)]
+    fn synchronize(&self) {
+        registers::isb();
+    }
+
+    fn reset(&self) {
+        reset_registers::load();
+    }
+
+    fn save(&self, into: &mut Snapshot) {
+        system_registers::save(into);
+    }
+
+    fn load(&self, from: &Snapshot) {
+        system_registers::load(from);
+    }
+
+    fn save_simd(&self, into: &mut SimdRegisters) {
+        simd::save(into);
+    }
+
+    fn load_simd(&self, from: &mut SimdRegisters) {
+        simd::load(from);
+    }
+
+    fn stop_virtual_timer(&self) {
+        system_registers::stop_virtual_timer();
+    }
+
+    #[inline(always)]
+    fn enter(&self, context: &mut GuestContext) -> Vector {
+        context.enter()
+    }
+
+    fn to_pa(&self, va: Va, el0: bool, purpose: Purpose) -> Result<Pa, TranslationFailed> {
+        translate::to_pa(va, el0, purpose)
+    }
+
+    fn to_ipa(&self, va: Va, el0: bool) -> Result<Ipa, TranslationFailed> {
+        translate::to_ipa(va, el0)
+    }
+
+    fn invalidate_guest_stage1(&self) {
+        registers::invalidate_guests_stage1();
+    }
+
+    fn trap_waits(&self, trap: bool) {
+        setup::trap_waits(trap);
+    }
+
+    fn trap_invalidations(&self, trap: bool) {
+        setup::trap_invalidations(trap);
+    }
+
+    #[inline(always)]
+    fn set_stage2(&self, tables: Vttbr) {
+        setup::change_stage2(tables);
+    }
+
+    #[inline(always)]
+    fn load_interface(&self, interface: &CpuInterface) {
+        interface::write(interface);
+    }
+
+    #[inline(always)]
+    fn save_interface(&self, interface: &mut CpuInterface) {
+        interface::read(interface);
+    }
+
+    fn raise_serror(&self, iss: u32) {
+        setup::raise_serror(iss);
+    }
+
+    fn take_serror_back(&self) -> bool {
+        setup::take_serror_back()
+    }
+
+    #[inline(always)]
+    fn take_interrupt(&self) -> Option<Interrupt> {
+        gic::take_interrupt()
+    }
+
+    fn enable_virtual_timer(&self, enable: bool) {
+        gic::enable_virtual_timer(self.number(), enable);
+    }
+
+    #[inline(always)]
+    fn wait_for_interrupt(&self) {
+        registers::wfi();
+    }
+
+    #[inline(always)]
+    fn kick(&self, cpus: u8) {
+        gic::kick(cpus);
+    }
+
+    #[inline(always)]
+    fn frequency_hz(&self) -> u64 {
+        timer::frequency_hz()
+    }
+
+    #[inline(always)]
+    fn counter(&self) -> u64 {
+        timer::counter()
+    }
+
+    fn counter_at_reset(&self) -> u64 {
+        timer::counter_at_reset()
+    }
+
+    #[inline(always)]
+    fn set_offset(&self, offset: u64) {
+        timer::set_offset(offset);
+    }
+
+    #[inline(always)]
+    fn offset(&self) -> u64 {
+        timer::offset()
+    }
+
+    fn interrupt_in(&self, ns: u64) {
+        timer::interrupt_in(ns);
+    }
+
+    #[inline(always)]
+    fn cancel_interrupt(&self) {
+        timer::cancel_interrupt();
+    }
+
+    fn power_off(&self) {
+        power::machine_off();
+    }
+
+    fn log(&self, line: fmt::Arguments<'_>) {
+        log::line(line);
+    }
+}

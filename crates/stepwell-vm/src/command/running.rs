@@ -1,0 +1,265 @@
+//! Commands that let a domain move, or have it stand, and those that say how it moves.
+
+use super::{Result, stopped};
+use crate::cpu::Cpu;
+use crate::domain::{Control, Detail, Domain, Order, Part, PendingStop, Power, StepOrder, bit};
+use crate::machine::Machine;
+use core::sync::atomic::Ordering;
+use stepwell_engine::turns::QUANTUM;
+use stepwell_engine::{Errand, Scope};
+use stepwell_wire::{Answer, Monitor, OthersPolicy, Refusal, StopReason, TimePolicy};
+
+pub(super) fn pause<C: Cpu>(cpu: &C, machine: &Machine<C>, domain: &Domain<C>) -> Result {
+    let control = domain.control.lock();
+    if control.ending.is_some() {
+        return Err(Refusal::Ended);
+    }
+    let running = control.running;
+    let by_turns = control.by_turns;
+    drop(control);
+    let vcpu = match by_turns {
+        true => domain.turns.lock().focus(),
+        false => running.trailing_zeros() as usize,
+    };
+    let pause = PendingStop { vcpu, reason: StopReason::Paused, steps: 0 };
+    if running != 0 && domain.request_stop(cpu, pause) {
+        return Ok(Answer::Done);
+    }
+    let control = domain.control.lock();
+    if control.running != 0 || control.ending.is_some() {
+        // It is stopping for a reason of its own, and reports that.
+        return Ok(Answer::Done);
+    }
+    drop(control);
+    machine.tell_of(domain, PendingStop { vcpu: 0, reason: StopReason::Paused, steps: 0 });
+    Ok(Answer::Done)
+}
+
+fn powered<C: Cpu>(control: &Control, domain: &Domain<C>) -> u8 {
+    (0..domain.vcpus.len())
+        .filter(|&index| control.power(index) == Power::On)
+        .fold(0, |mask, index| mask | bit(index))
+}
+
+pub(super) fn go_on<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpu: Option<u8>) -> Result {
+    let mut control = stopped(domain)?;
+    let chosen = match vcpu.map(usize::from) {
+        None => u8::MAX,
+        Some(vcpu) if vcpu < domain.vcpus.len() => bit(vcpu),
+        Some(_) => return Err(Refusal::NoSuchVcpu),
+    };
+    let on = powered(&control, domain) & chosen;
+    if on == 0 {
+        return Err(Refusal::Off);
+    }
+    control.stop = None;
+    let stepped = control.single_step & on;
+    control.recording = false;
+    let Control { running, free, time, .. } = &mut *control;
+    if stepped != 0 {
+        let order = StepOrder { until: None, record: false, within: None, part: Part::Alone(1) };
+        domain.give(cpu, running, stepped, Order::Step(order));
+        return Ok(Answer::Done);
+    }
+    *free = true;
+    if *time != stepwell_engine::TimePolicy::Real {
+        release_clock(cpu, domain);
+    }
+    keep_one_monitor(domain, on);
+    domain.translation.watch(false);
+    domain.give(cpu, running, on, Order::Run);
+    Ok(Answer::Done)
+}
+
+/// Before `on` run freely: at most one of them goes on within the exclusive sequence that it stands
+/// in, and the others wait for that. Any other one's store fails, as after a long interrupt.
+fn keep_one_monitor<C: Cpu>(domain: &Domain<C>, on: u8) {
+    let may_be = |index: usize, is_reported: bool| {
+        let Some(vcpu) = domain.vcpus.get(index) else { return false };
+        let core = vcpu.core.lock();
+        let stood = !is_reported || core.reported_pc == Some(core.context.elr);
+        on & bit(index) != 0 && core.monitor.armed().is_some() && stood
+    };
+    let all = || 0..domain.vcpus.len();
+    // The one that stopped the domain comes first.
+    let reported = all().find(|&index| may_be(index, true));
+    let kept = reported.or_else(|| all().find(|&index| may_be(index, false)));
+    for (_, vcpu) in domain.vcpus.iter().enumerate().filter(|(index, _)| Some(*index) != kept) {
+        vcpu.core.lock().monitor.clear();
+    }
+    if let Some(kept) = kept {
+        domain.region.close(kept);
+    }
+}
+
+/// Lets the domain's clock go on with the machine's.
+///
+/// A clock that has never gone begins with what the machine's has by now, as that of a board on which
+/// nobody stopped.
+fn release_clock<C: Cpu>(cpu: &C, domain: &Domain<C>) {
+    let mut clock = domain.clock.lock();
+    let counter = cpu.counter();
+    let at_reset = cpu.counter_at_reset();
+    if clock.now() == at_reset {
+        clock.hold(counter, at_reset.wrapping_neg());
+    }
+    domain.clock_offset.store(clock.release(counter), Ordering::Release);
+}
+
+pub(super) fn step<C: Cpu>(
+    cpu: &C,
+    machine: &Machine<C>,
+    domain: &Domain<C>,
+    vcpu: u8,
+    (wanted, scope): (u64, Scope),
+    order: StepOrder,
+) -> Result {
+    if wanted == 0 || (order.record && machine.ring.lock().is_none()) {
+        return Err(Refusal::Range);
+    }
+    if let Some(other) = machine.domains.iter().find(|other| order.record && records(other, domain))
+    {
+        return Err(Refusal::RingInUse(other.id));
+    }
+    let mut control = stopped(domain)?;
+    let index = usize::from(vcpu);
+    let state = domain.vcpus.get(index).ok_or(Refusal::NoSuchVcpu)?;
+    if control.power(index) == Power::Off {
+        return Err(Refusal::Off);
+    }
+    let pstate = state.core.lock().pstate();
+    if pstate.is_aarch32() && pstate.el() > 0 {
+        return Err(Refusal::AArch32);
+    }
+    let policy = control.others;
+    let per_step = matches!(control.time, stepwell_engine::TimePolicy::PerStep { .. });
+    if policy == stepwell_engine::OthersPolicy::Run && per_step {
+        return Err(Refusal::PerStepWhileOthersRun);
+    }
+    let others = control.standing() & !bit(index);
+    let vcpus = match policy {
+        stepwell_engine::OthersPolicy::Step => others | bit(index),
+        _ => bit(index),
+    };
+    let is_armed = state.core.lock().monitor.armed().is_some();
+    let quantum = control.quantum;
+    domain.turns.lock().begin(Errand { policy, focus: index, vcpus, scope, wanted, quantum });
+    control.stop = None;
+    control.by_turns = true;
+    control.recording = order.record;
+    match policy {
+        stepwell_engine::OthersPolicy::Stop => {}
+        stepwell_engine::OthersPolicy::Run => {
+            run_beside(cpu, domain, &mut control, others, is_armed)
+        }
+        stepwell_engine::OthersPolicy::Step => {
+            let joining =
+                Order::Step(StepOrder { until: None, within: None, part: Part::Other, ..order });
+            control.joining = Some(joining);
+            domain.give(cpu, &mut control.running, others, joining);
+        }
+    }
+    domain.give(cpu, &mut control.running, bit(index), Order::Step(order));
+    Ok(Answer::Done)
+}
+
+/// Tells whether another domain than `domain` is writing into the trace ring. Nobody begins to
+/// while a command is served.
+fn records<C: Cpu>(other: &Domain<C>, domain: &Domain<C>) -> bool {
+    let control = other.control.lock();
+    other.id != domain.id && control.running != 0 && control.recording
+}
+
+/// Lets the others run while one is stepped. `is_armed`: that one is in an exclusive sequence.
+fn run_beside<C: Cpu>(
+    cpu: &C,
+    domain: &Domain<C>,
+    control: &mut Control,
+    others: u8,
+    is_armed: bool,
+) {
+    control.free = true;
+    if control.time != stepwell_engine::TimePolicy::Real {
+        release_clock(cpu, domain);
+    }
+    if is_armed {
+        domain.region.close(domain.turns.lock().focus());
+    }
+    domain.translation.watch(true);
+    domain.give(cpu, &mut control.running, others, Order::Run);
+}
+
+pub(super) fn set_time_policy<C: Cpu>(cpu: &C, domain: &Domain<C>, policy: TimePolicy) -> Result {
+    let policy = match policy {
+        TimePolicy::Stopped => stepwell_engine::TimePolicy::Stopped,
+        TimePolicy::PerStep { ns } => stepwell_engine::TimePolicy::PerStep { ns },
+        TimePolicy::Real => stepwell_engine::TimePolicy::Real,
+    };
+    stopped(domain)?.time = policy;
+    let is_real = policy == stepwell_engine::TimePolicy::Real;
+    let was_real = domain.real_time.swap(is_real, Ordering::AcqRel);
+    if is_real && !was_real {
+        // From here on it goes, whether the guest runs, stands or steps.
+        release_clock(cpu, domain);
+    } else if was_real && !is_real {
+        let offset = domain.clock_offset.load(Ordering::Acquire);
+        domain.clock.lock().hold(cpu.counter(), offset);
+    }
+    Ok(Answer::Done)
+}
+
+pub(super) fn set_others_policy<C: Cpu>(domain: &Domain<C>, policy: OthersPolicy) -> Result {
+    let mut control = stopped(domain)?;
+    (control.others, control.quantum) = match policy {
+        OthersPolicy::Stop => (stepwell_engine::OthersPolicy::Stop, QUANTUM),
+        OthersPolicy::Run => (stepwell_engine::OthersPolicy::Run, QUANTUM),
+        OthersPolicy::Step { quantum: 0 } => return Err(Refusal::Range),
+        OthersPolicy::Step { quantum } => (stepwell_engine::OthersPolicy::Step, u64::from(quantum)),
+    };
+    Ok(Answer::Done)
+}
+
+pub(super) fn set_detail<C: Cpu>(domain: &Domain<C>, detail: Detail) -> Result {
+    let mut control = stopped(domain)?;
+    control.detail = detail;
+    // Whoever chooses anew knows nothing yet.
+    for vcpu in &domain.vcpus {
+        vcpu.core.lock().recorder.tell_all();
+    }
+    Ok(Answer::Done)
+}
+
+pub(super) fn set_monitor<C: Cpu>(
+    cpu: &C,
+    machine: &Machine<C>,
+    domain: &Domain<C>,
+    vcpu: Option<u8>,
+    monitor: Monitor,
+    on: bool,
+) -> Result {
+    let mask = match vcpu {
+        None => (0..domain.vcpus.len()).fold(0, |mask, index| mask | bit(index)),
+        Some(vcpu) if usize::from(vcpu) < domain.vcpus.len() => bit(usize::from(vcpu)),
+        Some(_) => return Err(Refusal::NoSuchVcpu),
+    };
+    let mut control = domain.control.lock();
+    if control.ending.is_some() {
+        return Err(Refusal::Ended);
+    }
+    let monitored = match monitor {
+        Monitor::SingleStep => &mut control.single_step,
+        Monitor::PrivilegedCall => &mut control.privileged_call,
+    };
+    let already = if on { *monitored & mask == mask } else { *monitored & mask == 0 };
+    if already {
+        return Err(Refusal::AlreadySet(on));
+    }
+    *monitored = if on { *monitored | mask } else { *monitored & !mask };
+    // A running domain is paused with the change, and reports that it stands.
+    let running = control.running;
+    drop(control);
+    if running != 0 {
+        return pause(cpu, machine, domain);
+    }
+    Ok(Answer::Done)
+}

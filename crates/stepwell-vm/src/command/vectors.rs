@@ -1,0 +1,89 @@
+//! FP/SIMD and SVE registers of a vCPU that stands.
+
+use super::Result;
+use crate::cpu::Cpu;
+use crate::simd::Sve;
+use crate::vcpu::state::VcpuCore;
+use heapless::Vec;
+use stepwell_wire::{Answer, Bytes, Refusal, Simd, SveRegister};
+
+pub(super) fn read_simd<C: Cpu>(core: &VcpuCore<C>) -> Answer {
+    Answer::Simd(Simd {
+        low: core.simd.v.map(|v| v as u64),
+        high: core.simd.v.map(|v| (v >> 64) as u64),
+        fpcr: core.simd.fpcr,
+        fpsr: core.simd.fpsr,
+    })
+}
+
+pub(super) fn write_simd<C: Cpu>(core: &mut VcpuCore<C>, registers: &Simd) -> Result {
+    let simd = &mut core.simd;
+    if simd.sve.as_ref().is_some_and(|sve| sve.is_streaming) {
+        // Writing V0 to V31 would clear what the longer registers of that mode have beyond.
+        return Err(Refusal::NoSuchRegister);
+    }
+    let halves = registers.low.into_iter().zip(registers.high);
+    for (v, (low, high)) in simd.v.iter_mut().zip(halves) {
+        *v = u128::from(high) << 64 | u128::from(low);
+    }
+    (simd.fpcr, simd.fpsr) = (registers.fpcr, registers.fpsr);
+    simd.take_over_v();
+    simd.is_written = true;
+    Ok(Answer::Done)
+}
+
+pub(super) fn vector_length<C: Cpu>(core: &VcpuCore<C>) -> Result {
+    let sve = core.simd.sve.as_ref().ok_or(Refusal::NoSuchRegister)?;
+    Ok(Answer::VectorLength { longest: sve.longest() as u16, current: sve.bytes() as u16 })
+}
+
+pub(super) fn read_sve<C: Cpu>(core: &VcpuCore<C>, register: SveRegister) -> Result {
+    let sve = core.simd.sve.as_ref().filter(|sve| !sve.is_streaming);
+    let sve = sve.ok_or(Refusal::NoSuchRegister)?;
+    let (longest, current) = lengths(sve, register);
+    let place = match register {
+        SveRegister::Z(n) => sve.z.get(usize::from(n)).map(<[u8; _]>::as_slice),
+        SveRegister::P(n) => sve.p.get(usize::from(n)).map(<[u8; _]>::as_slice),
+        SveRegister::Ffr => Some(sve.ffr.as_slice()),
+    };
+    let reachable = place.and_then(|bytes| bytes.get(..current)).ok_or(Refusal::NoSuchRegister)?;
+    let mut bytes = Vec::from_slice(reachable).map_err(|_| Refusal::Range)?;
+    bytes.resize(longest, 0).map_err(|_| Refusal::Range)?;
+    Ok(Answer::Memory(bytes))
+}
+
+pub(super) fn write_sve<C: Cpu>(
+    core: &mut VcpuCore<C>,
+    register: SveRegister,
+    bytes: &Bytes,
+) -> Result {
+    let sve = core.simd.sve.as_mut().filter(|sve| !sve.is_streaming);
+    let sve = sve.ok_or(Refusal::NoSuchRegister)?;
+    let (longest, current) = lengths(sve, register);
+    let is_out_of_reach = |(at, &byte): (usize, &u8)| at >= current && byte != 0;
+    if bytes.len() > longest || bytes.iter().enumerate().any(is_out_of_reach) {
+        return Err(Refusal::Range);
+    }
+    let place = match register {
+        SveRegister::Z(n) => sve.z.get_mut(usize::from(n)).map(<[u8; _]>::as_mut_slice),
+        SveRegister::P(n) => sve.p.get_mut(usize::from(n)).map(<[u8; _]>::as_mut_slice),
+        SveRegister::Ffr => Some(sve.ffr.as_mut_slice()),
+    };
+    let place = place.ok_or(Refusal::NoSuchRegister)?;
+    place.fill(0);
+    for (to, from) in place.iter_mut().zip(bytes) {
+        *to = *from;
+    }
+    core.simd.take_over_z();
+    core.simd.is_written = true;
+    Ok(Answer::Done)
+}
+
+/// Bytes of a register with the CPU's longest vectors, and with the guest's.
+fn lengths(sve: &Sve, register: SveRegister) -> (usize, usize) {
+    let bits_per_bit = match register {
+        SveRegister::Z(_) => 1,
+        SveRegister::P(_) | SveRegister::Ffr => 8,
+    };
+    (sve.longest() / bits_per_bit, sve.bytes() / bits_per_bit)
+}

@@ -1,0 +1,241 @@
+//! A domain: one guest machine, its vCPUs, devices and clock, and who may let it run.
+//!
+//! Lock order, outermost first: the domain's `control`, then `turns`, then any one of `vgic`,
+//! `uart`, `console`, `clock`, `stage2`, `views`, then the link. A vCPU's CPU holds its `core` from
+//! an order to the stop that answers it, and takes `control` while it does; whoever holds `control`
+//! may take the `core` of a
+//! vCPU whose bit in [`Control::running`] is clear, and of no other, because its CPU has let go
+//! before it clears that bit.
+
+use crate::concurrency::counted::Counted;
+use crate::concurrency::region::Region;
+use crate::cpu::Cpu;
+use crate::device::pl011::Pl011;
+use crate::stage2::{Stage2, Vttbr};
+use crate::vcpu::changes::Changes;
+use crate::vcpu::roots::Roots;
+use crate::vcpu::state::VcpuCore;
+use crate::vcpu::watchpoint::{Piece, Watch};
+
+use crate::vgic::Vgic;
+use crate::views::Views;
+use core::sync::atomic::{AtomicBool, AtomicU64};
+use heapless::Vec;
+use spin::Mutex;
+use stepwell_engine::turns::QUANTUM;
+use stepwell_engine::{OthersPolicy, TimePolicy, Turns, VirtualClock};
+use stepwell_wire::{DomainEnding, InterruptPolicy, StopReason};
+
+/// Most vCPUs of a domain.
+pub const MAX_VCPUS: usize = stepwell_wire::message::MAX_VCPUS;
+
+/// One guest machine.
+pub struct Domain<C: Cpu> {
+    /// Its number.
+    pub id: u8,
+    /// Its memory.
+    pub ram: C::Memory,
+    /// VTTBR_EL2 for its own stage-2 tables.
+    pub vttbr: Vttbr,
+    /// VTTBR_EL2 where pages of interest to a debugger are seen otherwise.
+    pub roots: Roots,
+    /// How these are seen. Changed while every vCPU stands, and [`Domain::use_views`] after that.
+    pub views: Mutex<Views>,
+    /// Its own stage-2 tables.
+    pub stage2: Mutex<Stage2>,
+    /// Its interrupt controller. A stepped vCPU for which nothing is pending looks at it again only
+    /// after a change that was counted.
+    pub vgic: Counted<Vgic>,
+    /// Its UART.
+    pub uart: Mutex<Pl011>,
+    /// What it wrote on its UART and the tool has not been sent yet.
+    pub console: Mutex<Vec<u8, 512>>,
+    /// Its clock while it does not run freely.
+    pub clock: Mutex<VirtualClock>,
+    /// CNTVOFF_EL2 while it runs freely, and in real time always.
+    pub clock_offset: AtomicU64,
+    /// Its clock goes on with the machine's while it stands ([`TimePolicy::Real`]).
+    pub real_time: AtomicBool,
+    /// Whose turn it is while several vCPUs are stepped.
+    pub turns: Mutex<Turns>,
+    /// Where those that run stand aside for an exclusive sequence of the stepped one.
+    pub region: Region,
+    /// What the stepped vCPU knows of page tables that those that run change.
+    pub translation: Changes,
+    /// Who runs, and how.
+    pub control: Mutex<Control>,
+    /// Its vCPUs.
+    pub vcpus: Vec<Vcpu<C>, MAX_VCPUS>,
+}
+
+/// One virtual CPU, and the way to talk to the CPU that runs it.
+pub struct Vcpu<C: Cpu> {
+    /// The physical CPU.
+    pub cpu: usize,
+    /// Registers and all. Held by the CPU while it runs.
+    pub core: Mutex<VcpuCore<C>>,
+    /// The CPU is to come out of the guest and stand.
+    pub stop_requested: AtomicBool,
+    /// What the CPU is to do next. Set while the vCPU stands.
+    pub order: Mutex<Option<Order>>,
+}
+
+/// What a standing vCPU is told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Run until something stops it.
+    Run,
+    /// Step.
+    Step(StepOrder),
+}
+
+/// How a vCPU is to step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepOrder {
+    /// Until this virtual address is next.
+    pub until: Option<u64>,
+    /// Into the trace ring.
+    pub record: bool,
+    /// Until the next instruction is not in this range.
+    pub within: Option<(u64, u64)>,
+    /// Beside whom.
+    pub part: Part,
+}
+
+/// A stepped vCPU's part among those of its domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// It steps so many instructions, whatever the others do: single-step monitoring.
+    Alone(u64),
+    /// The debugger steps it. How far is in [`Domain::turns`].
+    Focus,
+    /// It is stepped because the others are.
+    Other,
+}
+
+/// What is recorded of each step beside its PC, where steps are recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Detail {
+    /// The registers that it changed.
+    pub registers: bool,
+    /// What it loaded and stored.
+    pub memory: bool,
+}
+
+/// Whether a vCPU is switched on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Power {
+    /// Never started, or switched off by PSCI.
+    Off,
+    /// On.
+    On,
+}
+
+/// What stopped a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PendingStop {
+    /// The vCPU that had the reason.
+    pub vcpu: usize,
+    /// The reason.
+    pub reason: StopReason,
+    /// Steps of the command.
+    pub steps: u64,
+}
+
+/// Who of a domain runs, and under which rules.
+#[derive(Debug)]
+pub struct Control {
+    /// vCPUs that have an order: one bit each. The domain is stopped when it is 0.
+    pub running: u8,
+    /// Power of each vCPU.
+    pub power: [Power; MAX_VCPUS],
+    /// Why the domain is stopping, until all vCPUs stand.
+    pub stop: Option<PendingStop>,
+    /// How it ended.
+    pub ending: Option<DomainEnding>,
+    /// SMC monitoring, one bit for each vCPU.
+    pub privileged_call: u8,
+    /// Single-step monitoring, one bit for each vCPU.
+    pub single_step: u8,
+    /// What becomes of interrupts under a step.
+    pub interrupts: InterruptPolicy,
+    /// How time goes.
+    pub time: TimePolicy,
+    /// What is recorded of each step beside its PC.
+    pub detail: Detail,
+    /// A vCPU that has an order writes into the trace ring.
+    pub recording: bool,
+    /// What the other vCPUs do while one is stepped.
+    pub others: OthersPolicy,
+    /// Instructions of a turn.
+    pub quantum: u64,
+    /// The whole domain runs freely: a vCPU that is switched on joins in.
+    pub free: bool,
+    /// All vCPUs are stepped: one that is switched on joins in with this.
+    pub joining: Option<Order>,
+    /// The domain is stepped by turns, which count the steps.
+    pub by_turns: bool,
+    /// Breakpoints by virtual address.
+    pub breakpoints: Vec<u64, 16>,
+    /// Watchpoints.
+    pub watchpoints: alloc::vec::Vec<Watch>,
+    /// Parts of those that the CPU has no registers for.
+    pub watched: alloc::vec::Vec<Piece>,
+}
+
+impl Control {
+    /// Makes the control of a domain at reset: stopped, vCPU 0 on.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut power = [Power::Off; MAX_VCPUS];
+        power[0] = Power::On;
+        Self {
+            running: 0,
+            power,
+            stop: None,
+            ending: None,
+            privileged_call: 0,
+            single_step: 0,
+            interrupts: InterruptPolicy::Over,
+            time: TimePolicy::Stopped,
+            detail: Detail::default(),
+            recording: false,
+            others: OthersPolicy::Stop,
+            quantum: QUANTUM,
+            free: false,
+            joining: None,
+            by_turns: false,
+            breakpoints: Vec::new(),
+            watchpoints: alloc::vec::Vec::new(),
+            watched: alloc::vec::Vec::new(),
+        }
+    }
+
+    /// vCPUs that are on and have no order: one bit each.
+    #[must_use]
+    pub fn standing(&self) -> u8 {
+        let on = (0..MAX_VCPUS).filter(|&index| self.power(index) == Power::On);
+        on.fold(0, |mask, index| mask | bit(index)) & !self.running
+    }
+
+    /// Power of a vCPU; off where there is none.
+    #[must_use]
+    pub fn power(&self, vcpu: usize) -> Power {
+        self.power.get(vcpu).copied().unwrap_or(Power::Off)
+    }
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The bit of a vCPU in a mask.
+#[must_use]
+pub const fn bit(vcpu: usize) -> u8 {
+    match vcpu {
+        0..=7 => 1 << vcpu,
+        _ => 0,
+    }
+}

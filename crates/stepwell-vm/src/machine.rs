@@ -1,0 +1,169 @@
+//! The whole machine: its domains, the trace ring, and what brings everything to a stop.
+
+use crate::cpu::Cpu;
+use crate::domain::{Domain, Order, PendingStop, Power, Vcpu, bit};
+use crate::link::Link;
+use crate::registers::Snapshot;
+use alloc::boxed::Box;
+use core::sync::atomic::Ordering;
+use heapless::Vec;
+use spin::Mutex;
+use stepwell_wire::{DomainEnding, Event, StopReason};
+
+/// Domains of one machine.
+pub const MAX_DOMAINS: usize = 4;
+
+/// Everything that all CPUs share.
+pub struct Machine<C: Cpu> {
+    /// The domains.
+    pub domains: Vec<Domain<C>, MAX_DOMAINS>,
+    /// The trace ring, if the tool gave one.
+    pub ring: Mutex<Option<C::Ring>>,
+    /// CPUs that came up.
+    pub cpus: u8,
+    /// System registers as the CPU resets them.
+    pub reset: Snapshot,
+    /// The machine's end of the link.
+    pub link: Box<dyn Link<C>>,
+}
+
+impl<C: Cpu> Machine<C> {
+    /// The vCPU that is pinned to a CPU.
+    #[must_use]
+    pub fn vcpu_of(&self, cpu: usize) -> Option<(&Domain<C>, usize, &Vcpu<C>)> {
+        self.domains.iter().find_map(|domain| {
+            let index = domain.vcpus.iter().position(|vcpu| vcpu.cpu == cpu)?;
+            Some((domain, index, domain.vcpus.get(index)?))
+        })
+    }
+
+    /// Tells of a stop, once all vCPUs of the domain stand.
+    pub fn tell_of(&self, domain: &Domain<C>, stop: PendingStop) {
+        let PendingStop { vcpu, reason, steps } = stop;
+        // There is no vCPU that is not the domain's.
+        let Some(stopped) = domain.vcpus.get(vcpu) else { return };
+        let registers = stopped.core.lock().registers();
+        let vcpu = vcpu as u8;
+        self.link.send(&Event::Stopped { domain: domain.id, vcpu, reason, steps, registers });
+    }
+
+    /// Sends what a domain wrote on its console so far.
+    pub fn flush_console(&self, domain: &Domain<C>) {
+        self.send_console(domain.id, &mut domain.console.lock());
+    }
+
+    /// Sends a console's text while nobody else can add to it, so that it arrives in order.
+    pub fn send_console<const N: usize>(&self, domain: u8, console: &mut Vec<u8, N>) {
+        if let Ok(bytes) = Vec::from_slice(console)
+            && !bytes.is_empty()
+        {
+            self.link.send(&Event::Console { domain, bytes });
+        }
+        console.clear();
+    }
+
+    /// Powers the machine off once no domain is left.
+    pub fn power_off_if_over(&self, cpu: &C) {
+        if self.domains.iter().all(|domain| domain.control.lock().ending.is_some()) {
+            cpu.power_off();
+        }
+    }
+}
+
+impl<C: Cpu> Domain<C> {
+    /// Gives orders to vCPUs that stand and wakes their CPUs. Returns which had none before.
+    ///
+    /// The caller holds `control`, passed as `running`.
+    pub fn give(&self, cpu: &C, running: &mut u8, vcpus: u8, order: Order) {
+        let mut cpus = 0;
+        for (index, vcpu) in self.vcpus.iter().enumerate() {
+            if vcpus & bit(index) == 0 {
+                continue;
+            }
+            vcpu.stop_requested.store(false, Ordering::Release);
+            *vcpu.order.lock() = Some(order);
+            *running |= bit(index);
+            cpus |= bit(vcpu.cpu);
+        }
+        // This CPU looks for an order before it sleeps, and a call would only take it out of its
+        // guest at the first instruction.
+        cpu.kick(cpus & !bit(cpu.number()));
+    }
+
+    /// Asks every running vCPU to stand. The last one to do so reports `stop`, unless the domain
+    /// is stopping for another reason already.
+    ///
+    /// Returns whether `stop` is what will be reported. It is not where every vCPU stands already.
+    pub fn request_stop(&self, cpu: &C, stop: PendingStop) -> bool {
+        let mut control = self.control.lock();
+        if control.running == 0 {
+            return false;
+        }
+        match &mut control.stop {
+            // Somebody asked for a pause, and this vCPU had a better reason meanwhile.
+            Some(pause) if pause.reason == StopReason::Paused => *pause = stop,
+            Some(_) => {}
+            none => *none = Some(stop),
+        }
+        let is_accepted = control.stop == Some(stop);
+        let running = control.running;
+        drop(control);
+        self.call_out(cpu, running);
+        is_accepted
+    }
+
+    /// Ends the domain: every vCPU is asked to stand, and none ever runs again.
+    pub fn end(&self, cpu: &C, ending: DomainEnding) {
+        let mut control = self.control.lock();
+        control.ending.get_or_insert(ending);
+        let running = control.running;
+        drop(control);
+        self.call_out(cpu, running);
+    }
+
+    fn call_out(&self, cpu: &C, vcpus: u8) {
+        let mut cpus = 0;
+        for (index, vcpu) in self.vcpus.iter().enumerate() {
+            if vcpus & bit(index) != 0 {
+                vcpu.stop_requested.store(true, Ordering::Release);
+                cpus |= bit(vcpu.cpu);
+            }
+        }
+        cpu.kick(cpus);
+    }
+
+    /// Takes note that a vCPU stands, and whether it switched itself off. The last of its domain
+    /// reports the stop, `own` where nobody has another.
+    pub fn park(&self, machine: &Machine<C>, cpu: &C, own: PendingStop, is_off: bool) {
+        let mut control = self.control.lock();
+        control.running &= !bit(own.vcpu);
+        if is_off && let Some(power) = control.power.get_mut(own.vcpu) {
+            *power = Power::Off;
+        }
+        if control.running != 0 {
+            return;
+        }
+        control.joining = None;
+        let by_turns = core::mem::take(&mut control.by_turns);
+        if control.free {
+            control.free = false;
+            let offset = self.clock_offset.load(Ordering::Acquire);
+            self.clock.lock().hold(cpu.counter(), offset);
+        }
+        // All of this before `control` is let go: whoever finds that nobody runs may have them run
+        // again, and what is told or opened afterwards would be taken for theirs.
+        self.region.open();
+        machine.flush_console(self);
+        if let Some(ending) = control.ending {
+            machine.link.send(&Event::DomainEnded { domain: self.id, ending });
+            drop(control);
+            machine.power_off_if_over(cpu);
+            return;
+        }
+        let mut stop = control.stop.take().unwrap_or(own);
+        if by_turns {
+            stop.steps = self.turns.lock().counted();
+        }
+        machine.tell_of(self, stop);
+    }
+}

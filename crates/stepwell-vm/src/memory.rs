@@ -1,0 +1,89 @@
+//! A domain's RAM, as its machine sees it.
+//!
+//! Addresses are the guest's, so every access is checked against the RAM; nothing outside of it can
+//! be reached. Others may write the same bytes meanwhile: then a copy is torn, as a bus master's
+//! would be, and single accesses are atomic.
+
+use crate::views::CodeMemory;
+use stepwell_arch::stage1::PhysicalMemory;
+use stepwell_arch::{Ipa, Pa, Va};
+use stepwell_engine::Image;
+
+/// The address lies outside the domain's RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutsideRam;
+
+/// A domain's RAM: one range, at [`RAM_BASE`](crate::device::board::RAM_BASE) for the guest.
+pub trait GuestMemory {
+    /// A page of guest code that instructions can be read from.
+    type Page: Copy;
+    /// What its stage-2 tables lie in.
+    type Tables: CodeMemory;
+
+    /// What its stage-2 tables lie in.
+    fn tables(&self) -> Self::Tables;
+    /// First byte, physically.
+    fn base(&self) -> Pa;
+    /// Where `length` bytes of the guest's physical memory are, if all of them are RAM.
+    ///
+    /// # Errors
+    ///
+    /// [`OutsideRam`].
+    fn locate(&self, ipa: Ipa, length: u64) -> Result<Pa, OutsideRam>;
+    /// Copies guest memory out.
+    ///
+    /// # Errors
+    ///
+    /// [`OutsideRam`]; nothing was copied then.
+    fn read(&self, ipa: Ipa, into: &mut [u8]) -> Result<(), OutsideRam>;
+    /// Copies into guest memory, and makes it visible to instruction fetch.
+    ///
+    /// # Errors
+    ///
+    /// [`OutsideRam`]; nothing was copied then.
+    fn write(&self, ipa: Ipa, from: &[u8]) -> Result<(), OutsideRam>;
+    /// The code page at `pa`.
+    fn code_page(&self, pa: Pa) -> Option<Self::Page>;
+    /// Reads the instruction at `va`, which lies in this page.
+    fn instruction(&self, page: Self::Page, va: Va) -> Option<u32>;
+    /// Reads the halfword at `va`, which lies in this page: T32 instructions are one or two of these.
+    fn halfword(&self, page: Self::Page, va: Va) -> Option<u16>;
+    /// Stores `new` at `pa` if it holds `old`, in one atomic access of as many bytes: 1, 2, 4, 8 or
+    /// 16.
+    ///
+    /// # Errors
+    ///
+    /// [`OutsideRam`] where the access does not lie in RAM, is misaligned, or of no such size.
+    fn compare_and_store(&self, pa: Pa, old: Image, new: Image) -> Result<bool, OutsideRam>;
+    /// Reads `bytes` bytes at `pa`: 1, 2, 4, 8, or 16 in two accesses.
+    ///
+    /// # Errors
+    ///
+    /// [`OutsideRam`], as [`GuestMemory::compare_and_store`].
+    fn image(&self, pa: Pa, bytes: u8) -> Result<Image, OutsideRam>;
+    /// Stores `bytes` bytes at `pa` in one atomic access: 1, 2, 4 or 8.
+    ///
+    /// # Errors
+    ///
+    /// [`OutsideRam`], as [`GuestMemory::compare_and_store`].
+    fn poke(&self, pa: Pa, bytes: u8, value: u64) -> Result<(), OutsideRam>;
+    /// Reads what a load-exclusive of this size read.
+    ///
+    /// # Errors
+    ///
+    /// [`OutsideRam`].
+    fn peek(&self, pa: Pa, bytes: u8, pair: bool) -> Result<[u64; 2], OutsideRam>;
+}
+
+/// Guest memory as a walk of the guest's own tables reads it.
+pub struct Physical<'a, M>(pub &'a M);
+
+impl<M: GuestMemory> PhysicalMemory for Physical<'_, M> {
+    type Error = OutsideRam;
+
+    fn read_u64(&self, ipa: Ipa) -> Result<u64, OutsideRam> {
+        let mut bytes = [0; 8];
+        self.0.read(ipa, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+}

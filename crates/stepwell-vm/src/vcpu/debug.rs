@@ -1,0 +1,177 @@
+//! Breakpoints, the debugger's and the guest's own, and the guest's debug registers.
+//!
+//! The guest reads and writes a [`super::shadow`] of its debug registers; what the machine holds is made
+//! from that at each entry. Where nobody debugs, that is what the guest has, and its debug exceptions
+//! go to its EL1 without EL2. While it is stepped, steps itself, or has a breakpoint of the debugger's,
+//! they come to EL2, and the machine holds the debugger's beside the guest's
+//! ([`stepwell_arch::debug::placement`]).
+
+use super::{inject, pages, watch};
+use crate::cpu::Cpu;
+use crate::vcpu::handled::Handled;
+use crate::vcpu::running::Running;
+use crate::vcpu::shadow::Heeded;
+use heapless::Vec;
+use stepwell_arch::SystemRegister;
+use stepwell_arch::debug::placement::BANK;
+use stepwell_arch::debug::{DataAccess, mdcr_el2, mdscr_el1};
+use stepwell_arch::esr::{EsrEl1, EsrEl2, Origin};
+use stepwell_arch::{Ipa, Va};
+use stepwell_engine::precedence::may_hit;
+use stepwell_wire::{Place, StopReason};
+
+fn ours<C: Cpu>(running: &Running<'_, C>) -> Vec<u64, BANK> {
+    let control = running.domain.control.lock();
+    let all = running.core.debug.wanted.iter().chain(control.breakpoints.iter());
+    all.copied().take(BANK).collect()
+}
+
+/// Accesses of the guest to its debug registers come to EL2.
+const TRAPS: u64 = mdcr_el2::TDA | mdcr_el2::TDOSA | mdcr_el2::TDRA;
+
+/// Before an entry without stepping. The guest does not step itself: else it is stepped.
+pub fn load<C: Cpu>(running: &mut Running<'_, C>) {
+    let (ours, watched) = (ours(running), watch::in_registers(running));
+    // A hidden breakpoint is a BRK, which comes to EL2 by MDCR_EL2.TDE.
+    let is_alone = ours.is_empty() && watched.is_empty() && !running.domain.has_views();
+    let shadow = &mut running.core.debug;
+    shadow.program(&ours, &watched);
+    shadow.hide_ours(false, false);
+    if is_alone {
+        shadow.control(running.cpu, shadow.mdscr_alone(), TRAPS);
+        return;
+    }
+    // Debug exceptions at its EL1 would come to EL2 whether it wants them or not.
+    let mdscr = shadow.mdscr() & !mdscr_el1::KDE | mdscr_el1::MDE;
+    shadow.control(running.cpu, mdscr, TRAPS | mdcr_el2::TDE);
+}
+
+/// Tells whether the guest steps itself: that is done by the engine, for the manual's steps and
+/// nobody's else, and because the debugger may need the registers.
+#[must_use]
+pub const fn must_step_for_guest<C: Cpu>(running: &Running<'_, C>) -> bool {
+    running.core.debug.mdscr() & mdscr_el1::SS != 0
+}
+
+/// Before steps, and where what is wanted has changed: takes down which breakpoints there are.
+pub fn program_for_step<C: Cpu>(running: &mut Running<'_, C>) {
+    let (ours, watched) = (ours(running), watch::in_registers(running));
+    running.core.debug.program(&ours, &watched);
+}
+
+/// Before a stepped entry.
+pub fn load_for_step<C: Cpu>(running: &mut Running<'_, C>, heeded: Heeded) {
+    let pstate = running.core.pstate();
+    let core = &mut *running.core;
+    let mut controls = core.engine.on_entry(pstate);
+    core.context.spsr = controls.spsr.0;
+    if !controls.debug_masked {
+        running.cpu.set_debug_masked(false);
+    }
+    let debug = &mut core.debug;
+    debug.hide_ours(heeded == Heeded::PastOurs, debug.is_past_watch);
+    let ours = !debug.programmed.is_empty() && !debug.is_hiding_ours
+        || !debug.watched.is_empty() && !debug.is_hiding_watched;
+    match heeded {
+        Heeded::Nothing => controls.mdscr &= !mdscr_el1::MDE,
+        _ if ours => controls.mdscr |= mdscr_el1::MDE,
+        _ => {}
+    }
+    core.debug.control(running.cpu, controls.mdscr, controls.mdcr);
+}
+
+/// The debugger's breakpoint at the PC, if there is one.
+#[must_use]
+pub fn breakpoint_at_pc<C: Cpu>(running: &Running<'_, C>) -> Option<Place> {
+    let pc = running.core.pc();
+    let by_va =
+        running.domain.control.lock().breakpoints.contains(&pc.0).then_some(Place::Va(pc.0));
+    by_va.or_else(|| hidden_breakpoint_at_pc(running))
+}
+
+fn hidden_breakpoint_at_pc<C: Cpu>(running: &Running<'_, C>) -> Option<Place> {
+    let ipa = running.domain.has_views().then(|| ipa_of_pc(running))??;
+    running.domain.views.lock().has_breakpoint(ipa).then_some(Place::Ipa(ipa.0))
+}
+
+fn ipa_of_pc<C: Cpu>(running: &Running<'_, C>) -> Option<Ipa> {
+    // As EL1 may read: what EL0 executes it need not be able to read.
+    pages::translated(running, || running.cpu.to_ipa(running.core.pc(), false)).ok()
+}
+
+/// Handles a BRK: a hidden breakpoint of the debugger's, or the guest's own.
+pub fn brk<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled {
+    if running.core.vttbr == running.domain.roots.of_running()
+        && let Some(ipa) = ipa_of_pc(running)
+    {
+        let views = running.domain.views.lock();
+        if views.has_breakpoint(ipa) {
+            return Handled::Stop(StopReason::Breakpoint);
+        }
+        if views.leads_to_breakpoint(ipa) {
+            return Handled::Past;
+        }
+    }
+    inject::synchronous(running, EsrEl1::brk(esr.call().immediate()), None)
+}
+
+/// Tells whether the vCPU stands at its PC for a breakpoint or watchpoint that has been reported.
+#[must_use]
+pub fn is_reported_at_pc<C: Cpu>(running: &Running<'_, C>) -> bool {
+    let is_watch = running.core.debug.reported_watch == Some(running.core.pc().0);
+    is_watch || breakpoint_at_pc(running).is_some()
+}
+
+/// Handles a Breakpoint exception.
+pub fn breakpoint<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
+    let pc = running.core.context.elr;
+    if !running.core.debug.is_hiding_ours && ours(running).contains(&pc) {
+        return Handled::Stop(StopReason::Breakpoint);
+    }
+    if may_hit(running.core.debug.guest(), running.core.pstate()) {
+        return inject::synchronous(running, EsrEl1::breakpoint(origin(running)), None);
+    }
+    // The guest's own, at a level where the guest does not want it: only routing to EL2 made it.
+    Handled::Past
+}
+
+/// Handles a Watchpoint exception.
+pub fn watchpoint<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled {
+    let (iss, pstate) = (esr.watchpoint(), running.core.pstate());
+    let debug = &running.core.debug;
+    let guest = debug.guest();
+    let is_alone = guest.mdscr & mdscr_el1::MDE == 0;
+    let wanted = may_hit(guest, pstate);
+    let (far, is_ours) = (running.core.context.far, !debug.is_hiding_watched);
+    if is_ours && let Some(reason) = watch::hit(running, far, iss.wnr(), is_alone) {
+        running.core.debug.reported_watch = Some(running.core.context.elr);
+        return Handled::Stop(reason);
+    }
+    if !wanted {
+        return Handled::Past;
+    }
+    let syndrome = EsrEl1::watchpoint(origin(running), iss.cm(), iss.wnr());
+    inject::synchronous(running, syndrome, Some(Va(far)))
+}
+
+/// Enters the exception of a watchpoint of the guest's own that an access hits which EL2 is about to
+/// carry out: no CPU has seen it.
+pub fn own_watchpoint<C: Cpu>(running: &mut Running<'_, C>, access: DataAccess) -> Option<Handled> {
+    let core = &*running.core;
+    if !may_hit(core.debug.guest(), core.pstate()) {
+        return None;
+    }
+    let address = core.debug.watchpoint_hit(
+        running.cpu,
+        access,
+        running.cpu.read(SystemRegister::CONTEXTIDR_EL1),
+    )?;
+    let syndrome = EsrEl1::watchpoint(origin(running), false, access.write);
+    Some(inject::synchronous(running, syndrome, Some(Va(address))))
+}
+
+/// Where an exception to EL1 comes from.
+#[must_use]
+pub fn origin<C: Cpu>(running: &Running<'_, C>) -> Origin {
+    if running.core.pstate().el() == 0 { Origin::LowerEl } else { Origin::SameEl }
+}

@@ -1,0 +1,387 @@
+//! Accesses to pages that a debugger has an interest in: see [`crate::views`].
+//!
+//! Stage 2 keeps the guest from loads and stores of a page with breakpoints, and from the watched
+//! accesses of a page with watched bytes. What it is kept from comes here. An access of watched bytes
+//! stops the vCPU. Every other one happens: simple ones are carried out here, the rest of them by the
+//! CPU itself, which executes that one instruction with the domain's own tables, where nothing is
+//! withheld.
+
+use super::{debug, watch};
+use crate::cpu::{Cpu, TranslationFailed};
+use crate::device::mmio::Access;
+use crate::device::transfer::Transfer;
+use crate::domain::Domain;
+use crate::memory::GuestMemory;
+use crate::stage2::PAGE_BYTES;
+use crate::vcpu::handled::{Handled, advance};
+use crate::vcpu::roots::{Root, Touched};
+use crate::vcpu::running::Running;
+use crate::views::sequence::{has_load_before32, load_before};
+use core::sync::atomic::{Ordering, fence};
+use heapless::Vec;
+use stepwell_arch::SystemRegister;
+use stepwell_arch::debug::{DataAccess, mdscr_el1};
+use stepwell_arch::esr::EsrEl2;
+use stepwell_arch::load_store::{Direction, is_unprivileged};
+use stepwell_arch::{InstructionSet, Ipa, LoadStore, Pstate, Va};
+
+/// TCR_EL1.HD: the CPU keeps the dirty state of pages.
+const TCR_HD: u64 = 1 << 40;
+/// SCTLR_EL1.E0E and EE: data is big-endian.
+const SCTLR_BIG_ENDIAN: u64 = 1 << 24 | 1 << 25;
+/// ID_AA64PFR1_EL1.MTE, 2 or more: accesses may be checked against tags.
+const PFR1_MTE2: u64 = 0b1110 << 8;
+/// ISS of a data abort, AR: acquire or release.
+const ISS_AR: u64 = 1 << 14;
+/// Most that an instruction of which nothing else is known is taken to access.
+const UNKNOWN_BYTES: u64 = 64;
+
+impl<C: Cpu> Domain<C> {
+    /// Tells whether some page is of interest.
+    #[must_use]
+    pub fn has_views(&self) -> bool {
+        self.roots.of_running() != self.vttbr
+    }
+
+    /// After the views have changed, while all vCPUs stand: has them used.
+    pub fn use_views(&self) {
+        let roots = self.views.lock().roots(self.vttbr.vmid() as u8);
+        let running = roots.map_or(self.vttbr, |roots| roots.running);
+        let guarded = roots.map_or(self.vttbr, |roots| roots.guarded);
+        self.roots.running.store(running);
+        self.roots.guarded.store(guarded);
+    }
+
+    /// After EL2 has written guest memory: brings what the guest executes up to date.
+    #[inline]
+    pub fn sync_views(&self, ipa: Ipa, bytes: u64) {
+        if self.has_views() {
+            self.sync_copies(ipa, bytes);
+        }
+    }
+
+    fn sync_copies(&self, ipa: Ipa, bytes: u64) {
+        let views = self.views.lock();
+        let first = (PAGE_BYTES - ipa.0 % PAGE_BYTES).min(bytes);
+        views.sync(&mut self.ram.tables(), ipa, first);
+        if bytes > first {
+            views.sync(&mut self.ram.tables(), ipa.offset(first), bytes - first);
+        }
+    }
+}
+
+/// Puts one of the domain's tables in force on this CPU.
+pub fn select<C: Cpu>(running: &mut Running<'_, C>, root: Root) {
+    let wanted = match root {
+        Root::Running => running.domain.roots.of_running(),
+        Root::Guarded => running.domain.roots.guarded.load(),
+        Root::Open => running.domain.vttbr,
+    };
+    if running.core.vttbr != wanted {
+        running.cpu.set_stage2(wanted);
+        running.core.vttbr = wanted;
+    }
+}
+
+/// Does something with the domain's own tables in force, and puts back those that were.
+fn in_the_open<T, C: Cpu>(running: &Running<'_, C>, act: impl FnOnce() -> T) -> T {
+    running.cpu.set_stage2(running.domain.vttbr);
+    let done = act();
+    running.cpu.set_stage2(running.core.vttbr);
+    done
+}
+
+/// Translates, and again with nothing withheld where stage 2 was in the way.
+///
+/// # Errors
+///
+/// As `act`.
+pub fn translated<T, C: Cpu>(
+    running: &Running<'_, C>,
+    act: impl Fn() -> Result<T, TranslationFailed>,
+) -> Result<T, TranslationFailed> {
+    match act() {
+        Err(failed) if failed.stage2 && running.domain.has_views() => in_the_open(running, act),
+        result => result,
+    }
+}
+
+/// Translates by stage 1, as EL1 may read.
+fn to_ipa<C: Cpu>(running: &Running<'_, C>, va: u64) -> Option<Ipa> {
+    translated(running, || running.cpu.to_ipa(Va(va), false)).ok()
+}
+
+/// The A64 instruction at the PC, as the guest has it.
+fn instruction<C: Cpu>(running: &Running<'_, C>) -> Option<u32> {
+    if running.core.pstate().is_aarch32() {
+        return None;
+    }
+    let mut bytes = [0; 4];
+    let ipa = to_ipa(running, running.core.context.elr)?;
+    running.domain.ram.read(ipa, &mut bytes).ok()?;
+    Some(u32::from_le_bytes(bytes))
+}
+
+/// Tells whether the instruction at `pc`, at which a vCPU that runs freely came to EL2, lies in an
+/// exclusive sequence: that has lost the CPU's monitor by it.
+#[must_use]
+pub fn is_in_sequence<C: Cpu>(running: &Running<'_, C>, pc: Va) -> bool {
+    let ram = &running.domain.ram;
+    let page = to_ipa(running, pc.0).and_then(|ipa| ram.locate(ipa, 2).ok());
+    let Some(page) = page.and_then(|pa| ram.code_page(pa)) else { return false };
+    let offset = pc.0 % PAGE_BYTES;
+    match InstructionSet::of(running.core.pstate()) {
+        InstructionSet::A64 => {
+            let word = |n| ram.instruction(page, Va(n as u64 * 4)).unwrap_or(0);
+            load_before(offset as usize / 4, word).is_some()
+        }
+        set => has_load_before32(set, offset, |at| ram.halfword(page, Va(at))),
+    }
+}
+
+/// What an instruction accesses.
+#[derive(Clone, Copy)]
+struct Operand {
+    address: u64,
+    bytes: u64,
+    read: bool,
+    write: bool,
+    /// Nothing else is accessed.
+    is_all: bool,
+}
+
+fn operand<C: Cpu>(running: &Running<'_, C>, esr: EsrEl2) -> Operand {
+    let (far, wnr) = (running.core.context.far, esr.data_abort().wnr());
+    if let Some(access) = Access::decode(esr.0) {
+        let bytes = u64::from(access.bytes);
+        return Operand { address: far, bytes, read: !wnr, write: wnr, is_all: true };
+    }
+    decoded(running).unwrap_or(Operand {
+        address: far,
+        bytes: UNKNOWN_BYTES,
+        read: !wnr,
+        write: wnr,
+        is_all: false,
+    })
+}
+
+/// Enters the exception of a watchpoint of the guest's own that the access of a stage-2 abort hits,
+/// where EL2 is to carry the access out: a Watchpoint comes after an MMU fault, and the CPU did not
+/// get to it.
+pub fn own_watchpoint<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Option<Handled> {
+    if running.core.debug.mdscr() & mdscr_el1::MDE == 0 {
+        return None;
+    }
+    let Operand { address, bytes, read, write, .. } = operand(running, esr);
+    let el0 = has_rights_of_el0(running);
+    debug::own_watchpoint(running, DataAccess { address, bytes, read, write, el0 })
+}
+
+/// Whether the access at the PC is made with EL0's rights: from there, or by LDTR, STTR and
+/// relatives, unless PSTATE.UAO makes these like any other.
+fn has_rights_of_el0<C: Cpu>(running: &Running<'_, C>) -> bool {
+    let pstate = running.core.pstate();
+    let is_unprivileged = || instruction(running).is_some_and(is_unprivileged);
+    pstate.el() == 0 || pstate.0 & Pstate::UAO == 0 && is_unprivileged()
+}
+
+fn decoded<C: Cpu>(running: &Running<'_, C>) -> Option<Operand> {
+    if running.core.pstate().is_aarch32() {
+        // Only A64 is decoded.
+        return None;
+    }
+    let pc = running.core.context.elr;
+    let what = LoadStore::decode(instruction(running)?)?;
+    let context = &running.core.context;
+    let is_el1 = running.core.pstate().uses_sp_elx();
+    let base = |n| match (n, is_el1) {
+        (31, true) => running.cpu.read(SystemRegister::SP_EL1),
+        (31, false) => context.sp_el0,
+        _ => context.register(n),
+    };
+    let address = what.address(pc, base, |n| context.register(n))?;
+    // DC ZVA: DCZID_EL0.BS is the logarithm of words.
+    let block = 4_u64 << (running.cpu.read(SystemRegister::DCZID_EL0) & 0xf);
+    let (address, bytes) = match what.bytes {
+        0 => (address & !(block - 1), block),
+        bytes => (address, u64::from(bytes) * u64::from(what.count)),
+    };
+    Some(Operand {
+        address,
+        bytes,
+        read: what.direction != Direction::Store,
+        write: what.direction != Direction::Load,
+        is_all: true,
+    })
+}
+
+/// Handles a stage-2 abort of a load or store, if it is about a page of interest.
+pub fn data_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Option<Handled> {
+    let iss = esr.data_abort();
+    let is_withheld = running.core.vttbr != running.domain.vttbr;
+    if !iss.dfsc().is_permission() || !is_withheld {
+        return None;
+    }
+    let far = running.core.context.far;
+    // HPFAR_EL2 is UNKNOWN for permission faults but those of walks.
+    let ipa = if iss.s1ptw() { None } else { to_ipa(running, far) };
+    let Some(ipa) = ipa else {
+        // A walk of the guest's tables was in the way, or these have just changed.
+        running.core.touched = Touched::Anything;
+        return Some(Handled::Open);
+    };
+    let operand = operand(running, esr);
+    if !running.core.debug.is_past_watch && !iss.cm() {
+        let Operand { address, bytes, read, write, .. } = operand;
+        if let Some(reason) = watch::accesses(running, address, bytes, read, write) {
+            running.core.debug.reported_watch = Some(running.core.context.elr);
+            return Some(Handled::Stop(reason));
+        }
+    }
+    if !iss.cm() && carry_out(running, esr, ipa) {
+        return Some(Handled::Emulated);
+    }
+    running.core.touched = touched(running, operand);
+    Some(Handled::Open)
+}
+
+/// Takes down what an instruction may write.
+fn touched<C: Cpu>(running: &Running<'_, C>, operand: Operand) -> Touched {
+    if !operand.is_all {
+        return Touched::Anything;
+    }
+    if !operand.write {
+        return Touched::Nothing;
+    }
+    let Operand { address, bytes, .. } = operand;
+    let first = (PAGE_BYTES - address % PAGE_BYTES).min(bytes);
+    let mut pieces = Vec::new();
+    for (va, bytes) in [(address, first), (address.wrapping_add(first), bytes - first)] {
+        if bytes > 0 {
+            let Some(ipa) = to_ipa(running, va) else { return Touched::Anything };
+            // There is room for both.
+            let _fits = pieces.push((ipa, bytes));
+        }
+    }
+    Touched::Pieces(pieces)
+}
+
+/// After the instruction, or when it is given up: brings what the guest executes up to date.
+#[inline]
+pub fn settle<C: Cpu>(running: &mut Running<'_, C>) {
+    if !matches!(running.core.touched, Touched::Nothing) {
+        settle_touched(running);
+    }
+}
+
+fn settle_touched<C: Cpu>(running: &mut Running<'_, C>) {
+    match core::mem::take(&mut running.core.touched) {
+        Touched::Nothing => {}
+        Touched::Pieces(pieces) => {
+            for (ipa, bytes) in pieces {
+                running.domain.sync_views(ipa, bytes);
+            }
+        }
+        Touched::Anything => running.domain.views.lock().sync_all(&mut running.domain.ram.tables()),
+    }
+}
+
+/// Carries out a load or store of general-purpose registers, if nothing else depends on it: that
+/// costs a tenth of letting the CPU do it with other tables.
+fn carry_out<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2, ipa: Ipa) -> bool {
+    let is_write = esr.data_abort().wnr();
+    let keeps_dirty_state = is_write && running.cpu.read(SystemRegister::TCR_EL1) & TCR_HD != 0;
+    if running.core.debug.guest().mdscr & mdscr_el1::MDE != 0
+        || running.cpu.read(SystemRegister::SCTLR_EL1) & SCTLR_BIG_ENDIAN != 0
+        || running.cpu.read(SystemRegister::ID_AA64PFR1_EL1) & PFR1_MTE2 != 0
+        || keeps_dirty_state
+        || is_for_the_cpu_alone(running.core.pstate(), esr)
+    {
+        return false;
+    }
+    let is_done = match Access::decode(esr.0) {
+        Some(access) => carry_out_described(running, access, esr.0 & ISS_AR != 0, ipa),
+        None => carry_out_decoded(running, ipa),
+    };
+    if is_done {
+        advance(running);
+    }
+    is_done
+}
+
+/// AArch32 accesses that only the CPU understands: big-endian ones, and what the syndrome does not
+/// describe, since only A64 is decoded.
+fn is_for_the_cpu_alone(pstate: Pstate, esr: EsrEl2) -> bool {
+    pstate.is_aarch32() && (pstate.0 & Pstate::E != 0 || Access::decode(esr.0).is_none())
+}
+
+fn carry_out_described<C: Cpu>(
+    running: &mut Running<'_, C>,
+    access: Access,
+    is_ordered: bool,
+    ipa: Ipa,
+) -> bool {
+    let ram = &running.domain.ram;
+    let Ok(pa) = ram.locate(ipa, u64::from(access.bytes)) else { return false };
+    if is_ordered {
+        fence(Ordering::SeqCst);
+    }
+    if access.write {
+        let value = access.store_value(running.core.context.register(access.register));
+        if ram.poke(pa, access.bytes, value).is_err() {
+            return false;
+        }
+        running.domain.sync_views(ipa, u64::from(access.bytes));
+    } else {
+        let Ok([value, _]) = ram.peek(pa, access.bytes, false) else { return false };
+        running.core.context.set_register(access.register, access.load_result(value));
+    }
+    if is_ordered {
+        fence(Ordering::SeqCst);
+    }
+    true
+}
+
+/// As [`carry_out_described`], where the instruction itself has to tell.
+fn carry_out_decoded<C: Cpu>(running: &mut Running<'_, C>, ipa: Ipa) -> bool {
+    let word = instruction(running);
+    let Some(transfer) = word.and_then(Transfer::decode) else { return false };
+    let (ram, core) = (&running.domain.ram, &mut *running.core);
+    let is_el1 = core.pstate().uses_sp_elx();
+    let base = match (transfer.base, is_el1) {
+        (31, true) => running.cpu.read(SystemRegister::SP_EL1),
+        (31, false) => core.context.sp_el0,
+        (n, _) => core.context.register(n),
+    };
+    let size = u64::from(transfer.bytes);
+    let address = base.wrapping_add(transfer.offset as u64);
+    let first = ipa.align_down(PAGE_BYTES).offset(address % PAGE_BYTES);
+    let all = size * u64::from(transfer.count);
+    // All of it in the page of the abort.
+    let is_here =
+        (address ^ core.context.far) < PAGE_BYTES && address % PAGE_BYTES + all <= PAGE_BYTES;
+    let Some(pa) = ram.locate(first, all).ok().filter(|pa| is_here && pa.is_aligned(size)) else {
+        return false;
+    };
+    for (n, &register) in (0..u64::from(transfer.count)).zip(&transfer.registers) {
+        let at = pa.offset(n * size);
+        // Aligned, and in RAM: neither can fail.
+        if transfer.write {
+            let _stored = ram.poke(at, transfer.bytes, core.context.register(register));
+        } else if let Ok([value, _]) = ram.peek(at, transfer.bytes, false) {
+            core.context.set_register(register, transfer.load_result(value));
+        }
+    }
+    if transfer.moved != 0 {
+        let base = base.wrapping_add(transfer.moved as u64);
+        match (transfer.base, is_el1) {
+            (31, true) => running.cpu.write(SystemRegister::SP_EL1, base),
+            (31, false) => core.context.sp_el0 = base,
+            (n, _) => core.context.set_register(n, base),
+        }
+    }
+    if transfer.write {
+        running.domain.sync_views(first, all);
+    }
+    true
+}

@@ -1,0 +1,185 @@
+//! A vCPU as a value: what is kept of it while it is not on a CPU, and what its loop works with.
+
+use super::roots::Touched;
+use super::shadow::DebugShadow;
+use super::timers::{PhysicalTimer, TimerLines};
+use crate::concurrency::counted::Count;
+use crate::cpu::Context as _;
+use crate::cpu::Cpu;
+use crate::recorder::Recorder;
+use crate::registers::{GuestRegisters, Snapshot};
+use crate::simd::SimdRegisters;
+use crate::stage2::Vttbr;
+use crate::vgic::CpuInterface;
+use stepwell_arch::{Pstate, SystemRegister, Va};
+use stepwell_engine::{Engine, ExclusiveMonitor, SpinDetector};
+
+/// SP_usr of AArch32, R13, is X13.
+pub(super) const SP_USR: u8 = 13;
+
+/// Everything that belongs to a vCPU.
+pub struct VcpuCore<C: Cpu> {
+    /// General-purpose registers, PC and PSTATE.
+    pub context: C::Context,
+    /// System registers while the vCPU stands.
+    pub snapshot: Snapshot,
+    /// It was reset, and its CPU's other registers are to be before it goes on.
+    pub is_reset: bool,
+    /// FP/SIMD registers while the vCPU stands.
+    pub simd: SimdRegisters,
+    /// The step engine.
+    pub engine: Engine,
+    /// The exclusive monitor, while it is stepped.
+    pub monitor: ExclusiveMonitor,
+    /// Virtual CPU interface of the GIC.
+    pub interface: CpuInterface,
+    /// The guest's debug registers.
+    pub debug: DebugShadow,
+    /// What is being written into the trace ring.
+    pub recorder: Recorder,
+    /// The monitored SMC at this PC has been reported: it takes effect now.
+    pub reported_call: Option<u64>,
+    /// VTTBR_EL2 of its CPU.
+    pub vttbr: Vttbr,
+    /// What the instruction that executes with nothing withheld may write.
+    pub touched: Touched,
+    /// Whether it goes round and gets nowhere, as far as it was stepped.
+    pub spin: SpinDetector,
+    /// The range that steps stay in, if they are to stay in one.
+    pub within: Option<(u64, u64)>,
+    /// That it stands at this PC has been reported: what stands there does not stop it again.
+    pub reported_pc: Option<u64>,
+    /// The guest is within CPU_SUSPEND: what it called has executed and has not returned.
+    pub is_suspended: bool,
+    /// The guest's clock is the virtual one, and not the CPU's counter.
+    pub virtual_clock: bool,
+    /// The guest's physical timer.
+    pub physical_timer: PhysicalTimer,
+    /// The timers' interrupt lines.
+    pub lines: TimerLines,
+    /// An SError that is pending for the guest: ISS of its syndrome.
+    pub serror: Option<u32>,
+    /// Whether the virtual CPU interface can be left alone between steps.
+    pub quiet: QuietInterface,
+    /// What the test mode does to it.
+    #[cfg(feature = "test-mode")]
+    pub adversary: crate::adversary::Adversary,
+}
+
+impl<C: Cpu> VcpuCore<C> {
+    /// Makes one that has never run and is switched off. `context` is empty, `simd` what the CPU
+    /// resets FP/SIMD registers to.
+    #[must_use]
+    pub fn new(
+        context: C::Context,
+        reset: &Snapshot,
+        simd: SimdRegisters,
+        list_registers: usize,
+        vttbr: Vttbr,
+    ) -> Self {
+        Self {
+            context,
+            snapshot: reset.clone(),
+            simd,
+            engine: Engine::new(),
+            monitor: ExclusiveMonitor::new(),
+            interface: CpuInterface::new(list_registers),
+            debug: DebugShadow::default(),
+            spin: SpinDetector::new(),
+            recorder: Recorder::default(),
+            serror: None,
+            is_reset: false,
+            is_suspended: false,
+            reported_call: None,
+            vttbr,
+            touched: Touched::Nothing,
+            within: None,
+            reported_pc: None,
+            virtual_clock: false,
+            physical_timer: PhysicalTimer::default(),
+            lines: TimerLines::default(),
+            quiet: QuietInterface::default(),
+            #[cfg(feature = "test-mode")]
+            adversary: crate::adversary::Adversary::new(None, 0),
+        }
+    }
+
+    /// The guest's PC.
+    #[must_use]
+    pub fn pc(&self) -> Va {
+        Va(self.context.elr)
+    }
+
+    /// The guest's PSTATE, with its own SS.
+    #[must_use]
+    pub fn pstate(&self) -> Pstate {
+        Pstate(self.context.spsr)
+    }
+
+    /// Makes a vCPU as it is after reset, at `entry` with `argument` in X0.
+    pub fn reset(&mut self, reset: &Snapshot, entry: u64, argument: u64) {
+        *self.context = GuestRegisters::default();
+        self.context.set_register(0, argument);
+        self.context.elr = entry;
+        self.context.spsr = Pstate::EL1H_MASKED.0;
+        self.context.forget_pages();
+        self.snapshot = reset.clone();
+        self.simd.reset();
+        self.is_reset = true;
+        self.monitor.clear();
+        self.interface = CpuInterface::new(self.interface.lr_count);
+        self.reported_call = None;
+        self.within = None;
+        self.reported_pc = None;
+        self.is_suspended = false;
+        self.virtual_clock = false;
+        self.debug = DebugShadow::default();
+        self.physical_timer = PhysicalTimer::default();
+        self.serror = None;
+        self.spin = SpinDetector::new();
+        self.quiet = QuietInterface::default();
+    }
+
+    /// The stack pointer in use.
+    #[must_use]
+    pub fn sp(&self) -> u64 {
+        if self.pstate().is_aarch32() {
+            self.context.register(SP_USR)
+        } else if self.pstate().uses_sp_elx() {
+            self.snapshot.read(SystemRegister::SP_EL1).unwrap_or(0)
+        } else {
+            self.context.sp_el0
+        }
+    }
+
+    /// The core registers, as the guest has them.
+    #[must_use]
+    pub fn registers(&self) -> stepwell_wire::Registers {
+        stepwell_wire::Registers {
+            x: self.context.x,
+            sp: self.sp(),
+            pc: self.context.elr,
+            pstate: self.context.spsr,
+        }
+    }
+
+    /// Whether a data abort is the test mode's doing; the page is back already.
+    #[cfg(feature = "test-mode")]
+    pub fn take_withdrawn(&mut self) -> bool {
+        core::mem::take(&mut self.adversary.was_withdrawn)
+    }
+
+    /// No page is ever withdrawn.
+    #[cfg(not(feature = "test-mode"))]
+    pub const fn take_withdrawn(&mut self) -> bool {
+        false
+    }
+}
+
+/// Whether the virtual CPU interface can be left alone between steps: nothing was pending or active
+/// when it was loaded last, and nothing has happened since.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct QuietInterface {
+    pub(super) is_quiet: bool,
+    pub(super) seen: Count,
+}

@@ -1,0 +1,294 @@
+//! What the trace tells beside PCs: exceptions, exclusives, address spaces, time, and, if asked
+//! for, the registers that a step changed and what it loaded and stored.
+//!
+//! The first four come about at instructions that leave the fast path anyway, and cost only a
+//! recording that is made. Registers and memory are looked at around every instruction: then no
+//! step takes the fast path.
+//!
+//! Memory is read after the instruction, through the guest's own translation, and not caught on
+//! its way: that is what was loaded and stored as long as nobody else writes there. What cannot
+//! be read, a device, is taken from the general register that was transferred. Where an atomic
+//! compares, a store of what was there already is not told.
+
+use super::stepper::{Next, Stepper};
+use crate::cpu::Cpu;
+use crate::memory::GuestMemory;
+use crate::recorder::{AddressSpace, REGISTERS};
+use crate::vcpu::{pages, time};
+use stepwell_arch::SystemRegister;
+use stepwell_arch::load_store::Direction;
+use stepwell_arch::{LoadStore, Va};
+use stepwell_engine::Plan;
+use stepwell_wire::ring::Record;
+
+/// At least so often the clock is told, in steps.
+pub(super) const STEPS_PER_TIME: u64 = 16384;
+
+const NS_PER_SECOND: u128 = 1_000_000_000;
+/// TCR_EL1.A1: the ASID is TTBR1_EL1's.
+const TCR_A1: u64 = 1 << 22;
+/// TTBRn_EL1.BADDR, without CnP.
+const TTBR_ADDRESS: u64 = 0x0000_ffff_ffff_fffe;
+/// `access` of [`Record::Memory`].
+const LOAD: u8 = 0;
+const STORE: u8 = 1;
+const ZERO: u8 = 2;
+
+/// Memory operands of an instruction that is about to execute.
+#[derive(Clone, Copy)]
+struct Operands {
+    what: LoadStore,
+    address: u64,
+    /// What an atomic finds.
+    before: [Option<u128>; 2],
+}
+
+/// What is kept of the time before an instruction of which everything is told.
+pub(super) struct BeforeDetail {
+    operands: Option<Operands>,
+    steps: u64,
+}
+
+impl<C: Cpu> Stepper<'_, '_, C> {
+    fn vcpu(&self) -> u8 {
+        self.running.index as u8
+    }
+
+    /// Ends the run, so that what is told comes behind it.
+    fn tell(&mut self, record: Record) {
+        self.finish_recording();
+        self.write(record);
+    }
+
+    /// Where recording begins, or goes on after something else: what holds here.
+    pub(super) fn tell_state(&mut self) {
+        if !self.record {
+            return;
+        }
+        self.tell_time();
+        self.tell_context();
+        if self.detail.registers {
+            self.tell_registers(true);
+        }
+    }
+
+    /// Every so often.
+    pub(super) fn tell_time_if_due(&mut self) {
+        if self.record && self.steps >= self.time_due {
+            self.tell_time();
+        }
+    }
+
+    fn tell_time(&mut self) {
+        self.time_due = self.steps.saturating_add(STEPS_PER_TIME);
+        let ticks =
+            u128::from(time::now(self.running).saturating_sub(self.running.cpu.counter_at_reset()));
+        let ns = ticks * NS_PER_SECOND / u128::from(self.running.cpu.frequency_hz().max(1));
+        if let Some(ns) = self.running.core.recorder.has_passed(ns as u64) {
+            let vcpu = self.vcpu();
+            self.tell(Record::Time { vcpu, ns });
+        }
+    }
+
+    /// Tells the address space, if it is another than was told last.
+    pub(super) fn tell_context(&mut self) {
+        if !self.record {
+            return;
+        }
+        let (ttbr0, ttbr1) = (
+            self.running.cpu.read(SystemRegister::TTBR0_EL1),
+            self.running.cpu.read(SystemRegister::TTBR1_EL1),
+        );
+        let with_asid = if self.running.cpu.read(SystemRegister::TCR_EL1) & TCR_A1 == 0 {
+            ttbr0
+        } else {
+            ttbr1
+        };
+        let space = AddressSpace {
+            vmid: self.running.domain.vttbr.vmid(),
+            asid: (with_asid >> 48) as u16,
+            ttbr0: ttbr0 & TTBR_ADDRESS,
+        };
+        let core = &mut *self.running.core;
+        let el = core.pstate().el();
+        if core.recorder.is_new_space(space) {
+            let AddressSpace { vmid, asid, ttbr0 } = space;
+            let vcpu = self.vcpu();
+            self.tell(Record::Context { vcpu, el, vmid, asid, ttbr0 });
+        }
+    }
+
+    /// An exception has just been entered at EL1.
+    pub(super) fn tell_entry(&mut self) {
+        self.has_entered = true;
+        if !self.record {
+            return;
+        }
+        self.tell_time();
+        let vector = self.running.core.pc().0;
+        let cause = (vector.wrapping_sub(self.running.cpu.read(SystemRegister::VBAR_EL1) & !0x7ff)
+            >> 7
+            & 3) as u8;
+        let intid = self.intid.take();
+        self.tell(Record::ExceptionEntry {
+            vcpu: self.vcpu(),
+            cause,
+            return_address: self.running.cpu.read(SystemRegister::ELR_EL1),
+            vector,
+            syndrome: if matches!(cause, 0 | 3) {
+                self.running.cpu.read(SystemRegister::ESR_EL1)
+            } else {
+                0
+            },
+            intid: if cause == 0 { None } else { intid },
+        });
+    }
+
+    /// An exception return has just executed.
+    pub(super) fn tell_return(&mut self) {
+        if self.record {
+            let core = &*self.running.core;
+            let (to, el) = (core.pc().0, core.pstate().el());
+            self.tell(Record::ExceptionReturn { vcpu: self.vcpu(), to, el });
+        }
+    }
+
+    /// A store-exclusive has just executed.
+    pub(super) fn tell_exclusive(&mut self, pc: Va, stored: bool) {
+        self.has_stored = stored;
+        if self.record {
+            self.tell(Record::Exclusive { vcpu: self.vcpu(), pc: pc.0, stored });
+        }
+    }
+
+    /// Whether something is to be told of every single step.
+    pub(super) const fn has_detail(&self) -> bool {
+        self.record && (self.detail.registers || self.detail.memory)
+    }
+
+    /// Before an instruction of which everything is told.
+    pub(super) fn look_in_detail(&mut self, next: &Next) -> BeforeDetail {
+        (self.has_entered, self.has_stored) = (false, false);
+        let operands = if self.detail.memory { self.operands(next) } else { None };
+        BeforeDetail { operands, steps: self.steps }
+    }
+
+    /// Tells what the instruction did, if it has executed.
+    pub(super) fn tell_in_detail(&mut self, next: &Next, before: BeforeDetail) {
+        let BeforeDetail { operands, steps } = before;
+        if self.steps == steps {
+            return;
+        }
+        if let Some(operands) = operands
+            && !self.has_entered
+            && (self.has_stored || !matches!(next.plan, Plan::StoreExclusive(_)))
+        {
+            self.tell_memory(operands);
+        }
+        if self.detail.registers {
+            self.tell_registers(false);
+        }
+    }
+
+    fn tell_registers(&mut self, found: bool) {
+        let core = &*self.running.core;
+        let mut now = [0; REGISTERS];
+        let sp = self.base(31, core.pstate());
+        let values = core.context.x.into_iter().chain([sp, core.pstate().0]);
+        now.iter_mut().zip(values).for_each(|(now, value)| *now = value);
+        for register in 0..REGISTERS as u8 {
+            if let Some(value) = self.running.core.recorder.has_changed(register, &now) {
+                let vcpu = self.vcpu();
+                self.tell(Record::Register { vcpu, register, value, found });
+            }
+        }
+    }
+
+    fn operands(&self, next: &Next) -> Option<Operands> {
+        let mut what = LoadStore::decode(next.word?)?;
+        let base = |n| self.base(n, next.pstate);
+        let index = |n| self.running.core.context.register(n);
+        let mut address = what.address(next.pc.0, base, index)?;
+        if what.bytes == 0 {
+            // DCZID_EL0.BS is the logarithm of words.
+            let block = 4_u64 << (self.running.cpu.read(SystemRegister::DCZID_EL0) & 0xf);
+            (what.bytes, address) = (block.min(128) as u8, address & !(block - 1));
+            return Some(Operands {
+                what: LoadStore { rt: 32, ..what },
+                address,
+                before: [None; 2],
+            });
+        }
+        let mut before = [None; 2];
+        if what.direction == Direction::Both {
+            for (n, before) in (0..what.count).zip(&mut before) {
+                *before = self.memory(address_of(what, address, n), what.bytes);
+            }
+        }
+        Some(Operands { what, address, before })
+    }
+
+    fn tell_memory(&mut self, Operands { what, address, before }: Operands) {
+        if what.rt == 32 {
+            let size = u16::from(what.bytes);
+            let vcpu = self.vcpu();
+            self.tell(Record::Memory { vcpu, access: ZERO, address, size, value: Some(0) });
+            return;
+        }
+        if what.direction == Direction::Both {
+            for (n, before) in (0..what.count).zip(before) {
+                self.tell_access(LOAD, what, address_of(what, address, n), before);
+            }
+        }
+        for n in 0..what.count {
+            let at = address_of(what, address, n);
+            let value = self.memory(at, what.bytes).or_else(|| self.transferred(what));
+            let before = before.get(usize::from(n)).copied().flatten();
+            match what.direction {
+                Direction::Load => self.tell_access(LOAD, what, at, value),
+                Direction::Both if before == value => {}
+                Direction::Store | Direction::Both => self.tell_access(STORE, what, at, value),
+            }
+        }
+    }
+
+    fn tell_access(&mut self, access: u8, what: LoadStore, address: u64, value: Option<u128>) {
+        let (vcpu, size) = (self.vcpu(), u16::from(what.bytes));
+        self.tell(Record::Memory { vcpu, access, address, size, value });
+    }
+
+    /// What a device gave or got: accesses of one general register are all that it takes.
+    fn transferred(&self, what: LoadStore) -> Option<u128> {
+        let is_lost = what.rt == 31 && what.direction == Direction::Load;
+        if what.simd || what.count > 1 || is_lost || what.direction == Direction::Both {
+            return None;
+        }
+        let value = self.running.core.context.register(what.rt);
+        let unused = 64_u32.saturating_sub(8 * u32::from(what.bytes));
+        Some(u128::from(value << unused >> unused))
+    }
+
+    /// Reads up to 16 bytes of the guest's RAM, as the guest translates them.
+    fn memory(&self, va: u64, bytes: u8) -> Option<u128> {
+        let mut value = [0; 16];
+        let into = value.get_mut(..usize::from(bytes))?;
+        let first = (4096 - (va & 0xfff) as usize).min(into.len());
+        let (here, there) = into.split_at_mut(first);
+        self.read_page(Va(va), here)?;
+        self.read_page(Va(va.wrapping_add(first as u64)), there)?;
+        Some(u128::from_le_bytes(value))
+    }
+
+    fn read_page(&self, va: Va, into: &mut [u8]) -> Option<()> {
+        if into.is_empty() {
+            return Some(());
+        }
+        // EL1 may read whatever the guest may.
+        let ipa = pages::translated(self.running, || self.running.cpu.to_ipa(va, false)).ok()?;
+        self.running.domain.ram.read(ipa, into).ok()
+    }
+}
+
+const fn address_of(what: LoadStore, first: u64, n: u8) -> u64 {
+    first.wrapping_add(n as u64 * what.bytes as u64)
+}

@@ -1,0 +1,327 @@
+//! Instructions that are carried out at EL2: those that a step would break, or that would tell the
+//! guest that time stands still.
+
+use super::stepper::{Carried, Next, Stepper, Waiting};
+use crate::cpu::{Cpu, Purpose, TranslationFailed};
+use crate::device::board::RAM_BASE;
+use crate::memory::{GuestMemory, Physical};
+use crate::vcpu::debug::{self, origin};
+use crate::vcpu::handled::advance_by;
+use crate::vcpu::running::End;
+use crate::vcpu::{inject, interrupt, pages, time, watch};
+use stepwell_arch::debug::DataAccess;
+use stepwell_arch::esr::{EsrEl1, FaultStatus};
+use stepwell_arch::stage1::{self, Access, AccessKind, Regime, WalkError};
+use stepwell_arch::{Ipa, Pa, Pstate, SystemRegister, Va};
+use stepwell_engine::precedence::{self, Circumstances};
+use stepwell_engine::{Image, LoadExclusive, Pass, Plan, StoreDecision, StoreExclusive};
+
+/// SCTLR_EL1.E0E: data of EL0 is big-endian.
+const SCTLR_E0E: u64 = 1 << 24;
+/// SCTLR_EL1.EE: data of EL1 is big-endian.
+const SCTLR_EE: u64 = 1 << 25;
+
+fn is_big_endian<C: Cpu>(cpu: &C, pstate: Pstate) -> bool {
+    match (pstate.is_aarch32(), pstate.el()) {
+        (true, _) => pstate.0 & Pstate::E != 0,
+        (false, 0) => cpu.read(SystemRegister::SCTLR_EL1) & SCTLR_E0E != 0,
+        (false, _) => cpu.read(SystemRegister::SCTLR_EL1) & SCTLR_EE != 0,
+    }
+}
+
+impl<C: Cpu> Stepper<'_, '_, C> {
+    /// Whether an instruction is one that EL2 carries out.
+    pub(super) fn is_for_el2(&self, next: &Next) -> bool {
+        match next.plan {
+            Plan::StoreExclusive(_) => self.running.core.monitor.armed().is_some(),
+            Plan::WaitForInterrupt => true,
+            Plan::ReadTimer { .. }
+            | Plan::WriteTimer { .. }
+            | Plan::ReadTimerPair { .. }
+            | Plan::WriteTimerPair { .. } => self.running.core.virtual_clock,
+            _ => false,
+        }
+    }
+
+    /// Whether the CPU has to be asked first: see [`precedence`].
+    pub(super) fn must_ask(&self, next: &Next) -> bool {
+        let Plan::StoreExclusive(store) = next.plan else { return true };
+        !precedence::is_certain(Circumstances {
+            guest: self.running.core.debug.guest(),
+            pstate: next.pstate,
+            sctlr: self.running.cpu.read(SystemRegister::SCTLR_EL1),
+            stack: (store.rn == 31).then_some(next.base),
+            is_page_executed: self.executed_page == Some(next.pc.align_down(4096)),
+        })
+    }
+
+    /// Carries out an instruction before which nothing comes but what its data access may lead to.
+    pub(super) fn carry_out(&mut self, next: &Next) -> Carried {
+        match next.plan {
+            Plan::StoreExclusive(store) => return self.store_exclusive(store, next),
+            Plan::WaitForInterrupt => return Carried::Done(self.wait(next)),
+            Plan::ReadTimer { register, rt } => self.read_timer(register, rt),
+            Plan::WriteTimer { register, rt } => self.write_timer(register, rt),
+            Plan::ReadTimerPair { register, rt, rt2 } => self.read_timer_pair(register, rt, rt2),
+            Plan::WriteTimerPair { register, rt, rt2 } => self.write_timer_pair(register, rt, rt2),
+            _ => return Carried::LeftToCpu,
+        }
+        Carried::Done(None)
+    }
+
+    pub(super) fn arm(&mut self, load: LoadExclusive, next: &Next) {
+        let (address, pstate) = (Va(next.base), next.pstate);
+        let core = &*self.running.core;
+        let mut value = [core.context.register(load.rt), core.context.register(load.rt2)];
+        if load.rt == 31 || (load.pair && load.rt2 == 31) {
+            // What was read is nowhere but in memory; nobody else has run since.
+            let to_pa = || self.running.cpu.to_pa(address, pstate.el() == 0, Purpose::Read);
+            let pa = pages::translated(self.running, to_pa);
+            let peeked = pa.map(|pa| self.running.domain.ram.peek(pa, load.bytes, load.pair));
+            let Ok(Ok(peeked)) = peeked else { return };
+            // As the registers would have it: what is swapped twice is as it was.
+            let swapped = |value| {
+                Image::of([value, 0], load.bytes, false, is_big_endian(self.running.cpu, pstate))
+            };
+            value = peeked.map(|value| swapped(value).value as u64);
+        }
+        self.running.core.monitor.arm(load, address, value);
+        self.executed_page = Some(next.pc.align_down(4096));
+    }
+
+    /// Performs a store-exclusive that goes to where its load was from.
+    fn store_exclusive(&mut self, store: StoreExclusive, next: &Next) -> Carried {
+        let (address, pstate) = (Va(next.base), next.pstate);
+        let StoreDecision::CompareAndStore(armed) = self.running.core.monitor.decide(address)
+        else {
+            return self.leave_store();
+        };
+        let big_endian = is_big_endian(self.running.cpu, pstate);
+        let core = &*self.running.core;
+        let new = [core.context.register(store.rt), core.context.register(store.rt2)];
+        let new = Image::of(new, store.bytes, store.pair, big_endian);
+        let bytes = u64::from(new.bytes);
+        if !precedence::is_aligned(address, bytes) {
+            return self.store_fault(FaultStatus::ALIGNMENT, address);
+        }
+        let pa = match self.where_to_store(address, pstate) {
+            Ok(pa) => pa,
+            Err(failed) if failed.stage2 => return self.leave_store(),
+            // The load could read it and the store may not write it: the guest's own fault.
+            Err(failed) => return self.store_fault(FaultStatus(failed.status), address),
+        };
+        if let Some(carried) = self.watched_store(address, bytes, pstate) {
+            return carried;
+        }
+        let loaded = Image::of(armed.value, armed.bytes, armed.pair, big_endian);
+        let ram = &self.running.domain.ram;
+        let stored = ram.image(pa, new.bytes).and_then(|old| {
+            // What the load did not read is as it was: the others stand.
+            ram.compare_and_store(pa, old.with_first(loaded), new)
+        });
+        let Ok(stored) = stored else { return self.leave_store() };
+        if stored {
+            let ipa = Ipa(RAM_BASE.0.wrapping_add(pa.0.wrapping_sub(ram.base().0)));
+            self.running.domain.sync_views(ipa, bytes);
+        }
+        let core = &mut *self.running.core;
+        core.monitor.clear();
+        core.context.set_register(store.rs, u64::from(!stored));
+        self.tell_exclusive(self.running.core.pc(), stored);
+        self.advance(next.bytes);
+        Carried::Done(None)
+    }
+
+    /// Leaves a store-exclusive to the CPU, whose monitor is open.
+    fn leave_store(&mut self) -> Carried {
+        self.running.core.monitor.clear();
+        Carried::LeftToCpu
+    }
+
+    fn store_fault(&mut self, status: FaultStatus, address: Va) -> Carried {
+        let syndrome = EsrEl1::data_abort(origin(self.running), status, false, true);
+        inject::synchronous(self.running, syndrome, Some(address));
+        self.entered_exception();
+        Carried::Done(None)
+    }
+
+    /// A store that hits a watchpoint: the debugger's, or the guest's own.
+    fn watched_store(&mut self, address: Va, bytes: u64, pstate: Pstate) -> Option<Carried> {
+        if self.has_watchpoints
+            && !self.running.core.debug.is_past_watch
+            && let Some(reason) = watch::accesses(self.running, address.0, bytes, false, true)
+        {
+            self.running.core.debug.reported_watch = Some(self.running.core.pc().0);
+            self.take_back();
+            return Some(Carried::Done(Some(End::Stop(reason))));
+        }
+        let el0 = pstate.el() == 0;
+        let store = DataAccess { address: address.0, bytes, read: false, write: true, el0 };
+        debug::own_watchpoint(self.running, store)?;
+        self.entered_exception();
+        Some(Carried::Done(None))
+    }
+
+    fn where_to_store(&mut self, address: Va, pstate: Pstate) -> Result<Pa, TranslationFailed> {
+        let translate = || self.running.cpu.to_pa(address, pstate.el() == 0, Purpose::Write);
+        if let Some(status) = self.forbidden_by_pan(address, pstate) {
+            return Err(TranslationFailed { status, stage2: false });
+        }
+        match translate() {
+            Err(failed) if failed.stage2 && self.has_given_store_back() => translate(),
+            Err(failed) if failed.stage2 => pages::translated(self.running, translate),
+            first => first,
+        }
+    }
+
+    /// The fault of a store that PSTATE.PAN forbids: AT instructions for EL1 do not heed it.
+    fn forbidden_by_pan(&self, address: Va, pstate: Pstate) -> Option<u8> {
+        if pstate.is_aarch32() || pstate.el() == 0 || !pstate.pan() {
+            return None;
+        }
+        let regime = Regime {
+            sctlr: self.running.cpu.read(SystemRegister::SCTLR_EL1),
+            tcr: self.running.cpu.read(SystemRegister::TCR_EL1),
+            ttbr0: self.running.cpu.read(SystemRegister::TTBR0_EL1),
+            ttbr1: self.running.cpu.read(SystemRegister::TTBR1_EL1),
+            mair: self.running.cpu.read(SystemRegister::MAIR_EL1),
+            pa_bits: Regime::pa_bits_of(self.running.cpu.facts().pa_range),
+        };
+        let store = Access { kind: AccessKind::Write, el0: false, pan: true };
+        match stage1::translate(&regime, address, store, &Physical(&self.running.domain.ram)) {
+            Err(WalkError::Fault(fault)) => Some(fault.fsc().0),
+            _ => None,
+        }
+    }
+
+    /// Carried out at EL2: moves the PC past the instruction.
+    fn advance(&mut self, bytes: u64) {
+        let guest = self.running.core.debug.guest();
+        advance_by(self.running, guest, bytes);
+        self.carried_out();
+    }
+
+    /// The instruction was carried out at EL2, and the PC moved.
+    pub(super) fn carried_out(&mut self) {
+        self.has_carried_out();
+        self.report();
+    }
+
+    /// Takes the boundary that EL2 came to in the CPU's place.
+    pub(super) fn report(&mut self) {
+        match self.running.core.engine.emulated() {
+            Some(_) => self.passed(1),
+            None => self.take_back(),
+        }
+    }
+
+    /// A timer register is read on the virtual clock.
+    fn read_timer(&mut self, register: SystemRegister, rt: u8) {
+        let value = time::read(self.running, register);
+        self.running.core.context.set_register(rt, value);
+        self.advance(4);
+    }
+
+    /// A timer register is written on the virtual clock.
+    fn write_timer(&mut self, register: SystemRegister, rt: u8) {
+        let value = self.running.core.context.register(rt);
+        time::write(self.running, register, value);
+        self.find_deadline();
+        self.advance(4);
+    }
+
+    /// As [`Stepper::read_timer`], by AArch32's MRRC.
+    fn read_timer_pair(&mut self, register: SystemRegister, rt: u8, rt2: u8) {
+        let value = time::read(self.running, register);
+        let context = &mut self.running.core.context;
+        context.set_register(rt, value & 0xffff_ffff);
+        context.set_register(rt2, value >> 32);
+        self.advance(4);
+    }
+
+    /// As [`Stepper::write_timer`], by AArch32's MCRR.
+    fn write_timer_pair(&mut self, register: SystemRegister, rt: u8, rt2: u8) {
+        let context = &self.running.core.context;
+        let value = context.register(rt) & 0xffff_ffff | context.register(rt2) << 32;
+        time::write(self.running, register, value);
+        self.find_deadline();
+        self.advance(4);
+    }
+
+    /// WFI: done when an interrupt is pending, whether it is held or not, or trapped to the guest's
+    /// EL1.
+    fn wait(&mut self, next: &Next) -> Option<End> {
+        let is_pending = interrupt::has_pending(self.running);
+        if !is_pending
+            && precedence::traps_wait(next.pstate, self.running.cpu.read(SystemRegister::SCTLR_EL1))
+        {
+            inject::synchronous(self.running, EsrEl1::wfi(next.bytes), None);
+            self.entered_exception();
+            return None;
+        }
+        let end = self.wait_for_interrupt(true);
+        if end.is_none() {
+            self.advance(next.bytes);
+        }
+        end
+    }
+
+    /// CPU_SUSPEND, which waits as WFI does, but has executed.
+    pub(super) fn wait_suspended(&mut self) -> Option<End> {
+        let end = self.wait_for_interrupt(false);
+        self.running.core.is_suspended = end.is_some();
+        end
+    }
+
+    /// Waits for an interrupt. `is_begun`: within an instruction that has not executed until then.
+    fn wait_for_interrupt(&mut self, is_begun: bool) -> Option<End> {
+        loop {
+            // One that a vCPU which runs freely is stepped past may end early, and does.
+            if self.is_passing || interrupt::has_pending(self.running) {
+                return None;
+            }
+            if self.running.is_called() {
+                if is_begun {
+                    self.take_back();
+                }
+                return Some(End::Asked);
+            }
+            if self.turn.has_turns() {
+                if let Some(end) = self.wait_in_turn(is_begun) {
+                    return Some(end);
+                }
+                continue;
+            }
+            self.heed_translation();
+            match time::next_deadline(self.running) {
+                // Nothing happens to this guest before its timer goes off.
+                Some(deadline) if self.running.core.virtual_clock => {
+                    self.running.domain.clock.lock().skip_to(deadline);
+                }
+                _ => self.running.cpu.wait_for_interrupt(),
+            }
+            interrupt::take_all(self.running);
+            time::update_lines(self.running);
+            self.find_deadline();
+        }
+    }
+
+    /// Lets the others move until an interrupt is pending here.
+    fn wait_in_turn(&mut self, is_begun: bool) -> Option<End> {
+        let is_virtual = self.running.core.virtual_clock;
+        let deadline = time::next_deadline(self.running).filter(|_| is_virtual);
+        if is_begun {
+            self.take_back();
+        }
+        let end = self.wait_for_others(Pass::Idle { deadline }, Waiting::Interrupt);
+        if end.is_none() {
+            if is_begun {
+                self.begin(self.running.core.pc());
+            }
+            interrupt::take_all(self.running);
+            time::update_lines(self.running);
+            self.find_deadline();
+        }
+        end
+    }
+}

@@ -1,0 +1,130 @@
+//! The next instruction: fetched, decoded and planned before it executes.
+
+use super::stepper::{Next, Stepper};
+use crate::cpu::Context as _;
+use crate::cpu::Cpu;
+use crate::memory::GuestMemory;
+use crate::vcpu::pages;
+use stepwell_arch::SystemRegister;
+use stepwell_arch::{Instruction, Pstate, Va};
+use stepwell_engine::{LoadExclusive, Plan, StoreExclusive, plan};
+
+/// What masks asynchronous exceptions.
+pub(super) const MASKS: u64 = Pstate::A | Pstate::I | Pstate::F;
+
+/// What a stepped instruction finds of the interrupts that are pending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// None: whatever it does, none comes.
+    Nothing,
+    /// All, under the guest's own masks, which keep all of them away.
+    AsIs,
+    /// All, with everything masked while it executes.
+    Masked,
+}
+
+impl Shown {
+    pub(super) const fn masks(self) -> u64 {
+        match self {
+            Self::Masked => MASKS,
+            Self::Nothing | Self::AsIs => 0,
+        }
+    }
+}
+
+type PageOf<C> = <<C as Cpu>::Memory as GuestMemory>::Page;
+
+impl<C: Cpu> Stepper<'_, '_, C> {
+    /// Fetches the next instruction and plans it.
+    pub(super) fn look(&mut self) -> Next {
+        self.heed_translation();
+        let core = &mut *self.running.core;
+        let (pc, pstate) = (core.pc(), core.pstate());
+        if pstate.is_aarch32() {
+            return self.look32(Next::unknown(pc, pstate));
+        }
+        let Some((word, may_know)) = self.fetch(pc) else {
+            return Next::unknown(pc, pstate);
+        };
+        let instruction = Instruction::decode(word);
+        let plan = plan(instruction);
+        let base = match plan {
+            Plan::LoadExclusive(LoadExclusive { rn, .. })
+            | Plan::StoreExclusive(StoreExclusive { rn, .. }) => self.base(rn, pstate),
+            _ => 0,
+        };
+        let is_return = matches!(plan, Plan::ExceptionReturn);
+        Next {
+            pc,
+            pstate,
+            plan,
+            word: Some(word),
+            bytes: 4,
+            plain: may_know && matches!(plan, Plan::Execute),
+            is_known: true,
+            svc: matches!(instruction, Instruction::Svc { .. }),
+            base,
+            spsr_el1: Pstate(if is_return {
+                self.running.cpu.read(SystemRegister::SPSR_EL1)
+            } else {
+                0
+            }),
+        }
+    }
+
+    /// Forgets the known pages where another vCPU has changed page tables. It is not let go on before.
+    #[inline]
+    pub(super) fn heed_translation(&mut self) {
+        if self.is_beside_others && self.running.domain.translation.take() {
+            self.running.core.context.forget_pages();
+            self.executed_page = None;
+        }
+    }
+
+    pub(super) fn base(&self, rn: u8, pstate: Pstate) -> u64 {
+        let context = &self.running.core.context;
+        match (rn, pstate.uses_sp_elx()) {
+            // SP_usr is R13.
+            (31, _) if pstate.is_aarch32() => context.register(13),
+            (31, true) => self.running.cpu.read(SystemRegister::SP_EL1),
+            (31, false) => context.sp_el0,
+            _ => context.register(rn),
+        }
+    }
+
+    /// The instruction at the PC, and whether its page is one for the fast path.
+    ///
+    /// Nothing where it is not mapped: then it executes, or faults, by itself.
+    #[inline]
+    fn fetch(&mut self, pc: Va) -> Option<(u32, bool)> {
+        let ram = &self.running.domain.ram;
+        let (page, may_know) = self.code_page_of(pc)?;
+        Some((ram.instruction(page, pc)?, may_know))
+    }
+
+    /// The page of code at an address, and whether it is one for the fast path.
+    #[inline]
+    pub(super) fn code_page_of(&mut self, pc: Va) -> Option<(PageOf<C>, bool)> {
+        match self.running.core.context.known_page(pc) {
+            Some(page) => Some((page, true)),
+            None => self.find_code_page(pc),
+        }
+    }
+
+    fn find_code_page(&mut self, pc: Va) -> Option<(PageOf<C>, bool)> {
+        // As EL1 may read: code that EL0 may execute it need not be able to read.
+        let to_ipa = || self.running.cpu.to_ipa(pc, false);
+        let ipa = pages::translated(self.running, to_ipa).ok()?;
+        let ram = &self.running.domain.ram;
+        let page = ram.code_page(ram.locate(ipa, 2).ok()?)?;
+        // The vectors' page stays on the slow path: that is where exceptions show. So does one
+        // with a breakpoint by physical address, which only the slow path sees.
+        let vectors = Va(self.running.cpu.read(SystemRegister::VBAR_EL1)).align_down(4096);
+        let may_know = pc.align_down(4096) != vectors
+            && !(self.has_breakpoints && self.running.domain.views.lock().has_breakpoints(ipa));
+        if may_know {
+            self.running.core.context.know_page(pc, page);
+        }
+        Some((page, may_know))
+    }
+}

@@ -1,0 +1,56 @@
+//! The next instruction of AArch32 code at EL0: fetched by halfwords, decoded and planned.
+//!
+//! Nothing of AArch32 takes the fast path: its table is of A64. That holds without a check, since
+//! exits from AArch32 come by vectors of their own, which have no fast path, and what is looked at
+//! here is never `plain`, so that one instruction is entered for at a time.
+
+use super::stepper::{Next, Stepper};
+use crate::cpu::Cpu;
+use crate::memory::GuestMemory;
+use stepwell_arch::aarch32::{Found, Instruction, t32};
+use stepwell_arch::{InstructionSet, Pstate, Va};
+use stepwell_engine::{Plan, plan32};
+
+impl<C: Cpu> Stepper<'_, '_, C> {
+    /// Fills in what is known of an instruction that is about to execute in AArch32 state.
+    pub(super) fn look32(&mut self, mut next: Next) -> Next {
+        let Some(found) = self.fetch32(next.pc, next.pstate) else { return next };
+        next.plan = plan32(found, next.pstate);
+        (next.is_known, next.bytes) = (true, found.bytes.into());
+        next.svc = found.instruction == Instruction::Svc && found.executes(next.pstate);
+        if let Plan::LoadExclusive(_) | Plan::StoreExclusive(_) = next.plan {
+            next.base = self.exclusive_address(found.instruction);
+        }
+        next
+    }
+
+    fn exclusive_address(&self, instruction: Instruction) -> u64 {
+        match instruction {
+            Instruction::LoadExclusive { rn, offset, .. }
+            | Instruction::StoreExclusive { rn, offset, .. } => {
+                let base = self.running.core.context.register(rn) as u32;
+                base.wrapping_add(offset.into()).into()
+            }
+            _ => 0,
+        }
+    }
+
+    /// The instruction at the PC. Nothing where it is not mapped, or is misaligned: then
+    /// it executes, or faults, by itself.
+    fn fetch32(&mut self, pc: Va, pstate: Pstate) -> Option<Found> {
+        let set = InstructionSet::of(pstate);
+        if set == InstructionSet::A32 && !pc.is_aligned(4) {
+            return None;
+        }
+        let first = self.halfword(pc)?;
+        let has_second = set == InstructionSet::A32 || t32::is_wide(first);
+        // The second one may lie in the next page.
+        let second = if has_second { self.halfword(pc.offset(2))? } else { 0 };
+        Found::decode(set, u32::from(first) | u32::from(second) << 16)
+    }
+
+    fn halfword(&mut self, va: Va) -> Option<u16> {
+        let (page, _) = self.code_page_of(va)?;
+        self.running.domain.ram.halfword(page, va)
+    }
+}

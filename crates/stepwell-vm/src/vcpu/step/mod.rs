@@ -1,0 +1,426 @@
+//! Stepping a vCPU: the engine, between the guest and whoever wants its steps.
+//!
+//! The loop goes from boundary to boundary. At each it may stop, deliver an interrupt, or look at
+//! the next instruction and let it execute; whatever exit comes then is given to the engine, which
+//! says whether it is a boundary. Runs of plain instructions never get here: they stay in the fast
+//! path of `world.S`, which counts them, and their boundaries are taken from its count.
+
+mod detail;
+mod emulate;
+mod execute;
+mod handler;
+#[cfg_attr(not(feature = "test-mode"), path = "no_hooks.rs")]
+pub mod hooks;
+mod look;
+mod look32;
+mod pass;
+mod pending_timer;
+mod recording;
+mod stepper;
+mod switch;
+mod turn;
+
+use super::debug::{self, origin};
+use super::interrupt::Asynchronous;
+use super::region::{self, SEQUENCE_MAX};
+use super::{inject, interrupt, time};
+use crate::cpu::Context as _;
+use crate::cpu::{Cpu, Run};
+use crate::domain::{Detail, Part, PendingStop, StepOrder};
+use crate::vcpu::roots::Root;
+use crate::vcpu::running::{End, Running};
+use crate::vcpu::state::VcpuCore;
+use core::sync::atomic::Ordering;
+pub use pass::{past_breakpoint, repeat_sequence, with_nothing_withheld};
+pub use pending_timer::{TimerSteps, while_timer_is_pending};
+use stepper::{Answer, Carried, Next, Stepper, Turn};
+use stepwell_arch::debug::mdscr_el1;
+use stepwell_arch::esr::EsrEl1;
+use stepwell_engine::{OthersPolicy, Pass, Plan, Scope, TimePolicy, own_step};
+use stepwell_wire::{InterruptPolicy, StopReason};
+use switch::{disable, enable};
+
+/// Steps as ordered, until something stops the vCPU. Returns how many steps it came to.
+pub fn step<C: Cpu>(running: &mut Running<'_, C>, order: StepOrder) -> (End, u64) {
+    let StepOrder { until, record, within, part } = order;
+    if let Err(end) = enable(running) {
+        return (end, 0);
+    }
+    let control = running.domain.control.lock();
+    let detail = control.detail;
+    let (interrupts, time, others) = match (part, control.others) {
+        // Its clock is theirs, and theirs is the machine's.
+        (Part::Focus, OthersPolicy::Run) => {
+            (control.interrupts, TimePolicy::Real, OthersPolicy::Run)
+        }
+        // It moves so that the stepped one gets on, and that may take interrupts.
+        (Part::Other, OthersPolicy::Stop) => {
+            (InterruptPolicy::Into, control.time, OthersPolicy::Stop)
+        }
+        (_, others) => (control.interrupts, control.time, others),
+    };
+    drop(control);
+    running.core.virtual_clock = time != TimePolicy::Real;
+    if running.core.virtual_clock {
+        time::hold(running);
+        // A timer may have gone off since the last exit, and its interrupt is off now.
+        time::update_lines(running);
+    } else {
+        time::release(running);
+    }
+    running.core.debug.wanted.extend(until);
+    let core = &mut *running.core;
+    core.within = within;
+    let past_first = part == Part::Focus || core.reported_pc == Some(core.context.elr);
+    let mut stepper = Stepper::new(running, interrupts, time);
+    (stepper.record, stepper.detail, stepper.past_first) = (record, detail, past_first);
+    stepper.turn = Turn::new(part, others);
+    // Steps that are asked for in many commands are recognised as those of one.
+    core::mem::swap(&mut stepper.turn.spin, &mut stepper.running.core.spin);
+    stepper.holds_others = part == Part::Focus && others == OthersPolicy::Run;
+    stepper.is_beside_others = stepper.holds_others;
+    let end = stepper.go(part, until);
+    stepper.running.domain.translation.ignore();
+    stepper.finish_recording();
+    let steps = stepper.leave(end);
+    core::mem::swap(&mut stepper.turn.spin, &mut stepper.running.core.spin);
+    region::release(running);
+    disable(running);
+    running.core.debug.wanted.clear();
+    if time == TimePolicy::Real {
+        let offset = running.domain.clock_offset.load(Ordering::Acquire);
+        running.domain.clock.lock().hold(running.cpu.counter(), offset);
+    }
+    running.core.virtual_clock = false;
+    (end, steps)
+}
+
+/// Lets a guest that steps itself, and otherwise runs freely, come to its next boundary; an exclusive
+/// sequence to its end, because an exit in the middle would break it.
+pub fn guests_own_step<C: Cpu>(running: &mut Running<'_, C>) -> Option<End> {
+    if let Err(end) = enable(running) {
+        return Some(end);
+    }
+    let mut stepper = Stepper::new(running, InterruptPolicy::Into, TimePolicy::Real);
+    stepper.past_first = false;
+    let control = stepper.running.domain.control.lock();
+    stepper.holds_others = control.free && !control.by_turns;
+    drop(control);
+    let mut end = None;
+    for _ in 0..SEQUENCE_MAX {
+        end = match stepper.boundary_events() {
+            Some(end) => end,
+            // Nothing of it is executed from the copy with the BRKs.
+            None if debug::breakpoint_at_pc(stepper.running).is_some() => {
+                Some(End::Stop(StopReason::Breakpoint))
+            }
+            None => stepper.one(1),
+        };
+        if end.is_some() || stepper.running.core.monitor.armed().is_none() {
+            break;
+        }
+    }
+    disable(running);
+    if end.is_none() {
+        region::release(running);
+        running.core.monitor.clear();
+    }
+    end
+}
+
+impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
+    fn new(running: &'a mut Running<'b, C>, interrupts: InterruptPolicy, time: TimePolicy) -> Self {
+        debug::program_for_step(running);
+        let debug = &mut running.core.debug;
+        debug.is_past_watch = debug.reported_watch.take() == Some(running.core.context.elr);
+        interrupt::disturb(running);
+        // Whoever ran since may have changed what is where.
+        running.core.context.forget_pages();
+        let control = running.domain.control.lock();
+        let has_breakpoints = !control.breakpoints.is_empty() || running.domain.has_views();
+        let has_watchpoints = !control.watchpoints.is_empty();
+        drop(control);
+        running.core.context.lend_run(Run::default(), None);
+        let mut stepper = Self {
+            running,
+            interrupts,
+            time,
+            count: u64::MAX,
+            steps: 0,
+            record: false,
+            detail: Detail::default(),
+            time_due: 0,
+            intid: None,
+            executed_page: None,
+            has_entered: false,
+            has_stored: false,
+            turn: Turn::new(Part::Alone(u64::MAX), OthersPolicy::Stop),
+            past_first: true,
+            root: Root::Guarded,
+            is_passing: false,
+            holds_others: false,
+            is_beside_others: false,
+            has_region: false,
+            has_breakpoints,
+            has_watchpoints,
+            deadline: u64::MAX,
+            ring_room: 0,
+        };
+        stepper.find_deadline();
+        stepper
+    }
+
+    /// Finds out anew when a timer goes off. With interrupts held it becomes pending all the same.
+    fn find_deadline(&mut self) {
+        let deadline = self.running.core.virtual_clock.then(|| time::next_deadline(self.running));
+        self.deadline = deadline.flatten().unwrap_or(u64::MAX);
+    }
+
+    fn go(&mut self, part: Part, until: Option<u64>) -> End {
+        match part {
+            Part::Alone(count) => {
+                self.count = count;
+                self.tell_state();
+            }
+            Part::Focus | Part::Other => {
+                if let Some(end) = self.take_turn(false) {
+                    return end;
+                }
+            }
+        }
+        loop {
+            if self.running.is_called() {
+                return End::Asked;
+            }
+            if let Some(reason) = self.stop_at_boundary(until) {
+                return End::Stop(reason);
+            }
+            if let Some(end) = self.mind_the_others() {
+                return end;
+            }
+            if let Some(end) = self.at_boundary() {
+                return end;
+            }
+            if self.running.core.is_suspended
+                && let Some(end) = self.wait_suspended()
+            {
+                return end;
+            }
+            if let Some(end) = self.boundary_events() {
+                match end {
+                    Some(end) => return end,
+                    None => continue,
+                }
+            }
+            if self.record && !self.has_ring_room() {
+                return End::Stop(StopReason::RingFull);
+            }
+            self.tell_time_if_due();
+            if let Some(end) = self.one(self.count.saturating_sub(self.steps)) {
+                return match end {
+                    End::Stop(StopReason::Breakpoint)
+                        if Some(self.running.core.pc().0) == until =>
+                    {
+                        End::Stop(StopReason::Until)
+                    }
+                    other => other,
+                };
+            }
+        }
+    }
+
+    fn stop_at_boundary(&mut self, until: Option<u64>) -> Option<StopReason> {
+        let pc = self.running.core.pc().0;
+        if !self.past_first {
+            if Some(pc) == until {
+                return Some(StopReason::Until);
+            }
+            if self.has_breakpoints && debug::breakpoint_at_pc(self.running).is_some() {
+                return Some(StopReason::Breakpoint);
+            }
+            let is_outside = |(start, end): (u64, u64)| !(start..end).contains(&pc);
+            if self.running.core.within.is_some_and(is_outside) {
+                return Some(StopReason::LeftRange);
+            }
+        }
+        let is_due = self.steps >= self.count;
+        let is_done = is_due && (!self.turn.has_turns() || self.tell_steps());
+        is_done.then_some(StopReason::Stepped)
+    }
+
+    /// Leaves the others to themselves. Returns the steps that the tool is told.
+    fn leave(&mut self, end: End) -> u64 {
+        if !self.turn.has_turns() {
+            return self.steps;
+        }
+        self.tell_steps();
+        let Running { domain, index, .. } = *self.running;
+        if end == End::SwitchedOff {
+            turn::pass(self.running, Pass::Gone);
+        }
+        let turns = domain.turns.lock();
+        let (steps, is_wanted) = (turns.counted(), turns.scope() == Scope::Focus);
+        drop(turns);
+        if end == End::SwitchedOff && is_wanted && index == domain.turns.lock().focus() {
+            let reason = StopReason::SwitchedOff;
+            domain.request_stop(self.running.cpu, PendingStop { vcpu: index, reason, steps });
+        }
+        steps
+    }
+
+    /// What comes at a boundary instead of the next instruction: the guest's own step exception,
+    /// or an interrupt. `Some(None)`: something came, look at the boundary anew.
+    #[inline]
+    fn boundary_events(&mut self) -> Option<Option<End>> {
+        let pstate = self.running.core.pstate();
+        let own_step = self.is_own_step_pending();
+        let is_held = self.interrupts == InterruptPolicy::Hold
+            || interrupt::all_masked(pstate)
+            || interrupt::is_quiet(self.running);
+        if !own_step && is_held { None } else { self.take_boundary_event(own_step) }
+    }
+
+    /// Whether the guest's own step exception comes before the next instruction.
+    #[inline]
+    fn is_own_step_pending(&self) -> bool {
+        let core = &*self.running.core;
+        own_step::check_software_step(core.debug.guest(), core.pstate())
+    }
+
+    fn take_boundary_event(&mut self, own_step: bool) -> Option<Option<End>> {
+        let core = &mut *self.running.core;
+        if own_step {
+            // ISV and EX tell of the instruction that was stepped. There is none where the guest
+            // returned to EL0 with the step pending.
+            let stepped = core.debug.own_stepped.take();
+            let (isv, ex) = (stepped.is_some(), stepped.unwrap_or(false));
+            let syndrome = EsrEl1::software_step(origin(self.running), isv, ex);
+            inject::synchronous(self.running, syndrome, None);
+            self.entered_exception();
+            return Some(None);
+        }
+        let what = interrupt::to_be_taken(self.running)?;
+        if self.interrupts == InterruptPolicy::Over {
+            let end = self.run_handler(what);
+            self.tell_state();
+            return Some(end);
+        }
+        self.intid = match what {
+            Asynchronous::Interrupt(_, intid) => Some(intid),
+            Asynchronous::SError => None,
+        };
+        self.note_interrupt();
+        self.note_virtual();
+        inject::asynchronous(self.running, what);
+        self.entered_exception();
+        Some(None)
+    }
+
+    /// An exception was entered at EL2: one step.
+    fn entered_exception(&mut self) {
+        self.has_carried_out();
+        let core = &mut *self.running.core;
+        let mut pstate = core.pstate();
+        let _boundary = core.engine.injected(&mut pstate);
+        core.context.spsr = pstate.0;
+        self.tell_entry();
+        self.passed(1);
+    }
+
+    #[inline(always)]
+    fn passed(&mut self, steps: u64) {
+        self.steps = self.steps.saturating_add(steps);
+        self.turn.passed(steps);
+        if self.running.core.virtual_clock {
+            self.advance_clock(steps);
+        }
+        if steps > 0 {
+            self.past_first = false;
+            let core = &mut *self.running.core;
+            core.debug.is_past_watch = false;
+            core.reported_pc = None;
+        }
+    }
+
+    fn advance_clock(&mut self, steps: u64) {
+        let mut clock = self.running.domain.clock.lock();
+        clock.advance(self.time, steps);
+        let due = clock.now() >= self.deadline;
+        drop(clock);
+        if due {
+            time::update_lines(self.running);
+            self.find_deadline();
+        }
+    }
+
+    /// Lets the next instruction execute, and as many plain ones after it as the fast path can
+    /// take, up to `limit`.
+    fn one(&mut self, limit: u64) -> Option<End> {
+        let next = &self.look();
+        self.begin(next.pc);
+        if let Some(end) = self.meet(next) {
+            return Some(end);
+        }
+        let before = if self.has_detail() { Some(self.look_in_detail(next)) } else { None };
+        let end = self.carry_on(next, if before.is_some() { 1 } else { limit });
+        if let Some(before) = before {
+            self.tell_in_detail(next, before);
+        }
+        end
+    }
+
+    fn carry_on(&mut self, next: &Next, limit: u64) -> Option<End> {
+        if !self.hold_others(next.plan) {
+            self.take_back();
+            return Some(End::Asked);
+        }
+        if matches!(next.plan, Plan::WaitForEvent) {
+            self.turn.waits_for_event = true;
+        }
+        if self.is_for_el2(next) {
+            if self.must_ask(next)
+                && let Answer::Taken(end) = self.ask_cpu(next)
+            {
+                return end;
+            }
+            match self.carry_out(next) {
+                Carried::Done(end) => return end,
+                Carried::LeftToCpu => {}
+            }
+        }
+        let limit = if next.plain { limit.min(self.fast_limit()) } else { 1 };
+        let limit = self.hooked_limit(limit);
+        let before = self.steps;
+        let end = self.execute(next, limit);
+        self.release_others(self.steps - before);
+        end
+    }
+
+    fn fast_limit(&mut self) -> u64 {
+        let core = &mut *self.running.core;
+        if core.debug.guest().mdscr & mdscr_el1::SS != 0 || self.past_first {
+            return 1;
+        }
+        let straight = match core.within {
+            None => u64::MAX,
+            Some(within) => straight_on(core, within),
+        };
+        let room = if self.record { core.recorder.room() } else { u64::MAX };
+        let due = match self.deadline {
+            u64::MAX => u64::MAX,
+            deadline => self.running.domain.clock.lock().steps_until(self.time, deadline),
+        };
+        // The others stand aside for no longer than they have to.
+        let sequence = if self.has_region { SEQUENCE_MAX } else { u64::MAX };
+        room.min(due).min(straight).min(self.turn.watch_limit()).min(sequence).max(1)
+    }
+}
+
+/// How many steps stay within a range if nothing jumps, at least one. What jumps leaves the fast
+/// path: there is a run, recorded or not, and no room to write it.
+fn straight_on<C: Cpu>(core: &mut VcpuCore<C>, within: (u64, u64)) -> u64 {
+    let (start, end) = within;
+    let pc = core.pc().0;
+    core.context.lend_run(Run { next: pc.wrapping_add(4), ..Run::default() }, None);
+    if (start..end).contains(&pc) { (end - pc) / 4 } else { 1 }
+}

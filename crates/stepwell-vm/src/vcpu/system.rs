@@ -1,0 +1,101 @@
+//! System registers that trap: ID registers, the physical timer, SGIs, what is IMPLEMENTATION
+//! DEFINED, and the guest's own debug registers. What traps besides belongs to features that the guest
+//! is not offered, and is undefined.
+
+use super::{inject, interrupt, time, translation};
+use crate::cpu::Cpu;
+use crate::implementation_defined;
+use crate::vcpu::handled::{Handled, advance_under};
+use crate::vcpu::running::Running;
+use stepwell_arch::esr::SystemRegisterIss;
+use stepwell_arch::{SystemRegister, generic_timer};
+
+/// Carries out a trapped MRS or MSR.
+pub fn access<C: Cpu>(running: &mut Running<'_, C>, iss: SystemRegisterIss) -> Handled {
+    let register = iss.register();
+    let guest = running.core.debug.guest();
+    let done = if iss.is_read() {
+        let before = running.core.context.register(iss.rt());
+        let value = read(running, register, before);
+        value.map(|value| running.core.context.set_register(iss.rt(), value))
+    } else {
+        let value = running.core.context.register(iss.rt());
+        write(running, register, value)
+    };
+    match done {
+        Some(()) => {
+            advance_under(running, guest);
+            Handled::Emulated
+        }
+        None => inject::undefined(running),
+    }
+}
+
+/// `before`: what the destination holds.
+fn read<C: Cpu>(
+    running: &mut Running<'_, C>,
+    register: SystemRegister,
+    before: u64,
+) -> Option<u64> {
+    if register.is_feature_id() {
+        return Some(running.cpu.guest_feature_id(register));
+    }
+    if generic_timer::is_access(register, true) {
+        return Some(time::read(running, register));
+    }
+    match register {
+        // Writes change nothing: it is as the CPU was reset.
+        SystemRegister::ACTLR_EL1 => Some(running.cpu.read(SystemRegister::ACTLR_EL1)),
+        // No error record, so that those that select one and reach it are undefined.
+        SystemRegister::ERRIDR_EL1 => Some(0),
+        _ => running.core.debug.read_for_guest(running.cpu, register, before).or_else(|| {
+            implementation_defined::read(
+                running.cpu.read(SystemRegister::MIDR_EL1),
+                register,
+                running.domain.vcpus.len(),
+            )
+        }),
+    }
+}
+
+fn write<C: Cpu>(running: &mut Running<'_, C>, register: SystemRegister, value: u64) -> Option<()> {
+    match register {
+        // TLBI, with and without nXS.
+        _ if register.op0() == 1 && matches!(register.crn(), 8 | 9) => {
+            translation::invalidate(running);
+            Some(())
+        }
+        SystemRegister::ICC_SGI1R_EL1 => {
+            running.domain.vgic.change().write_sgi1r(running.index, value);
+            interrupt::kick_others(running);
+            Some(())
+        }
+        SystemRegister::ICC_SGI0R_EL1 | SystemRegister::ICC_ASGI1R_EL1 => {
+            running.domain.vgic.change().write_sgi0r(running.index, value);
+            interrupt::kick_others(running);
+            Some(())
+        }
+        SystemRegister::ICC_DIR_EL1 => {
+            running.domain.vgic.change().write_dir(running.index, value);
+            interrupt::kick_others(running);
+            Some(())
+        }
+        _ if generic_timer::is_access(register, false) => {
+            time::write(running, register, value);
+            Some(())
+        }
+        SystemRegister::ACTLR_EL1 => Some(()),
+        _ if implementation_defined::is_written(
+            running.cpu.read(SystemRegister::MIDR_EL1),
+            register,
+        ) =>
+        {
+            Some(())
+        }
+        _ => {
+            running.core.debug.write_for_guest(running.cpu, register, value)?;
+            running.core.engine.set_guest_mdscr(running.core.debug.mdscr());
+            Some(())
+        }
+    }
+}

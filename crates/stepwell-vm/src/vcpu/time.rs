@@ -1,0 +1,232 @@
+//! The guest's timers and counters.
+//!
+//! Running freely, the guest uses the CPU's own virtual timer, with CNTVOFF_EL2 between its clock
+//! and the machine's. Its physical timer and counter are emulated on the same clock, so that both
+//! show one time. While it is stepped under a virtual clock, reads and writes of either come here
+//! before they execute, because the CPU's counter does not stand still.
+
+use super::interrupt::VIRTUAL_TIMER_INTID;
+use crate::cpu::Cpu;
+use crate::domain::Domain;
+use crate::vcpu::running::Running;
+use crate::vcpu::state::VcpuCore;
+use crate::vcpu::timers::PhysicalTimer;
+use core::sync::atomic::Ordering;
+use stepwell_arch::{SystemRegister, generic_timer};
+
+/// PPI 14: the guest's physical timer.
+const PHYSICAL_TIMER_INTID: u32 = 30;
+
+const ENABLE: u64 = 1 << 0;
+const IMASK: u64 = 1 << 1;
+const ISTATUS: u64 = 1 << 2;
+const NS_PER_SECOND: u128 = 1_000_000_000;
+/// EL2's timer is set anew after that long: far deadlines would overflow the counter.
+const LONGEST_WAIT_NS: u64 = 1_000_000_000;
+/// A deadline from here on never comes.
+const NEVER: u64 = i64::MAX as u64;
+
+/// The timer's interrupt line.
+const fn line(control: u64, compare: u64, now: u64) -> bool {
+    control & ENABLE != 0 && control & IMASK == 0 && now >= compare
+}
+
+/// CNT<x>_CTL_EL0 as the guest reads it.
+const fn control_value(control: u64, compare: u64, now: u64) -> u64 {
+    let control = control & (ENABLE | IMASK);
+    if control & ENABLE != 0 && now >= compare { control | ISTATUS } else { control }
+}
+
+/// The guest's counter.
+#[must_use]
+pub fn now<C: Cpu>(running: &Running<'_, C>) -> u64 {
+    if running.core.virtual_clock {
+        running.domain.clock.lock().now()
+    } else {
+        running.cpu.counter().wrapping_sub(running.cpu.offset())
+    }
+}
+
+/// Reads a counter or timer register for the guest.
+#[must_use]
+pub fn read<C: Cpu>(running: &Running<'_, C>, register: SystemRegister) -> u64 {
+    let virtual_timer = (
+        running.cpu.read(SystemRegister::CNTV_CTL_EL0),
+        running.cpu.read(SystemRegister::CNTV_CVAL_EL0),
+    );
+    value_of(register, now(running), running.core.physical_timer, virtual_timer)
+}
+
+/// Reads a counter or timer register of a vCPU that stands.
+#[must_use]
+pub fn read_standing<C: Cpu>(
+    cpu: &C,
+    domain: &Domain<C>,
+    core: &VcpuCore<C>,
+    register: SystemRegister,
+) -> Option<u64> {
+    if !generic_timer::is_access(register, true) {
+        return None;
+    }
+    let kept = |register| core.snapshot.read(register).unwrap_or(0);
+    let virtual_timer = (kept(SystemRegister::CNTV_CTL_EL0), kept(SystemRegister::CNTV_CVAL_EL0));
+    let now = if domain.real_time.load(Ordering::Acquire) {
+        cpu.counter().wrapping_sub(domain.clock_offset.load(Ordering::Acquire))
+    } else {
+        domain.clock.lock().now()
+    };
+    Some(value_of(register, now, core.physical_timer, virtual_timer))
+}
+
+fn value_of(
+    register: SystemRegister,
+    now: u64,
+    physical: PhysicalTimer,
+    (virtual_control, virtual_compare): (u64, u64),
+) -> u64 {
+    // TVAL is 32 bits, sign-extended.
+    let value = |compare: u64| compare.wrapping_sub(now) as u32 as u64;
+    match register {
+        SystemRegister::CNTP_CTL_EL0 => control_value(physical.control, physical.compare, now),
+        SystemRegister::CNTP_CVAL_EL0 => physical.compare,
+        SystemRegister::CNTP_TVAL_EL0 => value(physical.compare),
+        SystemRegister::CNTV_CTL_EL0 => control_value(virtual_control, virtual_compare, now),
+        SystemRegister::CNTV_CVAL_EL0 => virtual_compare,
+        SystemRegister::CNTV_TVAL_EL0 => value(virtual_compare),
+        _ => now,
+    }
+}
+
+/// Writes a timer register for the guest.
+pub fn write<C: Cpu>(running: &mut Running<'_, C>, register: SystemRegister, value: u64) {
+    let now = now(running);
+    let physical = &mut running.core.physical_timer;
+    let from_now = now.wrapping_add(value as u32 as i32 as i64 as u64);
+    match register {
+        SystemRegister::CNTP_CTL_EL0 => physical.control = value & (ENABLE | IMASK),
+        SystemRegister::CNTP_CVAL_EL0 => physical.compare = value,
+        SystemRegister::CNTP_TVAL_EL0 => physical.compare = from_now,
+        SystemRegister::CNTV_CTL_EL0 => {
+            running.cpu.write(SystemRegister::CNTV_CTL_EL0, value & (ENABLE | IMASK))
+        }
+        SystemRegister::CNTV_CVAL_EL0 => running.cpu.write(SystemRegister::CNTV_CVAL_EL0, value),
+        SystemRegister::CNTV_TVAL_EL0 => running.cpu.write(SystemRegister::CNTV_CVAL_EL0, from_now),
+        _ => {}
+    }
+    update_lines(running);
+}
+
+/// Lets the guest's clock run with the CPU's.
+pub fn release<C: Cpu>(running: &mut Running<'_, C>) {
+    running.cpu.set_offset(running.domain.clock_offset.load(Ordering::Acquire));
+    let up = virtual_line(running);
+    set_virtual_line(running, up);
+    running.cpu.enable_virtual_timer(!up);
+    update_lines(running);
+}
+
+/// Keeps the CPU's virtual timer quiet: the virtual clock decides when it is due.
+pub fn hold<C: Cpu>(running: &mut Running<'_, C>) {
+    running.cpu.enable_virtual_timer(false);
+}
+
+/// The CPU's virtual timer interrupted. It stays up until the guest deals with it, so its physical
+/// interrupt is switched off until then.
+pub fn virtual_timer_fired<C: Cpu>(running: &mut Running<'_, C>) {
+    running.cpu.enable_virtual_timer(false);
+    set_virtual_line(running, true);
+}
+
+/// Takes the timers' lines, as they are now, to the GIC.
+#[inline]
+pub fn update_lines<C: Cpu>(running: &mut Running<'_, C>) {
+    let core = &*running.core;
+    // On the machine's clock the virtual timer interrupts when it goes off, and one that has not,
+    // beside a physical timer that is off, changes nothing.
+    let may_change = core.virtual_clock
+        || core.lines.virtual_timer
+        || core.lines.physical_timer
+        || core.physical_timer.control & ENABLE != 0;
+    if may_change {
+        update_lines_now(running);
+    }
+}
+
+fn update_lines_now<C: Cpu>(running: &mut Running<'_, C>) {
+    let virtual_clock = running.core.virtual_clock;
+    if virtual_clock || running.core.lines.virtual_timer {
+        let up = virtual_line(running);
+        set_virtual_line(running, up);
+        if !up && !virtual_clock {
+            running.cpu.enable_virtual_timer(true);
+        }
+    }
+    let PhysicalTimer { control, compare } = running.core.physical_timer;
+    if control & ENABLE == 0 && !running.core.lines.physical_timer {
+        return;
+    }
+    let now = now(running);
+    let up = line(control, compare, now);
+    if up != running.core.lines.physical_timer {
+        running.core.lines.physical_timer = up;
+        set_line(running, PHYSICAL_TIMER_INTID, up);
+    }
+    let waiting = !up && control & (ENABLE | IMASK) == ENABLE;
+    if waiting && !virtual_clock {
+        let ns = ticks_to_ns(running.cpu, compare.saturating_sub(now));
+        running.cpu.interrupt_in(ns.min(LONGEST_WAIT_NS));
+    }
+}
+
+/// Tells whether the virtual timer's interrupt waits in a list register to be acknowledged.
+///
+/// The CPU's timer goes down when the guest switches it off, masks or moves it, which does not trap
+/// without FEAT_ECV; a list register stays pending.
+#[must_use]
+pub fn is_virtual_timer_offered<C: Cpu>(running: &Running<'_, C>) -> bool {
+    running.core.lines.virtual_timer
+        && running.domain.vgic.lock().is_offered(running.index, VIRTUAL_TIMER_INTID)
+}
+
+fn virtual_line<C: Cpu>(running: &Running<'_, C>) -> bool {
+    line(
+        running.cpu.read(SystemRegister::CNTV_CTL_EL0),
+        running.cpu.read(SystemRegister::CNTV_CVAL_EL0),
+        now(running),
+    )
+}
+
+fn set_virtual_line<C: Cpu>(running: &mut Running<'_, C>, up: bool) {
+    if up != running.core.lines.virtual_timer {
+        running.core.lines.virtual_timer = up;
+        set_line(running, VIRTUAL_TIMER_INTID, up);
+    }
+}
+
+fn set_line<C: Cpu>(running: &Running<'_, C>, intid: u32, up: bool) {
+    running.domain.vgic.change().set_line(intid, Some(running.index), up);
+}
+
+/// Nanoseconds that so many ticks of the counter take.
+#[must_use]
+pub fn ticks_to_ns<C: Cpu>(cpu: &C, ticks: u64) -> u64 {
+    let ns = u128::from(ticks) * NS_PER_SECOND / u128::from(cpu.frequency_hz().max(1));
+    u64::try_from(ns).unwrap_or(u64::MAX)
+}
+
+/// The next tick of the guest's clock at which a timer of this vCPU goes off, if one is on and has
+/// not gone off yet.
+#[must_use]
+pub fn next_deadline<C: Cpu>(running: &Running<'_, C>) -> Option<u64> {
+    let now = now(running);
+    let physical = running.core.physical_timer;
+    let timers = [
+        (
+            running.cpu.read(SystemRegister::CNTV_CTL_EL0),
+            running.cpu.read(SystemRegister::CNTV_CVAL_EL0),
+        ),
+        (physical.control, physical.compare),
+    ];
+    let on = timers.into_iter().filter(|(control, _)| control & (ENABLE | IMASK) == ENABLE);
+    on.map(|(_, compare)| compare).filter(|&compare| compare > now && compare < NEVER).min()
+}
