@@ -1,0 +1,243 @@
+//! A machine of one domain around these CPUs, and a tool that gives commands to it.
+
+use crate::cpu::{FakeContext, FakeCpu, FakeRing};
+use crate::memory::{BASE, BYTES, Ram};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
+use std::sync::{Arc, Mutex};
+use stepwell_arch::Ipa;
+use stepwell_engine::{Turns, VirtualClock};
+use stepwell_vm::command;
+use stepwell_vm::concurrency::counted::Counted;
+use stepwell_vm::concurrency::region::Region;
+use stepwell_vm::cpu::Cpu;
+use stepwell_vm::device::board::RAM_BASE;
+use stepwell_vm::device::pl011::Pl011;
+use stepwell_vm::domain::{Control, Domain, Vcpu};
+use stepwell_vm::link::Link;
+use stepwell_vm::machine::Machine;
+use stepwell_vm::memory::GuestMemory;
+use stepwell_vm::registers::Snapshot;
+use stepwell_vm::simd::SimdRegisters;
+use stepwell_vm::stage2::{MemoryKind, Permissions, Stage2};
+use stepwell_vm::vcpu;
+use stepwell_vm::vcpu::changes::Changes;
+use stepwell_vm::vcpu::roots::Roots;
+use stepwell_vm::vcpu::state::VcpuCore;
+use stepwell_vm::vgic::Vgic;
+use stepwell_vm::views::Views;
+use stepwell_wire::ring::{Decoder, Record};
+use stepwell_wire::{Answer, Command, Event, Refusal, Registers, StopReason};
+
+/// Where programs begin.
+pub const ENTRY: u64 = RAM_BASE.0;
+/// Where they may keep data.
+pub const DATA: u64 = RAM_BASE.0 + 0x1_0000;
+
+pub const NOP: u32 = 0xd503_201f;
+pub const SVC: u32 = 0xd400_0001;
+pub const HVC: u32 = 0xd400_0002;
+pub const SMC: u32 = 0xd400_0003;
+pub const ERET: u32 = 0xd69f_03e0;
+
+pub const fn add(rd: u32, rn: u32, value: u32) -> u32 {
+    0x9100_0000 | value << 10 | rn << 5 | rd
+}
+pub const fn sub(rd: u32, rn: u32, value: u32) -> u32 {
+    0xd100_0000 | value << 10 | rn << 5 | rd
+}
+pub const fn ldr(rt: u32, rn: u32) -> u32 {
+    0xf940_0000 | rn << 5 | rt
+}
+pub const fn str(rt: u32, rn: u32) -> u32 {
+    0xf900_0000 | rn << 5 | rt
+}
+pub const fn ldxr(rt: u32, rn: u32) -> u32 {
+    0xc85f_7c00 | rn << 5 | rt
+}
+pub const fn stxr(rs: u32, rt: u32, rn: u32) -> u32 {
+    0xc800_7c00 | rs << 16 | rn << 5 | rt
+}
+pub const fn b(instructions: i32) -> u32 {
+    0x1400_0000 | instructions as u32 & 0x03ff_ffff
+}
+pub const fn cbnz(rt: u32, instructions: i32) -> u32 {
+    0xb500_0000 | (instructions as u32 & 0x7_ffff) << 5 | rt
+}
+pub const fn brk(n: u32) -> u32 {
+    0xd420_0000 | n << 5
+}
+
+/// The tool's side of the link.
+#[derive(Clone, Default)]
+pub struct Events(Arc<Mutex<Vec<Event>>>);
+
+impl Events {
+    pub fn take(&self) -> Vec<Event> {
+        std::mem::take(&mut self.0.lock().expect("no test panics with it"))
+    }
+}
+
+impl Link<FakeCpu> for Events {
+    fn send(&self, event: &Event) {
+        self.0.lock().expect("no test panics with it").push(event.clone());
+    }
+    fn serve(&self, _: &FakeCpu, _: &Machine<FakeCpu>) {}
+    fn pass_by(&self, _: &FakeCpu, _: &Machine<FakeCpu>) {}
+    fn linger(&self, _: &FakeCpu, _: &Machine<FakeCpu>, _: &dyn Fn() -> bool) -> bool {
+        false
+    }
+    fn has_mailbox(&self) -> bool {
+        false
+    }
+}
+
+/// The machine, and what its tool sees.
+pub struct Board {
+    pub machine: Machine<FakeCpu>,
+    pub events: Events,
+    pub ram: Ram,
+    kicks: Arc<AtomicU8>,
+}
+
+impl Board {
+    /// Makes one whose vCPUs find this program, each pinned to a CPU of its own; only the first one
+    /// is on.
+    pub fn new(vcpus: usize, program: &[u32]) -> Self {
+        let (ram, kicks, events) = (Ram::new(), Arc::new(AtomicU8::new(0)), Events::default());
+        for (n, word) in (0..).zip(program) {
+            ram.write(Ipa(ENTRY + 4 * n), &word.to_le_bytes()).expect("the program is short");
+        }
+        let mut tables = ram.tables();
+        let mut stage2 = Stage2::new(&mut tables).expect("there is memory for tables");
+        stage2
+            .map(&mut tables, RAM_BASE, BASE, BYTES, Permissions::ALL, MemoryKind::Normal)
+            .expect("nothing is mapped yet");
+        let vttbr = stage2.vttbr(1);
+        let mut reset = Snapshot::default();
+        FakeCpu::new(0, ram.clone(), kicks.clone()).save(&mut reset);
+        let pinned = |number| {
+            let context = FakeContext::default();
+            let simd = SimdRegisters::at_reset(None);
+            let mut core = VcpuCore::new(context, &reset, simd, 4, vttbr);
+            if number == 0 {
+                core.reset(&reset, ENTRY, 0);
+                core.reported_pc = Some(ENTRY);
+            }
+            Vcpu {
+                cpu: number,
+                core: spin::Mutex::new(core),
+                stop_requested: AtomicBool::new(false),
+                order: spin::Mutex::new(None),
+            }
+        };
+        let domain = Domain {
+            id: 0,
+            ram: ram.clone(),
+            vttbr,
+            roots: Roots::new(vttbr),
+            views: spin::Mutex::new(Views::new(RAM_BASE, BASE, BYTES)),
+            stage2: spin::Mutex::new(stage2),
+            vgic: Counted::new(Vgic::new(vcpus)),
+            uart: spin::Mutex::new(Pl011::new()),
+            console: spin::Mutex::new(heapless::Vec::new()),
+            clock: spin::Mutex::new(VirtualClock::at_reset(62_500_000, 0)),
+            clock_offset: AtomicU64::new(0),
+            real_time: AtomicBool::new(false),
+            turns: spin::Mutex::new(Turns::new()),
+            region: Region::new(),
+            translation: Changes::new(),
+            control: spin::Mutex::new(Control::new()),
+            vcpus: (0..vcpus).map(pinned).collect(),
+        };
+        let mut domains = heapless::Vec::new();
+        assert!(domains.push(domain).is_ok(), "there is room for one");
+        let ring = FakeRing { words: Vec::new(), capacity: 1 << 16 };
+        let machine = Machine {
+            domains,
+            ring: spin::Mutex::new(Some(ring)),
+            cpus: vcpus as u8,
+            reset,
+            link: Box::new(events.clone()),
+        };
+        Self { machine, events, ram, kicks }
+    }
+
+    /// The CPU of a number.
+    pub fn cpu(&self, number: usize) -> FakeCpu {
+        FakeCpu::new(number, self.ram.clone(), self.kicks.clone())
+    }
+
+    /// Gives a command.
+    pub fn try_to(&self, cpu: &FakeCpu, command: Command) -> Result<Answer, Refusal> {
+        command::serve(cpu, &self.machine, command)
+    }
+
+    /// Gives a command that is not refused.
+    pub fn serve(&self, cpu: &FakeCpu, command: Command) -> Answer {
+        self.try_to(cpu, command).expect("this is not refused")
+    }
+
+    /// Has a CPU carry out the order that its vCPU has; tells whether there was one.
+    pub fn carry_out(&self, cpu: &FakeCpu) -> bool {
+        let domain = &self.machine.domains[0];
+        let vcpu = &domain.vcpus[cpu.number()];
+        let Some(order) = vcpu.order.lock().take() else { return false };
+        cpu.prepare(0, domain.vttbr);
+        vcpu::carry_out_and_park(&self.machine, domain, cpu.number(), vcpu, cpu, order);
+        true
+    }
+
+    /// Gives a command to vCPU 0 and carries it out: the stop that it came to.
+    pub fn go(&self, cpu: &FakeCpu, command: Command) -> Stop {
+        self.serve(cpu, command);
+        assert!(self.carry_out(cpu), "the command gives an order");
+        self.stop()
+    }
+
+    /// The stop that was told.
+    pub fn stop(&self) -> Stop {
+        let events = self.events.take();
+        let stops: Vec<_> = events
+            .into_iter()
+            .filter_map(|event| match event {
+                Event::Stopped { vcpu, reason, steps, registers, .. } => {
+                    Some(Stop { vcpu, reason, steps, registers })
+                }
+                _ => None,
+            })
+            .collect();
+        let [stop] = &stops[..] else { panic!("one stop is told, not {stops:?}") };
+        stop.clone()
+    }
+
+    /// Where the recorded instructions were, in order.
+    pub fn recorded(&self) -> Vec<u64> {
+        let mut ring = self.machine.ring.lock();
+        let words = std::mem::take(&mut ring.as_mut().expect("there is one").words);
+        let mut decoder = Decoder::default();
+        let mut pcs = Vec::new();
+        for word in words {
+            if let Some(Record::Run { pc, length, .. }) = decoder.push(word).expect("it is one") {
+                pcs.extend((0..u64::from(length)).map(|n| pc + 4 * n));
+            }
+        }
+        pcs
+    }
+}
+
+/// A stop, as the tool is told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop {
+    pub vcpu: u8,
+    pub reason: StopReason,
+    pub steps: u64,
+    pub registers: Registers,
+}
+
+/// A step command.
+pub fn step(count: u64, record: bool) -> Command {
+    Command::Step { domain: 0, vcpu: 0, count, until: None, record, all: false, within: None }
+}
+
+/// A continue command.
+pub const CONTINUE: Command = Command::Continue { domain: 0, vcpu: None };

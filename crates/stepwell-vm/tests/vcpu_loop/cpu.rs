@@ -1,0 +1,608 @@
+//! A CPU that is a value: EL1 and EL0 of a small A64, with Software Step, hardware breakpoints, the
+//! exclusive monitor, list registers and stage 2 as the Arm ARM has them, and no caches.
+//!
+//! What it executes it writes down, so that a test can tell what the loop should have counted.
+
+use crate::memory::Ram;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use stepwell_arch::debug::{mdcr_el2, mdscr_el1};
+use stepwell_arch::{Ipa, Pa, Pstate, SystemRegister, Va};
+use stepwell_vm::cpu::{
+    Context, Cpu, CpuFacts, DebugBank, Interrupt, Near, Purpose, Run, TranslationFailed, Vector,
+};
+use stepwell_vm::registers::{GuestRegisters, Snapshot};
+use stepwell_vm::ring::{Lease, Ring};
+use stepwell_vm::simd::SimdRegisters;
+use stepwell_vm::stage2::Vttbr;
+use stepwell_vm::vgic::CpuInterface;
+
+/// Instructions of a free run after which the CPU's own timer interrupts it.
+const RUN_MAX: u32 = 5000;
+const VBAR: u64 = 0x4000_8000;
+const KEPT: [SystemRegister; 10] = [
+    SystemRegister::SCTLR_EL1,
+    SystemRegister::VBAR_EL1,
+    SystemRegister::ESR_EL1,
+    SystemRegister::FAR_EL1,
+    SystemRegister::ELR_EL1,
+    SystemRegister::SPSR_EL1,
+    SystemRegister::SP_EL1,
+    SystemRegister::TTBR0_EL1,
+    SystemRegister::CNTV_CVAL_EL0,
+    SystemRegister::CNTV_CTL_EL0,
+];
+
+/// The registers, and a fast path that takes steps of NOP and ADD.
+#[derive(Default)]
+pub struct FakeContext {
+    registers: GuestRegisters,
+    budget: u64,
+    run: Run,
+}
+
+impl Deref for FakeContext {
+    type Target = GuestRegisters;
+    fn deref(&self) -> &GuestRegisters {
+        &self.registers
+    }
+}
+
+impl DerefMut for FakeContext {
+    fn deref_mut(&mut self) -> &mut GuestRegisters {
+        &mut self.registers
+    }
+}
+
+impl Context for FakeContext {
+    type Page = Pa;
+    type Lease = NoLease;
+
+    fn set_fast_budget(&mut self, steps: u64) {
+        self.budget = steps;
+    }
+    fn fast_budget(&self) -> u64 {
+        self.budget
+    }
+    fn know_page(&mut self, _: Va, _: Pa) {}
+    fn known_page(&self, _: Va) -> Option<Pa> {
+        None
+    }
+    fn forget_pages(&mut self) {}
+    fn lend_run(&mut self, run: Run, _: Option<Near<NoLease>>) {
+        self.run = run;
+    }
+    fn take_run_back(&mut self) -> (Run, Option<NoLease>) {
+        (self.run, None)
+    }
+}
+
+/// The fast path here never writes the ring.
+pub struct NoLease;
+
+impl Lease for NoLease {
+    fn words(&self) -> u64 {
+        0
+    }
+}
+
+/// A ring of a fixed size.
+#[derive(Default)]
+pub struct FakeRing {
+    pub words: Vec<u64>,
+    pub capacity: u64,
+}
+
+impl Ring for FakeRing {
+    type Lease = NoLease;
+
+    fn bytes(&self) -> u64 {
+        self.capacity * 8
+    }
+    fn room(&self) -> u64 {
+        self.capacity - self.words.len() as u64
+    }
+    fn push(&mut self, word: u64) {
+        assert!(self.room() > 0, "whoever writes has asked for room");
+        self.words.push(word);
+    }
+    fn lease(&mut self, _: u64) -> NoLease {
+        NoLease
+    }
+    fn settle(&mut self, _: NoLease) {}
+}
+
+/// What comes between two instructions from outside of the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asynchronous {
+    /// An interrupt before the next instruction.
+    Before,
+    /// One after it, before its step exception.
+    After,
+}
+
+#[derive(Default)]
+struct State {
+    system: BTreeMap<u16, u64>,
+    debug: [[u64; 16]; 4],
+    traps: u64,
+    interface: Option<CpuInterface>,
+    tables: Option<Vttbr>,
+    monitor: Option<u64>,
+    counter: u64,
+    offset: u64,
+    pending: VecDeque<Interrupt>,
+    alarm: bool,
+    /// By the number of the entry.
+    script: VecDeque<Option<Asynchronous>>,
+    executed: Vec<u64>,
+    is_off: bool,
+}
+
+/// The CPU.
+pub struct FakeCpu {
+    number: usize,
+    ram: Ram,
+    kicks: Arc<AtomicU8>,
+    state: RefCell<State>,
+}
+
+/// How an instruction ended.
+enum Done {
+    Executed,
+    LoadExclusive,
+    Exit(Vector),
+}
+
+impl FakeCpu {
+    pub fn new(number: usize, ram: Ram, kicks: Arc<AtomicU8>) -> Self {
+        let cpu = Self { number, ram, kicks, state: RefCell::default() };
+        cpu.write(SystemRegister::VBAR_EL1, VBAR);
+        cpu
+    }
+
+    /// Has this happen at the following entries.
+    pub fn script(&self, script: impl IntoIterator<Item = Option<Asynchronous>>) {
+        self.state.borrow_mut().script = script.into_iter().collect();
+    }
+
+    /// Where each instruction was that has executed, and each exception taken to EL1, since the last
+    /// call.
+    pub fn executed(&self) -> Vec<u64> {
+        std::mem::take(&mut self.state.borrow_mut().executed)
+    }
+
+    pub fn is_off(&self) -> bool {
+        self.state.borrow().is_off
+    }
+
+    /// MDSCR_EL1 and the traps of MDCR_EL2, as they are in the CPU.
+    pub fn debug_controls(&self) -> (u64, u64) {
+        (self.read(SystemRegister::MDSCR_EL1), self.state.borrow().traps)
+    }
+
+    fn get(&self, register: SystemRegister) -> u64 {
+        self.state.borrow().system.get(&register.0).copied().unwrap_or(0)
+    }
+
+    fn set(&self, register: SystemRegister, value: u64) {
+        self.state.borrow_mut().system.insert(register.0, value);
+    }
+
+    /// Stage 2: where a guest-physical address is, and its S2AP and XN bits.
+    fn stage2(&self, ipa: u64) -> Option<(Pa, u64)> {
+        let root = self.state.borrow().tables?.bits() & 0x0000_ffff_ffff_f000;
+        let mut table = Pa(root);
+        for level in 1..=3 {
+            let shift = 39 - 9 * level;
+            let entry = self.ram.load(table.offset((ipa >> shift & 0x1ff) * 8), 8);
+            if entry & 1 == 0 {
+                return None;
+            }
+            let output = entry & 0x0000_ffff_ffff_f000;
+            if level == 3 || entry & 2 == 0 {
+                let inside = ipa & ((1 << shift) - 1);
+                return Some((Pa(output & !((1 << shift) - 1) | inside), entry));
+            }
+            table = Pa(output);
+        }
+        None
+    }
+
+    fn abort(
+        context: &mut GuestRegisters,
+        class: u64,
+        va: u64,
+        is_mapped: bool,
+        write: bool,
+    ) -> Done {
+        // Permission or translation fault of level 3.
+        let status = if is_mapped { 0xf } else { 0x7 };
+        context.esr = class << 26 | 1 << 25 | u64::from(write) << 6 | status;
+        context.far = va;
+        context.hpfar = va >> 12 << 4;
+        Done::Exit(Vector::Synchronous)
+    }
+
+    fn fetch(&self, context: &mut GuestRegisters) -> Result<u32, Done> {
+        let pc = context.elr;
+        match self.stage2(pc) {
+            Some((pa, entry)) if entry >> 54 & 1 == 0 => Ok(self.ram.load(pa, 4) as u32),
+            found => Err(Self::abort(context, 0x20, pc, found.is_some(), false)),
+        }
+    }
+
+    fn access(
+        &self,
+        context: &mut GuestRegisters,
+        va: u64,
+        rt: u8,
+        write: bool,
+    ) -> Result<Pa, Done> {
+        match self.stage2(va) {
+            Some((pa, entry)) if entry >> (6 + u32::from(write)) & 1 != 0 => Ok(pa),
+            found => {
+                let is_mapped = found.is_some();
+                let done = Self::abort(context, 0x24, va, is_mapped, write);
+                // ISV, 8 bytes, to an X register.
+                context.esr |= 1 << 24 | 3 << 22 | u64::from(rt) << 16 | 1 << 15;
+                Err(done)
+            }
+        }
+    }
+
+    fn take_to_el1(&self, context: &mut GuestRegisters, offset: u64, esr: u64, back: u64) {
+        self.set(SystemRegister::SPSR_EL1, context.spsr);
+        self.set(SystemRegister::ELR_EL1, back);
+        self.set(SystemRegister::ESR_EL1, esr);
+        context.elr = self.get(SystemRegister::VBAR_EL1) + 0x200 + offset;
+        context.spsr = Pstate::EL1H_MASKED.0;
+    }
+
+    fn trap(context: &mut GuestRegisters, class: u64, iss: u64) -> Done {
+        context.esr = class << 26 | 1 << 25 | iss;
+        Done::Exit(Vector::Synchronous)
+    }
+
+    fn execute(&self, context: &mut GuestRegisters, word: u32) -> Result<Done, Done> {
+        let (rd, rn) = ((word & 0x1f) as u8, (word >> 5 & 0x1f) as u8);
+        let imm12 = u64::from(word >> 10 & 0xfff);
+        let mut next = context.elr + 4;
+        match word {
+            0xd503_201f => {} // NOP
+            0xd503_207f => {} // WFI that does not wait
+            0xd400_0001 => {
+                // SVC: SPSR_EL1.SS is what PSTATE.SS was, as the CPU leaves it.
+                self.take_to_el1(context, 0, 0x15 << 26 | 1 << 25, next);
+                return Ok(Done::Executed);
+            }
+            0xd400_0002 => {
+                context.elr = next;
+                return Err(Self::trap(context, 0x16, 0));
+            }
+            0xd400_0003 => return Err(Self::trap(context, 0x17, 0)), // SMC
+            0xd69f_03e0 => {
+                next = self.get(SystemRegister::ELR_EL1);
+                context.spsr = self.get(SystemRegister::SPSR_EL1) & !(1 << 21);
+            }
+            0xd503_42ff => context.spsr &= !Pstate::I, // MSR DAIFClr, #2
+            _ if word & 0xffe0_001f == 0xd420_0000 => {
+                let iss = u64::from(word >> 5 & 0xffff);
+                if self.state.borrow().traps & mdcr_el2::TDE != 0 {
+                    return Err(Self::trap(context, 0x3c, iss));
+                }
+                let back = context.elr;
+                self.take_to_el1(context, 0, 0x3c << 26 | 1 << 25 | iss, back);
+                return Ok(Done::Executed);
+            }
+            _ if word >> 22 == 0x91 << 2 => {
+                context.set_register(rd, context.register(rn).wrapping_add(imm12));
+            }
+            _ if word >> 22 == 0xd1 << 2 => {
+                context.set_register(rd, context.register(rn).wrapping_sub(imm12));
+            }
+            _ if word >> 26 == 5 => {
+                next = context.elr.wrapping_add(((word << 6) as i32 >> 4) as i64 as u64);
+            }
+            _ if word >> 24 == 0xb5 => {
+                if context.register(rd) != 0 {
+                    next = context.elr.wrapping_add(((word << 8) as i32 >> 13 << 2) as i64 as u64);
+                }
+            }
+            _ => return self.execute_access(context, word),
+        }
+        context.elr = next;
+        Ok(Done::Executed)
+    }
+
+    fn execute_access(&self, context: &mut GuestRegisters, word: u32) -> Result<Done, Done> {
+        let (rd, rn) = ((word & 0x1f) as u8, (word >> 5 & 0x1f) as u8);
+        let mut done = Done::Executed;
+        match word {
+            _ if word >> 10 == 0xf940_0000 >> 10 => {
+                let pa = self.access(context, context.register(rn), rd, false)?;
+                context.set_register(rd, self.ram.load(pa, 8));
+            }
+            _ if word >> 10 == 0xf900_0000 >> 10 => {
+                let pa = self.access(context, context.register(rn), rd, true)?;
+                self.ram.store(pa, 8, context.register(rd));
+            }
+            _ if word >> 10 == 0xc85f_7c00 >> 10 => {
+                let va = context.register(rn);
+                let pa = self.access(context, va, rd, false)?;
+                context.set_register(rd, self.ram.load(pa, 8));
+                self.state.borrow_mut().monitor = Some(va);
+                done = Done::LoadExclusive;
+            }
+            _ if word & 0xffe0_fc00 == 0xc800_7c00 => {
+                let va = context.register(rn);
+                let passes = self.state.borrow_mut().monitor.take() == Some(va);
+                if passes {
+                    let pa = self.access(context, va, rd, true)?;
+                    self.ram.store(pa, 8, context.register(rd));
+                }
+                context.set_register((word >> 16 & 0x1f) as u8, u64::from(!passes));
+            }
+            // Undefined, and trapped.
+            _ => return Err(Self::trap(context, 0, 0)),
+        }
+        context.elr += 4;
+        Ok(done)
+    }
+
+    /// The breakpoint registers, where debug exceptions go to EL2.
+    fn has_breakpoint(&self, pc: u64) -> bool {
+        let state = self.state.borrow();
+        let is_on = self.get(SystemRegister::MDSCR_EL1) & mdscr_el1::MDE != 0;
+        let [values, controls, ..] = &state.debug;
+        is_on
+            && values.iter().zip(controls).any(|(&value, &control)| control & 1 != 0 && value == pc)
+    }
+
+    fn takes_virtual_interrupt(&self, context: &GuestRegisters) -> bool {
+        if Pstate(context.spsr).irq_masked() {
+            return false;
+        }
+        let mut state = self.state.borrow_mut();
+        let Some(interface) = &mut state.interface else { return false };
+        interface.hcr & 1 != 0 && interface.signal().is_some()
+    }
+
+    /// What the assembly's fast path does at EL2.
+    fn goes_fast(&self, context: &mut FakeContext, esr: u64) -> bool {
+        let is_plain_step = esr == 0x32 << 26 | 1 << 25 | 1 << 24 | 0x22;
+        let Some((pa, _)) = self.stage2(context.elr) else { return false };
+        let word = self.ram.load(pa, 4) as u32;
+        let is_plain = word == 0xd503_201f || word >> 22 == 0x91 << 2;
+        let pc = context.elr;
+        if !is_plain_step || !is_plain || context.budget == 0 {
+            return false;
+        }
+        if context.run.next != 0 {
+            if context.run.next != pc {
+                return false;
+            }
+            context.run.next += 4;
+        }
+        context.budget -= 1;
+        true
+    }
+
+    fn note(&self, pc: u64) {
+        self.state.borrow_mut().executed.push(pc);
+    }
+
+    /// Runs from ERET to the exit, without the fast path.
+    fn run(&self, context: &mut GuestRegisters, interference: Option<Asynchronous>) -> Vector {
+        let steps = self.get(SystemRegister::MDSCR_EL1) & mdscr_el1::SS != 0
+            && self.state.borrow().traps & mdcr_el2::TDE != 0;
+        let mut ss = steps && context.spsr >> 21 & 1 != 0;
+        context.spsr &= !(1 << 21);
+        // Exception return clears the monitor.
+        self.state.borrow_mut().monitor = None;
+        let mut kind = None;
+        let mut left = RUN_MAX;
+        loop {
+            let is_pending = steps && !ss;
+            let comes = match interference {
+                Some(Asynchronous::Before) => true,
+                Some(Asynchronous::After) => is_pending && kind.is_some(),
+                None => self.kicks.load(Ordering::SeqCst) >> self.number & 1 != 0 || left == 0,
+            };
+            if comes {
+                if left == 0 {
+                    self.state.borrow_mut().pending.push_back(Interrupt::El2Timer);
+                }
+                context.spsr |= u64::from(ss) << 21;
+                return Vector::Irq;
+            }
+            if is_pending {
+                let (isv, ex) = kind.map_or((0, 0), |ex| (1_u64, u64::from(ex)));
+                context.esr = 0x32 << 26 | 1 << 25 | isv << 24 | ex << 6 | 0x22;
+                return Vector::Synchronous;
+            }
+            if self.takes_virtual_interrupt(context) {
+                let back = context.elr;
+                context.spsr |= u64::from(ss) << 21;
+                self.take_to_el1(context, 0x80, 0, back);
+                self.note(back);
+                (ss, kind) = (false, Some(false));
+                continue;
+            }
+            let pc = context.elr;
+            if self.has_breakpoint(pc) {
+                context.esr = 0x30 << 26 | 1 << 25 | 0x22;
+                context.spsr |= u64::from(ss) << 21;
+                return Vector::Synchronous;
+            }
+            let done = self.fetch(context).and_then(|word| {
+                if word == 0xd400_0001 {
+                    context.spsr |= u64::from(ss) << 21;
+                }
+                self.execute(context, word)
+            });
+            match done {
+                Ok(Done::Exit(vector)) | Err(Done::Exit(vector)) => {
+                    // HVC has executed, whatever else traps has not.
+                    let is_hvc = context.esr >> 26 == 0x16;
+                    context.spsr |= u64::from(ss && !is_hvc) << 21;
+                    return vector;
+                }
+                Ok(done) => {
+                    kind = Some(matches!(done, Done::LoadExclusive));
+                    ss = false;
+                    left -= 1;
+                    self.note(pc);
+                }
+                Err(_) => unreachable!("errors are exits"),
+            }
+        }
+    }
+}
+
+impl Cpu for FakeCpu {
+    type Context = FakeContext;
+    type Memory = Ram;
+    type Ring = FakeRing;
+
+    fn number(&self) -> usize {
+        self.number
+    }
+    fn facts(&self) -> CpuFacts {
+        CpuFacts {
+            breakpoints: 6,
+            watchpoints: 4,
+            context_breakpoints: 2,
+            pa_range: 2,
+            list_registers: 4,
+        }
+    }
+    fn prepare(&self, _: u64, tables: Vttbr) {
+        self.set_stage2(tables);
+    }
+    fn read(&self, register: SystemRegister) -> u64 {
+        self.get(register)
+    }
+    fn write(&self, register: SystemRegister, value: u64) {
+        self.set(register, value);
+    }
+    fn guest_feature_id(&self, _: SystemRegister) -> u64 {
+        0
+    }
+    fn read_debug(&self, bank: DebugBank, n: usize) -> u64 {
+        self.state.borrow().debug[bank as usize][n]
+    }
+    fn write_debug(&self, bank: DebugBank, n: usize, value: u64) {
+        self.state.borrow_mut().debug[bank as usize][n] = value;
+    }
+    fn access_debug(&self, _: SystemRegister, _: u64, _: bool) -> Option<u64> {
+        None
+    }
+    fn set_debug_traps(&self, traps: u64) {
+        self.state.borrow_mut().traps = traps;
+    }
+    fn set_debug_masked(&self, is_masked: bool) {
+        assert!(is_masked, "EL2 would step itself");
+    }
+    fn synchronize(&self) {}
+    fn reset(&self) {}
+    fn save(&self, into: &mut Snapshot) {
+        into.fill(KEPT.iter().map(|&register| (register, self.get(register))));
+    }
+    fn load(&self, from: &Snapshot) {
+        from.iter().for_each(|(register, value)| self.set(register, value));
+    }
+    fn save_simd(&self, _: &mut SimdRegisters) {}
+    fn load_simd(&self, _: &mut SimdRegisters) {}
+    fn stop_virtual_timer(&self) {
+        self.set(SystemRegister::CNTV_CTL_EL0, 0);
+    }
+
+    fn enter(&self, context: &mut FakeContext) -> Vector {
+        loop {
+            let interference = {
+                let mut state = self.state.borrow_mut();
+                state.counter += 1;
+                state.script.pop_front().flatten()
+            };
+            let vector = self.run(&mut context.registers, interference);
+            let esr = context.esr;
+            if vector == Vector::Synchronous && self.goes_fast(context, esr) {
+                context.registers.spsr |= 1 << 21;
+                continue;
+            }
+            return vector;
+        }
+    }
+
+    fn to_pa(&self, va: Va, _: bool, _: Purpose) -> Result<Pa, TranslationFailed> {
+        let failed = TranslationFailed { status: 7, stage2: true };
+        self.stage2(va.0).map(|(pa, _)| pa).ok_or(failed)
+    }
+    fn to_ipa(&self, va: Va, _: bool) -> Result<Ipa, TranslationFailed> {
+        Ok(Ipa(va.0))
+    }
+    fn invalidate_guest_stage1(&self) {}
+    fn trap_waits(&self, _: bool) {}
+    fn trap_invalidations(&self, _: bool) {}
+    fn set_stage2(&self, tables: Vttbr) {
+        self.state.borrow_mut().tables = Some(tables);
+    }
+    fn load_interface(&self, interface: &CpuInterface) {
+        self.state.borrow_mut().interface = Some(interface.clone());
+    }
+    fn save_interface(&self, interface: &mut CpuInterface) {
+        if let Some(kept) = &self.state.borrow().interface {
+            *interface = kept.clone();
+        }
+    }
+    fn raise_serror(&self, _: u32) {}
+    fn take_serror_back(&self) -> bool {
+        false
+    }
+    fn take_interrupt(&self) -> Option<Interrupt> {
+        let mine = 1 << self.number;
+        if self.kicks.fetch_and(!mine, Ordering::SeqCst) & mine != 0 {
+            return Some(Interrupt::Kick);
+        }
+        self.state.borrow_mut().pending.pop_front()
+    }
+    fn enable_virtual_timer(&self, _: bool) {}
+    fn wait_for_interrupt(&self) {
+        std::thread::yield_now();
+    }
+    fn kick(&self, cpus: u8) {
+        self.kicks.fetch_or(cpus, Ordering::SeqCst);
+    }
+    fn frequency_hz(&self) -> u64 {
+        62_500_000
+    }
+    fn counter(&self) -> u64 {
+        self.state.borrow().counter
+    }
+    fn counter_at_reset(&self) -> u64 {
+        0
+    }
+    fn set_offset(&self, offset: u64) {
+        self.state.borrow_mut().offset = offset;
+    }
+    fn offset(&self) -> u64 {
+        self.state.borrow().offset
+    }
+    fn interrupt_in(&self, _: u64) {
+        self.state.borrow_mut().alarm = true;
+    }
+    fn cancel_interrupt(&self) {
+        self.state.borrow_mut().alarm = false;
+    }
+    fn power_off(&self) {
+        self.state.borrow_mut().is_off = true;
+    }
+    fn log(&self, line: fmt::Arguments<'_>) {
+        println!("{line}");
+    }
+}

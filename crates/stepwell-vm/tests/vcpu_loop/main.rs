@@ -1,0 +1,12 @@
+//! The vCPU loop on a CPU that is a value: what it counts, records, stops at and leaves behind is
+//! compared with what that CPU has executed.
+
+mod board;
+mod breakpoints;
+mod cpu;
+mod exits;
+mod interrupts;
+mod memory;
+mod power;
+mod several;
+mod steps;

@@ -1,0 +1,145 @@
+//! RAM and stage-2 tables in one array of words, at addresses as a machine would have them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use stepwell_arch::{Ipa, Pa, Va};
+use stepwell_engine::Image;
+use stepwell_vm::device::board::RAM_BASE;
+use stepwell_vm::memory::{GuestMemory, OutsideRam};
+use stepwell_vm::stage2::TableMemory;
+use stepwell_vm::views::CodeMemory;
+
+/// Where the RAM is, physically.
+pub const BASE: Pa = Pa(0x8000_0000);
+/// Bytes of RAM.
+pub const BYTES: u64 = 0x20_0000;
+/// Bytes of all memory: pages behind the RAM are for tables.
+const ALL: u64 = BYTES + 0x10_0000;
+const PAGE: u64 = 0x1000;
+
+/// The machine's memory.
+#[derive(Clone)]
+pub struct Ram {
+    words: Arc<Vec<AtomicU64>>,
+    next_table: Arc<AtomicU64>,
+}
+
+impl Ram {
+    pub fn new() -> Self {
+        let words = (0..ALL / 8).map(|_| AtomicU64::new(0)).collect();
+        Self { words: Arc::new(words), next_table: Arc::new(AtomicU64::new(BASE.0 + BYTES)) }
+    }
+
+    fn word(&self, pa: Pa) -> Option<&AtomicU64> {
+        self.words.get(usize::try_from(pa.0.checked_sub(BASE.0)? / 8).ok()?)
+    }
+
+    /// Reads an aligned value of up to 8 bytes, of RAM or of a table.
+    pub fn load(&self, pa: Pa, bytes: u64) -> u64 {
+        let word = self.word(pa).map_or(0, |word| word.load(Ordering::SeqCst));
+        let unused = 64 - 8 * bytes as u32;
+        (word >> (pa.0 % 8 * 8)) << unused >> unused
+    }
+
+    pub fn store(&self, pa: Pa, bytes: u64, value: u64) {
+        let Some(word) = self.word(pa) else { return };
+        let shift = pa.0 % 8 * 8;
+        let mask = u64::MAX >> (64 - 8 * bytes as u32) << shift;
+        let old = word.load(Ordering::SeqCst);
+        word.store(old & !mask | value << shift & mask, Ordering::SeqCst);
+    }
+}
+
+impl GuestMemory for Ram {
+    type Page = Pa;
+    type Tables = Self;
+
+    fn tables(&self) -> Self {
+        self.clone()
+    }
+
+    fn base(&self) -> Pa {
+        BASE
+    }
+
+    fn locate(&self, ipa: Ipa, length: u64) -> Result<Pa, OutsideRam> {
+        let offset = ipa.0.checked_sub(RAM_BASE.0).ok_or(OutsideRam)?;
+        let end = offset.checked_add(length).filter(|&end| end <= BYTES);
+        end.map(|_| BASE.offset(offset)).ok_or(OutsideRam)
+    }
+
+    fn read(&self, ipa: Ipa, into: &mut [u8]) -> Result<(), OutsideRam> {
+        let from = self.locate(ipa, into.len() as u64)?;
+        for (n, byte) in (0..).zip(into) {
+            *byte = self.load(from.offset(n), 1) as u8;
+        }
+        Ok(())
+    }
+
+    fn write(&self, ipa: Ipa, from: &[u8]) -> Result<(), OutsideRam> {
+        let to = self.locate(ipa, from.len() as u64)?;
+        for (n, &byte) in (0..).zip(from) {
+            self.store(to.offset(n), 1, byte.into());
+        }
+        Ok(())
+    }
+
+    fn code_page(&self, pa: Pa) -> Option<Pa> {
+        Some(pa.align_down(PAGE)).filter(|pa| (BASE.0..BASE.0 + BYTES).contains(&pa.0))
+    }
+
+    fn instruction(&self, page: Pa, va: Va) -> Option<u32> {
+        va.is_aligned(4).then(|| self.load(page.offset(va.0 & 0xfff), 4) as u32)
+    }
+
+    fn halfword(&self, page: Pa, va: Va) -> Option<u16> {
+        va.is_aligned(2).then(|| self.load(page.offset(va.0 & 0xfff), 2) as u16)
+    }
+
+    fn compare_and_store(&self, pa: Pa, old: Image, new: Image) -> Result<bool, OutsideRam> {
+        assert_eq!(new.bytes, 8, "the programs here have no others");
+        let (word, order) = (self.word(pa).ok_or(OutsideRam)?, Ordering::SeqCst);
+        let stored = word.compare_exchange(old.value as u64, new.value as u64, order, order);
+        Ok(stored.is_ok())
+    }
+
+    fn image(&self, pa: Pa, bytes: u8) -> Result<Image, OutsideRam> {
+        Ok(Image { value: self.load(pa, bytes.into()).into(), bytes })
+    }
+
+    fn poke(&self, pa: Pa, bytes: u8, value: u64) -> Result<(), OutsideRam> {
+        self.store(pa, bytes.into(), value);
+        Ok(())
+    }
+
+    fn peek(&self, pa: Pa, bytes: u8, _: bool) -> Result<[u64; 2], OutsideRam> {
+        Ok([self.load(pa, bytes.into()), 0])
+    }
+}
+
+impl TableMemory for Ram {
+    fn allocate(&mut self) -> Option<Pa> {
+        let table = Pa(self.next_table.fetch_add(PAGE, Ordering::SeqCst));
+        (table.0 < BASE.0 + ALL).then_some(table)
+    }
+
+    fn free(&mut self, _: Pa) {}
+
+    fn read(&self, table: Pa, index: usize) -> u64 {
+        self.load(table.offset(index as u64 * 8), 8)
+    }
+
+    fn write(&mut self, table: Pa, index: usize, value: u64) {
+        self.store(table.offset(index as u64 * 8), 8, value);
+    }
+
+    fn invalidate(&mut self, _: Ipa, _: u64) {}
+}
+
+impl CodeMemory for Ram {
+    fn read_guest(&self, page: Pa, index: usize) -> u64 {
+        self.load(page.offset(index as u64 * 8), 8)
+    }
+
+    fn publish(&mut self, _: Pa) {}
+}
