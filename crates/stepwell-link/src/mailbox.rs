@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use stepwell_wire::FromHypervisor;
 use stepwell_wire::mailbox::{AdaptiveSpin, BYTES, Direction, Memory, Receiver, Sender};
 
-/// How long after a request it is looked for answers and events without sleeping: twice what a step
-/// takes.
-const LOOKING: Duration = Duration::from_micros(60);
+/// How long after a request it is looked for answers and events without sleeping: some times what a
+/// step takes, also where the hypervisor was asleep and had to be woken.
+const LOOKING: Duration = Duration::from_micros(200);
 /// Looks between two at the clock.
 const LOOKS: usize = 64;
 

@@ -12,9 +12,10 @@ use spin::{Mutex, Once};
 use stepwell_wire::Request;
 use stepwell_wire::mailbox::{AdaptiveSpin, Direction, Receiver, Sender};
 
-/// How long a CPU lingers: twice what it takes to be woken, and some times what a script takes from
-/// a stop to its next command.
-const LINGER_NS: u64 = 100_000;
+/// How long a CPU lingers: some times what a script takes from a stop to its next command, also
+/// where the tool was asleep and had to be woken. A shorter one would never be of use to two who
+/// have both begun to sleep.
+const LINGER_NS: u64 = 300_000;
 /// Looks between two at the clock, which can be dear: an emulated one is read under a lock.
 const LOOKS: usize = 64;
 /// An empty frame.
