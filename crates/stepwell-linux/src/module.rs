@@ -1,6 +1,6 @@
 //! Modules: which are loaded, where, and the names of what is in them.
 
-use crate::btf::Field;
+use crate::btf::{Field, text};
 use crate::kernel::field;
 use crate::{Btf, Error, Kernel, Memory, list};
 use std::ops::Range;
@@ -274,7 +274,7 @@ fn string(memory: &mut dyn Memory, at: u64) -> Result<String, Error> {
             byte => bytes.push(byte),
         }
     }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(text(&bytes))
 }
 
 /// Returns the loaded modules, the newest first, as `/proc/modules` has them: without those that

@@ -50,6 +50,10 @@ fn tasks_come_with_their_threads() {
         (8, 7, "its thread", 'S'),
     ];
     assert_eq!(said, wanted);
+    let mut memory = memory();
+    memory.write(HEAP + at::COMM, b"\x1b[2Jx\xff\0");
+    let tasks = task::all(&kernel(), &mut memory).unwrap();
+    assert_eq!(tasks[1].comm, "^[[2Jx\u{fffd}", "nothing that a terminal obeys");
     assert_eq!(tasks[2].mm, 0x5000);
 }
 

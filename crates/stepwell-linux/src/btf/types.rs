@@ -209,7 +209,7 @@ impl<'a> Type<'a> {
     /// Returns the name as text.
     #[must_use]
     pub fn text(&self) -> String {
-        String::from_utf8_lossy(self.name).into_owned()
+        super::text(self.name)
     }
 }
 

@@ -63,7 +63,7 @@ impl Evaluation<'_> {
                     let Some(field) = field else { continue };
                     out.line(depth + 1);
                     if !member.name.is_empty() {
-                        out.put(format_args!("{} = ", String::from_utf8_lossy(member.name)));
+                        out.put(format_args!("{} = ", text(member.name)));
                     }
                     let (at, of) =
                         (address.wrapping_add(field.offset), Type { id: field.id, pointers: 0 });
@@ -113,7 +113,7 @@ impl Evaluation<'_> {
         {
             let mut bytes = vec![0; count.min(TEXT_MAX) as usize];
             match self.memory.read(address, &mut bytes) {
-                Ok(()) => out.put(format_args!("{:?}", text(&bytes))),
+                Ok(()) => out.put(format_args!("\"{}\"", text(&bytes))),
                 Err(error) if error.is_fatal() => return Err(error.into()),
                 Err(error) => out.put(format_args!("<{error}>")),
             }
@@ -157,7 +157,7 @@ impl Evaluation<'_> {
             Some(Kind::Enum(values)) => {
                 let named = values.iter().find(|(_, value)| *value == number);
                 match named {
-                    Some((name, _)) => out.put(format_args!("{}", String::from_utf8_lossy(name))),
+                    Some((name, _)) => out.put(format_args!("{}", text(name))),
                     None => out.put(format_args!("{number}")),
                 }
             }
