@@ -54,10 +54,13 @@ pub const MAX_RUN: u16 = 0x7fff;
 
 const KIND_SHIFT: u32 = 60;
 const VCPU_SHIFT: u32 = 55;
-const LENGTH_SHIFT: u32 = 40;
+/// Where a record has its length, behind the payload.
+pub const LENGTH_SHIFT: u32 = 40;
 const PAYLOAD: u64 = (1 << LENGTH_SHIFT) - 1;
-const NEAR_SHIFT: u32 = 2;
-const NEAR_BITS: u64 = PAYLOAD << NEAR_SHIFT;
+/// How far a PC is shifted to be the payload of a near record.
+pub const NEAR_SHIFT: u32 = 2;
+/// The bits of a PC that a near record has; the rest is that of the last full PC.
+pub const NEAR_BITS: u64 = PAYLOAD << NEAR_SHIFT;
 
 const KIND_NEAR: u64 = 1;
 const KIND_FULL: u64 = 2;

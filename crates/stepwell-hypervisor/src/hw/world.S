@@ -173,14 +173,14 @@ fast_step:
     ldr     x3, [sp, #CTX_RUN_START]
     ldp     x4, x5, [sp, #CTX_RING_BASE] // full PC that near records build on, where to write
     eor     x4, x4, x3
-    tst     x4, #0xfffffc0000000003     // too far for a near record
+    tst     x4, #RING_FAR_BITS          // too far for a near record
     b.ne    .Lslow_saved
     ldr     x4, [sp, #CTX_RING_END]
     cmp     x5, x4                      // no room, as far as is known
     b.eq    .Lslow_saved
     sub     x1, x1, x3                  // 4 times the run's length
-    ubfx    x4, x3, #2, #40
-    orr     x4, x4, x1, lsl #38         // length at bit 40
+    ubfx    x4, x3, #RING_NEAR_SHIFT, #RING_LENGTH_SHIFT
+    orr     x4, x4, x1, lsl #RING_LENGTH_SHIFT - RING_NEAR_SHIFT
     ldr     x1, [sp, #CTX_RING_TAG]
     orr     x4, x4, x1                  // kind and vCPU
     str     x4, [x5], #8
@@ -192,8 +192,8 @@ fast_step:
 .Lslow_saved:
     ldp     x4, x5, [sp, #8 * 4]
     b       .Lslow
-.Lattention:                            // 1 always, 2 system: ask the bitmap, 3 branch: bit 23
-    cmp     w1, #2
+.Lattention:                            // always, or system: ask the bitmap, or branch: bit 23
+    cmp     w1, #ATTENTION_SYSTEM       // between the others
     b.lo    .Lslow
     b.hi    .Lbranch
     ubfx    w1, w3, #8, #16

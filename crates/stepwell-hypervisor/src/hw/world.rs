@@ -6,8 +6,10 @@ use core::arch::global_asm;
 use core::mem::offset_of;
 use core::ops::{Deref, DerefMut};
 use stepwell_arch::{Pa, Va};
+use stepwell_engine::attention::{self, Attention};
 use stepwell_vm::cpu::{Context, Near, Run, Vector};
 use stepwell_vm::registers::GuestRegisters;
+use stepwell_wire::ring;
 
 const PAGE_BITS: usize = 8;
 /// Code pages whose translation the fast path knows.
@@ -97,6 +99,10 @@ global_asm!(
     ".set CTX_ATTENTION, {attention}",
     ".set CTX_PAGES, {pages}",
     ".set CTX_PAGE_BITS, {page_bits}",
+    ".set RING_FAR_BITS, {far_bits}",
+    ".set RING_NEAR_SHIFT, {near_shift}",
+    ".set RING_LENGTH_SHIFT, {length_shift}",
+    ".set ATTENTION_SYSTEM, {system}",
     include_str!("world.S"),
     sp_el0 = const offset_of!(GuestContext, registers.sp_el0),
     elr = const offset_of!(GuestContext, registers.elr),
@@ -114,6 +120,10 @@ global_asm!(
     attention = const offset_of!(GuestContext, attention),
     pages = const offset_of!(GuestContext, pages),
     page_bits = const PAGE_BITS,
+    far_bits = const !ring::NEAR_BITS,
+    near_shift = const ring::NEAR_SHIFT,
+    length_shift = const ring::LENGTH_SHIFT,
+    system = const attention::SYSTEM,
 );
 
 // What the assembly takes for granted beyond the offsets that it is given.
@@ -129,6 +139,10 @@ const _: () = {
     assert!(offset_of!(GuestContext, run.at) == offset_of!(GuestContext, run.base) + 8);
     assert!(offset_of!(GuestContext, run.at) <= 504, "within reach of LDP and STP");
     assert!(size_of::<KnownPage>() == 16);
+    assert!(4 == 1 << ring::NEAR_SHIFT, "a run's bytes are its length, shifted");
+    assert!(attention::PLAIN == 0 && attention::ALWAYS < attention::SYSTEM);
+    assert!(attention::SYSTEM < attention::BRANCH, "told apart by one comparison");
+    assert!(offset_of!(Attention, system) == 256);
 };
 
 unsafe extern "C" {
@@ -141,9 +155,9 @@ impl GuestContext {
     const PLAIN_STEP: u64 = 0xcb00_0022;
 
     /// Makes a context with all registers 0. `attention` is the table of
-    /// [`stepwell_engine::Attention`].
+    /// [`Attention`].
     #[must_use]
-    pub fn new(attention: &'static stepwell_engine::Attention) -> Self {
+    pub fn new(attention: &'static Attention) -> Self {
         Self {
             registers: GuestRegisters::default(),
             host_sp: 0,
