@@ -213,7 +213,7 @@ fn monitor(client: &mut UnixStream, line: &str) -> String {
     let first = ask(client, &format!("qRcmd,{hex}"));
     let shown = expanded(first.trim_start_matches('+').trim_start_matches("$O"));
     let digits: Vec<char> = shown.chars().take_while(|digit| *digit != '#').collect();
-    let bytes = digits.chunks(2).map(|pair| String::from_iter(pair));
+    let bytes = digits.chunks(2).map(String::from_iter);
     let bytes = bytes.map(|pair| u8::from_str_radix(&pair, 16).unwrap()).collect();
     assert_eq!(answer(client), "$OK#9a", "{line}");
     String::from_utf8(bytes).unwrap()

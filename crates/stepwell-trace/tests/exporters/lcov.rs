@@ -85,6 +85,8 @@ fn line_table(folder: &str, file: &str, sequences: &[&[(u64, i64)]]) -> Vec<u8> 
 
 /// An ELF with the sample's functions, linked at another address, and lines for some of them.
 fn elf(folder: &str, with_lines: bool) -> Vec<u8> {
+    /// Where the header has the kind of file.
+    const E_TYPE: usize = 16;
     const MOVED: u64 = 0x10_0000;
     let mut elf = Object::new(BinaryFormat::Elf, Architecture::Aarch64, Endianness::Little);
     let functions =
@@ -111,7 +113,10 @@ fn elf(folder: &str, with_lines: bool) -> Vec<u8> {
         let id = elf.add_section(Vec::new(), b".debug_line".to_vec(), SectionKind::Debug);
         elf.append_section_data(id, &table, 1);
     }
-    elf.write().unwrap()
+    let mut bytes = elf.write().unwrap();
+    // What `object` writes is relocatable; a kernel is ready to be executed (ET_EXEC).
+    bytes[E_TYPE..E_TYPE + 2].copy_from_slice(&object::elf::ET_EXEC.0.to_le_bytes());
+    bytes
 }
 
 #[test]
