@@ -240,8 +240,8 @@ mod tests {
         (0..steps).find(|&step| {
             let place = step % 6;
             let seen = detector.wait() == 0 && {
-                let look =
-                    Look { is_input: place == 1, address: if place == 1 { address } else { 0 } };
+                let looks = detector.wants_look() && place == 1;
+                let look = Look { is_input: looks, address: if looks { address } else { 0 } };
                 let mut state = state(at + place * 4, step / 6);
                 state[SP] = 0x8000;
                 detector.observe(&state, look)
