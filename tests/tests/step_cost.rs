@@ -27,9 +27,9 @@ fn a_plain_step_stays_within_its_limits() {
     assert_eq!(whole(plain), (31.0, 36.0), "{plain:?}");
     assert_eq!(whole(branch), (0.0, 17.0), "{branch:?}");
     for cost in &costs[2..] {
-        // The others leave the fast path; what a compiler makes of them may change, but not by
-        // that much unseen.
-        assert!((40.0..40_000.0).contains(&cost.silent), "{cost:?}");
+        // The others leave the fast path, at least where a turn ends; what a compiler makes of them
+        // may change, but not by that much unseen.
+        assert!((plain.silent..40_000.0).contains(&cost.silent), "{cost:?}");
         assert!(cost.traced >= cost.silent, "{cost:?}");
     }
 }

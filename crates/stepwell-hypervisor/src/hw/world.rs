@@ -71,12 +71,14 @@ pub struct GuestContext {
 impl Deref for GuestContext {
     type Target = GuestRegisters;
 
+    #[inline(always)]
     fn deref(&self) -> &GuestRegisters {
         &self.registers
     }
 }
 
 impl DerefMut for GuestContext {
+    #[inline(always)]
     fn deref_mut(&mut self) -> &mut GuestRegisters {
         &mut self.registers
     }
@@ -218,7 +220,7 @@ impl Context for GuestContext {
         self.pages = [KnownPage::NONE; PAGES];
     }
 
-    #[inline]
+    #[inline(always)]
     fn lend_run(&mut self, Run { start, next }: Run, near: Option<Near<RingLease>>) {
         self.run = match near {
             None => FastRun { start, next, ..FastRun::default() },
@@ -229,7 +231,7 @@ impl Context for GuestContext {
         };
     }
 
-    #[inline]
+    #[inline(always)]
     fn take_run_back(&mut self) -> (Run, Option<RingLease>) {
         let FastRun { start, next, at, end, first, .. } = self.run;
         (self.run.at, self.run.end, self.run.first) = (0, 0, 0);

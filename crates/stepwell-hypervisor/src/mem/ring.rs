@@ -49,6 +49,7 @@ impl Ring for TraceRing {
     }
 
     /// `tail` is the tool's and not to be trusted: a value ahead of `head` counts as a full ring.
+    #[inline(always)]
     fn room(&self) -> u64 {
         let tail = self.word(OFFSET_TAIL).load(Ordering::Acquire);
         let used = self.head.checked_sub(tail).unwrap_or(self.capacity);
@@ -62,6 +63,7 @@ impl Ring for TraceRing {
         self.word(OFFSET_HEAD).store(self.head, Ordering::Release);
     }
 
+    #[inline(always)]
     fn lease(&mut self, words: u64) -> RingLease {
         let place = self.head % self.capacity;
         let count = words.min(self.room()).min(self.capacity - place);
@@ -90,11 +92,13 @@ impl RingLease {
     ///
     /// `first` and `end` must be of a lease that the ring made and that is not used any more, and
     /// all words before `at`, which is not beyond `end`, must have been written.
+    #[inline(always)]
     pub(crate) const unsafe fn new(first: u64, at: u64, end: u64) -> Self {
         Self { first, at, end }
     }
 
     /// Where the next word goes, and where none may go.
+    #[inline(always)]
     pub(crate) const fn range(&self) -> (u64, u64) {
         (self.at, self.end)
     }

@@ -18,6 +18,7 @@ use stepwell_arch::esr::{CoprocessorIss, EsrEl1, EsrEl2, ec};
 use stepwell_arch::generic_timer;
 
 /// MRC and MCR.
+#[inline(never)]
 pub fn transfer<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled {
     let iss = esr.coprocessor();
     if is_skipped(running, iss) {
@@ -38,6 +39,7 @@ pub fn transfer<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled {
 }
 
 /// MRRC and MCRR.
+#[inline(never)]
 pub fn transfer_pair<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled {
     let iss = esr.coprocessor();
     if is_skipped(running, iss) {
@@ -63,6 +65,7 @@ pub fn transfer_pair<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handl
 }
 
 /// LDC and STC.
+#[inline(never)]
 pub fn transfer_memory<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled {
     if is_skipped(running, esr.coprocessor()) {
         return done(running);

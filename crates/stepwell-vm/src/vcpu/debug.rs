@@ -100,6 +100,7 @@ fn ipa_of_pc<C: Cpu>(running: &Running<'_, C>) -> Option<Ipa> {
 }
 
 /// Handles a BRK: a hidden breakpoint of the debugger's, or the guest's own.
+#[inline(never)]
 pub fn brk<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled {
     if running.core.vttbr == running.domain.roots.of_running()
         && let Some(ipa) = ipa_of_pc(running)
@@ -123,6 +124,7 @@ pub fn is_reported_at_pc<C: Cpu>(running: &Running<'_, C>) -> bool {
 }
 
 /// Handles a Breakpoint exception.
+#[inline(never)]
 pub fn breakpoint<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
     let pc = running.core.context.elr;
     if !running.core.debug.is_hiding_ours && ours(running).contains(&pc) {
@@ -136,6 +138,7 @@ pub fn breakpoint<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
 }
 
 /// Handles a Watchpoint exception.
+#[inline(never)]
 pub fn watchpoint<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled {
     let (iss, pstate) = (esr.watchpoint(), running.core.pstate());
     let debug = &running.core.debug;

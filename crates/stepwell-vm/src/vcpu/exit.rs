@@ -1,4 +1,7 @@
 //! Why a guest came to EL2, and what the machine would have done about it.
+//!
+//! Those who handle a class are functions of their own also in machine code: merged into one, each exit
+//! would save the registers of all.
 
 use super::{coprocessor, debug, inject, interrupt, memory, psci, system};
 use crate::cpu::{Cpu, Vector};

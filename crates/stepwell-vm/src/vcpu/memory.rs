@@ -24,6 +24,7 @@ fn fault_address<C: Cpu>(running: &Running<'_, C>) -> Ipa {
 }
 
 /// Handles a stage-2 data abort.
+#[inline(never)]
 pub fn data_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled {
     if running.core.take_withdrawn() {
         return Handled::Resume;
@@ -126,6 +127,7 @@ fn print<C: Cpu>(running: &Running<'_, C>, byte: u8) {
 }
 
 /// Handles a stage-2 instruction abort: no memory at all, or a page that was withheld meanwhile.
+#[inline(never)]
 pub fn instruction_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled {
     let mut address = fault_address(running);
     let iss = esr.instruction_abort();

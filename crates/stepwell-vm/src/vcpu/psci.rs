@@ -9,6 +9,7 @@ use crate::vcpu::running::Running;
 use stepwell_wire::DomainEnding;
 
 /// Carries out an HVC. The PC is past it already.
+#[inline(never)]
 pub fn call<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
     let context = &running.core.context;
     let call = PsciCall::decode(core::array::from_fn(|n| context.register(n as u8)));

@@ -11,6 +11,7 @@ use stepwell_arch::esr::SystemRegisterIss;
 use stepwell_arch::{SystemRegister, generic_timer};
 
 /// Carries out a trapped MRS or MSR.
+#[inline(never)]
 pub fn access<C: Cpu>(running: &mut Running<'_, C>, iss: SystemRegisterIss) -> Handled {
     let register = iss.register();
     let guest = running.core.debug.guest();

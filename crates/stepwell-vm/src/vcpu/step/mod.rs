@@ -287,6 +287,7 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
         own_step::check_software_step(core.debug.guest(), core.pstate())
     }
 
+    #[inline(never)]
     fn take_boundary_event(&mut self, own_step: bool) -> Option<Option<End>> {
         let core = &mut *self.running.core;
         if own_step {
