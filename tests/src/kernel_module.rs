@@ -190,7 +190,7 @@ mod tests {
         let archive = cpio("a", b"12345");
         assert_eq!(archive.len() % 4, 0);
         let text = String::from_utf8(archive).unwrap();
-        assert!(text.contains("12345\0\0\0070701"));
+        assert!(text.contains("12345\0\0\x00070701"));
         assert!(text.contains("TRAILER!!!"));
     }
 }
