@@ -28,8 +28,8 @@ const STEPS: usize = 100_000;
 /// The timer ticks 250 times a second: with this, once in a thousand steps.
 const TICKING: [&str; 2] = ["--time", "per-step=4000"];
 const INTERRUPTS_MIN: usize = 50;
-/// Beside others that run the clock is the machine's: its speed decides how many ticks fall into
-/// the steps. Seen were 7 and more.
+/// Beside others that run the clock is the machine's, and how many ticks fall into the steps is not
+/// ours to say. 50 and more are usual; once there were 7, for a reason that was not found.
 const INTERRUPTS_MIN_BESIDE_OTHERS: usize = 3;
 
 /// What is executed for interrupts and for nothing else.
