@@ -14,7 +14,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::ptrace;
-use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::guest::Guest;
@@ -139,13 +139,25 @@ fn suspend(running: &mut Running, calls: &Calls, progress: &mut dyn FnMut(u64)) 
 
 /// Suspends one thread for a moment. Tells whether there was one.
 fn suspend_one(thread: Pid, how_long: Duration) -> bool {
-    if ptrace::attach(thread).is_err() {
+    // Not PTRACE_ATTACH: its SIGSTOP stops the whole process where another signal comes before it.
+    if ptrace::seize(thread, ptrace::Options::empty()).is_err() {
         return false;
     }
-    // Stopped, or gone meanwhile: either way it can be let go.
-    let _stopped = waitpid(thread, Some(WaitPidFlag::__WALL));
+    let interrupted = ptrace::interrupt(thread);
+    let status = interrupted.and_then(|()| waitpid(thread, Some(WaitPidFlag::__WALL)));
+    let signal = match status {
+        // On its way to the thread, which is to have it.
+        Ok(WaitStatus::Stopped(_, signal)) => Some(signal),
+        Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => return false,
+        _ => None,
+    };
     sleep(how_long);
-    ptrace::detach(thread, None).is_ok()
+    let is_let_go = ptrace::detach(thread, signal).is_ok();
+    if !is_let_go {
+        // It was killed meanwhile. Until its tracer has seen its end, nobody sees its process's.
+        let _end = waitpid(thread, Some(WaitPidFlag::__WALL));
+    }
+    is_let_go
 }
 
 /// The threads of a process's children.
