@@ -1,4 +1,4 @@
-//! The ground that Stepwell's test guests stand on.
+//! The ground that Stepwell's test guests share.
 //!
 //! Each guest is a program of one topic for a bare arm64 machine at EL1 (QEMU's `virt`). It prints
 //! one line, `NAME: ok N` or `NAME: FAIL …`, and powers off. The same image runs on plain QEMU and

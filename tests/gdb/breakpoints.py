@@ -7,14 +7,14 @@ ROUNDS = 30
 
 
 def other_cpu():
-    """`finish` while other CPUs come by the same breakpoint."""
+    """`finish` while other CPUs reach the same breakpoint."""
     switched = stayed = 0
     run("break *getname_flags")
     for _ in range(ROUNDS):
         run("continue")
         check(function() == "getname_flags", function())
         me, caller = thread(), gdb.newest_frame().older().pc()
-        # Steps on until it has come back, or another CPU comes by.
+        # Steps on until it has come back, or another CPU gets there.
         run("finish")
         if hit():
             check(function() == "getname_flags", function())

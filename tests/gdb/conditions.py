@@ -106,7 +106,7 @@ def while_stepping():
 
 
 def in_handlers():
-    """Handlers that a step goes over come by a breakpoint that does not count."""
+    """Handlers that a step goes over reach a breakpoint that does not count."""
     run("break *tick_sched_timer if $x0 == 0")
     met = 0
     for _ in range(40):

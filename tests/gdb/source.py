@@ -41,7 +41,7 @@ def lines():
 
 
 def shared_breakpoint():
-    """`next` over calls with a breakpoint in them that every CPU comes by."""
+    """`next` over calls with a breakpoint in them that every CPU reaches."""
     meet("hammer_queue")
     run("finish")
     me, own, others = thread(), 0, 0

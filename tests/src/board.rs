@@ -2,7 +2,7 @@
 //! the board's device tree and no tool.
 //!
 //! What is looked at is the board's UART: the first message, the guest's result, or the sentence
-//! that says what stands in the way.
+//! that says what prevents it.
 
 use std::fs;
 use std::io::{BufRead, Write};

@@ -25,7 +25,7 @@ const WAIT_LIMIT: Duration = Duration::from_secs(15);
 /// Names under which the browser is installed.
 const NAMES: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
-/// What stands in a page's way, as text.
+/// What a page finds wrong, as text.
 pub type Error = String;
 
 /// A browser with one page.

@@ -98,10 +98,10 @@ fn without_figures(text: &str) -> String {
     out
 }
 
-/// How many undisturbed boots are asked whether a difference is one.
+/// How many plain boots are asked whether a difference is one.
 const BOOTS: usize = 3;
 
-/// Demands that a kernel's log has the lines of undisturbed boots, and no others. What only some of
+/// Demands that a kernel's log has the lines of plain boots, and no others. What only some of
 /// them say is nobody's fault.
 ///
 /// # Panics
@@ -110,9 +110,9 @@ pub fn says_as_undisturbed(setup: &Setup, said: &str, limit: Duration) {
     let log = kernel_log(said);
     let (mut lost, mut new) = (Vec::new(), Vec::new());
     for boot in 0..BOOTS {
-        let alone = run_guest(setup, limit).unwrap_or_else(|error| panic!("undisturbed: {error}"));
+        let alone = run_guest(setup, limit).unwrap_or_else(|error| panic!("plain: {error}"));
         let alone = kernel_log(&alone.stdout);
-        assert!(alone.len() > 100, "only {} lines undisturbed: {alone:#?}", alone.len());
+        assert!(alone.len() > 100, "only {} lines of a plain boot: {alone:#?}", alone.len());
         if boot == 0 {
             (lost, new) = (only_in(&alone, &log), only_in(&log, &alone));
         } else {
@@ -123,7 +123,7 @@ pub fn says_as_undisturbed(setup: &Setup, said: &str, limit: Duration) {
             return;
         }
     }
-    panic!("only undisturbed: {lost:#?}, only otherwise: {new:#?}");
+    panic!("only plain: {lost:#?}, only otherwise: {new:#?}");
 }
 
 /// Lines of `one` that `other` does not have.

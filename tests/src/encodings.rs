@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use stepwell::machine::{Machine, MachineError};
+use stepwell::machine::{MachineError, QemuMachine};
 use stepwell_arch::aarch32::{Transfer, timer_of_pair};
 use stepwell_arch::{SystemRegister, Va};
 use stepwell_debuggee::{
@@ -236,7 +236,7 @@ pub fn stepped(guest: &Guest, cpu: &'static str) -> Effects {
     parse(guest, &console)
 }
 
-fn start(guest: &Guest, cpu: &str) -> Result<(Machine, Link), MachineError> {
+fn start(guest: &Guest, cpu: &str) -> Result<(QemuMachine, Link), MachineError> {
     let image = std::fs::read(&guest.path).unwrap_or_default();
     launch(&image, cpu, 1)
 }

@@ -1,4 +1,4 @@
-//! What the whole-machine tests stand on: programs with a time limit, and an independent witness.
+//! What the whole-machine tests share: programs with a time limit, and an independent witness.
 //!
 //! The witness is QEMU itself. Asked to, it reports each instruction it executes; a guest run so
 //! without Stepwell gives the stream that Stepwell's recording of the same guest has to equal.

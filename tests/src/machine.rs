@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use stepwell::machine::{Guest, Machine, MachineError, MachineOptions, Memory};
+use stepwell::machine::{Guest, MachineError, MachineOptions, Memory, QemuMachine};
 use stepwell_link::Link;
 use stepwell_trace::RawPolicy;
 
@@ -27,7 +27,7 @@ pub fn hypervisor_for_tests() -> PathBuf {
     hypervisor().with_file_name("stepwell-hypervisor-test-mode.bin")
 }
 
-/// Starts a machine whose guest is bare code, loaded at 0x4008_0000; it stands at reset.
+/// Starts a machine whose guest is bare code, loaded at 0x4008_0000; it is stopped at reset.
 ///
 /// QEMU ends when the machine is dropped, or with the calling thread.
 ///
@@ -36,7 +36,7 @@ pub fn hypervisor_for_tests() -> PathBuf {
 ///
 /// # Panics
 /// When the code cannot be written to a file.
-pub fn launch(code: &[u8], cpu: &str, smp: u8) -> Result<(Machine, Link), MachineError> {
+pub fn launch(code: &[u8], cpu: &str, smp: u8) -> Result<(QemuMachine, Link), MachineError> {
     launch_in(None, code, cpu, smp)
 }
 
@@ -52,7 +52,7 @@ pub fn launch_in(
     code: &[u8],
     cpu: &str,
     smp: u8,
-) -> Result<(Machine, Link), MachineError> {
+) -> Result<(QemuMachine, Link), MachineError> {
     let file = tempfile::NamedTempFile::new().expect("tests need a place for temporary files");
     fs::write(file.path(), code).expect("the temporary file can be written");
     let guest = Guest::read(file.path(), RawPolicy::Accept)?;
@@ -66,5 +66,5 @@ pub fn launch_in(
         verbose: false,
         test_mode: test_mode.map(str::to_owned),
     };
-    Machine::launch(&options, &guest)
+    QemuMachine::launch(&options, &guest)
 }

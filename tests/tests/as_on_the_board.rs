@@ -1,5 +1,5 @@
-//! What a guest finds that no instruction set describes: the firmware's answers, what CPU_ON resets,
-//! and a timer whose compare value is near the end of what 64 bits hold.
+//! What a guest finds that no instruction set describes: the firmware's answers, what CPU_ON
+//! resets, and a timer whose compare value is near the end of what 64 bits hold.
 //!
 //! Plain QEMU is the board that is to be matched.
 
@@ -57,8 +57,8 @@ fn a_cpu_is_as_new_after_cpu_on(cpu: &'static str) {
         Setup { cpu: if cpu == "max" { "max,pauth-impdef=on" } else { cpu }, ..setup.clone() };
     let mut plain = lines(&guest, &console(&plain, LIMIT).unwrap().stdout);
     let mut seen = lines(&guest, &run_guest(&setup, LIMIT).unwrap().stdout);
-    // RVBAR_EL1 and RMR_EL1 are where EL1 is the highest exception level, and NMI is not offered: see
-    // `encodings`. The last line has the number of registers.
+    // RVBAR_EL1 and RMR_EL1 are where EL1 is the highest exception level, and NMI is not offered:
+    // see `encodings`. The last line has the number of registers.
     let different = [
         SystemRegister::RVBAR_EL1.0,
         SystemRegister::RVBAR_EL1.0 + 1,
@@ -143,7 +143,7 @@ fn sleeper() -> Vec<u8> {
 fn a_suspended_cpu_stays_so_over_stops_and_steps() {
     let (_machine, mut link) = launch(&sleeper(), "cortex-a57", 1).unwrap();
     let entry = contract::wait_for_stop(&mut link).0.pc;
-    let stand = |link: &mut Link| {
+    let stop = |link: &mut Link| {
         thread::sleep(Duration::from_millis(50));
         link.pause(0).unwrap();
         let stop = contract::wait_for_stop(link).0;
@@ -154,9 +154,9 @@ fn a_suspended_cpu_stays_so_over_stops_and_steps() {
     };
     for _ in 0..2 {
         link.resume(0).unwrap();
-        stand(&mut link);
+        stop(&mut link);
         link.step(V0, StepRequest::steps(1)).unwrap();
-        stand(&mut link);
+        stop(&mut link);
     }
     let mut registers = link.read_registers(V0).unwrap();
     registers.pc = entry.offset(20).0;

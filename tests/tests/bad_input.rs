@@ -156,7 +156,7 @@ except OSError:
 /// Starts a long recording, and waits until it has something.
 fn long_recording(file: &Path) -> Running {
     let mut trace = command("trace", &Setup::new(&Guest::named("loop_sum").path));
-    // Never reached: the recording goes on until it is disturbed.
+    // Never reached: the recording goes on until it is interrupted.
     trace.args(["--at", "reset", "--steps", "100000000000", "--irq", "hold", "-o"]).arg(file);
     trace.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Running::start(&mut trace).unwrap()

@@ -1,8 +1,8 @@
 //! Hidden breakpoints, watchpoints and range steps on whole machines.
 //!
-//! The guest `own_text` reads, patches and executes its own text, on four vCPUs and at EL0, and says
-//! what it read: the same with breakpoints on all of its functions as with none, every one of which
-//! is hit as often as the function is called.
+//! The guest `own_text` reads, patches and executes its own text, on four vCPUs and at EL0, and
+//! says what it read: the same with breakpoints on all of its functions as with none, every one of
+//! which is hit as often as the function is called.
 
 #![cfg(feature = "machine")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use stepwell::machine::{self, Machine, MachineOptions, Memory};
+use stepwell::machine::{self, MachineOptions, Memory, QemuMachine};
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{
     CodeRange, Debuggee, Ending, Event, Place, Refusal, StepRequest, Stop, StopReason, VcpuId,
@@ -29,8 +29,8 @@ const FUNCTION: u64 = 128;
 /// `own_text` patches the functions from this one on.
 const PATCHED: u64 = 200;
 
-/// A guest that stands at reset.
-fn start(name: &str, cpu: &str, smp: u8) -> (Machine, Link, Range<u64>) {
+/// A guest that is stopped at reset.
+fn start(name: &str, cpu: &str, smp: u8) -> (QemuMachine, Link, Range<u64>) {
     let guest = Guest::named(name);
     let functions = guest.counting_loop.clone().unwrap_or_default();
     let image = std::fs::read(&guest.path).unwrap();
@@ -93,7 +93,7 @@ fn hide(link: &mut Link, places: impl IntoIterator<Item = u64>) -> usize {
     places.map(|place| link.set_breakpoint(0, place).unwrap()).count()
 }
 
-fn undisturbed(smp: u8) -> String {
+fn output_without_debugger(smp: u8) -> String {
     let (_machine, link, _) = start("own_text", "cortex-a57", smp);
     let (stops, said) = Session::new(link).run();
     assert_eq!(stops, []);
@@ -109,7 +109,7 @@ fn a_guest_reads_the_same_with_breakpoints_that_it_does_not_execute() {
     assert!(hide(&mut link, places) >= 600);
     let (stops, said) = Session::new(link).run();
     assert_eq!(stops, []);
-    assert_eq!(said, undisturbed(1));
+    assert_eq!(said, output_without_debugger(1));
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn each_breakpoint_is_hit_by_each_vcpu_as_often_as_it_comes_by() {
     let places: Vec<u64> = functions.clone().step_by(FUNCTION as usize).chain([own_brk]).collect();
     assert!(hide(&mut link, places.clone()) > 200);
     let (stops, said) = Session::new(link).run();
-    assert_eq!(said, undisturbed(VCPUS), "the guest notices nothing");
+    assert_eq!(said, output_without_debugger(VCPUS), "the guest notices nothing");
     let mut hits: BTreeMap<(u64, u8), usize> = BTreeMap::new();
     for stop in stops {
         assert_eq!(stop.reason, StopReason::Breakpoint);
@@ -189,9 +189,9 @@ fn the_guests_own_debugger_works_beside_hidden_breakpoints_and_watchpoints() {
     }
 }
 
-/// A breakpoint on every word of a guest's text, each taken away when it has been hit: vectors, EL0,
-/// BRKs of the guest's own and what it steps itself are all among them. (Exclusive sequences are not:
-/// a stop in the middle of one makes its store fail, as any exception does.)
+/// A breakpoint on every word of a guest's text, each taken away when it has been hit: vectors,
+/// EL0, BRKs of the guest's own and what it steps itself are all among them. (Exclusive sequences
+/// are not: a stop in the middle of one makes its store fail, as any exception does.)
 fn each_instruction_is_hit(name: &str) {
     const TEXT: Range<u64> = LOAD + 0x800..LOAD + 0x1d00;
     let (_machine, mut link, _) = start(name, "cortex-a57", 1);
@@ -248,7 +248,7 @@ fn more_watchpoints_than_the_cpu_has_are_hit() {
     }
     // The first two are called from EL0, too.
     assert_eq!(loads, [2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
-    assert_eq!(said, undisturbed(1));
+    assert_eq!(said, output_without_debugger(1));
 }
 
 #[test]
@@ -278,8 +278,8 @@ fn a_range_is_stepped_in_one_go() {
     assert_eq!((stop.reason, stop.pc), (StopReason::LeftRange, Va(inside.end)));
 }
 
-/// Each page with a breakpoint takes a page of EL2's memory, which ends: the one that does not fit is
-/// refused, and everything else goes on.
+/// Each page with a breakpoint takes a page of EL2's memory, which ends: the one that does not fit
+/// is refused, and everything else goes on.
 #[test]
 fn what_no_memory_is_left_for_is_refused() {
     let (_machine, mut link, _) = start("own_text", "cortex-a57", 1);
@@ -341,7 +341,7 @@ fn a_breakpoint_within_an_exclusive_sequence_lets_it_get_on() {
     assert!(said.contains("hammer: ok"), "every total is right: {said}");
 }
 
-fn debian(smp: u8) -> (Machine, Link) {
+fn debian(smp: u8) -> (QemuMachine, Link) {
     let kernel = folder().join("debian/vmlinuz");
     let guest = machine::Guest::read(&kernel, RawPolicy::Accept).unwrap();
     let mut guest = guest.with_initrd(&folder().join("debian/initramfs.cpio.gz")).unwrap();
@@ -356,7 +356,7 @@ fn debian(smp: u8) -> (Machine, Link) {
         verbose: false,
         test_mode: None,
     };
-    let (machine, mut link) = Machine::launch(&options, &guest).unwrap();
+    let (machine, mut link) = QemuMachine::launch(&options, &guest).unwrap();
     contract::wait_for_stop(&mut link);
     (machine, link)
 }

@@ -1,4 +1,5 @@
-//! Debian's kernel, stepped for a while and then let go: it must come to its shell as if it had not.
+//! Debian's kernel, stepped for a while and then let go: it must come to its shell as if it had
+//! not.
 
 #![cfg(feature = "machine")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -74,7 +75,7 @@ fn take_a_lock(prompt: &mut Prompt) {
     panic!("no lock is taken here");
 }
 
-/// Lets four CPUs stand, one of them with a spin lock in its hands, and demands that their
+/// Stops four CPUs, one of them with a spin lock in its hands, and demands that their
 /// kernel has nothing to say that it does not say anyway.
 fn stands_unnoticed(pause: Duration) {
     let setup = debian("cortex-a57", 4);

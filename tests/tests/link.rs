@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use stepwell::machine::Machine;
+use stepwell::machine::QemuMachine;
 use stepwell_arch::{Ipa, SystemRegister, Va};
 use stepwell_debuggee::{
     Debuggee, Ending, Event, Monitor, Place, Refusal, Stop, StopReason, VcpuId, contract,
@@ -29,7 +29,7 @@ const SKIP: [u32; 4] = [
 ];
 
 /// Starts the contract's guest. Its SMC is undefined on this board, so it gets a vector to skip it.
-fn contract_guest(cpu: &str, smp: u8) -> (Machine, Link) {
+fn contract_guest(cpu: &str, smp: u8) -> (QemuMachine, Link) {
     let (machine, mut link) = launch(&contract::guest_bytes(), cpu, smp).unwrap();
     let skip: Vec<u8> = SKIP.iter().flat_map(|word| word.to_le_bytes()).collect();
     link.write_memory(V0, Place::Ipa(Ipa(VECTORS + 0x200)), &skip).unwrap();

@@ -29,7 +29,7 @@ const READ_IAR: u32 = 0xd538_cc00;
 const STXR: u32 = 0xc802_7c20;
 const CBNZ_BACK: u32 = 0x35ff_ffe2;
 
-/// A name that would end the script it stands in, if it were let.
+/// A name that would end the script it is in, if it were let.
 const EVIL_NAME: &str = "</script><img src=x onerror=console.error('broken-out')>";
 
 fn bl(from: u64, to: u64) -> u32 {
@@ -179,7 +179,7 @@ fn timeline_zooms(browser: &mut Browser) {
     assert!(number(browser, colours) > 5.0);
 }
 
-/// Contrast of the text colours on what they stand on, as WCAG 2 counts it.
+/// Contrast of the text colours on their background, as WCAG 2 counts it.
 const CONTRAST: &str = "(() => {
     const style = getComputedStyle(document.documentElement);
     const light = (name) => {
@@ -235,7 +235,7 @@ fn the_page_answers_and_keeps_quiet() {
     timeline_zooms(&mut browser);
     is_accessible(&mut browser);
     has_two_themes(&mut browser);
-    // What a guest calls itself is text, wherever it stands.
+    // What a guest calls itself is text, wherever it is.
     assert_eq!(number(&mut browser, "document.images.length"), 0.0);
     let shown = format!("document.body.textContent.includes({:?})", EVIL_NAME);
     browser.wait(&shown).unwrap();

@@ -3,7 +3,7 @@
 #![cfg(feature = "machine")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use stepwell::machine::Machine;
+use stepwell::machine::QemuMachine;
 use stepwell_arch::{Ipa, SystemRegister};
 use stepwell_debuggee::contract::{self, wait_for_stop};
 use stepwell_debuggee::{
@@ -17,7 +17,7 @@ const V0: VcpuId = VcpuId { domain: 0, vcpu: 0 };
 const CPACR: u64 = 0b11 << 20 | 0b11 << 16;
 
 /// Starts a guest of these instructions, with FP/SIMD and SVE enabled at EL1.
-fn guest(cpu: &str, code: &[u32]) -> (Machine, Link) {
+fn guest(cpu: &str, code: &[u32]) -> (QemuMachine, Link) {
     let (machine, mut link) = launch(&contract::guest_bytes(), cpu, 1).unwrap();
     wait_for_stop(&mut link);
     let bytes: Vec<u8> = code.iter().flat_map(|word| word.to_le_bytes()).collect();

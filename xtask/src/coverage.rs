@@ -206,7 +206,7 @@ fn is_measured(path: &Path) -> bool {
         && !path.ends_with("tests.rs")
 }
 
-/// Reads `SF:file` and `DA:line,count` records; a line that stands in several counts them all.
+/// Reads `SF:file` and `DA:line,count` records; a line that is in several counts them all.
 fn parse_lcov(text: &str) -> Lines {
     let mut lines = Lines::new();
     let mut file = PathBuf::new();

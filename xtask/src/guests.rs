@@ -184,7 +184,7 @@ fn fetch(guest: &DebianGuest) -> Result<()> {
     fs::remove_dir_all(guest.folder.join("apt")).context("removing apt's folders")
 }
 
-/// The kernel of the highest ABI number among `names`, which stands between the two.
+/// The kernel of the highest ABI number among `names`, which is between the two.
 pub fn newest_kernel(names: &[String], prefix: &str, suffix: &str) -> Option<String> {
     let abi = |name: &String| -> Option<u32> {
         name.strip_prefix(prefix)?.strip_suffix(suffix)?.parse().ok()

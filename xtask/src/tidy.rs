@@ -15,6 +15,7 @@ mod panic_free;
 mod rust_sources;
 mod sources;
 mod tree;
+mod words;
 
 use anyhow::{Result, bail};
 
@@ -79,6 +80,7 @@ fn findings() -> Result<Vec<Finding>> {
             findings.extend(sources::check(file, &tree));
         }
         findings.extend(documents::check(file, &tree));
+        findings.extend(words::check(file));
     }
     findings.extend(panic_free::check_lints(&tree));
     findings.extend(circles::check(&tree));

@@ -71,7 +71,7 @@ pub fn guest_bytes() -> Vec<u8> {
 /// Where the contract is broken.
 pub fn check(mut factory: impl FnMut() -> Box<dyn Debuggee>) {
     let checks: [(&str, Check); 15] = [
-        ("stands at reset", stands_at_reset),
+        ("is stopped at reset", is_stopped_at_reset),
         ("each step is one instruction", each_step_is_one_instruction),
         ("until stops before", until_stops_before),
         ("breakpoints stop before and leave no trace", breakpoints_stop_before),
@@ -123,7 +123,7 @@ fn stop(reason: StopReason, pc: Va, steps: u64) -> Stop {
     Stop { vcpu: V0, reason, pc, steps }
 }
 
-fn stands_at_reset(debuggee: &mut dyn Debuggee) {
+fn is_stopped_at_reset(debuggee: &mut dyn Debuggee) {
     assert!(debuggee.vcpu_counts()[0] >= 1);
     assert_eq!(wait_for_stop(debuggee).0, stop(StopReason::Reset, ENTRY, 0));
     let status = debuggee.status(0).expect("domain 0 is there");

@@ -41,7 +41,8 @@ pub trait Debuggee {
     /// [`crate::Refusal::NoSuchVcpu`], [`crate::Refusal::NotStopped`], [`crate::Refusal::Ended`].
     fn resume(&mut self, domain: u8) -> Result<(), Error>;
 
-    /// Lets one vCPU of a stopped domain run, while the others stand. Those that wait for them wait.
+    /// Lets one vCPU of a stopped domain run, while the others are stopped. Those that wait for
+    /// them wait.
     ///
     /// # Errors
     ///
@@ -231,8 +232,8 @@ pub trait Sve {
     ///
     /// # Errors
     ///
-    /// As for reading, and [`crate::Refusal::Range`] for more bytes than there are, or any but zeros
-    /// out of the guest's reach.
+    /// As for reading, and [`crate::Refusal::Range`] for more bytes than there are, or any but
+    /// zeros out of the guest's reach.
     fn write_sve(&mut self, vcpu: VcpuId, register: SveRegister, bytes: &[u8])
     -> Result<(), Error>;
 }

@@ -1,6 +1,6 @@
 //! An in-memory debuggee: one vCPU, a little RAM, and a handful of A64 instructions.
 //!
-//! It exists to test what stands on [`Debuggee`] without a machine, and to keep the
+//! It exists to test what is built on [`Debuggee`] without a machine, and to keep the
 //! [`crate::contract`] honest: a suite that only ever ran against one implementation tests that
 //! implementation's accidents. It is no emulator: there is no MMU, no exception level and no
 //! interrupt, and an instruction that it does not know ends its domain.
@@ -37,7 +37,7 @@ pub struct Fake {
     going: Going,
     /// Steps since the last command that set it going.
     steps: u64,
-    /// Whether the instruction that it stands at has been reported, so that it may execute.
+    /// Whether the instruction that it is stopped at has been reported, so that it may execute.
     reported: bool,
     breakpoints: Vec<Place>,
     watchpoints: Vec<Watchpoint>,
@@ -50,7 +50,7 @@ pub struct Fake {
 }
 
 impl Fake {
-    /// Makes a machine with `image` at [`crate::contract::ENTRY`], standing there at reset.
+    /// Makes a machine with `image` at [`crate::contract::ENTRY`], stopped there at reset.
     #[must_use]
     pub fn new(image: &[u8]) -> Self {
         let mut fake = Self {

@@ -36,7 +36,7 @@ pub enum VcpuState {
     Ended,
 }
 
-/// A vCPU's state, and where it stands.
+/// A vCPU's state, and its PC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VcpuStatus {
     /// What it is doing.
@@ -188,9 +188,9 @@ impl FromStr for InterruptPolicy {
 /// How the guest's clock goes while it is stepped or stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimePolicy {
-    /// It stands while the domain is stopped and while a step is worked on.
+    /// It does not advance while the domain is stopped and while a step is worked on.
     Stopped,
-    /// It advances by so many nanoseconds a step, and stands otherwise.
+    /// It advances by so many nanoseconds a step, and does not advance otherwise.
     PerStep {
         /// Nanoseconds a step.
         ns: u32,
@@ -226,7 +226,7 @@ impl FromStr for TimePolicy {
 /// What the other vCPUs of a domain do while one is stepped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OthersPolicy {
-    /// They stand, but for bounded turns while the stepped one cannot get on alone.
+    /// They are stopped, but for bounded turns while the stepped one makes no progress alone.
     Stop,
     /// They run.
     Run,
@@ -391,7 +391,7 @@ pub enum TraceRecord {
         /// The set.
         set: InstructionSet,
     },
-    /// The vCPU could not get on at `pc` until others had moved, which is not recorded.
+    /// The vCPU made no progress at `pc` until others had moved, which is not recorded.
     Turns {
         /// The vCPU.
         vcpu: u8,

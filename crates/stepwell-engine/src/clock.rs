@@ -1,7 +1,7 @@
 //! The guest's virtual time.
 //!
 //! The guest's counter reads `CNTPCT_EL0 - CNTVOFF_EL2`. While the guest runs unstepped the offset
-//! stands still and time passes as on any machine. While it is stepped, or stopped, the clock is
+//! does not change and time passes as on any machine. While it is stepped, or stopped, the clock is
 //! this value, and the offset is only computed from it when the guest is let go.
 //!
 //! Source: Arm ARM (DDI 0487, issue L.b), "The virtual counter" and CNTVOFF_EL2.
@@ -9,11 +9,12 @@
 /// How the clock goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum TimePolicy {
-    /// Stands while the domain is stopped and while EL2 works; a stepped instruction takes
-    /// [`NOMINAL_STEP_NS`].
+    /// Does not advance while the domain is stopped and while EL2 works; a stepped instruction
+    /// takes [`NOMINAL_STEP_NS`].
     #[default]
     Stopped,
-    /// Stands while the domain is stopped; a stepped instruction takes so many nanoseconds.
+    /// Does not advance while the domain is stopped; a stepped instruction takes so many
+    /// nanoseconds.
     PerStep {
         /// Nanoseconds a step.
         ns: u32,
@@ -26,13 +27,13 @@ pub enum TimePolicy {
 /// instructions a second. Without any, a stepped delay loop would never end.
 pub const NOMINAL_STEP_NS: u32 = 10;
 
-/// What a guest's counter shows at reset, where timers heed a negative CNTVOFF_EL2.
+/// What a guest's counter shows at reset, where timers respect a negative CNTVOFF_EL2.
 ///
 /// A stopped guest's counter falls behind the machine's. As long as it is ahead nevertheless,
 /// CNTVOFF_EL2 is negative, and the deadline in the machine's time of a CNTV_CVAL_EL0 that has not
-/// passed is no more than 64 bits. QEMU 7.2 takes a deadline beyond that for one that has passed, and
-/// then never comes back from its timers. 2³⁵ ticks are nine minutes of its counter; a guest sees that
-/// the counter of its board was on before it was.
+/// passed is no more than 64 bits. QEMU 7.2 takes a deadline beyond that for one that has passed,
+/// and then never comes back from its timers. 2³⁵ ticks are nine minutes of its counter; a guest
+/// sees that the counter of its board was on before it was.
 pub const COUNTER_AT_RESET: u64 = 1 << 35;
 
 const NS_PER_SECOND: u128 = 1_000_000_000;
@@ -149,7 +150,7 @@ mod tests {
     fn a_guest_begins_ahead_of_the_machine_and_no_deadline_of_its_wraps() {
         let clock = VirtualClock::at_reset(QEMU_7_HZ, COUNTER_AT_RESET);
         assert_eq!(clock.now(), COUNTER_AT_RESET);
-        // Eight minutes after the machine was switched on, all of which the guest stood.
+        // Eight minutes after the machine was switched on, all of which the guest was stopped.
         let offset = clock.release(480 * QEMU_7_HZ);
         for compare in [0, 1, COUNTER_AT_RESET, u64::MAX - 1, u64::MAX] {
             assert!(!deadline_wraps(compare, offset), "{compare:#x}");

@@ -8,8 +8,8 @@
 //! The store need not be of the size of the load. CPUs let a store-exclusive succeed to where the
 //! load was from, whatever either transfers (the architecture leaves it open), and code relies on
 //! it, such as LDXR of X and STXR of W. What of the store's bytes the load did not read nobody has
-//! changed meanwhile but this vCPU itself, since the others stand: so only the bytes that both
-//! transfer are compared.
+//! changed meanwhile but this vCPU itself, since the others are stopped: so only the bytes that
+//! both transfer are compared.
 //!
 //! A store-exclusive to another address is left to the machine, where it fails: the architecture
 //! allows a store-exclusive to fail for any reason, and guests retry.
@@ -159,7 +159,7 @@ impl ExclusiveMonitor {
         }
     }
 
-    /// Tells whether the other vCPUs must stand while `next` executes: from before a load-exclusive
+    /// Tells whether the other vCPUs must stop while `next` executes: from before a load-exclusive
     /// until nothing is marked any more.
     ///
     /// A compare-and-swap sees values and not writes. If another vCPU wrote the line and wrote back

@@ -65,4 +65,4 @@ pub use plan::{Plan, plan};
 pub use plan32::plan32;
 pub use spin::SpinDetector;
 pub use step::{Boundary, DebugControls, Disabled, EnableError, Engine, Exit, Outcome, StepState};
-pub use turns::{Errand, Next, OthersPolicy, Pass, Scope, Turns};
+pub use turns::{NextTurn, OthersPolicy, Scope, TurnPlan, Turns, Yield};

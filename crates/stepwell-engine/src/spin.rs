@@ -1,15 +1,16 @@
 //! Recognising a vCPU that goes round and gets nowhere.
 //!
-//! While one vCPU is stepped and the others stand, nobody writes memory but the stepped one. Where
-//! it comes back to an instruction with every register as it was, it waits for something that only
-//! another vCPU, or a device, can change: a spin lock that another holds. (A loop that changes
+//! While one vCPU is stepped and the others are stopped, nobody writes memory but the stepped one.
+//! Where it comes back to an instruction with every register as it was, it waits for something that
+//! only another vCPU, or a device, can change: a spin lock that another holds. (A loop that changes
 //! nothing but memory looks the same. Taking it for a wait costs the others a turn, and the guest
 //! nothing.)
 //!
-//! A loop that waits with a time-out, or for a time, comes back with another count in a register. It
-//! is recognised by what it looks at: the same memory in every round, or a counter, while nothing
-//! that it reads or writes moves on. A long computation can look like that, too. So it has to be
-//! found in the same place [`PATIENCE`] times before it counts; where it was found before, once.
+//! A loop that waits with a time-out, or for a time, comes back with another count in a register.
+//! It is recognised by what it looks at: the same memory in every round, or a counter, while
+//! nothing that it reads or writes moves on. A long computation can look like that, too. So it has
+//! to be found in the same place [`PATIENCE`] times before it counts; where it was found before,
+//! once.
 //!
 //! Comparing registers at each step would cost more than the step. The caller therefore looks in
 //! *windows*: [`WINDOW`] single steps, [`INTERVAL`] steps after the last; one window in
@@ -179,8 +180,8 @@ impl SpinDetector {
 }
 
 impl Window {
-    /// Tells whether the loop has come round to where the window began, with nothing moved on that it
-    /// looks at.
+    /// Tells whether the loop has come round to where the window began, with nothing moved on that
+    /// it looks at.
     fn waits_at(&self, state: &State) -> bool {
         let is_round = pc_of(&self.begin) == pc_of(state) && self.begin.get(SP) == state.get(SP);
         let changed = self.begin.iter().zip(state).take(SP).zip(0_u32..);
@@ -234,8 +235,8 @@ mod tests {
         assert_eq!(recognised(5, |step| step / 5, 2_000_000), None);
     }
 
-    /// Runs a loop that counts in X0 and looks at something in its second instruction, from `detector`
-    /// on. Returns the step at which it is taken for a wait.
+    /// Runs a loop that counts in X0 and looks at something in its second instruction, from
+    /// `detector` on. Returns the step at which it is taken for a wait.
     fn waits(detector: &mut SpinDetector, at: u64, address: u32, steps: u64) -> Option<u64> {
         (0..steps).find(|&step| {
             let place = step % 6;

@@ -2,21 +2,21 @@
 //!
 //! One vCPU at a time moves: the steps of a domain have a total order, and the order depends on
 //! nothing but the guest and the policy. A vCPU keeps its turn until its quantum of instructions is
-//! used up, or until it cannot get on alone: it waits for an interrupt, for an event, or for a lock
-//! that another holds.
+//! used up, or until it makes no progress alone: it waits for an interrupt, for an event, or for a
+//! lock that another holds.
 //!
 //! ```text
 //!              take                 spend: quantum used up
 //!   waiting ----------> its turn ----------------------------> waiting
-//!      ^                   | pass(Idle): nothing pending
+//!      ^                   | yield(Idle): nothing pending
 //!      |  woken, deadline  v
 //!      +---------------- idle
 //! ```
 //!
 //! With [`OthersPolicy::Stop`] the vCPU that the debugger steps has no quantum. The others get one
-//! each, once, whenever it cannot get on.
+//! each, once, whenever it makes no progress.
 //!
-//! A vCPU that is idle is passed over until it is woken, or until its timer is due. Where all are
+//! A vCPU that is idle is skipped until it is woken, or until its timer is due. Where all are
 //! idle, time goes to the first deadline; where there is none, nobody has the turn until an
 //! interrupt from outside wakes one.
 
@@ -26,7 +26,7 @@ const VCPUS: usize = 8;
 /// What the others do while one vCPU is stepped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OthersPolicy {
-    /// They stand, but for bounded turns while the stepped vCPU cannot get on alone.
+    /// They are stopped, but for bounded turns while the stepped vCPU makes no progress alone.
     #[default]
     Stop,
     /// They run.
@@ -35,7 +35,7 @@ pub enum OthersPolicy {
     Step,
 }
 
-/// Instructions of a turn: long enough that handing it on costs little beside it, short enough that
+/// Instructions of a turn: long enough that yielding it costs little beside it, short enough that
 /// a lock's holder is soon back.
 pub const QUANTUM: u64 = 10_000;
 
@@ -51,7 +51,7 @@ pub enum Scope {
 
 /// What a step command asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Errand {
+pub struct TurnPlan {
     /// What the others do.
     pub policy: OthersPolicy,
     /// The vCPU that the debugger steps.
@@ -66,23 +66,23 @@ pub struct Errand {
     pub quantum: u64,
 }
 
-/// Why a vCPU hands its turn on.
+/// Why a vCPU yields its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pass {
+pub enum Yield {
     /// Its quantum is used up, or it waits for something that another vCPU may do.
-    CannotGetOn,
+    NoProgress,
     /// It waits for an interrupt, and has none pending.
     Idle {
         /// When its own timers make one, in ticks of the domain's clock.
         deadline: Option<u64>,
     },
     /// It takes no part any more: switched off.
-    Gone,
+    SwitchedOff,
 }
 
 /// Who is next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Next {
+pub struct NextTurn {
     /// The vCPU whose turn it is now.
     pub vcpu: usize,
     /// Where the domain's clock goes first, since nothing happens before.
@@ -91,8 +91,8 @@ pub struct Next {
 
 /// What is known of one vCPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Part {
-    takes_part: bool,
+struct Participant {
+    is_in: bool,
     is_idle: bool,
     deadline: Option<u64>,
 }
@@ -103,7 +103,7 @@ pub struct Turns {
     policy: OthersPolicy,
     /// The vCPU that the debugger steps.
     focus: usize,
-    parts: [Part; VCPUS],
+    participants: [Participant; VCPUS],
     /// Whose turn it is.
     now: Option<usize>,
     /// Instructions that are left of it.
@@ -124,11 +124,11 @@ impl Turns {
     /// Makes the turns of a domain in which nobody steps.
     #[must_use]
     pub const fn new() -> Self {
-        const NOBODY: Part = Part { takes_part: false, is_idle: false, deadline: None };
+        const NOBODY: Participant = Participant { is_in: false, is_idle: false, deadline: None };
         Self {
             policy: OthersPolicy::Stop,
             focus: 0,
-            parts: [NOBODY; VCPUS],
+            participants: [NOBODY; VCPUS],
             now: None,
             left: 0,
             scope: Scope::Focus,
@@ -139,20 +139,20 @@ impl Turns {
         }
     }
 
-    /// Starts, or goes on after a stop, for what is asked for in `errand`.
+    /// Starts, or goes on after a stop, for what is asked for in `plan`.
     ///
     /// With [`OthersPolicy::Step`] the order goes on where it was, whoever the focus is: a stop
     /// leaves no trace in it. Else the focus has the turn.
-    pub fn begin(&mut self, errand: Errand) {
-        let Errand { policy, focus, vcpus, scope, wanted, quantum } = errand;
+    pub fn begin(&mut self, plan: TurnPlan) {
+        let TurnPlan { policy, focus, vcpus, scope, wanted, quantum } = plan;
         let goes_on = policy == OthersPolicy::Step && self.policy == policy;
         (self.policy, self.focus) = (policy, focus);
         (self.scope, self.wanted, self.quantum) = (scope, wanted, quantum);
         (self.counted, self.beside) = (0, 0);
-        for (index, part) in self.parts.iter_mut().enumerate() {
-            part.takes_part = vcpus.checked_shr(index as u32).is_some_and(|bits| bits & 1 != 0);
-            if !part.takes_part || !goes_on {
-                *part = Part { takes_part: part.takes_part, ..Part::default() };
+        for (index, one) in self.participants.iter_mut().enumerate() {
+            one.is_in = vcpus.checked_shr(index as u32).is_some_and(|bits| bits & 1 != 0);
+            if !one.is_in || !goes_on {
+                *one = Participant { is_in: one.is_in, ..Participant::default() };
             }
         }
         let is_there = self.now.is_some_and(|now| self.takes_part(now));
@@ -163,8 +163,8 @@ impl Turns {
 
     /// A vCPU takes part from now on.
     pub fn join(&mut self, vcpu: usize) {
-        if let Some(part) = self.parts.get_mut(vcpu) {
-            *part = Part { takes_part: true, ..Part::default() };
+        if let Some(one) = self.participants.get_mut(vcpu) {
+            *one = Participant { is_in: true, ..Participant::default() };
         }
         if self.now.is_none() {
             self.give(vcpu);
@@ -174,7 +174,7 @@ impl Turns {
     /// Tells whether a vCPU takes part.
     #[must_use]
     pub fn takes_part(&self, vcpu: usize) -> bool {
-        self.parts.get(vcpu).is_some_and(|part| part.takes_part)
+        self.participants.get(vcpu).is_some_and(|one| one.is_in)
     }
 
     /// Instructions that `vcpu` may execute before it is to look again; `None` where it is not its
@@ -242,24 +242,24 @@ impl Turns {
         self.policy
     }
 
-    /// `vcpu`, whose turn it is, hands it on while the clock shows `clock`. `None` where nobody can
+    /// `vcpu`, whose turn it is, yields it while the clock shows `clock`. `None` where nobody can
     /// move before something happens from outside.
-    pub fn pass(&mut self, vcpu: usize, why: Pass, clock: u64) -> Option<Next> {
-        if let Some(part) = self.parts.get_mut(vcpu) {
-            *part = match why {
-                Pass::CannotGetOn => Part { takes_part: part.takes_part, ..Part::default() },
-                Pass::Idle { deadline } => Part { is_idle: true, deadline, ..*part },
-                Pass::Gone => Part::default(),
+    pub fn yield_turn(&mut self, vcpu: usize, why: Yield, clock: u64) -> Option<NextTurn> {
+        if let Some(one) = self.participants.get_mut(vcpu) {
+            *one = match why {
+                Yield::NoProgress => Participant { is_in: one.is_in, ..Participant::default() },
+                Yield::Idle { deadline } => Participant { is_idle: true, deadline, ..*one },
+                Yield::SwitchedOff => Participant::default(),
             };
         }
         let after = Self::after(vcpu);
         if let Some(next) = after.iter().copied().find(|&next| self.can_move(next, clock)) {
             self.give(next);
-            return Some(Next { vcpu: next, skip_to: None });
+            return Some(NextTurn { vcpu: next, skip_to: None });
         }
         let due = |&index: &usize| {
-            let part = self.parts.get(index)?;
-            part.deadline.filter(|_| part.takes_part).map(|deadline| (deadline, index))
+            let one = self.participants.get(index)?;
+            one.deadline.filter(|_| one.is_in).map(|deadline| (deadline, index))
         };
         // The first of those that are due first: `min_by_key` keeps the order of turns.
         let next = after.iter().filter_map(due).min_by_key(|&(deadline, _)| deadline);
@@ -268,17 +268,17 @@ impl Turns {
             return None;
         };
         self.give(next);
-        Some(Next { vcpu: next, skip_to: Some(deadline) })
+        Some(NextTurn { vcpu: next, skip_to: Some(deadline) })
     }
 
     /// Something may be pending for the vCPUs of `mask`. Returns one that has the turn by that,
     /// where nobody had it.
     pub fn wake(&mut self, mask: u8) -> Option<usize> {
         let mut woken = None;
-        for (index, part) in self.parts.iter_mut().enumerate() {
+        for (index, one) in self.participants.iter_mut().enumerate() {
             let is_meant = mask.checked_shr(index as u32).is_some_and(|bits| bits & 1 != 0);
-            if is_meant && part.takes_part {
-                *part = Part { takes_part: true, ..Part::default() };
+            if is_meant && one.is_in {
+                *one = Participant { is_in: true, ..Participant::default() };
                 woken = woken.or(Some(index));
             }
         }
@@ -305,15 +305,15 @@ impl Turns {
     }
 
     fn can_move(&self, vcpu: usize, clock: u64) -> bool {
-        self.parts.get(vcpu).is_some_and(|part| {
-            let is_due = part.deadline.is_some_and(|deadline| clock >= deadline);
-            part.takes_part && (!part.is_idle || is_due)
+        self.participants.get(vcpu).is_some_and(|one| {
+            let is_due = one.deadline.is_some_and(|deadline| clock >= deadline);
+            one.is_in && (!one.is_idle || is_due)
         })
     }
 
     fn give(&mut self, vcpu: usize) {
-        if let Some(part) = self.parts.get_mut(vcpu) {
-            (part.is_idle, part.deadline) = (false, None);
+        if let Some(one) = self.participants.get_mut(vcpu) {
+            (one.is_idle, one.deadline) = (false, None);
         }
         let has_quantum = self.policy == OthersPolicy::Step || vcpu != self.focus;
         (self.now, self.left) = (Some(vcpu), if has_quantum { self.quantum } else { u64::MAX });
@@ -328,15 +328,15 @@ mod tests {
     fn begun(policy: OthersPolicy, focus: usize, vcpus: u8) -> Turns {
         let mut turns = Turns::new();
         let (scope, wanted) = (Scope::Focus, u64::MAX);
-        turns.begin(Errand { policy, focus, vcpus, scope, wanted, quantum: QUANTUM });
+        turns.begin(TurnPlan { policy, focus, vcpus, scope, wanted, quantum: QUANTUM });
         turns
     }
 
-    fn next(vcpu: usize) -> Option<Next> {
-        Some(Next { vcpu, skip_to: None })
+    fn next(vcpu: usize) -> Option<NextTurn> {
+        Some(NextTurn { vcpu, skip_to: None })
     }
 
-    const IDLE: Pass = Pass::Idle { deadline: None };
+    const IDLE: Yield = Yield::Idle { deadline: None };
 
     #[test]
     fn with_step_all_take_turns_of_a_quantum() {
@@ -344,9 +344,9 @@ mod tests {
         assert_eq!((turns.left(1), turns.left(0)), (Some(QUANTUM), None));
         turns.spend(QUANTUM);
         assert_eq!(turns.left(1), Some(0));
-        assert_eq!(turns.pass(1, Pass::CannotGetOn, 0), next(3));
-        assert_eq!(turns.pass(3, Pass::CannotGetOn, 0), next(0));
-        assert_eq!(turns.pass(0, Pass::CannotGetOn, 0), next(1));
+        assert_eq!(turns.yield_turn(1, Yield::NoProgress, 0), next(3));
+        assert_eq!(turns.yield_turn(3, Yield::NoProgress, 0), next(0));
+        assert_eq!(turns.yield_turn(0, Yield::NoProgress, 0), next(1));
         assert_eq!(turns.left(1), Some(QUANTUM));
     }
 
@@ -354,20 +354,20 @@ mod tests {
     fn a_stop_leaves_no_trace_in_the_order() {
         let mut turns = begun(OthersPolicy::Step, 0, 0b11);
         turns.spend(QUANTUM);
-        turns.pass(0, Pass::CannotGetOn, 0);
+        turns.yield_turn(0, Yield::NoProgress, 0);
         turns.spend(100);
         let wanted = u64::MAX;
         let policy = OthersPolicy::Step;
         let (scope, quantum) = (Scope::All, QUANTUM);
-        turns.begin(Errand { policy, focus: 0, vcpus: 0b11, scope, wanted, quantum });
+        turns.begin(TurnPlan { policy, focus: 0, vcpus: 0b11, scope, wanted, quantum });
         assert_eq!((turns.left(1), turns.left(0)), (Some(QUANTUM - 100), None));
     }
 
     #[test]
     fn a_vcpu_that_is_there_no_more_loses_its_turn() {
         let mut turns = begun(OthersPolicy::Step, 0, 0b11);
-        turns.pass(0, Pass::CannotGetOn, 0);
-        let errand = Errand {
+        turns.yield_turn(0, Yield::NoProgress, 0);
+        let plan = TurnPlan {
             policy: OthersPolicy::Step,
             focus: 0,
             vcpus: 0b01,
@@ -375,7 +375,7 @@ mod tests {
             wanted: 5,
             quantum: QUANTUM,
         };
-        turns.begin(errand);
+        turns.begin(plan);
         assert_eq!((turns.left(0), turns.left(1)), (Some(5), None));
         assert!(!turns.takes_part(1));
     }
@@ -388,57 +388,57 @@ mod tests {
         assert!(turns.left(2) > Some(1 << 60));
         turns.join(0);
         turns.join(1);
-        assert_eq!(turns.pass(2, Pass::CannotGetOn, 0), next(0));
+        assert_eq!(turns.yield_turn(2, Yield::NoProgress, 0), next(0));
         assert_eq!(turns.left(0), Some(QUANTUM));
-        assert_eq!(turns.pass(0, Pass::CannotGetOn, 0), next(1));
-        assert_eq!(turns.pass(1, Pass::CannotGetOn, 0), next(2));
+        assert_eq!(turns.yield_turn(0, Yield::NoProgress, 0), next(1));
+        assert_eq!(turns.yield_turn(1, Yield::NoProgress, 0), next(2));
         assert!(turns.left(2) > Some(1 << 60));
     }
 
     #[test]
     fn alone_a_vcpu_keeps_its_turn() {
         let mut turns = begun(OthersPolicy::Stop, 0, 1);
-        assert_eq!(turns.pass(0, Pass::CannotGetOn, 0), next(0));
-        let waits = Pass::Idle { deadline: Some(70) };
-        assert_eq!(turns.pass(0, waits, 10), Some(Next { vcpu: 0, skip_to: Some(70) }));
+        assert_eq!(turns.yield_turn(0, Yield::NoProgress, 0), next(0));
+        let waits = Yield::Idle { deadline: Some(70) };
+        assert_eq!(turns.yield_turn(0, waits, 10), Some(NextTurn { vcpu: 0, skip_to: Some(70) }));
     }
 
     #[test]
     fn the_idle_are_passed_over_until_they_are_due() {
         let mut turns = begun(OthersPolicy::Step, 0, 0b111);
-        assert_eq!(turns.pass(0, Pass::Idle { deadline: Some(50) }, 0), next(1));
-        assert_eq!(turns.pass(1, Pass::CannotGetOn, 10), next(2));
-        assert_eq!(turns.pass(2, Pass::CannotGetOn, 20), next(1));
-        assert_eq!(turns.pass(1, Pass::CannotGetOn, 30), next(2));
-        assert_eq!(turns.pass(2, Pass::CannotGetOn, 50), next(0), "its timer is due");
+        assert_eq!(turns.yield_turn(0, Yield::Idle { deadline: Some(50) }, 0), next(1));
+        assert_eq!(turns.yield_turn(1, Yield::NoProgress, 10), next(2));
+        assert_eq!(turns.yield_turn(2, Yield::NoProgress, 20), next(1));
+        assert_eq!(turns.yield_turn(1, Yield::NoProgress, 30), next(2));
+        assert_eq!(turns.yield_turn(2, Yield::NoProgress, 50), next(0), "its timer is due");
     }
 
     #[test]
     fn where_all_are_idle_time_goes_to_the_first_deadline() {
         let mut turns = begun(OthersPolicy::Step, 0, 0b111);
-        turns.pass(0, Pass::Idle { deadline: Some(90) }, 0);
-        turns.pass(1, Pass::Idle { deadline: Some(60) }, 0);
-        let last = turns.pass(2, IDLE, 0);
-        assert_eq!(last, Some(Next { vcpu: 1, skip_to: Some(60) }));
+        turns.yield_turn(0, Yield::Idle { deadline: Some(90) }, 0);
+        turns.yield_turn(1, Yield::Idle { deadline: Some(60) }, 0);
+        let last = turns.yield_turn(2, IDLE, 0);
+        assert_eq!(last, Some(NextTurn { vcpu: 1, skip_to: Some(60) }));
     }
 
     #[test]
     fn of_equal_deadlines_the_next_in_order_is_first() {
         let mut turns = begun(OthersPolicy::Step, 2, 0b111);
-        turns.pass(2, Pass::Idle { deadline: Some(60) }, 0);
-        turns.pass(0, Pass::Idle { deadline: Some(60) }, 0);
-        let last = turns.pass(1, Pass::Idle { deadline: Some(60) }, 0);
-        assert_eq!(last, Some(Next { vcpu: 2, skip_to: Some(60) }));
+        turns.yield_turn(2, Yield::Idle { deadline: Some(60) }, 0);
+        turns.yield_turn(0, Yield::Idle { deadline: Some(60) }, 0);
+        let last = turns.yield_turn(1, Yield::Idle { deadline: Some(60) }, 0);
+        assert_eq!(last, Some(NextTurn { vcpu: 2, skip_to: Some(60) }));
     }
 
     #[test]
     fn without_any_deadline_nobody_moves_until_one_is_woken() {
         let mut turns = begun(OthersPolicy::Step, 0, 0b11);
-        assert_eq!(turns.pass(0, IDLE, 0), next(1));
-        assert_eq!(turns.pass(1, IDLE, 0), None);
+        assert_eq!(turns.yield_turn(0, IDLE, 0), next(1));
+        assert_eq!(turns.yield_turn(1, IDLE, 0), None);
         assert!(turns.has_nobody());
         assert_eq!((turns.left(0), turns.left(1)), (None, None));
-        assert_eq!(turns.wake(0b100), None, "that one takes no part");
+        assert_eq!(turns.wake(0b100), None, "that one takes no one");
         assert_eq!(turns.wake(0b10), Some(1));
         assert_eq!(turns.left(1), Some(QUANTUM));
     }
@@ -446,27 +446,27 @@ mod tests {
     #[test]
     fn a_vcpu_that_is_not_there_hands_on_nothing_of_its_own() {
         let mut turns = begun(OthersPolicy::Step, 0, 0b11);
-        assert_eq!(turns.pass(9, IDLE, 0), next(0));
+        assert_eq!(turns.yield_turn(9, IDLE, 0), next(0));
     }
 
     #[test]
     fn the_woken_wait_for_their_turn() {
         let mut turns = begun(OthersPolicy::Step, 0, 0b111);
-        turns.pass(0, IDLE, 0);
+        turns.yield_turn(0, IDLE, 0);
         assert_eq!(turns.wake(0b001), None, "vCPU 1 has the turn");
-        assert_eq!(turns.pass(1, Pass::CannotGetOn, 0), next(2));
-        assert_eq!(turns.pass(2, Pass::CannotGetOn, 0), next(0));
+        assert_eq!(turns.yield_turn(1, Yield::NoProgress, 0), next(2));
+        assert_eq!(turns.yield_turn(2, Yield::NoProgress, 0), next(0));
     }
 
     #[test]
-    fn who_has_gone_is_passed_over() {
+    fn who_is_switched_off_is_skipped() {
         let mut turns = begun(OthersPolicy::Step, 0, 0b11);
-        assert_eq!(turns.pass(0, Pass::Gone, 0), next(1));
-        assert_eq!(turns.pass(1, Pass::CannotGetOn, 0), next(1));
+        assert_eq!(turns.yield_turn(0, Yield::SwitchedOff, 0), next(1));
+        assert_eq!(turns.yield_turn(1, Yield::NoProgress, 0), next(1));
         turns.join(0);
-        assert_eq!(turns.pass(1, Pass::CannotGetOn, 0), next(0));
-        turns.pass(0, Pass::Gone, 0);
-        assert_eq!(turns.pass(1, Pass::Gone, 0), None);
+        assert_eq!(turns.yield_turn(1, Yield::NoProgress, 0), next(0));
+        turns.yield_turn(0, Yield::SwitchedOff, 0);
+        assert_eq!(turns.yield_turn(1, Yield::SwitchedOff, 0), None);
         turns.join(1);
         assert_eq!(turns.left(1), Some(QUANTUM), "it is alone");
     }
@@ -474,7 +474,7 @@ mod tests {
     #[test]
     fn what_counts_is_what_was_asked_for() {
         let mut turns = Turns::new();
-        let mut errand = Errand {
+        let mut plan = TurnPlan {
             policy: OthersPolicy::Step,
             focus: 0,
             vcpus: 0b11,
@@ -482,16 +482,16 @@ mod tests {
             wanted: 30,
             quantum: QUANTUM,
         };
-        turns.begin(errand);
+        turns.begin(plan);
         assert_eq!(turns.left(0), Some(30));
         turns.spend(20);
-        turns.pass(0, Pass::CannotGetOn, 0);
+        turns.yield_turn(0, Yield::NoProgress, 0);
         assert_eq!(turns.left(1), Some(QUANTUM), "the other's do not count");
         turns.spend(100);
         assert_eq!((turns.counted(), turns.is_done()), (20, false));
         assert_eq!((turns.beside(), turns.scope()), (100, Scope::Focus));
-        errand.scope = Scope::All;
-        turns.begin(errand);
+        plan.scope = Scope::All;
+        turns.begin(plan);
         turns.spend(29);
         assert_eq!((turns.counted(), turns.is_done(), turns.left(1)), (29, false, Some(1)));
         turns.spend(1);
@@ -512,17 +512,17 @@ mod tests {
             for (kind, ticks) in passes {
                 clock += ticks;
                 let why = match kind {
-                    0 => Pass::CannotGetOn,
-                    1 => Pass::Idle { deadline: Some(clock + 10 * ticks + 1) },
-                    _ => Pass::Idle { deadline: None },
+                    0 => Yield::NoProgress,
+                    1 => Yield::Idle { deadline: Some(clock + 10 * ticks + 1) },
+                    _ => Yield::Idle { deadline: None },
                 };
-                let Some(next) = turns.pass(now, why, clock) else {
+                let Some(next) = turns.yield_turn(now, why, clock) else {
                     prop_assert!(waiting.iter().all(|&rounds| rounds <= 8));
                     now = turns.wake(vcpus).unwrap();
                     waiting = [0; 8];
                     continue;
                 };
-                prop_assert!(vcpus >> next.vcpu & 1 != 0, "takes part");
+                prop_assert!(vcpus >> next.vcpu & 1 != 0, "takes one");
                 prop_assert!(next.skip_to.is_none_or(|deadline| deadline > clock), "never back");
                 clock = next.skip_to.unwrap_or(clock);
                 for (vcpu, rounds) in waiting.iter_mut().enumerate() {

@@ -3,8 +3,8 @@
 //! GDB compiles `break … if` to this bytecode and sends it along with the breakpoint, so that a hit
 //! that does not count costs no round trip to GDB: it is decided here, beside the guest.
 //!
-//! What is here is the whole of the arithmetic, of the stack, of memory and of registers. What needs
-//! more than a guest that stands (floating point, tracepoints and their variables, `printf`) is a
+//! What is here is the whole of the arithmetic, of the stack, of memory and of registers. What
+//! needs more than a stopped guest (floating point, tracepoints and their variables, `printf`) is a
 //! [`Fault`], as is everything that makes no sense. A program is not trusted: it ends after
 //! [`STEPS_MAX`] operations, and its stack has [`STACK_MAX`] places.
 //!
@@ -17,7 +17,7 @@ const STEPS_MAX: usize = 1 << 12;
 const STACK_MAX: usize = 100;
 
 /// What an expression can ask of the guest.
-pub(crate) trait Machine {
+pub(crate) trait AgentContext {
     /// Returns a register by its number in the target description, where it has 64 bits at most.
     fn register(&mut self, number: u16) -> Option<u64>;
 
@@ -55,7 +55,7 @@ pub(crate) enum Fault {
 }
 
 /// Returns what an expression comes to.
-pub(crate) fn evaluate(code: &[u8], machine: &mut dyn Machine) -> Result<u64, Fault> {
+pub(crate) fn evaluate(code: &[u8], machine: &mut dyn AgentContext) -> Result<u64, Fault> {
     let mut run = Run { code, at: 0, stack: Vec::new() };
     for _ in 0..STEPS_MAX {
         if let Some(value) = run.operation(machine)? {
@@ -74,7 +74,7 @@ struct Run<'c> {
 
 impl Run<'_> {
     /// Executes one operation. Returns the value of the expression where that ends it.
-    fn operation(&mut self, machine: &mut dyn Machine) -> Result<Option<u64>, Fault> {
+    fn operation(&mut self, machine: &mut dyn AgentContext) -> Result<Option<u64>, Fault> {
         let [operation] = self.operand()?;
         match operation {
             0x02..=0x09 | 0x0a | 0x0b | 0x0f..=0x11 | 0x13..=0x15 => {
@@ -156,7 +156,7 @@ impl Run<'_> {
     }
 
     /// Replaces an address by what is there, in the guest's order of bytes.
-    fn refer<const N: usize>(&mut self, machine: &mut dyn Machine) -> Result<(), Fault> {
+    fn refer<const N: usize>(&mut self, machine: &mut dyn AgentContext) -> Result<(), Fault> {
         let address = self.pop()?;
         let mut bytes = [0; N];
         machine.read(address, &mut bytes).ok_or(Fault::Memory(address))?;

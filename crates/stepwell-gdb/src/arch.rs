@@ -22,7 +22,7 @@ impl Arch for Aarch64 {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CoreRegisters(pub(crate) Core);
 
-/// How many registers of 64 bits stand before PSTATE, which has 32.
+/// How many registers of 64 bits precede PSTATE, which has 32.
 pub(crate) const DOUBLEWORDS: usize = 33;
 
 impl Registers for CoreRegisters {

@@ -1,14 +1,14 @@
 //! Conditions of breakpoints: kept with them, and evaluated where they are hit.
 //!
 //! A client that is told `ConditionalBreakpoints+` sends them behind a `Z0` or `Z1` packet, as
-//! bytecode (GDB manual, "Packets"): `Z0,ADDR,KIND;XLEN,HEX;XLEN,HEX`. `gdbstub` announces nothing of
-//! the kind and reads no further than KIND; so the session takes them off such a packet before it
-//! hands it on, and [`Guest`] takes them up when the breakpoint is set.
+//! bytecode (GDB manual, "Packets"): `Z0,ADDR,KIND;XLEN,HEX;XLEN,HEX`. `gdbstub` announces nothing
+//! of the kind and reads no further than KIND; so the session takes them off such a packet before
+//! it hands it on, and [`Guest`] takes them up when the breakpoint is set.
 //!
 //! They are evaluated here and not at EL2: what a hit costs is the way out of the guest and the way
 //! back for all of its vCPUs, beside which it does not matter who computes.
 
-use crate::agent::{self, Machine};
+use crate::agent::{self, AgentContext};
 use crate::breakpoints::Sort;
 use crate::guest::Guest;
 use crate::registers::{core_register, is_core};
@@ -94,7 +94,7 @@ impl Guest<'_> {
     }
 
     fn is_any_true(&mut self, conditions: &Conditions, vcpu: VcpuId, pc: Va) -> bool {
-        let mut machine = Standing { guest: self, vcpu, registers: None };
+        let mut machine = StoppedVcpu { guest: self, vcpu, registers: None };
         conditions.0.iter().any(|code| match agent::evaluate(code, &mut machine) {
             Ok(value) => value != 0,
             Err(fault) => {
@@ -106,15 +106,15 @@ impl Guest<'_> {
     }
 }
 
-/// A vCPU that stands, for the evaluation of conditions.
-struct Standing<'g, 'd> {
+/// A stopped vCPU, for the evaluation of conditions.
+struct StoppedVcpu<'g, 'd> {
     guest: &'g mut Guest<'d>,
     vcpu: VcpuId,
     /// The core registers, once one of them was wanted.
     registers: Option<stepwell_debuggee::Registers>,
 }
 
-impl Machine for Standing<'_, '_> {
+impl AgentContext for StoppedVcpu<'_, '_> {
     fn register(&mut self, number: u16) -> Option<u64> {
         let kind = self.guest.registers.kind(usize::from(number))?;
         if self.registers.is_none() && is_core(kind) {

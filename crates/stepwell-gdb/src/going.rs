@@ -9,20 +9,20 @@ pub(crate) struct Wanted {
     pub(crate) step: Option<(u8, Option<(u64, u64)>)>,
     /// Threads that are named to go on.
     pub(crate) free: Vec<u8>,
-    /// Those that are not named stand.
+    /// Those that are not named are stopped.
     pub(crate) is_locked: bool,
 }
 
 /// What the guest was set going for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Going {
-    /// It stands.
+    /// It is stopped.
     Stopped,
     /// It could not be set going: the client has to be told of a stop that never was a run.
     Refused(Refusal, u8),
     /// All vCPUs run.
     Free,
-    /// One vCPU goes, the others stand.
+    /// One vCPU goes, the others are stopped.
     Alone(VcpuId),
     /// One vCPU steps once, and on while it is within a range.
     Step {
@@ -34,10 +34,10 @@ pub(crate) enum Going {
         from: u64,
         /// And its stack pointer.
         sp: u64,
-        /// It stands in the handler of an interrupt that the step is to go over: a breakpoint that
-        /// does not count has stopped it there, and it has to get out first.
+        /// It is stopped in the handler of an interrupt that the step is to go over: a breakpoint
+        /// that does not count has stopped it there, and it has to get out first.
         is_in_handler: bool,
-        /// The others stand, whatever their policy.
+        /// The others are stopped, whatever their policy.
         is_locked: bool,
     },
 }

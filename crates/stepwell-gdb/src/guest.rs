@@ -7,6 +7,7 @@
 use crate::Error;
 use crate::arch::{Aarch64, CoreRegisters};
 use crate::breakpoints::Breakpoints;
+use crate::cached::CachedDebuggee;
 use crate::description::RegisterSet;
 use crate::error::errno;
 use crate::going::{Going, Wanted};
@@ -14,7 +15,6 @@ use crate::pauth;
 use crate::policies::Policies;
 use crate::registers::with_low_half;
 use crate::services::Services;
-use crate::standing::Standing;
 use gdbstub::common::{Endianness, Tid};
 use gdbstub::target::ext::base::BaseOps;
 use gdbstub::target::ext::base::multithread::{MultiThreadBase, MultiThreadResumeOps};
@@ -39,7 +39,7 @@ const TRIPLE: &str = "aarch64-unknown-none-elf";
 
 /// A domain of a debuggee, with what the client has set in it.
 pub(crate) struct Guest<'d> {
-    pub(crate) debuggee: Standing<'d>,
+    pub(crate) debuggee: CachedDebuggee<'d>,
     pub(crate) services: &'d mut dyn Services,
     pub(crate) registers: &'d RegisterSet,
     pub(crate) domain: u8,
@@ -85,7 +85,7 @@ impl<'d> Guest<'d> {
         vcpu: VcpuId,
     ) -> Self {
         Self {
-            debuggee: Standing::new(debuggee),
+            debuggee: CachedDebuggee::new(debuggee),
             services,
             registers,
             domain: vcpu.domain,

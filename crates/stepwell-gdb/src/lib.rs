@@ -17,6 +17,7 @@
 mod agent;
 mod arch;
 mod breakpoints;
+mod cached;
 mod conditions;
 mod description;
 mod error;
@@ -33,7 +34,6 @@ mod sequence;
 mod server;
 mod services;
 mod session;
-mod standing;
 mod stops;
 
 pub use description::RegisterSet;

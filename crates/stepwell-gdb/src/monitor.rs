@@ -16,14 +16,14 @@ use stepwell_debuggee::{Debuggee, Error, Monitor, Place, Refusal, VcpuId, VcpuSt
 const HELP: &str = "\
 irq [hold|over|into]         interrupts while stepping
 others [stop|run|step[=N]]   the other vCPUs while one is stepped
-time [stopped|real|per-step=NS]  the guest's clock while it stands or steps
+time [stopped|real|per-step=NS]  the guest's clock while it is stopped or steps
 smc on|off                   stop at SMC instructions
 phys ADDRESS [BYTES]         memory by guest-physical address
 phys ADDRESS = HEX           write it
 regs sys [NAME]              system registers, all or those with this in their name
 mmu ADDRESS                  how the current thread translates it, level by level
 breakpoints                  those that are set, and how often they were met
-where                        where every vCPU stands
+where                        where every vCPU is
 symbols                      the command that loads the guest's symbols where they are
 trace start NAME             record every step from now on; `continue` steps, too
 trace stop                   complete the recording
@@ -240,7 +240,8 @@ fn trace_start(guest: &mut Guest<'_>, name: &str) -> Result<String, Error> {
     Ok(told(guest.services.start_trace(name)))
 }
 
-/// Reads a number, `0x` or decimal, a core register (`$pc`, as GDB leaves it alone here) or a symbol.
+/// Reads a number, `0x` or decimal, a core register (`$pc`, as GDB leaves it alone here) or a
+/// symbol.
 fn number(guest: &mut Guest<'_>, word: &str) -> Result<u64, Error> {
     if let Some(name) = word.strip_prefix('$') {
         let vcpu = guest.current();

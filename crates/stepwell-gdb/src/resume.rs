@@ -2,7 +2,8 @@
 //!
 //! GDB steps one thread at a time. What the others do meanwhile is the domain's `--others` policy,
 //! unless GDB names no action for them (`set scheduler-locking on`, and whenever it steps off a
-//! breakpoint that it took out): then they stand, and for a single step interrupts are held too.
+//! breakpoint that it took out): then they are stopped, and for a single step interrupts are held
+//! too.
 
 use crate::Error;
 use crate::going::{Going, Wanted};
@@ -35,7 +36,8 @@ impl Guest<'_> {
         self.set_going()
     }
 
-    /// Takes what has happened while the guest stood: a pause that came too late, the console.
+    /// Takes what has happened while the guest was stopped: a pause that came too late, the
+    /// console.
     fn forget_events(&mut self) -> Result<(), Error> {
         while let Some(event) = self.debuggee.wait(Duration::ZERO)? {
             self.happened(event)?;
@@ -56,10 +58,10 @@ impl Guest<'_> {
         }
     }
 
-    /// Takes out all that the client has set, and lets the guest go if it stands and `run`.
+    /// Takes out all that the client has set, and lets the guest go if it is stopped and `run`.
     pub(crate) fn leave(&mut self, run: bool) -> Result<(), Error> {
         if self.going != Going::Stopped {
-            // Breakpoints are taken out of a guest that stands.
+            // Breakpoints are taken out of a stopped guest.
             self.stop()?;
         }
         self.remove_all()?;
@@ -135,8 +137,8 @@ impl Guest<'_> {
         };
         self.choose_others(others)?;
         let interrupts = match self.going {
-            // Off a breakpoint: one instruction of this vCPU. A handler may wait for the others, and
-            // GDB is not prepared to hear of one of those now.
+            // Off a breakpoint: one instruction of this vCPU. A handler may wait for the others,
+            // and GDB is not prepared to hear of one of those now.
             Going::Step { is_locked: true, range: None, .. } => InterruptPolicy::Hold,
             _ => self.policies.interrupts,
         };

@@ -1,13 +1,13 @@
 //! Steps that GDB hides from us: its own way over exclusive sequences.
 //!
-//! GDB knows that a load-exclusive whose store-exclusive comes a step later never gets on under a
-//! debugger, and no server can tell it otherwise. So at a load-exclusive, and at LDAR, which it
-//! takes for one, it does not say "step": it sets a breakpoint behind the next store of that kind
-//! and says "continue". Where the code leaves the sequence on the way (the loops of a queued spin
-//! lock do), the thread runs off, and comes back who knows where.
+//! GDB knows that a load-exclusive whose store-exclusive comes a step later never makes progress
+//! under a debugger, and no server can tell it otherwise. So at a load-exclusive, and at LDAR,
+//! which it takes for one, it does not say "step": it sets a breakpoint behind the next store of
+//! that kind and says "continue". Where the code leaves the sequence on the way (the loops of a
+//! queued spin lock do), the thread runs off, and comes back who knows where.
 //!
 //! Here a store-exclusive that is stepped to succeeds, so a step is what such a `continue` is
-//! taken for: one of a thread that stands at a load of that class, with a breakpoint behind the
+//! taken for: one of a thread that is stopped at a load of that class, with a breakpoint behind the
 //! store which was not there when the guest went last. GDB finds its thread one instruction on,
 //! which is what it wanted.
 
@@ -55,7 +55,7 @@ impl Guest<'_> {
         if !self.breakpoints.has_new() {
             return Ok(None);
         }
-        // The one that the client looks at, before any other that stands at such a place.
+        // The one that the client looks at, before any other that is stopped at such a place.
         let (first, rest): (Vec<u8>, Vec<u8>) =
             threads.iter().partition(|&&thread| thread == self.selected);
         for vcpu in first.into_iter().chain(rest) {

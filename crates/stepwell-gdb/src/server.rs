@@ -1,9 +1,9 @@
 //! Sockets around sessions: one client at a time, and what happens when it leaves.
 //!
 //! A thread accepts and one for each connection reads, so that the thread that has the debuggee can
-//! wait for a packet and for the guest in turns. What they hand over is bounded: a client that sends
-//! faster than we work is made to wait by its own socket, and one that does not read is hung up on.
-//! Who is no debugger does not get as far as here (`acceptor`).
+//! wait for a packet and for the guest in turns. What they hand over is bounded: a client that
+//! sends faster than we work is made to wait by its own socket, and one that does not read is hung
+//! up on. Who is no debugger does not get as far as here (`acceptor`).
 
 mod acceptor;
 mod address;
@@ -26,7 +26,7 @@ use stepwell_debuggee::{Debuggee, Ending, Event, StopReason, VcpuId, VcpuState};
 
 /// Between two looks at the socket while the guest runs: Ctrl-C is felt at once.
 const RUNNING_POLL: Duration = Duration::from_millis(1);
-/// Between two looks at the guest while it stands: it only has its console to tell of.
+/// Between two looks at the guest while it is stopped: it only has its console to tell of.
 const STANDING_POLL: Duration = Duration::from_millis(20);
 /// How long a guest may take to stop for a client that attaches.
 const STOPPING: Duration = Duration::from_secs(30);
@@ -34,7 +34,7 @@ const STOPPING: Duration = Duration::from_secs(30);
 /// What becomes of the guest when a client is gone without having detached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnDisconnect {
-    /// It stands until the next client comes.
+    /// It is stopped until the next client comes.
     #[default]
     Pause,
     /// It runs on, as after `detach`.
@@ -57,7 +57,7 @@ impl OnDisconnect {
     /// Whether the guest is to run, what to say, and that the server goes on.
     fn parting(self, text: &str) -> (bool, String, Option<Left>) {
         match self {
-            Self::Pause => (false, format!("{text}; the guest stands"), None),
+            Self::Pause => (false, format!("{text}; the guest is stopped"), None),
             Self::Continue => (true, format!("{text}; the guest runs on"), None),
         }
     }
@@ -129,7 +129,7 @@ impl Server {
                 Idle::Left(left) => return Ok(left),
             };
             let vcpu = match self.stop(debuggee, services)? {
-                Stopping::Stands(vcpu) => vcpu,
+                Stopping::Stopped(vcpu) => vcpu,
                 Stopping::Ended(ending) => return Ok(Left::Ended(ending)),
             };
             if registers.is_none() {
@@ -208,7 +208,7 @@ impl Server {
         }
     }
 
-    /// Makes the guest stand, if it does not.
+    /// Stops the guest, if it is not stopped.
     fn stop(
         &mut self,
         debuggee: &mut dyn Debuggee,
@@ -222,7 +222,7 @@ impl Server {
             let first = status.iter().position(|status| status.state == VcpuState::Stopped);
             let vcpu = first.and_then(|first| u8::try_from(first).ok());
             if let (false, Some(vcpu)) = (runs, vcpu) {
-                return Ok(Stopping::Stands(VcpuId { domain: self.domain, vcpu }));
+                return Ok(Stopping::Stopped(VcpuId { domain: self.domain, vcpu }));
             }
             if !std::mem::replace(&mut asked, true) {
                 match debuggee.pause(self.domain) {
@@ -250,7 +250,7 @@ enum Idle {
 }
 
 enum Stopping {
-    Stands(VcpuId),
+    Stopped(VcpuId),
     Ended(Ending),
 }
 

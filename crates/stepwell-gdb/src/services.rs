@@ -13,7 +13,7 @@ pub trait Services {
     /// Takes a line for the tool's own terminal.
     fn note(&mut self, _text: &str) {}
 
-    /// Called often, whether the guest runs or stands: whoever types, types now.
+    /// Called often, whether the guest runs or is stopped: whoever types, types now.
     ///
     /// # Errors
     ///
@@ -22,7 +22,7 @@ pub trait Services {
         Ok(())
     }
 
-    /// Returns where the tool has a hidden breakpoint of its own: the guest comes by there once it
+    /// Returns where the tool has a hidden breakpoint of its own: the guest passes there once it
     /// runs where it will stay. None where there is nothing to learn, or no more.
     fn landmark(&self) -> Option<Ipa> {
         None

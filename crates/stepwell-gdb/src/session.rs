@@ -63,7 +63,7 @@ pub struct Session<'d> {
 }
 
 impl<'d> Session<'d> {
-    /// Begins, with a guest that stands; `vcpu` is the one that the client sees first.
+    /// Begins, with a stopped guest; `vcpu` is the one that the client sees first.
     ///
     /// # Errors
     ///
@@ -174,7 +174,7 @@ impl<'d> Session<'d> {
         self.output.take()
     }
 
-    /// Takes out what the client has set in the guest, and lets it go if it stands and `run`.
+    /// Takes out what the client has set in the guest, and lets it go if it is stopped and `run`.
     ///
     /// # Errors
     ///
@@ -363,7 +363,7 @@ impl<'d> Session<'d> {
         let Some(report) = report else { return Ok(None) };
         let stub = self.stub.take().ok_or_else(gone)?;
         let GdbStubStateMachine::Running(running) = stub else {
-            // It stands already, as far as the client knows.
+            // It is stopped already, as far as the client knows.
             self.stub = Some(stub);
             return Ok(None);
         };

@@ -33,7 +33,7 @@ struct Client<'d> {
 }
 
 impl Client<'_> {
-    /// Sends bytes as they are, and returns what comes back once the guest stands.
+    /// Sends bytes as they are, and returns what comes back once the guest is stopped.
     fn send(&mut self, bytes: &[u8]) -> String {
         self.left = self.left.or(self.session.receive(bytes).unwrap());
         for _ in 0..100 {
@@ -314,7 +314,7 @@ fn an_endless_guest_is_interrupted() {
             "{packet}: {stop}"
         );
     }
-    assert_eq!(client.send(b"\x03"), "", "it stands already");
+    assert_eq!(client.send(b"\x03"), "", "it is stopped already");
 }
 
 #[test]

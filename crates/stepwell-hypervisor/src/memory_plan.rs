@@ -1,6 +1,6 @@
 //! Who gets which memory: RAM less what is in use, and the devices that EL2 maps.
 
-use crate::devicetree::host::{DomainConfig, Machine as HostTree, Range};
+use crate::devicetree::host::{DomainConfig, HostTree, Range};
 use heapless::Vec;
 use stepwell_arch::Pa;
 

@@ -1,7 +1,7 @@
 //! From the wire's types to the debuggee's, and back.
 //!
 //! They look alike on purpose and are kept apart on purpose: the wire imports nothing of ours,
-//! and what stands on [`stepwell_debuggee`] must not change when the wire's version does.
+//! and what is built on [`stepwell_debuggee`] must not change when the wire's version does.
 
 use stepwell_arch::{InstructionSet, Ipa, Va};
 use stepwell_debuggee as debuggee;

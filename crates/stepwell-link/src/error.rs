@@ -82,9 +82,9 @@ pub enum RingError {
     /// The hypervisor has not made it, or made another version's.
     #[error("there is no trace ring of this version (magic {magic:#x}, version {version})")]
     Absent {
-        /// What stands where the magic should.
+        /// What there is in place of the magic.
         magic: u64,
-        /// What stands where the version should.
+        /// What there is in place of the version.
         version: u64,
     },
     /// Its header contradicts itself or the memory it lies in.

@@ -120,7 +120,7 @@ impl Link {
 
     /// Asks `is_interrupted` while an answer is waited for: whoever wants to leave is not made to
     /// wait for a machine that hangs.
-    pub const fn heed(&mut self, is_interrupted: fn() -> bool) {
+    pub const fn interrupt_when(&mut self, is_interrupted: fn() -> bool) {
         self.is_interrupted = is_interrupted;
     }
 

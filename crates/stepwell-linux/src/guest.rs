@@ -1,4 +1,4 @@
-//! A guest that stands, and the way into its kernel's memory from wherever that is.
+//! A stopped guest, and the way into its kernel's memory from wherever that is.
 //!
 //! A vCPU in the kernel translates the kernel's addresses. One in a program may not: where the
 //! kernel hides itself (`CONFIG_UNMAP_KERNEL_AT_EL0`, KPTI), TTBR1_EL1 then holds a table with
@@ -18,7 +18,7 @@ const TRAMPOLINE_PAGES: u64 = 2;
 /// Every translation is of pages this large, or larger.
 const PAGE: u64 = 4096;
 
-/// A guest that stands.
+/// A stopped guest.
 pub struct Guest<'a> {
     debuggee: &'a mut dyn Debuggee,
     vcpu: VcpuId,

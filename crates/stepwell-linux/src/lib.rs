@@ -2,13 +2,13 @@
 //!
 //! A distribution's stripped kernel carries all that is needed, without debug packages: the names
 //! of its functions (kallsyms), its types (BTF), and its own lists in memory. Here they are put
-//! together, over any [`Debuggee`](stepwell_debuggee::Debuggee) that stands:
+//! together, over any stopped [`Debuggee`](stepwell_debuggee::Debuggee):
 //!
 //! - [`btf`]: types, their members and where they are.
 //! - [`Kernel`]: what the image says: version, types, and where the variables are that lists begin
 //!   with. Many kernels leave the names of variables out; then the code of functions that are named
 //!   tells ([`references`]).
-//! - [`Memory`], [`Guest`]: the guest's memory as its kernel sees it, from wherever it stands.
+//! - [`Memory`], [`Guest`]: the guest's memory as its kernel sees it, from wherever it is.
 //! - [`task`], [`module`], [`mapping`]: the lists.
 //! - [`stack`]: how a task came to where it is.
 //! - [`expression`]: what somebody wants to see of a structure.

@@ -8,7 +8,7 @@ const PREV: u64 = 8;
 /// Returns the addresses of the entries of the list that begins at `head`, as many as `most`.
 ///
 /// Each entry has to point back to the one before it: a list that loops into itself, or a pointer
-/// that leads elsewhere, is noticed at once. One entry further back will do: the guest may stand
+/// that leads elsewhere, is noticed at once. One entry further back will do: the guest may stop
 /// amid `list_add` or `list_del`, which write one of the two pointers first.
 ///
 /// # Errors

@@ -31,7 +31,7 @@ impl dyn Memory + '_ {
     }
 }
 
-/// Memory of which every line is fetched once: right for as long as the guest stands.
+/// Memory of which every line is fetched once: right for as long as the guest is stopped.
 pub struct Cached<M> {
     memory: M,
     lines: HashMap<u64, Box<[u8; LINE as usize]>>,

@@ -3,7 +3,7 @@
 //! A kernel's kallsyms often have functions only (without `CONFIG_KALLSYMS_ALL`), and its types no
 //! addresses. But a variable is where the function that is known to use it says: A64 code makes an
 //! address in the image by ADRP and an ADD, a load or a store. This follows such pairs through a
-//! function's instructions in the order in which they stand: no branches, no calls. What comes out
+//! function's instructions in the order of their addresses: no branches, no calls. What comes out
 //! are candidates; whoever asks has to know the right one by its contents.
 
 use std::collections::BTreeSet;

@@ -46,9 +46,9 @@ impl Layout {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stack {
     /// Where each function goes on once what it called returns, the innermost first. The first is
-    /// where the task stands.
+    /// where the task is.
     pub frames: Vec<u64>,
-    /// Where its program stands, for one that came from a program.
+    /// Where its program is, for one that came from a program.
     pub program: Option<u64>,
     /// Whether there was more, or it could not be followed.
     pub is_cut: bool,
@@ -118,7 +118,7 @@ fn record(memory: &mut dyn Memory, fp: u64) -> Result<(u64, u64), Error> {
     Ok((memory.read_u64(fp)?, memory.read_u64(fp.wrapping_add(8))?))
 }
 
-/// Returns where the program stands whose registers are saved there; nothing for a thread of the
+/// Returns where the program is whose registers are saved there; nothing for a thread of the
 /// kernel's, whose first record lies elsewhere.
 fn program(layout: &Layout, memory: &mut dyn Memory, registers: u64) -> Result<Option<u64>, Error> {
     let mut read = |field: &Field| field.read(memory, registers);

@@ -165,7 +165,7 @@ pub struct Filtered<S> {
 }
 
 impl<S: Source> Filtered<S> {
-    /// Chooses from `source`, which should stand at its beginning.
+    /// Chooses from `source`, which should be at its beginning.
     pub fn new(source: S, filter: Filter) -> Self {
         Self {
             source,

@@ -1,7 +1,7 @@
 //! Calls, added up by how they were reached: what a flame graph draws.
 //!
-//! All calls that came by the same way are one node, with the instructions that they executed
-//! themselves. Interrupts stand beside what they interrupted, not inside it: they did not cost it
+//! All calls that took the same way are one node, with the instructions that they executed
+//! themselves. Interrupts are beside what they interrupted, not inside it: they did not cost it
 //! anything, and where they fall differs from run to run.
 //!
 //! The tree never outgrows [`NODES_MAX`] nodes. Beyond, what a call executes counts for its caller.
@@ -46,7 +46,7 @@ pub struct FlameNode {
 /// Adds calls up.
 #[derive(Clone, Debug)]
 pub struct FlameTree {
-    /// A caller always stands before those that it called.
+    /// A caller always comes before those that it called.
     nodes: Vec<FlameNode>,
     index: HashMap<(u32, FlameLabel), u32>,
     stacks: BTreeMap<u8, Vec<u32>>,

@@ -24,9 +24,9 @@ impl Levels {
     /// Takes a record into account.
     pub fn observe(&mut self, record: &Record) {
         match record {
-            Record::Context(context) => self.tell(context.vcpu, context.el),
-            Record::ExceptionEntry(entry) => self.tell(entry.vcpu, 1),
-            Record::ExceptionReturn { vcpu, el, .. } => self.tell(*vcpu, *el),
+            Record::Context(context) => self.set(context.vcpu, context.el),
+            Record::ExceptionEntry(entry) => self.set(entry.vcpu, 1),
+            Record::ExceptionReturn { vcpu, el, .. } => self.set(*vcpu, *el),
             Record::Run { vcpu, pc, .. } if is_above(*pc) => {
                 self.vcpus.entry(*vcpu).or_default().seen_above = true;
             }
@@ -41,7 +41,7 @@ impl Levels {
         known.told.unwrap_or_else(|| u8::from(is_above(pc) || !known.seen_above))
     }
 
-    fn tell(&mut self, vcpu: u8, level: u8) {
+    fn set(&mut self, vcpu: u8, level: u8) {
         self.vcpus.entry(vcpu).or_default().told = Some(level);
     }
 }

@@ -45,8 +45,8 @@ pub use error::Error;
 pub use filter::{Filter, Filtered};
 pub use flow::{Flow, branch_target};
 pub use format::{
-    Access, Context, Event, ExceptionCause, ExceptionEntry, Header, MemoryAccess, Record, Register,
-    Totals, Waiting,
+    Context, Event, ExceptionCause, ExceptionEntry, Header, MemoryAccess, MemoryAccessKind, Record,
+    Register, Totals, Waiting,
 };
 pub use instruction_sets::InstructionSets;
 pub use kernel_image::{KernelError, KernelImage, KernelKind, LoadPlan, RawPolicy};

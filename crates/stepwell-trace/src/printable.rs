@@ -2,8 +2,8 @@
 //!
 //! A guest's console, the names in a recording, the words of a damaged file: any of them may hold
 //! escape sequences, with which a terminal is renamed, overwritten, or made to type. So whatever of
-//! them reaches a terminal comes by here, and what a terminal would obey is shown instead. The one
-//! exception is the console of `stepwell run`, which is a terminal of the guest's.
+//! them reaches a terminal goes through here, and what a terminal would obey is shown instead. The
+//! one exception is the console of `stepwell run`, which is a terminal of the guest's.
 //!
 //! Control characters are shown as terminals show them when they are typed (`^[` for escape); what
 //! has no such form, among it the characters that turn a line around or hide in it, as `\u{202e}`.

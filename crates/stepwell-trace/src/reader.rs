@@ -1,6 +1,6 @@
 //! The reading end of a recording.
 //!
-//! Records are read in order, one chunk in memory at a time. Code and symbols may stand after the
+//! Records are read in order, one chunk in memory at a time. Code and symbols may come after the
 //! records that need them (they are fetched once the machine stopped), so they are collected by a
 //! pass of their own, which looks at chunk headers and skips the rest.
 //!
@@ -415,7 +415,7 @@ impl<R: Read + Seek> Reader<R> {
     }
 
     fn push_damage(&mut self, damage: Damage) {
-        // Who seeks may come by twice.
+        // Who seeks may get here twice.
         let is_known = self.damages.iter().any(|known| known.offset == damage.offset);
         if !is_known && self.damages.len() < DAMAGES_MAX {
             self.damages.push(damage);

@@ -37,7 +37,7 @@ pub trait Source {
     /// As [`Reader::next_record`].
     fn next_record(&mut self) -> Result<Option<Record>, Error>;
 
-    /// Returns how many instructions of the whole recording stand before what comes after the
+    /// Returns how many instructions of the whole recording come before what comes after the
     /// record that was returned last. A run of `n` instructions thus began `n` before.
     fn position(&self) -> u64;
 

@@ -12,7 +12,7 @@ fn rest(reader: &mut Reader<Cursor<&Vec<u8>>>) -> Vec<Record> {
     std::iter::from_fn(|| reader.next_record().expect("a good recording")).collect()
 }
 
-/// State that may stand before the instruction that was sought.
+/// State that may come before the instruction that was sought.
 fn is_state(record: &Record) -> bool {
     matches!(
         record,

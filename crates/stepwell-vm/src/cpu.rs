@@ -45,9 +45,9 @@ pub trait Cpu: Sized + 'static {
     fn read_debug(&self, bank: DebugBank, n: usize) -> u64;
     /// Writes a breakpoint or watchpoint register, if the CPU has one of this number.
     fn write_debug(&self, bank: DebugBank, n: usize, value: u64);
-    /// Carries out a guest's MRS or MSR, which has trapped, of a debug register that nothing depends on.
-    /// `value`: what is written, or what the destination holds before it is read, which it may go on
-    /// holding.
+    /// Carries out a guest's MRS or MSR, which has trapped, of a debug register that nothing
+    /// depends on. `value`: what is written, or what the destination holds before it is read, which
+    /// it may go on holding.
     fn access_debug(&self, register: SystemRegister, value: u64, write: bool) -> Option<u64>;
     /// Writes MDCR_EL2: these traps beside what it always has.
     fn set_debug_traps(&self, traps: u64);
@@ -66,7 +66,7 @@ pub trait Cpu: Sized + 'static {
     fn save_simd(&self, into: &mut SimdRegisters);
     /// Puts in what was written of them.
     fn load_simd(&self, from: &mut SimdRegisters);
-    /// Keeps the guest's virtual timer from interrupting while its vCPU stands.
+    /// Keeps the guest's virtual timer from interrupting while its vCPU is stopped.
     fn stop_virtual_timer(&self);
 
     /// Runs the guest up to its next exit.

@@ -8,7 +8,7 @@
 //! before it clears that bit.
 
 use crate::concurrency::counted::Counted;
-use crate::concurrency::region::Region;
+use crate::concurrency::quiescence::Quiescence;
 use crate::cpu::Cpu;
 use crate::device::pl011::Pl011;
 use crate::stage2::{Stage2, Vttbr};
@@ -39,7 +39,8 @@ pub struct Domain<C: Cpu> {
     pub vttbr: Vttbr,
     /// VTTBR_EL2 where pages of interest to a debugger are seen otherwise.
     pub roots: Roots,
-    /// How these are seen. Changed while every vCPU stands, and [`Domain::use_views`] after that.
+    /// How these are seen. Changed while every vCPU is stopped, and [`Domain::use_views`] after
+    /// that.
     pub views: Mutex<Views>,
     /// Its own stage-2 tables.
     pub stage2: Mutex<Stage2>,
@@ -54,12 +55,12 @@ pub struct Domain<C: Cpu> {
     pub clock: Mutex<VirtualClock>,
     /// CNTVOFF_EL2 while it runs freely, and in real time always.
     pub clock_offset: AtomicU64,
-    /// Its clock goes on with the machine's while it stands ([`TimePolicy::Real`]).
+    /// Its clock goes on with the machine's while it is stopped ([`TimePolicy::Real`]).
     pub real_time: AtomicBool,
     /// Whose turn it is while several vCPUs are stepped.
     pub turns: Mutex<Turns>,
-    /// Where those that run stand aside for an exclusive sequence of the stepped one.
-    pub region: Region,
+    /// Who is quiesced during an exclusive sequence of the stepped vCPU.
+    pub quiescence: Quiescence,
     /// What the stepped vCPU knows of page tables that those that run change.
     pub translation: Changes,
     /// Who runs, and how.
@@ -74,13 +75,13 @@ pub struct Vcpu<C: Cpu> {
     pub cpu: usize,
     /// Registers and all. Held by the CPU while it runs.
     pub core: Mutex<VcpuCore<C>>,
-    /// The CPU is to come out of the guest and stand.
+    /// The CPU is to come out of the guest and stop.
     pub stop_requested: AtomicBool,
-    /// What the CPU is to do next. Set while the vCPU stands.
+    /// What the CPU is to do next. Set while the vCPU is stopped.
     pub order: Mutex<Option<Order>>,
 }
 
-/// What a standing vCPU is told to do.
+/// What a stopped vCPU is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Run until something stops it.
@@ -99,12 +100,12 @@ pub struct StepOrder {
     /// Until the next instruction is not in this range.
     pub within: Option<(u64, u64)>,
     /// Beside whom.
-    pub part: Part,
+    pub role: Role,
 }
 
-/// A stepped vCPU's part among those of its domain.
+/// A stepped vCPU's role among those of its domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum Role {
     /// It steps so many instructions, whatever the others do: single-step monitoring.
     Alone(u64),
     /// The debugger steps it. How far is in [`Domain::turns`].
@@ -149,7 +150,7 @@ pub struct Control {
     pub running: u8,
     /// Power of each vCPU.
     pub power: [Power; MAX_VCPUS],
-    /// Why the domain is stopping, until all vCPUs stand.
+    /// Why the domain is stopping, until all vCPUs are stopped.
     pub stop: Option<PendingStop>,
     /// How it ended.
     pub ending: Option<DomainEnding>,
@@ -213,7 +214,7 @@ impl Control {
 
     /// vCPUs that are on and have no order: one bit each.
     #[must_use]
-    pub fn standing(&self) -> u8 {
+    pub fn stopped(&self) -> u8 {
         let on = (0..MAX_VCPUS).filter(|&index| self.power(index) == Power::On);
         on.fold(0, |mask, index| mask | bit(index)) & !self.running
     }

@@ -37,8 +37,8 @@ impl<C: Cpu> Machine<C> {
         })
     }
 
-    /// Tells of a stop, once all vCPUs of the domain stand.
-    pub fn tell_of(&self, domain: &Domain<C>, stop: PendingStop) {
+    /// Emits a stop, once all vCPUs of the domain are stopped.
+    pub fn emit_stop(&self, domain: &Domain<C>, stop: PendingStop) {
         let PendingStop { vcpu, reason, steps } = stop;
         // There is no vCPU that is not the domain's.
         let Some(stopped) = domain.vcpus.get(vcpu) else { return };
@@ -71,7 +71,7 @@ impl<C: Cpu> Machine<C> {
 }
 
 impl<C: Cpu> Domain<C> {
-    /// Gives orders to vCPUs that stand and wakes their CPUs. Returns which had none before.
+    /// Gives orders to vCPUs that are stopped and wakes their CPUs. Returns which had none before.
     ///
     /// The caller holds `control`, passed as `running`.
     pub fn give(&self, cpu: &C, running: &mut u8, vcpus: u8, order: Order) {
@@ -90,10 +90,11 @@ impl<C: Cpu> Domain<C> {
         cpu.kick(cpus & !bit(cpu.number()));
     }
 
-    /// Asks every running vCPU to stand. The last one to do so reports `stop`, unless the domain
+    /// Asks every running vCPU to stop. The last one to do so reports `stop`, unless the domain
     /// is stopping for another reason already.
     ///
-    /// Returns whether `stop` is what will be reported. It is not where every vCPU stands already.
+    /// Returns whether `stop` is what will be reported. It is not where every vCPU is stopped
+    /// already.
     pub fn request_stop(&self, cpu: &C, stop: PendingStop) -> bool {
         let mut control = self.control.lock();
         if control.running == 0 {
@@ -112,7 +113,7 @@ impl<C: Cpu> Domain<C> {
         is_accepted
     }
 
-    /// Ends the domain: every vCPU is asked to stand, and none ever runs again.
+    /// Ends the domain: every vCPU is asked to stop, and none ever runs again.
     pub fn end(&self, cpu: &C, ending: DomainEnding) {
         let mut control = self.control.lock();
         control.ending.get_or_insert(ending);
@@ -132,8 +133,8 @@ impl<C: Cpu> Domain<C> {
         cpu.kick(cpus);
     }
 
-    /// Takes note that a vCPU stands, and whether it switched itself off. The last of its domain
-    /// reports the stop, `own` where nobody has another.
+    /// Takes note that a vCPU is stopped, and whether it switched itself off. The last of its
+    /// domain reports the stop, `own` where nobody has another.
     pub fn park(&self, machine: &Machine<C>, cpu: &C, own: PendingStop, is_off: bool) {
         let mut control = self.control.lock();
         control.running &= !bit(own.vcpu);
@@ -152,7 +153,7 @@ impl<C: Cpu> Domain<C> {
         }
         // All of this before `control` is let go: whoever finds that nobody runs may have them run
         // again, and what is told or opened afterwards would be taken for theirs.
-        self.region.open();
+        self.quiescence.resume();
         machine.flush_console(self);
         if let Some(ending) = control.ending {
             machine.link.send(&Event::DomainEnded { domain: self.id, ending });
@@ -164,6 +165,6 @@ impl<C: Cpu> Domain<C> {
         if by_turns {
             stop.steps = self.turns.lock().counted();
         }
-        machine.tell_of(self, stop);
+        machine.emit_stop(self, stop);
     }
 }

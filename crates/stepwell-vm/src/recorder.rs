@@ -94,7 +94,7 @@ impl Recorder {
     }
 
     /// Forgets what was told: whoever reads from here on was not there.
-    pub fn tell_all(&mut self) {
+    pub fn emit_all(&mut self) {
         (self.space, self.time_ns, self.registers) = (None, None, None);
         self.set = InstructionSet::A64;
     }
@@ -188,7 +188,7 @@ mod tests {
         now[31] = 8;
         assert_eq!(recorder.has_changed(31, &now), Some(8));
         assert_eq!(told(&mut recorder, &now), 0);
-        recorder.tell_all();
+        recorder.emit_all();
         assert_eq!(told(&mut recorder, &now), REGISTERS);
     }
 
@@ -199,7 +199,7 @@ mod tests {
             [InstructionSet::A64, InstructionSet::T32, InstructionSet::T32, InstructionSet::A64];
         assert_eq!(sets.map(|set| recorder.is_new_set(set)), [false, true, false, true]);
         assert!(recorder.is_new_set(InstructionSet::A32));
-        recorder.tell_all();
+        recorder.emit_all();
         assert!(recorder.is_new_set(InstructionSet::A32));
     }
 

@@ -12,16 +12,17 @@
 //!
 //! Which of them is in force is each CPU's own choice (VTTBR_EL2), so a vCPU that is stepped past a
 //! breakpoint, or performs an access, opens the page to itself alone: the others keep running into
-//! the breakpoint, and nobody has to stop for it. The alternative, one set of tables that is changed
-//! for an instruction, would need all others to stand and every CPU's TLB to be emptied each time.
-//! All three have the same VMID, so that the guest's own TLB maintenance reaches what any CPU has
-//! cached (VTTBR_EL2.CnP is 0, so CPUs need not agree on the tables of a VMID); a CPU that changes
-//! over drops what it has cached itself.
+//! the breakpoint, and nobody has to stop for it. The alternative, one set of tables that is
+//! changed for an instruction, would need all others to be stopped and every CPU's TLB to be
+//! emptied each time. All three have the same VMID, so that the guest's own TLB maintenance reaches
+//! what any CPU has cached (VTTBR_EL2.CnP is 0, so CPUs need not agree on the tables of a VMID); a
+//! CPU that changes over drops what it has cached itself.
 //!
-//! Stores reach the original only by EL2's grace in either of the last two, so the copy is kept up to
-//! date ([`Views::sync`]): code that patches itself executes what it wrote, with our BRKs in place.
+//! Stores reach the original only by EL2's grace in either of the last two, so the copy is kept up
+//! to date ([`Views::sync`]): code that patches itself executes what it wrote, with our BRKs in
+//! place.
 //!
-//! Everything here changes only while all vCPUs of the domain stand, but for [`Views::sync`].
+//! Everything here changes only while all vCPUs of the domain are stopped, but for [`Views::sync`].
 
 pub mod sequence;
 
@@ -113,7 +114,7 @@ impl Page {
         self.reads + self.writes != 0 || self.breakpoints.iter().any(|&word| word != 0)
     }
 
-    /// What stands in the copy for a doubleword of the original.
+    /// What the copy has for a doubleword of the original.
     fn with_breakpoints(&self, index: usize, original: u64) -> u64 {
         const LOW: u64 = 0xffff_ffff;
         let bits = |all: &[u64; BITMAP]| all.get(index / 32).map_or(0, |w| w >> (index % 32 * 2));
@@ -238,7 +239,8 @@ impl Views {
         self.page(ipa).is_some_and(|page| page.has_breakpoint(ipa))
     }
 
-    /// Tells whether an instruction is a load-exclusive before a breakpoint: it stops the guest, too.
+    /// Tells whether an instruction is a load-exclusive before a breakpoint: it stops the guest,
+    /// too.
     #[must_use]
     pub fn leads_to_breakpoint(&self, ipa: Ipa) -> bool {
         self.page(ipa).is_some_and(|page| has(&page.leads, place(ipa)))

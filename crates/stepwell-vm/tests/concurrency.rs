@@ -5,9 +5,9 @@
 #[path = "../src/concurrency/counted.rs"]
 #[allow(dead_code, reason = "the tests use what each protocol is about")]
 mod counted;
-#[path = "../src/concurrency/region.rs"]
+#[path = "../src/concurrency/quiescence.rs"]
 #[allow(dead_code, reason = "the tests use what each protocol is about")]
-mod region;
+mod quiescence;
 
 /// Loom's locks and atomics, as `src/concurrency/sync.rs` has the machine's.
 mod sync {
@@ -32,7 +32,7 @@ use counted::{Count, Counted};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use loom::thread;
-use region::Region;
+use quiescence::Quiescence;
 
 /// An interrupt controller of one bit, and how a stepped vCPU looks at it.
 struct Looked {
@@ -89,7 +89,7 @@ fn a_change_that_is_told_later_is_not_lost_either() {
         let sender = Arc::clone(&pending);
         let other = thread::spawn(move || {
             *sender.lock() = true;
-            sender.tell();
+            sender.count_change();
         });
         let looked = look(&pending);
         other.join().unwrap();
@@ -105,7 +105,7 @@ fn counting_before_the_change_loses_it() {
         let pending = Arc::new(Counted::new(false));
         let sender = Arc::clone(&pending);
         let other = thread::spawn(move || {
-            sender.tell();
+            sender.count_change();
             *sender.lock() = true;
         });
         let looked = look(&pending);
@@ -115,34 +115,34 @@ fn counting_before_the_change_loses_it() {
 }
 
 /// vCPU 0 steps exclusive sequences, which vCPU 1's stores may not come between; a sequence is two
-/// accesses here, and what vCPU 1 executes between two looks at the region is one.
+/// accesses here, and what vCPU 1 executes between two looks at the quiescence is one.
 #[test]
 fn nobody_stores_within_anothers_sequence() {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
     model.check(|| {
-        let region = Arc::new(Region::new());
+        let quiescence = Arc::new(Quiescence::new());
         let value = Arc::new(AtomicU64::new(0));
         let has_parked = Arc::new(AtomicBool::new(false));
         let other = {
-            let (region, value) = (Arc::clone(&region), Arc::clone(&value));
+            let (quiescence, value) = (Arc::clone(&quiescence), Arc::clone(&value));
             let has_parked = Arc::clone(&has_parked);
             thread::spawn(move || {
                 for _ in 0..2 {
-                    region.stand_aside(1, || false, thread::yield_now);
+                    quiescence.wait_if_quiesced(1, || false, thread::yield_now);
                     value.fetch_add(1, Ordering::SeqCst);
                 }
                 has_parked.store(true, Ordering::SeqCst);
             })
         };
         for _ in 0..2 {
-            assert!(region.take(0), "nobody else wants it");
-            while region.missing(0b10) != 0 && !has_parked.load(Ordering::SeqCst) {
+            assert!(quiescence.take(0), "nobody else wants it");
+            while quiescence.missing(0b10) != 0 && !has_parked.load(Ordering::SeqCst) {
                 thread::yield_now();
             }
             let loaded = value.load(Ordering::SeqCst);
             value.store(loaded + 1, Ordering::SeqCst);
-            region.open();
+            quiescence.resume();
         }
         other.join().unwrap();
         assert_eq!(value.load(Ordering::SeqCst), 4, "a store was overwritten");

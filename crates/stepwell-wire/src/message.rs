@@ -50,7 +50,8 @@ pub enum Command {
         /// The domain.
         domain: u8,
     },
-    /// Stops all vCPUs of a domain; [`Event::Stopped`] follows for one of them, once all stand.
+    /// Stops all vCPUs of a domain; [`Event::Stopped`] follows for one of them, once all are
+    /// stopped.
     Pause {
         /// The domain.
         domain: u8,
@@ -59,7 +60,7 @@ pub enum Command {
     Continue {
         /// The domain.
         domain: u8,
-        /// This vCPU alone; the others stand. All of them where it is not told.
+        /// This vCPU alone; the others are stopped. All of them where it is not told.
         vcpu: Option<u8>,
     },
     /// Steps one vCPU of a stopped domain; [`Event::Stopped`] follows.
@@ -459,9 +460,9 @@ pub enum InterruptPolicy {
 /// How the guest's clock goes while it is stepped or stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TimePolicy {
-    /// It stands while the domain is stopped and while EL2 works.
+    /// It does not advance while the domain is stopped and while EL2 works.
     Stopped,
-    /// It advances by so many nanoseconds a step, and stands otherwise.
+    /// It advances by so many nanoseconds a step, and does not advance otherwise.
     PerStep {
         /// Nanoseconds a step.
         ns: u32,
@@ -473,7 +474,7 @@ pub enum TimePolicy {
 /// What the other vCPUs do while one is stepped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OthersPolicy {
-    /// They stand, but for bounded turns while the stepped one cannot get on alone.
+    /// They are stopped, but for bounded turns while the stepped one makes no progress alone.
     Stop,
     /// They run.
     Run,

@@ -22,13 +22,13 @@
 //! | 9 register | 7:0 number, 8 found | 0 | value | a register has changed |
 //! | 10 memory | 1:0 access, 2 has value | bytes | address, value's low half if there is a value, its high half if there are more than 8 bytes | the last instruction accessed memory |
 //!
-//! | 11 others' turns | why | instructions | PC | the vCPU could not get on there until others had moved |
+//! | 11 others' turns | why | instructions | PC | the vCPU made no progress there until others had moved |
 //! | 12 instruction set | 0 A64, 1 A32, 2 T32 | 0 | | what the vCPU executes from here on; A64 until it is told |
 //!
-//! Causes are numbered as the vectors: 0 synchronous, 1 IRQ, 2 FIQ, 3 SError. Registers: X0 to
-//! X30, 31 is the stack pointer in use, 32 is PSTATE; *found* ones were not changed by the last
-//! instruction but by somebody else before it. Why: 0 it
-//! waited for an event, 1 for an interrupt, 2 it went round and nothing changed. Accesses: 0 load, 1 store, 2 bytes set to zero.
+//! Causes are numbered as the vectors: 0 synchronous, 1 IRQ, 2 FIQ, 3 SError. Registers: X0 to X30,
+//! 31 is the stack pointer in use, 32 is PSTATE; *found* ones were not changed by the last
+//! instruction but by somebody else before it. Why: 0 it waited for an event, 1 for an interrupt, 2
+//! it went round and nothing changed. Accesses: 0 load, 1 store, 2 bytes set to zero.
 //!
 //! The header is one page: words that only one side writes lie 64 bytes apart. `head` and `tail`
 //! count words since the ring was made and never wrap; the word's place is the count modulo the
@@ -191,7 +191,7 @@ pub enum Record {
         /// What was loaded or stored, if that is known; at most 16 bytes.
         value: Option<u128>,
     },
-    /// A vCPU could not get on alone, and the others had a turn each, which is not recorded.
+    /// A vCPU made no progress alone, and the others had a turn each, which is not recorded.
     Turns {
         /// The vCPU that could not.
         vcpu: u8,

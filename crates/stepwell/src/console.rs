@@ -12,7 +12,7 @@ use stepwell_trace::printable::{self, printable};
 const ESCAPE: u8 = 0x01;
 /// Chunks that are read ahead of the guest.
 const READ_AHEAD: usize = 16;
-/// What stands before a line of the guest's.
+/// What a line of the guest's is prefixed with.
 const MARK: &str = "  guest| ";
 /// A line of the guest's with nothing in it.
 const EMPTY: &str = "  guest| \n";

@@ -1,8 +1,8 @@
 //! What was learnt of a Linux guest: its kernel, its modules, and the names of what is in these.
 //!
 //! A kernel is asked only once somebody wants to know: reading its types takes a tenth of a second.
-//! Modules come and go while the guest runs, so what is known of one is compared with the guest each
-//! time that it stands in it.
+//! Modules come and go while the guest runs, so what is known of one is compared with the guest
+//! each time that it is stopped in it.
 
 use std::sync::Arc;
 use stepwell_arch::{Ipa, Va};
@@ -61,7 +61,7 @@ struct Loaded {
     symbols: Symbols,
 }
 
-/// A guest's kernel, to be asked while the guest stands.
+/// A guest's kernel, to be asked while the guest is stopped.
 #[derive(Clone, Debug)]
 pub struct Running {
     kernel: Arc<Kernel>,
@@ -133,7 +133,7 @@ impl Linux {
         Ok(())
     }
 
-    /// Learns of the module that a vCPU stands in at `pc`, if it is one.
+    /// Learns of the module that a vCPU is stopped in at `pc`, if it is one.
     ///
     /// # Errors
     ///

@@ -9,7 +9,7 @@ use stepwell_debuggee::{Debuggee, Registers, VcpuId};
 use stepwell_linux::expression::{self, ExpressionError, Scope};
 use stepwell_linux::{Error, Task};
 
-/// A guest that stands, and what is known of it.
+/// A stopped guest, and what is known of it.
 pub struct Listings<'a> {
     /// Its names.
     pub names: &'a mut Names,
@@ -80,8 +80,8 @@ impl Listings<'_> {
         Ok(text)
     }
 
-    /// Shows how a task came to where it is, the innermost function first. Of the others the call is
-    /// shown that they are in.
+    /// Shows how a task came to where it is, the innermost function first. Of the others the call
+    /// is shown that they are in.
     ///
     /// # Errors
     ///
@@ -148,7 +148,7 @@ fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     let _infallible = text.write_fmt(format_args!("{arguments}\n"));
 }
 
-/// What names mean where the vCPU stands.
+/// What names mean where the vCPU is.
 struct Here<'a> {
     registers: Registers,
     offset: Option<u64>,

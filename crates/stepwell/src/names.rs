@@ -104,8 +104,9 @@ impl Names {
         }
     }
 
-    /// Learns where the guest runs from a vCPU that stands at `pc`, if that is at EL1: what EL0 has
-    /// of the image (a kernel's vDSO, or all of it in another mapping) is not where the kernel is.
+    /// Learns where the guest runs from a vCPU that is stopped at `pc`, if that is at EL1: what EL0
+    /// has of the image (a kernel's vDSO, or all of it in another mapping) is not where the kernel
+    /// is.
     ///
     /// # Errors
     ///
@@ -477,7 +478,7 @@ mod tests {
     fn el0_does_not_tell_where_the_kernel_is() {
         let mut fake = Fake::new(&[]);
         let vcpu = VcpuId::default();
-        let mut stand = |pstate| {
+        let mut stop_at = |pstate| {
             let mut names = names();
             let mut registers = fake.read_registers(vcpu).unwrap();
             registers.pstate = pstate;
@@ -486,7 +487,7 @@ mod tests {
             names.resolve("start_kernel").unwrap().va
         };
         // Where it was last seen at EL1: at reset, that is its load address.
-        assert_eq!([stand(0), stand(0x1d0)], [Va(0x4020_1000); 2], "A64 and A32");
+        assert_eq!([stop_at(0), stop_at(0x1d0)], [Va(0x4020_1000); 2], "A64 and A32");
         let mut names = names();
         (names.delta, names.low) = (Some(0x20_0000), false);
         names.locate(&mut fake, vcpu, Va(0x4020_1000)).unwrap();

@@ -1,4 +1,4 @@
-//! What the commands ask of a Linux guest that stands: tasks, modules, and which one is being loaded.
+//! What the commands ask of a stopped Linux guest: tasks, modules, and which one is being loaded.
 
 use crate::linux::LinuxError;
 use crate::names::Names;
@@ -108,7 +108,7 @@ pub fn current_task(
     })?)
 }
 
-/// Returns the task that each vCPU executes; nothing for one that does not stand.
+/// Returns the task that each vCPU executes; nothing for one that is not stopped.
 ///
 /// # Errors
 ///
@@ -121,9 +121,9 @@ pub fn current_tasks(
     let status = debuggee.status(domain).map_err(Error::from)?;
     let mut tasks = Vec::new();
     for (vcpu, status) in (0..).zip(status) {
-        let stands = status.state == VcpuState::Stopped;
+        let is_stopped = status.state == VcpuState::Stopped;
         let id = VcpuId { domain, vcpu };
-        tasks.push(if stands { Some(current_task(names, debuggee, id)?) } else { None });
+        tasks.push(if is_stopped { Some(current_task(names, debuggee, id)?) } else { None });
     }
     Ok(tasks)
 }

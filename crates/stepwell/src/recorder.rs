@@ -12,8 +12,8 @@ use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{Debuggee, Error, Place, TraceRecord, VcpuId};
 use stepwell_trace::code::PAGE_SIZE;
 use stepwell_trace::{
-    Access, Context, Error as RecordingError, Event, ExceptionCause, ExceptionEntry, Header,
-    MemoryAccess, Record, Register, Totals, Waiting, Writer,
+    Context, Error as RecordingError, Event, ExceptionCause, ExceptionEntry, Header, MemoryAccess,
+    MemoryAccessKind, Record, Register, Totals, Waiting, Writer,
 };
 
 /// A recording in the making.
@@ -237,7 +237,7 @@ fn recorded(record: TraceRecord) -> Option<Record> {
             Record::Register { vcpu, register: Register::new(register)?, value, found }
         }
         TraceRecord::Memory { vcpu, access, address, size, value } => {
-            let access = Access::from_number(access)?;
+            let access = MemoryAccessKind::from_number(access)?;
             Record::Memory(MemoryAccess { vcpu, access, address, size, value })
         }
     })

@@ -72,7 +72,7 @@ impl<W: Write> Write for Visible<W> {
 
 /// Tells the user something that is not the output. It may have words of a guest's or a file's in
 /// it, so what a terminal would obey is made visible, and only the first line is in our name.
-pub fn tell(text: &str) {
+pub fn notice(text: &str) {
     let lines: Vec<_> = text.lines().map(printable).collect();
     eprintln!("stepwell: {}", lines.join("\n  "));
 }

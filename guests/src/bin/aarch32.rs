@@ -196,7 +196,7 @@ fn at_el0(function: unsafe extern "C" fn(), spsr: u64) -> u64 {
     let shared = own + translation::EL0_ALIAS;
     let read_only = own + translation::READ_ONLY_ALIAS;
     for (place, value) in [(12, DEVICE), (13, DEVICE), (14, read_only), (15, shared + 4096)] {
-        // SAFETY: within MEMORY, which nobody else uses while EL0 stands.
+        // SAFETY: within MEMORY, which nobody else uses while EL0 is stopped.
         unsafe { memory().add(place).write_volatile(value as u32) };
     }
     enter_el0(alias(function), shared, spsr, 0) & 0xffff_ffff
@@ -256,7 +256,7 @@ const STEPS: [u64; 28] = [
 ];
 
 fn own_steps() -> Result<(), Failure> {
-    // Locked at reset, when nothing steps. (QEMU does not heed it.)
+    // Locked at reset, when nothing steps. (QEMU ignores it.)
     write_register!("oslar_el1", 0);
     write_register!("mdscr_el1", 1);
     check("stepped: result", at_el0(stepped_code, USER | T | SS), 0)?;

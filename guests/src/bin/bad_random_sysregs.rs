@@ -1,4 +1,5 @@
-//! Reads every system-register encoding, then writes garbage to those that this code can do without.
+//! Reads every system-register encoding, then writes garbage to those that this code can do
+//! without.
 //!
 //! Each access is an instruction made at run time; undefined ones are skipped. It must end by
 //! itself: nothing that EL1 can write may harm anything else.
@@ -56,7 +57,7 @@ fn access(base: u32, encoding: u32, value: u64) -> u64 {
     }
 }
 
-/// What this code stands on: writing garbage there ends the guest by its own fault.
+/// What this code depends on: writing garbage there ends the guest by its own fault.
 fn needed(encoding: u32) -> bool {
     let (op1, crn, crm) = (encoding >> 11 & 7, encoding >> 7 & 15, encoding >> 3 & 15);
     match (op1, crn, crm) {

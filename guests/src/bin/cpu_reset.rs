@@ -1,9 +1,9 @@
 //! Every register of a CPU has its reset value after CPU_OFF and CPU_ON.
 //!
-//! CPU 1 is started, reads every system register that it has, writes ones to each that this code can
-//! do without, and goes off; started again, it must read what it read the first time. So must its
-//! general-purpose and its vector registers. Which registers there are is found out by trying every
-//! encoding, so that none can be forgotten; those whose value is not the CPU's are named.
+//! CPU 1 is started, reads every system register that it has, writes ones to each that this code
+//! can do without, and goes off; started again, it must read what it read the first time. So must
+//! its general-purpose and its vector registers. Which registers there are is found out by trying
+//! every encoding, so that none can be forgotten; those whose value is not the CPU's are named.
 //!
 //! A line has an encoding and its value behind CPU_ON; what another machine resets them to is
 //! compared by whoever reads the lines.
@@ -33,8 +33,8 @@ poke:
     ret
 
     .text
-    // As a CPU starts: x0 is the top of its stack. Leaves below it, or-ed: X1 to X30 and SP, then the
-    // vector registers.
+    // As a CPU starts: x0 is the top of its stack. Leaves below it, or-ed: X1 to X30 and SP, then
+    // the vector registers.
     .globl  reset_entry
 reset_entry:
     .irp    n, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
@@ -150,7 +150,7 @@ fn is_volatile(register: u32) -> bool {
     ) || matches!(register, RNDR | RNDRRS | NZCV | SPSR_EL1 | ELR_EL1 | ESR_EL1)
 }
 
-/// What is not written: what this code stands on, and what acts on others.
+/// What is not written: what this code depends on, and what acts on others.
 fn is_needed(register: u32) -> bool {
     const SCTLR_EL1: u32 = encoding(3, 0, 1, 0, 0);
     const VBAR_EL1: u32 = encoding(3, 0, 12, 0, 0);

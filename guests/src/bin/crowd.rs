@@ -1,5 +1,5 @@
 //! A loop of plain instructions on every CPU, for `cargo xtask bench`: how fast several vCPUs are
-//! stepped, and how soon they stand. The guest never ends by itself.
+//! stepped, and how soon they stop. The guest never ends by itself.
 
 #![no_std]
 #![no_main]

@@ -1,7 +1,7 @@
 //! The scenario that Stepwell comes from: single-stepping a counting loop while a timer ticks fast.
 //!
 //! Interrupts are enabled, the virtual timer fires every 50 µs and is programmed anew by its
-//! handler. Two SMCs stand back to back, as a privileged-call monitor's user would place them: on a
+//! handler. Two SMCs are back to back, as a privileged-call monitor's user would place them: on a
 //! machine without EL3 they are undefined and skipped. Then a loop counts to 100,000. A stepper
 //! that loses to the interrupt sees only the handler, one that mishandles the SMC never gets past
 //! it, one that re-arms wrongly loses counts.

@@ -21,7 +21,7 @@ global_asm!(
     .balign 0x1000
     mrs     x10, cntvct_el0
     .endm
-    // Plain steps, so that what is looked at stands apart from the branch and what that causes.
+    // Plain steps, so that what is looked at is apart from the branch and what that causes.
     .macro  plain
     .rept   8
     add     x2, x2, x9

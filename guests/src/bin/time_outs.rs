@@ -1,5 +1,5 @@
 //! Waits for another CPU with a time-out: loops that count, and loops that look at the clock. Where
-//! only this CPU is stepped and the others stand, none of them would ever end well.
+//! only this CPU is stepped and the others are stopped, none of them would ever end well.
 
 #![no_std]
 #![no_main]

@@ -1,6 +1,6 @@
 //! WFI, WFE, SEV and SEVL.
 //!
-//! A WFI may end early by the architecture, so it stands in a loop that asks for what it waits for.
+//! A WFI may end early by the architecture, so it is in a loop that asks for what it waits for.
 
 #![no_std]
 #![no_main]

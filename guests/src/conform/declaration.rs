@@ -267,8 +267,8 @@ pub struct Case {
     /// What it does after an exception.
     pub handler: Handler,
     /// The path without an interrupt.
-    pub quiet: &'static str,
-    /// The path with one; where it is none, `quiet` with the interrupt after instruction 0.
+    pub uninterrupted: &'static str,
+    /// The path with one; where it is none, `uninterrupted` with the interrupt after instruction 0.
     pub interrupted: Option<&'static str>,
     /// Exceptions, in order. Interrupts are no part of this.
     pub catches: &'static [Caught],
@@ -307,7 +307,7 @@ impl Case {
             what,
             levels: Levels::Both,
             handler: Handler::Return,
-            quiet: path,
+            uninterrupted: path,
             interrupted: None,
             catches: &[],
             leaves: &[],
@@ -394,7 +394,7 @@ impl Case {
     /// With another path.
     #[must_use]
     pub const fn path(self, path: &'static str) -> Self {
-        Self { quiet: path, ..self }
+        Self { uninterrupted: path, ..self }
     }
 
     /// With MDSCR_EL1 when it begins.

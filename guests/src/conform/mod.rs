@@ -1,10 +1,10 @@
 //! Conformance cases: pieces of code that declare what must be reported of them.
 //!
-//! Each case is a few instructions, run at EL1, EL0 or both, once quietly and once with the virtual
-//! timer's interrupt pending. It declares, from Arm's manual and not from what any machine does, the
-//! PCs that a stepper must report, and the exceptions that the guest must see. The guest `conform`
-//! runs them all and checks what it sees itself; `tests/tests/conformance.rs` reads the same
-//! declarations and compares them with what Stepwell and plain QEMU report.
+//! Each case is a few instructions, run at EL1, EL0 or both, once without and once with the virtual
+//! timer's interrupt pending. It declares, from Arm's manual and not from what any machine does,
+//! the PCs that a stepper must report, and the exceptions that the guest must see. The guest
+//! `conform` runs them all and checks what it sees itself; `tests/tests/conformance.rs` reads the
+//! same declarations and compares them with what Stepwell and plain QEMU report.
 //!
 //! A *path* is a list of words:
 //!

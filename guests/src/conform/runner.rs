@@ -127,7 +127,7 @@ extern "C" fn conform_unexpected() -> ! {
 fn make_pending() -> bool {
     write_register!("cntv_cval_el0", 0);
     write_register!("cntv_ctl_el0", 1);
-    // Bounded, without a clock: under a stepper that holds interrupts the clock may stand.
+    // Bounded, without a clock: under a stepper that holds interrupts the clock may stop.
     (0..100_000).any(|_| read32(GICR_SGI + ISPENDR) & 1 << timer::INTID != 0)
 }
 
@@ -206,7 +206,8 @@ fn examine(case: &Case, code: u64, run: Run, memory: &Memory) -> Result<u64, Fai
         let interrupt = &memory.interrupts[0];
         check("INTID", interrupt.intid, timer::INTID.into())?;
         let ss = if case.interrupted_ss { SS } else { 0 };
-        // What masks the interrupt is what the case has unmasked; the other mask is its own business.
+        // What masks the interrupt is what the case has unmasked; the other mask is its own
+        // business.
         let (mask, other) = if case.fast { (FIQ, IRQ) } else { (IRQ, FIQ) };
         let spsr = case.pstate & !mask & !other & !SS | ss;
         check("SPSR of the interrupt", interrupt.spsr & (SS | 0x3c0) & !other, spsr)?;
@@ -279,11 +280,11 @@ fn has(needs: Needs) -> bool {
     }
 }
 
-fn tell(case: &Case, run: Run, failure: &Failure) {
+fn report(case: &Case, run: Run, failure: &Failure) {
     uart::write("conform: ");
     uart::write(case.name);
     uart::write(if run.level == Level::El1 { " at EL1" } else { " at EL0" });
-    uart::write(if run.pending { ", interrupted: " } else { ", quiet: " });
+    uart::write(if run.pending { ", interrupted: " } else { ", uninterrupted: " });
     failure.print();
     line("");
 }
@@ -317,7 +318,7 @@ pub fn run() -> Outcome {
                 };
                 if let Err(failure) = &result {
                     failed += 1;
-                    tell(case, run, failure);
+                    report(case, run, failure);
                 }
                 if let Some(place) = digits.get_mut(count) {
                     *place = result.unwrap_or(b'x');

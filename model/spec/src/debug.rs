@@ -1,8 +1,8 @@
 //! When debug exceptions are generated, and what becomes of PSTATE.SS.
 
-use crate::state::{El, Machine, ProcState};
+use crate::state::{El, ProcState, SpecMachine};
 
-impl Machine {
+impl SpecMachine {
     /// `DebugTargetFrom`: ELd, where debug exceptions of EL1 and EL0 go.
     ///
     /// Source: Arm ARM, DDI 0487 L.b, "Routing debug exceptions".
@@ -93,10 +93,10 @@ impl Machine {
 
 #[cfg(test)]
 mod tests {
-    use crate::state::{El, Machine, Mdcr, Mdscr, ProcState};
+    use crate::state::{El, Mdcr, Mdscr, ProcState, SpecMachine};
 
-    fn at(el: El) -> Machine {
-        let mut machine = Machine::new(ProcState::at(el));
+    fn at(el: El) -> SpecMachine {
+        let mut machine = SpecMachine::new(ProcState::at(el));
         machine.mdscr_seen = Mdscr { ss: true, kde: false, mde: false };
         machine
     }

@@ -1,6 +1,6 @@
 //! Exception entry and return.
 
-use crate::state::{El, Machine, ProcState};
+use crate::state::{El, ProcState, SpecMachine};
 
 /// Where EL1 takes synchronous exceptions.
 pub const SYNCHRONOUS_VECTOR: u8 = 0x40;
@@ -83,7 +83,7 @@ impl Syndrome {
     }
 }
 
-impl Machine {
+impl SpecMachine {
     /// `AArch64.TakeException`: SPSR.SS is PSTATE.SS as it is; PSTATE.SS becomes 0, as does IL.
     ///
     /// The local monitor is cleared, and it is a context synchronization event.
@@ -143,8 +143,8 @@ impl Machine {
     /// Execution state. It is a context synchronization event; what it does to PSTATE.SS comes
     /// before that.
     ///
-    /// Source: Arm ARM, DDI 0487 L.b, "Exception return" and "Illegal exception returns from AArch64
-    /// state"; the local monitor: "Exclusive access instructions and Non-shareable memory
+    /// Source: Arm ARM, DDI 0487 L.b, "Exception return" and "Illegal exception returns from
+    /// AArch64 state"; the local monitor: "Exclusive access instructions and Non-shareable memory
     /// locations".
     pub fn exception_return(&mut self) {
         let (spsr, elr) = if self.pstate.el == El::El2 {

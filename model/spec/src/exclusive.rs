@@ -1,8 +1,8 @@
 //! The local exclusive monitor, for the one line of memory that programs here exchange by.
 
-use crate::state::Machine;
+use crate::state::SpecMachine;
 
-impl Machine {
+impl SpecMachine {
     /// `AArch64.SetExclusiveMonitors`, and the load: the line is marked.
     ///
     /// Source: Arm ARM, DDI 0487 L.b, "Exclusive access instructions and Non-shareable memory
@@ -15,7 +15,7 @@ impl Machine {
     /// `AArch64.ExclusiveMonitorsPass`: whether a store-exclusive may succeed. It may fail all the
     /// same.
     ///
-    /// Source: as [`Machine::set_exclusive_monitors`].
+    /// Source: as [`SpecMachine::set_exclusive_monitors`].
     #[must_use]
     pub const fn exclusive_monitors_pass(&self) -> bool {
         let same = !self.implementation.monitor_compares_values || self.loaded == self.line;

@@ -1,14 +1,14 @@
-//! The alphabet: what each kind of instruction does to the state, and the machine's next event.
+//! What each class of instruction does to the state, and the machine's next event.
 
 use crate::exception::{
     Class, FIQ_VECTOR, IRQ_VECTOR, SERROR_VECTOR, SYNCHRONOUS_VECTOR, Syndrome,
 };
 use crate::exclusive::stored;
-use crate::state::{Daif, El, Machine, Mdscr, ProcState};
+use crate::state::{Daif, El, Mdscr, ProcState, SpecMachine};
 
 /// One instruction, as far as Software Step can tell it from others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Letter {
+pub enum Op {
     /// Arithmetic, an LSE atomic.
     Plain,
     /// B over the next instruction.
@@ -59,19 +59,19 @@ pub enum Letter {
     End,
 }
 
-/// What a guest executes: letters, and after them [`Letter::End`] for ever.
+/// What a guest executes: instructions, and after them [`Op::End`] for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Program(pub &'static [Letter]);
+pub struct Program(pub &'static [Op]);
 
 impl Program {
     /// The instruction at `pc`.
     #[must_use]
-    pub fn fetch(self, pc: u8) -> Letter {
+    pub fn fetch(self, pc: u8) -> Op {
         match pc {
-            SYNCHRONOUS_VECTOR => Letter::Handle,
-            IRQ_VECTOR | FIQ_VECTOR | SERROR_VECTOR => Letter::Acknowledge,
-            _ if pc > SYNCHRONOUS_VECTOR => Letter::Eret,
-            _ => self.0.get(usize::from(pc)).copied().unwrap_or(Letter::End),
+            SYNCHRONOUS_VECTOR => Op::Handle,
+            IRQ_VECTOR | FIQ_VECTOR | SERROR_VECTOR => Op::Acknowledge,
+            _ if pc > SYNCHRONOUS_VECTOR => Op::Eret,
+            _ => self.0.get(usize::from(pc)).copied().unwrap_or(Op::End),
         }
     }
 }
@@ -104,7 +104,7 @@ pub enum Event {
     ExitedToEl2,
 }
 
-impl Machine {
+impl SpecMachine {
     /// Whether the virtual interrupt can be taken: signalled, and not masked.
     ///
     /// Source: Arm ARM, DDI 0487 L.b, "Virtual interrupts".
@@ -161,10 +161,10 @@ impl Machine {
     /// Source: Arm ARM, DDI 0487 L.b, "Traps to EL2 of EL0 and EL1 execution of WFE and WFI
     /// instructions". A switch for where QEMU departs.
     #[must_use]
-    pub const fn check_for_wfx_trap(&self, letter: Letter) -> bool {
-        let trapped = match letter {
-            Letter::Wfi => self.twi,
-            Letter::Wfe => self.twe,
+    pub const fn check_for_wfx_trap(&self, op: Op) -> bool {
+        let trapped = match op {
+            Op::Wfi => self.twi,
+            Op::Wfe => self.twe,
             _ => false,
         };
         let is_stepped = self.mdscr_seen.ss && self.mdcr.tde;
@@ -172,42 +172,40 @@ impl Machine {
     }
 
     /// What is undefined at EL0.
-    const fn is_privileged(letter: Letter) -> bool {
+    const fn is_privileged(op: Op) -> bool {
         matches!(
-            letter,
-            Letter::Hvc
-                | Letter::Smc
-                | Letter::Eret
-                | Letter::WriteMdscr(_)
-                | Letter::WriteMask(_)
-                | Letter::ReadMask
-                | Letter::WriteIllegalSpsr
+            op,
+            Op::Hvc
+                | Op::Smc
+                | Op::Eret
+                | Op::WriteMdscr(_)
+                | Op::WriteMask(_)
+                | Op::ReadMask
+                | Op::WriteIllegalSpsr
         )
     }
 
-    fn execute(&mut self, letter: Letter, fail: bool) -> Event {
+    fn execute(&mut self, op: Op, fail: bool) -> Event {
         let pc = self.pc;
-        match letter {
-            _ if Self::is_privileged(letter) && self.pstate.el == El::El0 => {
+        match op {
+            _ if Self::is_privileged(op) && self.pstate.el == El::El0 => {
                 self.fault(El::El1, Class::Undefined)
             }
-            Letter::Svc => self.call(El::El1, Class::Svc),
-            Letter::Hvc => self.call(El::El2, Class::Hvc),
-            Letter::Smc if self.tsc => self.fault(El::El2, Class::Smc),
-            Letter::Wfi | Letter::Wfe if self.check_for_wfx_trap(letter) => {
-                self.fault(El::El2, Class::Wfx)
-            }
-            Letter::Stage1 => self.fault(El::El1, Class::Stage1),
-            Letter::Stage2 if !self.is_mapped => self.fault(El::El2, Class::Stage2),
-            Letter::Mmio => self.fault(El::El2, Class::Mmio),
+            Op::Svc => self.call(El::El1, Class::Svc),
+            Op::Hvc => self.call(El::El2, Class::Hvc),
+            Op::Smc if self.tsc => self.fault(El::El2, Class::Smc),
+            Op::Wfi | Op::Wfe if self.check_for_wfx_trap(op) => self.fault(El::El2, Class::Wfx),
+            Op::Stage1 => self.fault(El::El1, Class::Stage1),
+            Op::Stage2 if !self.is_mapped => self.fault(El::El2, Class::Stage2),
+            Op::Mmio => self.fault(El::El2, Class::Mmio),
             // `AArch64.SoftwareBreakpoint`: a debug exception that nothing masks, not even the OS
             // Lock.
-            Letter::Brk => self.fault(self.debug_target_from(), Class::Brk),
+            Op::Brk => self.fault(self.debug_target_from(), Class::Brk),
             // MDCR_EL2.TDE = 1 acts as TDA = 1.
-            Letter::WriteMdscr(_) if self.mdcr.tda || self.mdcr.tde => {
+            Op::WriteMdscr(_) if self.mdcr.tda || self.mdcr.tde => {
                 self.fault(El::El2, Class::SystemRegister)
             }
-            Letter::Eret => {
+            Op::Eret => {
                 self.ss_advance();
                 self.stepped = self.implementation.isv_after_synchronization.then_some(false);
                 self.exception_return();
@@ -215,11 +213,10 @@ impl Machine {
             }
             _ => {
                 self.ss_advance();
-                let is_valid =
-                    letter != Letter::Isb || self.implementation.isv_after_synchronization;
-                self.stepped = is_valid.then_some(letter == Letter::LoadExclusive);
+                let is_valid = op != Op::Isb || self.implementation.isv_after_synchronization;
+                self.stepped = is_valid.then_some(op == Op::LoadExclusive);
                 self.pc = pc.saturating_add(1);
-                self.carry_out(letter, fail, pc);
+                self.carry_out(op, fail, pc);
                 Event::Executed(pc)
             }
         }
@@ -246,36 +243,36 @@ impl Machine {
         if target == El::El2 { Event::ExitedToEl2 } else { Event::EnteredEl1(pc) }
     }
 
-    fn carry_out(&mut self, letter: Letter, fail: bool, pc: u8) {
-        match letter {
-            Letter::Branch => self.pc = pc.saturating_add(2),
-            Letter::End => self.pc = pc,
-            Letter::RetryIfFailed if self.status => self.pc = 0,
-            Letter::LoadExclusive => self.set_exclusive_monitors(),
-            Letter::StoreExclusive => {
+    fn carry_out(&mut self, op: Op, fail: bool, pc: u8) {
+        match op {
+            Op::Branch => self.pc = pc.saturating_add(2),
+            Op::End => self.pc = pc,
+            Op::RetryIfFailed if self.status => self.pc = 0,
+            Op::LoadExclusive => self.set_exclusive_monitors(),
+            Op::StoreExclusive => {
                 self.status = fail || !self.exclusive_monitors_pass();
                 self.clear_exclusive_local();
                 if !self.status {
                     self.line = stored(self.loaded);
                 }
             }
-            Letter::ClearExclusive => self.clear_exclusive_local(),
-            Letter::WriteMdscr(value) => {
+            Op::ClearExclusive => self.clear_exclusive_local(),
+            Op::WriteMdscr(value) => {
                 self.mdscr = value;
                 if self.implementation.writes_seen_at_once {
                     self.synchronize_context();
                 }
             }
-            Letter::Isb => self.synchronize_context(),
-            Letter::WriteMask(daif) => self.pstate = self.pstate.with_daif(daif),
-            Letter::ReadMask => {
+            Op::Isb => self.synchronize_context(),
+            Op::WriteMask(daif) => self.pstate = self.pstate.with_daif(daif),
+            Op::ReadMask => {
                 let Daif { d, a, i, f } = self.pstate.daif();
                 let bits = [f, i, a, d].map(u8::from);
                 self.loaded = bits.iter().rev().fold(0, |all, bit| all << 1 | bit);
             }
-            Letter::WriteIllegalSpsr => self.spsr_el1 = ProcState::at(El::El2),
-            Letter::Acknowledge => self.virq = false,
-            Letter::Handle => match self.esr_el1.class {
+            Op::WriteIllegalSpsr => self.spsr_el1 = ProcState::at(El::El2),
+            Op::Acknowledge => self.virq = false,
+            Op::Handle => match self.esr_el1.class {
                 Class::Stage1 | Class::Brk | Class::Undefined => {
                     self.elr_el1 = self.elr_el1.saturating_add(1);
                 }

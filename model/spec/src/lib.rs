@@ -10,14 +10,14 @@
 //! | [`debug`] | whether debug exceptions are generated, and the rules of PSTATE.SS |
 //! | [`exception`] | exception entry and return |
 //! | [`exclusive`] | the local exclusive monitor |
-//! | [`instruction`] | the alphabet: each kind of instruction that matters, as one letter |
+//! | [`instruction`] | each class of instruction that matters, and what it does |
 //! | [`implementation`] | what a PE may do in more than one way, and where QEMU departs |
 //!
 //! Source of all rules: Arm ARM, DDI 0487, issue L.b; each function names its section's title.
 //!
 //! What the manual leaves open is up to whoever drives the machine. A [`Choice`] at each event:
 //! whether an asynchronous exception or a pending step is taken first, whether a store-exclusive
-//! fails for no reason. [`Machine::synchronize_context`] at any time: whether a direct write of
+//! fails for no reason. [`SpecMachine::synchronize_context`] at any time: whether a direct write of
 //! MDSCR_EL1 is seen before the event that synchronizes it. An [`Implementation`] for all of a run:
 //! what ISS.ISV says after an ISB, an ERET, or an exception that came in between.
 //!
@@ -36,5 +36,5 @@ pub mod state;
 
 pub use exception::{Class, Syndrome};
 pub use implementation::Implementation;
-pub use instruction::{Choice, Event, Letter, Program};
-pub use state::{Daif, El, Machine, Mdcr, Mdscr, ProcState};
+pub use instruction::{Choice, Event, Op, Program};
+pub use state::{Daif, El, Mdcr, Mdscr, ProcState, SpecMachine};

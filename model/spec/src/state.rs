@@ -90,7 +90,7 @@ pub struct Mdcr {
 
 /// One PE, and the line of memory that its exclusives are about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Machine {
+pub struct SpecMachine {
     /// Number of the instruction that executes next.
     pub pc: u8,
     /// PSTATE.
@@ -145,7 +145,7 @@ pub struct Machine {
     pub virq_class: Class,
     /// The virtual CPU interface signals it to the PE.
     pub virq_signalled: bool,
-    /// The page that [`crate::Letter::Stage2`] accesses is mapped at stage 2.
+    /// The page that [`crate::Op::Stage2`] accesses is mapped at stage 2.
     pub is_mapped: bool,
 }
 
@@ -173,7 +173,7 @@ impl ProcState {
     }
 }
 
-impl Machine {
+impl SpecMachine {
     /// A context synchronization event: what was written before is seen from here on.
     ///
     /// Source: Arm ARM, DDI 0487 L.b, "Context synchronization event" in the glossary, and

@@ -1,22 +1,22 @@
-//! What arrives at EL2 for each letter of the alphabet: exception class, SPSR_EL2.SS, ELR_EL2 and
+//! What arrives at EL2 for each class of instruction: exception class, SPSR_EL2.SS, ELR_EL2 and
 //! the syndrome.
 //!
 //! Source: Arm ARM, DDI 0487 L.b, "Software Step exceptions".
 
 use stepwell_spec::exception::SYNCHRONOUS_VECTOR;
 use stepwell_spec::{
-    Choice, Class, Daif, El, Event, Implementation, Letter, Machine, Mdcr, Mdscr, ProcState,
-    Program,
+    Choice, Class, Daif, El, Event, Implementation, Mdcr, Mdscr, Op, ProcState, Program,
+    SpecMachine,
 };
 
 const MASKED: Daif = Daif { d: true, a: true, i: true, f: true };
 const NOTHING: Mdscr = Mdscr { ss: false, kde: false, mde: false };
 
-type Row = (&'static [Letter], Class, bool, u8, bool, bool, usize);
+type Row = (&'static [Op], Class, bool, u8, bool, bool, usize);
 
 /// A guest that EL2 has just entered for one step.
-fn entered(el: El, ss: bool) -> Machine {
-    let mut machine = Machine::new(ProcState::masked(El::El2));
+fn entered(el: El, ss: bool) -> SpecMachine {
+    let mut machine = SpecMachine::new(ProcState::masked(El::El2));
     machine.mdscr.ss = true;
     machine.synchronize_context();
     machine.mdcr = Mdcr { tde: true, tda: true };
@@ -27,7 +27,7 @@ fn entered(el: El, ss: bool) -> Machine {
 }
 
 /// Runs up to the exit. Returns it with the number of events before.
-fn exit_of(mut machine: Machine, program: &'static [Letter]) -> (Machine, usize) {
+fn exit_of(mut machine: SpecMachine, program: &'static [Op]) -> (SpecMachine, usize) {
     for events in 0..10 {
         if machine.advance(Program(program), Choice::Proceed) == Event::ExitedToEl2 {
             return (machine, events);
@@ -39,12 +39,12 @@ fn exit_of(mut machine: Machine, program: &'static [Letter]) -> (Machine, usize)
 #[test]
 fn each_letter_arrives_as_the_manual_has_it() {
     use Class::SoftwareStep as Step;
-    use Letter::{
+    use Op::{
         Acknowledge, Branch, Brk, ClearExclusive, Eret, Hvc, Isb, LoadExclusive, Mmio, Plain, Smc,
         Stage1, Stage2, StoreExclusive, Svc, Wfe, Wfi, WriteMask, WriteMdscr,
     };
     let vector = SYNCHRONOUS_VECTOR;
-    // Letter; class, SPSR_EL2.SS, ELR_EL2, ISV, EX; instructions and entries before the exit.
+    // Instruction; class, SPSR_EL2.SS, ELR_EL2, ISV, EX; instructions and entries before the exit.
     let rows: &[Row] = &[
         (&[Plain], Step, false, 1, true, false, 1),
         (&[Branch], Step, false, 2, true, false, 1),
@@ -79,7 +79,7 @@ fn each_letter_arrives_as_the_manual_has_it() {
 
 #[test]
 fn an_entry_with_ss_0_executes_nothing_and_has_no_syndrome() {
-    let (machine, events) = exit_of(entered(El::El0, false), &[Letter::LoadExclusive]);
+    let (machine, events) = exit_of(entered(El::El0, false), &[Op::LoadExclusive]);
     assert_eq!((events, machine.elr_el2), (0, 0));
     assert_eq!(machine.esr_el2.class, Class::SoftwareStep);
     assert!(!machine.esr_el2.isv);
@@ -91,8 +91,8 @@ fn an_interrupt_falls_before_the_instruction_or_before_its_step() {
     machine.advance(Program(&[]), Choice::PhysicalInterrupt);
     assert!(machine.spsr_el2.ss, "not executed");
     let mut machine = entered(El::El1, true);
-    machine.advance(Program(&[Letter::Plain]), Choice::Proceed);
-    machine.advance(Program(&[Letter::Plain]), Choice::PhysicalInterrupt);
+    machine.advance(Program(&[Op::Plain]), Choice::Proceed);
+    machine.advance(Program(&[Op::Plain]), Choice::PhysicalInterrupt);
     assert_eq!(machine.esr_el2.class, Class::Irq);
     assert!(!machine.spsr_el2.ss, "executed, and not reported");
     assert_eq!(machine.elr_el2, 1);
@@ -100,15 +100,11 @@ fn an_interrupt_falls_before_the_instruction_or_before_its_step() {
 
 #[test]
 fn what_is_taken_instead_of_executing_leaves_ss_in_spsr_el1() {
-    for (letter, ss) in [(Letter::Svc, false), (Letter::Stage1, true)] {
+    for (op, ss) in [(Op::Svc, false), (Op::Stage1, true)] {
         let mut machine = entered(El::El1, true);
-        let program = if letter == Letter::Svc {
-            Program(&[Letter::Svc])
-        } else {
-            Program(&[Letter::Stage1])
-        };
+        let program = if op == Op::Svc { Program(&[Op::Svc]) } else { Program(&[Op::Stage1]) };
         assert_eq!(machine.advance(program, Choice::Proceed), Event::EnteredEl1(0));
-        assert_eq!(machine.spsr_el1.ss, ss, "{letter:?}");
+        assert_eq!(machine.spsr_el1.ss, ss, "{op:?}");
         assert!(!machine.pstate.ss);
     }
     let mut machine = entered(El::El1, true);
@@ -121,13 +117,8 @@ fn what_is_taken_instead_of_executing_leaves_ss_in_spsr_el1() {
 
 #[test]
 fn privileged_letters_are_undefined_at_el0() {
-    let programs: [&'static [Letter]; 5] = [
-        &[Letter::Hvc],
-        &[Letter::Smc],
-        &[Letter::Eret],
-        &[Letter::WriteMdscr(NOTHING)],
-        &[Letter::WriteMask(MASKED)],
-    ];
+    let programs: [&'static [Op]; 5] =
+        [&[Op::Hvc], &[Op::Smc], &[Op::Eret], &[Op::WriteMdscr(NOTHING)], &[Op::WriteMask(MASKED)]];
     for program in programs {
         let mut machine = entered(El::El0, true);
         machine.advance(Program(program), Choice::Proceed);
@@ -137,8 +128,8 @@ fn privileged_letters_are_undefined_at_el0() {
 
 #[test]
 fn the_local_monitor_ends_with_an_exception_or_its_return() {
-    let program = Program(&[Letter::LoadExclusive, Letter::StoreExclusive]);
-    let mut free = Machine::new(ProcState::at(El::El1));
+    let program = Program(&[Op::LoadExclusive, Op::StoreExclusive]);
+    let mut free = SpecMachine::new(ProcState::at(El::El1));
     free.advance(program, Choice::Proceed);
     let mut interrupted = free;
     free.advance(program, Choice::Proceed);
@@ -155,7 +146,7 @@ fn with_the_os_lock_set_nothing_steps() {
         let mut machine = entered(El::El1, true);
         (machine.os_lock, machine.os_double_lock) = (!double, double);
         for _ in 0..3 {
-            let event = machine.advance(Program(&[Letter::Plain; 3]), Choice::Proceed);
+            let event = machine.advance(Program(&[Op::Plain; 3]), Choice::Proceed);
             assert!(matches!(event, Event::Executed(_)), "{event:?}");
         }
     }
@@ -163,12 +154,12 @@ fn with_the_os_lock_set_nothing_steps() {
 
 #[test]
 fn el1_steps_its_own_el0() {
-    let mut machine = Machine::new(ProcState::masked(El::El1));
+    let mut machine = SpecMachine::new(ProcState::masked(El::El1));
     machine.mdscr.ss = true;
     machine.synchronize_context();
     machine.spsr_el1 = ProcState { ss: true, ..ProcState::at(El::El0) };
     machine.elr_el1 = 1;
-    let program = Program(&[Letter::Eret, Letter::Plain]);
+    let program = Program(&[Op::Eret, Op::Plain]);
     assert_eq!(machine.advance(program, Choice::Proceed), Event::Executed(0));
     assert!(machine.pstate.ss);
     assert_eq!(machine.advance(program, Choice::Proceed), Event::Executed(1));
@@ -179,18 +170,18 @@ fn el1_steps_its_own_el0() {
 
 #[test]
 fn an_smc_that_is_not_trapped_and_a_wfx_that_is_not_are_plain() {
-    for letter in [&[Letter::Smc], &[Letter::Wfi], &[Letter::Wfe]] {
+    for op in [&[Op::Smc], &[Op::Wfi], &[Op::Wfe]] {
         let mut machine = entered(El::El1, true);
         (machine.tsc, machine.twi, machine.twe) = (false, false, false);
-        let (machine, events) = exit_of(machine, letter);
-        assert_eq!((machine.esr_el2.class, events), (Class::SoftwareStep, 1), "{letter:?}");
+        let (machine, events) = exit_of(machine, op);
+        assert_eq!((machine.esr_el2.class, events), (Class::SoftwareStep, 1), "{op:?}");
         assert_eq!(machine.elr_el2, 1);
     }
 }
 
 #[test]
 fn an_illegal_return_stays_at_its_level_and_is_one_step() {
-    let program = &[Letter::WriteIllegalSpsr, Letter::Eret];
+    let program = &[Op::WriteIllegalSpsr, Op::Eret];
     let mut machine = entered(El::El1, true);
     machine.mdscr = NOTHING;
     machine.synchronize_context();
@@ -229,8 +220,8 @@ fn every_asynchronous_exception_may_overtake_a_pending_step() {
 #[test]
 fn a_write_of_mdscr_is_seen_after_an_isb_and_maybe_before() {
     const OWN: Mdscr = Mdscr { ss: true, kde: true, mde: false };
-    let program = Program(&[Letter::WriteMdscr(OWN), Letter::Plain, Letter::Isb, Letter::Plain]);
-    let mut machine = Machine::new(ProcState::at(El::El1));
+    let program = Program(&[Op::WriteMdscr(OWN), Op::Plain, Op::Isb, Op::Plain]);
+    let mut machine = SpecMachine::new(ProcState::at(El::El1));
     machine.advance(program, Choice::Proceed);
     let mut early = machine;
     early.synchronize_context();
@@ -240,7 +231,7 @@ fn a_write_of_mdscr_is_seen_after_an_isb_and_maybe_before() {
         machine.advance(program, Choice::Proceed);
     }
     assert!(machine.check_software_step(), "no choice any more");
-    let mut qemu = Machine::new(ProcState::at(El::El1));
+    let mut qemu = SpecMachine::new(ProcState::at(El::El1));
     qemu.implementation = Implementation::QEMU;
     qemu.advance(program, Choice::Proceed);
     assert!(qemu.check_software_step());
@@ -248,7 +239,7 @@ fn a_write_of_mdscr_is_seen_after_an_isb_and_maybe_before() {
 
 #[test]
 fn el2_that_forgets_its_isb_may_enter_with_the_step_pending_already() {
-    let mut machine = Machine::new(ProcState::masked(El::El2));
+    let mut machine = SpecMachine::new(ProcState::masked(El::El2));
     machine.mdcr = Mdcr { tde: true, tda: true };
     machine.spsr_el2 = ProcState { ss: true, ..ProcState::at(El::El1) };
     machine.mdscr.ss = true;
@@ -276,9 +267,9 @@ fn qemu_departs_where_the_switch_says() {
     let mut machine = entered(El::El1, true);
     machine.implementation = Implementation::QEMU;
     machine.os_lock = true;
-    let (machine, events) = exit_of(machine, &[Letter::Wfi]);
+    let (machine, events) = exit_of(machine, &[Op::Wfi]);
     assert_eq!((machine.esr_el2.class, events), (Class::SoftwareStep, 1), "no lock, no trap");
-    let mut exclusive = Machine::new(ProcState::at(El::El1));
+    let mut exclusive = SpecMachine::new(ProcState::at(El::El1));
     exclusive.implementation = Implementation::QEMU;
     exclusive.set_exclusive_monitors();
     exclusive.written_by_another(0);
@@ -292,12 +283,12 @@ fn msr_and_mrs_of_daif_are_all_four_bits() {
     for n in 0..16_u8 {
         let bit = |at: u8| n >> at & 1 != 0;
         let daif = Daif { d: bit(3), a: bit(2), i: bit(1), f: bit(0) };
-        let program = [Letter::WriteMask(daif), Letter::ReadMask];
-        let mut machine = Machine::new(ProcState::at(El::El1));
-        for letter in program {
-            let letters: &'static [Letter] = Box::leak(Box::new([letter]));
+        let program = [Op::WriteMask(daif), Op::ReadMask];
+        let mut machine = SpecMachine::new(ProcState::at(El::El1));
+        for op in program {
+            let ops: &'static [Op] = Box::leak(Box::new([op]));
             machine.pc = 0;
-            machine.advance(Program(letters), Choice::Proceed);
+            machine.advance(Program(ops), Choice::Proceed);
         }
         assert_eq!((machine.loaded, machine.pstate.daif()), (n, daif));
     }

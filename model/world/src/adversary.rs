@@ -5,7 +5,7 @@ use crate::world::World;
 use crate::{bits, programs};
 use stepwell_engine::plan;
 use stepwell_spec::exception::SYNCHRONOUS_VECTOR;
-use stepwell_spec::{Class, Letter};
+use stepwell_spec::{Class, Op};
 
 /// Something that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,7 +26,7 @@ pub enum Action {
     StepOn,
     /// Stepping is switched off.
     StepOff,
-    /// Everything stands, and goes on.
+    /// Everything is stopped, and goes on.
     Pause,
     /// What happens to interrupts while stepping is from now on this.
     SetPolicy(Policy),
@@ -54,8 +54,8 @@ impl World {
         actions.push(if self.holds_debug() { Action::StepOff } else { Action::StepOn });
         actions.extend([Action::ToggleInterrupt, Action::OtherWrites]);
         // A write that changes nothing is one that a compare-and-swap does not see: not while the
-        // engine needs the others to stand.
-        let next = plan(programs::instruction(self.look.letter));
+        // engine needs the others to stop.
+        let next = plan(programs::instruction(self.look.op));
         if !self.is_stepping() || !self.monitor.needs_others_stopped(next) {
             actions.push(Action::OtherRewrites);
         }
@@ -72,7 +72,7 @@ impl World {
         // left an exception, EL2 settles it before it lets a debugger near.
         let is_part = self.alone.mdscr.ss
             || self.machine.elr_el2 >= SYNCHRONOUS_VECTOR
-            || self.look.letter == Letter::Eret;
+            || self.look.op == Op::Eret;
         if !self.is_pending() || !is_part {
             actions.push(Action::DebuggerWritesSs(!self.saved().ss()));
         }
@@ -99,7 +99,7 @@ impl World {
                 self.switch_off();
                 self.unreported = 0;
             }
-            Action::Pause => self.stand(),
+            Action::Pause => self.stop(),
             Action::SetPolicy(policy) => self.policy = policy,
             Action::ToggleInterrupt => {
                 self.machine.virq = !self.machine.virq;

@@ -7,7 +7,7 @@ use crate::world::{Exploration, World};
 use stateright::{Checker, DiscoveryClassification, HasDiscoveries, Model};
 use std::fmt::Write;
 use stepwell_engine::mutation::{Mutant, select};
-use stepwell_spec::{Daif, Letter, Program};
+use stepwell_spec::{Daif, Op, Program};
 
 /// Adversary's actions that suffice to show each mistake.
 const BUDGET: u8 = 2;
@@ -59,9 +59,9 @@ pub type Aspect = (&'static str, &'static [Program]);
 pub const fn aspects(mutant: Mutant) -> &'static [Aspect] {
     match mutant {
         Mutant::InterruptsMaskedInDaif => &[
-            ("the guest reads it", &[Program(&[Letter::ReadMask])]),
-            ("its MSR DAIF is lost", &[Program(&[Letter::WriteMask(MASKED)])]),
-            ("an exception saves it", &[Program(&[Letter::Svc])]),
+            ("the guest reads it", &[Program(&[Op::ReadMask])]),
+            ("its MSR DAIF is lost", &[Program(&[Op::WriteMask(MASKED)])]),
+            ("an exception saves it", &[Program(&[Op::Svc])]),
         ],
         _ => &[("", PROGRAMS)],
     }
@@ -86,9 +86,9 @@ fn describe(mutant: Mutant, aspect: Aspect, text: &mut String) -> std::fmt::Resu
         return writeln!(text, "Survives.");
     };
     let start = &found.start.alone;
-    let letters = Exploration::new(programs, BUDGET).program(&found.start).0;
+    let ops = Exploration::new(programs, BUDGET).program(&found.start).0;
     writeln!(text, "Violates: *{}*.\n", found.property)?;
-    writeln!(text, "- program: `{letters:?}`")?;
+    writeln!(text, "- program: `{ops:?}`")?;
     let own = if start.mdscr.ss { ", which the guest itself steps" } else { "" };
     writeln!(text, "- begins at {:?}{own}", start.pstate.el)?;
     let actions: Vec<_> = found.actions.iter().map(|action| format!("{action:?}")).collect();

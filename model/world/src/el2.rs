@@ -13,7 +13,7 @@ use stepwell_engine::{
 use stepwell_spec::exception::{SYNCHRONOUS_VECTOR, vector_of};
 use stepwell_spec::exclusive::stored;
 use stepwell_spec::{
-    Choice, Class, El, Letter, Machine, Mdcr, Mdscr, ProcState, Program, Syndrome,
+    Choice, Class, El, Mdcr, Mdscr, Op, ProcState, Program, SpecMachine, Syndrome,
 };
 
 /// Address of the line that exclusives are about.
@@ -28,7 +28,7 @@ pub struct Look {
     /// Where it is.
     pub pc: u8,
     /// What it is.
-    pub letter: Letter,
+    pub op: Op,
     /// The guest's PSTATE.
     pub pstate: ProcState,
     /// SPSR_EL1.
@@ -49,8 +49,8 @@ pub struct Shadow {
 impl Shadow {
     /// What is in the machine.
     #[must_use]
-    pub const fn of(machine: &Machine) -> Self {
-        let Machine { mdscr, os_lock, os_double_lock, .. } = *machine;
+    pub const fn of(machine: &SpecMachine) -> Self {
+        let SpecMachine { mdscr, os_lock, os_double_lock, .. } = *machine;
         Self { mdscr, os_lock, os_double_lock }
     }
 }
@@ -105,10 +105,10 @@ impl World {
 
     /// Switches stepping off.
     pub fn switch_off(&mut self) {
-        self.stand();
+        self.stop();
         if self.is_stepping() {
             let unreported = self.disable();
-            debug_assert!(!unreported, "a standing vCPU has reported everything");
+            debug_assert!(!unreported, "a stopped vCPU has reported everything");
         }
         self.forget_handler();
         self.monitor.clear();
@@ -119,9 +119,9 @@ impl World {
         self.machine.virq_signalled = true;
     }
 
-    /// The vCPU is to stand, for a stop or a pause: an instruction that has executed is reported
+    /// The vCPU is to stop, for a stop or a pause: an instruction that has executed is reported
     /// here and now.
-    pub fn stand(&mut self) {
+    pub fn stop(&mut self) {
         if !self.is_pending() {
             return;
         }
@@ -138,14 +138,14 @@ impl World {
                 self.inject(Class::SoftwareStep, program);
                 return;
             }
-            let letter = program.fetch(self.machine.elr_el2);
+            let op = program.fetch(self.machine.elr_el2);
             self.look = Look {
                 pc: self.machine.elr_el2,
-                letter,
+                op,
                 pstate: self.machine.spsr_el2,
                 spsr_el1: self.machine.spsr_el1,
             };
-            if self.carry_out_instead(plan(programs::instruction(letter)), program) {
+            if self.carry_out_instead(plan(programs::instruction(op)), program) {
                 return;
             }
         }
@@ -233,8 +233,8 @@ impl World {
     /// EL2 did an instruction, and moves the PC.
     fn carried_out(&mut self, program: Program, bytes: u64) {
         let before = self.guest_debug().mdscr;
-        if let (Class::SystemRegister, Letter::WriteMdscr(value)) =
-            (self.machine.esr_el2.class, self.look.letter)
+        if let (Class::SystemRegister, Op::WriteMdscr(value)) =
+            (self.machine.esr_el2.class, self.look.op)
         {
             self.shadow.mdscr = value;
             self.engine.set_guest_mdscr(bits::mdscr(value));
@@ -244,7 +244,7 @@ impl World {
         let (pc, pstate) = completion::carried_out(around, pc, self.saved(), bytes);
         self.machine.elr_el2 = u8::try_from(pc.0 / INSTRUCTION).unwrap_or(u8::MAX);
         self.save(pstate);
-        let choice = if self.look.letter == Letter::StoreExclusive && self.machine.status {
+        let choice = if self.look.op == Op::StoreExclusive && self.machine.status {
             Choice::StoreFails
         } else {
             Choice::Proceed
@@ -283,8 +283,8 @@ impl World {
         let is_at_vector = vectors.contains(&self.machine.elr_el2);
         let before = Before {
             pc: Some(address(self.look.pc)),
-            plan: plan(programs::instruction(self.look.letter)),
-            is_svc: self.look.letter == Letter::Svc,
+            plan: plan(programs::instruction(self.look.op)),
+            is_svc: self.look.op == Op::Svc,
             pstate: bits::pstate(self.look.pstate),
             spsr_el1: bits::pstate(self.look.spsr_el1),
         };

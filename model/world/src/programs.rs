@@ -1,9 +1,9 @@
-//! The guests: a few letters each, and after them a branch to itself.
+//! The guests: a few instructions each, and after them a branch to itself.
 
 use stepwell_arch::Instruction;
-use stepwell_spec::{Daif, Letter, Mdscr, Program};
+use stepwell_spec::{Daif, Mdscr, Op, Program};
 
-use Letter::{
+use Op::{
     Branch, Brk, ClearExclusive, Eret, Hvc, Isb, LoadExclusive, Mmio, Plain, ReadMask,
     RetryIfFailed, Smc, Stage1, Stage2, StoreExclusive, Svc, Wfe, Wfi, WriteIllegalSpsr, WriteMask,
     WriteMdscr,
@@ -38,8 +38,8 @@ pub const PROGRAMS: &[Program] = &[
     Program(&[WriteMask(ALL), ReadMask, WriteMask(NONE), ReadMask]),
 ];
 
-/// What is explored with FIQ and with SError in the place of IRQ: the loop that an interrupt breaks,
-/// and what masks and unmasks.
+/// What is explored with FIQ and with SError in the place of IRQ: the loop that an interrupt
+/// breaks, and what masks and unmasks.
 pub const INTERRUPTED: &[Program] = &[
     Program(&[LoadExclusive, StoreExclusive, RetryIfFailed]),
     Program(&[WriteMask(ALL), ReadMask, WriteMask(NONE), ReadMask]),
@@ -48,19 +48,19 @@ pub const INTERRUPTED: &[Program] = &[
 /// The loop that livelocks where exclusives are not carried out.
 pub const EXCLUSIVE_LOOP: u8 = 1;
 
-/// The letter as the instruction that the engine's plan is made from.
+/// The word of an instruction, as the engine's plan is made from.
 #[must_use]
-pub const fn instruction(letter: Letter) -> Instruction {
-    Instruction::decode(match letter {
-        Letter::LoadExclusive => 0xc85f_7c20,  // ldxr x0, [x1]
-        Letter::StoreExclusive => 0xc803_7c20, // stxr w3, x0, [x1]
-        Letter::ClearExclusive => 0xd503_3f5f, // clrex
-        Letter::Wfi => 0xd503_207f,            // wfi
-        Letter::Wfe => 0xd503_205f,            // wfe
-        Letter::Eret => 0xd69f_03e0,           // eret
-        Letter::Svc => 0xd400_0001,            // svc #0
-        Letter::WriteMask(_) => 0xd51b_4220,   // msr daif, x0
-        Letter::Isb => 0xd503_3fdf,            // isb
-        _ => 0xd503_201f,                      // nop: it just executes, or traps
+pub const fn instruction(op: Op) -> Instruction {
+    Instruction::decode(match op {
+        Op::LoadExclusive => 0xc85f_7c20,  // ldxr x0, [x1]
+        Op::StoreExclusive => 0xc803_7c20, // stxr w3, x0, [x1]
+        Op::ClearExclusive => 0xd503_3f5f, // clrex
+        Op::Wfi => 0xd503_207f,            // wfi
+        Op::Wfe => 0xd503_205f,            // wfe
+        Op::Eret => 0xd69f_03e0,           // eret
+        Op::Svc => 0xd400_0001,            // svc #0
+        Op::WriteMask(_) => 0xd51b_4220,   // msr daif, x0
+        Op::Isb => 0xd503_3fdf,            // isb
+        _ => 0xd503_201f,                  // nop: it just executes, or traps
     })
 }

@@ -12,11 +12,11 @@ use stateright::Model;
 /// More actions than any of the programs needs.
 const ACTIONS_MAX: u32 = 500;
 
-/// Who disturbs the guest while it is stepped.
+/// What happens to the guest while it is stepped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schedule {
     /// Nobody.
-    Quiet,
+    Nothing,
     /// A physical interrupt between every instruction and its step exception.
     Interrupted,
     /// A virtual interrupt at the first boundary, and what the policy does with it.
@@ -26,7 +26,7 @@ pub enum Schedule {
 impl Schedule {
     /// All of them.
     pub const ALL: [Self; 5] = [
-        Self::Quiet,
+        Self::Nothing,
         Self::Interrupted,
         Self::Interrupting(Policy::Hold),
         Self::Interrupting(Policy::Into),

@@ -8,7 +8,7 @@ use crate::world::{Exploration, World};
 use stateright::Property;
 use stepwell_engine::own_step;
 use stepwell_spec::exception::vector_of;
-use stepwell_spec::{Class, El, Machine, Mdcr};
+use stepwell_spec::{Class, El, Mdcr, SpecMachine};
 
 type Condition = fn(&Exploration, &World) -> bool;
 
@@ -186,7 +186,7 @@ const GUEST: &[Row] = &[
 ];
 
 /// Whether the interrupt has just been entered.
-fn is_at_interrupt(machine: &Machine) -> bool {
+fn is_at_interrupt(machine: &SpecMachine) -> bool {
     machine.pc == vector_of(machine.virq_class)
 }
 
@@ -195,7 +195,7 @@ fn guest_pstate(world: &World) -> stepwell_spec::ProcState {
 }
 
 /// The guest as a debugger sees it, at EL2 with everything reported.
-fn is_settled(world: &World) -> Option<Machine> {
+fn is_settled(world: &World) -> Option<SpecMachine> {
     if world.is_in_guest || world.is_pending() {
         return None;
     }
@@ -205,8 +205,8 @@ fn is_settled(world: &World) -> Option<Machine> {
 }
 
 /// Everything that a guest can observe, but what the debug properties compare.
-fn same_but_debug(guest: &Machine, alone: &Machine) -> bool {
-    let view = |machine: &Machine| {
+fn same_but_debug(guest: &SpecMachine, alone: &SpecMachine) -> bool {
+    let view = |machine: &SpecMachine| {
         let (mut pstate, mut spsr_el1) = (machine.pstate, machine.spsr_el1);
         (pstate.ss, spsr_el1.ss) = (false, false);
         let exception = (machine.elr_el1, spsr_el1, machine.esr_el1.class);

@@ -7,7 +7,7 @@ use crate::properties;
 use stateright::{Model, Property};
 use stepwell_engine::{Engine, ExclusiveMonitor, InterruptedContext, StepState};
 use stepwell_spec::{
-    Choice, Class, El, Event, Implementation, Letter, Machine, Mdscr, ProcState, Program,
+    Choice, Class, El, Event, Implementation, Mdscr, Op, ProcState, Program, SpecMachine,
 };
 
 /// What is explored.
@@ -27,7 +27,7 @@ pub struct World {
     /// Which of the programs the guest executes.
     pub program: u8,
     /// The machine that is stepped.
-    pub machine: Machine,
+    pub machine: SpecMachine,
     /// It is below EL2.
     pub is_in_guest: bool,
     /// The engine.
@@ -43,7 +43,7 @@ pub struct World {
     /// What EL2 saw of the instruction that is executing.
     pub look: Look,
     /// The same guest, stepped by nobody.
-    pub alone: Machine,
+    pub alone: SpecMachine,
     /// Things that have happened while stepping, less reports of them.
     pub unreported: i8,
     /// A store-exclusive succeeded that could not have.
@@ -55,7 +55,7 @@ pub struct World {
 }
 
 impl World {
-    fn new(program: u8, machine: Machine, budget: u8) -> Self {
+    fn new(program: u8, machine: SpecMachine, budget: u8) -> Self {
         let mut stepped = machine;
         // The guest is at EL2, about to be entered for the first time.
         stepped.spsr_el2 = machine.pstate;
@@ -70,12 +70,7 @@ impl World {
             shadow: Shadow::of(&machine),
             policy: Policy::default(),
             over: None,
-            look: Look {
-                pc: 0,
-                letter: Letter::Plain,
-                pstate: machine.pstate,
-                spsr_el1: machine.spsr_el1,
-            },
+            look: Look { pc: 0, op: Op::Plain, pstate: machine.pstate, spsr_el1: machine.spsr_el1 },
             alone: machine,
             unreported: 0,
             stored_wrongly: false,
@@ -124,7 +119,7 @@ impl World {
         }
         let could_store = self.alone.exclusive_monitors_pass();
         let stores = choice == Choice::Proceed
-            && program.fetch(self.alone.pc) == Letter::StoreExclusive
+            && program.fetch(self.alone.pc) == Op::StoreExclusive
             && !self.alone.check_software_step();
         self.follow(program, choice);
         self.stored_wrongly |= stores && !could_store;
@@ -163,7 +158,7 @@ impl World {
     }
 
     fn advance(&mut self, program: Program, choice: Choice) {
-        let stores = program.fetch(self.machine.pc) == Letter::StoreExclusive;
+        let stores = program.fetch(self.machine.pc) == Op::StoreExclusive;
         match self.machine.advance(program, choice) {
             Event::ExitedToEl2 => self.exited(program),
             Event::Executed(_) if stores && self.machine.status => {
@@ -203,7 +198,8 @@ impl Exploration {
             })
         });
         let virq_class = self.interrupt;
-        machines.map(move |machine| World::new(program, Machine { virq_class, ..machine }, budget))
+        machines
+            .map(move |machine| World::new(program, SpecMachine { virq_class, ..machine }, budget))
     }
 }
 
@@ -233,9 +229,9 @@ const STARTS: [(El, Mdscr, Lock); 6] = [
     (El::El1, KERNEL, Lock::None),
 ];
 
-fn start(el: El, mdscr: Mdscr, lock: Lock, implementation: Implementation) -> Machine {
+fn start(el: El, mdscr: Mdscr, lock: Lock, implementation: Implementation) -> SpecMachine {
     let pstate = ProcState { ss: mdscr.ss, ..ProcState::at(el) };
-    let mut machine = Machine::new(pstate);
+    let mut machine = SpecMachine::new(pstate);
     machine.mdscr = mdscr;
     machine.synchronize_context();
     machine.os_lock = lock == Lock::Os;

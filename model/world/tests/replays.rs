@@ -3,7 +3,7 @@
 use stateright::Model;
 use stepwell_model::over::Policy;
 use stepwell_model::{Action, Exploration, World};
-use stepwell_spec::{El, Implementation, Letter, Program};
+use stepwell_spec::{El, Implementation, Op, Program};
 
 use Action::{
     Deliver, Enter, Pause, PhysicalInterrupt, Proceed, SetPolicy, StepOn, Synchronize,
@@ -43,7 +43,7 @@ fn replay(programs: &'static [Program], actions: &[Action]) -> World {
 
 #[test]
 fn five_asynchronous_exits_in_a_row_and_one_report() {
-    const PROGRAMS: &[Program] = &[Program(&[Letter::Plain, Letter::Plain])];
+    const PROGRAMS: &[Program] = &[Program(&[Op::Plain, Op::Plain])];
     let mut actions = vec![StepOn, Enter, Proceed];
     for _ in 0..5 {
         actions.extend([PhysicalInterrupt, Enter]);
@@ -59,7 +59,7 @@ fn five_asynchronous_exits_in_a_row_and_one_report() {
 
 #[test]
 fn five_asynchronous_exits_before_an_instruction_report_nothing() {
-    const PROGRAMS: &[Program] = &[Program(&[Letter::Plain])];
+    const PROGRAMS: &[Program] = &[Program(&[Op::Plain])];
     let mut actions = vec![StepOn, Enter];
     for _ in 0..5 {
         actions.extend([PhysicalInterrupt, Enter]);
@@ -70,7 +70,7 @@ fn five_asynchronous_exits_before_an_instruction_report_nothing() {
 
 #[test]
 fn a_pause_reports_what_has_executed_at_once() {
-    const PROGRAMS: &[Program] = &[Program(&[Letter::LoadExclusive])];
+    const PROGRAMS: &[Program] = &[Program(&[Op::LoadExclusive])];
     let world = replay(PROGRAMS, &[StepOn, Enter, Proceed, PhysicalInterrupt, Pause]);
     assert!(!world.is_pending() && world.monitor.armed().is_some());
     assert_eq!((world.alone.pc, world.unreported), (1, 0));
@@ -78,7 +78,7 @@ fn a_pause_reports_what_has_executed_at_once() {
 
 #[test]
 fn a_handler_is_run_over_and_its_guest_steps_on() {
-    const PROGRAMS: &[Program] = &[Program(&[Letter::Plain])];
+    const PROGRAMS: &[Program] = &[Program(&[Op::Plain])];
     let start = [StepOn, SetPolicy(Policy::Over), ToggleInterrupt, Deliver];
     // The handler's acknowledgement and return, the hidden breakpoint, then a step.
     let way = [&start[..], &[Enter, Proceed, Proceed, Proceed, Enter, Proceed, Proceed]].concat();
@@ -94,7 +94,7 @@ fn a_handler_is_run_over_and_its_guest_steps_on() {
 #[test]
 fn a_write_of_mdscr_may_be_seen_late_and_an_exit_ends_that() {
     const OWN: stepwell_spec::Mdscr = stepwell_spec::Mdscr { ss: true, kde: true, mde: false };
-    const PROGRAMS: &[Program] = &[Program(&[Letter::WriteMdscr(OWN), Letter::Plain])];
+    const PROGRAMS: &[Program] = &[Program(&[Op::WriteMdscr(OWN), Op::Plain])];
     let late = replay(PROGRAMS, &[Enter, Proceed, Proceed]);
     assert_eq!(late.machine.pc, 2, "by the old value nothing is stepped");
     let early = replay(PROGRAMS, &[Enter, Proceed, Synchronize, Proceed]);

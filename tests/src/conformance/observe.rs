@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use stepwell::machine::{Machine, MachineError};
+use stepwell::machine::{MachineError, QemuMachine};
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{
     Debuggee, Ending, Event, InterruptPolicy, Place, StepRequest, Stop, StopReason, VcpuId,
@@ -137,7 +137,7 @@ fn stops(
     Ok(Observation { streams: Some(streams), console })
 }
 
-fn start(setup: &Setup, test_mode: Option<&str>) -> Result<(Machine, Link), MachineError> {
+fn start(setup: &Setup, test_mode: Option<&str>) -> Result<(QemuMachine, Link), MachineError> {
     let image = fs::read(&setup.kernel).unwrap_or_default();
     launch_in(test_mode, &image, setup.cpu, 1)
 }
@@ -182,7 +182,7 @@ impl Session<'_> {
             let Some(stop) = self.stop()? else { break };
             let pc = stop.pc.0;
             if stop.reason == StopReason::Paused && stop.steps == 0 {
-                // It was told to stand, before anything executed.
+                // It was told to stop, before anything executed.
                 continue;
             }
             if pc == enter || (pc == end && stream.len() >= length) {
@@ -193,9 +193,9 @@ impl Session<'_> {
         Ok(stream)
     }
 
-    /// Lets the guest run to the next stop. One that the test mode asked for is none (it may be left
-    /// over from the steps before), unless it is where the breakpoint is: who goes on from there
-    /// goes past it.
+    /// Lets the guest run to the next stop. One that the test mode asked for is none (it may be
+    /// left over from the steps before), unless it is where the breakpoint is: who goes on from
+    /// there goes past it.
     fn resume(&mut self, breakpoint: u64) -> anyhow::Result<Option<Stop>> {
         loop {
             self.link.resume(0)?;

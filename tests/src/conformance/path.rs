@@ -8,8 +8,8 @@ use super::View;
 use crate::stream::Stream;
 
 const DEVICE: u64 = 0x0900_0000;
-/// Offsets of the vectors: synchronous from EL1 on SP_EL0, from EL1, from EL0; next come those of IRQ
-/// and FIQ.
+/// Offsets of the vectors: synchronous from EL1 on SP_EL0, from EL1, from EL0; next come those of
+/// IRQ and FIQ.
 const FROM_SP_EL0: u64 = 0x000;
 const FROM_EL1: u64 = 0x200;
 const FROM_EL0: u64 = 0x400;
@@ -51,13 +51,13 @@ impl From<Symbols> for Places {
 #[must_use]
 pub fn declared(case: &Case, run: Run, view: View) -> String {
     let departure = case.departure.filter(|departure| departure.is_the_cpus || view == View::Plain);
-    let quiet = departure.map_or(case.quiet, |departure| departure.path);
+    let uninterrupted = departure.map_or(case.uninterrupted, |departure| departure.path);
     if !run.pending || !view.delivers() {
-        return quiet.to_owned();
+        return uninterrupted.to_owned();
     }
     match (departure, case.interrupted) {
         (None, Some(path)) => path.to_owned(),
-        _ => after_first_instruction(quiet, if case.fast { "fiq" } else { "irq" }),
+        _ => after_first_instruction(uninterrupted, if case.fast { "fiq" } else { "irq" }),
     }
 }
 
@@ -163,8 +163,8 @@ fn instructions(word: &str) -> impl Iterator<Item = u64> + use<> {
 ///
 /// A recording tells what began to execute. Stops tell where the next instruction is, so an
 /// exception that comes before an instruction shows that instruction's PC twice. QEMU lists what it
-/// translated: an instruction that was not to execute because a step exception was pending is in its
-/// log, too.
+/// translated: an instruction that was not to execute because a step exception was pending is in
+/// its log, too.
 #[must_use]
 pub fn expected(case: &Case, run: Run, view: View, places: &Places) -> Stream {
     let parts = parts(case, run, view, places);

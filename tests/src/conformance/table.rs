@@ -26,7 +26,11 @@ fn level_number(level: Level) -> u8 {
 }
 
 fn run_name(run: Run) -> String {
-    format!("EL{}, {}", level_number(run.level), if run.pending { "interrupted" } else { "quiet" })
+    format!(
+        "EL{}, {}",
+        level_number(run.level),
+        if run.pending { "interrupted" } else { "uninterrupted" }
+    )
 }
 
 impl Table {
@@ -192,7 +196,7 @@ fn compare(
 /// The guest's own failed check of a run.
 fn said(case: &Case, run: Run, console: &str) -> Failure {
     let level = level_number(run.level);
-    let kind = if run.pending { "interrupted" } else { "quiet" };
+    let kind = if run.pending { "interrupted" } else { "uninterrupted" };
     let start = format!("conform: {} at EL{level}, {kind}: ", case.name);
     let line = console.lines().find_map(|line| line.split_once(&start))?;
     Some(line.1.trim().to_owned())
@@ -291,10 +295,12 @@ mod tests {
     fn what_the_guest_says_counts() {
         let places = places();
         let mut observation = as_declared(&places);
-        observation.console.insert_str(0, "conform: svc at EL0, quiet: ELR: got 0x0, want 0x4\n");
+        observation
+            .console
+            .insert_str(0, "conform: svc at EL0, uninterrupted: ELR: got 0x0, want 0x4\n");
         assert_eq!(
             failures(&places, observation),
-            ["svc (EL0, quiet), plain QEMU on max: ELR: got 0x0, want 0x4"]
+            ["svc (EL0, uninterrupted), plain QEMU on max: ELR: got 0x0, want 0x4"]
         );
         let mut observation = as_declared(&places);
         observation.console = observation.console.replacen("01", "00", 1);

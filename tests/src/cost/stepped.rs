@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use stepwell::machine::{self, Machine, MachineOptions, Memory};
+use stepwell::machine::{self, MachineOptions, Memory, QemuMachine};
 use stepwell_arch::Va;
 use stepwell_debuggee::{
     Debuggee, Event, InterruptPolicy, StepRequest, Stop, StopReason, TimePolicy, TraceRecord,
@@ -92,7 +92,7 @@ impl Loop {
 /// A machine with the guest in it, stopped at its first loop.
 pub struct Stepped {
     link: Link,
-    _machine: Machine,
+    _machine: QemuMachine,
     _wrapper: Option<TempDir>,
     loop_start: u64,
     records: Vec<TraceRecord>,
@@ -134,7 +134,7 @@ impl Stepped {
             ..MachineOptions::default()
         };
         let files = machine::Guest::read(&guest.path, RawPolicy::Refuse)?;
-        let (machine, link) = Machine::launch(&options, &files)?;
+        let (machine, link) = QemuMachine::launch(&options, &files)?;
         let loop_start = guest.counting_loop.context("the guest names no loop")?.start;
         let mut stepped =
             Self { link, _machine: machine, _wrapper: wrapper, loop_start, records: Vec::new() };

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 const NO_DATA: &str = "it accesses no memory of the guest's";
 const WITH_DATA: [&str; 5] = ["load", "store", "atomic", "load-exclusive", "store-exclusive"];
 /// Not a kind of instruction.
-const NO_LETTER: &str = "fast-run";
+const NO_CLASS: &str = "fast-run";
 const DATA_PAGE: &str = "data-page";
 const MET: &str = "met";
 
@@ -37,33 +37,33 @@ impl Coverage {
 
     fn add_line(&mut self, report: &str) {
         let mut words = report.split_whitespace();
-        let Some(letter) = words.next() else { return };
+        let Some(class) = words.next() else { return };
         for word in words {
             let Some((event, count)) = word.split_once('=') else { continue };
-            self.add(letter, event, count.parse().unwrap_or(0));
+            self.add(class, event, count.parse().unwrap_or(0));
         }
     }
 
-    fn add(&mut self, letter: &str, event: &str, count: u64) {
-        for (names, name) in [(&mut self.rows, letter), (&mut self.columns, event)] {
+    fn add(&mut self, class: &str, event: &str, count: u64) {
+        for (names, name) in [(&mut self.rows, class), (&mut self.columns, event)] {
             if !names.iter().any(|known| known == name) {
                 names.push(name.to_owned());
             }
         }
-        *self.counts.entry((letter.to_owned(), event.to_owned())).or_default() += count;
+        *self.counts.entry((class.to_owned(), event.to_owned())).or_default() += count;
     }
 
     /// Adds another run's.
     pub fn merge(&mut self, other: &Self) {
-        for letter in &other.rows {
+        for class in &other.rows {
             for event in &other.columns {
-                self.add(letter, event, other.count(letter, event));
+                self.add(class, event, other.count(class, event));
             }
         }
     }
 
-    fn count(&self, letter: &str, event: &str) -> u64 {
-        let key = (letter.to_owned(), event.to_owned());
+    fn count(&self, class: &str, event: &str) -> u64 {
+        let key = (class.to_owned(), event.to_owned());
         self.counts.get(&key).copied().unwrap_or(0)
     }
 
@@ -74,19 +74,19 @@ impl Coverage {
     }
 
     /// Why a cell has no count, if it cannot have one.
-    fn absent(letter: &str, event: &str) -> Option<&'static str> {
-        (event == DATA_PAGE && !WITH_DATA.contains(&letter)).then_some(NO_DATA)
+    fn absent(class: &str, event: &str) -> Option<&'static str> {
+        (event == DATA_PAGE && !WITH_DATA.contains(&class)).then_some(NO_DATA)
     }
 
     /// Kinds and events that came together less often than `least` times.
     #[must_use]
     pub fn below(&self, least: u64) -> Vec<String> {
         let mut missing = Vec::new();
-        for letter in self.rows.iter().filter(|letter| *letter != NO_LETTER) {
+        for class in self.rows.iter().filter(|class| *class != NO_CLASS) {
             for event in self.columns.iter().filter(|event| *event != MET) {
-                let count = self.count(letter, event);
-                if count < least && Self::absent(letter, event).is_none() {
-                    missing.push(format!("{letter} x {event}: {count}"));
+                let count = self.count(class, event);
+                if count < least && Self::absent(class, event).is_none() {
+                    missing.push(format!("{class} x {event}: {count}"));
                 }
             }
         }
@@ -100,13 +100,13 @@ impl Coverage {
         let rule = vec!["---:"; self.columns.len()].join(" | ");
         // Writing to a String cannot fail.
         let _ = writeln!(text, "| --- | {rule} |");
-        for letter in &self.rows {
-            let cell = |event: &String| match Self::absent(letter, event) {
+        for class in &self.rows {
+            let cell = |event: &String| match Self::absent(class, event) {
                 Some(_) => "–".to_owned(),
-                None => self.count(letter, event).to_string(),
+                None => self.count(class, event).to_string(),
             };
             let cells: Vec<String> = self.columns.iter().map(cell).collect();
-            let _ = writeln!(text, "| {letter} | {} |", cells.join(" | "));
+            let _ = writeln!(text, "| {class} | {} |", cells.join(" | "));
         }
         text
     }

@@ -1,7 +1,7 @@
 //! Blocks of load- and store-exclusives.
 //!
 //! An interrupt between the two breaks a pair, on any CPU. So a pair that can succeed is always a
-//! loop, whose every turn does the same; and one that stands alone is made to fail whatever comes.
+//! loop, whose every turn does the same; and one alone is made to fail whatever comes.
 
 use super::blocks::{Block, SGI_TO_SELF, SGI1R};
 use super::code::word;

@@ -80,7 +80,7 @@ pub enum GroundError {
     NoNotes,
 }
 
-/// The ground that programs stand on: the guest `random`.
+/// The ground that programs share: the guest `random`.
 #[derive(Clone, Debug)]
 pub struct Ground {
     image: Vec<u8>,

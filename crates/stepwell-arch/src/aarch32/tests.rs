@@ -82,7 +82,7 @@ fn width(bytes: u8, pair: bool) -> &'static str {
     }
 }
 
-/// What of the oracle's mnemonic stands before a condition: `ldrexb` of `ldrexbeq`.
+/// What of the oracle's mnemonic precedes a condition: `ldrexb` of `ldrexbeq`.
 fn is_exclusive(mnemonic: &str) -> bool {
     ["ldrex", "strex", "ldaex", "stlex"].iter().any(|name| mnemonic.starts_with(name))
 }

@@ -1,7 +1,7 @@
 //! The promise: each boundary is one instruction executed or one exception entered. None is lost,
 //! none doubled, wherever interrupts fall.
 
-use crate::machine::{Does, Hypervisor, Interrupt, Machine};
+use crate::machine::{Does, Hypervisor, Interrupt, TestMachine};
 use proptest::prelude::*;
 use stepwell_arch::Pstate;
 
@@ -48,20 +48,20 @@ proptest! {
         schedule in proptest::collection::vec(
             proptest::collection::vec(interrupts(), 0..5), 1..40),
     ) {
-        let mut disturbed = Hypervisor::stepping(&program);
-        let mut quiet = Hypervisor::stepping(&program);
+        let mut interrupted = Hypervisor::stepping(&program);
+        let mut plain = Hypervisor::stepping(&program);
         for interrupts in &schedule {
-            disturbed.step(interrupts);
-            quiet.step(&[]);
+            interrupted.step(interrupts);
+            plain.step(&[]);
         }
-        prop_assert_eq!(&disturbed.machine.happened, &quiet.machine.happened);
-        prop_assert_eq!(disturbed.machine.pc, quiet.machine.pc);
-        prop_assert_eq!(disturbed.pstate, quiet.pstate);
+        prop_assert_eq!(&interrupted.machine.happened, &plain.machine.happened);
+        prop_assert_eq!(interrupted.machine.pc, plain.machine.pc);
+        prop_assert_eq!(interrupted.pstate, plain.pstate);
         // What the engines do from here on; what they keep may differ with the feature `mutants`.
-        prop_assert_eq!(disturbed.engine.state(), quiet.engine.state());
-        let (pstate, quiet_pstate) = (disturbed.pstate, quiet.pstate);
-        prop_assert_eq!(disturbed.engine.on_entry(pstate), quiet.engine.on_entry(quiet_pstate));
-        prop_assert_eq!(disturbed.engine.disable(pstate), quiet.engine.disable(quiet_pstate));
+        prop_assert_eq!(interrupted.engine.state(), plain.engine.state());
+        let (pstate, plain_pstate) = (interrupted.pstate, plain.pstate);
+        prop_assert_eq!(interrupted.engine.on_entry(pstate), plain.engine.on_entry(plain_pstate));
+        prop_assert_eq!(interrupted.engine.disable(pstate), plain.engine.disable(plain_pstate));
     }
 }
 
@@ -69,7 +69,7 @@ proptest! {
 /// had it, loses one here.
 #[test]
 fn the_model_tells_a_wrong_engine() {
-    let mut machine = Machine::new(&[]);
+    let mut machine = TestMachine::new(&[]);
     let mut engine = stepwell_engine::Engine::new();
     let pstate = Pstate(Pstate::M_EL1H);
     engine.enable(pstate, 0).unwrap();

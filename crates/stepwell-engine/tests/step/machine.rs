@@ -60,7 +60,7 @@ pub enum Happened {
 
 /// The CPU and what its guest executes.
 #[derive(Clone, Debug)]
-pub struct Machine {
+pub struct TestMachine {
     /// The instruction at PC / 4; beyond the end everything is plain.
     pub program: Vec<Does>,
     /// Everything that has happened, in order.
@@ -79,7 +79,7 @@ pub struct Machine {
     pub breakpoint: Option<u64>,
 }
 
-impl Machine {
+impl TestMachine {
     /// A machine at the beginning of `program`, its OS Lock unlocked.
     pub fn new(program: &[Does]) -> Self {
         Self {
@@ -179,7 +179,7 @@ impl Machine {
 #[derive(Clone, Debug)]
 pub struct Hypervisor {
     /// The CPU.
-    pub machine: Machine,
+    pub machine: TestMachine,
     /// The engine.
     pub engine: Engine,
     /// The saved PSTATE, which a debugger may read and write.
@@ -198,7 +198,7 @@ impl Hypervisor {
     pub fn stepping_with(program: &[Does], pstate: Pstate, mdscr: u64) -> Self {
         let mut engine = Engine::new();
         assert_eq!(engine.enable(pstate, mdscr), Ok(()));
-        Self { machine: Machine::new(program), engine, pstate, reported: 0 }
+        Self { machine: TestMachine::new(program), engine, pstate, reported: 0 }
     }
 
     /// Enters once. Returns the raw SPSR_EL2.SS at the exit, the exit, and what it means.

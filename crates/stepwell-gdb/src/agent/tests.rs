@@ -7,7 +7,7 @@ use proptest::prelude::*;
 /// nothing is mapped from 2^32 on.
 struct Known;
 
-impl Machine for Known {
+impl AgentContext for Known {
     fn register(&mut self, number: u16) -> Option<u64> {
         (number < 68).then(|| 0x100 + u64::from(number))
     }

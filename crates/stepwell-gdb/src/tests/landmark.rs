@@ -1,4 +1,4 @@
-//! A place that the guest comes by for the tool and not for the client.
+//! A place that the guest passes for the tool and not for the client.
 
 use super::Client;
 use crate::{Error, Policies, RegisterSet, Services, Session};

@@ -3,7 +3,7 @@
 //! Where things lie in guest memory is QEMU's choice for `virt`, so that a guest that was made for
 //! that board, or is compared with a run there, finds the same.
 
-use crate::devicetree::host::{DomainConfig, Machine as HostTree, Range};
+use crate::devicetree::host::{DomainConfig, HostTree, Range};
 use crate::hw::el2::El2;
 use crate::hw::setup;
 use crate::hw::simd;
@@ -17,7 +17,7 @@ use spin::Mutex;
 use stepwell_arch::Pa;
 use stepwell_engine::{Attention, Turns, VirtualClock};
 use stepwell_vm::concurrency::counted::Counted;
-use stepwell_vm::concurrency::region::Region;
+use stepwell_vm::concurrency::quiescence::Quiescence;
 use stepwell_vm::device::board::RAM_BASE;
 use stepwell_vm::device::pl011::Pl011;
 use stepwell_vm::devicetree::GuestTree;
@@ -139,7 +139,7 @@ pub unsafe fn build(
         clock_offset: AtomicU64::new(0),
         real_time: AtomicBool::new(false),
         turns: Mutex::new(Turns::new()),
-        region: Region::new(),
+        quiescence: Quiescence::new(),
         translation: Changes::new(),
         control: Mutex::new(Control::new()),
         vcpus,
@@ -170,7 +170,7 @@ fn new_core(
     let mut core = VcpuCore::new(context, reset, simd::at_reset(), lists, vttbr);
     if is_first {
         core.reset(reset, places.kernel.0, places.tree.0);
-        // The tool is told that it stands here.
+        // The tool is told that it is stopped here.
         core.reported_pc = Some(places.kernel.0);
     }
     core

@@ -10,7 +10,7 @@ pub mod builder;
 mod early;
 mod secondary;
 
-use crate::devicetree::host::{self, Machine as HostTree, Range, VirtioSlot};
+use crate::devicetree::host::{self, HostTree, Range, VirtioSlot};
 use crate::hw::el2::El2;
 use crate::hw::{gic, link, log, power, registers, reset_registers, system_registers, timer};
 use crate::mem::mailbox::MailboxMemory;

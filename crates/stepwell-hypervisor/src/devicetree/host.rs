@@ -33,7 +33,7 @@ use heapless::Vec;
 
 /// What the tree says, as far as we want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Machine<'a> {
+pub struct HostTree<'a> {
     /// RAM.
     pub memory: Vec<Range, { memory::MAX_BANKS }>,
     /// What of the RAM, or beside it, is not ours.
@@ -69,13 +69,13 @@ pub struct Machine<'a> {
 /// # Errors
 ///
 /// Any [`HostTreeError`].
-pub fn parse(bytes: &[u8]) -> Result<Machine<'_>, HostTreeError> {
+pub fn parse(bytes: &[u8]) -> Result<HostTree<'_>, HostTreeError> {
     let tree = blob::open(bytes).ok_or(HostTreeError::NotATree)?;
     let root = tree.root();
     let (cpus, cpu_compatible) = cpus::cpus(root)?;
     let (gic, cells, maintenance) = interrupts::gic(root)?;
     let chosen = root.child("chosen");
-    Ok(Machine {
+    Ok(HostTree {
         memory: memory::banks(root)?,
         reserved: memory::reserved(tree)?,
         cpus,

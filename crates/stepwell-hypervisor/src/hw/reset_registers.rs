@@ -1,9 +1,9 @@
-//! Registers of a CPU that only its guest uses and nothing else of ours looks at: what CPU_ON has to
-//! put back.
+//! Registers of a CPU that only its guest uses and nothing else of ours looks at: what CPU_ON has
+//! to put back.
 //!
-//! They stay in the machine while their vCPU is on its CPU, and while it stands, because no debugger
-//! reads them. A CPU that is switched off and on again must not find what it left there. The rest has
-//! a place of its own: core registers in the context, what a debugger reads in
+//! They stay in the machine while their vCPU is on its CPU, and while it is stopped, because no
+//! debugger reads them. A CPU that is switched off and on again must not find what it left there.
+//! The rest has a place of its own: core registers in the context, what a debugger reads in
 //! [`super::system_registers`], vectors in [`super::simd`], debug registers in their shadow, the
 //! physical timer and the GIC's CPU interface with those who emulate them.
 //!

@@ -101,7 +101,7 @@ pub fn write(register: SystemRegister, value: u64) {
     }
 }
 
-/// Stops the virtual timer from interrupting while its vCPU stands. The snapshot has its state.
+/// Stops the virtual timer from interrupting while its vCPU is stopped. The snapshot has its state.
 ///
 /// CNTVOFF_EL2 goes to 0 with it, so that loading any compare value is safe on QEMU 7.2; see
 /// [`super::timer::set_offset`] and [`stepwell_engine::clock::COUNTER_AT_RESET`].

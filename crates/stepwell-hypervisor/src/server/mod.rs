@@ -1,8 +1,8 @@
 //! The hypervisor's end of the link: takes the tool's requests, sends answers and events.
 //!
 //! Requests are served by whatever CPU finds them, which is the boot CPU: the link's interrupt is
-//! routed there. A request about a vCPU is served only while that vCPU stands, so no request ever
-//! waits for a guest.
+//! routed there. A request about a vCPU is served only while that vCPU is stopped, so no request
+//! ever waits for a guest.
 //!
 //! The conversation begins on the link's stream and goes on in the [`mailbox`], where the tool has
 //! one. Then whatever CPU lingers serves as well.
@@ -93,18 +93,18 @@ fn serve(cpu: &El2, machine: &Machine, request: Request) {
     transmit(&FromHypervisor::Response { id: request.id, result });
     if is_welcome {
         mailbox::use_from_now_on();
-        tell_who_stands(machine);
+        emit_stopped_domains(machine);
     }
 }
 
-/// Tells a tool that has just come which domains stand, and where.
-fn tell_who_stands(machine: &Machine) {
+/// Tells a tool that has just come which domains are stopped, and where.
+fn emit_stopped_domains(machine: &Machine) {
     for domain in &machine.domains {
         let control = domain.control.lock();
-        let stands = control.running == 0 && control.ending.is_none();
+        let is_stopped = control.running == 0 && control.ending.is_none();
         drop(control);
-        if stands {
-            machine.tell_of(domain, PendingStop { vcpu: 0, reason: StopReason::Reset, steps: 0 });
+        if is_stopped {
+            machine.emit_stop(domain, PendingStop { vcpu: 0, reason: StopReason::Reset, steps: 0 });
         }
     }
 }

@@ -12,7 +12,7 @@
 //! is left out. Within `version`, members and types may be added, and none changes its meaning.
 
 use super::{ExportError, end_at_broken_pipe};
-use crate::format::{Access, Event, ExceptionCause, Header, Record};
+use crate::format::{Event, ExceptionCause, Header, MemoryAccessKind, Record};
 use crate::printable::is_hidden;
 use crate::source::Source;
 use crate::symbols::Symbols;
@@ -310,11 +310,11 @@ const fn cause(cause: ExceptionCause) -> &'static str {
     }
 }
 
-const fn access(access: Access) -> &'static str {
+const fn access(access: MemoryAccessKind) -> &'static str {
     match access {
-        Access::Load => "load",
-        Access::Store => "store",
-        Access::Zero => "zero",
+        MemoryAccessKind::Load => "load",
+        MemoryAccessKind::Store => "store",
+        MemoryAccessKind::Zero => "zero",
     }
 }
 

@@ -23,7 +23,7 @@ use std::io;
 /// An export did not get to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// The recording is damaged; what stands before was exported.
+    /// The recording is damaged; what comes before it was exported.
     #[error(transparent)]
     Recording(#[from] crate::Error),
     /// The output cannot be written.

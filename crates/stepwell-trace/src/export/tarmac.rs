@@ -25,7 +25,7 @@ use super::streams::Streams;
 use super::{ExportError, end_at_broken_pipe};
 use crate::code::CodePages;
 use crate::disassemble::{Disassembler, encoding};
-use crate::format::{Access, ExceptionEntry, MemoryAccess, Record, Register};
+use crate::format::{ExceptionEntry, MemoryAccess, MemoryAccessKind, Record, Register};
 use crate::instruction_sets::InstructionSets;
 use crate::level::Levels;
 use crate::source::Source;
@@ -71,7 +71,7 @@ struct Tarmac<'a> {
     levels: Levels,
     sets: InstructionSets,
     vcpus: HashMap<u8, Vcpu>,
-    /// By PC: what stands before and behind the mode.
+    /// By PC: what comes before and after the mode.
     texts: HashMap<(InstructionSet, u64), (Box<str>, Box<str>)>,
 }
 
@@ -185,7 +185,7 @@ impl<'a> Tarmac<'a> {
     fn memory(&mut self, memory: &MemoryAccess, out: &mut dyn Write) -> io::Result<()> {
         let vcpu = memory.vcpu;
         let time = self.vcpus.entry(vcpu).or_default().time;
-        let what = if memory.access == Access::Load { "MR" } else { "MW" };
+        let what = if memory.access == MemoryAccessKind::Load { "MR" } else { "MW" };
         // The format has words of 1, 2, 4, 8 and 16 bytes, and nothing else.
         let mut done = 0;
         while done < memory.size {

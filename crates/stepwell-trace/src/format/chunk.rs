@@ -49,7 +49,7 @@ impl ChunkKind {
     }
 }
 
-/// What stands before each payload.
+/// What precedes each payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkHeader {
     /// What the payload is.
@@ -60,7 +60,7 @@ pub struct ChunkHeader {
     pub packed_length: u32,
     /// Bytes of the payload once unpacked.
     pub unpacked_length: u32,
-    /// Instructions of the recording that stand before this chunk.
+    /// Instructions of the recording before this chunk.
     pub first_instruction: u64,
     /// Instructions in this chunk.
     pub instructions: u64,
@@ -69,7 +69,7 @@ pub struct ChunkHeader {
 }
 
 impl ChunkHeader {
-    /// Returns the header as it stands in the file.
+    /// Returns the header as the file has it.
     #[must_use]
     pub fn encode(&self) -> [u8; CHUNK_HEADER_LENGTH] {
         let mut out = [0; CHUNK_HEADER_LENGTH];

@@ -1,10 +1,11 @@
-//! Operations that came with version 1.1 and later: each stands behind its length, so that a reader of 1.0
-//! skips it, and may grow at its end, so that we skip what a later version adds.
+//! Operations that came with version 1.1 and later: each follows its length, so that a reader of
+//! 1.0 skips it, and may grow at its end, so that we skip what a later version adds.
 //!
 //! Values are distances from the last one of their kind and vCPU in the chunk, which starts at 0.
 
 use super::record::{
-    Access, Context, ExceptionCause, ExceptionEntry, MemoryAccess, Record, Register, Waiting,
+    Context, ExceptionCause, ExceptionEntry, MemoryAccess, MemoryAccessKind, Record, Register,
+    Waiting,
 };
 use super::varint::{self, Cursor, unzigzag, zigzag};
 use stepwell_arch::InstructionSet;
@@ -215,7 +216,9 @@ pub(super) fn decode(
                 0 => Some(u128::from(cursor.take()?) | u128::from(cursor.take()?) << 64),
                 _ => None,
             };
-            let Some(access) = Access::from_number(number & !NO_VALUE) else { return Some(None) };
+            let Some(access) = MemoryAccessKind::from_number(number & !NO_VALUE) else {
+                return Some(None);
+            };
             Record::Memory(MemoryAccess { vcpu, access, address, size, value })
         }
         _ => return Some(None),

@@ -1,6 +1,6 @@
 //! Layout of a recording, version 1.2.
 //!
-//! A recording is a preamble and a sequence of chunks. Each chunk stands alone: it can be checked,
+//! A recording is a preamble and a sequence of chunks. Each chunk is complete: it can be checked,
 //! unpacked and decoded without its neighbours, so a reader may skip, seek or stop at any chunk,
 //! and a writer that dies costs no more than the chunk that it was collecting.
 //!
@@ -49,7 +49,8 @@ pub use chunk::{ChunkHeader, ChunkKind};
 pub(crate) use chunk::{FLAG_ZSTD, preamble};
 pub(crate) use known::Known;
 pub use record::{
-    Access, Context, Event, ExceptionCause, ExceptionEntry, MemoryAccess, Record, Register, Waiting,
+    Context, Event, ExceptionCause, ExceptionEntry, MemoryAccess, MemoryAccessKind, Record,
+    Register, Waiting,
 };
 pub(crate) use records::{Decoded, RecordDecoder, RecordEncoder};
 pub(crate) use tables::{code_page, decode_code, decode_symbols, encode_symbols};

@@ -52,10 +52,10 @@ pub enum Record {
         /// Whether it stored: its status register became 0.
         stored: bool,
     },
-    /// The instruction at `pc` could not get on until other vCPUs had moved: each had a turn, which
+    /// The instruction at `pc` made no progress until other vCPUs had moved: each had a turn, which
     /// is not recorded.
     Turns {
-        /// The vCPU that could not get on.
+        /// The vCPU that made no progress.
         vcpu: u8,
         /// Its next instruction.
         pc: Va,
@@ -158,7 +158,7 @@ impl ExceptionCause {
     }
 }
 
-/// What a vCPU waited for that could not get on alone.
+/// What a vCPU waited for that made no progress alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Waiting {
     /// An event: it executed a WFE.
@@ -252,10 +252,10 @@ pub struct MemoryAccess {
     /// The vCPU.
     pub vcpu: u8,
     /// What was done.
-    pub access: Access,
+    pub access: MemoryAccessKind,
     /// Virtual address of the first byte.
     pub address: Va,
-    /// Bytes, at least 1; at most 16 but for [`Access::Zero`].
+    /// Bytes, at least 1; at most 16 but for [`MemoryAccessKind::Zero`].
     pub size: u16,
     /// What was loaded or stored, as bytes of memory in little-endian order; `None` where it could
     /// not be known.
@@ -264,7 +264,7 @@ pub struct MemoryAccess {
 
 /// What an instruction did to memory. An atomic does both, the load first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Access {
+pub enum MemoryAccessKind {
     /// It loaded.
     Load,
     /// It stored.
@@ -273,7 +273,7 @@ pub enum Access {
     Zero,
 }
 
-impl Access {
+impl MemoryAccessKind {
     pub(crate) const ALL: [Self; 3] = [Self::Load, Self::Store, Self::Zero];
 
     /// Returns its number in recordings.

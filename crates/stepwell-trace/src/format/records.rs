@@ -25,7 +25,7 @@
 //! | 31 and up, odd | of a later version | length, bytes: skipped |
 //!
 //! Causes, ELs, register numbers and accesses are single bytes, all else are variable-length
-//! integers. What stands in an operation behind the fields named here is skipped.
+//! integers. What an operation has behind the fields named here is skipped.
 //!
 //! Distances and the current vCPU start at 0 in each chunk, so that a chunk decodes alone. Those
 //! of operations are signed, in bytes, and from where the vCPU's last run ended; they are not what

@@ -73,7 +73,7 @@ impl<'a> Cursor<'a> {
         Some(head)
     }
 
-    /// Reads bytes that stand behind their length.
+    /// Reads bytes that follow their length.
     pub(crate) fn take_bytes(&mut self) -> Option<&'a [u8]> {
         let length = self.take()?;
         self.take_exact(length)

@@ -64,7 +64,7 @@ fn html(text: &str) -> String {
     out
 }
 
-/// Returns the data as JSON that cannot end the element that it stands in: these characters only
+/// Returns the data as JSON that cannot end the element that it is in: these characters only
 /// occur in strings, where they may be written as escapes.
 fn json(data: &Data) -> io::Result<String> {
     let plain = serde_json::to_string(data)?;

@@ -1,4 +1,4 @@
-//! Where a vCPU could not get on until the others had moved.
+//! Where a vCPU made no progress until the others had moved.
 //!
 //! What the others executed meanwhile is not in the recording, only how much. So a turn takes no
 //! time on the timeline: it is a mark between two instructions.

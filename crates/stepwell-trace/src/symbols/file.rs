@@ -36,8 +36,8 @@ const ALLOC_EXECUTE: u64 = 6;
 const FUNCTION_MAX: u64 = 1 << 20;
 
 /// Where a function that a debugger calls returns to: GDB takes the entry point for that, and has a
-/// breakpoint there meanwhile. So it is code that the kernel keeps and does not execute; the image's
-/// first instruction is neither.
+/// breakpoint there meanwhile. So it is code that the kernel keeps and does not execute; the
+/// image's first instruction is neither.
 const CALLS_RETURN_TO: [&str; 4] = ["machine_halt", "machine_restart", "panic", "_stext"];
 
 /// Makes an ELF of `symbols`. `code` is the image, whose first byte has the link base's address.
@@ -74,7 +74,7 @@ pub fn to_elf(symbols: &Symbols, code: &[u8]) -> Vec<u8> {
     file.finish()
 }
 
-/// Returns the number of the section that a symbol lies in; what stands behind the last byte belongs
+/// Returns the number of the section that a symbol lies in; what lies behind the last byte belongs
 /// to the last one.
 fn section_of(regions: &[Region], symbol: &Symbol) -> u16 {
     let before = regions.partition_point(|region| region.range.start <= symbol.address);

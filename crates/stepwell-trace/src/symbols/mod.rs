@@ -62,7 +62,7 @@ pub struct Symbol {
 /// A table of symbols, sorted by address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Symbols {
-    /// Sorted by address; of those at one address the best name stands last.
+    /// Sorted by address; of those at one address the best name comes last.
     entries: Vec<Symbol>,
     link_base: Option<u64>,
 }

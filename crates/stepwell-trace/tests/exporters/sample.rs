@@ -3,8 +3,8 @@
 use std::io::Cursor;
 use stepwell_arch::address::Va;
 use stepwell_trace::{
-    Access, Context, Event, ExceptionCause, ExceptionEntry, Header, MemoryAccess, Reader, Record,
-    Register, Symbol, SymbolKind, Symbols, Writer,
+    Context, Event, ExceptionCause, ExceptionEntry, Header, MemoryAccess, MemoryAccessKind, Reader,
+    Record, Register, Symbol, SymbolKind, Symbols, Writer,
 };
 
 /// A recording in memory.
@@ -95,7 +95,7 @@ fn register(number: u8, value: u64, found: bool) -> Record {
     Record::Register { vcpu: 0, register, value, found }
 }
 
-fn memory(access: Access, address: u64, size: u16, value: Option<u128>) -> Record {
+fn memory(access: MemoryAccessKind, address: u64, size: u16, value: Option<u128>) -> Record {
     Record::Memory(MemoryAccess { vcpu: 0, access, address: Va(address), size, value })
 }
 
@@ -110,13 +110,13 @@ pub fn records() -> Vec<Record> {
         register(30, MAIN + 8, false),
         run(0, WORK, 1),
         register(31, 0xffff_8000_0a00_3ff0, false),
-        memory(Access::Store, 0xffff_8000_0a00_3ff0, 8, Some(0x1d)),
-        memory(Access::Store, 0xffff_8000_0a00_3ff8, 8, Some(0xffff_8000_0801_0008)),
+        memory(MemoryAccessKind::Store, 0xffff_8000_0a00_3ff0, 8, Some(0x1d)),
+        memory(MemoryAccessKind::Store, 0xffff_8000_0a00_3ff8, 8, Some(0xffff_8000_0801_0008)),
         run(0, WORK + 4, 1),
-        memory(Access::Load, 0x1234, 1, Some(0xab)),
-        memory(Access::Load, 0x1238, 4, None),
-        memory(Access::Load, 0x1240, 16, Some(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff)),
-        memory(Access::Zero, 0x2000, 64, Some(0)),
+        memory(MemoryAccessKind::Load, 0x1234, 1, Some(0xab)),
+        memory(MemoryAccessKind::Load, 0x1238, 4, None),
+        memory(MemoryAccessKind::Load, 0x1240, 16, Some(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff)),
+        memory(MemoryAccessKind::Zero, 0x2000, 64, Some(0)),
         Record::Interrupt { vcpu: 0, pc: Va(WORK + 8) },
         entry(ExceptionCause::Irq, WORK + 8, VECTOR, 0),
         run(0, VECTOR, 1),

@@ -7,8 +7,8 @@ use std::io::Cursor;
 use stepwell_arch::InstructionSet;
 use stepwell_arch::address::Va;
 use stepwell_trace::{
-    Access, Context, Ending, Error, Event, ExceptionCause, ExceptionEntry, Header, MemoryAccess,
-    Reader, Record, Register, Symbol, SymbolKind, Symbols, Waiting, Writer,
+    Context, Ending, Error, Event, ExceptionCause, ExceptionEntry, Header, MemoryAccess,
+    MemoryAccessKind, Reader, Record, Register, Symbol, SymbolKind, Symbols, Waiting, Writer,
 };
 
 /// Failures are not kept in files: a case that was found becomes a test of its own.
@@ -96,7 +96,7 @@ pub fn any_record() -> impl Strategy<Value = Record> {
 fn any_detail() -> impl Strategy<Value = Record> {
     let vcpu = || prop_oneof![8 => 0..2u8, 1 => any::<u8>()];
     let cause = (0..4u8).prop_filter_map("no cause", ExceptionCause::from_number);
-    let access = (0..3u8).prop_filter_map("no access", Access::from_number);
+    let access = (0..3u8).prop_filter_map("no access", MemoryAccessKind::from_number);
     let register = (0..Register::COUNT as u8).prop_filter_map("no register", Register::new);
     prop_oneof![
         (vcpu(), cause, any_pc(), any_pc(), any::<u64>(), any::<Option<u32>>()).prop_map(

@@ -12,11 +12,11 @@
 //!
 //! Deliberately absent: real locks or memory of another vCPU. One adversary belongs to one vCPU.
 
-pub mod letter;
+pub mod instruction_class;
 
 use crate::stage2::Permissions;
 use core::fmt;
-use letter::Letter;
+use instruction_class::InstructionClass;
 use stepwell_arch::Ipa;
 use stepwell_engine::mutation::Mutant;
 
@@ -122,7 +122,8 @@ pub struct Config<'a> {
 }
 
 impl<'a> Config<'a> {
-    /// Reads `seed=1,pending=10,before=5,stage2=3,pause=3,serror=1,mutant=NAME`; what is left out is
+    /// Reads `seed=1,pending=10,before=5,stage2=3,pause=3,serror=1,mutant=NAME`; what is left out
+    /// is
     /// 0.
     ///
     /// # Errors
@@ -160,7 +161,7 @@ pub struct Withdrawn {
     pub permissions: Permissions,
 }
 
-const LETTERS: usize = Letter::ALL.len();
+const CLASSES: usize = InstructionClass::ALL.len();
 const INTERFERENCES: usize = Interference::ALL.len();
 
 /// Decides for one vCPU, and counts.
@@ -173,13 +174,13 @@ pub struct Adversary {
     pause: u8,
     serror: u8,
     random: u64,
-    counts: [[u32; INTERFERENCES]; LETTERS],
-    /// How often each letter was about to execute.
-    met: [u32; LETTERS],
+    counts: [[u32; INTERFERENCES]; CLASSES],
+    /// How often each class was about to execute.
+    met: [u32; CLASSES],
     /// The instruction about to execute, or executing.
-    pub letter: Letter,
+    pub class: InstructionClass,
     /// EL2 carried this one out, and nothing has executed since.
-    pub carried_out: Option<Letter>,
+    pub carried_out: Option<InstructionClass>,
     /// The next entry is to be met by this, whatever the rates say.
     pub forced: Option<Interference>,
     /// The page of a store-exclusive that EL2 is about to carry out.
@@ -189,7 +190,7 @@ pub struct Adversary {
     /// Somebody resumes the vCPU when the adversary stops it: not so where it runs freely and is
     /// stepped past a breakpoint.
     pub may_ask: bool,
-    /// The vCPU was told to stand by the adversary, and by nobody else that it knows of.
+    /// The vCPU was told to stop by the adversary, and by nobody else that it knows of.
     pub asked: bool,
     /// It was stopped and resumed, and nothing has executed since.
     pub paused: bool,
@@ -219,9 +220,9 @@ impl Adversary {
             pause: config.pause,
             serror: config.serror,
             random: random | 1,
-            counts: [[0; INTERFERENCES]; LETTERS],
-            met: [0; LETTERS],
-            letter: Letter::Plain,
+            counts: [[0; INTERFERENCES]; CLASSES],
+            met: [0; CLASSES],
+            class: InstructionClass::Plain,
             carried_out: None,
             forced: None,
             withdrawn_for_store: None,
@@ -289,9 +290,9 @@ impl Adversary {
     }
 
     /// Takes down the instruction that is about to execute.
-    pub fn meet(&mut self, letter: Letter) {
-        self.letter = letter;
-        if let Some(met) = self.met.get_mut(letter as usize) {
+    pub fn meet(&mut self, class: InstructionClass) {
+        self.class = class;
+        if let Some(met) = self.met.get_mut(class as usize) {
             *met = met.saturating_add(1);
         }
         for (flag, what) in [
@@ -299,19 +300,19 @@ impl Adversary {
             (core::mem::take(&mut self.toggled), Interference::OffAndOn),
         ] {
             if flag {
-                self.count_for(letter, what);
+                self.count_for(class, what);
             }
         }
     }
 
     /// Counts what happened to the instruction about to execute, or executing.
     pub fn count(&mut self, what: Interference) {
-        self.count_for(self.letter, what);
+        self.count_for(self.class, what);
     }
 
-    /// Counts what happened to a letter.
-    pub fn count_for(&mut self, letter: Letter, what: Interference) {
-        let row = self.counts.get_mut(letter as usize);
+    /// Counts what happened to a class.
+    pub fn count_for(&mut self, class: InstructionClass, what: Interference) {
+        let row = self.counts.get_mut(class as usize);
         if let Some(count) = row.and_then(|row| row.get_mut(what as usize)) {
             *count = count.saturating_add(1);
         }
@@ -319,8 +320,8 @@ impl Adversary {
 
     /// How often it happened.
     #[must_use]
-    pub fn counted(&self, letter: Letter, what: Interference) -> u32 {
-        let row = self.counts.get(letter as usize);
+    pub fn counted(&self, class: InstructionClass, what: Interference) -> u32 {
+        let row = self.counts.get(class as usize);
         row.and_then(|row| row.get(what as usize)).copied().unwrap_or(0)
     }
 
@@ -330,25 +331,25 @@ impl Adversary {
         self.is_on
     }
 
-    /// One line of the report: a letter's name, how often it was met, and its counts.
+    /// One line of the report: a class's name, how often it was met, and its counts.
     #[must_use]
-    pub fn row(&self, letter: Letter) -> Row<'_> {
-        Row { adversary: self, letter }
+    pub fn row(&self, class: InstructionClass) -> Row<'_> {
+        Row { adversary: self, class }
     }
 }
 
 /// A line of the report.
 pub struct Row<'a> {
     adversary: &'a Adversary,
-    letter: Letter,
+    class: InstructionClass,
 }
 
 impl fmt::Display for Row<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let met = self.adversary.met.get(self.letter as usize).copied().unwrap_or(0);
-        write!(f, "{} met={met}", self.letter.name())?;
+        let met = self.adversary.met.get(self.class as usize).copied().unwrap_or(0);
+        write!(f, "{} met={met}", self.class.name())?;
         for what in Interference::ALL {
-            write!(f, " {}={}", what.name(), self.adversary.counted(self.letter, what))?;
+            write!(f, " {}={}", what.name(), self.adversary.counted(self.class, what))?;
         }
         Ok(())
     }
@@ -429,10 +430,10 @@ mod tests {
     fn what_happened_is_reported() {
         let mut adversary = Adversary::new(Some(&Config::default()), 0);
         adversary.paused = true;
-        adversary.meet(Letter::Svc);
-        adversary.meet(Letter::Svc);
+        adversary.meet(InstructionClass::Svc);
+        adversary.meet(InstructionClass::Svc);
         adversary.count(Interference::Virtual);
-        let text = format!("{}", adversary.row(Letter::Svc));
+        let text = format!("{}", adversary.row(InstructionClass::Svc));
         assert_eq!(
             text,
             "svc met=2 physical=0 virtual=1 pending=0 spurious=0 code-page=0 data-page=0 pause=1 \

@@ -8,7 +8,7 @@ mod state;
 mod vectors;
 
 use crate::cpu::Cpu;
-use crate::domain::{Control, Detail, Domain, MAX_VCPUS, Part, Power, StepOrder, bit};
+use crate::domain::{Control, Detail, Domain, MAX_VCPUS, Power, Role, StepOrder, bit};
 use crate::machine::Machine;
 use crate::ring::Ring as _;
 use crate::vcpu::interrupt;
@@ -45,7 +45,7 @@ pub fn serve<C: Cpu>(cpu: &C, machine: &Machine<C>, command: Command) -> Result 
         Command::Continue { domain, vcpu } => running::go_on(cpu, find(machine, domain)?, vcpu),
         Command::Step { domain, vcpu, count, until, record, all, within } => {
             let scope = if all { Scope::All } else { Scope::Focus };
-            let order = StepOrder { until, record, within, part: Part::Focus };
+            let order = StepOrder { until, record, within, role: Role::Focus };
             running::step(cpu, machine, find(machine, domain)?, vcpu, (count, scope), order)
         }
         Command::SetOthersPolicy { domain, policy } => {
@@ -103,7 +103,7 @@ fn find<C: Cpu>(machine: &Machine<C>, domain: u8) -> Result<&Domain<C>> {
 
 type ControlGuard<'a> = spin::MutexGuard<'a, Control>;
 
-/// The control of a domain of which every vCPU stands.
+/// The control of a domain of which every vCPU is stopped.
 fn stopped<C: Cpu>(domain: &Domain<C>) -> Result<ControlGuard<'_>> {
     let control = domain.control.lock();
     if control.ending.is_some() {

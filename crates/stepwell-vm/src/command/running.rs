@@ -1,12 +1,12 @@
-//! Commands that let a domain move, or have it stand, and those that say how it moves.
+//! Commands that let a domain move, or stop it, and those that say how it moves.
 
 use super::{Result, stopped};
 use crate::cpu::Cpu;
-use crate::domain::{Control, Detail, Domain, Order, Part, PendingStop, Power, StepOrder, bit};
+use crate::domain::{Control, Detail, Domain, Order, PendingStop, Power, Role, StepOrder, bit};
 use crate::machine::Machine;
 use core::sync::atomic::Ordering;
 use stepwell_engine::turns::QUANTUM;
-use stepwell_engine::{Errand, Scope};
+use stepwell_engine::{Scope, TurnPlan};
 use stepwell_wire::{Answer, Monitor, OthersPolicy, Refusal, StopReason, TimePolicy};
 
 pub(super) fn pause<C: Cpu>(cpu: &C, machine: &Machine<C>, domain: &Domain<C>) -> Result {
@@ -31,7 +31,7 @@ pub(super) fn pause<C: Cpu>(cpu: &C, machine: &Machine<C>, domain: &Domain<C>) -
         return Ok(Answer::Done);
     }
     drop(control);
-    machine.tell_of(domain, PendingStop { vcpu: 0, reason: StopReason::Paused, steps: 0 });
+    machine.emit_stop(domain, PendingStop { vcpu: 0, reason: StopReason::Paused, steps: 0 });
     Ok(Answer::Done)
 }
 
@@ -57,7 +57,7 @@ pub(super) fn go_on<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpu: Option<u8>) -> Re
     control.recording = false;
     let Control { running, free, time, .. } = &mut *control;
     if stepped != 0 {
-        let order = StepOrder { until: None, record: false, within: None, part: Part::Alone(1) };
+        let order = StepOrder { until: None, record: false, within: None, role: Role::Alone(1) };
         domain.give(cpu, running, stepped, Order::Step(order));
         return Ok(Answer::Done);
     }
@@ -71,14 +71,15 @@ pub(super) fn go_on<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpu: Option<u8>) -> Re
     Ok(Answer::Done)
 }
 
-/// Before `on` run freely: at most one of them goes on within the exclusive sequence that it stands
-/// in, and the others wait for that. Any other one's store fails, as after a long interrupt.
+/// Before `on` run freely: at most one of them goes on within the exclusive sequence that it is
+/// stopped in, and the others wait for that. Any other one's store fails, as after a long
+/// interrupt.
 fn keep_one_monitor<C: Cpu>(domain: &Domain<C>, on: u8) {
     let may_be = |index: usize, is_reported: bool| {
         let Some(vcpu) = domain.vcpus.get(index) else { return false };
         let core = vcpu.core.lock();
-        let stood = !is_reported || core.reported_pc == Some(core.context.elr);
-        on & bit(index) != 0 && core.monitor.armed().is_some() && stood
+        let is_there = !is_reported || core.reported_pc == Some(core.context.elr);
+        on & bit(index) != 0 && core.monitor.armed().is_some() && is_there
     };
     let all = || 0..domain.vcpus.len();
     // The one that stopped the domain comes first.
@@ -88,14 +89,14 @@ fn keep_one_monitor<C: Cpu>(domain: &Domain<C>, on: u8) {
         vcpu.core.lock().monitor.clear();
     }
     if let Some(kept) = kept {
-        domain.region.close(kept);
+        domain.quiescence.reserve(kept);
     }
 }
 
 /// Lets the domain's clock go on with the machine's.
 ///
-/// A clock that has never gone begins with what the machine's has by now, as that of a board on which
-/// nobody stopped.
+/// A clock that has never gone begins with what the machine's has by now, as that of a board on
+/// which nobody stopped.
 fn release_clock<C: Cpu>(cpu: &C, domain: &Domain<C>) {
     let mut clock = domain.clock.lock();
     let counter = cpu.counter();
@@ -136,14 +137,14 @@ pub(super) fn step<C: Cpu>(
     if policy == stepwell_engine::OthersPolicy::Run && per_step {
         return Err(Refusal::PerStepWhileOthersRun);
     }
-    let others = control.standing() & !bit(index);
+    let others = control.stopped() & !bit(index);
     let vcpus = match policy {
         stepwell_engine::OthersPolicy::Step => others | bit(index),
         _ => bit(index),
     };
     let is_armed = state.core.lock().monitor.armed().is_some();
     let quantum = control.quantum;
-    domain.turns.lock().begin(Errand { policy, focus: index, vcpus, scope, wanted, quantum });
+    domain.turns.lock().begin(TurnPlan { policy, focus: index, vcpus, scope, wanted, quantum });
     control.stop = None;
     control.by_turns = true;
     control.recording = order.record;
@@ -154,7 +155,7 @@ pub(super) fn step<C: Cpu>(
         }
         stepwell_engine::OthersPolicy::Step => {
             let joining =
-                Order::Step(StepOrder { until: None, within: None, part: Part::Other, ..order });
+                Order::Step(StepOrder { until: None, within: None, role: Role::Other, ..order });
             control.joining = Some(joining);
             domain.give(cpu, &mut control.running, others, joining);
         }
@@ -183,7 +184,7 @@ fn run_beside<C: Cpu>(
         release_clock(cpu, domain);
     }
     if is_armed {
-        domain.region.close(domain.turns.lock().focus());
+        domain.quiescence.reserve(domain.turns.lock().focus());
     }
     domain.translation.watch(true);
     domain.give(cpu, &mut control.running, others, Order::Run);
@@ -199,7 +200,7 @@ pub(super) fn set_time_policy<C: Cpu>(cpu: &C, domain: &Domain<C>, policy: TimeP
     let is_real = policy == stepwell_engine::TimePolicy::Real;
     let was_real = domain.real_time.swap(is_real, Ordering::AcqRel);
     if is_real && !was_real {
-        // From here on it goes, whether the guest runs, stands or steps.
+        // From here on it goes, whether the guest runs, is stopped or steps.
         release_clock(cpu, domain);
     } else if was_real && !is_real {
         let offset = domain.clock_offset.load(Ordering::Acquire);
@@ -224,7 +225,7 @@ pub(super) fn set_detail<C: Cpu>(domain: &Domain<C>, detail: Detail) -> Result {
     control.detail = detail;
     // Whoever chooses anew knows nothing yet.
     for vcpu in &domain.vcpus {
-        vcpu.core.lock().recorder.tell_all();
+        vcpu.core.lock().recorder.emit_all();
     }
     Ok(Answer::Done)
 }
@@ -255,7 +256,7 @@ pub(super) fn set_monitor<C: Cpu>(
         return Err(Refusal::AlreadySet(on));
     }
     *monitored = if on { *monitored | mask } else { *monitored & !mask };
-    // A running domain is paused with the change, and reports that it stands.
+    // A running domain is paused with the change, and reports that it is stopped.
     let running = control.running;
     drop(control);
     if running != 0 {

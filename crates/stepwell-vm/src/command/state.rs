@@ -1,4 +1,4 @@
-//! Registers and memory of a vCPU that stands.
+//! Registers and memory of a stopped vCPU.
 
 use super::{Result, find, stopped, vectors};
 use crate::cpu::Cpu;
@@ -12,7 +12,7 @@ use stepwell_arch::{Ipa, SystemRegister, Va};
 use stepwell_wire::message::MAX_BYTES;
 use stepwell_wire::{Answer, Bytes, Command, Place, Refusal, Registers};
 
-/// Commands that read or write a vCPU that stands, or its memory.
+/// Commands that read or write a stopped vCPU, or its memory.
 pub(super) fn inspect<C: Cpu>(cpu: &C, machine: &Machine<C>, command: Command) -> Result {
     match command {
         Command::ReadRegisters { domain, vcpu } => {

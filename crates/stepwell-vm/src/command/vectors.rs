@@ -1,4 +1,4 @@
-//! FP/SIMD and SVE registers of a vCPU that stands.
+//! FP/SIMD and SVE registers of a stopped vCPU.
 
 use super::Result;
 use crate::cpu::Cpu;

@@ -46,7 +46,7 @@ impl<T> Counted<T> {
     }
 
     /// Counts a change that was made under [`Counted::lock`] and turned out to be one.
-    pub fn tell(&self) {
+    pub fn count_change(&self) {
         self.changes.fetch_add(1, Ordering::Release);
     }
 }

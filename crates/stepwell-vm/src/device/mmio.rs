@@ -7,7 +7,7 @@
 
 /// One load or store of a general-purpose register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Access {
+pub struct MmioAccess {
     /// 1, 2, 4 or 8.
     pub bytes: u8,
     /// A store, not a load.
@@ -18,7 +18,7 @@ pub struct Access {
     to_x: bool,
 }
 
-impl Access {
+impl MmioAccess {
     const ISV: u64 = 1 << 24; // the syndrome is valid
     const SSE: u64 = 1 << 21; // the load extends the sign
     const SF: u64 = 1 << 15; // the register is 64 bits wide
@@ -74,20 +74,20 @@ mod tests {
 
     #[test]
     fn a_store_of_a_word_is_decoded() {
-        let access = Access::decode(esr(2, false, 3, false, true)).expect("ISV is set");
+        let access = MmioAccess::decode(esr(2, false, 3, false, true)).expect("ISV is set");
         assert_eq!((access.bytes, access.write, access.register), (4, true, 3));
         assert_eq!(access.store_value(0x1_2345_6789), 0x2345_6789);
     }
 
     #[test]
     fn without_valid_syndrome_there_is_no_access() {
-        assert_eq!(Access::decode(0x9200_0047), None);
+        assert_eq!(MmioAccess::decode(0x9200_0047), None);
     }
 
     #[test]
     fn loads_extend_as_the_instruction_says() {
         let load = |size, sign, to_x, value| {
-            let access = Access::decode(esr(size, sign, 0, to_x, false)).expect("ISV is set");
+            let access = MmioAccess::decode(esr(size, sign, 0, to_x, false)).expect("ISV is set");
             access.load_result(value)
         };
         assert_eq!(load(0, false, false, 0xfff0), 0xf0); // LDRB

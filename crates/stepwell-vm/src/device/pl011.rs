@@ -61,7 +61,7 @@ pub struct Pl011 {
     low_power: u32,
     dma_control: u32,
     /// The level of UARTINTR that was told last.
-    told_line: bool,
+    reported_line: bool,
 }
 
 impl Default for Pl011 {
@@ -86,7 +86,7 @@ impl Pl011 {
             fractional_baud: 0,
             low_power: 0,
             dma_control: 0,
-            told_line: false,
+            reported_line: false,
         }
     }
 
@@ -172,7 +172,7 @@ impl Pl011 {
     /// Returns the level of UARTINTR if it is another than this returned last, or than at reset.
     pub fn line_change(&mut self) -> Option<bool> {
         let line = self.irq_line();
-        (core::mem::replace(&mut self.told_line, line) != line).then_some(line)
+        (core::mem::replace(&mut self.reported_line, line) != line).then_some(line)
     }
 
     const fn fifo_bytes(&self) -> usize {

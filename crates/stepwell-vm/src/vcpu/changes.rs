@@ -10,16 +10,16 @@ pub struct Changes {
     pub(super) are_trapped: AtomicBool,
     /// How many there have been.
     pub(super) made: AtomicU64,
-    /// How many the stepped vCPU has heeded; all where it has no pages.
-    pub(super) heeded: AtomicU64,
+    /// How many the stepped vCPU has acknowledged; all where it has no pages.
+    pub(super) acknowledged: AtomicU64,
 }
 
 impl Changes {
     /// Makes one for a domain in which nobody is stepped beside others.
     #[must_use]
     pub const fn new() -> Self {
-        let (made, heeded) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
-        Self { are_trapped: AtomicBool::new(false), made, heeded }
+        let (made, acknowledged) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
+        Self { are_trapped: AtomicBool::new(false), made, acknowledged }
     }
 
     /// Before vCPUs are let go: whether one of them is stepped while others run.
@@ -31,12 +31,12 @@ impl Changes {
     #[must_use]
     pub fn take(&self) -> bool {
         let made = self.made.load(SeqCst);
-        self.heeded.swap(made, SeqCst) != made
+        self.acknowledged.swap(made, SeqCst) != made
     }
 
     /// In the stepped vCPU: it has no pages, and whoever changes them need not wait.
     pub fn ignore(&self) {
-        self.heeded.store(u64::MAX, SeqCst);
+        self.acknowledged.store(u64::MAX, SeqCst);
     }
 }
 

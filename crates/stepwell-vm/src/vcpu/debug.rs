@@ -1,16 +1,16 @@
 //! Breakpoints, the debugger's and the guest's own, and the guest's debug registers.
 //!
-//! The guest reads and writes a [`super::shadow`] of its debug registers; what the machine holds is made
-//! from that at each entry. Where nobody debugs, that is what the guest has, and its debug exceptions
-//! go to its EL1 without EL2. While it is stepped, steps itself, or has a breakpoint of the debugger's,
-//! they come to EL2, and the machine holds the debugger's beside the guest's
+//! The guest reads and writes a [`super::shadow`] of its debug registers; what the machine holds is
+//! made from that at each entry. Where nobody debugs, that is what the guest has, and its debug
+//! exceptions go to its EL1 without EL2. While it is stepped, steps itself, or has a breakpoint of
+//! the debugger's, they come to EL2, and the machine holds the debugger's beside the guest's
 //! ([`stepwell_arch::debug::placement`]).
 
 use super::{inject, pages, watch};
 use crate::cpu::Cpu;
 use crate::vcpu::handled::Handled;
 use crate::vcpu::running::Running;
-use crate::vcpu::shadow::Heeded;
+use crate::vcpu::shadow::ArmedBreakpoints;
 use heapless::Vec;
 use stepwell_arch::SystemRegister;
 use stepwell_arch::debug::placement::BANK;
@@ -60,7 +60,7 @@ pub fn program_for_step<C: Cpu>(running: &mut Running<'_, C>) {
 }
 
 /// Before a stepped entry.
-pub fn load_for_step<C: Cpu>(running: &mut Running<'_, C>, heeded: Heeded) {
+pub fn load_for_step<C: Cpu>(running: &mut Running<'_, C>, armed: ArmedBreakpoints) {
     let pstate = running.core.pstate();
     let core = &mut *running.core;
     let mut controls = core.engine.on_entry(pstate);
@@ -69,11 +69,11 @@ pub fn load_for_step<C: Cpu>(running: &mut Running<'_, C>, heeded: Heeded) {
         running.cpu.set_debug_masked(false);
     }
     let debug = &mut core.debug;
-    debug.hide_ours(heeded == Heeded::PastOurs, debug.is_past_watch);
+    debug.hide_ours(armed == ArmedBreakpoints::PastReported, debug.is_past_watch);
     let ours = !debug.programmed.is_empty() && !debug.is_hiding_ours
         || !debug.watched.is_empty() && !debug.is_hiding_watched;
-    match heeded {
-        Heeded::Nothing => controls.mdscr &= !mdscr_el1::MDE,
+    match armed {
+        ArmedBreakpoints::None => controls.mdscr &= !mdscr_el1::MDE,
         _ if ours => controls.mdscr |= mdscr_el1::MDE,
         _ => {}
     }
@@ -116,7 +116,8 @@ pub fn brk<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled {
     inject::synchronous(running, EsrEl1::brk(esr.call().immediate()), None)
 }
 
-/// Tells whether the vCPU stands at its PC for a breakpoint or watchpoint that has been reported.
+/// Tells whether the vCPU is stopped at its PC for a breakpoint or watchpoint that has been
+/// reported.
 #[must_use]
 pub fn is_reported_at_pc<C: Cpu>(running: &Running<'_, C>) -> bool {
     let is_watch = running.core.debug.reported_watch == Some(running.core.pc().0);
@@ -157,8 +158,8 @@ pub fn watchpoint<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled 
     inject::synchronous(running, syndrome, Some(Va(far)))
 }
 
-/// Enters the exception of a watchpoint of the guest's own that an access hits which EL2 is about to
-/// carry out: no CPU has seen it.
+/// Enters the exception of a watchpoint of the guest's own that an access hits which EL2 is about
+/// to carry out: no CPU has seen it.
 pub fn own_watchpoint<C: Cpu>(running: &mut Running<'_, C>, access: DataAccess) -> Option<Handled> {
     let core = &*running.core;
     if !may_hit(core.debug.guest(), core.pstate()) {

@@ -1,4 +1,4 @@
-//! A standing vCPU as the guest would see it, for whoever serves the link.
+//! A stopped vCPU as the guest would see it, for whoever serves the link.
 //!
 //! Everything comes from copies, so any CPU may look: PSTATE.SS and the debug registers are the
 //! guest's own, and time is the guest's.
@@ -21,7 +21,7 @@ pub fn write<C: Cpu>(core: &mut VcpuCore<C>, registers: &Registers) -> bool {
         return false;
     }
     if core.context.elr != registers.pc {
-        // Whoever writes it knows what stands there.
+        // Whoever writes it knows what is there.
         core.reported_pc = Some(registers.pc);
         core.is_suspended = false;
     }

@@ -20,7 +20,7 @@ pub enum Handled {
     /// The instruction at the PC is to execute this once with breakpoints off.
     Past,
     /// The instruction at the PC is to execute this once with nothing withheld in stage 2.
-    Open,
+    Unrestricted,
     /// The domain is to stop; the instruction at the PC has not executed.
     Stop(StopReason),
     /// The guest switched the vCPU off, or its domain ended.

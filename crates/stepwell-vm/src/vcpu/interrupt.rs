@@ -5,7 +5,7 @@ use crate::cpu::{Cpu, Interrupt};
 use crate::domain::{Domain, bit};
 use crate::machine::Machine;
 use crate::vcpu::running::Running;
-use crate::vcpu::state::QuietInterface;
+use crate::vcpu::state::IdleInterface;
 use crate::vgic::Signal;
 use stepwell_arch::Pstate;
 
@@ -26,7 +26,7 @@ pub fn take_all<C: Cpu>(running: &mut Running<'_, C>) {
 pub fn take_all_at_el2<C: Cpu>(machine: &Machine<C>, cpu: &C, number: usize) {
     while let Some(interrupt) = cpu.take_interrupt() {
         match interrupt {
-            // Its vCPU stands: it is looked at again when that goes on.
+            // Its vCPU is stopped: it is looked at again when that goes on.
             Interrupt::VirtualTimer => cpu.enable_virtual_timer(false),
             other => take(machine, cpu, other),
         }
@@ -63,7 +63,7 @@ pub fn call_out<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpus: u8) {
         return;
     }
     // It may have come about by taking list registers back, which does not count as a change.
-    domain.vgic.tell();
+    domain.vgic.count_change();
     // Those that wait for an interrupt under a step get a turn to look.
     let _has_turn = domain.turns.lock().wake(vcpus);
     let cpus = domain.vcpus.iter().enumerate();
@@ -73,9 +73,9 @@ pub fn call_out<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpus: u8) {
 
 /// Tells whether nothing can be delivered to a stepped vCPU, without asking the GIC.
 #[must_use]
-pub fn is_quiet<C: Cpu>(running: &Running<'_, C>) -> bool {
-    let QuietInterface { is_quiet, seen } = running.core.quiet;
-    is_quiet && seen == running.domain.vgic.count() && running.core.serror.is_none()
+pub fn is_idle<C: Cpu>(running: &Running<'_, C>) -> bool {
+    let IdleInterface { is_idle, seen } = running.core.idle_interface;
+    is_idle && seen == running.domain.vgic.count() && running.core.serror.is_none()
 }
 
 /// An asynchronous exception that is pending for the guest.
@@ -89,8 +89,9 @@ pub enum Asynchronous {
 
 /// Tells what would be taken next if the guest went on now, by its PSTATE.
 ///
-/// Which of an SError and an interrupt comes first is the implementation's to choose ("Prioritization
-/// and recognition of interrupts"). The error does here: what it spoiled may matter to the handler.
+/// Which of an SError and an interrupt comes first is the implementation's to choose
+/// ("Prioritization and recognition of interrupts"). The error does here: what it spoiled may
+/// matter to the handler.
 #[must_use]
 pub fn to_be_taken<C: Cpu>(running: &Running<'_, C>) -> Option<Asynchronous> {
     let pstate = running.core.pstate();
@@ -124,8 +125,8 @@ pub fn has_pending<C: Cpu>(running: &Running<'_, C>) -> bool {
 }
 
 /// Makes the next step look at the GIC, whatever it knows.
-pub fn disturb<C: Cpu>(running: &mut Running<'_, C>) {
-    running.core.quiet.is_quiet = false;
+pub fn invalidate_interface<C: Cpu>(running: &mut Running<'_, C>) {
+    running.core.idle_interface.is_idle = false;
 }
 
 /// As [`load`], for a step. `all_held`: nothing is to be delivered before stepping ends, so what is
@@ -135,9 +136,9 @@ pub fn load_for_step<C: Cpu>(running: &mut Running<'_, C>, hold: bool, all_held:
     load(running, hold);
     let core = &*running.core;
     let is_empty = core.interface.lr.iter().all(|&register| register == 0);
-    let is_quiet = is_empty
+    let is_idle = is_empty
         && (all_held || !running.domain.vgic.lock().has_pending(running.index, &core.interface));
-    running.core.quiet = QuietInterface { is_quiet, seen };
+    running.core.idle_interface = IdleInterface { is_idle, seen };
 }
 
 /// Before an entry: fills the list registers. With `hold`, nothing is delivered.

@@ -3,12 +3,12 @@
 use super::pages;
 use crate::cpu::Cpu;
 use crate::device::board::{PL011_INTID, Region, region};
-use crate::device::mmio::Access;
+use crate::device::mmio::MmioAccess;
 use crate::memory::GuestMemory;
 use crate::vcpu::handled::Handled;
 use crate::vcpu::handled::advance;
 use crate::vcpu::handled::fault;
-use crate::vcpu::roots::Touched;
+use crate::vcpu::roots::WriteSet;
 use crate::vcpu::running::Running;
 use stepwell_arch::Ipa;
 use stepwell_arch::esr::EsrEl2;
@@ -43,7 +43,7 @@ pub fn data_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled 
     if !is_device || esr.data_abort().s1ptw() {
         return fault(running, FaultKind::UnmappedAccess, address.0);
     }
-    let Some(access) = Access::decode(esr.0) else {
+    let Some(access) = MmioAccess::decode(esr.0) else {
         return fault(running, FaultKind::BadDeviceAccess, address.0);
     };
     if let Some(handled) = pages::own_watchpoint(running, esr) {
@@ -132,9 +132,9 @@ pub fn instruction_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> H
     let mut address = fault_address(running);
     let iss = esr.instruction_abort();
     if iss.ifsc().is_permission() && iss.s1ptw() && running.core.vttbr != running.domain.vttbr {
-        // A walk of the guest's tables came by a page that is watched.
-        running.core.touched = Touched::Anything;
-        return Handled::Open;
+        // A walk of the guest's tables met a page that is watched.
+        running.core.write_set = WriteSet::Unknown;
+        return Handled::Unrestricted;
     }
     if iss.ifsc().is_permission() && !iss.s1ptw() {
         // HPFAR_EL2 is UNKNOWN for these.

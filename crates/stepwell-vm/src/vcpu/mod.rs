@@ -15,7 +15,7 @@ pub mod interrupt;
 pub mod memory;
 pub mod pages;
 pub mod psci;
-pub mod region;
+pub mod quiesce;
 pub mod roots;
 pub mod run;
 pub mod running;
@@ -49,7 +49,7 @@ pub fn serve_cpu<C: Cpu>(machine: &Machine<C>, cpu: &C, number: usize) -> ! {
     }
 }
 
-/// Does as ordered until something stops the vCPU, and stands.
+/// Does as ordered until something stops the vCPU.
 pub fn carry_out_and_park<C: Cpu>(
     machine: &Machine<C>,
     domain: &Domain<C>,

@@ -1,20 +1,20 @@
 //! Accesses to pages that a debugger has an interest in: see [`crate::views`].
 //!
 //! Stage 2 keeps the guest from loads and stores of a page with breakpoints, and from the watched
-//! accesses of a page with watched bytes. What it is kept from comes here. An access of watched bytes
-//! stops the vCPU. Every other one happens: simple ones are carried out here, the rest of them by the
-//! CPU itself, which executes that one instruction with the domain's own tables, where nothing is
-//! withheld.
+//! accesses of a page with watched bytes. What it is kept from comes here. An access of watched
+//! bytes stops the vCPU. Every other one happens: simple ones are carried out here, the rest of
+//! them by the CPU itself, which executes that one instruction with the domain's own tables, where
+//! nothing is withheld.
 
 use super::{debug, watch};
 use crate::cpu::{Cpu, TranslationFailed};
-use crate::device::mmio::Access;
+use crate::device::mmio::MmioAccess;
 use crate::device::transfer::Transfer;
 use crate::domain::Domain;
 use crate::memory::GuestMemory;
 use crate::stage2::PAGE_BYTES;
 use crate::vcpu::handled::{Handled, advance};
-use crate::vcpu::roots::{Root, Touched};
+use crate::vcpu::roots::{Root, WriteSet};
 use crate::vcpu::running::Running;
 use crate::views::sequence::{has_load_before32, load_before};
 use core::sync::atomic::{Ordering, fence};
@@ -43,7 +43,7 @@ impl<C: Cpu> Domain<C> {
         self.roots.of_running() != self.vttbr
     }
 
-    /// After the views have changed, while all vCPUs stand: has them used.
+    /// After the views have changed, while all vCPUs are stopped: has them used.
     pub fn use_views(&self) {
         let roots = self.views.lock().roots(self.vttbr.vmid() as u8);
         let running = roots.map_or(self.vttbr, |roots| roots.running);
@@ -75,7 +75,7 @@ pub fn select<C: Cpu>(running: &mut Running<'_, C>, root: Root) {
     let wanted = match root {
         Root::Running => running.domain.roots.of_running(),
         Root::Guarded => running.domain.roots.guarded.load(),
-        Root::Open => running.domain.vttbr,
+        Root::Unrestricted => running.domain.vttbr,
     };
     if running.core.vttbr != wanted {
         running.cpu.set_stage2(wanted);
@@ -152,7 +152,7 @@ struct Operand {
 
 fn operand<C: Cpu>(running: &Running<'_, C>, esr: EsrEl2) -> Operand {
     let (far, wnr) = (running.core.context.far, esr.data_abort().wnr());
-    if let Some(access) = Access::decode(esr.0) {
+    if let Some(access) = MmioAccess::decode(esr.0) {
         let bytes = u64::from(access.bytes);
         return Operand { address: far, bytes, read: !wnr, write: wnr, is_all: true };
     }
@@ -227,8 +227,8 @@ pub fn data_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Option<H
     let ipa = if iss.s1ptw() { None } else { to_ipa(running, far) };
     let Some(ipa) = ipa else {
         // A walk of the guest's tables was in the way, or these have just changed.
-        running.core.touched = Touched::Anything;
-        return Some(Handled::Open);
+        running.core.write_set = WriteSet::Unknown;
+        return Some(Handled::Unrestricted);
     };
     let operand = operand(running, esr);
     if !running.core.debug.is_past_watch && !iss.cm() {
@@ -241,48 +241,48 @@ pub fn data_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Option<H
     if !iss.cm() && carry_out(running, esr, ipa) {
         return Some(Handled::Emulated);
     }
-    running.core.touched = touched(running, operand);
-    Some(Handled::Open)
+    running.core.write_set = write_set(running, operand);
+    Some(Handled::Unrestricted)
 }
 
 /// Takes down what an instruction may write.
-fn touched<C: Cpu>(running: &Running<'_, C>, operand: Operand) -> Touched {
+fn write_set<C: Cpu>(running: &Running<'_, C>, operand: Operand) -> WriteSet {
     if !operand.is_all {
-        return Touched::Anything;
+        return WriteSet::Unknown;
     }
     if !operand.write {
-        return Touched::Nothing;
+        return WriteSet::Empty;
     }
     let Operand { address, bytes, .. } = operand;
     let first = (PAGE_BYTES - address % PAGE_BYTES).min(bytes);
     let mut pieces = Vec::new();
     for (va, bytes) in [(address, first), (address.wrapping_add(first), bytes - first)] {
         if bytes > 0 {
-            let Some(ipa) = to_ipa(running, va) else { return Touched::Anything };
+            let Some(ipa) = to_ipa(running, va) else { return WriteSet::Unknown };
             // There is room for both.
             let _fits = pieces.push((ipa, bytes));
         }
     }
-    Touched::Pieces(pieces)
+    WriteSet::Pieces(pieces)
 }
 
 /// After the instruction, or when it is given up: brings what the guest executes up to date.
 #[inline]
 pub fn settle<C: Cpu>(running: &mut Running<'_, C>) {
-    if !matches!(running.core.touched, Touched::Nothing) {
+    if !matches!(running.core.write_set, WriteSet::Empty) {
         settle_touched(running);
     }
 }
 
 fn settle_touched<C: Cpu>(running: &mut Running<'_, C>) {
-    match core::mem::take(&mut running.core.touched) {
-        Touched::Nothing => {}
-        Touched::Pieces(pieces) => {
+    match core::mem::take(&mut running.core.write_set) {
+        WriteSet::Empty => {}
+        WriteSet::Pieces(pieces) => {
             for (ipa, bytes) in pieces {
                 running.domain.sync_views(ipa, bytes);
             }
         }
-        Touched::Anything => running.domain.views.lock().sync_all(&mut running.domain.ram.tables()),
+        WriteSet::Unknown => running.domain.views.lock().sync_all(&mut running.domain.ram.tables()),
     }
 }
 
@@ -299,7 +299,7 @@ fn carry_out<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2, ipa: Ipa) -> boo
     {
         return false;
     }
-    let is_done = match Access::decode(esr.0) {
+    let is_done = match MmioAccess::decode(esr.0) {
         Some(access) => carry_out_described(running, access, esr.0 & ISS_AR != 0, ipa),
         None => carry_out_decoded(running, ipa),
     };
@@ -312,12 +312,12 @@ fn carry_out<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2, ipa: Ipa) -> boo
 /// AArch32 accesses that only the CPU understands: big-endian ones, and what the syndrome does not
 /// describe, since only A64 is decoded.
 fn is_for_the_cpu_alone(pstate: Pstate, esr: EsrEl2) -> bool {
-    pstate.is_aarch32() && (pstate.0 & Pstate::E != 0 || Access::decode(esr.0).is_none())
+    pstate.is_aarch32() && (pstate.0 & Pstate::E != 0 || MmioAccess::decode(esr.0).is_none())
 }
 
 fn carry_out_described<C: Cpu>(
     running: &mut Running<'_, C>,
-    access: Access,
+    access: MmioAccess,
     is_ordered: bool,
     ipa: Ipa,
 ) -> bool {

@@ -12,7 +12,7 @@ pub enum Root {
     /// Where a vCPU is stepped.
     Guarded,
     /// For one instruction that may access everything.
-    Open,
+    Unrestricted,
 }
 
 /// The tables that are in use: all the same where no page is of interest.
@@ -38,12 +38,12 @@ impl Roots {
 
 /// What an instruction that executes with nothing withheld may write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Touched {
+pub enum WriteSet {
     /// Nothing.
     #[default]
-    Nothing,
+    Empty,
     /// These bytes.
     Pieces(Vec<(Ipa, u64), 2>),
     /// It is not known.
-    Anything,
+    Unknown,
 }

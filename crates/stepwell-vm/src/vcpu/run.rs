@@ -3,7 +3,7 @@
 use super::exit::handle;
 use super::pages;
 use super::step::{self, TimerSteps};
-use super::{debug, interrupt, psci, region, time};
+use super::{debug, interrupt, psci, quiesce, time};
 use crate::cpu::Context as _;
 use crate::cpu::Cpu;
 use crate::vcpu::handled::Handled;
@@ -20,14 +20,14 @@ const SEQUENCE_NS: u64 = 20_000;
 pub fn run<C: Cpu>(running: &mut Running<'_, C>) -> End {
     time::release(running);
     running.core.context.forget_pages();
-    // It may stand within an exclusive sequence, with its load executed under a step.
+    // It may be stopped within an exclusive sequence, with its load executed under a step.
     let mut is_armed = running.core.monitor.armed().is_some();
     loop {
-        region::stand_aside(running);
+        quiesce::wait_if_quiesced(running);
         if running.is_called() {
             return End::Asked;
         }
-        // What stands at the PC may have been reported: then the first instruction goes past it.
+        // What is at the PC may have been reported: then the first instruction goes past it.
         let pc = running.core.context.elr;
         let reported = running.core.reported_pc.take() == Some(pc);
         let watch = running.core.debug.reported_watch;
@@ -48,14 +48,14 @@ pub fn run<C: Cpu>(running: &mut Running<'_, C>) -> End {
     }
 }
 
-/// Goes on within an exclusive sequence, the others standing aside.
+/// Goes on within an exclusive sequence, the others quiesced.
 fn finish_sequence<C: Cpu>(running: &mut Running<'_, C>, is_reported: bool) -> Option<End> {
     if is_reported || debug::breakpoint_at_pc(running).is_none() {
         return step::past_breakpoint(running);
     }
     // A breakpoint that is to be reported first: its store fails then.
     running.core.monitor.clear();
-    region::release(running);
+    quiesce::resume_others(running);
     None
 }
 
@@ -103,7 +103,7 @@ fn enter<C: Cpu>(running: &mut Running<'_, C>) -> Option<End> {
             if is_broken { step::repeat_sequence(running) } else { None }
         }
         Handled::Past => with_its_sequence(running, step::past_breakpoint),
-        Handled::Open => with_its_sequence(running, step::with_nothing_withheld),
+        Handled::Unrestricted => with_its_sequence(running, step::with_nothing_withheld),
         Handled::Stop(reason) => Some(End::Stop(reason)),
         Handled::SwitchedOff => Some(End::SwitchedOff),
     }

@@ -35,7 +35,7 @@ pub enum End {
 }
 
 impl<C: Cpu> Running<'_, C> {
-    /// Tells whether somebody wants this vCPU to stand.
+    /// Tells whether somebody wants this vCPU to stop.
     #[must_use]
     pub fn is_called(&self) -> bool {
         self.vcpu.stop_requested.load(Ordering::Acquire)

@@ -1,8 +1,8 @@
 //! The guest's debug registers.
 //!
 //! They are never in the guest's hands: accesses trap, and what the machine holds is made from this
-//! shadow at each entry. So EL2 knows when the guest begins to step itself, on which the engine steps
-//! it, whose steps are the manual's; and the debugger's breakpoints find their place.
+//! shadow at each entry. So EL2 knows when the guest begins to step itself, on which the engine
+//! steps it, whose steps are the manual's; and the debugger's breakpoints find their place.
 //!
 //! What a register keeps of a write is the CPU's to say: a guest's write goes through the machine's
 //! register once, and what reads back is kept. Registers that nothing of ours depends on have no
@@ -51,10 +51,10 @@ pub struct DebugShadow {
     pub is_past_watch: bool,
 }
 
-/// Whether breakpoints are to be heeded at the next entry.
+/// Whether breakpoints are to be armed at the next entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Breakpoints {
-    /// What stands at the PC has been reported: not this once.
+    /// What is at the PC has been reported: not this once.
     PastFirst,
     /// Yes.
     On,
@@ -62,13 +62,13 @@ pub enum Breakpoints {
 
 /// Which breakpoints and watchpoints may hit during a stepped entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heeded {
+pub enum ArmedBreakpoints {
     /// All.
     All,
     /// The guest's own, and the debugger's watchpoints: its breakpoint at the PC has been reported.
-    PastOurs,
+    PastReported,
     /// None: what hits is not wanted where the guest is.
-    Nothing,
+    None,
 }
 
 const BANKS: [DebugBank; 4] = [
@@ -148,8 +148,8 @@ impl DebugShadow {
         GuestDebug { mdscr: self.mdscr, os_lock: self.os_lock || self.os_double_lock != 0 }
     }
 
-    /// MDSCR_EL1 for a guest that debugs itself with nobody else's help: with its OS Lock set, which
-    /// the machine's is not, none of its debug exceptions but BRK's.
+    /// MDSCR_EL1 for a guest that debugs itself with nobody else's help: with its OS Lock set,
+    /// which the machine's is not, none of its debug exceptions but BRK's.
     #[must_use]
     pub const fn mdscr_alone(&self) -> u64 {
         if self.guest().os_lock { self.mdscr & !mdscr_el1::MDE } else { self.mdscr }
@@ -257,7 +257,8 @@ impl DebugShadow {
         }
     }
 
-    /// Writes a debug register that has a shadow, as it is. It is in the machine with the next entry.
+    /// Writes a debug register that has a shadow, as it is. It is in the machine with the next
+    /// entry.
     pub fn write<C: Cpu>(&mut self, cpu: &C, register: SystemRegister, value: u64) -> Option<()> {
         if let Some((bank, n)) = bank_of(cpu, register) {
             *self.values.get_mut(bank)?.get_mut(n)? = value;

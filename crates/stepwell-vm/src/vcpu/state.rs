@@ -1,6 +1,6 @@
 //! A vCPU as a value: what is kept of it while it is not on a CPU, and what its loop works with.
 
-use super::roots::Touched;
+use super::roots::WriteSet;
 use super::shadow::DebugShadow;
 use super::timers::{PhysicalTimer, TimerLines};
 use crate::concurrency::counted::Count;
@@ -21,11 +21,11 @@ pub(super) const SP_USR: u8 = 13;
 pub struct VcpuCore<C: Cpu> {
     /// General-purpose registers, PC and PSTATE.
     pub context: C::Context,
-    /// System registers while the vCPU stands.
+    /// System registers while the vCPU is stopped.
     pub snapshot: Snapshot,
     /// It was reset, and its CPU's other registers are to be before it goes on.
     pub is_reset: bool,
-    /// FP/SIMD registers while the vCPU stands.
+    /// FP/SIMD registers while the vCPU is stopped.
     pub simd: SimdRegisters,
     /// The step engine.
     pub engine: Engine,
@@ -42,12 +42,12 @@ pub struct VcpuCore<C: Cpu> {
     /// VTTBR_EL2 of its CPU.
     pub vttbr: Vttbr,
     /// What the instruction that executes with nothing withheld may write.
-    pub touched: Touched,
+    pub write_set: WriteSet,
     /// Whether it goes round and gets nowhere, as far as it was stepped.
     pub spin: SpinDetector,
     /// The range that steps stay in, if they are to stay in one.
     pub within: Option<(u64, u64)>,
-    /// That it stands at this PC has been reported: what stands there does not stop it again.
+    /// That it is stopped at this PC has been reported: what is there does not stop it again.
     pub reported_pc: Option<u64>,
     /// The guest is within CPU_SUSPEND: what it called has executed and has not returned.
     pub is_suspended: bool,
@@ -60,7 +60,7 @@ pub struct VcpuCore<C: Cpu> {
     /// An SError that is pending for the guest: ISS of its syndrome.
     pub serror: Option<u32>,
     /// Whether the virtual CPU interface can be left alone between steps.
-    pub quiet: QuietInterface,
+    pub idle_interface: IdleInterface,
     /// What the test mode does to it.
     #[cfg(feature = "test-mode")]
     pub adversary: crate::adversary::Adversary,
@@ -92,13 +92,13 @@ impl<C: Cpu> VcpuCore<C> {
             is_suspended: false,
             reported_call: None,
             vttbr,
-            touched: Touched::Nothing,
+            write_set: WriteSet::Empty,
             within: None,
             reported_pc: None,
             virtual_clock: false,
             physical_timer: PhysicalTimer::default(),
             lines: TimerLines::default(),
-            quiet: QuietInterface::default(),
+            idle_interface: IdleInterface::default(),
             #[cfg(feature = "test-mode")]
             adversary: crate::adversary::Adversary::new(None, 0),
         }
@@ -137,7 +137,7 @@ impl<C: Cpu> VcpuCore<C> {
         self.physical_timer = PhysicalTimer::default();
         self.serror = None;
         self.spin = SpinDetector::new();
-        self.quiet = QuietInterface::default();
+        self.idle_interface = IdleInterface::default();
     }
 
     /// The stack pointer in use.
@@ -179,7 +179,7 @@ impl<C: Cpu> VcpuCore<C> {
 /// Whether the virtual CPU interface can be left alone between steps: nothing was pending or active
 /// when it was loaded last, and nothing has happened since.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct QuietInterface {
-    pub(super) is_quiet: bool,
+pub struct IdleInterface {
+    pub(super) is_idle: bool,
     pub(super) seen: Count,
 }

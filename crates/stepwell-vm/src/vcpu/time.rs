@@ -3,7 +3,7 @@
 //! Running freely, the guest uses the CPU's own virtual timer, with CNTVOFF_EL2 between its clock
 //! and the machine's. Its physical timer and counter are emulated on the same clock, so that both
 //! show one time. While it is stepped under a virtual clock, reads and writes of either come here
-//! before they execute, because the CPU's counter does not stand still.
+//! before they execute, because the CPU's counter does not stop.
 
 use super::interrupt::VIRTUAL_TIMER_INTID;
 use crate::cpu::Cpu;
@@ -57,7 +57,7 @@ pub fn read<C: Cpu>(running: &Running<'_, C>, register: SystemRegister) -> u64 {
     value_of(register, now(running), running.core.physical_timer, virtual_timer)
 }
 
-/// Reads a counter or timer register of a vCPU that stands.
+/// Reads a counter or timer register of a stopped vCPU.
 #[must_use]
 pub fn read_standing<C: Cpu>(
     cpu: &C,

@@ -118,7 +118,7 @@ impl Bank {
     }
 
     /// Tells whether none is active, nor both pending and enabled.
-    pub const fn is_quiet(&self) -> bool {
+    pub const fn is_idle(&self) -> bool {
         self.pending() & self.enabled | self.active == 0
     }
 

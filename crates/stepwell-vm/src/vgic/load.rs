@@ -130,7 +130,7 @@ impl Vgic {
     pub fn flush(&mut self, vcpu: usize, hold: bool, interface: &mut CpuInterface) {
         self.unload(vcpu);
         interface.lr = [0; LIST_REGISTERS_MAX];
-        if self.is_quiet(vcpu) {
+        if self.is_idle(vcpu) {
             // As most entries find it, above all those of a stepped guest.
             return self.set_controls(vcpu, interface, false, false);
         }
@@ -143,9 +143,9 @@ impl Vgic {
     }
 
     /// Tells whether no interrupt is pending or active that could be this vCPU's.
-    fn is_quiet(&self, vcpu: usize) -> bool {
-        let own = self.redistributors.get(vcpu).is_none_or(|r| r.bank.is_quiet());
-        own && self.distributor.banks().all(|(_, bank)| bank.is_quiet())
+    fn is_idle(&self, vcpu: usize) -> bool {
+        let own = self.redistributors.get(vcpu).is_none_or(|r| r.bank.is_idle());
+        own && self.distributor.banks().all(|(_, bank)| bank.is_idle())
     }
 
     /// Chooses what goes into the list registers, in the order of delivery.
@@ -319,7 +319,7 @@ impl Vgic {
     /// As [`Vgic::signal`], with the INTID that it is signalled for.
     #[must_use]
     pub fn signalled(&self, vcpu: usize, interface: &CpuInterface) -> Option<(Signal, u32)> {
-        if self.is_quiet(vcpu) {
+        if self.is_idle(vcpu) {
             return None;
         }
         let pending = self.candidates(vcpu).filter(|candidate| {

@@ -8,7 +8,7 @@ use stepwell_arch::Ipa;
 use stepwell_engine::{Turns, VirtualClock};
 use stepwell_vm::command;
 use stepwell_vm::concurrency::counted::Counted;
-use stepwell_vm::concurrency::region::Region;
+use stepwell_vm::concurrency::quiescence::Quiescence;
 use stepwell_vm::cpu::Cpu;
 use stepwell_vm::device::board::RAM_BASE;
 use stepwell_vm::device::pl011::Pl011;
@@ -144,7 +144,7 @@ impl Board {
             clock_offset: AtomicU64::new(0),
             real_time: AtomicBool::new(false),
             turns: spin::Mutex::new(Turns::new()),
-            region: Region::new(),
+            quiescence: Quiescence::new(),
             translation: Changes::new(),
             control: spin::Mutex::new(Control::new()),
             vcpus: (0..vcpus).map(pinned).collect(),

@@ -1,4 +1,4 @@
-//! `--at`: where a guest is to stand before it is stepped.
+//! `--at`: where a guest is to be stopped before it is stepped.
 
 use crate::follow::{Follower, Outcome};
 use crate::names::{NameError, Names, Target};
@@ -44,7 +44,8 @@ pub(super) enum Start {
     Reset,
     Smc,
     Place(Target),
-    /// A place in a module, which is yet to be loaded, and where the kernel begins to initialize one.
+    /// A place in a module, which is yet to be loaded, and where the kernel begins to initialize
+    /// one.
     Module {
         word: String,
         loaded: Target,

@@ -1,8 +1,8 @@
 //! `stepwell diff`: where two recordings part.
 
-use super::selection::{Selection, tell_damages};
+use super::selection::{Selection, report_damages};
 use crate::progress::{self, Watched};
-use crate::terminal::tell;
+use crate::terminal::notice;
 use anyhow::Context;
 use clap::Args;
 use std::io::{self, BufWriter, ErrorKind, Write, stdout};
@@ -62,7 +62,7 @@ impl Diff {
         match self.compare() {
             Ok(status) => Ok(status),
             Err(error) => {
-                tell(&format!("{error:#}"));
+                notice(&format!("{error:#}"));
                 Ok(FAILED)
             }
         }
@@ -81,7 +81,7 @@ impl Diff {
         })?;
         self.print(&comparison, &first, &second)?;
         let sides = [&first, &second];
-        let damaged = sides.map(|side| tell_damages(side.file, side.source.reader().damages()));
+        let damaged = sides.map(|side| report_damages(side.file, side.source.reader().damages()));
         Ok(match (damaged, comparison.is_equal()) {
             ([false, false], true) => EQUAL,
             ([false, false], false) => DIFFERENT,

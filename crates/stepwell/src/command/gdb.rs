@@ -5,7 +5,7 @@ use crate::ending;
 use crate::gdb::{Recordings, SocketFolder, Tool, init_file};
 use crate::interruption;
 use crate::names::Names;
-use crate::terminal::tell;
+use crate::terminal::notice;
 use anyhow::Context;
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -17,8 +17,8 @@ use stepwell_trace::Header;
 ///
 /// Boots the guest, its console on this terminal, and listens for a debugger at a socket in a
 /// private folder: `target remote PATH` in GDB, `process connect --plugin gdb-remote
-/// unix-connect://PATH` in LLDB. The guest runs until one attaches, or stands at reset with --wait.
-/// Ctrl-C leaves.
+/// unix-connect://PATH` in LLDB. The guest runs until one attaches, or is stopped at reset with
+/// --wait. Ctrl-C leaves.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  stepwell gdb --kernel vmlinuz --initrd initrd.cpio.gz --smp 4 \
@@ -43,7 +43,7 @@ pub(super) struct Gdb {
     /// What the other vCPUs do while one is stepped: stop, run, step or step=N
     #[arg(long, value_name = "POLICY", default_value = "stop")]
     others: OthersPolicy,
-    /// How the guest's clock goes while it stands or steps: stopped, real or per-step=NS
+    /// How the guest's clock goes while it is stopped or steps: stopped, real or per-step=NS
     #[arg(long, value_name = "POLICY", default_value = "stopped")]
     time: TimePolicy,
     /// Lets the debugger make recordings in this folder (monitor trace start NAME)
@@ -95,7 +95,7 @@ impl Gdb {
             if !self.wait {
                 debuggee.resume(0)?;
             }
-            tell(&format!("in GDB: target remote {}", server.address()));
+            notice(&format!("in GDB: target remote {}", server.address()));
             let mut called = || interruption::take().is_some();
             server.serve(debuggee, &mut tool, &mut called).map_err(|error| match error {
                 stepwell_gdb::Error::Lost(error) => error.into(),
@@ -106,7 +106,7 @@ impl Gdb {
             Left::Called | Left::Killed => ending::LEFT,
             Left::Ended(ending) => {
                 let (status, text) = ending::describe(ending, tool.names());
-                text.iter().for_each(|text| tell(text));
+                text.iter().for_each(|text| notice(text));
                 status
             }
         })
@@ -123,7 +123,7 @@ impl Gdb {
         let server = Server::bind(&address, self.on_disconnect);
         let server = server.with_context(|| format!("cannot listen at {address}"))?;
         if server.is_exposed() {
-            tell(&format!(
+            notice(&format!(
                 "{} can be reached from other computers: whoever reaches it controls the guest",
                 server.address()
             ));

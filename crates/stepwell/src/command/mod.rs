@@ -14,7 +14,7 @@ mod step;
 mod trace;
 
 use crate::ending;
-use crate::terminal::tell;
+use crate::terminal::notice;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -58,7 +58,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
     match result {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            tell(&format!("{error:#}"));
+            notice(&format!("{error:#}"));
             ExitCode::from(ending::FAILED)
         }
     }

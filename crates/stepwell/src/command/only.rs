@@ -1,4 +1,5 @@
-//! `trace --user-mode`, `--kernel-mode`, `--module`, `--pid` and `--comm`: what of the steps is recorded.
+//! `trace --user-mode`, `--kernel-mode`, `--module`, `--pid` and `--comm`: what of the steps is
+//! recorded.
 //!
 //! What a vCPU executes is known by its address, and to which task it belongs by where the kernel
 //! switches: after the instruction that makes another task the current one (the write of SP_EL0 in
@@ -91,7 +92,7 @@ impl Sieve {
         Ok(Self { only: only.clone(), tasks, last, landmarks })
     }
 
-    /// Begins, with a guest that stands where its recording does.
+    /// Begins, with a guest that is stopped where its recording begins.
     pub(super) fn begin(
         &mut self,
         names: &mut Names,

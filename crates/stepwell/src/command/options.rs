@@ -2,7 +2,7 @@
 
 use super::session::Session;
 use crate::interruption;
-use crate::machine::{Guest, Layout, Machine, MachineOptions, Memory};
+use crate::machine::{Guest, Layout, MachineOptions, Memory, QemuMachine};
 use crate::names::Names;
 use anyhow::Context;
 use clap::Args;
@@ -127,10 +127,10 @@ fn symbols_of(path: &Path, guest: &Guest, load: Ipa) -> anyhow::Result<Symbols> 
 }
 
 impl Prepared {
-    /// Starts the machine; the guest stands at reset.
+    /// Starts the machine; the guest is stopped at reset.
     pub(super) fn launch(self) -> anyhow::Result<(Session, Names)> {
         interruption::install().context("cannot handle signals")?;
-        let (machine, link) = Machine::launch(&self.options, &self.guest)?;
+        let (machine, link) = QemuMachine::launch(&self.options, &self.guest)?;
         Ok((Session { machine, link }, self.names))
     }
 }

@@ -1,8 +1,8 @@
 //! `stepwell report`: a recording as one page for a browser.
 
-use super::selection::{Selected, Selection, tell_damages};
+use super::selection::{Selected, Selection, report_damages};
 use crate::ending;
-use crate::terminal::tell;
+use crate::terminal::notice;
 use anyhow::{Context, bail};
 use clap::Args;
 use std::fs::File;
@@ -47,10 +47,10 @@ impl Report {
         let (report, damage) = analysed.with_context(named)?;
         self.write(&report).with_context(|| self.output.display().to_string())?;
         if let Some(error) = damage {
-            tell(&format!("{}: {error}; the report is of what stands before", named()));
+            notice(&format!("{}: {error}; the report is of what comes before", named()));
             return Ok(ending::FAILED);
         }
-        let is_damaged = tell_damages(&self.file, source.inner().reader().damages());
+        let is_damaged = report_damages(&self.file, source.inner().reader().damages());
         Ok(if is_damaged { ending::FAILED } else { ending::CLEAN })
     }
 

@@ -6,7 +6,7 @@ use crate::ending;
 use crate::interruption;
 use crate::names::Names;
 use crate::terminal::RawMode;
-use crate::terminal::tell;
+use crate::terminal::notice;
 use anyhow::Context;
 use clap::Args;
 use std::io::{Write, stdout};
@@ -38,7 +38,7 @@ impl Run {
         drop(raw);
         let (status, text) = result?;
         if let Some(text) = text {
-            tell(&text);
+            notice(&text);
         }
         Ok(status)
     }
@@ -72,7 +72,7 @@ fn follow(
             Some(Event::Stopped(stop)) if stop.reason == StopReason::AArch32 => {
                 return Ok((ending::FAILED, Some(format!("{} {}", stop.vcpu, stop.reason))));
             }
-            // That it stood at reset, before it was let go.
+            // That it was stopped at reset, before it was let go.
             Some(Event::Stopped(_)) | None => {}
         }
     }

@@ -1,7 +1,7 @@
 //! The options that choose a part of a recording, the same for all commands that read one.
 
 use crate::progress::{self, FileReader, Watched};
-use crate::terminal::tell;
+use crate::terminal::notice;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use std::ops::RangeInclusive;
@@ -188,7 +188,7 @@ fn places(symbols: &Symbols, word: &str) -> anyhow::Result<Vec<RangeInclusive<u6
 }
 
 /// Tells what of a recording was damaged, and whether anything was.
-pub(super) fn tell_damages(file: &Path, damages: &[Damage]) -> bool {
+pub(super) fn report_damages(file: &Path, damages: &[Damage]) -> bool {
     for damage in damages {
         let Damage { offset, what, resumed_at, missing_instructions } = damage;
         let missing = match missing_instructions {
@@ -200,7 +200,7 @@ pub(super) fn tell_damages(file: &Path, damages: &[Damage]) -> bool {
             Some(at) => format!("read on from byte {at}"),
             None => "nothing more could be read".into(),
         };
-        tell(&format!(
+        notice(&format!(
             "{}: damaged at byte {offset}: {what}; {missing}, {went_on}",
             file.display()
         ));

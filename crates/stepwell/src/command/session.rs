@@ -1,13 +1,13 @@
 //! A machine and its link, as a command holds them.
 
-use crate::machine::Machine;
+use crate::machine::QemuMachine;
 use anyhow::anyhow;
 use stepwell_debuggee::Error;
 use stepwell_link::{Link, LinkError};
 
 /// A machine with its link, which are dropped in the right order: QEMU first.
 pub(super) struct Session {
-    pub(super) machine: Machine,
+    pub(super) machine: QemuMachine,
     pub(super) link: Link,
 }
 

@@ -1,9 +1,9 @@
 //! `stepwell show`: a recording as text, as a picture, or for other programs.
 
-use super::selection::{Selected, Selection, tell_damages};
+use super::selection::{Selected, Selection, report_damages};
 use crate::ending;
 use crate::progress;
-use crate::terminal::tell;
+use crate::terminal::notice;
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
 use std::fs::File;
@@ -121,7 +121,7 @@ impl Show {
         let mut source = self.selection.open(&self.file, to_file)?;
         let shown = self.export(&mut source);
         source.inner().finish();
-        let is_damaged = tell_damages(&self.file, source.inner().reader().damages());
+        let is_damaged = report_damages(&self.file, source.inner().reader().damages());
         shown?;
         Ok(if is_damaged { ending::FAILED } else { ending::CLEAN })
     }
@@ -208,7 +208,7 @@ impl Show {
             }
             None => self.cover_functions(source)?,
         };
-        self.tell_covered(covered.with_context(|| self.blamed())?);
+        self.report_covered(covered.with_context(|| self.blamed())?);
         Ok(())
     }
 
@@ -232,7 +232,7 @@ impl Show {
         Ok(covered)
     }
 
-    fn tell_covered(&self, covered: Covered) {
+    fn report_covered(&self, covered: Covered) {
         if self.selection.is_quiet() {
             return;
         }
@@ -244,7 +244,7 @@ impl Show {
         if uncounted > 0 {
             text += &format!("; {uncounted} instructions were not counted: narrow the recording");
         }
-        tell(&text);
+        notice(&text);
     }
 
     /// Returns what is to be blamed if the export fails: mostly the recording.

@@ -9,8 +9,8 @@ use crate::ending;
 use crate::follow::{Follower, Outcome};
 use crate::interruption::Interruption;
 use crate::names::Names;
-use crate::stepper::{Flow, Stepper};
-use crate::terminal::{Visible, tell};
+use crate::stepper::{Flow, Prompt};
+use crate::terminal::{Visible, notice};
 use clap::Args;
 use editor::Lines;
 use std::io::{Write, stdout};
@@ -33,7 +33,8 @@ pub(super) struct Step {
     /// What happens to interrupts: into, over or hold
     #[arg(long, value_name = "POLICY", default_value = "over")]
     irq: InterruptPolicy,
-    /// What the other vCPUs do: stop (moving only so that the stepped one gets on), run, or step
+    /// What the other vCPUs do: stop (moving only so that the stepped one makes progress), run, or
+    /// step
     #[arg(long, value_name = "POLICY", default_value = "stop")]
     others: OthersPolicy,
     /// How the guest's clock goes: stopped, real or per-step=NS
@@ -73,20 +74,20 @@ impl Step {
                 }
                 Outcome::Stopped(stop) => {
                     let symbols = names.clone();
-                    let stepper = Stepper::new(debuggee, names, stop, &mut output)?;
+                    let stepper = Prompt::new(debuggee, names, stop, &mut output)?;
                     converse(stepper, &symbols)
                 }
             }
         })?;
         if let Some(text) = text {
-            tell(&text);
+            notice(&text);
         }
         Ok(status)
     }
 }
 
 /// Reads lines and executes them until there are no more.
-fn converse(mut stepper: Stepper<'_>, names: &Names) -> anyhow::Result<(u8, Option<String>)> {
+fn converse(mut stepper: Prompt<'_>, names: &Names) -> anyhow::Result<(u8, Option<String>)> {
     let mut lines = Lines::new(names)?;
     while let Some(line) = lines.next()? {
         match stepper.execute(&line)? {

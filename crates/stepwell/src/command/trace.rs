@@ -1,6 +1,7 @@
 //! `stepwell trace`: steps a guest and records what it executes.
 //!
-//! The guest goes in slices, and stands in between: its code is fetched then, and Ctrl-C heeded.
+//! The guest goes in slices, and is stopped in between: its code is fetched then, and Ctrl-C
+//! served.
 
 use super::arrive::{At, Start};
 use super::only::{Only, Sieve};
@@ -11,7 +12,7 @@ use crate::follow::{Follower, Outcome};
 use crate::interruption::{self, Interruption};
 use crate::names::{Names, Target};
 use crate::recorder::Recorder;
-use crate::terminal::tell;
+use crate::terminal::notice;
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -49,8 +50,8 @@ pub(super) struct Trace {
     /// What happens to interrupts: into, over or hold
     #[arg(long, value_name = "POLICY", default_value = "into")]
     irq: InterruptPolicy,
-    /// What the other vCPUs do: stop (moving only so that the traced one gets on), run, or step
-    /// (all are traced, one at a time; step=N: N steps a turn)
+    /// What the other vCPUs do: stop (moving only so that the traced one makes progress), run, or
+    /// step (all are traced, one at a time; step=N: N steps a turn)
     #[arg(long, value_name = "POLICY", default_value = "stop")]
     others: OthersPolicy,
     /// How the guest's clock goes: stopped, real or per-step=NS
@@ -395,24 +396,24 @@ impl Job {
             End::Done | End::Interrupted(Interruption::Stop) => Ok(ending::CLEAN),
             End::Interrupted(Interruption::Leave) => Ok(ending::LEFT),
             End::Stopped(Stop { vcpu, reason, pc, .. }) => {
-                tell(&format!("ended early: {vcpu} {reason} at {:#x}", pc));
+                notice(&format!("ended early: {vcpu} {reason} at {:#x}", pc));
                 Ok(ending::CLEAN)
             }
             End::NotWaitedFor => {
-                tell(&format!("interrupted before the guest came to {}", options.at));
+                notice(&format!("interrupted before the guest came to {}", options.at));
                 Ok(ending::LEFT)
             }
             End::NeverMet(how) => {
                 let (status, text) = ending::describe_early(how, &self.names, &options.at);
-                tell(&text);
+                notice(&text);
                 Ok(status)
             }
             End::Guest(how) => {
                 let (status, text) = ending::describe(how, &self.names);
-                text.iter().for_each(|text| tell(text));
+                text.iter().for_each(|text| notice(text));
                 match &options.until {
                     Some(until) if status == ending::CLEAN => {
-                        tell(&format!("the guest ended before it came to {until}"));
+                        notice(&format!("the guest ended before it came to {until}"));
                         Ok(ending::FAILED)
                     }
                     _ => Ok(status),

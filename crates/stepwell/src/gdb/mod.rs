@@ -14,7 +14,7 @@ use crate::listings::Listings;
 use crate::names::{Names, Target};
 use crate::questions;
 use crate::recorder::Recorder;
-use crate::terminal::tell;
+use crate::terminal::notice;
 use std::io::stdout;
 use std::path::{Path, PathBuf};
 use stepwell_arch::{Ipa, Va};
@@ -76,7 +76,7 @@ impl Tool {
     }
 
     /// Has the guest stop where it will be seen which addresses it has chosen, if it is a kernel
-    /// that chooses. The guest stands at reset.
+    /// that chooses. The guest is stopped at reset.
     ///
     /// # Errors
     ///
@@ -96,7 +96,8 @@ impl Tool {
         Ok(())
     }
 
-    /// Names the file that a debugger loads symbols from; `ours` if it was written from our own names.
+    /// Names the file that a debugger loads symbols from; `ours` if it was written from our own
+    /// names.
     pub fn set_symbols(&mut self, file: &Path, ours: bool) {
         (self.symbols, self.has_one_section) = (Some(file.to_owned()), ours);
     }
@@ -121,7 +122,7 @@ impl Services for Tool {
 
     fn note(&mut self, text: &str) {
         drop(self.console.end_line(&mut stdout().lock()));
-        tell(text);
+        notice(text);
     }
 
     fn poll(&mut self, debuggee: &mut dyn Debuggee) -> Result<(), Error> {

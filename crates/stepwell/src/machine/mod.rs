@@ -1,10 +1,10 @@
 //! Machines: QEMU with our hypervisor and a guest in it.
 //!
-//! [`Machine::launch`] does what a boot loader would: it lays the guest's files out in the
-//! machine's RAM (a file that we share with QEMU), starts QEMU, which sets the machine up and waits,
-//! tells the hypervisor about the files in the device tree that QEMU has put into that RAM, lets the
-//! machine go, and opens the link. What QEMU gets from us it inherits, and none of it has a name on
-//! any disk; and QEMU dies with us, however we die. So nothing is left behind, ever.
+//! [`QemuMachine::launch`] does what a boot loader would: it lays the guest's files out in the
+//! machine's RAM (a file that we share with QEMU), starts QEMU, which sets the machine up and
+//! waits, tells the hypervisor about the files in the device tree that QEMU has put into that RAM,
+//! lets the machine go, and opens the link. What QEMU gets from us it inherits, and none of it has
+//! a name on any disk; and QEMU dies with us, however we die. So nothing is left behind, ever.
 
 mod error;
 mod hosttree;
@@ -30,13 +30,13 @@ use stepwell_link::{Link, LinkError, Mailbox, Patience, Ring};
 const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A running machine. Dropping it ends QEMU.
-pub struct Machine {
+pub struct QemuMachine {
     qemu: Qemu,
     layout: Layout,
 }
 
-impl Machine {
-    /// Starts a machine and returns it with the link to its hypervisor; the guest stands at
+impl QemuMachine {
+    /// Starts a machine and returns it with the link to its hypervisor; the guest is stopped at
     /// reset.
     ///
     /// QEMU is tied to the calling thread: it is killed when that ends.
@@ -75,7 +75,7 @@ impl Machine {
             let mailbox = Mailbox::map(ram.file(), layout.mailbox.offset());
             link.attach_mailbox(mailbox?);
         }
-        link.heed(interruption::is_recent);
+        link.interrupt_when(interruption::is_recent);
         if link.hello().ring_bytes > 0 {
             let ring = Ring::map(ram.file(), layout.ring.offset(), layout.ring.bytes);
             link.attach_ring(ring.map_err(|error| MachineError::Link(error.into()))?);

@@ -60,7 +60,7 @@ impl Qemu {
         self.child.id()
     }
 
-    /// Waits until the machine is set up. It stands, its RAM as it will be when it goes.
+    /// Waits until the machine is set up. It is paused, its RAM as it will be when it goes.
     pub(super) fn wait_until_set_up(&mut self, timeout: Duration) -> Result<(), MachineError> {
         self.hear("QMP", timeout)?;
         // It answers once it is through with all that it does before the machine goes.

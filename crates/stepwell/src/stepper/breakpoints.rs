@@ -5,7 +5,7 @@
 //! for a moment where its kernel initializes one and where it frees one. So it holds however often
 //! the module is loaded, and wherever.
 
-use super::Stepper;
+use super::Prompt;
 use crate::linux::LinuxError;
 use crate::names::{NameError, Target};
 use crate::questions::{self, LOADED, UNLOADED};
@@ -62,7 +62,7 @@ impl Breakpoint {
     }
 }
 
-impl Stepper<'_> {
+impl Prompt<'_> {
     /// Sets a breakpoint.
     pub(super) fn add_breakpoint(
         &mut self,
@@ -125,8 +125,8 @@ impl Stepper<'_> {
         Ok(())
     }
 
-    /// Tells whether a stop is one that nobody wants to see: at a breakpoint that is meant for other
-    /// tasks, or where a module comes or goes.
+    /// Tells whether a stop is one that nobody wants to see: at a breakpoint that is meant for
+    /// other tasks, or where a module comes or goes.
     pub(super) fn passes(&mut self, stop: Stop) -> anyhow::Result<bool> {
         if stop.reason != StopReason::Breakpoint || self.breakpoints.is_empty() {
             return Ok(false);

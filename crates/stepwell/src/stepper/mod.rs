@@ -1,6 +1,6 @@
 //! The interactive stepper: lines in, stops out.
 //!
-//! It knows no terminal: [`Stepper::execute`] takes one line and writes what comes of it, so that
+//! It knows no terminal: [`Prompt::execute`] takes one line and writes what comes of it, so that
 //! it is the same behind a line editor, a pipe and a test. It knows no link either: any
 //! [`Debuggee`] will do.
 
@@ -46,7 +46,7 @@ pub enum Flow {
 }
 
 /// A stepping session.
-pub struct Stepper<'a> {
+pub struct Prompt<'a> {
     debuggee: &'a mut dyn Debuggee,
     names: Names,
     output: &'a mut dyn Write,
@@ -65,8 +65,8 @@ pub struct Stepper<'a> {
     landmarks: Vec<Target>,
 }
 
-impl<'a> Stepper<'a> {
-    /// Starts a session with a guest that stands at `stop`, and shows that.
+impl<'a> Prompt<'a> {
+    /// Starts a session with a guest that is stopped at `stop`, and shows that.
     ///
     /// # Errors
     ///
@@ -266,7 +266,7 @@ impl<'a> Stepper<'a> {
                 Outcome::Ended(ending) => return Ok(Flow::Ended(ending)),
             };
             let here = stop.pc == back && stop.vcpu == self.vcpu;
-            // A recursive call comes by here too, deeper in the stack.
+            // A recursive call gets here too, deeper in the stack.
             let deeper = here && self.debuggee.read_registers(stop.vcpu)?.sp < registers.sp;
             if !deeper || interrupted {
                 self.arrived(stop)?;

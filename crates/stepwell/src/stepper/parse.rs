@@ -188,7 +188,7 @@ impl Command {
     }
 }
 
-/// Returns what stands after the command's name, spaces and all.
+/// Returns what comes after the command's name, spaces and all.
 fn rest(line: &str) -> String {
     line.trim_start().split_once(' ').map_or("", |(_, rest)| rest).trim_end().to_owned()
 }

@@ -3,12 +3,12 @@
 use super::*;
 use stepwell_debuggee::{contract, fake::Fake};
 
-/// Feeds lines to a stepper that stands at reset; returns what it wrote and the last flow.
+/// Feeds lines to a stepper that is stopped at reset; returns what it wrote and the last flow.
 fn session(lines: &[&str]) -> (String, Flow) {
     let mut fake = Fake::new(&contract::guest_bytes());
     let stop = contract::wait_for_stop(&mut fake).0;
     let (mut output, mut flow) = (Vec::new(), Flow::More);
-    let mut stepper = Stepper::new(&mut fake, Names::none(), stop, &mut output).unwrap();
+    let mut stepper = Prompt::new(&mut fake, Names::none(), stop, &mut output).unwrap();
     for line in lines {
         flow = stepper.execute(line).unwrap();
     }

@@ -1,6 +1,6 @@
 //! What the stepper shows: stops, registers, memory, code, history.
 
-use super::Stepper;
+use super::Prompt;
 use crate::names::{NameError, Target};
 use stepwell_arch::{InstructionSet, Pstate, SystemRegister, Va};
 use stepwell_debuggee::{Error, Place, Registers, Stop, StopReason, TraceRecord};
@@ -31,7 +31,7 @@ const SYSTEM_REGISTERS: [&str; 20] = [
     "MDSCR_EL1",
 ];
 
-impl Stepper<'_> {
+impl Prompt<'_> {
     pub(super) fn name(&self, va: Va) -> String {
         self.names.describe(va).unwrap_or_else(|| "?".to_owned())
     }

@@ -1,4 +1,4 @@
-//! Several vCPUs: how fast they are stepped beside each other, and how soon they stand.
+//! Several vCPUs: how fast they are stepped beside each other, and how soon they stop.
 //!
 //! All of them execute the loop that the bare EL2 steps. A rate is of all steps that were taken:
 //! with the others stopped or running, those of the one vCPU that is stepped.
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use stepwell::machine::{self, Machine, MachineOptions, Memory};
+use stepwell::machine::{self, MachineOptions, Memory, QemuMachine};
 use stepwell_debuggee::{Debuggee, Event, OthersPolicy, StepRequest, Stop, VcpuId, VcpuState};
 use stepwell_link::Link;
 use stepwell_tests::cost::bare::Bare;
@@ -54,7 +54,7 @@ pub fn measure(programs: &Programs) -> Result<()> {
 
 struct Crowd {
     link: Link,
-    _machine: Machine,
+    _machine: QemuMachine,
 }
 
 impl Crowd {
@@ -68,7 +68,7 @@ impl Crowd {
             ..MachineOptions::default()
         };
         let files = machine::Guest::read(&Guest::named("crowd").path, RawPolicy::Refuse)?;
-        let (machine, link) = Machine::launch(&options, &files)?;
+        let (machine, link) = QemuMachine::launch(&options, &files)?;
         let mut crowd = Self { link, _machine: machine };
         crowd.wait()?;
         crowd.link.step(V0, StepRequest::steps(UNTIL_ALL_ARE_ON))?;
@@ -97,7 +97,8 @@ impl Crowd {
         Ok(STEPS as f64 / (taken[1] - taken[0]).max(1e-6))
     }
 
-    /// The median and the 99th of a hundred of the times from a request until all vCPUs stand.
+    /// The median and the 99th of a hundred of the times from a request until all vCPUs are
+    /// stopped.
     fn pauses(&mut self) -> Result<[Duration; 2]> {
         let mut times = Vec::new();
         for _ in 0..PAUSES {

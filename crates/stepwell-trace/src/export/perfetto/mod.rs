@@ -110,7 +110,7 @@ struct Timeline<W: Write> {
     /// Instructions of the recording so far.
     position: u64,
     /// Instructions and nanoseconds when the recording last told the time.
-    told_time: (u64, u64),
+    emitted_time: (u64, u64),
     ns_per_instruction: u64,
     /// Time never goes back.
     now_ns: u64,
@@ -124,7 +124,7 @@ impl<W: Write> Timeline<W> {
             fold: options.fold.max(1),
             clock: options.clock,
             position: 0,
-            told_time: (0, 0),
+            emitted_time: (0, 0),
             ns_per_instruction: ns_per_instruction(header),
             now_ns: 0,
             vcpus: BTreeMap::new(),
@@ -137,7 +137,7 @@ impl<W: Write> Timeline<W> {
             Record::Run { length, .. } => self.position = position - u64::from(*length),
             Record::Time { ns } => {
                 self.position = position;
-                self.told_time = (position, *ns);
+                self.emitted_time = (position, *ns);
             }
             _ => self.position = position,
         }
@@ -151,8 +151,8 @@ impl<W: Write> Timeline<W> {
         let ns = match self.clock {
             Clock::Instructions => self.position,
             Clock::GuestTime => {
-                let since = self.position.saturating_sub(self.told_time.0);
-                self.told_time.1.saturating_add(since.saturating_mul(self.ns_per_instruction))
+                let since = self.position.saturating_sub(self.emitted_time.0);
+                self.emitted_time.1.saturating_add(since.saturating_mul(self.ns_per_instruction))
             }
         };
         self.now_ns = self.now_ns.max(ns);
@@ -171,7 +171,7 @@ impl<W: Write> Timeline<W> {
     }
 
     /// Puts an exception on its track, once its name is known for good.
-    fn tell_exceptions(&mut self, number: u8) {
+    fn emit_exceptions(&mut self, number: u8) {
         let Some(vcpu) = self.vcpus.get_mut(&number) else { return };
         for frame in vcpu.frames.iter_mut().filter(|frame| frame.is_exception && !frame.is_told) {
             frame.is_told = true;
@@ -180,7 +180,7 @@ impl<W: Write> Timeline<W> {
     }
 
     /// Puts the calls on their track that have lasted long enough.
-    fn tell_calls(&mut self, number: u8) {
+    fn emit_calls(&mut self, number: u8) {
         let Some(vcpu) = self.vcpus.get_mut(&number) else { return };
         let is_long = |frame: &&Frame| self.position - frame.began >= self.fold;
         while let Some(frame) = vcpu.frames.get(vcpu.told).filter(is_long) {
@@ -205,7 +205,7 @@ impl<W: Write> CallVisitor for Timeline<W> {
     }
 
     fn leave(&mut self, exit: Exit) {
-        self.tell_exceptions(exit.vcpu);
+        self.emit_exceptions(exit.vcpu);
         let Some(vcpu) = self.vcpus.get_mut(&exit.vcpu) else { return };
         let Some(frame) = vcpu.frames.pop() else { return };
         if frame.is_exception {
@@ -218,10 +218,10 @@ impl<W: Write> CallVisitor for Timeline<W> {
     }
 
     fn execute(&mut self, vcpu: u8, _pc: Va, length: u32) {
-        self.tell_exceptions(vcpu);
+        self.emit_exceptions(vcpu);
         self.position += u64::from(length);
         self.tick();
-        self.tell_calls(vcpu);
+        self.emit_calls(vcpu);
     }
 }
 

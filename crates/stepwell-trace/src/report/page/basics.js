@@ -70,7 +70,7 @@ const ACTIVITIES = [
   ["Lock waits", "lock"],
 ];
 
-// What a vCPU waited for that could not get on alone.
+// What a vCPU waited for that made no progress alone.
 const WAITED_FOR = { event: "an event (WFE)", interrupt: "an interrupt (WFI)", memory: "memory to change" };
 
 // A name always has the same hue, between clay and straw.

@@ -169,7 +169,7 @@ const startFlame = () => {
     return;
   }
   const { threshold, left_out: left, cut } = data.flame;
-  byId("flame-note").textContent = `Who called whom, and how many instructions that took. Select a frame to zoom in; Escape zooms out. Interrupts stand apart from what they interrupted.${
+  byId("flame-note").textContent = `Who called whom, and how many instructions that took. Select a frame to zoom in; Escape zooms out. Interrupts are apart from what they interrupted.${
     left ? ` ${plural(left, "way", "ways")} of less than ${plural(threshold, "instruction")} ${left === 1 ? "is" : "are"} left out.` : ""}${
     cut ? " There were more ways than could be kept: what they took counts for their callers." : ""}`;
   const present = new Set(tints);

@@ -165,7 +165,7 @@ const showTurns = (body) => {
     return;
   }
   body.append(
-    make("p", { class: "note" }, `${plural(times, "time")} the stepped vCPU could not get on, and the others had turns: ${plural(instructions, "instruction")} of theirs, which are not in the recording.`),
+    make("p", { class: "note" }, `${plural(times, "time")} the stepped vCPU made no progress, and the others had turns: ${plural(instructions, "instruction")} of theirs, which are not in the recording.`),
     plainTable("Places where a vCPU waited for others", [["Place"], ["Waited for"], ["Times"], ["Instructions of others", "optional"]],
       list.slice(0, ROWS_AT_FIRST).map(([place, why, count, others]) => [place, WAITED_FOR[why], exact(count), exact(others)])));
   if (sites > ROWS_AT_FIRST) body.append(make("p", { class: "note more" }, `${exact(sites - ROWS_AT_FIRST)} other places.`));

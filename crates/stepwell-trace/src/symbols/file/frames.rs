@@ -1,13 +1,13 @@
 //! Call frame information from instructions.
 //!
 //! Functions of a kernel that keeps frame pointers look alike: they push x29 and x30 as a pair, set
-//! x29 to it, and pop the pair where they return. That is followed from the first instruction to the
-//! last. A function that calls and does not look like that is assembly, of which is known that x29
-//! points to a frame record; one that calls nobody has its return address in x30.
+//! x29 to it, and pop the pair where they return. That is followed from the first instruction to
+//! the last. A function that calls and does not look like that is assembly, of which is known that
+//! x29 points to a frame record; one that calls nobody has its return address in x30.
 //!
-//! On a CPU that authenticates pointers the return address is signed before it is pushed. What leads
-//! back there is found with the signature taken off, whatever the debugger knows of such things: the
-//! kernel's addresses have all bits set where a signature is.
+//! On a CPU that authenticates pointers the return address is signed before it is pushed. What
+//! leads back there is found with the signature taken off, whatever the debugger knows of such
+//! things: the kernel's addresses have all bits set where a signature is.
 //!
 //! Where the kernel enters from an exception it stores all registers in one order, at SP, and calls
 //! on. There every register of what was interrupted is found again, x30 of a leaf function too, and
@@ -90,8 +90,8 @@ pub(super) fn debug_frame(functions: &[(u64, u64)], base: u64, code: &[u8]) -> V
     section
 }
 
-/// The bits of a kernel's return address that a signature takes. A kernel is in the upper half of its
-/// half of the address space: what is above that is all ones, and so is the highest bit below.
+/// The bits of a kernel's return address that a signature takes. A kernel is in the upper half of
+/// its half of the address space: what is above that is all ones, and so is the highest bit below.
 fn signature(base: u64) -> u64 {
     match base.leading_ones() {
         0 => 0,
@@ -250,13 +250,13 @@ impl<'a> Rules<'a> {
             Effect::Push(bytes) if !self.is_saved => {
                 self.below += bytes;
                 self.advance(n);
-                self.tell(&[DEFINE_CFA_OFFSET], &[self.below]);
+                self.emit(&[DEFINE_CFA_OFFSET], &[self.below]);
                 self.save(0);
             }
             Effect::Grow(bytes) if !self.is_framed && self.popped.is_none() => {
                 self.below += bytes;
                 self.advance(n);
-                self.tell(&[DEFINE_CFA_OFFSET], &[self.below]);
+                self.emit(&[DEFINE_CFA_OFFSET], &[self.below]);
             }
             Effect::Save(offset) if !self.is_saved && offset + 16 <= self.below => {
                 self.advance(n);
@@ -267,20 +267,20 @@ impl<'a> Rules<'a> {
             {
                 self.is_framed = true;
                 self.advance(n);
-                self.tell(&[DEFINE_CFA, FP], &[self.below - offset]);
+                self.emit(&[DEFINE_CFA, FP], &[self.below - offset]);
             }
             Effect::Pop if self.is_saved && self.popped.is_none() => {
                 self.popped = Some(self.below);
                 self.advance(n);
                 self.out.push(REMEMBER);
-                self.tell(&[DEFINE_CFA, SP], &[0]);
+                self.emit(&[DEFINE_CFA, SP], &[0]);
                 self.out.extend([RESTORE | FP, RESTORE | LR]);
-                self.tell_signed();
+                self.emit_signed();
             }
             Effect::Sign if !self.is_saved && self.signature != 0 => {
                 self.is_signed = true;
                 self.advance(n);
-                self.tell_signed();
+                self.emit_signed();
             }
             Effect::Authenticate if self.is_signed && self.popped.is_some() => {
                 self.advance(n);
@@ -301,31 +301,31 @@ impl<'a> Rules<'a> {
     fn save(&mut self, offset: u64) {
         let doublewords = (self.below - offset) / 8;
         self.is_saved = true;
-        self.tell(&[OFFSET | FP], &[doublewords]);
+        self.emit(&[OFFSET | FP], &[doublewords]);
         if self.is_signed {
             // The CFA is what an expression begins with.
             let mut place = vec![OP_CONST];
             unsigned(&mut place, 8 * (doublewords - 1));
             place.extend([OP_MINUS, OP_DEREF]);
-            self.tell_unsigned(place);
+            self.emit_unsigned(place);
         } else {
-            self.tell(&[OFFSET | LR], &[doublewords - 1]);
+            self.emit(&[OFFSET | LR], &[doublewords - 1]);
         }
     }
 
     /// The return address is in x30, signed if it ever was.
-    fn tell_signed(&mut self) {
+    fn emit_signed(&mut self) {
         if self.is_signed {
-            self.tell_unsigned(vec![OP_LR, 0]);
+            self.emit_unsigned(vec![OP_LR, 0]);
         }
     }
 
     /// The return address is what an expression gives, its signature taken off.
-    fn tell_unsigned(&mut self, mut expression: Vec<u8>) {
+    fn emit_unsigned(&mut self, mut expression: Vec<u8>) {
         expression.push(OP_CONST_8_BYTES);
         expression.extend(self.signature.to_le_bytes());
         expression.push(OP_OR);
-        self.tell(&[VALUE_EXPRESSION, LR], &[expression.len() as u64]);
+        self.emit(&[VALUE_EXPRESSION, LR], &[expression.len() as u64]);
         self.out.extend(expression);
     }
 
@@ -343,7 +343,7 @@ impl<'a> Rules<'a> {
         }
     }
 
-    fn tell(&mut self, head: &[u8], operands: &[u64]) {
+    fn emit(&mut self, head: &[u8], operands: &[u64]) {
         self.out.extend(head);
         for &operand in operands {
             unsigned(self.out, operand);

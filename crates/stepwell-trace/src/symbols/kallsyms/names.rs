@@ -1,6 +1,6 @@
 //! `num_syms`, `names` and `markers`: how many symbols, and how each is spelled.
 //!
-//! They stand before the token table. Their beginning is found backwards from there: a number that
+//! They lie before the token table. Their beginning is found backwards from there: a number that
 //! can be a count, names of that number behind it, and markers that agree with every 256th of
 //! them and end where the token table begins.
 

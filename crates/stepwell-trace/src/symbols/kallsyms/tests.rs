@@ -23,7 +23,7 @@ const LAYOUTS: [Layout; 4] = [
 const LINK: u64 = 0xffff_8000_0800_0000;
 const LOWEST: u64 = 0x1000;
 
-/// What stands in `relative_base`.
+/// The value of `relative_base`.
 #[derive(Clone, Copy, Debug)]
 enum Base {
     InPlace,

@@ -55,43 +55,43 @@ impl<C: Cpu> Stepper<'_, '_, C> {
     }
 
     /// Ends the run, so that what is told comes behind it.
-    fn tell(&mut self, record: Record) {
+    fn emit(&mut self, record: Record) {
         self.finish_recording();
         self.write(record);
     }
 
     /// Where recording begins, or goes on after something else: what holds here.
-    pub(super) fn tell_state(&mut self) {
+    pub(super) fn emit_state(&mut self) {
         if !self.record {
             return;
         }
-        self.tell_time();
-        self.tell_context();
+        self.emit_time();
+        self.emit_context();
         if self.detail.registers {
-            self.tell_registers(true);
+            self.emit_registers(true);
         }
     }
 
     /// Every so often.
-    pub(super) fn tell_time_if_due(&mut self) {
+    pub(super) fn emit_time_if_due(&mut self) {
         if self.record && self.steps >= self.time_due {
-            self.tell_time();
+            self.emit_time();
         }
     }
 
-    fn tell_time(&mut self) {
+    fn emit_time(&mut self) {
         self.time_due = self.steps.saturating_add(STEPS_PER_TIME);
         let ticks =
             u128::from(time::now(self.running).saturating_sub(self.running.cpu.counter_at_reset()));
         let ns = ticks * NS_PER_SECOND / u128::from(self.running.cpu.frequency_hz().max(1));
         if let Some(ns) = self.running.core.recorder.has_passed(ns as u64) {
             let vcpu = self.vcpu();
-            self.tell(Record::Time { vcpu, ns });
+            self.emit(Record::Time { vcpu, ns });
         }
     }
 
     /// Tells the address space, if it is another than was told last.
-    pub(super) fn tell_context(&mut self) {
+    pub(super) fn emit_context(&mut self) {
         if !self.record {
             return;
         }
@@ -114,23 +114,23 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         if core.recorder.is_new_space(space) {
             let AddressSpace { vmid, asid, ttbr0 } = space;
             let vcpu = self.vcpu();
-            self.tell(Record::Context { vcpu, el, vmid, asid, ttbr0 });
+            self.emit(Record::Context { vcpu, el, vmid, asid, ttbr0 });
         }
     }
 
     /// An exception has just been entered at EL1.
-    pub(super) fn tell_entry(&mut self) {
+    pub(super) fn emit_entry(&mut self) {
         self.has_entered = true;
         if !self.record {
             return;
         }
-        self.tell_time();
+        self.emit_time();
         let vector = self.running.core.pc().0;
         let cause = (vector.wrapping_sub(self.running.cpu.read(SystemRegister::VBAR_EL1) & !0x7ff)
             >> 7
             & 3) as u8;
         let intid = self.intid.take();
-        self.tell(Record::ExceptionEntry {
+        self.emit(Record::ExceptionEntry {
             vcpu: self.vcpu(),
             cause,
             return_address: self.running.cpu.read(SystemRegister::ELR_EL1),
@@ -145,19 +145,19 @@ impl<C: Cpu> Stepper<'_, '_, C> {
     }
 
     /// An exception return has just executed.
-    pub(super) fn tell_return(&mut self) {
+    pub(super) fn emit_return(&mut self) {
         if self.record {
             let core = &*self.running.core;
             let (to, el) = (core.pc().0, core.pstate().el());
-            self.tell(Record::ExceptionReturn { vcpu: self.vcpu(), to, el });
+            self.emit(Record::ExceptionReturn { vcpu: self.vcpu(), to, el });
         }
     }
 
     /// A store-exclusive has just executed.
-    pub(super) fn tell_exclusive(&mut self, pc: Va, stored: bool) {
+    pub(super) fn emit_exclusive(&mut self, pc: Va, stored: bool) {
         self.has_stored = stored;
         if self.record {
-            self.tell(Record::Exclusive { vcpu: self.vcpu(), pc: pc.0, stored });
+            self.emit(Record::Exclusive { vcpu: self.vcpu(), pc: pc.0, stored });
         }
     }
 
@@ -174,7 +174,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
     }
 
     /// Tells what the instruction did, if it has executed.
-    pub(super) fn tell_in_detail(&mut self, next: &Next, before: BeforeDetail) {
+    pub(super) fn emit_in_detail(&mut self, next: &Next, before: BeforeDetail) {
         let BeforeDetail { operands, steps } = before;
         if self.steps == steps {
             return;
@@ -183,14 +183,14 @@ impl<C: Cpu> Stepper<'_, '_, C> {
             && !self.has_entered
             && (self.has_stored || !matches!(next.plan, Plan::StoreExclusive(_)))
         {
-            self.tell_memory(operands);
+            self.emit_memory(operands);
         }
         if self.detail.registers {
-            self.tell_registers(false);
+            self.emit_registers(false);
         }
     }
 
-    fn tell_registers(&mut self, found: bool) {
+    fn emit_registers(&mut self, found: bool) {
         let core = &*self.running.core;
         let mut now = [0; REGISTERS];
         let sp = self.base(31, core.pstate());
@@ -199,7 +199,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         for register in 0..REGISTERS as u8 {
             if let Some(value) = self.running.core.recorder.has_changed(register, &now) {
                 let vcpu = self.vcpu();
-                self.tell(Record::Register { vcpu, register, value, found });
+                self.emit(Record::Register { vcpu, register, value, found });
             }
         }
     }
@@ -228,16 +228,16 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         Some(Operands { what, address, before })
     }
 
-    fn tell_memory(&mut self, Operands { what, address, before }: Operands) {
+    fn emit_memory(&mut self, Operands { what, address, before }: Operands) {
         if what.rt == 32 {
             let size = u16::from(what.bytes);
             let vcpu = self.vcpu();
-            self.tell(Record::Memory { vcpu, access: ZERO, address, size, value: Some(0) });
+            self.emit(Record::Memory { vcpu, access: ZERO, address, size, value: Some(0) });
             return;
         }
         if what.direction == Direction::Both {
             for (n, before) in (0..what.count).zip(before) {
-                self.tell_access(LOAD, what, address_of(what, address, n), before);
+                self.emit_access(LOAD, what, address_of(what, address, n), before);
             }
         }
         for n in 0..what.count {
@@ -245,16 +245,16 @@ impl<C: Cpu> Stepper<'_, '_, C> {
             let value = self.memory(at, what.bytes).or_else(|| self.transferred(what));
             let before = before.get(usize::from(n)).copied().flatten();
             match what.direction {
-                Direction::Load => self.tell_access(LOAD, what, at, value),
+                Direction::Load => self.emit_access(LOAD, what, at, value),
                 Direction::Both if before == value => {}
-                Direction::Store | Direction::Both => self.tell_access(STORE, what, at, value),
+                Direction::Store | Direction::Both => self.emit_access(STORE, what, at, value),
             }
         }
     }
 
-    fn tell_access(&mut self, access: u8, what: LoadStore, address: u64, value: Option<u128>) {
+    fn emit_access(&mut self, access: u8, what: LoadStore, address: u64, value: Option<u128>) {
         let (vcpu, size) = (self.vcpu(), u16::from(what.bytes));
-        self.tell(Record::Memory { vcpu, access, address, size, value });
+        self.emit(Record::Memory { vcpu, access, address, size, value });
     }
 
     /// What a device gave or got: accesses of one general register are all that it takes.

@@ -1,5 +1,5 @@
 //! Instructions that are carried out at EL2: those that a step would break, or that would tell the
-//! guest that time stands still.
+//! guest that time does not pass.
 
 use super::stepper::{Carried, Next, Stepper, Waiting};
 use crate::cpu::{Cpu, Purpose, TranslationFailed};
@@ -14,7 +14,7 @@ use stepwell_arch::esr::{EsrEl1, FaultStatus};
 use stepwell_arch::stage1::{self, Access, AccessKind, Regime, WalkError};
 use stepwell_arch::{Ipa, Pa, Pstate, SystemRegister, Va};
 use stepwell_engine::precedence::{self, Circumstances};
-use stepwell_engine::{Image, LoadExclusive, Pass, Plan, StoreDecision, StoreExclusive};
+use stepwell_engine::{Image, LoadExclusive, Plan, StoreDecision, StoreExclusive, Yield};
 
 /// SCTLR_EL1.E0E: data of EL0 is big-endian.
 const SCTLR_E0E: u64 = 1 << 24;
@@ -116,7 +116,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         let loaded = Image::of(armed.value, armed.bytes, armed.pair, big_endian);
         let ram = &self.running.domain.ram;
         let stored = ram.image(pa, new.bytes).and_then(|old| {
-            // What the load did not read is as it was: the others stand.
+            // What the load did not read is as it was: the others are stopped.
             ram.compare_and_store(pa, old.with_first(loaded), new)
         });
         let Ok(stored) = stored else { return self.leave_store() };
@@ -127,7 +127,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         let core = &mut *self.running.core;
         core.monitor.clear();
         core.context.set_register(store.rs, u64::from(!stored));
-        self.tell_exclusive(self.running.core.pc(), stored);
+        self.emit_exclusive(self.running.core.pc(), stored);
         self.advance(next.bytes);
         Carried::Done(None)
     }
@@ -174,7 +174,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         }
     }
 
-    /// The fault of a store that PSTATE.PAN forbids: AT instructions for EL1 do not heed it.
+    /// The fault of a store that PSTATE.PAN forbids: AT instructions for EL1 ignore it.
     fn forbidden_by_pan(&self, address: Va, pstate: Pstate) -> Option<u8> {
         if pstate.is_aarch32() || pstate.el() == 0 || !pstate.pan() {
             return None;
@@ -277,7 +277,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
     fn wait_for_interrupt(&mut self, is_begun: bool) -> Option<End> {
         loop {
             // One that a vCPU which runs freely is stepped past may end early, and does.
-            if self.is_passing || interrupt::has_pending(self.running) {
+            if self.is_stepping_past || interrupt::has_pending(self.running) {
                 return None;
             }
             if self.running.is_called() {
@@ -292,7 +292,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
                 }
                 continue;
             }
-            self.heed_translation();
+            self.acknowledge_translation();
             match time::next_deadline(self.running) {
                 // Nothing happens to this guest before its timer goes off.
                 Some(deadline) if self.running.core.virtual_clock => {
@@ -313,7 +313,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         if is_begun {
             self.take_back();
         }
-        let end = self.wait_for_others(Pass::Idle { deadline }, Waiting::Interrupt);
+        let end = self.wait_for_others(Yield::Idle { deadline }, Waiting::Interrupt);
         if end.is_none() {
             if is_begun {
                 self.begin(self.running.core.pc());

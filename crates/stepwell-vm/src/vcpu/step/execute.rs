@@ -9,7 +9,7 @@ use crate::vcpu::handled::Handled;
 use crate::vcpu::pages;
 use crate::vcpu::roots::Root;
 use crate::vcpu::running::End;
-use crate::vcpu::shadow::Heeded;
+use crate::vcpu::shadow::ArmedBreakpoints;
 use crate::vcpu::{debug, interrupt, time};
 use stepwell_arch::esr::{EsrEl2, ec};
 use stepwell_arch::{Pstate, SystemRegister, Va};
@@ -27,8 +27,8 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         }
     }
 
-    /// Has the CPU execute an instruction that EL2 is to carry out, to see what comes before it, and
-    /// puts back what that changes: see [`stepwell_engine::precedence`].
+    /// Has the CPU execute an instruction that EL2 is to carry out, to see what comes before it,
+    /// and puts back what that changes: see [`stepwell_engine::precedence`].
     pub(super) fn ask_cpu(&mut self, next: &Next) -> Answer {
         let context = &self.running.core.context;
         let (x, pc, pstate) = (context.x, context.elr, context.spsr);
@@ -50,9 +50,9 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         answer
     }
 
-    /// What is asked of the virtual timer's registers is written: by the CPU's counter it is to mean
-    /// nothing, and a compare value that was not there before may hang QEMU 7.2 (docs/qemu.md). Tells
-    /// whether there is another operand now.
+    /// What is asked of the virtual timer's registers is written: by the CPU's counter it is to
+    /// mean nothing, and a compare value that was not there before may hang QEMU 7.2
+    /// (docs/qemu.md). Tells whether there is another operand now.
     fn harmless_operand(&mut self, plan: Plan) -> bool {
         let (register, rt, rt2) = match plan {
             Plan::WriteTimer { register, rt } => (register, rt, None),
@@ -84,14 +84,15 @@ impl<C: Cpu> Stepper<'_, '_, C> {
     }
 
     fn enter_to_boundary(&mut self, next: &Next, mut limit: u64, asks: bool) -> Answer {
-        let mut heeded = if self.past_first { Heeded::PastOurs } else { Heeded::All };
+        let mut armed =
+            if self.past_first { ArmedBreakpoints::PastReported } else { ArmedBreakpoints::All };
         // What is at the PC was begun by the fast path after it: plain, and not known which.
         let mut in_run = false;
         let shown = self.shown(next);
         let interface =
             !next.is_known || matches!(next.plan, Plan::InterruptMask | Plan::PendingInterrupts);
         loop {
-            let (outcome, vector, used) = self.enter(limit, heeded, shown, interface);
+            let (outcome, vector, used) = self.enter(limit, armed, shown, interface);
             in_run |= used > 0;
             limit = 1;
             match outcome {
@@ -121,7 +122,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
                 // It would wait, and that is EL2's to do.
                 Outcome::Trapped if asks && self.class() == ec::WFX => return Answer::Accepted,
                 Outcome::Trapped => {
-                    if let Some(end) = self.take_trap(vector, &mut heeded) {
+                    if let Some(end) = self.take_trap(vector, &mut armed) {
                         return Answer::Taken(end);
                     }
                 }
@@ -129,8 +130,9 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         }
     }
 
-    /// Does what the machine would have done about a trap. Nothing: the instruction is to be retried.
-    fn take_trap(&mut self, vector: Vector, heeded: &mut Heeded) -> Option<Option<End>> {
+    /// Does what the machine would have done about a trap. Nothing: the instruction is to be
+    /// retried.
+    fn take_trap(&mut self, vector: Vector, armed: &mut ArmedBreakpoints) -> Option<Option<End>> {
         match self.trapped(vector) {
             Handled::Emulated => {
                 if self.class() == ec::HVC64 {
@@ -148,8 +150,8 @@ impl<C: Cpu> Stepper<'_, '_, C> {
                 Some(None)
             }
             Handled::Resume => None,
-            Handled::Open => {
-                self.root = Root::Open;
+            Handled::Unrestricted => {
+                self.root = Root::Unrestricted;
                 None
             }
             Handled::Past => {
@@ -159,7 +161,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
                 }
                 // What it is let past.
                 if matches!(self.class(), ec::BREAKPOINT_LOWER | ec::WATCHPOINT_LOWER) {
-                    *heeded = Heeded::Nothing;
+                    *armed = ArmedBreakpoints::None;
                 }
                 None
             }
@@ -174,9 +176,9 @@ impl<C: Cpu> Stepper<'_, '_, C> {
     /// What an entry for `next` is to find of what is pending, if anything.
     ///
     /// Nothing is delivered by the CPU under a step: it is entered at a boundary ([`Self::go`]), so
-    /// that no instruction that was begun is overtaken. So what is pending is in the machine only for
-    /// what looks at it, with everything masked while that executes. The instruction cannot tell, as
-    /// none of these reads PSTATE. At EL0 they are undefined, and see nothing.
+    /// that no instruction that was begun is overtaken. So what is pending is in the machine only
+    /// for what looks at it, with everything masked while that executes. The instruction cannot
+    /// tell, as none of these reads PSTATE. At EL0 they are undefined, and see nothing.
     fn shown(&self, next: &Next) -> Shown {
         let is_masked = interrupt::all_masked(next.pstate);
         match next.plan {
@@ -239,7 +241,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
     pub(super) fn enter(
         &mut self,
         limit: u64,
-        heeded: Heeded,
+        armed: ArmedBreakpoints,
         shown: Shown,
         interface: bool,
     ) -> (Outcome, Vector, u64) {
@@ -247,12 +249,12 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         pages::select(running, self.root);
         // The virtual CPU interface costs more than the step: left alone while it is quiet and
         // the instruction does not look at it.
-        let loaded = interface || !interrupt::is_quiet(running);
+        let loaded = interface || !interrupt::is_idle(running);
         if loaded {
-            let all_held = self.interrupts == InterruptPolicy::Hold && !self.is_passing;
+            let all_held = self.interrupts == InterruptPolicy::Hold && !self.is_stepping_past;
             interrupt::load_for_step(running, shown == Shown::Nothing, all_held);
         }
-        debug::load_for_step(running, heeded);
+        debug::load_for_step(running, armed);
         let (own, masks) = (running.core.context.spsr & MASKS, shown.masks());
         running.core.context.spsr |= masks;
         let core = &mut *running.core;
@@ -282,7 +284,8 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         (outcome, vector, used)
     }
 
-    /// PSTATE has the guest's own masks again after an instruction at `begun` for which all were set.
+    /// PSTATE has the guest's own masks again after an instruction at `begun` for which all were
+    /// set.
     fn give_masks_back(&mut self, begun: Va, own: u64) {
         let core = &mut *self.running.core;
         let moved = core.pc().0.wrapping_sub(begun.0);
@@ -324,8 +327,8 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         has_executed(before, after, self.running.core.pc(), next.bytes)
     }
 
-    /// As [`Stepper::has_executed`], after an interrupt that came before the step exception. What it
-    /// leaves pending is not to be reported: the instruction is EL2's to carry out.
+    /// As [`Stepper::has_executed`], after an interrupt that came before the step exception. What
+    /// it leaves pending is not to be reported: the instruction is EL2's to carry out.
     fn has_executed_unreported(&mut self, next: &Next) -> bool {
         let boundary = Boundary { load_exclusive: false, syndrome_valid: false };
         let is_pending = self.running.core.engine.state() == StepState::ActivePending;
@@ -363,23 +366,25 @@ impl<C: Cpu> Stepper<'_, '_, C> {
             self.running.core.context.forget_pages();
         }
         if spsr_el1.is_some() {
-            self.tell_entry();
+            self.emit_entry();
         }
         match plan {
             Plan::TranslationChange => {
                 self.running.core.context.forget_pages();
                 self.executed_page = None;
-                self.tell_context();
+                self.emit_context();
             }
             // What was masked may be deliverable now.
-            Plan::InterruptMask | Plan::PendingInterrupts => interrupt::disturb(self.running),
+            Plan::InterruptMask | Plan::PendingInterrupts => {
+                interrupt::invalidate_interface(self.running)
+            }
             // Those that went to EL1 are told already.
             _ if spsr_el1.is_some() => {}
             Plan::StoreExclusive(store) if store.rs < 31 => {
                 let stored = self.running.core.context.register(store.rs) as u32 == 0;
-                self.tell_exclusive(next.pc, stored);
+                self.emit_exclusive(next.pc, stored);
             }
-            Plan::ExceptionReturn => self.tell_return(),
+            Plan::ExceptionReturn => self.emit_return(),
             _ => {}
         }
     }

@@ -1,6 +1,7 @@
-//! Stepping over an interrupt or an SError: its handler runs freely, and steps go on where it returns to.
+//! Stepping over an interrupt or an SError: its handler runs freely, and steps go on where it
+//! returns to.
 
-use super::pass::past_breakpoint;
+use super::step_past::past_breakpoint;
 use super::stepper::Stepper;
 use super::switch::{disable, enable};
 use crate::cpu::Context as _;
@@ -11,7 +12,7 @@ use crate::vcpu::shadow::Breakpoints;
 use crate::vcpu::{debug, inject, interrupt, run, time};
 use core::sync::atomic::Ordering;
 use stepwell_arch::SystemRegister;
-use stepwell_engine::{InterruptedContext, Pass, TimePolicy};
+use stepwell_engine::{InterruptedContext, TimePolicy, Yield};
 use stepwell_wire::StopReason;
 
 /// How long a handler runs before the other vCPUs get a turn: a hundred times what one takes.
@@ -37,7 +38,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         self.stop_time();
         self.running.core.debug.wanted.pop();
         debug::program_for_step(self.running);
-        interrupt::disturb(self.running);
+        interrupt::invalidate_interface(self.running);
         self.find_deadline();
         self.running.core.context.forget_pages();
         if let Some(end) = end {
@@ -94,7 +95,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
             return None;
         }
         self.stop_time();
-        let end = self.hand_on(Pass::CannotGetOn);
+        let end = self.yield_turn(Yield::NoProgress);
         self.let_time_go();
         *since = self.running.cpu.counter();
         // The one from above went off while others had the turn: without another, a handler that

@@ -27,11 +27,11 @@ use super::look::Shown;
 use super::step;
 use super::stepper::{Next, Stepper};
 use super::switch::enable;
-use crate::adversary::letter::Letter;
+use crate::adversary::instruction_class::InstructionClass;
 use crate::adversary::{Interference, Withdrawn};
 use crate::cpu::Context as _;
 use crate::cpu::{Cpu, Purpose, Vector};
-use crate::domain::{Part, StepOrder};
+use crate::domain::{Role, StepOrder};
 use crate::memory::GuestMemory;
 use crate::registers::Snapshot;
 use crate::stage2::{PAGE_BYTES, Permissions};
@@ -39,7 +39,7 @@ use crate::vcpu::debug;
 use crate::vcpu::exit::handle;
 use crate::vcpu::handled::Handled;
 use crate::vcpu::running::{End, Running};
-use crate::vcpu::shadow::Heeded;
+use crate::vcpu::shadow::ArmedBreakpoints;
 use core::sync::atomic::Ordering;
 use stepwell_arch::esr::{EsrEl1, EsrEl2, ec};
 use stepwell_arch::{Ipa, Pstate, Va};
@@ -48,30 +48,30 @@ use stepwell_wire::StopReason;
 
 /// As [`step`], going on where only the adversary stopped it.
 pub fn steps<C: Cpu>(running: &mut Running<'_, C>, order: StepOrder) -> (End, u64) {
-    let StepOrder { mut part, .. } = order;
+    let StepOrder { mut role, .. } = order;
     let mut total = 0;
     loop {
         running.core.adversary.may_ask = true;
-        let (end, steps) = step(running, StepOrder { part, ..order });
+        let (end, steps) = step(running, StepOrder { role, ..order });
         running.core.adversary.may_ask = false;
-        let is_done = match &mut part {
-            Part::Alone(left) => {
+        let is_done = match &mut role {
+            Role::Alone(left) => {
                 total += steps;
                 *left -= steps;
                 *left == 0
             }
-            Part::Focus => {
+            Role::Focus => {
                 total = steps;
                 running.domain.turns.lock().is_done()
             }
             // It goes on for as long as the one that it moves for.
-            Part::Other => false,
+            Role::Other => false,
         };
         if end != End::Asked || !is_only_ours(running) {
             return (end, total);
         }
         let pc = running.core.pc().0;
-        // As the debugger would have found it, who came to stand here by steps.
+        // As the debugger would have found it, who came to be stopped here by steps.
         if steps > 0 && order.until == Some(pc) {
             return (End::Stop(StopReason::Until), total);
         }
@@ -124,8 +124,8 @@ pub fn report<C: Cpu>(running: &Running<'_, C>) {
     if !adversary.is_on() || running.domain.control.lock().ending.is_none() {
         return;
     }
-    for letter in Letter::ALL {
-        running.cpu.log(format_args!("coverage: {}", adversary.row(letter)));
+    for class in InstructionClass::ALL {
+        running.cpu.log(format_args!("coverage: {}", adversary.row(class)));
     }
 }
 
@@ -165,7 +165,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         let _was_not_needed = self.give_store_back();
         let context = &self.running.core.context;
         if (limit - 1) != context.fast_budget() {
-            self.running.core.adversary.letter = Letter::FastRun;
+            self.running.core.adversary.class = InstructionClass::FastRun;
         }
         let vector = self.delay_step(vector, is_pending, syndrome);
         if self.running.core.adversary.pauses() {
@@ -182,8 +182,8 @@ impl<C: Cpu> Stepper<'_, '_, C> {
             adversary.count(Interference::Pending);
             return;
         }
-        if let Some(letter) = adversary.carried_out {
-            adversary.count_for(letter, Interference::Pending);
+        if let Some(class) = adversary.carried_out {
+            adversary.count_for(class, Interference::Pending);
         }
         adversary.count(what);
     }
@@ -256,7 +256,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
             return None;
         }
         let word = self.word(core.pc(), pstate)?;
-        if !Letter::of(word).has_base() {
+        if !InstructionClass::of(word).has_base() {
             return None;
         }
         let base = self.base((word >> 5 & 0x1f) as u8, pstate);
@@ -307,7 +307,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         withdrawn.is_some()
     }
 
-    /// Asks the vCPU to stand, as another vCPU's stop or the debugger would.
+    /// Asks the vCPU to stop, as another vCPU's stop or the debugger would.
     fn ask(&mut self) {
         if !self.running.core.adversary.may_ask {
             return;
@@ -347,22 +347,22 @@ impl<C: Cpu> Stepper<'_, '_, C> {
     pub(super) fn note_virtual(&mut self) {
         let core = &*self.running.core;
         let (pc, pstate) = (core.pc(), core.pstate());
-        let letter = self.letter(pc, pstate);
-        self.running.core.adversary.count_for(letter, Interference::Virtual);
+        let class = self.class_of(pc, pstate);
+        self.running.core.adversary.count_for(class, Interference::Virtual);
     }
 
     /// EL2 carried an instruction out, or entered an exception for it.
     pub(super) fn has_carried_out(&mut self) {
-        let letter = self.running.core.adversary.letter;
-        self.running.core.adversary.carried_out = Some(letter);
+        let class = self.running.core.adversary.class;
+        self.running.core.adversary.carried_out = Some(class);
     }
 
     /// Takes down the instruction that is next, and gives what EL2 is going to carry out its share
     /// of exits before it.
     pub(super) fn meet(&mut self, next: &Next) -> Option<End> {
         let _was_not_needed = self.give_store_back();
-        let letter = self.letter(next.pc, next.pstate);
-        self.running.core.adversary.meet(letter);
+        let class = self.class_of(next.pc, next.pstate);
+        self.running.core.adversary.meet(class);
         if !self.is_for_el2(next) {
             return None;
         }
@@ -370,7 +370,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         match chosen {
             Some(Interference::DataPage) => {
                 // EL2 will find it gone when it wants to store.
-                let page = self.data_page().filter(|_| letter == Letter::StoreExclusive);
+                let page = self.data_page().filter(|_| class == InstructionClass::StoreExclusive);
                 let withdrawn = page.and_then(|page| self.withdraw(page, Interference::DataPage));
                 self.running.core.adversary.withdrawn_for_store = withdrawn;
                 None
@@ -384,7 +384,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
     /// executing.
     fn exit_before(&mut self, next: &Next, chosen: Interference) -> Option<End> {
         self.running.core.adversary.forced = Some(chosen);
-        let (outcome, vector, _) = self.enter(1, Heeded::Nothing, Shown::Nothing, false);
+        let (outcome, vector, _) = self.enter(1, ArmedBreakpoints::None, Shown::Nothing, false);
         match outcome {
             Outcome::Continue => {
                 let handled = handle(self.running, vector);
@@ -400,21 +400,21 @@ impl<C: Cpu> Stepper<'_, '_, C> {
     }
 
     /// The kind of the instruction at `pc`, by what it is and where its data lies.
-    fn letter(&self, pc: Va, pstate: Pstate) -> Letter {
+    fn class_of(&self, pc: Va, pstate: Pstate) -> InstructionClass {
         if pstate.is_aarch32() {
-            // Letters are of A64.
-            return Letter::Plain;
+            // Classes are of A64.
+            return InstructionClass::Plain;
         }
-        let Some(word) = self.word(pc, pstate) else { return Letter::Fault };
-        let letter = Letter::of(word);
-        if !letter.has_base() {
-            return letter;
+        let Some(word) = self.word(pc, pstate) else { return InstructionClass::Fault };
+        let class = InstructionClass::of(word);
+        if !class.has_base() {
+            return class;
         }
         let base = Va(self.base((word >> 5 & 0x1f) as u8, pstate));
         match self.running.cpu.to_ipa(base, pstate.el() == 0) {
-            Err(_) => Letter::Fault,
-            Ok(ipa) if self.running.domain.ram.locate(ipa, 1).is_err() => Letter::Mmio,
-            Ok(_) => letter,
+            Err(_) => InstructionClass::Fault,
+            Ok(ipa) if self.running.domain.ram.locate(ipa, 1).is_err() => InstructionClass::Mmio,
+            Ok(_) => class,
         }
     }
 

@@ -37,7 +37,7 @@ type PageOf<C> = <<C as Cpu>::Memory as GuestMemory>::Page;
 impl<C: Cpu> Stepper<'_, '_, C> {
     /// Fetches the next instruction and plans it.
     pub(super) fn look(&mut self) -> Next {
-        self.heed_translation();
+        self.acknowledge_translation();
         let core = &mut *self.running.core;
         let (pc, pstate) = (core.pc(), core.pstate());
         if pstate.is_aarch32() {
@@ -72,9 +72,10 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         }
     }
 
-    /// Forgets the known pages where another vCPU has changed page tables. It is not let go on before.
+    /// Forgets the known pages where another vCPU has changed page tables. It is not let go on
+    /// before.
     #[inline]
-    pub(super) fn heed_translation(&mut self) {
+    pub(super) fn acknowledge_translation(&mut self) {
         if self.is_beside_others && self.running.domain.translation.take() {
             self.running.core.context.forget_pages();
             self.executed_page = None;

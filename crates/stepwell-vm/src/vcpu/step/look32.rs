@@ -1,7 +1,7 @@
 //! The next instruction of AArch32 code at EL0: fetched by halfwords, decoded and planned.
 //!
 //! Nothing of AArch32 takes the fast path: its table is of A64. That holds without a check, since
-//! exits from AArch32 come by vectors of their own, which have no fast path, and what is looked at
+//! exits from AArch32 have vectors of their own, which have no fast path, and what is looked at
 //! here is never `plain`, so that one instruction is entered for at a time.
 
 use super::stepper::{Next, Stepper};

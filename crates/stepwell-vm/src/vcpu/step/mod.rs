@@ -13,48 +13,48 @@ mod handler;
 pub mod hooks;
 mod look;
 mod look32;
-mod pass;
 mod pending_timer;
 mod recording;
+mod step_past;
 mod stepper;
 mod switch;
 mod turn;
 
 use super::debug::{self, origin};
 use super::interrupt::Asynchronous;
-use super::region::{self, SEQUENCE_MAX};
+use super::quiesce::{self, SEQUENCE_MAX};
 use super::{inject, interrupt, time};
 use crate::cpu::Context as _;
 use crate::cpu::{Cpu, Run};
-use crate::domain::{Detail, Part, PendingStop, StepOrder};
+use crate::domain::{Detail, PendingStop, Role, StepOrder};
 use crate::vcpu::roots::Root;
 use crate::vcpu::running::{End, Running};
 use crate::vcpu::state::VcpuCore;
 use core::sync::atomic::Ordering;
-pub use pass::{past_breakpoint, repeat_sequence, with_nothing_withheld};
 pub use pending_timer::{TimerSteps, while_timer_is_pending};
+pub use step_past::{past_breakpoint, repeat_sequence, with_nothing_withheld};
 use stepper::{Answer, Carried, Next, Stepper, Turn};
 use stepwell_arch::debug::mdscr_el1;
 use stepwell_arch::esr::EsrEl1;
-use stepwell_engine::{OthersPolicy, Pass, Plan, Scope, TimePolicy, own_step};
+use stepwell_engine::{OthersPolicy, Plan, Scope, TimePolicy, Yield, own_step};
 use stepwell_wire::{InterruptPolicy, StopReason};
 use switch::{disable, enable};
 
 /// Steps as ordered, until something stops the vCPU. Returns how many steps it came to.
 pub fn step<C: Cpu>(running: &mut Running<'_, C>, order: StepOrder) -> (End, u64) {
-    let StepOrder { until, record, within, part } = order;
+    let StepOrder { until, record, within, role } = order;
     if let Err(end) = enable(running) {
         return (end, 0);
     }
     let control = running.domain.control.lock();
     let detail = control.detail;
-    let (interrupts, time, others) = match (part, control.others) {
+    let (interrupts, time, others) = match (role, control.others) {
         // Its clock is theirs, and theirs is the machine's.
-        (Part::Focus, OthersPolicy::Run) => {
+        (Role::Focus, OthersPolicy::Run) => {
             (control.interrupts, TimePolicy::Real, OthersPolicy::Run)
         }
-        // It moves so that the stepped one gets on, and that may take interrupts.
-        (Part::Other, OthersPolicy::Stop) => {
+        // It moves so that the stepped one makes progress, and that may take interrupts.
+        (Role::Other, OthersPolicy::Stop) => {
             (InterruptPolicy::Into, control.time, OthersPolicy::Stop)
         }
         (_, others) => (control.interrupts, control.time, others),
@@ -71,20 +71,20 @@ pub fn step<C: Cpu>(running: &mut Running<'_, C>, order: StepOrder) -> (End, u64
     running.core.debug.wanted.extend(until);
     let core = &mut *running.core;
     core.within = within;
-    let past_first = part == Part::Focus || core.reported_pc == Some(core.context.elr);
+    let past_first = role == Role::Focus || core.reported_pc == Some(core.context.elr);
     let mut stepper = Stepper::new(running, interrupts, time);
     (stepper.record, stepper.detail, stepper.past_first) = (record, detail, past_first);
-    stepper.turn = Turn::new(part, others);
+    stepper.turn = Turn::new(role, others);
     // Steps that are asked for in many commands are recognised as those of one.
     core::mem::swap(&mut stepper.turn.spin, &mut stepper.running.core.spin);
-    stepper.holds_others = part == Part::Focus && others == OthersPolicy::Run;
-    stepper.is_beside_others = stepper.holds_others;
-    let end = stepper.go(part, until);
+    stepper.quiesces_others = role == Role::Focus && others == OthersPolicy::Run;
+    stepper.is_beside_others = stepper.quiesces_others;
+    let end = stepper.go(role, until);
     stepper.running.domain.translation.ignore();
     stepper.finish_recording();
     let steps = stepper.leave(end);
     core::mem::swap(&mut stepper.turn.spin, &mut stepper.running.core.spin);
-    region::release(running);
+    quiesce::resume_others(running);
     disable(running);
     running.core.debug.wanted.clear();
     if time == TimePolicy::Real {
@@ -95,8 +95,8 @@ pub fn step<C: Cpu>(running: &mut Running<'_, C>, order: StepOrder) -> (End, u64
     (end, steps)
 }
 
-/// Lets a guest that steps itself, and otherwise runs freely, come to its next boundary; an exclusive
-/// sequence to its end, because an exit in the middle would break it.
+/// Lets a guest that steps itself, and otherwise runs freely, come to its next boundary; an
+/// exclusive sequence to its end, because an exit in the middle would break it.
 pub fn guests_own_step<C: Cpu>(running: &mut Running<'_, C>) -> Option<End> {
     if let Err(end) = enable(running) {
         return Some(end);
@@ -104,7 +104,7 @@ pub fn guests_own_step<C: Cpu>(running: &mut Running<'_, C>) -> Option<End> {
     let mut stepper = Stepper::new(running, InterruptPolicy::Into, TimePolicy::Real);
     stepper.past_first = false;
     let control = stepper.running.domain.control.lock();
-    stepper.holds_others = control.free && !control.by_turns;
+    stepper.quiesces_others = control.free && !control.by_turns;
     drop(control);
     let mut end = None;
     for _ in 0..SEQUENCE_MAX {
@@ -122,7 +122,7 @@ pub fn guests_own_step<C: Cpu>(running: &mut Running<'_, C>) -> Option<End> {
     }
     disable(running);
     if end.is_none() {
-        region::release(running);
+        quiesce::resume_others(running);
         running.core.monitor.clear();
     }
     end
@@ -133,7 +133,7 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
         debug::program_for_step(running);
         let debug = &mut running.core.debug;
         debug.is_past_watch = debug.reported_watch.take() == Some(running.core.context.elr);
-        interrupt::disturb(running);
+        interrupt::invalidate_interface(running);
         // Whoever ran since may have changed what is where.
         running.core.context.forget_pages();
         let control = running.domain.control.lock();
@@ -154,13 +154,13 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
             executed_page: None,
             has_entered: false,
             has_stored: false,
-            turn: Turn::new(Part::Alone(u64::MAX), OthersPolicy::Stop),
+            turn: Turn::new(Role::Alone(u64::MAX), OthersPolicy::Stop),
             past_first: true,
             root: Root::Guarded,
-            is_passing: false,
-            holds_others: false,
+            is_stepping_past: false,
+            quiesces_others: false,
             is_beside_others: false,
-            has_region: false,
+            has_quiesced_others: false,
             has_breakpoints,
             has_watchpoints,
             deadline: u64::MAX,
@@ -176,13 +176,13 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
         self.deadline = deadline.flatten().unwrap_or(u64::MAX);
     }
 
-    fn go(&mut self, part: Part, until: Option<u64>) -> End {
-        match part {
-            Part::Alone(count) => {
+    fn go(&mut self, role: Role, until: Option<u64>) -> End {
+        match role {
+            Role::Alone(count) => {
                 self.count = count;
-                self.tell_state();
+                self.emit_state();
             }
-            Part::Focus | Part::Other => {
+            Role::Focus | Role::Other => {
                 if let Some(end) = self.take_turn(false) {
                     return end;
                 }
@@ -195,7 +195,7 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
             if let Some(reason) = self.stop_at_boundary(until) {
                 return End::Stop(reason);
             }
-            if let Some(end) = self.mind_the_others() {
+            if let Some(end) = self.yield_if_due() {
                 return end;
             }
             if let Some(end) = self.at_boundary() {
@@ -215,7 +215,7 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
             if self.record && !self.has_ring_room() {
                 return End::Stop(StopReason::RingFull);
             }
-            self.tell_time_if_due();
+            self.emit_time_if_due();
             if let Some(end) = self.one(self.count.saturating_sub(self.steps)) {
                 return match end {
                     End::Stop(StopReason::Breakpoint)
@@ -244,7 +244,7 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
             }
         }
         let is_due = self.steps >= self.count;
-        let is_done = is_due && (!self.turn.has_turns() || self.tell_steps());
+        let is_done = is_due && (!self.turn.has_turns() || self.emit_steps());
         is_done.then_some(StopReason::Stepped)
     }
 
@@ -253,10 +253,10 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
         if !self.turn.has_turns() {
             return self.steps;
         }
-        self.tell_steps();
+        self.emit_steps();
         let Running { domain, index, .. } = *self.running;
         if end == End::SwitchedOff {
-            turn::pass(self.running, Pass::Gone);
+            turn::yield_turn(self.running, Yield::SwitchedOff);
         }
         let turns = domain.turns.lock();
         let (steps, is_wanted) = (turns.counted(), turns.scope() == Scope::Focus);
@@ -276,7 +276,7 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
         let own_step = self.is_own_step_pending();
         let is_held = self.interrupts == InterruptPolicy::Hold
             || interrupt::all_masked(pstate)
-            || interrupt::is_quiet(self.running);
+            || interrupt::is_idle(self.running);
         if !own_step && is_held { None } else { self.take_boundary_event(own_step) }
     }
 
@@ -303,7 +303,7 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
         let what = interrupt::to_be_taken(self.running)?;
         if self.interrupts == InterruptPolicy::Over {
             let end = self.run_handler(what);
-            self.tell_state();
+            self.emit_state();
             return Some(end);
         }
         self.intid = match what {
@@ -324,7 +324,7 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
         let mut pstate = core.pstate();
         let _boundary = core.engine.injected(&mut pstate);
         core.context.spsr = pstate.0;
-        self.tell_entry();
+        self.emit_entry();
         self.passed(1);
     }
 
@@ -365,13 +365,13 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
         let before = if self.has_detail() { Some(self.look_in_detail(next)) } else { None };
         let end = self.carry_on(next, if before.is_some() { 1 } else { limit });
         if let Some(before) = before {
-            self.tell_in_detail(next, before);
+            self.emit_in_detail(next, before);
         }
         end
     }
 
     fn carry_on(&mut self, next: &Next, limit: u64) -> Option<End> {
-        if !self.hold_others(next.plan) {
+        if !self.quiesce_others(next.plan) {
             self.take_back();
             return Some(End::Asked);
         }
@@ -393,7 +393,7 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
         let limit = self.hooked_limit(limit);
         let before = self.steps;
         let end = self.execute(next, limit);
-        self.release_others(self.steps - before);
+        self.resume_others(self.steps - before);
         end
     }
 
@@ -411,8 +411,8 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
             u64::MAX => u64::MAX,
             deadline => self.running.domain.clock.lock().steps_until(self.time, deadline),
         };
-        // The others stand aside for no longer than they have to.
-        let sequence = if self.has_region { SEQUENCE_MAX } else { u64::MAX };
+        // The others are quiesced for no longer than they have to be.
+        let sequence = if self.has_quiesced_others { SEQUENCE_MAX } else { u64::MAX };
         room.min(due).min(straight).min(self.turn.watch_limit()).min(sequence).max(1)
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! The guest may switch its virtual timer off, mask or move it, and no CPU without FEAT_ECV traps
 //! that. Hardware's interrupt would be gone at once; the one in a list register stays pending until
-//! the next exit, in ISR_EL1, ICC_HPPIR and ICC_IAR, keeps WFI from waiting, and is taken once it is
-//! unmasked, by a handler that finds nothing. So from when the timer goes off until its interrupt is
-//! acknowledged, the guest is stepped: each of its instructions may be the one that changes it. That
-//! is a hundred or so of them for a handler, more where interrupts are masked. Nothing is reported,
-//! and the clock is the machine's.
+//! the next exit, in ISR_EL1, ICC_HPPIR and ICC_IAR, keeps WFI from waiting, and is taken once it
+//! is unmasked, by a handler that finds nothing. So from when the timer goes off until its
+//! interrupt is acknowledged, the guest is stepped: each of its instructions may be the one that
+//! changes it. That is a hundred or so of them for a handler, more where interrupts are masked.
+//! Nothing is reported, and the clock is the machine's.
 //!
-//! Exclusive sequences are the exception beside other vCPUs, which would have to stand aside for
+//! Exclusive sequences are the exception beside other vCPUs, which would have to be quiesced for
 //! each: such a sequence runs freely, for a moment, and may find an interrupt that it has just
 //! withdrawn.
 
@@ -16,13 +16,13 @@ use super::debug;
 use super::stepper::Stepper;
 use super::switch::{disable, enable};
 use crate::cpu::Cpu;
-use crate::vcpu::region::SEQUENCE_MAX;
+use crate::vcpu::quiesce::SEQUENCE_MAX;
 use crate::vcpu::running::{End, Running};
 use crate::vcpu::{interrupt, time};
 use stepwell_engine::{Plan, TimePolicy};
 use stepwell_wire::{InterruptPolicy, StopReason};
 
-/// Steps after which it looks whether others want it to stand aside.
+/// Steps after which it looks whether others want it to quiesce.
 const STEPS_AT_ONCE: u64 = 1_000;
 
 /// How the steps came to an end.
@@ -30,9 +30,9 @@ const STEPS_AT_ONCE: u64 = 1_000;
 pub enum TimerSteps {
     /// For a reason that ends the run, too.
     Ended(End),
-    /// The interrupt is pending no more, or others want this vCPU to stand aside.
+    /// The interrupt is pending no more, or others want this vCPU to quiesce.
     Settled,
-    /// What is next is to run freely: an exclusive sequence, which others would have to stand aside
+    /// What is next is to run freely: an exclusive sequence, which others would have to quiesce
     /// for, or a WFI that waits.
     Freely,
 }
@@ -63,7 +63,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
             }
             let is_over = self.running.core.is_suspended
                 || !time::is_virtual_timer_offered(self.running)
-                || self.running.domain.region.excludes(self.running.index);
+                || self.running.domain.quiescence.must_quiesce(self.running.index);
             if is_over {
                 in_sequence += 1;
                 let is_armed = self.running.core.monitor.armed().is_some();

@@ -1,7 +1,7 @@
 //! What a run of steps is about, as values.
 
 use crate::cpu::Cpu;
-use crate::domain::{Detail, Part};
+use crate::domain::{Detail, Role};
 use crate::vcpu::roots::Root;
 use crate::vcpu::running::{End, Running};
 use stepwell_arch::{Pstate, Va};
@@ -30,20 +30,20 @@ pub(super) struct Stepper<'a, 'b, C: Cpu> {
     /// The instruction in hand is a store-exclusive that stored.
     pub(super) has_stored: bool,
     pub(super) turn: Turn,
-    /// Breakpoints are not heeded before the first instruction has executed.
+    /// Breakpoints are not armed before the first instruction has executed.
     pub(super) past_first: bool,
     /// The stage-2 tables for the instruction in hand.
     pub(super) root: Root,
-    /// The vCPU runs freely, and is stepped past something that stands in its way.
-    pub(super) is_passing: bool,
-    /// The others run meanwhile, and stand aside for exclusive sequences.
-    pub(super) holds_others: bool,
+    /// The vCPU runs freely, and is stepped past something in its way.
+    pub(super) is_stepping_past: bool,
+    /// The others run meanwhile, and are quiesced during exclusive sequences.
+    pub(super) quiesces_others: bool,
     /// The debugger steps this one while the others run, and wait where they change page tables.
     pub(super) is_beside_others: bool,
-    /// The others stand aside.
-    pub(super) has_region: bool,
+    /// The others are quiesced.
+    pub(super) has_quiesced_others: bool,
     /// The debugger has breakpoints in this domain. Neither these nor watchpoints change before
-    /// all vCPUs stand.
+    /// all vCPUs are stopped.
     pub(super) has_breakpoints: bool,
     /// And watchpoints.
     pub(super) has_watchpoints: bool,
@@ -55,10 +55,10 @@ pub(super) struct Stepper<'a, 'b, C: Cpu> {
 
 /// What a stepped vCPU knows of the others.
 pub(super) struct Turn {
-    pub(super) part: Part,
+    pub(super) role: Role,
     pub(super) policy: OthersPolicy,
     /// Steps at which what it executed was told last.
-    pub(super) told_at: u64,
+    pub(super) emitted_at: u64,
     /// Steps for which the turn goes on, so that an exclusive sequence stays whole.
     pub(super) extra: u64,
     pub(super) spin: SpinDetector,
@@ -67,24 +67,24 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    pub(super) const fn new(part: Part, policy: OthersPolicy) -> Self {
+    pub(super) const fn new(role: Role, policy: OthersPolicy) -> Self {
         let spin = SpinDetector::new();
-        Self { part, policy, told_at: 0, extra: 0, spin, waits_for_event: false }
+        Self { role, policy, emitted_at: 0, extra: 0, spin, waits_for_event: false }
     }
 
     /// Whether others get to move while this one waits.
     pub(super) fn has_turns(&self) -> bool {
-        !matches!(self.part, Part::Alone(_))
+        !matches!(self.role, Role::Alone(_))
     }
 
-    /// Whether the debugger steps this one, and the others only so that it gets on.
-    pub(super) fn leads(&self) -> bool {
-        self.part == Part::Focus && self.policy == OthersPolicy::Stop
+    /// Whether the debugger steps this one, and the others only so that it makes progress.
+    pub(super) fn is_focus_alone(&self) -> bool {
+        self.role == Role::Focus && self.policy == OthersPolicy::Stop
     }
 
     /// Steps that may pass without a look.
     pub(super) fn watch_limit(&self) -> u64 {
-        if self.leads() { self.spin.wait().max(1) } else { u64::MAX }
+        if self.is_focus_alone() { self.spin.wait().max(1) } else { u64::MAX }
     }
 
     pub(super) fn passed(&mut self, steps: u64) {

@@ -3,20 +3,20 @@
 use super::stepper::{Stepper, Waiting};
 use crate::cpu::Context as _;
 use crate::cpu::Cpu;
-use crate::domain::{Order, Part, StepOrder, bit};
-use crate::vcpu::region::{self, SEQUENCE_MAX};
+use crate::domain::{Order, Role, StepOrder, bit};
+use crate::vcpu::quiesce::{self, SEQUENCE_MAX};
 use crate::vcpu::running::{End, Running};
 use crate::vcpu::{interrupt, time};
 use stepwell_arch::Instruction;
 use stepwell_arch::load_store::{Address, Direction, LoadStore};
 use stepwell_engine::spin::{INTERVAL, Look, State};
-use stepwell_engine::{Pass, Plan, TimePolicy};
+use stepwell_engine::{Plan, TimePolicy, Yield};
 use stepwell_wire::StopReason;
 use stepwell_wire::ring::Record;
 
 impl<C: Cpu> Stepper<'_, '_, C> {
     /// At a boundary: hands the turn on where it is over, or where this vCPU gets nowhere.
-    pub(super) fn mind_the_others(&mut self) -> Option<End> {
+    pub(super) fn yield_if_due(&mut self) -> Option<End> {
         if !self.turn.has_turns() {
             return None;
         }
@@ -27,22 +27,22 @@ impl<C: Cpu> Stepper<'_, '_, C> {
                 self.count = self.count.saturating_add(1);
                 return None;
             }
-            return self.hand_on(Pass::CannotGetOn);
+            return self.yield_turn(Yield::NoProgress);
         }
         if core::mem::take(&mut self.turn.waits_for_event) {
-            return self.wait_for_others(Pass::CannotGetOn, Waiting::Event);
+            return self.wait_for_others(Yield::NoProgress, Waiting::Event);
         }
-        if self.gets_nowhere() {
-            return self.wait_for_others(Pass::CannotGetOn, Waiting::Memory);
+        if self.makes_no_progress() {
+            return self.wait_for_others(Yield::NoProgress, Waiting::Memory);
         }
         None
     }
 
-    fn gets_nowhere(&mut self) -> bool {
-        if !self.turn.leads() || self.turn.spin.wait() > 0 {
+    fn makes_no_progress(&mut self) -> bool {
+        if !self.turn.is_focus_alone() || self.turn.spin.wait() > 0 {
             return false;
         }
-        if self.running.domain.control.lock().standing() == 0 && self.is_alone() {
+        if self.running.domain.control.lock().stopped() == 0 && self.is_alone() {
             self.turn.spin.rest(INTERVAL);
             return false;
         }
@@ -93,9 +93,9 @@ impl<C: Cpu> Stepper<'_, '_, C> {
     }
 
     /// Tells what has been executed of the turn; whether that is all that was wanted.
-    pub(super) fn tell_steps(&mut self) -> bool {
-        let steps = self.steps - self.turn.told_at;
-        self.turn.told_at = self.steps;
+    pub(super) fn emit_steps(&mut self) -> bool {
+        let steps = self.steps - self.turn.emitted_at;
+        self.turn.emitted_at = self.steps;
         let mut turns = self.running.domain.turns.lock();
         turns.spend(steps);
         turns.is_done()
@@ -103,10 +103,10 @@ impl<C: Cpu> Stepper<'_, '_, C> {
 
     /// As [`Stepper::hand_on`], and tells the recording what for where the others' steps are not in
     /// it.
-    pub(super) fn wait_for_others(&mut self, why: Pass, waiting: Waiting) -> Option<End> {
+    pub(super) fn wait_for_others(&mut self, why: Yield, waiting: Waiting) -> Option<End> {
         let before = self.running.domain.turns.lock().beside();
-        let end = self.hand_on(why);
-        if self.record && self.turn.leads() {
+        let end = self.yield_turn(why);
+        if self.record && self.turn.is_focus_alone() {
             let turns = self.running.domain.turns.lock();
             let steps = turns.beside() - before;
             drop(turns);
@@ -119,39 +119,39 @@ impl<C: Cpu> Stepper<'_, '_, C> {
     }
 
     /// Lets another vCPU move, and waits until it is this one's turn again.
-    pub(super) fn hand_on(&mut self, why: Pass) -> Option<End> {
-        self.tell_steps();
+    pub(super) fn yield_turn(&mut self, why: Yield) -> Option<End> {
+        self.emit_steps();
         self.finish_recording();
         self.turn.extra = 0;
-        if self.turn.leads() {
-            self.call_in();
+        if self.turn.is_focus_alone() {
+            self.join_stopped();
         }
-        let is_mine = pass(self.running, why);
+        let is_mine = yield_turn(self.running, why);
         if !is_mine {
             self.running.core.monitor.clear();
         }
         self.take_turn(!is_mine)
     }
 
-    /// Has those that stand take part, so that this one gets on.
-    fn call_in(&self) {
+    /// Has those that are stopped take part, so that this one makes progress.
+    fn join_stopped(&self) {
         let domain = self.running.domain;
         let mut control = domain.control.lock();
-        let standing = control.standing();
-        if standing == 0 || control.stop.is_some() || control.ending.is_some() {
+        let stopped = control.stopped();
+        if stopped == 0 || control.stop.is_some() || control.ending.is_some() {
             return;
         }
         let mut turns = domain.turns.lock();
-        for vcpu in (0..domain.vcpus.len()).filter(|&vcpu| standing & bit(vcpu) != 0) {
+        for vcpu in (0..domain.vcpus.len()).filter(|&vcpu| stopped & bit(vcpu) != 0) {
             turns.join(vcpu);
         }
         drop(turns);
-        let order = StepOrder { until: None, record: false, within: None, part: Part::Other };
-        domain.give(self.running.cpu, &mut control.running, standing, Order::Step(order));
+        let order = StepOrder { until: None, record: false, within: None, role: Role::Other };
+        domain.give(self.running.cpu, &mut control.running, stopped, Order::Step(order));
     }
 
-    /// Waits until it is this vCPU's turn. `has_waited`: others had theirs since it was, which may be
-    /// over before anybody looks.
+    /// Waits until it is this vCPU's turn. `has_waited`: others had theirs since it was, which may
+    /// be over before anybody looks.
     pub(super) fn take_turn(&mut self, mut has_waited: bool) -> Option<End> {
         loop {
             if self.running.is_called() {
@@ -163,7 +163,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
                 break;
             }
             has_waited = true;
-            self.heed_translation();
+            self.acknowledge_translation();
             self.running.cpu.wait_for_interrupt();
             interrupt::take_all(self.running);
             self.look_outside();
@@ -172,7 +172,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
             // What is where, what is pending and what time it is: others have moved.
             time::update_lines(self.running);
             self.find_deadline();
-            interrupt::disturb(self.running);
+            interrupt::invalidate_interface(self.running);
             self.running.core.context.forget_pages();
             self.ring_room = 0;
         }
@@ -180,7 +180,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         if self.record && !self.has_ring_room() {
             return Some(End::Stop(StopReason::RingFull));
         }
-        self.tell_state();
+        self.emit_state();
         None
     }
 
@@ -197,47 +197,47 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         }
     }
 
-    /// Where others run: has them stand aside while an exclusive sequence is stepped. Tells whether
+    /// Where others run: quiesces them while an exclusive sequence is stepped. Tells whether
     /// the instruction may execute: else this vCPU is called out.
     #[inline]
-    pub(super) fn hold_others(&mut self, next: Plan) -> bool {
-        if self.holds_others
-            && !self.has_region
+    pub(super) fn quiesce_others(&mut self, next: Plan) -> bool {
+        if self.quiesces_others
+            && !self.has_quiesced_others
             && self.running.core.monitor.needs_others_stopped(next)
         {
             self.turn.extra = 0;
-            self.has_region = region::hold(self.running);
-            return self.has_region;
+            self.has_quiesced_others = quiesce::quiesce_others(self.running);
+            return self.has_quiesced_others;
         }
         true
     }
 
     /// Lets the others go on, once the sequence is over or too long to be one.
-    pub(super) fn release_others(&mut self, steps: u64) {
-        if !self.has_region || self.is_passing {
+    pub(super) fn resume_others(&mut self, steps: u64) {
+        if !self.has_quiesced_others || self.is_stepping_past {
             return;
         }
         self.turn.extra = self.turn.extra.saturating_add(steps);
         let is_armed = self.running.core.monitor.armed().is_some();
         if !is_armed || self.turn.extra > SEQUENCE_MAX {
             self.running.core.monitor.clear();
-            self.has_region = false;
-            region::release(self.running);
+            self.has_quiesced_others = false;
+            quiesce::resume_others(self.running);
         }
     }
 }
 
-/// Hands the turn of a vCPU on. Tells whether it is its own again.
-pub(super) fn pass<C: Cpu>(running: &Running<'_, C>, why: Pass) -> bool {
+/// Yields the turn of a vCPU. Tells whether it is its own again.
+pub(super) fn yield_turn<C: Cpu>(running: &Running<'_, C>, why: Yield) -> bool {
     let domain = running.domain;
     let mut turns = domain.turns.lock();
     // Within `turns`, as is who wakes it: an interrupt that came since it found none pending would
     // find it awake, and it would sleep all the same.
-    let is_late = matches!(why, Pass::Idle { .. }) && interrupt::has_pending(running);
-    let why = if is_late { Pass::CannotGetOn } else { why };
+    let is_late = matches!(why, Yield::Idle { .. }) && interrupt::has_pending(running);
+    let why = if is_late { Yield::NoProgress } else { why };
     // Likewise: the next is not to begin before the clock is right.
     let mut clock = domain.clock.lock();
-    let next = turns.pass(running.index, why, clock.now());
+    let next = turns.yield_turn(running.index, why, clock.now());
     if let Some(deadline) = next.and_then(|next| next.skip_to) {
         clock.skip_to(deadline);
     }

@@ -1,9 +1,9 @@
-//! What a guest that stands is known to hold.
+//! What a stopped guest is known to hold.
 //!
-//! While it stands nothing changes in it but what the client changes, and a client asks for the same
-//! few words again and again: GDB reads the instruction at the PC six times for a `stepi`. Each
-//! question that goes to the guest's machine is a round trip of some hundred microseconds. So what
-//! was read is kept, in blocks, until the guest is set going or something in it is written.
+//! While it is stopped nothing changes in it but what the client changes, and a client asks for the
+//! same few words again and again: GDB reads the instruction at the PC six times for a `stepi`.
+//! Each question that goes to the guest's machine is a round trip of some hundred microseconds. So
+//! what was read is kept, in blocks, until the guest is set going or something in it is written.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,15 +18,15 @@ const BLOCK: usize = 256;
 /// Most blocks that are kept.
 const BLOCKS_MAX: usize = 1024;
 
-/// A debuggee, and what it has told since it stands.
-pub(crate) struct Standing<'d> {
+/// A debuggee, and what it has told since it stopped.
+pub(crate) struct CachedDebuggee<'d> {
     debuggee: &'d mut dyn Debuggee,
     status: HashMap<u8, Vec<VcpuStatus>>,
     registers: HashMap<VcpuId, Registers>,
     memory: HashMap<(VcpuId, Place), [u8; BLOCK]>,
 }
 
-impl<'d> Standing<'d> {
+impl<'d> CachedDebuggee<'d> {
     pub(crate) fn new(debuggee: &'d mut dyn Debuggee) -> Self {
         Self { debuggee, status: HashMap::new(), registers: HashMap::new(), memory: HashMap::new() }
     }
@@ -66,7 +66,7 @@ const fn split(place: Place) -> (Place, usize) {
     }
 }
 
-impl Debuggee for Standing<'_> {
+impl Debuggee for CachedDebuggee<'_> {
     fn vcpu_counts(&self) -> &[u8] {
         self.debuggee.vcpu_counts()
     }
@@ -210,7 +210,7 @@ mod tests {
         // A debuggee that lives as long as the check that it is given to.
         contract::check(|| {
             let fake: &'static mut Fake = Box::leak(Box::new(Fake::new(&contract::guest_bytes())));
-            Box::new(Standing::new(fake))
+            Box::new(CachedDebuggee::new(fake))
         });
     }
 
@@ -218,24 +218,24 @@ mod tests {
     fn what_is_known_is_asked_for_once() {
         let mut fake = Fake::new(&contract::guest_bytes());
         contract::wait_for_stop(&mut fake);
-        let mut standing = Standing::new(&mut fake);
-        assert_eq!(word(&mut standing, RAM), 0);
-        assert_eq!(standing.memory.len(), 1);
-        assert_eq!(word(&mut standing, RAM.offset(8)), 0);
-        assert_eq!(standing.memory.len(), 1);
+        let mut cached = CachedDebuggee::new(&mut fake);
+        assert_eq!(word(&mut cached, RAM), 0);
+        assert_eq!(cached.memory.len(), 1);
+        assert_eq!(word(&mut cached, RAM.offset(8)), 0);
+        assert_eq!(cached.memory.len(), 1);
         // Over the border of two blocks, and where nothing is.
-        assert_eq!(word(&mut standing, RAM.offset(BLOCK as u64 - 2)), 0);
+        assert_eq!(word(&mut cached, RAM.offset(BLOCK as u64 - 2)), 0);
         let vcpu = VcpuId::default();
-        assert!(standing.read_memory(vcpu, Place::Ipa(Ipa(0)), &mut [0; 4]).is_err());
-        assert_eq!(standing.memory.len(), 1);
-        standing.write_memory(vcpu, RAM, &7_u32.to_le_bytes()).unwrap();
-        assert_eq!(standing.memory.len(), 0);
-        assert_eq!(word(&mut standing, RAM), 7);
-        let pc = standing.read_registers(vcpu).unwrap().pc;
-        assert_eq!(standing.registers.len(), 1);
-        standing.step(vcpu, StepRequest::steps(1)).unwrap();
-        while standing.wait(Duration::from_millis(1)).unwrap().is_none() {}
-        assert_eq!(standing.registers.len() + standing.memory.len(), 0);
-        assert_eq!(standing.read_registers(vcpu).unwrap().pc, pc + 4);
+        assert!(cached.read_memory(vcpu, Place::Ipa(Ipa(0)), &mut [0; 4]).is_err());
+        assert_eq!(cached.memory.len(), 1);
+        cached.write_memory(vcpu, RAM, &7_u32.to_le_bytes()).unwrap();
+        assert_eq!(cached.memory.len(), 0);
+        assert_eq!(word(&mut cached, RAM), 7);
+        let pc = cached.read_registers(vcpu).unwrap().pc;
+        assert_eq!(cached.registers.len(), 1);
+        cached.step(vcpu, StepRequest::steps(1)).unwrap();
+        while cached.wait(Duration::from_millis(1)).unwrap().is_none() {}
+        assert_eq!(cached.registers.len() + cached.memory.len(), 0);
+        assert_eq!(cached.read_registers(vcpu).unwrap().pc, pc + 4);
     }
 }

@@ -1,48 +1,48 @@
-//! Stepping a vCPU that otherwise runs freely past something that stands in its way.
+//! Stepping a vCPU that otherwise runs freely past something that is in its way.
 //!
 //! A breakpoint that is come to at full speed breaks an exclusive sequence, as any exception does:
-//! its store fails, and the guest tries again and comes to the breakpoint again, for ever. So a hidden
-//! one has the load-exclusive before it stop the guest, too ([`crate::views`]), and from there
-//! on the sequence is stepped, with the monitor kept at EL2, while the other vCPUs stand aside
-//! ([`crate::vcpu::region`]). A breakpoint in it stops the domain with the monitor kept, and the
-//! sequence goes on from there when the domain does: the others stand in between, and stand aside
-//! again before they are let go. So no store of theirs falls between the load and the store, and
-//! values that come back (ABA) cannot deceive the compare-and-swap.
+//! its store fails, and the guest tries again and comes to the breakpoint again, for ever. So a
+//! hidden one has the load-exclusive before it stop the guest, too ([`crate::views`]), and from
+//! there on the sequence is stepped, with the monitor kept at EL2, while the other vCPUs are
+//! quiesced ([`crate::vcpu::quiesce`]). A breakpoint in it stops the domain with the monitor kept,
+//! and the sequence goes on from there when the domain does: the others are stopped in between, and
+//! quiesced again before they are let go. So no store of theirs falls between the load and the
+//! store, and values that come back (ABA) cannot deceive the compare-and-swap.
 //!
-//! A breakpoint by virtual address has no such load. Nor has what traps between a load-exclusive and
-//! its store because of us: a register, a device, a page that is withheld. All of these break the
-//! sequence once. Then the rest of it is stepped, round its loop and to its store, which succeeds
-//! ([`repeat_sequence`]): on the guest's board nothing would have come in between.
+//! A breakpoint by virtual address has no such load. Nor has what traps between a load-exclusive
+//! and its store because of us: a register, a device, a page that is withheld. All of these break
+//! the sequence once. Then the rest of it is stepped, round its loop and to its store, which
+//! succeeds ([`repeat_sequence`]): on the guest's board nothing would have come in between.
 
 use super::debug;
 use super::stepper::Stepper;
 use super::switch::{disable, enable};
 use crate::cpu::Cpu;
 use crate::vcpu::pages;
-use crate::vcpu::region::{self, SEQUENCE_MAX};
+use crate::vcpu::quiesce::{self, SEQUENCE_MAX};
 use crate::vcpu::roots::Root;
 use crate::vcpu::running::{End, Running};
 use stepwell_engine::TimePolicy;
 use stepwell_wire::{InterruptPolicy, StopReason};
 
 /// Executes the instruction at the PC with breakpoints off, in a vCPU that otherwise runs freely;
-/// an exclusive sequence to its end, because a step in the middle would break it, or to a breakpoint
-/// in it. Where it stops there the monitor is kept, and the sequence goes on from there.
+/// an exclusive sequence to its end, because a step in the middle would break it, or to a
+/// breakpoint in it. Where it stops there the monitor is kept, and the sequence goes on from there.
 pub fn past_breakpoint<C: Cpu>(running: &mut Running<'_, C>) -> Option<End> {
-    pass(running, Root::Guarded)
+    step_past(running, Root::Guarded)
 }
 
 /// As [`past_breakpoint`], with nothing withheld in stage 2 while the instruction executes.
 pub fn with_nothing_withheld<C: Cpu>(running: &mut Running<'_, C>) -> Option<End> {
-    pass(running, Root::Open)
+    step_past(running, Root::Unrestricted)
 }
 
-fn pass<C: Cpu>(running: &mut Running<'_, C>, root: Root) -> Option<End> {
+fn step_past<C: Cpu>(running: &mut Running<'_, C>, root: Root) -> Option<End> {
     if enable(running).is_err() {
         // No guest comes here: AArch32 above EL0 does not step.
         return None;
     }
-    let mut stepper = passer(running);
+    let mut stepper = free_stepper(running);
     stepper.root = root;
     let mut end = None;
     for _ in 0..SEQUENCE_MAX {
@@ -63,11 +63,11 @@ fn pass<C: Cpu>(running: &mut Running<'_, C>, root: Root) -> Option<End> {
 }
 
 /// A stepper of a vCPU that otherwise runs freely.
-fn passer<'a, 'b, C: Cpu>(running: &'a mut Running<'b, C>) -> Stepper<'a, 'b, C> {
+fn free_stepper<'a, 'b, C: Cpu>(running: &'a mut Running<'b, C>) -> Stepper<'a, 'b, C> {
     let mut stepper = Stepper::new(running, InterruptPolicy::Hold, TimePolicy::Real);
-    stepper.is_passing = true;
+    stepper.is_stepping_past = true;
     let control = stepper.running.domain.control.lock();
-    stepper.holds_others = control.free && !control.by_turns;
+    stepper.quiesces_others = control.free && !control.by_turns;
     drop(control);
     stepper
 }
@@ -76,8 +76,8 @@ fn finish<C: Cpu>(running: &mut Running<'_, C>, end: Option<End>) -> Option<End>
     pages::settle(running);
     disable(running);
     if end.is_none() {
-        // Where it stops, this waits until the domain stands.
-        region::release(running);
+        // Where it stops, this waits until the domain is stopped.
+        quiesce::resume_others(running);
         running.core.monitor.clear();
     }
     end
@@ -90,7 +90,7 @@ pub fn repeat_sequence<C: Cpu>(running: &mut Running<'_, C>) -> Option<End> {
         return None;
     }
     let level = running.core.pstate().el();
-    let mut stepper = passer(running);
+    let mut stepper = free_stepper(running);
     stepper.past_first = false;
     let mut end = None;
     let (mut left, mut is_armed) = (SEQUENCE_MAX, false);

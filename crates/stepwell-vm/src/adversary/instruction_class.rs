@@ -1,10 +1,11 @@
-//! The alphabet: every kind of instruction that matters to a step, by which the test mode counts.
+//! Instruction classes: every kind of instruction that matters to a step, by which the test mode
+//! counts.
 
 use stepwell_arch::{Instruction, SystemRegister};
 
-/// A kind of instruction.
+/// A class of instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Letter {
+pub enum InstructionClass {
     /// Nothing special.
     Plain,
     /// A branch, a call or a return.
@@ -55,7 +56,7 @@ pub enum Letter {
     FastRun,
 }
 
-impl Letter {
+impl InstructionClass {
     /// All of them, in the order of the report.
     pub const ALL: [Self; 24] = [
         Self::Plain,
@@ -115,8 +116,8 @@ impl Letter {
         }
     }
 
-    /// The kind of an instruction. Where its data lies is for the caller to find out: what accesses
-    /// memory is [`Letter::Load`], [`Letter::Store`] or [`Letter::Atomic`] here.
+    /// The class of an instruction. Where its data lies is for the caller to find out: what
+    /// accesses memory is [`Self::Load`], [`Self::Store`] or [`Self::Atomic`] here.
     ///
     /// Source: Arm ARM (DDI 0487, issue L.b), "A64 instruction set encoding", "Loads and Stores"
     /// and "Branches, Exception Generating and System instructions".
@@ -191,46 +192,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn letters_of_words() {
-        for (word, letter, text) in [
-            (0xd503_201f_u32, Letter::Plain, "nop"),
-            (0x9100_0421, Letter::Plain, "add x1, x1, #1"),
-            (0x1400_0000, Letter::Branch, "b ."),
-            (0x9400_0000, Letter::Branch, "bl ."),
-            (0x54ff_ffe1, Letter::Branch, "b.ne"),
-            (0xb5ff_ffc1, Letter::Branch, "cbnz x1"),
-            (0x3600_0000, Letter::Branch, "tbz w0, #0"),
-            (0xd65f_03c0, Letter::Branch, "ret"),
-            (0xd61f_0000, Letter::Branch, "br x0"),
-            (0xf940_0020, Letter::Load, "ldr x0, [x1]"),
-            (0xf900_0020, Letter::Store, "str x0, [x1]"),
-            (0xa940_0440, Letter::Load, "ldp x0, x1, [x2]"),
-            (0xa900_0440, Letter::Store, "stp x0, x1, [x2]"),
-            (0x1800_0000, Letter::Load, "ldr w0, ."),
-            (0x38e0_0020, Letter::Atomic, "ldaddalb w0, w0, [x1]"),
-            (0xf820_0020, Letter::Atomic, "ldadd x0, x0, [x1]"),
-            (0xc8a1_7c43, Letter::Atomic, "cas x1, x3, [x2]"),
-            (0xc85f_7c20, Letter::LoadExclusive, "ldxr x0, [x1]"),
-            (0xc800_7c22, Letter::StoreExclusive, "stxr w0, x2, [x1]"),
-            (0xc8df_fc20, Letter::Load, "ldar x0, [x1]"),
-            (0xc89f_fc20, Letter::Store, "stlr x0, [x1]"),
-            (0xd503_3f5f, Letter::ClearExclusive, "clrex"),
-            (0xd69f_03e0, Letter::Eret, "eret"),
-            (0xd503_42df, Letter::MsrDaif, "msr daifset, #2"),
-            (0xd51b_4220, Letter::MsrDaif, "msr daif, x0"),
-            (0xd510_0240, Letter::MsrMdscr, "msr mdscr_el1, x0"),
-            (0xd53b_e040, Letter::Timer, "mrs x0, cntvct_el0"),
-            (0xd53b_d040, Letter::SystemRegister, "mrs x0, tpidr_el0"),
+    fn classes_of_words() {
+        for (word, class, text) in [
+            (0xd503_201f_u32, InstructionClass::Plain, "nop"),
+            (0x9100_0421, InstructionClass::Plain, "add x1, x1, #1"),
+            (0x1400_0000, InstructionClass::Branch, "b ."),
+            (0x9400_0000, InstructionClass::Branch, "bl ."),
+            (0x54ff_ffe1, InstructionClass::Branch, "b.ne"),
+            (0xb5ff_ffc1, InstructionClass::Branch, "cbnz x1"),
+            (0x3600_0000, InstructionClass::Branch, "tbz w0, #0"),
+            (0xd65f_03c0, InstructionClass::Branch, "ret"),
+            (0xd61f_0000, InstructionClass::Branch, "br x0"),
+            (0xf940_0020, InstructionClass::Load, "ldr x0, [x1]"),
+            (0xf900_0020, InstructionClass::Store, "str x0, [x1]"),
+            (0xa940_0440, InstructionClass::Load, "ldp x0, x1, [x2]"),
+            (0xa900_0440, InstructionClass::Store, "stp x0, x1, [x2]"),
+            (0x1800_0000, InstructionClass::Load, "ldr w0, ."),
+            (0x38e0_0020, InstructionClass::Atomic, "ldaddalb w0, w0, [x1]"),
+            (0xf820_0020, InstructionClass::Atomic, "ldadd x0, x0, [x1]"),
+            (0xc8a1_7c43, InstructionClass::Atomic, "cas x1, x3, [x2]"),
+            (0xc85f_7c20, InstructionClass::LoadExclusive, "ldxr x0, [x1]"),
+            (0xc800_7c22, InstructionClass::StoreExclusive, "stxr w0, x2, [x1]"),
+            (0xc8df_fc20, InstructionClass::Load, "ldar x0, [x1]"),
+            (0xc89f_fc20, InstructionClass::Store, "stlr x0, [x1]"),
+            (0xd503_3f5f, InstructionClass::ClearExclusive, "clrex"),
+            (0xd69f_03e0, InstructionClass::Eret, "eret"),
+            (0xd503_42df, InstructionClass::MsrDaif, "msr daifset, #2"),
+            (0xd51b_4220, InstructionClass::MsrDaif, "msr daif, x0"),
+            (0xd510_0240, InstructionClass::MsrMdscr, "msr mdscr_el1, x0"),
+            (0xd53b_e040, InstructionClass::Timer, "mrs x0, cntvct_el0"),
+            (0xd53b_d040, InstructionClass::SystemRegister, "mrs x0, tpidr_el0"),
         ] {
-            assert_eq!(Letter::of(word), letter, "{text}");
+            assert_eq!(InstructionClass::of(word), class, "{text}");
         }
     }
 
     #[test]
-    fn every_letter_has_a_place_and_a_name_of_its_own() {
-        for (place, letter) in Letter::ALL.into_iter().enumerate() {
-            assert_eq!(letter as usize, place);
-            let same = Letter::ALL.iter().filter(|other| other.name() == letter.name());
+    fn every_class_has_a_place_and_a_name_of_its_own() {
+        for (place, class) in InstructionClass::ALL.into_iter().enumerate() {
+            assert_eq!(class as usize, place);
+            let same = InstructionClass::ALL.iter().filter(|other| other.name() == class.name());
             assert_eq!(same.count(), 1);
         }
     }

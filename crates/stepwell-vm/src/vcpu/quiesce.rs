@@ -1,13 +1,13 @@
-//! Standing aside for an exclusive sequence.
+//! Quiescing the other vCPUs during an exclusive sequence.
 //!
 //! With `--others run` the other vCPUs run at full speed beside the stepped one. What it read by a
 //! load-exclusive they may then change, and change back, before its store-exclusive is carried out:
-//! a compare-and-swap would not notice (ABA). So they stand aside, at EL2, from before the
+//! a compare-and-swap would not notice (ABA). So they are quiesced, at EL2, from before the
 //! load-exclusive executes until the store-exclusive has, or [`SEQUENCE_MAX`] instructions later.
 //!
 //! The same is done where vCPUs run freely and one of them is stepped through a sequence, because a
-//! breakpoint stands in it: there each may be the one that the others stand aside for, one at a
-//! time. It holds the region until the domain stands, if it stops within the sequence, and has it
+//! breakpoint is in it: there each may be the one that the others quiesce for, one at a time. It
+//! holds the quiescence until the domain is stopped, if it stops within the sequence, and has it
 //! again before the others are let go: nobody runs between its load and its store.
 //!
 //! The other way would be to write-protect the page at stage 2. That costs two broadcasts of TLB
@@ -20,7 +20,7 @@ use crate::domain::{Domain, bit};
 use crate::vcpu::running::Running;
 use core::sync::atomic::Ordering;
 
-/// Instructions from a load-exclusive on for which the others stand aside. The architecture
+/// Instructions from a load-exclusive on for which the others are quiesced. The architecture
 /// promises success only to sequences of far fewer ("Load-Exclusive and Store-Exclusive instruction
 /// usage restrictions": 128 bytes).
 pub const SEQUENCE_MAX: u64 = 64;
@@ -34,44 +34,44 @@ fn kick<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpus: u8) {
     cpu.kick(cpus.fold(0, |mask, (_, vcpu)| mask | bit(vcpu.cpu)));
 }
 
-/// Waits until all others stand aside, or have parked. Tells whether they do: else another vCPU
-/// has the region, and this one is called out.
-pub fn hold<C: Cpu>(running: &mut Running<'_, C>) -> bool {
-    let region = &running.domain.region;
-    while !region.take(running.index) {
-        stand_aside(running);
+/// Waits until all others are quiesced, or have parked. Tells whether they are: else another vCPU
+/// holds the quiescence, and this one is called out.
+pub fn quiesce_others<C: Cpu>(running: &mut Running<'_, C>) -> bool {
+    let quiescence = &running.domain.quiescence;
+    while !quiescence.take(running.index) {
+        wait_if_quiesced(running);
         if running.is_called() {
             return false;
         }
     }
     kick(running.cpu, running.domain, others(running));
     loop {
-        if region.missing(others(running)) == 0 {
+        if quiescence.missing(others(running)) == 0 {
             return true;
         }
         core::hint::spin_loop();
     }
 }
 
-/// Lets the others go on, if they stand aside for this one.
-pub fn release<C: Cpu>(running: &Running<'_, C>) {
-    let region = &running.domain.region;
-    if region.is_held_by(running.index) {
-        region.open();
+/// Lets the others go on, if they are quiesced for this one.
+pub fn resume_others<C: Cpu>(running: &Running<'_, C>) {
+    let quiescence = &running.domain.quiescence;
+    if quiescence.is_held_by(running.index) {
+        quiescence.resume();
         kick(running.cpu, running.domain, others(running));
     }
 }
 
-/// In a vCPU that runs: stands aside for as long as that takes.
-pub fn stand_aside<C: Cpu>(running: &mut Running<'_, C>) {
-    let (region, vcpu) = (&running.domain.region, running.vcpu);
+/// In a vCPU that runs: is quiesced for as long as another asks for it.
+pub fn wait_if_quiesced<C: Cpu>(running: &mut Running<'_, C>) {
+    let (quiescence, vcpu) = (&running.domain.quiescence, running.vcpu);
     let is_called = || vcpu.stop_requested.load(Ordering::Acquire);
     let index = running.index;
-    let has_stood = region.stand_aside(index, is_called, || {
+    let was_quiesced = quiescence.wait_if_quiesced(index, is_called, || {
         running.cpu.wait_for_interrupt();
         interrupt::take_all(running);
     });
-    if has_stood {
+    if was_quiesced {
         // EL2's timer may have gone off here, which the guest's physical timer rests on.
         time::update_lines(running);
     }
