@@ -188,11 +188,23 @@ impl Turns {
         Some(self.left.min(wanted))
     }
 
-    /// The vCPU whose turn it is has executed `steps` instructions.
-    pub fn spend(&mut self, steps: u64) {
+    /// As [`Turns::left`], for instructions that are not counted: those of a handler that is stepped
+    /// over.
+    #[must_use]
+    pub fn left_unseen(&self, vcpu: usize) -> Option<u64> {
+        (self.now == Some(vcpu)).then_some(self.left)
+    }
+
+    /// The vCPU whose turn it is has executed `steps` instructions that are not counted.
+    pub fn spend_unseen(&mut self, steps: u64) {
         if self.left != u64::MAX {
             self.left = self.left.saturating_sub(steps);
         }
+    }
+
+    /// The vCPU whose turn it is has executed `steps` instructions.
+    pub fn spend(&mut self, steps: u64) {
+        self.spend_unseen(steps);
         if self.now.is_some_and(|now| self.counts(now)) {
             self.counted = self.counted.saturating_add(steps);
         } else {
@@ -348,6 +360,29 @@ mod tests {
         assert_eq!(turns.yield_turn(3, Yield::NoProgress, 0), next(0));
         assert_eq!(turns.yield_turn(0, Yield::NoProgress, 0), next(1));
         assert_eq!(turns.left(1), Some(QUANTUM));
+    }
+
+    #[test]
+    fn what_is_stepped_over_takes_up_the_turn_and_is_not_counted() {
+        let mut turns = Turns::new();
+        let plan = TurnPlan {
+            policy: OthersPolicy::Step,
+            focus: 0,
+            vcpus: 0b11,
+            scope: Scope::All,
+            wanted: 5,
+            quantum: 100,
+        };
+        turns.begin(plan);
+        assert_eq!(
+            (turns.left(0), turns.left_unseen(0), turns.left_unseen(1)),
+            (Some(5), Some(100), None)
+        );
+        turns.spend_unseen(98);
+        assert_eq!((turns.left(0), turns.counted(), turns.beside()), (Some(2), 0, 0));
+        let mut alone = begun(OthersPolicy::Stop, 0, 1);
+        alone.spend_unseen(1 << 40);
+        assert_eq!(alone.left(0), Some(u64::MAX), "the focus has no quantum");
     }
 
     #[test]

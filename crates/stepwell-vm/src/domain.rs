@@ -55,6 +55,10 @@ pub struct Domain<C: Cpu> {
     pub clock: Mutex<VirtualClock>,
     /// CNTVOFF_EL2 while it runs freely, and in real time always.
     pub clock_offset: AtomicU64,
+    /// The clock is to go on when the first vCPU enters the guest.
+    pub clock_waits: AtomicBool,
+    /// When the last vCPU came out of the guest, by the machine's counter.
+    pub left_at: AtomicU64,
     /// Its clock goes on with the machine's while it is stopped ([`TimePolicy::Real`]).
     pub real_time: AtomicBool,
     /// Whose turn it is while several vCPUs are stepped.

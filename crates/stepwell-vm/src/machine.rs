@@ -148,8 +148,7 @@ impl<C: Cpu> Domain<C> {
         let by_turns = core::mem::take(&mut control.by_turns);
         if control.free {
             control.free = false;
-            let offset = self.clock_offset.load(Ordering::Acquire);
-            self.clock.lock().hold(cpu.counter(), offset);
+            self.hold_clock(cpu);
         }
         // All of this before `control` is let go: whoever finds that nobody runs may have them run
         // again, and what is told or opened afterwards would be taken for theirs.

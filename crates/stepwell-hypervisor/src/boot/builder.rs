@@ -137,6 +137,8 @@ pub unsafe fn build(
         console: Mutex::new(Vec::new()),
         clock: Mutex::new(VirtualClock::at_reset(timer::frequency_hz(), timer::counter_at_reset())),
         clock_offset: AtomicU64::new(0),
+        clock_waits: AtomicBool::new(false),
+        left_at: AtomicU64::new(0),
         real_time: AtomicBool::new(false),
         turns: Mutex::new(Turns::new()),
         quiescence: Quiescence::new(),

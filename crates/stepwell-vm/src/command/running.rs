@@ -63,7 +63,7 @@ pub(super) fn go_on<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpu: Option<u8>) -> Re
     }
     *free = true;
     if *time != stepwell_engine::TimePolicy::Real {
-        release_clock(cpu, domain);
+        domain.clock_waits.store(true, Ordering::Release);
     }
     keep_one_monitor(domain, on);
     domain.translation.watch(false);
@@ -91,20 +91,6 @@ fn keep_one_monitor<C: Cpu>(domain: &Domain<C>, on: u8) {
     if let Some(kept) = kept {
         domain.quiescence.reserve(kept);
     }
-}
-
-/// Lets the domain's clock go on with the machine's.
-///
-/// A clock that has never gone begins with what the machine's has by now, as that of a board on
-/// which nobody stopped.
-fn release_clock<C: Cpu>(cpu: &C, domain: &Domain<C>) {
-    let mut clock = domain.clock.lock();
-    let counter = cpu.counter();
-    let at_reset = cpu.counter_at_reset();
-    if clock.now() == at_reset {
-        clock.hold(counter, at_reset.wrapping_neg());
-    }
-    domain.clock_offset.store(clock.release(counter), Ordering::Release);
 }
 
 pub(super) fn step<C: Cpu>(
@@ -181,7 +167,7 @@ fn run_beside<C: Cpu>(
 ) {
     control.free = true;
     if control.time != stepwell_engine::TimePolicy::Real {
-        release_clock(cpu, domain);
+        domain.release_clock(cpu);
     }
     if is_armed {
         domain.quiescence.reserve(domain.turns.lock().focus());
@@ -201,7 +187,7 @@ pub(super) fn set_time_policy<C: Cpu>(cpu: &C, domain: &Domain<C>, policy: TimeP
     let was_real = domain.real_time.swap(is_real, Ordering::AcqRel);
     if is_real && !was_real {
         // From here on it goes, whether the guest runs, is stopped or steps.
-        release_clock(cpu, domain);
+        domain.release_clock(cpu);
     } else if was_real && !is_real {
         let offset = domain.clock_offset.load(Ordering::Acquire);
         domain.clock.lock().hold(cpu.counter(), offset);

@@ -118,9 +118,15 @@ fn carry_out<C: Cpu>(
     cpu.load_simd(&mut core.simd);
     let mut running = Running { machine, domain, index, vcpu, cpu, core: &mut core };
     let (end, steps) = match order {
-        Order::Run => (run::run(&mut running), 0),
+        Order::Run => {
+            let end = run::run(&mut running);
+            time::ran(&mut running);
+            (end, 0)
+        }
         Order::Step(order) => step::hooks::steps(&mut running, order),
     };
+    // Whoever stops within a handler goes on from there, seen.
+    running.core.handler_of = None;
     step::hooks::report(&running);
     cpu.save(&mut core.snapshot);
     cpu.save_simd(&mut core.simd);

@@ -18,7 +18,7 @@ const SEQUENCE_NS: u64 = 20_000;
 
 /// Runs until the vCPU has a reason to stop or is asked to.
 pub fn run<C: Cpu>(running: &mut Running<'_, C>) -> End {
-    time::release(running);
+    time::begin_run(running);
     running.core.context.forget_pages();
     // It may be stopped within an exclusive sequence, with its load executed under a step.
     let mut is_armed = running.core.monitor.armed().is_some();
@@ -87,13 +87,21 @@ fn enter<C: Cpu>(running: &mut Running<'_, C>) -> Option<End> {
     pages::select(running, Root::Running);
     interrupt::load(running, false);
     debug::load(running);
+    time::enter(running);
     let vector = running.cpu.enter(&mut running.core.context);
+    time::exit(running);
     interrupt::sync(running);
     // What the guest asks for is answered from what its timers are now, and may change them.
     time::update_lines(running);
     let pc = running.core.pc();
     let handled = handle(running, vector);
     time::update_lines(running);
+    if matches!(handled, Handled::Past | Handled::Unrestricted) {
+        running.core.is_hidden = true;
+    }
+    if !running.core.is_hidden && !matches!(handled, Handled::Stop(_)) {
+        time::passed(running);
+    }
     match handled {
         Handled::Resume | Handled::Injected => None,
         // A call to EL2 clears the monitor on every machine.

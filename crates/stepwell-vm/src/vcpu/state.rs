@@ -12,7 +12,7 @@ use crate::simd::SimdRegisters;
 use crate::stage2::Vttbr;
 use crate::vgic::CpuInterface;
 use stepwell_arch::{Pstate, SystemRegister, Va};
-use stepwell_engine::{Engine, ExclusiveMonitor, SpinDetector};
+use stepwell_engine::{Engine, ExclusiveMonitor, InterruptedContext, SpinDetector};
 
 /// SP_usr of AArch32, R13, is X13.
 pub(super) const SP_USR: u8 = 13;
@@ -49,8 +49,14 @@ pub struct VcpuCore<C: Cpu> {
     pub within: Option<(u64, u64)>,
     /// That it is stopped at this PC has been reported: what is there does not stop it again.
     pub reported_pc: Option<u64>,
+    /// What a handler that is being stepped over, unseen, is to return to.
+    pub handler_of: Option<InterruptedContext>,
     /// The guest is within CPU_SUSPEND: what it called has executed and has not returned.
     pub is_suspended: bool,
+    /// What the machine's counter showed when it came out of the guest, where it runs freely.
+    pub left_at: Option<u64>,
+    /// What EL2 has done since then is the debugger's, or EL2's own, and not to be seen.
+    pub is_hidden: bool,
     /// The guest's clock is the virtual one, and not the CPU's counter.
     pub virtual_clock: bool,
     /// The guest's physical timer.
@@ -95,6 +101,9 @@ impl<C: Cpu> VcpuCore<C> {
             write_set: WriteSet::Empty,
             within: None,
             reported_pc: None,
+            handler_of: None,
+            left_at: None,
+            is_hidden: false,
             virtual_clock: false,
             physical_timer: PhysicalTimer::default(),
             lines: TimerLines::default(),
@@ -131,7 +140,10 @@ impl<C: Cpu> VcpuCore<C> {
         self.reported_call = None;
         self.within = None;
         self.reported_pc = None;
+        self.handler_of = None;
         self.is_suspended = false;
+        self.left_at = None;
+        self.is_hidden = false;
         self.virtual_clock = false;
         self.debug = DebugShadow::default();
         self.physical_timer = PhysicalTimer::default();

@@ -7,12 +7,13 @@
 
 use super::interrupt::VIRTUAL_TIMER_INTID;
 use crate::cpu::Cpu;
-use crate::domain::Domain;
+use crate::domain::{Domain, bit};
 use crate::vcpu::running::Running;
 use crate::vcpu::state::VcpuCore;
 use crate::vcpu::timers::PhysicalTimer;
 use core::sync::atomic::Ordering;
 use stepwell_arch::{SystemRegister, generic_timer};
+use stepwell_engine::{TimePolicy, VirtualClock};
 
 /// PPI 14: the guest's physical timer.
 const PHYSICAL_TIMER_INTID: u32 = 30;
@@ -21,6 +22,8 @@ const ENABLE: u64 = 1 << 0;
 const IMASK: u64 = 1 << 1;
 const ISTATUS: u64 = 1 << 2;
 const NS_PER_SECOND: u128 = 1_000_000_000;
+/// What an instruction takes that a vCPU which runs freely is stepped through.
+const FREE_STEP_NS: u32 = 1;
 /// EL2's timer is set anew after that long: far deadlines would overflow the counter.
 const LONGEST_WAIT_NS: u64 = 1_000_000_000;
 /// A deadline from here on never comes.
@@ -114,6 +117,120 @@ pub fn write<C: Cpu>(running: &mut Running<'_, C>, register: SystemRegister, val
         _ => {}
     }
     update_lines(running);
+}
+
+impl<C: Cpu> Domain<C> {
+    /// Lets the domain's clock go on with the machine's.
+    ///
+    /// A clock that has never gone begins with what the machine's has by now, as that of a board on
+    /// which nobody stopped.
+    pub fn release_clock(&self, cpu: &C) {
+        let mut clock = self.clock.lock();
+        self.clock_waits.store(false, Ordering::Release);
+        self.release_locked(cpu, &mut clock);
+    }
+
+    /// As [`Domain::release_clock`], for whoever enters the guest first.
+    fn release_waiting_clock(&self, cpu: &C) {
+        let mut clock = self.clock.lock();
+        if self.clock_waits.swap(false, Ordering::AcqRel) {
+            self.release_locked(cpu, &mut clock);
+        }
+    }
+
+    fn release_locked(&self, cpu: &C, clock: &mut VirtualClock) {
+        let counter = cpu.counter();
+        let at_reset = cpu.counter_at_reset();
+        if clock.now() == at_reset {
+            clock.hold(counter, at_reset.wrapping_neg());
+        }
+        self.clock_offset.store(clock.release(counter), Ordering::Release);
+    }
+
+    /// Stops the domain's clock where the last of its vCPUs came out of the guest.
+    pub fn hold_clock(&self, cpu: &C) {
+        let left_at = match self.left_at.swap(0, Ordering::AcqRel) {
+            0 => cpu.counter(),
+            left_at => left_at,
+        };
+        let offset = self.clock_offset.load(Ordering::Acquire);
+        self.clock.lock().hold(left_at, offset);
+    }
+}
+
+/// Takes down that a vCPU which ran has come to its end.
+pub fn ran<C: Cpu>(running: &mut Running<'_, C>) {
+    let left_at = running.core.left_at.take().unwrap_or_else(|| running.cpu.counter());
+    running.domain.left_at.fetch_max(left_at, Ordering::AcqRel);
+}
+
+/// Before a vCPU runs freely.
+pub fn begin_run<C: Cpu>(running: &mut Running<'_, C>) {
+    running.domain.release_waiting_clock(running.cpu);
+    release(running);
+    hide_from_now(running);
+}
+
+/// What EL2 does from now until the guest is entered is not to be seen.
+fn hide_from_now<C: Cpu>(running: &mut Running<'_, C>) {
+    running.core.left_at = Some(running.cpu.counter());
+    running.core.is_hidden = true;
+}
+
+/// Whether nobody else goes by this vCPU's clock, and it may be set: where others read it, taking
+/// something out would take it back.
+fn may_hide<C: Cpu>(running: &Running<'_, C>) -> bool {
+    let domain = running.domain;
+    !running.core.virtual_clock
+        && !domain.real_time.load(Ordering::Acquire)
+        && domain.control.lock().running & !bit(running.index) == 0
+}
+
+/// Right before a vCPU that runs freely enters the guest: takes out of its clock what is hidden.
+pub fn enter<C: Cpu>(running: &mut Running<'_, C>) {
+    let is_hidden = core::mem::take(&mut running.core.is_hidden);
+    let Some(left_at) = running.core.left_at.take().filter(|_| is_hidden) else { return };
+    if may_hide(running) {
+        let offset = running.domain.clock_offset.load(Ordering::Acquire);
+        let taken_out = running.cpu.counter().wrapping_sub(left_at);
+        let offset = offset.wrapping_add(taken_out);
+        running.domain.clock_offset.store(offset, Ordering::Release);
+        running.cpu.set_offset(offset);
+    }
+}
+
+/// Right after the guest has exited.
+pub fn exit<C: Cpu>(running: &mut Running<'_, C>) {
+    running.core.left_at = Some(running.cpu.counter());
+}
+
+/// After what the guest's clock goes on for: what the guest asked for, or a wait.
+pub fn passed<C: Cpu>(running: &mut Running<'_, C>) {
+    (running.core.left_at, running.core.is_hidden) = (Some(running.cpu.counter()), false);
+}
+
+/// Before a vCPU that runs freely is stepped past something: stops the clock at the last exit and has it
+/// go on by steps, if that can be hidden. Tells how it goes.
+pub fn go_by_steps<C: Cpu>(running: &mut Running<'_, C>) -> TimePolicy {
+    let Some(left_at) = running.core.left_at.take().filter(|_| may_hide(running)) else {
+        return TimePolicy::Real;
+    };
+    let offset = running.domain.clock_offset.load(Ordering::Acquire);
+    running.domain.clock.lock().hold(left_at, offset);
+    running.core.virtual_clock = true;
+    hold(running);
+    update_lines(running);
+    TimePolicy::PerStep { ns: FREE_STEP_NS }
+}
+
+/// After that: lets the clock go on with the machine's from where the steps have left it.
+pub fn go_on<C: Cpu>(running: &mut Running<'_, C>) {
+    if running.core.virtual_clock {
+        running.core.virtual_clock = false;
+        running.domain.release_clock(running.cpu);
+        release(running);
+        hide_from_now(running);
+    }
 }
 
 /// Lets the guest's clock run with the CPU's.

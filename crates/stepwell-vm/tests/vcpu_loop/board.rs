@@ -142,6 +142,8 @@ impl Board {
             console: spin::Mutex::new(heapless::Vec::new()),
             clock: spin::Mutex::new(VirtualClock::at_reset(62_500_000, 0)),
             clock_offset: AtomicU64::new(0),
+            clock_waits: AtomicBool::new(false),
+            left_at: AtomicU64::new(0),
             real_time: AtomicBool::new(false),
             turns: spin::Mutex::new(Turns::new()),
             quiescence: Quiescence::new(),

@@ -134,6 +134,8 @@ struct State {
     tables: Option<Vttbr>,
     monitor: Option<u64>,
     counter: u64,
+    /// What EL2 takes for each entry.
+    ticks_at_el2: u64,
     offset: u64,
     pending: VecDeque<Interrupt>,
     alarm: bool,
@@ -174,6 +176,16 @@ impl FakeCpu {
     /// call.
     pub fn executed(&self) -> Vec<u64> {
         std::mem::take(&mut self.state.borrow_mut().executed)
+    }
+
+    /// Lets time pass, with nobody in the guest.
+    pub fn pass_time(&self, ticks: u64) {
+        self.state.borrow_mut().counter += ticks;
+    }
+
+    /// Has EL2 take so long for each entry from now on.
+    pub fn take_time_at_el2(&self, ticks: u64) {
+        self.state.borrow_mut().ticks_at_el2 = ticks;
     }
 
     pub fn is_off(&self) -> bool {
@@ -456,6 +468,7 @@ impl FakeCpu {
                     kind = Some(matches!(done, Done::LoadExclusive));
                     ss = false;
                     left -= 1;
+                    self.pass_time(1);
                     self.note(pc);
                 }
                 Err(_) => unreachable!("errors are exits"),
@@ -526,7 +539,6 @@ impl Cpu for FakeCpu {
         loop {
             let interference = {
                 let mut state = self.state.borrow_mut();
-                state.counter += 1;
                 state.script.pop_front().flatten()
             };
             let vector = self.run(&mut context.registers, interference);
@@ -553,7 +565,9 @@ impl Cpu for FakeCpu {
         self.state.borrow_mut().tables = Some(tables);
     }
     fn load_interface(&self, interface: &CpuInterface) {
-        self.state.borrow_mut().interface = Some(interface.clone());
+        let mut state = self.state.borrow_mut();
+        state.counter += state.ticks_at_el2;
+        state.interface = Some(interface.clone());
     }
     fn save_interface(&self, interface: &mut CpuInterface) {
         if let Some(kept) = &self.state.borrow().interface {

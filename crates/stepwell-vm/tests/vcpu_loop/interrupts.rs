@@ -2,11 +2,11 @@
 
 use crate::board::{Board, ENTRY, ERET, NOP, b, step};
 use crate::cpu::FakeCpu;
-use stepwell_arch::{Ipa, Pstate};
+use stepwell_arch::{Ipa, Pstate, SystemRegister};
 use stepwell_vm::device::board::PL011_INTID;
 use stepwell_vm::memory::GuestMemory;
 use stepwell_vm::vgic::GICD_BASE;
-use stepwell_wire::{Command, InterruptPolicy};
+use stepwell_wire::{Answer, Command, InterruptPolicy, Place, StopReason, TimePolicy};
 
 const IRQ_VECTOR: u64 = 0x4000_8000 + 0x280;
 
@@ -58,4 +58,82 @@ fn an_interrupt_that_is_stepped_into_is_one_step() {
     assert_eq!((stop.steps, stop.registers.pc), (1, IRQ_VECTOR));
     let stop = board.go(&cpu, step(1, true));
     assert_eq!(stop.registers.pc, IRQ_VECTOR + 4);
+}
+
+fn clock(board: &Board, cpu: &FakeCpu) -> u64 {
+    let register = SystemRegister::CNTVCT_EL0.0;
+    match board.serve(cpu, Command::ReadSystemRegister { domain: 0, vcpu: 0, register }) {
+        Answer::Value(value) => value,
+        other => panic!("a value, not {other:?}"),
+    }
+}
+
+/// Its line stays up, so that the handler is entered again as soon as it has returned: what is stepped
+/// makes progress all the same. The clock goes in the handler as it does outside.
+#[test]
+fn a_handler_that_is_stepped_over_is_not_told_and_takes_its_time() {
+    let (board, cpu) = interrupted();
+    policy(&board, &cpu, InterruptPolicy::Over);
+    let time = TimePolicy::PerStep { ns: 16 };
+    board.serve(&cpu, Command::SetTimePolicy { domain: 0, policy: time });
+    let before = clock(&board, &cpu);
+    let stop = board.go(&cpu, step(10, true));
+    assert_eq!((stop.reason, stop.steps, stop.registers.pc), (StopReason::Stepped, 10, ENTRY + 40));
+    let told: Vec<u64> = (0..10).map(|n| ENTRY + 4 * n).collect();
+    assert_eq!(board.recorded(), told);
+    // Before each of them: the entry, and three instructions. A tick is 16 ns.
+    assert_eq!(clock(&board, &cpu) - before, 10 + 10 * 4);
+    let in_handler =
+        cpu.executed().into_iter().filter(|pc| (0..12).contains(&pc.wrapping_sub(IRQ_VECTOR)));
+    assert_eq!(in_handler.count(), 30);
+}
+
+/// One step at a time is the same as many at once, and a range does not end in a handler.
+#[test]
+fn handlers_are_stepped_over_alike_however_many_steps_are_asked_for() {
+    let end = |each: u64| {
+        let (board, cpu) = interrupted();
+        policy(&board, &cpu, InterruptPolicy::Over);
+        let mut last = None;
+        for _ in 0..12 / each {
+            last = Some(board.go(&cpu, step(each, true)).registers);
+        }
+        (last, board.recorded(), clock(&board, &cpu))
+    };
+    assert_eq!(end(1), end(12));
+    assert_eq!(end(4), end(12));
+    let (board, cpu) = interrupted();
+    policy(&board, &cpu, InterruptPolicy::Over);
+    let within = Some((ENTRY, ENTRY + 20));
+    let range = Command::Step {
+        domain: 0,
+        vcpu: 0,
+        count: 1000,
+        until: None,
+        record: false,
+        all: false,
+        within,
+    };
+    let stop = board.go(&cpu, range);
+    assert_eq!((stop.reason, stop.registers.pc), (StopReason::LeftRange, ENTRY + 20));
+}
+
+/// A breakpoint where the debugger stopped is not met again by coming back from a handler; one in the
+/// handler is.
+#[test]
+fn breakpoints_and_handlers_that_are_stepped_over() {
+    let (board, cpu) = interrupted();
+    policy(&board, &cpu, InterruptPolicy::Over);
+    let breakpoint = |at| Command::SetBreakpoint { domain: 0, place: Place::Va(at) };
+    board.serve(&cpu, breakpoint(ENTRY + 8));
+    let stop = board.go(&cpu, step(100, false));
+    assert_eq!((stop.reason, stop.registers.pc), (StopReason::Breakpoint, ENTRY + 8));
+    let stop = board.go(&cpu, step(2, false));
+    assert_eq!((stop.reason, stop.registers.pc), (StopReason::Stepped, ENTRY + 16));
+    board.serve(&cpu, breakpoint(IRQ_VECTOR + 4));
+    let stop = board.go(&cpu, step(100, false));
+    assert_eq!((stop.reason, stop.registers.pc), (StopReason::Breakpoint, IRQ_VECTOR + 4));
+    // From within it, steps are told.
+    let stop = board.go(&cpu, step(1, false));
+    assert_eq!((stop.steps, stop.registers.pc), (1, IRQ_VECTOR + 8));
 }

@@ -10,3 +10,4 @@ mod memory;
 mod power;
 mod several;
 mod steps;
+mod time;

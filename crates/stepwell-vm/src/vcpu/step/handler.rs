@@ -1,41 +1,117 @@
-//! Stepping over an interrupt or an SError: its handler runs freely, and steps go on where it
+//! Stepping over an interrupt or an SError: nothing is told of its handler, and steps go on where it
 //! returns to.
+//!
+//! Where the clock is a number of steps, the handler is stepped as well, *unseen*: neither recorded nor
+//! counted, and no range ends there. So it goes by the clock of what it interrupted, and two runs are
+//! one. Turns go on meanwhile. Where the clock is the machine's, the handler runs freely.
+//!
+//! A handler that takes longer than its timer's period would be entered again as soon as it returns,
+//! for ever. On any board it gets somewhere in the end, as an interrupt is recognised some time after it
+//! became pending; here what was interrupted executes one instruction at least.
 
 use super::step_past::past_breakpoint;
-use super::stepper::Stepper;
+use super::stepper::{BeforeHandler, Stepper};
 use super::switch::{disable, enable};
 use crate::cpu::Context as _;
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, Run};
 use crate::vcpu::interrupt::Asynchronous;
 use crate::vcpu::running::End;
 use crate::vcpu::shadow::Breakpoints;
 use crate::vcpu::{debug, inject, interrupt, run, time};
-use core::sync::atomic::Ordering;
 use stepwell_arch::SystemRegister;
-use stepwell_engine::{InterruptedContext, TimePolicy, Yield};
+use stepwell_engine::{InterruptedContext, Yield};
 use stepwell_wire::StopReason;
 
 /// How long a handler runs before the other vCPUs get a turn: a hundred times what one takes.
 const SLICE_NS: u64 = 2_000_000;
 
 impl<C: Cpu> Stepper<'_, '_, C> {
-    /// Enters what is pending and runs its handler freely until it returns to here.
-    pub(super) fn run_handler(&mut self, what: Asynchronous) -> Option<End> {
+    /// Enters what is pending and has its handler executed, until it returns to here or, where it is
+    /// stepped, up to its first instruction.
+    pub(super) fn over_handler(&mut self, what: Asynchronous) -> Option<End> {
+        let interrupted = self.context_here();
+        self.note_interrupt();
+        if self.running.core.virtual_clock {
+            self.hide(interrupted);
+            self.enter_handler(what);
+            return None;
+        }
+        let end = self.run_handler(what, interrupted);
+        self.emit_state();
+        end
+    }
+
+    fn context_here(&self) -> InterruptedContext {
         let core = &*self.running.core;
         let pstate = core.pstate();
-        let interrupted = InterruptedContext::new(
-            core.pc(),
-            pstate,
-            self.base(31, pstate),
-            self.running.cpu.read(SystemRegister::TTBR0_EL1),
-        );
-        self.note_interrupt();
+        let ttbr0 = self.running.cpu.read(SystemRegister::TTBR0_EL1);
+        InterruptedContext::new(core.pc(), pstate, self.base(31, pstate), ttbr0)
+    }
+
+    /// From here on nothing is told, until [`Self::take_return`] finds this context again.
+    pub(super) fn hide(&mut self, interrupted: InterruptedContext) {
+        if self.turn.has_turns() && self.running.core.handler_of.is_none() {
+            self.emit_steps();
+        }
+        let left = self.count.saturating_sub(self.steps);
+        self.before = BeforeHandler { left, past_first: self.past_first };
+        self.record = false;
+        self.running.core.handler_of = Some(interrupted);
+        self.running.core.context.lend_run(Run::default(), None);
+        self.count_unseen();
+        let full = self.running.core.debug.wanted.push(interrupted.pc.0);
+        debug_assert!(full.is_ok(), "one place for `until`, one for this");
+        debug::program_for_step(self.running);
+    }
+
+    /// How far an unseen handler may go without a look.
+    fn count_unseen(&mut self) {
+        let left = if self.turn.has_turns() { self.left_of_turn().unwrap_or(0) } else { u64::MAX };
+        self.count = self.steps.saturating_add(left);
+    }
+
+    /// At a boundary: takes up telling again where an unseen handler has returned. A reason to stop
+    /// there.
+    pub(super) fn take_return(&mut self) -> Option<StopReason> {
+        let interrupted = self.running.core.handler_of?;
+        if self.running.core.pc() != interrupted.pc || self.context_here() != interrupted {
+            return None;
+        }
+        let BeforeHandler { mut left, past_first } = self.before;
+        self.past_first |= past_first;
+        if self.turn.has_turns() {
+            self.emit_steps();
+        }
+        self.running.core.handler_of = None;
+        if self.turn.has_turns() {
+            left = self.left_of_turn().unwrap_or(0);
+        }
+        self.count = self.steps.saturating_add(left);
+        self.running.core.debug.wanted.pop();
+        debug::program_for_step(self.running);
+        self.must_move = true;
+        self.record = self.is_recorded;
+        // Whoever had turns meanwhile may have written into it.
+        self.ring_room = 0;
+        if self.record && !self.has_ring_room() {
+            return Some(StopReason::RingFull);
+        }
+        self.emit_state();
+        None
+    }
+
+    /// The range that steps are to stay in, which a handler that is stepped over does not leave.
+    pub(super) fn range(&self) -> Option<(u64, u64)> {
+        let core = &*self.running.core;
+        if core.handler_of.is_some() { None } else { core.within }
+    }
+
+    /// Enters what is pending and runs its handler freely until it returns to here.
+    fn run_handler(&mut self, what: Asynchronous, interrupted: InterruptedContext) -> Option<End> {
         inject::asynchronous(self.running, what);
         disable(self.running);
-        self.let_time_go();
         self.running.domain.translation.ignore();
         let end = self.until_return(interrupted);
-        self.stop_time();
         self.running.core.debug.wanted.pop();
         debug::program_for_step(self.running);
         interrupt::invalidate_interface(self.running);
@@ -62,18 +138,11 @@ impl<C: Cpu> Stepper<'_, '_, C> {
                 return Some(end);
             }
             let end = run::once(self.running, &mut breakpoints);
-            let (pc, pstate) = (self.running.core.pc(), self.running.core.pstate());
+            let pc = self.running.core.pc();
             match end {
                 None => {}
                 Some(End::Stop(StopReason::Breakpoint)) if pc == interrupted.pc => {
-                    let sp = self.base(31, pstate);
-                    if InterruptedContext::new(
-                        pc,
-                        pstate,
-                        sp,
-                        self.running.cpu.read(SystemRegister::TTBR0_EL1),
-                    ) == interrupted
-                    {
+                    if self.context_here() == interrupted {
                         return None;
                     }
                     // Somebody else's turn at the same code.
@@ -94,35 +163,11 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         if time::ticks_to_ns(self.running.cpu, ticks) < SLICE_NS {
             return None;
         }
-        self.stop_time();
         let end = self.yield_turn(Yield::NoProgress);
-        self.let_time_go();
         *since = self.running.cpu.counter();
         // The one from above went off while others had the turn: without another, a handler that
         // waits with all interrupts masked would never come back here.
         self.running.cpu.interrupt_in(SLICE_NS);
         end
-    }
-
-    fn let_time_go(&mut self) {
-        if !self.running.core.virtual_clock {
-            return;
-        }
-        self.running.core.virtual_clock = false;
-        let offset = self.running.domain.clock.lock().release(self.running.cpu.counter());
-        self.running.domain.clock_offset.store(offset, Ordering::Release);
-        time::release(self.running);
-    }
-
-    fn stop_time(&mut self) {
-        if self.time == TimePolicy::Real {
-            return;
-        }
-        let offset = self.running.domain.clock_offset.load(Ordering::Acquire);
-        self.running.domain.clock.lock().hold(self.running.cpu.counter(), offset);
-        time::hold(self.running);
-        self.running.core.virtual_clock = true;
-        // A timer may have gone off since the handler's last exit, and its interrupt is off now.
-        time::update_lines(self.running);
     }
 }

@@ -33,7 +33,7 @@ use crate::vcpu::state::VcpuCore;
 use core::sync::atomic::Ordering;
 pub use pending_timer::{TimerSteps, while_timer_is_pending};
 pub use step_past::{past_breakpoint, repeat_sequence, with_nothing_withheld};
-use stepper::{Answer, Carried, Next, Stepper, Turn};
+use stepper::{Answer, BeforeHandler, Carried, Next, Stepper, Turn};
 use stepwell_arch::debug::mdscr_el1;
 use stepwell_arch::esr::EsrEl1;
 use stepwell_engine::{OthersPolicy, Plan, Scope, TimePolicy, Yield, own_step};
@@ -60,6 +60,7 @@ pub fn step<C: Cpu>(running: &mut Running<'_, C>, order: StepOrder) -> (End, u64
         (_, others) => (control.interrupts, control.time, others),
     };
     drop(control);
+    running.core.left_at = None;
     running.core.virtual_clock = time != TimePolicy::Real;
     if running.core.virtual_clock {
         time::hold(running);
@@ -73,7 +74,8 @@ pub fn step<C: Cpu>(running: &mut Running<'_, C>, order: StepOrder) -> (End, u64
     core.within = within;
     let past_first = role == Role::Focus || core.reported_pc == Some(core.context.elr);
     let mut stepper = Stepper::new(running, interrupts, time);
-    (stepper.record, stepper.detail, stepper.past_first) = (record, detail, past_first);
+    (stepper.record, stepper.is_recorded) = (record, record);
+    (stepper.detail, stepper.past_first) = (detail, past_first);
     stepper.turn = Turn::new(role, others);
     // Steps that are asked for in many commands are recognised as those of one.
     core::mem::swap(&mut stepper.turn.spin, &mut stepper.running.core.spin);
@@ -88,6 +90,8 @@ pub fn step<C: Cpu>(running: &mut Running<'_, C>, order: StepOrder) -> (End, u64
     disable(running);
     running.core.debug.wanted.clear();
     if time == TimePolicy::Real {
+        running.core.left_at = None;
+        time::ran(running);
         let offset = running.domain.clock_offset.load(Ordering::Acquire);
         running.domain.clock.lock().hold(running.cpu.counter(), offset);
     }
@@ -101,7 +105,8 @@ pub fn guests_own_step<C: Cpu>(running: &mut Running<'_, C>) -> Option<End> {
     if let Err(end) = enable(running) {
         return Some(end);
     }
-    let mut stepper = Stepper::new(running, InterruptPolicy::Into, TimePolicy::Real);
+    let time = time::go_by_steps(running);
+    let mut stepper = Stepper::new(running, InterruptPolicy::Into, time);
     stepper.past_first = false;
     let control = stepper.running.domain.control.lock();
     stepper.quiesces_others = control.free && !control.by_turns;
@@ -121,6 +126,7 @@ pub fn guests_own_step<C: Cpu>(running: &mut Running<'_, C>) -> Option<End> {
         }
     }
     disable(running);
+    time::go_on(running);
     if end.is_none() {
         quiesce::resume_others(running);
         running.core.monitor.clear();
@@ -147,7 +153,11 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
             time,
             count: u64::MAX,
             steps: 0,
+            unseen: 0,
+            before: BeforeHandler::default(),
+            must_move: false,
             record: false,
+            is_recorded: false,
             detail: Detail::default(),
             time_due: 0,
             intid: None,
@@ -188,9 +198,15 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
                 }
             }
         }
+        if let Some(interrupted) = self.running.core.handler_of {
+            self.hide(interrupted);
+        }
         loop {
             if self.running.is_called() {
                 return End::Asked;
+            }
+            if let Some(reason) = self.take_return() {
+                return End::Stop(reason);
             }
             if let Some(reason) = self.stop_at_boundary(until) {
                 return End::Stop(reason);
@@ -239,9 +255,14 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
                 return Some(StopReason::Breakpoint);
             }
             let is_outside = |(start, end): (u64, u64)| !(start..end).contains(&pc);
-            if self.running.core.within.is_some_and(is_outside) {
+            if self.range().is_some_and(is_outside) {
                 return Some(StopReason::LeftRange);
             }
+        }
+        if let Some(interrupted) = self.running.core.handler_of {
+            // Others that execute the same code are to get past the breakpoint there.
+            self.past_first |= interrupted.pc.0 == pc;
+            return None;
         }
         let is_due = self.steps >= self.count;
         let is_done = is_due && (!self.turn.has_turns() || self.emit_steps());
@@ -251,7 +272,7 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
     /// Leaves the others to themselves. Returns the steps that the tool is told.
     fn leave(&mut self, end: End) -> u64 {
         if !self.turn.has_turns() {
-            return self.steps;
+            return self.steps - self.unseen;
         }
         self.emit_steps();
         let Running { domain, index, .. } = *self.running;
@@ -275,6 +296,7 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
         let pstate = self.running.core.pstate();
         let own_step = self.is_own_step_pending();
         let is_held = self.interrupts == InterruptPolicy::Hold
+            || self.must_move
             || interrupt::all_masked(pstate)
             || interrupt::is_idle(self.running);
         if !own_step && is_held { None } else { self.take_boundary_event(own_step) }
@@ -301,11 +323,15 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
             return Some(None);
         }
         let what = interrupt::to_be_taken(self.running)?;
-        if self.interrupts == InterruptPolicy::Over {
-            let end = self.run_handler(what);
-            self.emit_state();
-            return Some(end);
+        if self.interrupts == InterruptPolicy::Over && self.running.core.handler_of.is_none() {
+            return Some(self.over_handler(what));
         }
+        self.enter_handler(what);
+        Some(None)
+    }
+
+    /// Enters what is pending: one step.
+    pub(super) fn enter_handler(&mut self, what: Asynchronous) {
         self.intid = match what {
             Asynchronous::Interrupt(_, intid) => Some(intid),
             Asynchronous::SError => None,
@@ -314,7 +340,6 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
         self.note_virtual();
         inject::asynchronous(self.running, what);
         self.entered_exception();
-        Some(None)
     }
 
     /// An exception was entered at EL2: one step.
@@ -332,10 +357,14 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
     fn passed(&mut self, steps: u64) {
         self.steps = self.steps.saturating_add(steps);
         self.turn.passed(steps);
+        if self.running.core.handler_of.is_some() {
+            self.unseen = self.unseen.saturating_add(steps);
+        }
         if self.running.core.virtual_clock {
             self.advance_clock(steps);
         }
         if steps > 0 {
+            self.must_move = false;
             self.past_first = false;
             let core = &mut *self.running.core;
             core.debug.is_past_watch = false;
@@ -398,11 +427,12 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
     }
 
     fn fast_limit(&mut self) -> u64 {
+        let range = self.range();
         let core = &mut *self.running.core;
-        if core.debug.guest().mdscr & mdscr_el1::SS != 0 || self.past_first {
+        if core.debug.guest().mdscr & mdscr_el1::SS != 0 || self.past_first || self.must_move {
             return 1;
         }
-        let straight = match core.within {
+        let straight = match range {
             None => u64::MAX,
             Some(within) => straight_on(core, within),
         };

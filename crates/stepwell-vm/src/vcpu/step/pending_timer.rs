@@ -2,11 +2,14 @@
 //!
 //! The guest may switch its virtual timer off, mask or move it, and no CPU without FEAT_ECV traps
 //! that. Hardware's interrupt would be gone at once; the one in a list register stays pending until
-//! the next exit, in ISR_EL1, ICC_HPPIR and ICC_IAR, keeps WFI from waiting, and is taken once it
-//! is unmasked, by a handler that finds nothing. So from when the timer goes off until its
-//! interrupt is acknowledged, the guest is stepped: each of its instructions may be the one that
-//! changes it. That is a hundred or so of them for a handler, more where interrupts are masked.
-//! Nothing is reported, and the clock is the machine's.
+//! the next exit, in ISR_EL1, ICC_HPPIR and ICC_IAR, keeps WFI from waiting, and is taken once it is
+//! unmasked, by a handler that finds nothing. So from when the timer goes off until its interrupt is
+//! acknowledged, the guest is stepped: each of its instructions may be the one that changes it. That
+//! is a hundred or so of them for a handler, more where interrupts are masked. Nothing is reported.
+//!
+//! No other vCPU being there, the clock goes by these steps, as if they were not ([`time::go_by_steps`]).
+//! But a guest that waits for the time with interrupts masked would wait long: after [`HIDDEN_MAX`] of
+//! them the clock is the machine's again.
 //!
 //! Exclusive sequences are the exception beside other vCPUs, which would have to be quiesced for
 //! each: such a sequence runs freely, for a moment, and may find an interrupt that it has just
@@ -25,6 +28,9 @@ use stepwell_wire::{InterruptPolicy, StopReason};
 /// Steps after which it looks whether others want it to quiesce.
 const STEPS_AT_ONCE: u64 = 1_000;
 
+/// Steps that the guest's clock takes for instructions at full speed.
+const HIDDEN_MAX: u64 = 2_000;
+
 /// How the steps came to an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimerSteps {
@@ -42,7 +48,8 @@ pub fn while_timer_is_pending<C: Cpu>(running: &mut Running<'_, C>) -> TimerStep
     if let Err(end) = enable(running) {
         return TimerSteps::Ended(end);
     }
-    let mut stepper = Stepper::new(running, InterruptPolicy::Into, TimePolicy::Real);
+    let time = time::go_by_steps(running);
+    let mut stepper = Stepper::new(running, InterruptPolicy::Into, time);
     stepper.past_first = false;
     let ended = stepper.until_timer_is_settled();
     if !matches!(ended, TimerSteps::Ended(_)) {
@@ -50,6 +57,7 @@ pub fn while_timer_is_pending<C: Cpu>(running: &mut Running<'_, C>) -> TimerStep
         running.core.monitor.clear();
     }
     disable(running);
+    time::go_on(running);
     ended
 }
 
@@ -70,6 +78,11 @@ impl<C: Cpu> Stepper<'_, '_, C> {
                 if !is_armed || in_sequence > SEQUENCE_MAX {
                     return TimerSteps::Settled;
                 }
+            }
+            if self.steps >= HIDDEN_MAX {
+                time::go_on(self.running);
+                self.time = TimePolicy::Real;
+                self.find_deadline();
             }
             if self.has_breakpoints && debug::breakpoint_at_pc(self.running).is_some() {
                 return TimerSteps::Ended(End::Stop(StopReason::Breakpoint));

@@ -22,7 +22,7 @@ use crate::vcpu::pages;
 use crate::vcpu::quiesce::{self, SEQUENCE_MAX};
 use crate::vcpu::roots::Root;
 use crate::vcpu::running::{End, Running};
-use stepwell_engine::TimePolicy;
+use crate::vcpu::time;
 use stepwell_wire::{InterruptPolicy, StopReason};
 
 /// Executes the instruction at the PC with breakpoints off, in a vCPU that otherwise runs freely;
@@ -64,7 +64,8 @@ fn step_past<C: Cpu>(running: &mut Running<'_, C>, root: Root) -> Option<End> {
 
 /// A stepper of a vCPU that otherwise runs freely.
 fn free_stepper<'a, 'b, C: Cpu>(running: &'a mut Running<'b, C>) -> Stepper<'a, 'b, C> {
-    let mut stepper = Stepper::new(running, InterruptPolicy::Hold, TimePolicy::Real);
+    let time = time::go_by_steps(running);
+    let mut stepper = Stepper::new(running, InterruptPolicy::Hold, time);
     stepper.is_stepping_past = true;
     let control = stepper.running.domain.control.lock();
     stepper.quiesces_others = control.free && !control.by_turns;
@@ -75,6 +76,7 @@ fn free_stepper<'a, 'b, C: Cpu>(running: &'a mut Running<'b, C>) -> Stepper<'a, 
 fn finish<C: Cpu>(running: &mut Running<'_, C>, end: Option<End>) -> Option<End> {
     pages::settle(running);
     disable(running);
+    time::go_on(running);
     if end.is_none() {
         // Where it stops, this waits until the domain is stopped.
         quiesce::resume_others(running);

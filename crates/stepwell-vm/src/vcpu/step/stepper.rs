@@ -16,7 +16,15 @@ pub(super) struct Stepper<'a, 'b, C: Cpu> {
     /// Steps at which it is to be seen whether there are to be more.
     pub(super) count: u64,
     pub(super) steps: u64,
+    /// Of these, in handlers that are stepped over.
+    pub(super) unseen: u64,
+    /// What such a handler interrupted.
+    pub(super) before: BeforeHandler,
+    /// The next event has to wait until an instruction has executed.
+    pub(super) must_move: bool,
     pub(super) record: bool,
+    /// Whether it is to be recorded what is not in such a handler.
+    pub(super) is_recorded: bool,
     /// What is recorded beside PCs.
     pub(super) detail: Detail,
     /// Steps at which the clock is to be told again.
@@ -51,6 +59,15 @@ pub(super) struct Stepper<'a, 'b, C: Cpu> {
     pub(super) deadline: u64,
     /// Words that the trace ring is known to have room for.
     pub(super) ring_room: u64,
+}
+
+/// What steps were at when a handler began that is stepped over.
+#[derive(Clone, Copy, Default)]
+pub(super) struct BeforeHandler {
+    /// Steps that were left.
+    pub(super) left: u64,
+    /// Breakpoints were not obeyed yet.
+    pub(super) past_first: bool,
 }
 
 /// What a stepped vCPU knows of the others.

@@ -97,11 +97,15 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         let steps = self.steps - self.turn.emitted_at;
         self.turn.emitted_at = self.steps;
         let mut turns = self.running.domain.turns.lock();
+        if self.running.core.handler_of.is_some() {
+            turns.spend_unseen(steps);
+            return false;
+        }
         turns.spend(steps);
         turns.is_done()
     }
 
-    /// As [`Stepper::hand_on`], and tells the recording what for where the others' steps are not in
+    /// As [`Stepper::yield_turn`], and tells the recording what for where the others' steps are not in
     /// it.
     pub(super) fn wait_for_others(&mut self, why: Yield, waiting: Waiting) -> Option<End> {
         let before = self.running.domain.turns.lock().beside();
@@ -157,8 +161,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
             if self.running.is_called() {
                 return Some(End::Asked);
             }
-            let left = self.running.domain.turns.lock().left(self.running.index);
-            if let Some(left) = left {
+            if let Some(left) = self.left_of_turn() {
                 self.count = self.steps.saturating_add(left);
                 break;
             }
@@ -182,6 +185,15 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         }
         self.emit_state();
         None
+    }
+
+    /// Steps after which the turn is to be looked at again; `None` where it is not this vCPU's.
+    pub(super) fn left_of_turn(&self) -> Option<u64> {
+        let turns = self.running.domain.turns.lock();
+        match self.running.core.handler_of {
+            Some(_) => turns.left_unseen(self.running.index),
+            None => turns.left(self.running.index),
+        }
     }
 
     /// While it is not this vCPU's turn: has an interrupt come that nobody's steps brought about?
