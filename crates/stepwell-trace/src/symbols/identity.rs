@@ -5,6 +5,8 @@
 //! made of it; the symbols that a kernel carries itself; the code.
 
 use super::{SymbolKind, Symbols};
+use object::elf::PT_LOAD;
+use object::read::elf::ProgramHeader;
 use object::read::{Object, ObjectSection};
 use object::{ObjectKind, SectionKind};
 use std::collections::HashMap;
@@ -76,6 +78,30 @@ pub fn check(
         Some(base) if has_other_code(&file, image, base) => Err(Mismatch::Code),
         _ => Ok(()),
     }
+}
+
+/// Tells whether all code of an ELF lies outside of the kernel whose image has `bytes` bytes, the first
+/// of them at `base`, both where it is linked and where it is loaded. That may be another program; or
+/// the kernel, which moves itself there.
+#[must_use]
+pub fn lies_elsewhere(elf: &[u8], base: u64, bytes: u64) -> bool {
+    let Ok(file) = object::File::parse(elf) else { return false };
+    let is_in = |at: u64| at.checked_sub(base).is_some_and(|offset| offset < bytes);
+    let code = file.sections().filter(|section| section.kind() == SectionKind::Text);
+    let mut linked = code.map(|section| section.address()).peekable();
+    if linked.peek().is_none() || linked.any(is_in) {
+        return false;
+    }
+    // Symbols are where it is linked; it may be loaded where the kernel is all the same.
+    !physical_addresses(&file).into_iter().any(is_in)
+}
+
+/// Where the segments of an ELF are loaded.
+fn physical_addresses(file: &object::File<'_>) -> Vec<u64> {
+    let object::File::Elf64(file) = file else { return Vec::new() };
+    let endian = file.endian();
+    let segments = file.elf_program_headers().iter();
+    segments.filter(|one| one.p_type(endian) == PT_LOAD).map(|one| one.p_paddr(endian)).collect()
 }
 
 /// Tells whether an ELF is one that was not linked, such as a module: its addresses say nothing.
@@ -194,6 +220,15 @@ mod tests {
         let image = [vec![0; 64], note(&vdso), vec![1; 32], note(&own), vec![0; 4]].concat();
         assert_eq!(build_ids(&image), [vdso.as_slice(), own.as_slice()]);
         assert!(build_ids(&note(&[1; 20])[..30]).is_empty(), "cut off");
+    }
+
+    #[test]
+    fn code_outside_of_the_image_is_noticed() {
+        let written = file::to_elf(&table(0x1000, functions(0)), &[0; 0x1000]);
+        assert!(!lies_elsewhere(&written, 0x1000, 0x1000));
+        assert!(!lies_elsewhere(&written, 0, 0x2000));
+        assert!(lies_elsewhere(&written, 0x10_0000, 0x1000));
+        assert!(!lies_elsewhere(b"no ELF", 0, 1));
     }
 
     #[test]

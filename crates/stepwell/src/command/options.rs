@@ -4,6 +4,7 @@ use super::session::Session;
 use crate::interruption;
 use crate::machine::{Guest, Layout, MachineOptions, Memory, QemuMachine};
 use crate::names::Names;
+use crate::terminal::tell;
 use anyhow::Context;
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -122,7 +123,17 @@ fn symbols_of(path: &Path, guest: &Guest, load: Ipa) -> anyhow::Result<Symbols> 
     let symbols = elf::from_elf(&bytes)?;
     let base = if guest.moves { symbols.link_base() } else { Some(load.0) };
     let own = guest.kernel.symbols();
-    identity::check(&bytes, &symbols, &guest.kernel.bytes, base, own.as_ref())?;
+    let image = &guest.kernel.bytes;
+    identity::check(&bytes, &symbols, image, base, own.as_ref())?;
+    if let Some(base) = base
+        && identity::lies_elsewhere(&bytes, base, image.len() as u64)
+    {
+        let path = path.display();
+        tell(&format!(
+            "{path} lies wholly outside of the kernel's image at {base:#x}: its names are right only \
+             if the kernel moves itself there"
+        ));
+    }
     Ok(symbols)
 }
 
