@@ -1,12 +1,16 @@
 //! The client's breakpoints, and what the debuggee has for them.
 //!
-//! A client thinks in virtual addresses. Its software breakpoints (`Z0`) are set by guest-physical
-//! address: those are hidden, they are as many as one likes, and they hold whatever the guest does
-//! to its tables. The price is that another virtual address, or another process, may lead to the
-//! same instruction; such a hit is passed over as if nothing had been ([`Guest::is_hit`]).
+//! A client thinks in virtual addresses, and its breakpoints hold for these: whatever the guest does
+//! to its tables, and in whichever address space. Those of programs, in the lower half, can be kept to
+//! one process (`monitor break-in`, [`crate::scope`]); a hit in another is passed over as if nothing
+//! had been.
 //!
-//! Its hardware breakpoints (`Z1`) are the CPU's, by virtual address, and so is a software one
-//! whose address leads nowhere yet.
+//! Two kinds of software breakpoints (`Z0`) are set by guest-physical address instead: those in the
+//! kernel's image, which stays where it was loaded while it may not be mapped yet, or not for the vCPU
+//! that stands (KPTI); and all of a guest whose MMU is off. Another virtual address may lead to the
+//! same instruction; such a hit is passed over, too ([`Guest::is_hit`]). A debuggee that has no
+//! breakpoint by virtual address left gets one by physical address, and the user is told what that
+//! means.
 //!
 //! Either may have conditions ([`crate::conditions`]): a hit with none of them true is passed over
 //! too. Set once more, a breakpoint has the conditions that it was last set with.
@@ -16,6 +20,7 @@
 
 use crate::conditions::Conditions;
 use crate::guest::{Guest, refused};
+use crate::scope::Scopes;
 use crate::services::Services;
 use gdbstub::target::TargetResult;
 use gdbstub::target::ext::breakpoints::{
@@ -69,6 +74,8 @@ pub(crate) struct Breakpoints {
     pub(crate) condition_bytes: usize,
     /// Software breakpoints that were set when the guest was set going last.
     before: HashSet<u64>,
+    /// In which processes those of programs hold.
+    pub(crate) scopes: Scopes,
 }
 
 impl Breakpoints {
@@ -170,11 +177,7 @@ impl Guest<'_> {
         let is_early = self.is_early(va);
         let place = match sort {
             Sort::Hardware => self.claim(Place::Va(Va(va)))?,
-            Sort::Software => match self.hidden(va) {
-                Ok(place) => place,
-                Err(Error::Refused(Refusal::NotMapped(_))) => self.claim(Place::Va(Va(va)))?,
-                Err(error) => return Err(error),
-            },
+            Sort::Software => self.hidden(va)?,
         };
         self.breakpoints.count_conditions(0, conditions.size());
         self.breakpoints
@@ -198,20 +201,36 @@ impl Guest<'_> {
         set.find(|((va, _), set)| *va != pc.0 && is_there(set)).map(|((va, _), _)| *va)
     }
 
-    /// Sets a hidden breakpoint where an address leads.
+    /// Sets a hidden breakpoint for an address.
     fn hidden(&mut self, va: u64) -> Result<Place, Error> {
         let vcpu = self.current();
         let in_image = self.services.image_place(Va(va));
-        if self.is_untranslated(vcpu)
-            && let Some(ipa) = in_image
-        {
-            return self.claim(Place::Ipa(ipa));
+        let is_untranslated = self.is_untranslated(vcpu);
+        match in_image {
+            Some(ipa) if is_untranslated => return self.claim(Place::Ipa(ipa)),
+            Some(ipa) => {
+                let ipa = match self.debuggee.translate(vcpu, Va(va)) {
+                    // A kernel that EL0 is not to know of (KPTI) has no translation there.
+                    Err(Error::Refused(Refusal::NotMapped(_))) => ipa,
+                    translated => translated?,
+                };
+                return self.claim(Place::Ipa(ipa));
+            }
+            None => {}
         }
-        let ipa = match (self.debuggee.translate(vcpu, Va(va)), in_image) {
-            // A kernel that EL0 is not to know of (KPTI) has no translation while a vCPU is there.
-            (Err(Error::Refused(Refusal::NotMapped(_))), Some(ipa)) => ipa,
-            (translated, _) => translated?,
-        };
+        if !is_untranslated {
+            match self.claim(Place::Va(Va(va))) {
+                Err(Error::Refused(Refusal::NoBreakpointLeft(_) | Refusal::NoMemory)) => {}
+                result => return result,
+            }
+        }
+        let ipa = self.debuggee.translate(vcpu, Va(va))?;
+        if !is_untranslated {
+            self.services.note(&format!(
+                "the breakpoint at {va:#x} holds the page that this address leads to now, not the \
+                 address: there are too many others; delete some of them"
+            ));
+        }
         self.claim(Place::Ipa(ipa))
     }
 

@@ -80,8 +80,15 @@ impl Guest<'_> {
     /// Tells whether a breakpoint that was hit counts: whether the client has one at that address
     /// without conditions, or with one that is true. One that cannot be evaluated counts, so that
     /// somebody learns of it.
-    pub(crate) fn is_hit(&mut self, vcpu: VcpuId, pc: Va) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// Only [`Error::Lost`].
+    pub(crate) fn is_hit(&mut self, vcpu: VcpuId, pc: Va) -> Result<bool, Error> {
         let mut is_hit = false;
+        if self.breakpoints.at(pc).is_none() || !self.is_in_scope(vcpu, pc)? {
+            return Ok(false);
+        }
         for sort in [Sort::Software, Sort::Hardware] {
             let Some(conditions) = self.breakpoints.conditions(pc.0, sort).cloned() else {
                 continue;
@@ -90,7 +97,7 @@ impl Guest<'_> {
             self.breakpoints.tally(pc.0, sort, counts);
             is_hit |= counts;
         }
-        is_hit
+        Ok(is_hit)
     }
 
     fn is_any_true(&mut self, conditions: &Conditions, vcpu: VcpuId, pc: Va) -> bool {

@@ -22,6 +22,7 @@ phys ADDRESS [BYTES]         memory by guest-physical address
 phys ADDRESS = HEX           write it
 regs sys [NAME]              system registers, all or those with this in their name
 mmu ADDRESS                  how the current thread translates it, level by level
+break-in [any|current|PID|NAME] [ADDRESS]  the processes in which breakpoints in programs hold
 breakpoints                  those that are set, and how often they were met
 where                        where every vCPU is
 symbols                      the command that loads the guest's symbols where they are
@@ -61,6 +62,9 @@ fn execute(guest: &mut Guest<'_>, line: &str) -> Result<String, Error> {
         ["regs", "sys"] => registers(guest, ""),
         ["regs", "sys", name] => registers(guest, name),
         ["mmu", address] => mmu::show(guest, address),
+        ["break-in"] => guest.break_in(None, None),
+        ["break-in", choice] => guest.break_in(Some(choice), None),
+        ["break-in", choice, place] => guest.break_in(Some(choice), Some(place)),
         ["breakpoints"] => Ok(breakpoints(guest)),
         ["where"] => places(guest),
         ["symbols"] => Ok(symbols(guest)),

@@ -2,6 +2,7 @@
 //!
 //! All of it has a default that does nothing, so that a server over a bare debuggee works.
 
+use crate::scope::Process;
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{Debuggee, Error, VcpuId};
 
@@ -64,6 +65,19 @@ pub trait Services {
         _debuggee: &mut dyn Debuggee,
         _vcpu: VcpuId,
     ) -> Result<Option<String>, Error> {
+        Ok(None)
+    }
+
+    /// Returns the process that a stopped vCPU executes, where the guest tells.
+    ///
+    /// # Errors
+    ///
+    /// Only [`Error::Lost`].
+    fn process(
+        &mut self,
+        _debuggee: &mut dyn Debuggee,
+        _vcpu: VcpuId,
+    ) -> Result<Option<Process>, Error> {
         Ok(None)
     }
 

@@ -46,7 +46,7 @@ impl Guest<'_> {
             // It was told of already, or nobody asked for it.
             return Ok(None);
         }
-        let is_hit = stop.reason == StopReason::Breakpoint && self.is_hit(stop.vcpu, stop.pc);
+        let is_hit = stop.reason == StopReason::Breakpoint && self.is_hit(stop.vcpu, stop.pc)?;
         if stop.reason == StopReason::Breakpoint && !is_hit {
             self.learn(stop.vcpu)?;
         }
@@ -88,6 +88,8 @@ impl Guest<'_> {
             },
             StopReason::Breakpoint if !is_hit => self.steps_on(stop)?,
             StopReason::Until => self.is_out_of_handler()?,
+            // The access happens as the guest goes on.
+            StopReason::Watchpoint { address, .. } => !self.is_in_scope(stop.vcpu, address)?,
             _ => false,
         };
         if again {

@@ -2,6 +2,7 @@
 
 mod conditions;
 mod landmark;
+mod scope;
 mod tasks;
 mod vectors;
 

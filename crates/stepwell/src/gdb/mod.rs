@@ -19,7 +19,7 @@ use std::io::stdout;
 use std::path::{Path, PathBuf};
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{Debuggee, Error, Place, TraceRecord, VcpuId, VcpuState};
-use stepwell_gdb::Services;
+use stepwell_gdb::{Process, Services};
 use stepwell_trace::{Disassembler, Header};
 
 /// The tool's services for one guest.
@@ -184,6 +184,20 @@ impl Services for Tool {
     fn task(&mut self, debuggee: &mut dyn Debuggee, vcpu: VcpuId) -> Result<Option<String>, Error> {
         match questions::current_task(&mut self.names, debuggee, vcpu) {
             Ok(task) => Ok(Some(format!("task {} {}", task.pid, task.shown()))),
+            Err(LinuxError::Guest(stepwell_linux::Error::Debuggee(error))) if error.is_fatal() => {
+                Err(error)
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn process(
+        &mut self,
+        debuggee: &mut dyn Debuggee,
+        vcpu: VcpuId,
+    ) -> Result<Option<Process>, Error> {
+        match questions::current_task(&mut self.names, debuggee, vcpu) {
+            Ok(task) => Ok(Some(Process { pid: task.tgid, name: task.comm })),
             Err(LinuxError::Guest(stepwell_linux::Error::Debuggee(error))) if error.is_fatal() => {
                 Err(error)
             }
