@@ -89,8 +89,11 @@ impl Session {
 }
 
 fn hide(link: &mut Link, places: impl IntoIterator<Item = u64>) -> usize {
-    let places = places.into_iter().map(|place| Place::Ipa(Ipa(place)));
-    places.map(|place| link.set_breakpoint(0, place).unwrap()).count()
+    set(link, places.into_iter().map(|place| Place::Ipa(Ipa(place))))
+}
+
+fn set(link: &mut Link, places: impl IntoIterator<Item = Place>) -> usize {
+    places.into_iter().map(|place| link.set_breakpoint(0, place).unwrap()).count()
 }
 
 fn output_without_debugger(smp: u8) -> String {
@@ -114,11 +117,22 @@ fn a_guest_reads_the_same_with_breakpoints_that_it_does_not_execute() {
 
 #[test]
 fn each_breakpoint_is_hit_by_each_vcpu_as_often_as_it_comes_by() {
+    is_hit_as_often_as_it_comes_by(|place| Place::Ipa(Ipa(place)));
+}
+
+/// The CPU has registers for a few. The rest follow their addresses, and one set before the guest has
+/// any tables holds in those that it makes.
+#[test]
+fn as_many_by_virtual_address_are_hit_as_often() {
+    is_hit_as_often_as_it_comes_by(|place| Place::Va(Va(place)));
+}
+
+fn is_hit_as_often_as_it_comes_by(kind: impl Fn(u64) -> Place) {
     const VCPUS: u8 = 4;
     let (_machine, mut link, functions) = start("own_text", "cortex-a57", VCPUS);
     let own_brk = functions.end;
     let places: Vec<u64> = functions.clone().step_by(FUNCTION as usize).chain([own_brk]).collect();
-    assert!(hide(&mut link, places.clone()) > 200);
+    assert!(set(&mut link, places.iter().map(|&place| kind(place))) > 200);
     let (stops, said) = Session::new(link).run();
     assert_eq!(said, output_without_debugger(VCPUS), "the guest notices nothing");
     let mut hits: BTreeMap<(u64, u8), usize> = BTreeMap::new();
@@ -339,6 +353,91 @@ fn a_breakpoint_within_an_exclusive_sequence_lets_it_get_on() {
     let (stops, said) = session.run();
     assert_eq!(stops, []);
     assert!(said.contains("hammer: ok"), "every total is right: {said}");
+}
+
+/// Shapes of watchpoints on `hammer`'s counters, which lie 16 bytes apart: offset, bytes, accesses.
+/// Few of which the CPU has registers for, more than it has, and what no register can hold.
+const SHAPES: [&[(u64, u64, WatchAccess)]; 5] = [
+    &[(32, 4, WatchAccess::Write)],
+    &[(48, 8, WatchAccess::ReadWrite)],
+    &[(16, 2, WatchAccess::Write), (32, 4, WatchAccess::Write), (64, 8, WatchAccess::Write)],
+    &[(24, 24, WatchAccess::Write)],
+    &[
+        (0, 1, WatchAccess::ReadWrite),
+        (16, 2, WatchAccess::Write),
+        (32, 4, WatchAccess::Write),
+        (48, 8, WatchAccess::Write),
+        (64, 8, WatchAccess::Write),
+        (80, 16, WatchAccess::Write),
+        // Never accessed, beside what is.
+        (192, 40, WatchAccess::ReadWrite),
+    ],
+];
+
+/// A store-exclusive to a watched word stops once, and then succeeds, however it is gone on from there;
+/// and those to words beside it, in a page that is withheld for them, succeed as well.
+#[test]
+fn exclusives_get_on_under_watchpoints_of_every_shape() {
+    for smp in [1, 2] {
+        let (_machine, mut link, _) = start("hammer", "cortex-a57", smp);
+        let symbols = std::fs::read(Guest::named("hammer").path.with_extension("elf")).unwrap();
+        let symbols = stepwell_trace::symbols::elf::from_elf(&symbols).unwrap();
+        let counters = symbols.address_of("hammer_counters").unwrap().0;
+        hide(&mut link, [counters]);
+        let mut session = Session::new(link);
+        let Next::Stopped(stop) = session.go() else { panic!("it counts") };
+        let shared = session.link.read_registers(stop.vcpu).unwrap().x[0];
+        session.link.clear_breakpoint(0, Place::Ipa(Ipa(counters))).unwrap();
+        for shape in SHAPES {
+            let watchpoints = shape.iter().map(|&(offset, length, access)| Watchpoint {
+                address: Va(shared + offset),
+                length,
+                access,
+            });
+            for watchpoint in watchpoints.clone() {
+                let ability = session.link.support_watchpoints().unwrap();
+                ability.set_watchpoint(stop.vcpu, watchpoint).unwrap();
+            }
+            each_store_counts(&mut session, shared);
+            for watchpoint in watchpoints {
+                let ability = session.link.support_watchpoints().unwrap();
+                ability.clear_watchpoint(0, watchpoint).unwrap();
+            }
+        }
+        let (stops, said) = session.run();
+        assert_eq!(stops, []);
+        assert!(said.contains("hammer: ok"), "{smp}: {said}");
+    }
+}
+
+/// Goes on from stop to stop, by continuing and by steps, and looks that each store stops once.
+fn each_store_counts(session: &mut Session, shared: u64) {
+    const STOPS: usize = 24;
+    let mut before: BTreeMap<u64, u8> = BTreeMap::new();
+    for n in 0..STOPS {
+        let Next::Stopped(stop) = session.go() else { panic!("it goes on counting") };
+        let StopReason::Watchpoint { address, access } = stop.reason else { panic!("{stop:?}") };
+        let counter = (address.0 - shared) / 16 * 16;
+        let value = |session: &mut Session| {
+            let mut byte = [0];
+            let place = Place::Va(Va(shared + counter));
+            session.link.read_memory(stop.vcpu, place, &mut byte).unwrap();
+            byte[0]
+        };
+        if access == WatchAccess::Read {
+            continue;
+        }
+        let now = value(session);
+        if let Some(before) = before.insert(counter, now) {
+            assert_eq!(now, before.wrapping_add(1), "stop {n} at {stop:?}");
+        }
+        if n % 3 == 0 {
+            // As GDB looks whether the value is another.
+            session.link.step(stop.vcpu, StepRequest::steps(1)).unwrap();
+            assert!(matches!(session.next(), Next::Stopped(after) if after.steps == 1));
+            assert_eq!(value(session), now.wrapping_add(1), "its store has succeeded");
+        }
+    }
 }
 
 fn debian(smp: u8) -> (QemuMachine, Link) {

@@ -101,7 +101,8 @@ pub trait Debuggee {
 
     /// Sets a breakpoint that the guest cannot see, on all vCPUs of a domain.
     ///
-    /// By virtual address it is one of the CPU's, of which there are a few; by guest-physical
+    /// By virtual address it holds for that address in whichever address space, also in those that
+    /// come later. The first few are the CPU's own; a debuggee may have no others. By guest-physical
     /// address there are as many as one likes.
     ///
     /// # Errors

@@ -82,6 +82,10 @@ pub enum StopReason {
     /// The next instruction is outside of the range that was to be stepped.
     #[error("left the range")]
     LeftRange,
+    /// The guest has changed where an address with a breakpoint leads, and the breakpoint could not
+    /// be kept there.
+    #[error("a breakpoint is lost: no memory is left to follow its address; delete some of them")]
+    BreakpointLost,
 }
 
 /// How a domain ended.

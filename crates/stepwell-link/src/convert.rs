@@ -139,6 +139,7 @@ const fn reason(reason: wire::StopReason) -> debuggee::StopReason {
             debuggee::StopReason::Watchpoint { address: Va(address), access: self::access(access) }
         }
         wire::StopReason::LeftRange => debuggee::StopReason::LeftRange,
+        wire::StopReason::BreakpointLost => debuggee::StopReason::BreakpointLost,
     }
 }
 

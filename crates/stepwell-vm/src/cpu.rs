@@ -90,6 +90,8 @@ pub trait Cpu: Sized + 'static {
     fn trap_waits(&self, trap: bool);
     /// Has the guest's TLB invalidations trap, or not.
     fn trap_invalidations(&self, trap: bool);
+    /// Has the guest's writes of the registers that make an address space trap, or not.
+    fn trap_translation_changes(&self, trap: bool);
     /// Puts other stage-2 tables of the same domain in force.
     fn set_stage2(&self, tables: Vttbr);
 

@@ -1,7 +1,7 @@
 //! A domain: one guest machine, its vCPUs, devices and clock, and who may let it run.
 //!
 //! Lock order, outermost first: the domain's `control`, then `turns`, then any one of `vgic`,
-//! `uart`, `console`, `clock`, `stage2`, `views`, then the link. A vCPU's CPU holds its `core` from
+//! `uart`, `console`, `clock`, `stage2`, `follow`, `views` (`follow` before `views`), then the link. A vCPU's CPU holds its `core` from
 //! an order to the stop that answers it, and takes `control` while it does; whoever holds `control`
 //! may take the `core` of a
 //! vCPU whose bit in [`Control::running`] is clear, and of no other, because its CPU has let go
@@ -11,6 +11,7 @@ use crate::concurrency::counted::Counted;
 use crate::concurrency::quiescence::Quiescence;
 use crate::cpu::Cpu;
 use crate::device::pl011::Pl011;
+use crate::follow::Follow;
 use crate::stage2::{Stage2, Vttbr};
 use crate::vcpu::changes::Changes;
 use crate::vcpu::roots::Roots;
@@ -42,6 +43,8 @@ pub struct Domain<C: Cpu> {
     /// How these are seen. Changed while every vCPU is stopped, and [`Domain::use_views`] after
     /// that.
     pub views: Mutex<Views>,
+    /// Breakpoints by virtual address that no register of the CPU holds. Locked before `views`.
+    pub follow: Follow,
     /// Its own stage-2 tables.
     pub stage2: Mutex<Stage2>,
     /// Its interrupt controller. A stepped vCPU for which nothing is pending looks at it again only

@@ -14,6 +14,7 @@
 //! | [`registers`], [`simd`] | a vCPU's registers as values |
 //! | [`vgic`], [`device`] | what the guest takes for devices |
 //! | [`stage2`], [`views`] | stage-2 tables, and pages that a debugger has an interest in |
+//! | [`follow`] | where virtual addresses with breakpoints lead to, whatever the guest does to its tables |
 //! | [`feature_id`], [`implementation_defined`] | which features and registers its CPU has |
 //! | [`devicetree`], [`image_layout`] | the guest's device tree, and where its images lie |
 //! | [`recorder`] | runs of the trace |
@@ -48,6 +49,7 @@ pub mod device;
 pub mod devicetree;
 pub mod domain;
 pub mod feature_id;
+pub mod follow;
 pub mod image_layout;
 pub mod implementation_defined;
 pub mod link;

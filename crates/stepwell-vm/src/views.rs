@@ -22,7 +22,9 @@
 //! to date ([`Views::sync`]): code that patches itself executes what it wrote, with our BRKs in
 //! place.
 //!
-//! Everything here changes only while all vCPUs of the domain are stopped, but for [`Views::sync`].
+//! What a debugger asks for changes only while all vCPUs of the domain are stopped. What follows a virtual
+//! address ([`crate::follow`]) changes while others run, as [`Views::sync`] does: by break-before-make,
+//! and whoever touches the page in between tries again.
 
 pub mod sequence;
 
@@ -70,6 +72,15 @@ pub struct Watched {
     pub write: bool,
 }
 
+/// Which kind of breakpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// By physical address.
+    Physical,
+    /// By a virtual address that leads there now: see [`crate::follow`].
+    Followed,
+}
+
 /// A page that a debugger has an interest in.
 #[derive(Debug)]
 struct Page {
@@ -77,8 +88,10 @@ struct Page {
     original: Pa,
     /// What is executed in its place.
     copy: Option<Pa>,
-    /// One bit for each instruction.
+    /// One bit for each instruction: breakpoints by physical address,
     breakpoints: [u64; BITMAP],
+    /// and those that a virtual address leads to now.
+    followed: [u64; BITMAP],
     /// Load-exclusives before those.
     leads: [u64; BITMAP],
     /// How many watchpoints want its loads and its stores.
@@ -89,20 +102,52 @@ struct Page {
 impl Page {
     const fn new(ipa: Ipa, original: Pa) -> Self {
         let none = [0; BITMAP];
-        Self { ipa, original, copy: None, breakpoints: none, leads: none, reads: 0, writes: 0 }
+        Self {
+            ipa,
+            original,
+            copy: None,
+            breakpoints: none,
+            followed: none,
+            leads: none,
+            reads: 0,
+            writes: 0,
+        }
     }
 
-    fn has_breakpoint(&self, ipa: Ipa) -> bool {
-        has(&self.breakpoints, place(ipa))
+    fn bits(&self, whose: Whose) -> &[u64; BITMAP] {
+        match whose {
+            Whose::Physical => &self.breakpoints,
+            Whose::Followed => &self.followed,
+        }
+    }
+
+    fn change(&mut self, whose: Whose, ipa: Ipa, change: impl FnOnce(u64, u64) -> u64) {
+        let bits = match whose {
+            Whose::Physical => &mut self.breakpoints,
+            Whose::Followed => &mut self.followed,
+        };
+        let (word, bit) = place(ipa);
+        if let Some(word) = bits.get_mut(word) {
+            *word = change(*word, 1 << bit);
+        }
+    }
+
+    /// Tells whether an instruction has a breakpoint of either kind.
+    fn has_either(&self, place: (usize, u32)) -> bool {
+        has(&self.breakpoints, place) || has(&self.followed, place)
+    }
+
+    fn has_breakpoints(&self) -> bool {
+        self.breakpoints.iter().chain(&self.followed).any(|&word| word != 0)
     }
 
     /// Finds the load-exclusives that lead to breakpoints.
     fn find_leads<M: CodeMemory>(&mut self, memory: &M) {
         self.leads = [0; BITMAP];
         let word = |n: usize| (memory.read_guest(self.original, n / 2) >> (n % 2 * 32)) as u32;
-        for at in (0..2 * DOUBLEWORDS).filter(|&n| has(&self.breakpoints, (n / 64, n as u32 % 64)))
-        {
-            if let Some(load) = sequence::load_before(at, word)
+        for at in 0..2 * DOUBLEWORDS {
+            if self.has_either((at / 64, at as u32 % 64))
+                && let Some(load) = sequence::load_before(at, word)
                 && let Some(bits) = self.leads.get_mut(load / 64)
             {
                 *bits |= 1 << (load % 64);
@@ -111,14 +156,14 @@ impl Page {
     }
 
     fn is_of_interest(&self) -> bool {
-        self.reads + self.writes != 0 || self.breakpoints.iter().any(|&word| word != 0)
+        self.reads + self.writes != 0 || self.has_breakpoints()
     }
 
     /// What the copy has for a doubleword of the original.
     fn with_breakpoints(&self, index: usize, original: u64) -> u64 {
         const LOW: u64 = 0xffff_ffff;
         let bits = |all: &[u64; BITMAP]| all.get(index / 32).map_or(0, |w| w >> (index % 32 * 2));
-        let bits = bits(&self.breakpoints) | bits(&self.leads);
+        let bits = bits(&self.breakpoints) | bits(&self.followed) | bits(&self.leads);
         let mut value = original;
         if bits & 1 != 0 {
             value = value & !LOW | BRK as u64;
@@ -180,6 +225,8 @@ pub struct Views {
     /// The RAM that they map.
     ram: (Ipa, Pa, u64),
     tables: Option<(Stage2, Stage2)>,
+    /// The tables are in use even where no page differs: pages may come while vCPUs run.
+    is_kept: bool,
     /// By address.
     pages: Vec<Page>,
 }
@@ -197,19 +244,20 @@ impl Views {
     /// Makes the views of a domain whose RAM is `bytes` bytes at `ipa`, and physically at `pa`.
     #[must_use]
     pub const fn new(ipa: Ipa, pa: Pa, bytes: u64) -> Self {
-        Self { ram: (ipa, pa, bytes), tables: None, pages: Vec::new() }
+        Self { ram: (ipa, pa, bytes), tables: None, is_kept: false, pages: Vec::new() }
     }
 
     /// The tables to use instead of the domain's own, if any page differs.
     #[must_use]
     pub fn roots(&self, vmid: u8) -> Option<Roots> {
-        let (running, guarded) = self.tables.as_ref().filter(|_| !self.pages.is_empty())?;
+        let (running, guarded) =
+            self.tables.as_ref().filter(|_| self.is_kept || !self.pages.is_empty())?;
         Some(Roots { running: running.vttbr(vmid), guarded: guarded.vttbr(vmid) })
     }
 
     /// The tables for stepped vCPUs, if any page differs.
     pub fn guarded(&mut self) -> Option<&mut Stage2> {
-        let tables = self.tables.as_mut().filter(|_| !self.pages.is_empty())?;
+        let tables = self.tables.as_mut().filter(|_| self.is_kept || !self.pages.is_empty())?;
         Some(&mut tables.1)
     }
 
@@ -233,10 +281,10 @@ impl Views {
         self.page(ipa).is_some_and(|page| page.copy.is_some())
     }
 
-    /// Tells whether an instruction has a breakpoint.
+    /// Tells whether an instruction has a breakpoint of a kind.
     #[must_use]
-    pub fn has_breakpoint(&self, ipa: Ipa) -> bool {
-        self.page(ipa).is_some_and(|page| page.has_breakpoint(ipa))
+    pub fn has_breakpoint(&self, whose: Whose, ipa: Ipa) -> bool {
+        self.page(ipa).is_some_and(|page| has(page.bits(whose), place(ipa)))
     }
 
     /// Tells whether an instruction is a load-exclusive before a breakpoint: it stops the guest,
@@ -246,13 +294,36 @@ impl Views {
         self.page(ipa).is_some_and(|page| has(&page.leads, place(ipa)))
     }
 
+    /// Has the tables in use even where no page differs, or not. Before vCPUs run: one that begins to
+    /// use them later would not see what comes before it does.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError::NoMemory`], where they are to be used.
+    pub fn keep_tables<M: CodeMemory>(
+        &mut self,
+        memory: &mut M,
+        keep: bool,
+    ) -> Result<(), ViewError> {
+        if keep && self.tables.is_none() {
+            self.tables = Some(make_tables(memory, self.ram)?);
+        }
+        self.is_kept = keep;
+        Ok(())
+    }
+
     /// Sets a breakpoint on an instruction in RAM.
     ///
     /// # Errors
     ///
     /// [`ViewError`].
-    pub fn set<M: CodeMemory>(&mut self, memory: &mut M, ipa: Ipa) -> Result<(), ViewError> {
-        if self.has_breakpoint(ipa) {
+    pub fn set<M: CodeMemory>(
+        &mut self,
+        memory: &mut M,
+        whose: Whose,
+        ipa: Ipa,
+    ) -> Result<(), ViewError> {
+        if self.has_breakpoint(whose, ipa) {
             return Err(ViewError::Already);
         }
         let at = self.make_page(memory, ipa)?;
@@ -264,13 +335,13 @@ impl Views {
                 return Err(ViewError::NoMemory);
             }
         }
-        let (word, bit) = place(ipa);
-        if let Some(word) = page.breakpoints.get_mut(word) {
-            *word |= 1 << bit;
-        }
+        page.change(whose, ipa, |bits, bit| bits | bit);
         page.find_leads(memory);
-        page.refresh(memory, 0, DOUBLEWORDS);
-        self.apply(memory, at)
+        if !self.apply(memory, at)? {
+            // It is in use already.
+            self.refresh(memory, at);
+        }
+        Ok(())
     }
 
     /// Removes a breakpoint.
@@ -278,19 +349,21 @@ impl Views {
     /// # Errors
     ///
     /// [`ViewError::Already`] where there is none.
-    pub fn clear<M: CodeMemory>(&mut self, memory: &mut M, ipa: Ipa) -> Result<(), ViewError> {
+    pub fn clear<M: CodeMemory>(
+        &mut self,
+        memory: &mut M,
+        whose: Whose,
+        ipa: Ipa,
+    ) -> Result<(), ViewError> {
         let at = self.find(ipa).map_err(|_| ViewError::Already)?;
         let page = self.pages.get_mut(at).ok_or(ViewError::Already)?;
-        if !page.has_breakpoint(ipa) {
+        if !has(page.bits(whose), place(ipa)) {
             return Err(ViewError::Already);
         }
-        let (word, bit) = place(ipa);
-        if let Some(word) = page.breakpoints.get_mut(word) {
-            *word &= !(1 << bit);
-        }
+        page.change(whose, ipa, |bits, bit| bits & !bit);
         page.find_leads(memory);
         page.refresh(memory, 0, DOUBLEWORDS);
-        if page.breakpoints.iter().all(|&word| word == 0)
+        if !page.has_breakpoints()
             && let Some(copy) = page.copy.take()
         {
             self.apply(memory, at)?;
@@ -316,7 +389,7 @@ impl Views {
             page.reads += u32::from(what.read);
             page.writes += u32::from(what.write);
         }
-        self.apply(memory, at)
+        self.apply(memory, at).map(drop)
     }
 
     /// Watches a page once less.
@@ -371,20 +444,40 @@ impl Views {
         Ok(at)
     }
 
-    /// Puts a page into the tables as it is to be seen.
-    fn apply<M: CodeMemory>(&mut self, memory: &mut M, at: usize) -> Result<(), ViewError> {
+    /// Puts a page into the tables as it is to be seen. Tells whether that changed them.
+    ///
+    /// Others may run. A copy is made while nobody reaches the page: what is stored before it is in
+    /// it, and what is stored after it brings it up to date ([`Views::sync`]). Whoever comes by
+    /// meanwhile takes a translation fault, and tries again.
+    fn apply<M: CodeMemory>(&mut self, memory: &mut M, at: usize) -> Result<bool, ViewError> {
         let (Some(page), Some((running, guarded))) = (self.pages.get(at), &mut self.tables) else {
-            return Ok(());
+            return Ok(false);
         };
-        for (tables, (pa, permissions)) in [(running, page.running()), (guarded, page.guarded())] {
+        let mut has_changed = false;
+        let mut tables = [(running, page.running()), (guarded, page.guarded())];
+        for (tables, (pa, permissions)) in &mut tables {
             let now = tables.walk(memory, page.ipa);
-            if now.is_some_and(|now| now.pa == pa && now.permissions == permissions) {
-                continue;
+            if now.is_none_or(|now| now.pa != *pa || now.permissions != *permissions) {
+                tables.unmap(memory, page.ipa, PAGE_BYTES)?;
+                has_changed = true;
             }
-            tables.unmap(memory, page.ipa, PAGE_BYTES)?;
-            tables.map(memory, page.ipa, pa, PAGE_BYTES, permissions, MemoryKind::Normal)?;
         }
-        Ok(())
+        if has_changed {
+            page.refresh(memory, 0, DOUBLEWORDS);
+        }
+        for (tables, (pa, permissions)) in &mut tables {
+            if tables.walk(memory, page.ipa).is_none() {
+                let normal = MemoryKind::Normal;
+                tables.map(memory, page.ipa, *pa, PAGE_BYTES, *permissions, normal)?;
+            }
+        }
+        Ok(has_changed)
+    }
+
+    fn refresh<M: CodeMemory>(&self, memory: &mut M, at: usize) {
+        if let Some(page) = self.pages.get(at) {
+            page.refresh(memory, 0, DOUBLEWORDS);
+        }
     }
 
     /// Forgets a page that nobody has an interest in any more.

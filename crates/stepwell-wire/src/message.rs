@@ -396,7 +396,7 @@ pub enum Refusal {
     #[error("address {0:#x} is not mapped")]
     NotMapped(u64),
     /// Every breakpoint of that kind is in use.
-    #[error("no breakpoint of that kind is left: the CPU has {0}")]
+    #[error("no breakpoint of that kind is left: the CPU has {0}; delete one first")]
     NoBreakpointLeft(u8),
     /// No breakpoint was set there, or one is set there already.
     #[error("no breakpoint there, or one is there already")]
@@ -573,6 +573,9 @@ pub enum StopReason {
     },
     /// The next instruction is outside of the range given as `within`.
     LeftRange,
+    /// The guest has changed where an address with a breakpoint leads, and EL2 has no memory left to
+    /// have the breakpoint there.
+    BreakpointLost,
 }
 
 /// How a domain ended.

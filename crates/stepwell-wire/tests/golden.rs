@@ -223,7 +223,7 @@ fn refusals() {
 
 #[test]
 fn stops() {
-    let reasons: [(StopReason, &[u8]); 11] = [
+    let reasons: [(StopReason, &[u8]); 12] = [
         (StopReason::Reset, &[0]),
         (StopReason::Paused, &[1]),
         (StopReason::Stepped, &[2]),
@@ -235,6 +235,7 @@ fn stops() {
         (StopReason::SwitchedOff, &[8]),
         (StopReason::Watchpoint { address: 0x80, access: Access::Write }, &[9, 0x80, 1, 1]),
         (StopReason::LeftRange, &[10]),
+        (StopReason::BreakpointLost, &[11]),
     ];
     let registers = Registers { x: [1; 31], sp: 2, pc: 3, pstate: 0x3c5 };
     for (reason, bytes) in reasons {

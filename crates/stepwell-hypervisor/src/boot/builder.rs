@@ -130,6 +130,7 @@ pub unsafe fn build(
         ram: memory,
         vttbr,
         roots: Roots::new(vttbr),
+        follow: stepwell_vm::follow::Follow::default(),
         views: Mutex::new(Views::new(RAM_BASE, ram.base, ram.bytes)),
         stage2: Mutex::new(stage2),
         vgic: Counted::new(Vgic::new(config.cpus)),

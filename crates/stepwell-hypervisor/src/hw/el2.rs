@@ -135,6 +135,10 @@ impl Cpu for El2 {
         setup::trap_invalidations(trap);
     }
 
+    fn trap_translation_changes(&self, trap: bool) {
+        setup::trap_translation_changes(trap);
+    }
+
     #[inline(always)]
     fn set_stage2(&self, tables: Vttbr) {
         setup::change_stage2(tables);

@@ -84,6 +84,17 @@ pub fn trap_invalidations(trap: bool) {
     }
 }
 
+/// Has the guest's writes of the registers that make an address space trap, or not.
+#[inline]
+pub fn trap_translation_changes(trap: bool) {
+    let hcr = mrs!("hcr_el2");
+    let wanted = if trap { hcr | hcr_el2::TVM } else { hcr & !hcr_el2::TVM };
+    if hcr != wanted {
+        msr!("hcr_el2", wanted);
+        isb();
+    }
+}
+
 /// HCR_EL2.
 fn traps_and_routing() -> u64 {
     let mut hcr = hcr_el2::VM   // stage 2 on
@@ -100,7 +111,8 @@ fn traps_and_routing() -> u64 {
         | hcr_el2::API
         | hcr_el2::ATA; // so is memory tagging
     // Not TWI, TWE: a guest that waits, waits on its own CPU. The step engine sees WFI coming.
-    // Not TVM: the step engine sees translation changes coming.
+    // Not TVM, unless a breakpoint follows a virtual address: the step engine sees translation changes
+    // coming.
     if has_ras() {
         // The error records are the machine's: the guest has none.
         hcr |= hcr_el2::TERR;

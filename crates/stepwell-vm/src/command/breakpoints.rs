@@ -2,33 +2,59 @@
 
 use super::{Result, stopped};
 use crate::cpu::Cpu;
-use crate::domain::Domain;
+use crate::domain::{Control, Domain, bit};
 use crate::memory::GuestMemory;
 use crate::vcpu::shadow::RESERVED_BREAKPOINTS;
-use crate::vcpu::{guest_view, watch};
-use crate::views::ViewError;
+use crate::vcpu::{address_space, guest_view, watch};
+use crate::views::{ViewError, Whose};
 use stepwell_arch::{Ipa, Va};
 use stepwell_wire::{Answer, Place, Refusal, Watchpoint};
 
 pub(super) fn set_breakpoint<C: Cpu>(cpu: &C, domain: &Domain<C>, place: Place) -> Result {
     let mut control = stopped(domain)?;
     match place {
-        Place::Va(va) if control.breakpoints.contains(&va) => return Err(Refusal::Breakpoint),
-        Place::Va(va) => {
-            let usable = cpu.facts().breakpoints.saturating_sub(RESERVED_BREAKPOINTS);
-            if control.breakpoints.len() >= usize::from(usable) {
-                return Err(Refusal::NoBreakpointLeft(usable));
-            }
-            control.breakpoints.push(va).map_err(|_| Refusal::NoBreakpointLeft(usable))?;
-        }
+        Place::Va(va) => set_virtual(cpu, domain, &mut control, va)?,
         Place::Ipa(ipa) if !Ipa(ipa).is_aligned(4) => return Err(Refusal::Range),
         Place::Ipa(ipa) => {
             domain.ram.locate(Ipa(ipa), 4).map_err(|_| Refusal::NotMapped(ipa))?;
-            domain.views.lock().set(&mut domain.ram.tables(), Ipa(ipa)).map_err(refusal)?;
+            let mut views = domain.views.lock();
+            views.set(&mut domain.ram.tables(), Whose::Physical, Ipa(ipa)).map_err(refusal)?;
+            drop(views);
             domain.use_views();
         }
     }
     Ok(Answer::Done)
+}
+
+/// Sets a breakpoint by virtual address: in a register of the CPU's while there are any, and then as
+/// one that follows what the address leads to.
+fn set_virtual<C: Cpu>(
+    cpu: &C,
+    domain: &Domain<C>,
+    control: &mut Control,
+    va: u64,
+) -> core::result::Result<(), Refusal> {
+    if control.breakpoints.contains(&va) {
+        return Err(Refusal::Breakpoint);
+    }
+    let usable = cpu.facts().breakpoints.saturating_sub(RESERVED_BREAKPOINTS);
+    let is_followed = domain.follow.contains(va);
+    if !is_followed
+        && control.breakpoints.len() < usize::from(usable)
+        && control.breakpoints.push(va).is_ok()
+    {
+        return Ok(());
+    }
+    if !Va(va).is_aligned(4) {
+        // AArch32 code executes no BRK of A64.
+        return Err(Refusal::NoBreakpointLeft(usable));
+    }
+    let standing = control.standing();
+    let spaces = domain.vcpus.iter().enumerate().filter(|&(n, _)| standing & bit(n) != 0);
+    let spaces = spaces.map(|(n, vcpu)| (n, address_space::of_standing(cpu, &vcpu.core.lock())));
+    domain.follow.add(va, spaces, &domain.ram, &domain.views).map_err(refusal)?;
+    domain.use_views();
+    Ok(())
 }
 
 const fn refusal(error: ViewError) -> Refusal {
@@ -42,11 +68,18 @@ pub(super) fn clear_breakpoint<C: Cpu>(domain: &Domain<C>, place: Place) -> Resu
     let mut control = stopped(domain)?;
     match place {
         Place::Va(va) => {
-            let known = control.breakpoints.iter().position(|&known| known == va);
-            control.breakpoints.remove(known.ok_or(Refusal::Breakpoint)?);
+            if let Some(known) = control.breakpoints.iter().position(|&known| known == va) {
+                control.breakpoints.remove(known);
+            } else if domain.follow.remove(va, &domain.ram, &domain.views) {
+                domain.use_views();
+            } else {
+                return Err(Refusal::Breakpoint);
+            }
         }
         Place::Ipa(ipa) => {
-            domain.views.lock().clear(&mut domain.ram.tables(), Ipa(ipa)).map_err(refusal)?;
+            let mut views = domain.views.lock();
+            views.clear(&mut domain.ram.tables(), Whose::Physical, Ipa(ipa)).map_err(refusal)?;
+            drop(views);
             domain.use_views();
         }
     }

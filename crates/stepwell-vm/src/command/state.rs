@@ -155,7 +155,10 @@ fn write_memory<C: Cpu>(
     pages(cpu, domain, core, place, bytes.len(), |ipa, range| {
         let from = bytes.get(range).ok_or(Refusal::Range)?;
         domain.ram.write(ipa, from).map_err(|_| Refusal::NotMapped(ipa.0))?;
-        domain.sync_views(ipa, from.len() as u64);
+        let bytes = from.len() as u64;
+        domain.sync_views(ipa, bytes);
+        // The bytes are written; a breakpoint that they have moved cannot be.
+        domain.stored(Some((ipa, bytes))).map_err(|_| Refusal::NoMemory)?;
         Ok(())
     })?;
     Ok(Answer::Done)

@@ -11,6 +11,7 @@ use crate::cpu::Cpu;
 use crate::vcpu::handled::Handled;
 use crate::vcpu::running::Running;
 use crate::vcpu::shadow::ArmedBreakpoints;
+use crate::views::Whose;
 use heapless::Vec;
 use stepwell_arch::SystemRegister;
 use stepwell_arch::debug::placement::BANK;
@@ -84,14 +85,15 @@ pub fn load_for_step<C: Cpu>(running: &mut Running<'_, C>, armed: ArmedBreakpoin
 #[must_use]
 pub fn breakpoint_at_pc<C: Cpu>(running: &Running<'_, C>) -> Option<Place> {
     let pc = running.core.pc();
-    let by_va =
-        running.domain.control.lock().breakpoints.contains(&pc.0).then_some(Place::Va(pc.0));
-    by_va.or_else(|| hidden_breakpoint_at_pc(running))
+    let in_register = running.domain.control.lock().breakpoints.contains(&pc.0);
+    let by_va = in_register || running.domain.follow.contains(pc.0);
+    by_va.then_some(Place::Va(pc.0)).or_else(|| hidden_breakpoint_at_pc(running))
 }
 
 fn hidden_breakpoint_at_pc<C: Cpu>(running: &Running<'_, C>) -> Option<Place> {
     let ipa = running.domain.has_views().then(|| ipa_of_pc(running))??;
-    running.domain.views.lock().has_breakpoint(ipa).then_some(Place::Ipa(ipa.0))
+    let has_breakpoint = running.domain.views.lock().has_breakpoint(Whose::Physical, ipa);
+    has_breakpoint.then_some(Place::Ipa(ipa.0))
 }
 
 fn ipa_of_pc<C: Cpu>(running: &Running<'_, C>) -> Option<Ipa> {
@@ -106,10 +108,16 @@ pub fn brk<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled {
         && let Some(ipa) = ipa_of_pc(running)
     {
         let views = running.domain.views.lock();
-        if views.has_breakpoint(ipa) {
+        let is_ours = views.has_breakpoint(Whose::Physical, ipa);
+        let is_hidden =
+            is_ours || views.has_breakpoint(Whose::Followed, ipa) || views.leads_to_breakpoint(ipa);
+        drop(views);
+        // What one address leads to, another may lead to as well.
+        if is_ours || running.domain.follow.contains(running.core.pc().0) {
             return Handled::Stop(StopReason::Breakpoint);
         }
-        if views.leads_to_breakpoint(ipa) {
+        // One that another vCPU has just cleared was met, where the guest has none.
+        if is_hidden || !pages::is_brk(running) {
             return Handled::Past;
         }
     }

@@ -3,12 +3,12 @@
 //! Everything comes from copies, so any CPU may look: PSTATE.SS and the debug registers are the
 //! guest's own, and time is the guest's.
 
-use super::time;
+use super::{address_space, time};
 use crate::cpu::Cpu;
 use crate::domain::Domain;
 use crate::memory::Physical;
 use crate::vcpu::state::VcpuCore;
-use stepwell_arch::stage1::{Access, Regime, walk};
+use stepwell_arch::stage1::{Access, walk};
 use stepwell_arch::{Ipa, Pstate, SystemRegister, Va};
 use stepwell_wire::Registers;
 
@@ -98,15 +98,7 @@ pub fn write_system<C: Cpu>(
 /// nothing.
 #[must_use]
 pub fn translate<C: Cpu>(cpu: &C, domain: &Domain<C>, core: &VcpuCore<C>, va: Va) -> Option<Ipa> {
-    let register = |register| core.snapshot.read(register).unwrap_or(0);
-    let regime = Regime {
-        sctlr: register(SystemRegister::SCTLR_EL1),
-        tcr: register(SystemRegister::TCR_EL1),
-        ttbr0: register(SystemRegister::TTBR0_EL1),
-        ttbr1: register(SystemRegister::TTBR1_EL1),
-        mair: register(SystemRegister::MAIR_EL1),
-        pa_bits: Regime::pa_bits_of(cpu.guest_feature_id(SystemRegister::ID_AA64MMFR0_EL1) & 0xf),
-    };
+    let regime = address_space::of_standing(cpu, core);
     walk(&regime, va, Access::PRIVILEGED_READ, &Physical(&domain.ram))
         .outcome
         .ok()

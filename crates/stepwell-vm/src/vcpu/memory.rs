@@ -1,6 +1,6 @@
 //! Aborts at stage 2: devices, and guests that reach for what is not there.
 
-use super::pages;
+use super::{debug, pages};
 use crate::cpu::Cpu;
 use crate::device::board::{PL011_INTID, Region, region};
 use crate::device::mmio::MmioAccess;
@@ -12,13 +12,13 @@ use crate::vcpu::roots::WriteSet;
 use crate::vcpu::running::Running;
 use stepwell_arch::Ipa;
 use stepwell_arch::esr::EsrEl2;
-use stepwell_wire::FaultKind;
+use stepwell_wire::{FaultKind, StopReason};
 
 /// How long a partial line waits for more.
 const CONSOLE_PATIENCE_NS: u64 = 5_000_000;
 
 /// The guest-physical address of an abort: HPFAR_EL2 has its page, FAR_EL2 the rest.
-fn fault_address<C: Cpu>(running: &Running<'_, C>) -> Ipa {
+pub(super) fn fault_address<C: Cpu>(running: &Running<'_, C>) -> Ipa {
     let page = running.core.context.hpfar >> 4 << 12;
     Ipa(page & 0x000f_ffff_ffff_f000 | running.core.context.far & 0xfff)
 }
@@ -131,8 +131,16 @@ fn print<C: Cpu>(running: &Running<'_, C>, byte: u8) {
 pub fn instruction_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled {
     let mut address = fault_address(running);
     let iss = esr.instruction_abort();
+    if iss.ifsc().is_translation() && pages::is_being_changed(running) {
+        return Handled::Resume;
+    }
     if iss.ifsc().is_permission() && iss.s1ptw() && running.core.vttbr != running.domain.vttbr {
-        // A walk of the guest's tables met a page that is watched.
+        // A walk of the guest's tables met a page that is withheld. If that page has the
+        // instruction too, nothing of it is executed from the copy with the BRKs.
+        let is_free = running.core.vttbr == running.domain.roots.of_running();
+        if is_free && debug::breakpoint_at_pc(running).is_some() {
+            return Handled::Stop(StopReason::Breakpoint);
+        }
         running.core.write_set = WriteSet::Unknown;
         return Handled::Unrestricted;
     }

@@ -4,6 +4,7 @@
 //! done, and what it returns decides whether the guest goes on. Stepping is the same loop with the
 //! engine in between; see [`step`].
 
+pub mod address_space;
 pub mod changes;
 pub mod coprocessor;
 pub mod debug;
@@ -117,6 +118,7 @@ fn carry_out<C: Cpu>(
     cpu.load(&core.snapshot);
     cpu.load_simd(&mut core.simd);
     let mut running = Running { machine, domain, index, vcpu, cpu, core: &mut core };
+    address_space::load(&running);
     let (end, steps) = match order {
         Order::Run => {
             let end = run::run(&mut running);

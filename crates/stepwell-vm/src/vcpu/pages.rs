@@ -6,7 +6,7 @@
 //! them by the CPU itself, which executes that one instruction with the domain's own tables, where
 //! nothing is withheld.
 
-use super::{debug, watch};
+use super::{address_space, debug, memory, watch};
 use crate::cpu::{Cpu, TranslationFailed};
 use crate::device::mmio::MmioAccess;
 use crate::device::transfer::Transfer;
@@ -16,7 +16,8 @@ use crate::stage2::PAGE_BYTES;
 use crate::vcpu::handled::{Handled, advance};
 use crate::vcpu::roots::{Root, WriteSet};
 use crate::vcpu::running::Running;
-use crate::views::sequence::{has_load_before32, load_before};
+use crate::views::BRK;
+use crate::views::sequence::{has_load_before32, is_store, is_store32, load_before};
 use core::sync::atomic::{Ordering, fence};
 use heapless::Vec;
 use stepwell_arch::SystemRegister;
@@ -33,6 +34,8 @@ const SCTLR_BIG_ENDIAN: u64 = 1 << 24 | 1 << 25;
 const PFR1_MTE2: u64 = 0b1110 << 8;
 /// ISS of a data abort, AR: acquire or release.
 const ISS_AR: u64 = 1 << 14;
+/// BRK without its immediate.
+const BRK_MASK: u32 = 0xffe0_001f;
 /// Most that an instruction of which nothing else is known is taken to access.
 const UNKNOWN_BYTES: u64 = 64;
 
@@ -122,20 +125,50 @@ fn instruction<C: Cpu>(running: &Running<'_, C>) -> Option<u32> {
     Some(u32::from_le_bytes(bytes))
 }
 
+/// Tells whether the guest has a BRK at the PC.
+#[must_use]
+pub fn is_brk<C: Cpu>(running: &Running<'_, C>) -> bool {
+    instruction(running).is_none_or(|word| word & BRK_MASK == BRK & BRK_MASK)
+}
+
+/// Tells whether the instruction at the PC is a store-exclusive.
+#[must_use]
+pub fn is_store_exclusive<C: Cpu>(running: &Running<'_, C>) -> bool {
+    let pc = running.core.pc();
+    let Some(page) = code_page(running, pc) else { return false };
+    match InstructionSet::of(running.core.pstate()) {
+        InstructionSet::A64 => {
+            let word = running.domain.ram.instruction(page, pc).unwrap_or(0);
+            is_store(word)
+        }
+        set => is_store32(set, pc.0 % PAGE_BYTES, |at| running.domain.ram.halfword(page, Va(at))),
+    }
+}
+
+/// The page of guest code at an address.
+fn code_page<C: Cpu>(running: &Running<'_, C>, pc: Va) -> Option<<C::Memory as GuestMemory>::Page> {
+    let ram = &running.domain.ram;
+    let pa = to_ipa(running, pc.0).and_then(|ipa| ram.locate(ipa, 2).ok());
+    pa.and_then(|pa| ram.code_page(pa))
+}
+
 /// Tells whether the instruction at `pc`, at which a vCPU that runs freely came to EL2, lies in an
 /// exclusive sequence: that has lost the CPU's monitor by it.
 #[must_use]
 pub fn is_in_sequence<C: Cpu>(running: &Running<'_, C>, pc: Va) -> bool {
     let ram = &running.domain.ram;
-    let page = to_ipa(running, pc.0).and_then(|ipa| ram.locate(ipa, 2).ok());
-    let Some(page) = page.and_then(|pa| ram.code_page(pa)) else { return false };
+    let Some(page) = code_page(running, pc) else { return false };
     let offset = pc.0 % PAGE_BYTES;
     match InstructionSet::of(running.core.pstate()) {
         InstructionSet::A64 => {
             let word = |n| ram.instruction(page, Va(n as u64 * 4)).unwrap_or(0);
-            load_before(offset as usize / 4, word).is_some()
+            let at = offset as usize / 4;
+            is_store(word(at)) || load_before(at, word).is_some()
         }
-        set => has_load_before32(set, offset, |at| ram.halfword(page, Va(at))),
+        set => {
+            let halfword = |at| ram.halfword(page, Va(at));
+            is_store32(set, offset, halfword) || has_load_before32(set, offset, halfword)
+        }
     }
 }
 
@@ -215,10 +248,26 @@ fn decoded<C: Cpu>(running: &Running<'_, C>) -> Option<Operand> {
     })
 }
 
+/// Where stage 2 had no translation at all: tells whether another vCPU is changing the tables, or was,
+/// and waits until that is over. All RAM has one.
+#[must_use]
+pub fn is_being_changed<C: Cpu>(running: &Running<'_, C>) -> bool {
+    let address = memory::fault_address(running);
+    let is_ram = running.domain.ram.locate(address, 1).is_ok();
+    let may_be = is_ram && running.core.vttbr != running.domain.vttbr;
+    if may_be {
+        drop(running.domain.views.lock());
+    }
+    may_be
+}
+
 /// Handles a stage-2 abort of a load or store, if it is about a page of interest.
 pub fn data_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Option<Handled> {
     let iss = esr.data_abort();
     let is_withheld = running.core.vttbr != running.domain.vttbr;
+    if iss.dfsc().is_translation() && is_being_changed(running) {
+        return Some(Handled::Resume);
+    }
     if !iss.dfsc().is_permission() || !is_withheld {
         return None;
     }
@@ -267,6 +316,12 @@ fn write_set<C: Cpu>(running: &Running<'_, C>, operand: Operand) -> WriteSet {
     WriteSet::Pieces(pieces)
 }
 
+/// EL2 has written guest memory for the guest: brings up to date what depends on it.
+pub fn written<C: Cpu>(running: &Running<'_, C>, ipa: Ipa, bytes: u64) {
+    running.domain.sync_views(ipa, bytes);
+    address_space::stored(running, Some((ipa, bytes)));
+}
+
 /// After the instruction, or when it is given up: brings what the guest executes up to date.
 #[inline]
 pub fn settle<C: Cpu>(running: &mut Running<'_, C>) {
@@ -280,10 +335,13 @@ fn settle_touched<C: Cpu>(running: &mut Running<'_, C>) {
         WriteSet::Empty => {}
         WriteSet::Pieces(pieces) => {
             for (ipa, bytes) in pieces {
-                running.domain.sync_views(ipa, bytes);
+                written(running, ipa, bytes);
             }
         }
-        WriteSet::Unknown => running.domain.views.lock().sync_all(&mut running.domain.ram.tables()),
+        WriteSet::Unknown => {
+            running.domain.views.lock().sync_all(&mut running.domain.ram.tables());
+            address_space::stored(running, None);
+        }
     }
 }
 
@@ -329,10 +387,11 @@ fn carry_out_described<C: Cpu>(
     }
     if access.write {
         let value = access.store_value(running.core.context.register(access.register));
+        address_space::before_store(running, ipa, access.bytes, value);
         if ram.poke(pa, access.bytes, value).is_err() {
             return false;
         }
-        running.domain.sync_views(ipa, u64::from(access.bytes));
+        written(running, ipa, u64::from(access.bytes));
     } else {
         let Ok([value, _]) = ram.peek(pa, access.bytes, false) else { return false };
         running.core.context.set_register(access.register, access.load_result(value));
@@ -382,7 +441,7 @@ fn carry_out_decoded<C: Cpu>(running: &mut Running<'_, C>, ipa: Ipa) -> bool {
         }
     }
     if transfer.write {
-        running.domain.sync_views(first, all);
+        written(running, first, all);
     }
     true
 }

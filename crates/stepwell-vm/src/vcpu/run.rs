@@ -11,6 +11,7 @@ use crate::vcpu::roots::Root;
 use crate::vcpu::running::{End, Running};
 use crate::vcpu::shadow::Breakpoints;
 use stepwell_arch::esr::{EsrEl2, ec};
+use stepwell_wire::StopReason;
 
 /// How long a vCPU runs freely at a time while its timer's interrupt is pending, where it cannot be
 /// stepped: see [`step::while_timer_is_pending`].
@@ -112,6 +113,11 @@ fn enter<C: Cpu>(running: &mut Running<'_, C>) -> Option<End> {
         }
         Handled::Past => with_its_sequence(running, step::past_breakpoint),
         Handled::Unrestricted => with_its_sequence(running, step::with_nothing_withheld),
+        // The exception has cleared the monitor: this store could not succeed, however often it is
+        // tried. The one that is tried next, under a step, can.
+        Handled::Stop(StopReason::Watchpoint { .. }) if pages::is_store_exclusive(running) => {
+            step::repeat_sequence(running)
+        }
         Handled::Stop(reason) => Some(End::Stop(reason)),
         Handled::SwitchedOff => Some(End::SwitchedOff),
     }

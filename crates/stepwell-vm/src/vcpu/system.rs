@@ -1,8 +1,8 @@
-//! System registers that trap: ID registers, the physical timer, SGIs, what is IMPLEMENTATION
+//! System registers that trap: ID registers, the physical timer, SGIs, what makes an address space, what is IMPLEMENTATION
 //! DEFINED, and the guest's own debug registers. What traps besides belongs to features that the guest
 //! is not offered, and is undefined.
 
-use super::{inject, interrupt, time, translation};
+use super::{address_space, inject, interrupt, time, translation};
 use crate::cpu::Cpu;
 use crate::implementation_defined;
 use crate::vcpu::handled::{Handled, advance_under};
@@ -86,6 +86,7 @@ fn write<C: Cpu>(running: &mut Running<'_, C>, register: SystemRegister, value: 
             Some(())
         }
         SystemRegister::ACTLR_EL1 => Some(()),
+        _ if address_space::write(running, register, value) => Some(()),
         _ if implementation_defined::is_written(
             running.cpu.read(SystemRegister::MIDR_EL1),
             register,

@@ -48,7 +48,27 @@ pub fn load_before(at: usize, word: impl Fn(usize) -> u32) -> Option<usize> {
     None
 }
 
-/// The same of AArch32 code: tells whether the instruction at `offset` in a page lies in a sequence.
+/// Tells whether an instruction is a store-exclusive: wherever its load is, an exception has cost it
+/// the monitor.
+#[must_use]
+pub fn is_store(word: u32) -> bool {
+    matches!(Instruction::decode(word), Instruction::StoreExclusive { .. })
+}
+
+/// The same of AArch32 code, of the instruction at `offset` in a page.
+#[must_use]
+pub fn is_store32(set: InstructionSet, offset: u64, halfword: impl Fn(u64) -> Option<u16>) -> bool {
+    let (Some(first), Some(second)) = (halfword(offset), halfword(offset + 2)) else {
+        return false;
+    };
+    let found = Found::decode(set, u32::from(first) | u32::from(second) << 16);
+    found.is_some_and(|found| {
+        matches!(found.instruction, aarch32::Instruction::StoreExclusive { .. })
+    })
+}
+
+/// As [`load_before`], of AArch32 code: tells whether the instruction at `offset` in a page lies in a
+/// sequence.
 /// `halfword` reads at an offset.
 ///
 /// Where T32 instructions begin is not to be seen backwards, so that one may be taken for another.

@@ -100,9 +100,9 @@ fn a_page_with_a_breakpoint_is_executed_from_a_copy() {
     let (mut memory, mut views) = new();
     let place = RAM.offset(0x20_0084);
     assert_eq!(views.roots(1), None);
-    views.set(&mut memory, place).unwrap();
+    views.set(&mut memory, Whose::Physical, place).unwrap();
     assert_ne!(views.roots(1), None);
-    assert_eq!(views.set(&mut memory, place), Err(ViewError::Already));
+    assert_eq!(views.set(&mut memory, Whose::Physical, place), Err(ViewError::Already));
     assert_eq!(executed(&memory, &views, place), BRK);
     for offset in [0, 0x80, 0x88, 0xffc] {
         let other = RAM.offset(0x20_0000 + offset);
@@ -118,8 +118,8 @@ fn a_page_with_a_breakpoint_is_executed_from_a_copy() {
         physical(place),
         "steps are of the original"
     );
-    views.clear(&mut memory, place).unwrap();
-    assert_eq!(views.clear(&mut memory, place), Err(ViewError::Already));
+    views.clear(&mut memory, Whose::Physical, place).unwrap();
+    assert_eq!(views.clear(&mut memory, Whose::Physical, place), Err(ViewError::Already));
     assert_eq!(executed(&memory, &views, place), original(&memory, place));
     assert_eq!(permissions(&memory, &views, place), (Permissions::ALL, Permissions::ALL));
     assert_eq!(views.roots(1), None, "nobody has an interest in any page");
@@ -129,8 +129,8 @@ fn a_page_with_a_breakpoint_is_executed_from_a_copy() {
 fn what_the_guest_writes_is_executed_and_breakpoints_stay() {
     let (mut memory, mut views) = new();
     let (first, second) = (RAM.offset(0x3000), RAM.offset(0x3010));
-    views.set(&mut memory, first).unwrap();
-    views.set(&mut memory, second).unwrap();
+    views.set(&mut memory, Whose::Physical, first).unwrap();
+    views.set(&mut memory, Whose::Physical, second).unwrap();
     let published = memory.published;
     memory.guest.insert(physical(first).0, 0x1111_1111_2222_2222);
     memory.guest.insert(physical(first).0 + 8, 0x3333_3333_4444_4444);
@@ -143,7 +143,7 @@ fn what_the_guest_writes_is_executed_and_breakpoints_stay() {
     assert_eq!(memory.published, published + 2);
     views.sync_all(&mut memory);
     assert_eq!(memory.published, published + 2, "nothing has changed");
-    views.clear(&mut memory, first).unwrap();
+    views.clear(&mut memory, Whose::Physical, first).unwrap();
     assert_eq!(executed(&memory, &views, first), 0x2222_2222, "what the guest put there");
     assert_eq!(executed(&memory, &views, second), BRK);
 }
@@ -160,10 +160,10 @@ fn watched_pages_are_withheld_as_far_as_they_are_watched() {
     views.watch(&mut memory, place, reads).unwrap();
     views.watch(&mut memory, place, writes).unwrap();
     assert_eq!(permissions(&memory, &views, place), (NONE, NONE));
-    views.set(&mut memory, place).unwrap();
+    views.set(&mut memory, Whose::Physical, place).unwrap();
     views.unwatch(&mut memory, place, reads);
     assert_eq!(permissions(&memory, &views, place), (NONE, no_stores));
-    views.clear(&mut memory, place).unwrap();
+    views.clear(&mut memory, Whose::Physical, place).unwrap();
     views.unwatch(&mut memory, place, writes);
     assert_eq!(permissions(&memory, &views, place), (no_stores, no_stores));
     views.unwatch(&mut memory, place, writes);
@@ -177,14 +177,14 @@ fn without_memory_nothing_changes() {
         let (mut memory, mut views) = new();
         memory.limit = Some(limit);
         let place = RAM.offset(0x1000);
-        let result = views.set(&mut memory, place);
+        let result = views.set(&mut memory, Whose::Physical, place);
         // Two sets of two levels, a table for pages in each, and the copy.
         assert_eq!(result.is_ok(), limit >= 7, "{limit}");
-        assert_eq!(views.has_breakpoint(place), limit >= 7);
+        assert_eq!(views.has_breakpoint(Whose::Physical, place), limit >= 7);
         if limit < 7 {
             assert_eq!((result, views.roots(1)), (Err(ViewError::NoMemory), None));
             memory.limit = None;
-            views.set(&mut memory, place).unwrap();
+            views.set(&mut memory, Whose::Physical, place).unwrap();
             assert_eq!(executed(&memory, &views, place), BRK);
         }
     }
@@ -201,16 +201,16 @@ proptest! {
         for (page, instruction) in places {
             let place = RAM.offset(page * PAGE_BYTES + 4 * instruction);
             if set.remove(&place.0) {
-                views.clear(&mut memory, place).unwrap();
+                views.clear(&mut memory, Whose::Physical, place).unwrap();
             } else {
-                views.set(&mut memory, place).unwrap();
+                views.set(&mut memory, Whose::Physical, place).unwrap();
                 set.insert(place.0);
             }
         }
         for at in (0..4 * PAGE_BYTES).step_by(4) {
             let place = RAM.offset(at);
             let is_set = set.contains(&place.0);
-            prop_assert_eq!(views.has_breakpoint(place), is_set);
+            prop_assert_eq!(views.has_breakpoint(Whose::Physical, place), is_set);
             let expected = if is_set { BRK } else { original(&memory, place) };
             prop_assert_eq!(executed(&memory, &views, place), expected);
         }

@@ -135,6 +135,7 @@ impl Board {
             ram: ram.clone(),
             vttbr,
             roots: Roots::new(vttbr),
+            follow: stepwell_vm::follow::Follow::default(),
             views: spin::Mutex::new(Views::new(RAM_BASE, BASE, BYTES)),
             stage2: spin::Mutex::new(stage2),
             vgic: Counted::new(Vgic::new(vcpus)),

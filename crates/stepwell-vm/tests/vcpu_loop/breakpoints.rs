@@ -80,5 +80,29 @@ fn what_is_refused_changes_nothing() {
         assert_eq!(set(Place::Va(0x100 + n * 4)), Ok(Answer::Done));
     }
     assert_eq!(set(Place::Va(0x100)), Err(Refusal::Breakpoint));
-    assert_eq!(set(Place::Va(0x200)), Err(Refusal::NoBreakpointLeft(4)));
+    // All further ones follow their addresses, which A32 and T32 code cannot.
+    assert_eq!(set(Place::Va(0x202)), Err(Refusal::NoBreakpointLeft(4)));
+    assert_eq!(set(Place::Va(0x200)), Ok(Answer::Done));
+    assert_eq!(set(Place::Va(0x200)), Err(Refusal::Breakpoint));
+    let clear = |place| board.try_to(&cpu, Command::ClearBreakpoint { domain: 0, place });
+    assert_eq!(clear(Place::Va(0x200)), Ok(Answer::Done));
+    assert_eq!(clear(Place::Va(0x200)), Err(Refusal::Breakpoint));
+}
+
+#[test]
+fn there_are_more_by_virtual_address_than_a_cpu_has() {
+    let board = Board::new(1, &[NOP, NOP, NOP, NOP, NOP, NOP, NOP, b(-7)]);
+    let cpu = board.cpu(0);
+    for n in 1..8 {
+        board.serve(&cpu, Command::SetBreakpoint { domain: 0, place: Place::Va(ENTRY + n * 4) });
+    }
+    for round in 0..2 {
+        for n in 1..8 {
+            let stop = board.go(&cpu, CONTINUE);
+            let expected = (StopReason::Breakpoint, ENTRY + n * 4);
+            assert_eq!((stop.reason, stop.registers.pc), expected, "round {round}");
+        }
+    }
+    // They count while it is stepped, too.
+    assert_eq!(board.go(&cpu, step(10, false)).reason, StopReason::Breakpoint);
 }

@@ -561,6 +561,7 @@ impl Cpu for FakeCpu {
     fn invalidate_guest_stage1(&self) {}
     fn trap_waits(&self, _: bool) {}
     fn trap_invalidations(&self, _: bool) {}
+    fn trap_translation_changes(&self, _: bool) {}
     fn set_stage2(&self, tables: Vttbr) {
         self.state.borrow_mut().tables = Some(tables);
     }

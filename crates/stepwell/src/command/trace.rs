@@ -351,9 +351,10 @@ impl Job {
             | StopReason::Breakpoint
             | StopReason::Watchpoint { .. }
             | StopReason::LeftRange => Some(End::Done),
-            StopReason::Paused | StopReason::AArch32 | StopReason::SwitchedOff => {
-                Some(End::Stopped(stop))
-            }
+            StopReason::Paused
+            | StopReason::AArch32
+            | StopReason::SwitchedOff
+            | StopReason::BreakpointLost => Some(End::Stopped(stop)),
         })
     }
 

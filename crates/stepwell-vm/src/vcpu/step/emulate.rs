@@ -122,7 +122,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         let Ok(stored) = stored else { return self.leave_store() };
         if stored {
             let ipa = Ipa(RAM_BASE.0.wrapping_add(pa.0.wrapping_sub(ram.base().0)));
-            self.running.domain.sync_views(ipa, bytes);
+            pages::written(self.running, ipa, bytes);
         }
         let core = &mut *self.running.core;
         core.monitor.clear();

@@ -10,7 +10,7 @@ use crate::vcpu::pages;
 use crate::vcpu::roots::Root;
 use crate::vcpu::running::End;
 use crate::vcpu::shadow::ArmedBreakpoints;
-use crate::vcpu::{debug, interrupt, time};
+use crate::vcpu::{address_space, debug, interrupt, time};
 use stepwell_arch::esr::{EsrEl2, ec};
 use stepwell_arch::{Pstate, SystemRegister, Va};
 use stepwell_engine::completion::{complete, has_executed, leaves_nothing};
@@ -138,6 +138,10 @@ impl<C: Cpu> Stepper<'_, '_, C> {
                 if self.class() == ec::HVC64 {
                     self.running.core.monitor.called();
                 }
+                if self.has_changed_address_space() {
+                    self.executed_page = None;
+                    self.tell_context();
+                }
                 self.carried_out();
                 Some(None)
             }
@@ -171,6 +175,14 @@ impl<C: Cpu> Stepper<'_, '_, C> {
             }
             Handled::SwitchedOff => Some(Some(self.switched_off())),
         }
+    }
+
+    /// Whether what trapped made another address space current.
+    fn has_changed_address_space(&self) -> bool {
+        let esr = EsrEl2(self.running.core.context.esr);
+        esr.ec() == ec::SYSTEM_REGISTER
+            && !esr.system_register().is_read()
+            && address_space::is_trapped(esr.system_register().register())
     }
 
     /// What an entry for `next` is to find of what is pending, if anything.

@@ -119,10 +119,12 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         let ram = &self.running.domain.ram;
         let page = ram.code_page(ram.locate(ipa, 2).ok()?)?;
         // The vectors' page stays on the slow path: that is where exceptions show. So does one
-        // with a breakpoint by physical address, which only the slow path sees.
+        // with a hidden breakpoint, which only the slow path sees.
         let vectors = Va(self.running.cpu.read(SystemRegister::VBAR_EL1)).align_down(4096);
         let may_know = pc.align_down(4096) != vectors
-            && !(self.has_breakpoints && self.running.domain.views.lock().has_breakpoints(ipa));
+            && !(self.has_breakpoints
+                && (self.running.domain.follow.has_page(pc)
+                    || self.running.domain.views.lock().has_breakpoints(ipa)));
         if may_know {
             self.running.core.context.know_page(pc, page);
         }

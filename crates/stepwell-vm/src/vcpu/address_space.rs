@@ -1,0 +1,117 @@
+//! Which address space a vCPU is in, for breakpoints that follow virtual addresses: see
+//! [`crate::follow`].
+//!
+//! While there are any, writes of the registers that make an address space trap (HCR_EL2.TVM), and
+//! are carried out here.
+//!
+//! Source: Arm ARM, DDI 0487 L.b, HCR_EL2, TVM: "Trap Virtual Memory controls".
+
+use crate::cpu::{Context as _, Cpu};
+use crate::domain::{Domain, PendingStop};
+use crate::vcpu::running::Running;
+use crate::vcpu::state::VcpuCore;
+use crate::views::ViewError;
+use stepwell_arch::stage1::Regime;
+use stepwell_arch::{Ipa, SystemRegister};
+use stepwell_wire::StopReason;
+
+/// What HCR_EL2.TVM traps writes of.
+const TRAPPED: [SystemRegister; 11] = [
+    SystemRegister::SCTLR_EL1,
+    SystemRegister::TTBR0_EL1,
+    SystemRegister::TTBR1_EL1,
+    SystemRegister::TCR_EL1,
+    SystemRegister::ESR_EL1,
+    SystemRegister::FAR_EL1,
+    SystemRegister::AFSR0_EL1,
+    SystemRegister::AFSR1_EL1,
+    SystemRegister::MAIR_EL1,
+    SystemRegister::AMAIR_EL1,
+    SystemRegister::CONTEXTIDR_EL1,
+];
+
+/// Tells whether writes of a register trap while something is followed.
+#[must_use]
+pub fn is_trapped(register: SystemRegister) -> bool {
+    TRAPPED.contains(&register)
+}
+
+/// Before a vCPU moves, with its registers in the CPU.
+pub fn load<C: Cpu>(running: &Running<'_, C>) {
+    let is_used = running.domain.follow.is_used();
+    running.cpu.trap_translation_changes(is_used);
+    if is_used {
+        enter(running);
+    }
+}
+
+/// Carries out a trapped write; tells whether it was one.
+pub fn write<C: Cpu>(running: &mut Running<'_, C>, register: SystemRegister, value: u64) -> bool {
+    if !is_trapped(register) || !running.domain.follow.is_used() {
+        return false;
+    }
+    running.cpu.write(register, value);
+    running.core.context.forget_pages();
+    enter(running);
+    true
+}
+
+fn enter<C: Cpu>(running: &Running<'_, C>) {
+    let Running { domain, cpu, index, .. } = running;
+    let regime = regime_of(*cpu, |register| cpu.read(register));
+    tell(running, domain.follow.enter(*index, regime, &domain.ram, &domain.views));
+}
+
+/// The address space of a standing vCPU.
+#[must_use]
+pub fn of_standing<C: Cpu>(cpu: &C, core: &VcpuCore<C>) -> Regime {
+    regime_of(cpu, |register| core.snapshot.read(register).unwrap_or(0))
+}
+
+fn regime_of<C: Cpu>(cpu: &C, read: impl Fn(SystemRegister) -> u64) -> Regime {
+    Regime {
+        sctlr: read(SystemRegister::SCTLR_EL1),
+        tcr: read(SystemRegister::TCR_EL1),
+        ttbr0: read(SystemRegister::TTBR0_EL1),
+        ttbr1: read(SystemRegister::TTBR1_EL1),
+        mair: read(SystemRegister::MAIR_EL1),
+        pa_bits: Regime::pa_bits_of(cpu.guest_feature_id(SystemRegister::ID_AA64MMFR0_EL1) & 0xf),
+    }
+}
+
+/// Before EL2 stores for a guest. Without a doubleword of which all is known, it is seen after the
+/// store.
+pub fn before_store<C: Cpu>(running: &Running<'_, C>, ipa: Ipa, bytes: u8, value: u64) {
+    let domain = running.domain;
+    if bytes == 8 && domain.follow.is_used() {
+        tell(running, domain.follow.before_store(ipa, value, &domain.ram, &domain.views));
+    }
+}
+
+/// After guest memory was written: `bytes` bytes from an address on, or nobody knows what.
+pub fn stored<C: Cpu>(running: &Running<'_, C>, written: Option<(Ipa, u64)>) {
+    let domain = running.domain;
+    if domain.follow.is_used() {
+        tell(running, domain.stored(written));
+    }
+}
+
+impl<C: Cpu> Domain<C> {
+    /// Has what follows virtual addresses look at the tables again, after guest memory was written.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError::NoMemory`].
+    pub fn stored(&self, written: Option<(Ipa, u64)>) -> Result<(), ViewError> {
+        self.follow.stored(written, &self.ram, &self.views)
+    }
+}
+
+/// A breakpoint that cannot be kept is not lost in silence: the domain stops.
+fn tell<C: Cpu>(running: &Running<'_, C>, result: Result<(), ViewError>) {
+    if result.is_err() {
+        let reason = StopReason::BreakpointLost;
+        let stop = PendingStop { vcpu: running.index, reason, steps: 0 };
+        running.domain.request_stop(running.cpu, stop);
+    }
+}
