@@ -7,7 +7,7 @@
 //!
 //! Two kinds of software breakpoints (`Z0`) are set by guest-physical address instead: those in the
 //! kernel's image, which stays where it was loaded while it may not be mapped yet, or not for the vCPU
-//! that stands (KPTI); and all of a guest whose MMU is off. Another virtual address may lead to the
+//! that is stopped (KPTI); and all of a guest whose MMU is off. Another virtual address may lead to the
 //! same instruction; such a hit is passed over, too ([`Guest::is_hit`]). A debuggee that has no
 //! breakpoint by virtual address left gets one by physical address, and the user is told what that
 //! means.

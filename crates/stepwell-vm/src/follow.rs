@@ -6,7 +6,7 @@
 //! its address to its page, in every address space that a vCPU is in. The pages of the tables on the
 //! way are withheld from stores, which come to EL2: after a store the walk is made anew, and before
 //! one of which the value is known, too, so that no vCPU finds the new page without its BRKs. Another
-//! address space comes by a write of TTBR0_EL1 and relatives, which traps (HCR_EL2.TVM) while
+//! address space begins with a write of TTBR0_EL1 and relatives, which traps (HCR_EL2.TVM) while
 //! anything is followed. So a breakpoint is there before the first instruction is fetched through a
 //! mapping that did not exist when it was set: that of a program that starts, a page that is copied
 //! on its first store, moved, or brought back from a disk.
@@ -114,7 +114,7 @@ impl Follow {
         self.is_used() && self.state.lock().has_page(page_of(va.0))
     }
 
-    /// Sets a breakpoint, while every vCPU stands. `spaces` are the address spaces that they are in.
+    /// Sets a breakpoint, while every vCPU is stopped. `spaces` are the address spaces that they are in.
     ///
     /// # Errors
     ///
@@ -151,7 +151,7 @@ impl Follow {
         result
     }
 
-    /// Takes a breakpoint away, while every vCPU stands. Tells whether there was one.
+    /// Takes a breakpoint away, while every vCPU is stopped. Tells whether there was one.
     pub fn remove<M: GuestMemory>(&self, va: u64, ram: &M, views: &Mutex<Views>) -> bool {
         if !self.contains(va) {
             return false;

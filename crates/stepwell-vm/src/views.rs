@@ -447,7 +447,7 @@ impl Views {
     /// Puts a page into the tables as it is to be seen. Tells whether that changed them.
     ///
     /// Others may run. A copy is made while nobody reaches the page: what is stored before it is in
-    /// it, and what is stored after it brings it up to date ([`Views::sync`]). Whoever comes by
+    /// it, and what is stored after it brings it up to date ([`Views::sync`]). Whoever reaches it
     /// meanwhile takes a translation fault, and tries again.
     fn apply<M: CodeMemory>(&mut self, memory: &mut M, at: usize) -> Result<bool, ViewError> {
         let (Some(page), Some((running, guarded))) = (self.pages.get(at), &mut self.tables) else {

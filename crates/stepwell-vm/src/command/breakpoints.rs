@@ -49,9 +49,9 @@ fn set_virtual<C: Cpu>(
         // AArch32 code executes no BRK of A64.
         return Err(Refusal::NoBreakpointLeft(usable));
     }
-    let standing = control.standing();
-    let spaces = domain.vcpus.iter().enumerate().filter(|&(n, _)| standing & bit(n) != 0);
-    let spaces = spaces.map(|(n, vcpu)| (n, address_space::of_standing(cpu, &vcpu.core.lock())));
+    let stopped = control.stopped();
+    let spaces = domain.vcpus.iter().enumerate().filter(|&(n, _)| stopped & bit(n) != 0);
+    let spaces = spaces.map(|(n, vcpu)| (n, address_space::of_stopped(cpu, &vcpu.core.lock())));
     domain.follow.add(va, spaces, &domain.ram, &domain.views).map_err(refusal)?;
     domain.use_views();
     Ok(())

@@ -62,9 +62,9 @@ fn enter<C: Cpu>(running: &Running<'_, C>) {
     tell(running, domain.follow.enter(*index, regime, &domain.ram, &domain.views));
 }
 
-/// The address space of a standing vCPU.
+/// The address space of a stopped vCPU.
 #[must_use]
-pub fn of_standing<C: Cpu>(cpu: &C, core: &VcpuCore<C>) -> Regime {
+pub fn of_stopped<C: Cpu>(cpu: &C, core: &VcpuCore<C>) -> Regime {
     regime_of(cpu, |register| core.snapshot.read(register).unwrap_or(0))
 }
 

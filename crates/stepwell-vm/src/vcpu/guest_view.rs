@@ -98,7 +98,7 @@ pub fn write_system<C: Cpu>(
 /// nothing.
 #[must_use]
 pub fn translate<C: Cpu>(cpu: &C, domain: &Domain<C>, core: &VcpuCore<C>, va: Va) -> Option<Ipa> {
-    let regime = address_space::of_standing(cpu, core);
+    let regime = address_space::of_stopped(cpu, core);
     walk(&regime, va, Access::PRIVILEGED_READ, &Physical(&domain.ram))
         .outcome
         .ok()

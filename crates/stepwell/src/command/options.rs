@@ -4,7 +4,7 @@ use super::session::Session;
 use crate::interruption;
 use crate::machine::{Guest, Layout, MachineOptions, Memory, QemuMachine};
 use crate::names::Names;
-use crate::terminal::tell;
+use crate::terminal::notice;
 use anyhow::Context;
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -129,7 +129,7 @@ fn symbols_of(path: &Path, guest: &Guest, load: Ipa) -> anyhow::Result<Symbols> 
         && identity::lies_elsewhere(&bytes, base, image.len() as u64)
     {
         let path = path.display();
-        tell(&format!(
+        notice(&format!(
             "{path} lies wholly outside of the kernel's image at {base:#x}: its names are right only \
              if the kernel moves itself there"
         ));

@@ -140,7 +140,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
                 }
                 if self.has_changed_address_space() {
                     self.executed_page = None;
-                    self.tell_context();
+                    self.emit_context();
                 }
                 self.carried_out();
                 Some(None)
