@@ -44,8 +44,8 @@ fn every_case_is_reported_as_it_declares() {
     document::keep(document::Part::Cases, &table.document());
 }
 
-/// Exits between an instruction and its step exception, exits before it, withdrawn pages, stops and
-/// resumes, stepping off and on: QEMU does none of these by itself, and none may show.
+/// Exits between an instruction and its step exception, exits before it, withdrawn pages, calls out of
+/// the guest with stepping switched off and on: QEMU does none of these by itself, and none may show.
 #[test]
 fn nothing_shows_of_what_the_test_mode_does() {
     let (_, places) = guest();

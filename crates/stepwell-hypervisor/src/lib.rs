@@ -10,6 +10,7 @@
 //! | `boot` | from the boot loader to the first idle CPU, and to the domains |
 //! | [`console`] | the machine's UART: which, and how to send a byte |
 //! | `hw` | registers, the world switch, the physical GIC, timers, the link's transport, the `Cpu` of the vCPU loop |
+//! | `loop_cpu` | the `Cpu` that the vCPU loop runs on |
 //! | [`mem`] | EL2's own translation, memory of tables, guest RAM, the trace ring |
 //! | [`devicetree`] | the machine's tree |
 //! | [`memory_plan`] | who gets which RAM |
@@ -40,6 +41,9 @@ pub mod console;
 pub mod devicetree;
 #[cfg(feature = "el2")]
 pub mod hw;
+#[cfg(feature = "el2")]
+#[cfg_attr(feature = "test-mode", path = "loop_cpu_tests.rs")]
+pub mod loop_cpu;
 pub mod mem;
 pub mod memory_plan;
 #[cfg(feature = "el2")]

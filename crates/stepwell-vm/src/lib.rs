@@ -18,7 +18,7 @@
 //! | [`feature_id`], [`implementation_defined`] | which features and registers its CPU has |
 //! | [`devicetree`], [`image_layout`] | the guest's device tree, and where its images lie |
 //! | [`recorder`] | runs of the trace |
-//! | `adversary` | what the test mode does to a stepped vCPU; absent from release images |
+//! | [`adversary`] | a [`cpu::Cpu`] around another one, to which happens what may happen: the test mode's |
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(missing_docs, unsafe_code)]
@@ -40,7 +40,6 @@
 
 extern crate alloc;
 
-#[cfg(any(test, feature = "test-mode"))]
 pub mod adversary;
 pub mod command;
 pub mod concurrency;

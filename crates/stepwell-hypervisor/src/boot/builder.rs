@@ -4,11 +4,11 @@
 //! that board, or is compared with a run there, finds the same.
 
 use crate::devicetree::host::{DomainConfig, HostTree, Range};
-use crate::hw::el2::El2;
 use crate::hw::setup;
 use crate::hw::simd;
 use crate::hw::timer;
 use crate::hw::world::GuestContext;
+use crate::loop_cpu::LoopCpu;
 use crate::mem::guest::GuestRam;
 use alloc::vec;
 use core::sync::atomic::{AtomicBool, AtomicU64};
@@ -56,10 +56,6 @@ pub enum BuildError {
     /// Its device tree could not be written.
     #[error("the domain's device tree could not be written")]
     Tree,
-    /// The test mode's words are not understood.
-    #[cfg(feature = "test-mode")]
-    #[error(transparent)]
-    TestMode(#[from] stepwell_vm::adversary::ConfigError),
 }
 
 /// Clears what the boot loader left in a domain's memory.
@@ -97,7 +93,7 @@ pub unsafe fn build(
     cpu: usize,
     attention: &'static Attention,
     reset: &Snapshot,
-) -> Result<Domain<El2>, BuildError> {
+) -> Result<Domain<LoopCpu>, BuildError> {
     // SAFETY: the caller's promise.
     let memory = unsafe { GuestRam::new(ram.base, ram.bytes) };
     // SAFETY: the caller's promise.
@@ -111,12 +107,7 @@ pub unsafe fn build(
     let vttbr = stage2.vttbr(id + 1);
     let mut vcpus = Vec::new();
     for index in 0..config.cpus {
-        #[cfg_attr(not(feature = "test-mode"), expect(unused_mut, reason = "for the test mode"))]
-        let mut core = new_core(attention, index == 0, places, vttbr, reset);
-        #[cfg(feature = "test-mode")]
-        {
-            core.adversary = adversary(host, index)?;
-        }
+        let core = new_core(attention, index == 0, places, vttbr, reset);
         let vcpu = Vcpu {
             cpu: cpu + index,
             core: Mutex::new(core),
@@ -149,25 +140,13 @@ pub unsafe fn build(
     })
 }
 
-#[cfg(feature = "test-mode")]
-fn adversary(
-    host: &HostTree<'_>,
-    index: usize,
-) -> Result<stepwell_vm::adversary::Adversary, BuildError> {
-    let config = host.test_mode.map(stepwell_vm::adversary::Config::parse).transpose();
-    let config = config?;
-    let mutant = config.and_then(|config| config.mutant);
-    stepwell_engine::mutation::select(mutant.map(stepwell_vm::adversary::mutant).transpose()?);
-    Ok(stepwell_vm::adversary::Adversary::new(config.as_ref(), index))
-}
-
 fn new_core(
     attention: &'static Attention,
     is_first: bool,
     places: Layout,
     vttbr: Vttbr,
     reset: &Snapshot,
-) -> VcpuCore<El2> {
+) -> VcpuCore<LoopCpu> {
     let context = GuestContext::new(attention);
     let lists = setup::facts().list_registers;
     let mut core = VcpuCore::new(context, reset, simd::at_reset(), lists, vttbr);

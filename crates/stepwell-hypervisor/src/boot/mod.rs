@@ -11,8 +11,8 @@ mod early;
 mod secondary;
 
 use crate::devicetree::host::{self, HostTree, Range, VirtioSlot};
-use crate::hw::el2::El2;
 use crate::hw::{gic, link, log, power, registers, reset_registers, system_registers, timer};
+use crate::loop_cpu::{self, LoopCpu, this_cpu};
 use crate::mem::mailbox::MailboxMemory;
 use crate::mem::ring::TraceRing;
 use crate::mem::{el2, heap};
@@ -47,7 +47,7 @@ global_asm!(
 );
 
 /// Known to all CPUs once it is built.
-static MACHINE: Once<Machine<El2>> = Once::new();
+static MACHINE: Once<Machine<LoopCpu>> = Once::new();
 
 /// Called by `start.S` on the boot CPU. `tree` is where the boot loader put the device tree.
 #[unsafe(no_mangle)]
@@ -63,16 +63,17 @@ extern "C" fn primary_main(tree: u64) -> ! {
             if !link::is_up() {
                 run_unattended(machine);
             }
-            vcpu::serve_cpu(machine, &El2, 0)
+            vcpu::serve_cpu(machine, &this_cpu(machine), 0)
         }
         None => power::machine_off(),
     }
 }
 
 /// Lets every domain run: on a board there may be nobody who would say "go on".
-fn run_unattended(machine: &Machine<El2>) {
+fn run_unattended(machine: &'static Machine<LoopCpu>) {
+    let cpu = this_cpu(machine);
     for domain in &machine.domains {
-        if let Err(refusal) = command::run_freely(&El2, domain) {
+        if let Err(refusal) = command::run_freely(&cpu, domain) {
             log::line(format_args!("domain {} does not run: {refusal}", domain.id));
         }
     }
@@ -107,11 +108,7 @@ fn start(tree: u64) -> Result<(), String> {
         Box::leak(Box::new(host::parse(blob).map_err(|error| error.to_string())?));
     let devices = memory_plan::devices(host).map_err(|error| error.to_string())?;
     el2::setup(&host.memory, &host.reserved, &devices).map_err(|error| error.to_string())?;
-    if host.test_mode.is_some() && cfg!(not(feature = "test-mode")) {
-        return Err(
-            "this hypervisor has no test mode: use stepwell-hypervisor-test-mode.bin".into()
-        );
-    }
+    loop_cpu::configure(host.test_mode).map_err(|error| error.to_string())?;
     // What EL1's registers hold before any guest has run is what the CPU resets them to.
     let mut reset = Snapshot::default();
     system_registers::save(&mut reset);
@@ -161,7 +158,7 @@ fn build_machine(
     tree: Range,
     cpus: u8,
     reset: Snapshot,
-) -> Result<Machine<El2>, String> {
+) -> Result<Machine<LoopCpu>, String> {
     if host.domains.is_empty() {
         return Err(
             "the device tree has no domain under /chosen (compatible \"xen,domain\", with a \

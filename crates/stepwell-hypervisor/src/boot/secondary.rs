@@ -2,8 +2,8 @@
 
 use super::MACHINE;
 use super::SECONDARY_STACK_BYTES;
-use crate::hw::el2::El2;
 use crate::hw::{gic, log, power, registers, timer};
+use crate::loop_cpu::this_cpu;
 use crate::mem::el2;
 use core::arch::global_asm;
 use core::mem::offset_of;
@@ -103,7 +103,7 @@ extern "C" fn secondary_main(cpu: u64) -> ! {
     CPUS_UP.fetch_add(1, Ordering::AcqRel);
     loop {
         if let Some(machine) = MACHINE.get() {
-            vcpu::serve_cpu(machine, &El2, cpu);
+            vcpu::serve_cpu(machine, &this_cpu(machine), cpu);
         }
         core::hint::spin_loop();
     }

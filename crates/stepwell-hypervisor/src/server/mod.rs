@@ -10,8 +10,8 @@
 pub mod mailbox;
 mod unattended;
 
-use crate::hw::el2::El2;
 use crate::hw::link;
+use crate::loop_cpu::LoopCpu;
 use spin::Mutex;
 use stepwell_vm::command;
 use stepwell_vm::domain::PendingStop;
@@ -21,12 +21,12 @@ use stepwell_wire::{
 };
 
 /// This machine.
-type Machine = stepwell_vm::machine::Machine<El2>;
+type Machine = stepwell_vm::machine::Machine<LoopCpu>;
 
 /// The hypervisor's end.
 pub struct Server;
 
-impl Link<El2> for Server {
+impl Link<LoopCpu> for Server {
     fn send(&self, event: &Event) {
         if !link::is_up() {
             unattended::show(event);
@@ -35,20 +35,20 @@ impl Link<El2> for Server {
         transmit(&FromHypervisor::Event(event.clone()));
     }
 
-    fn serve(&self, cpu: &El2, machine: &Machine) {
+    fn serve(&self, cpu: &LoopCpu, machine: &Machine) {
         poll_stream(cpu, machine);
         poll_mailbox(cpu, machine);
     }
 
     /// A mailbox makes that cheap: the stream has nothing but its doorbell then.
-    fn pass_by(&self, cpu: &El2, machine: &Machine) {
+    fn pass_by(&self, cpu: &LoopCpu, machine: &Machine) {
         match mailbox::is_in_use() {
             true => drop(poll_mailbox(cpu, machine)),
             false => poll_stream(cpu, machine),
         }
     }
 
-    fn linger(&self, cpu: &El2, machine: &Machine, is_over: &dyn Fn() -> bool) -> bool {
+    fn linger(&self, cpu: &LoopCpu, machine: &Machine, is_over: &dyn Fn() -> bool) -> bool {
         mailbox::linger(|| poll_mailbox(cpu, machine), is_over)
     }
 
@@ -60,7 +60,7 @@ impl Link<El2> for Server {
 static DECODER: Mutex<FrameDecoder> = Mutex::new(FrameDecoder::new());
 
 /// Returns whether there was anything.
-fn poll_mailbox(cpu: &El2, machine: &Machine) -> bool {
+fn poll_mailbox(cpu: &LoopCpu, machine: &Machine) -> bool {
     let mut has_served = false;
     while let Some(request) = mailbox::take() {
         serve(cpu, machine, request);
@@ -69,7 +69,7 @@ fn poll_mailbox(cpu: &El2, machine: &Machine) -> bool {
     has_served
 }
 
-fn poll_stream(cpu: &El2, machine: &Machine) {
+fn poll_stream(cpu: &LoopCpu, machine: &Machine) {
     let mut bytes = [0; 256];
     loop {
         let count = link::receive(&mut bytes);
@@ -86,7 +86,7 @@ fn poll_stream(cpu: &El2, machine: &Machine) {
     }
 }
 
-fn serve(cpu: &El2, machine: &Machine, request: Request) {
+fn serve(cpu: &LoopCpu, machine: &Machine, request: Request) {
     let is_hello = matches!(request.command, Command::Hello { .. });
     let result = command::serve(cpu, machine, request.command);
     let is_welcome = is_hello && result.is_ok();

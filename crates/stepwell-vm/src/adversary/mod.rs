@@ -1,23 +1,27 @@
-//! The adversary of the test mode: what it may do, how often, and what it has done.
+//! The adversary of the test mode: a [`Cpu`](crate::cpu::Cpu) around another one, which makes happen
+//! what that never does by itself.
 //!
-//! QEMU always delivers a pending step before an interrupt, never withdraws a page, and stops a
-//! vCPU only when somebody asks. So the paths of the step loop that matter most on hardware are not
-//! taken there. An image with the feature `test-mode` takes them on purpose, at random but from a
-//! seed; this module decides and counts, `vcpu::step::hooks` acts. Nothing of either is in a
-//! release image.
+//! QEMU always delivers a pending step before an interrupt, never withdraws a page, and calls a vCPU
+//! out only when somebody wants it stopped. So the paths of the step loop that matter most on
+//! hardware are not taken there. An image with the feature `test-mode` runs the same loop on an
+//! [`Adversary`], which takes them on purpose, at random but from a seed: it decides and counts here,
+//! acts in [`around`], and takes pages away in [`withdrawal`]. The loop cannot tell, and a release
+//! image has nothing of it.
 //!
 //! Every count is of something that has happened to the machine, not of a decision: a physical
 //! interrupt is counted when its exit came, a withdrawn page when the abort came. The one exception
 //! is the *exit for no reason*, which is made up, since that is what it is.
 //!
-//! Deliberately absent: real locks or memory of another vCPU. One adversary belongs to one vCPU.
+//! Deliberately absent: real locks or memory of another vCPU. One adversary belongs to one CPU.
 
+pub mod around;
 pub mod instruction_class;
+pub mod withdrawal;
 
-use crate::stage2::Permissions;
+pub use around::Adversary;
+
 use core::fmt;
 use instruction_class::InstructionClass;
-use stepwell_arch::Ipa;
 use stepwell_engine::mutation::Mutant;
 
 /// What an adversary does between two events of a vCPU.
@@ -27,27 +31,24 @@ pub enum Interference {
     Physical,
     /// A virtual interrupt, entered before the instruction. This one the guest sees.
     Virtual,
-    /// An asynchronous exit after the instruction and before its step exception; for what EL2
-    /// carries out, before the next instruction.
+    /// An asynchronous exit after the instruction and before its step exception.
     Pending,
     /// An exit for no reason before the instruction.
     Spurious,
     /// Its code page was withdrawn, and it aborted.
     CodePage,
-    /// The page of its data was withdrawn, and it aborted, or EL2, carrying out a store-exclusive,
-    /// was refused it.
+    /// The page of its data was withdrawn, and it aborted.
     DataPage,
-    /// The vCPU was stopped before it, saved, and resumed.
+    /// The vCPU was called out before it: stepping was switched off, everything saved, loaded again,
+    /// and stepping switched on.
     Pause,
-    /// Stepping was switched off before it, and on again.
-    OffAndOn,
     /// An SError came before it, which the guest gets once it has unmasked it.
     SystemError,
 }
 
 impl Interference {
     /// All of them, in the order of the report's columns.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 8] = [
         Self::Physical,
         Self::Virtual,
         Self::Pending,
@@ -55,7 +56,6 @@ impl Interference {
         Self::CodePage,
         Self::DataPage,
         Self::Pause,
-        Self::OffAndOn,
         Self::SystemError,
     ];
 
@@ -70,7 +70,6 @@ impl Interference {
             Self::CodePage => "code-page",
             Self::DataPage => "data-page",
             Self::Pause => "pause",
-            Self::OffAndOn => "off-on",
             Self::SystemError => "serror",
         }
     }
@@ -112,8 +111,7 @@ pub struct Config<'a> {
     pub before: u8,
     /// Percentage of entries under a withdrawn page.
     pub stage2: u8,
-    /// Percentage of events after which the vCPU is stopped and resumed, or stepping switched off
-    /// and on.
+    /// Percentage of exits after which the vCPU is called out for nothing.
     pub pause: u8,
     /// Percentage of entries that an SError precedes.
     pub serror: u8,
@@ -123,8 +121,7 @@ pub struct Config<'a> {
 
 impl<'a> Config<'a> {
     /// Reads `seed=1,pending=10,before=5,stage2=3,pause=3,serror=1,mutant=NAME`; what is left out
-    /// is
-    /// 0.
+    /// is 0.
     ///
     /// # Errors
     ///
@@ -152,21 +149,12 @@ impl<'a> Config<'a> {
     }
 }
 
-/// A page that stage 2 does not allow for the moment, and what it allowed before.
-#[derive(Clone, Copy, Debug)]
-pub struct Withdrawn {
-    /// The page.
-    pub page: Ipa,
-    /// What is to be given back.
-    pub permissions: Permissions,
-}
-
 const CLASSES: usize = InstructionClass::ALL.len();
 const INTERFERENCES: usize = Interference::ALL.len();
 
-/// Decides for one vCPU, and counts.
+/// Decides for one CPU, and counts.
 #[derive(Clone, Debug)]
-pub struct Adversary {
+pub struct Decisions {
     is_on: bool,
     pending: u8,
     before: u8,
@@ -179,23 +167,8 @@ pub struct Adversary {
     met: [u32; CLASSES],
     /// The instruction about to execute, or executing.
     pub class: InstructionClass,
-    /// EL2 carried this one out, and nothing has executed since.
-    pub carried_out: Option<InstructionClass>,
-    /// The next entry is to be met by this, whatever the rates say.
-    pub forced: Option<Interference>,
-    /// The page of a store-exclusive that EL2 is about to carry out.
-    pub withdrawn_for_store: Option<Withdrawn>,
-    /// An access met a page that the adversary had withdrawn, and has given back since.
-    pub was_withdrawn: bool,
-    /// Somebody resumes the vCPU when the adversary stops it: not so where it runs freely and is
-    /// stepped past a breakpoint.
-    pub may_ask: bool,
-    /// The vCPU was told to stop by the adversary, and by nobody else that it knows of.
-    pub asked: bool,
-    /// It was stopped and resumed, and nothing has executed since.
+    /// The vCPU was called out, and nothing has executed since.
     pub paused: bool,
-    /// Stepping was switched off and on, and nothing has executed since.
-    pub toggled: bool,
 }
 
 /// As many entries in a row without an instruction is bad luck beyond belief.
@@ -204,8 +177,8 @@ const IN_A_ROW_PERCENT: u8 = 40;
 const FAST_ONE_IN: u64 = 8;
 const FAST_MAX: u64 = 24;
 
-impl Adversary {
-    /// Makes the adversary of vCPU `index`; without a configuration one that does nothing.
+impl Decisions {
+    /// Makes those of CPU `index`; without a configuration they are to do nothing.
     #[must_use]
     pub fn new(config: Option<&Config<'_>>, index: usize) -> Self {
         let is_on = config.is_some();
@@ -223,14 +196,7 @@ impl Adversary {
             counts: [[0; INTERFERENCES]; CLASSES],
             met: [0; CLASSES],
             class: InstructionClass::Plain,
-            carried_out: None,
-            forced: None,
-            withdrawn_for_store: None,
-            was_withdrawn: false,
-            may_ask: false,
-            asked: false,
             paused: false,
-            toggled: false,
         }
     }
 
@@ -248,9 +214,6 @@ impl Adversary {
 
     /// What is to meet the next entry. `again`: the instruction has executed already, or was tried.
     pub fn before_entry(&mut self, again: bool) -> Option<Interference> {
-        if let Some(forced) = self.forced.take() {
-            return Some(forced);
-        }
         let before = if again { self.before.min(IN_A_ROW_PERCENT) } else { self.before };
         if self.chance(before) {
             let spurious = self.random() & 1 == 0;
@@ -273,7 +236,7 @@ impl Adversary {
         self.chance(percent)
     }
 
-    /// Whether the vCPU is stopped here.
+    /// Whether the vCPU is called out here.
     pub fn pauses(&mut self) -> bool {
         self.chance(self.pause)
     }
@@ -295,13 +258,8 @@ impl Adversary {
         if let Some(met) = self.met.get_mut(class as usize) {
             *met = met.saturating_add(1);
         }
-        for (flag, what) in [
-            (core::mem::take(&mut self.paused), Interference::Pause),
-            (core::mem::take(&mut self.toggled), Interference::OffAndOn),
-        ] {
-            if flag {
-                self.count_for(class, what);
-            }
+        if core::mem::take(&mut self.paused) {
+            self.count_for(class, Interference::Pause);
         }
     }
 
@@ -334,22 +292,22 @@ impl Adversary {
     /// One line of the report: a class's name, how often it was met, and its counts.
     #[must_use]
     pub fn row(&self, class: InstructionClass) -> Row<'_> {
-        Row { adversary: self, class }
+        Row { decisions: self, class }
     }
 }
 
 /// A line of the report.
 pub struct Row<'a> {
-    adversary: &'a Adversary,
+    decisions: &'a Decisions,
     class: InstructionClass,
 }
 
 impl fmt::Display for Row<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let met = self.adversary.met.get(self.class as usize).copied().unwrap_or(0);
+        let met = self.decisions.met.get(self.class as usize).copied().unwrap_or(0);
         write!(f, "{} met={met}", self.class.name())?;
         for what in Interference::ALL {
-            write!(f, " {}={}", what.name(), self.adversary.counted(self.class, what))?;
+            write!(f, " {}={}", what.name(), self.decisions.counted(self.class, what))?;
         }
         Ok(())
     }
@@ -383,8 +341,8 @@ mod tests {
     fn the_same_seed_decides_the_same_and_another_does_not() {
         let decide = |seed, index| {
             let config = Config { seed, before: 30, stage2: 30, serror: 30, ..Config::default() };
-            let mut adversary = Adversary::new(Some(&config), index);
-            (0..200).map(|_| adversary.before_entry(false)).collect::<Vec<_>>()
+            let mut decisions = Decisions::new(Some(&config), index);
+            (0..200).map(|_| decisions.before_entry(false)).collect::<Vec<_>>()
         };
         assert_eq!(decide(1, 0), decide(1, 0));
         assert_ne!(decide(1, 0), decide(2, 0));
@@ -402,11 +360,11 @@ mod tests {
     #[test]
     fn rates_are_kept() {
         let config = Config { seed: 3, pending: 10, ..Config::default() };
-        let mut adversary = Adversary::new(Some(&config), 0);
-        let delayed = (0..10_000).filter(|_| adversary.delays_step(false)).count();
+        let mut decisions = Decisions::new(Some(&config), 0);
+        let delayed = (0..10_000).filter(|_| decisions.delays_step(false)).count();
         assert!((800..1200).contains(&delayed), "{delayed}");
-        assert!((0..1000).all(|_| adversary.before_entry(false).is_none()), "its rate is 0");
-        assert!((0..1000).all(|_| !adversary.pauses()), "its rate is 0");
+        assert!((0..1000).all(|_| decisions.before_entry(false).is_none()), "its rate is 0");
+        assert!((0..1000).all(|_| !decisions.pauses()), "its rate is 0");
     }
 
     #[test]
@@ -419,25 +377,25 @@ mod tests {
 
     #[test]
     fn without_a_configuration_nothing_is_done() {
-        let mut adversary = Adversary::new(None, 0);
-        assert!(!adversary.is_on());
-        assert_eq!(adversary.fast_limit(1000), 1000);
-        assert_eq!(adversary.before_entry(false), None);
-        assert!(!adversary.delays_step(true));
+        let mut decisions = Decisions::new(None, 0);
+        assert!(!decisions.is_on());
+        assert_eq!(decisions.fast_limit(1000), 1000);
+        assert_eq!(decisions.before_entry(false), None);
+        assert!(!decisions.delays_step(true));
     }
 
     #[test]
     fn what_happened_is_reported() {
-        let mut adversary = Adversary::new(Some(&Config::default()), 0);
-        adversary.paused = true;
-        adversary.meet(InstructionClass::Svc);
-        adversary.meet(InstructionClass::Svc);
-        adversary.count(Interference::Virtual);
-        let text = format!("{}", adversary.row(InstructionClass::Svc));
+        let mut decisions = Decisions::new(Some(&Config::default()), 0);
+        decisions.paused = true;
+        decisions.meet(InstructionClass::Svc);
+        decisions.meet(InstructionClass::Svc);
+        decisions.count(Interference::Virtual);
+        let text = format!("{}", decisions.row(InstructionClass::Svc));
         assert_eq!(
             text,
             "svc met=2 physical=0 virtual=1 pending=0 spurious=0 code-page=0 data-page=0 pause=1 \
-             off-on=0 serror=0"
+             serror=0"
         );
     }
 }

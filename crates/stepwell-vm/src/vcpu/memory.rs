@@ -10,8 +10,8 @@ use crate::vcpu::handled::advance;
 use crate::vcpu::handled::fault;
 use crate::vcpu::roots::WriteSet;
 use crate::vcpu::running::Running;
-use stepwell_arch::Ipa;
 use stepwell_arch::esr::EsrEl2;
+use stepwell_arch::{Ipa, Va};
 use stepwell_wire::{FaultKind, StopReason};
 
 /// How long a partial line waits for more.
@@ -26,11 +26,11 @@ pub(super) fn fault_address<C: Cpu>(running: &Running<'_, C>) -> Ipa {
 /// Handles a stage-2 data abort.
 #[inline(never)]
 pub fn data_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled {
-    if running.core.take_withdrawn() {
-        return Handled::Resume;
-    }
     if let Some(handled) = pages::data_abort(running, esr) {
         return handled;
+    }
+    if is_given_back(running, esr) {
+        return Handled::Resume;
     }
     let address = fault_address(running);
     let known = region(address, running.domain.vcpus.len());
@@ -58,6 +58,22 @@ pub fn data_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled 
     }
     advance(running);
     Handled::Emulated
+}
+
+/// Tells whether an abort is about RAM, of which the domain's own tables keep nothing back: a page
+/// that was withheld when the CPU looked, and is not any more, or a stage 1 that has just changed.
+fn is_given_back<C: Cpu>(running: &Running<'_, C>, esr: EsrEl2) -> bool {
+    let iss = esr.data_abort();
+    if !iss.dfsc().is_permission() {
+        return false;
+    }
+    // HPFAR_EL2 is UNKNOWN for permission faults but those of walks.
+    let address = if iss.s1ptw() {
+        Ok(fault_address(running))
+    } else {
+        running.cpu.to_ipa(Va(running.core.context.far), false)
+    };
+    address.is_ok_and(|address| running.domain.ram.locate(address, 1).is_ok())
 }
 
 fn read<C: Cpu>(running: &mut Running<'_, C>, known: Region, address: Ipa, bytes: u8) -> u64 {

@@ -5,6 +5,7 @@
 //! engine in between; see [`step`].
 
 pub mod address_space;
+pub mod call_out;
 pub mod changes;
 pub mod coprocessor;
 pub mod debug;
@@ -33,6 +34,7 @@ pub mod watchpoint;
 use crate::cpu::Cpu;
 use crate::domain::{Domain, Order, PendingStop, Vcpu};
 use crate::machine::Machine;
+use crate::vcpu::call_out::Progress;
 use crate::vcpu::running::{End, Running};
 
 use stepwell_wire::StopReason;
@@ -115,25 +117,31 @@ fn carry_out<C: Cpu>(
     if core::mem::take(&mut core.is_reset) {
         cpu.reset();
     }
-    cpu.load(&core.snapshot);
-    cpu.load_simd(&mut core.simd);
-    let mut running = Running { machine, domain, index, vcpu, cpu, core: &mut core };
-    address_space::load(&running);
-    let (end, steps) = match order {
-        Order::Run => {
-            let end = run::run(&mut running);
-            time::ran(&mut running);
-            (end, 0)
+    let mut progress = Progress::new(order);
+    let (end, steps) = loop {
+        cpu.load(&core.snapshot);
+        cpu.load_simd(&mut core.simd);
+        let mut running = Running { machine, domain, index, vcpu, cpu, core: &mut core };
+        address_space::load(&running);
+        let piece = match progress.order {
+            Order::Run => {
+                let end = run::run(&mut running);
+                time::ran(&mut running);
+                (end, 0)
+            }
+            Order::Step(order) => step::step(&mut running, order),
+        };
+        let end = progress.came_to(&mut running, piece);
+        cpu.save(&mut core.snapshot);
+        cpu.save_simd(&mut core.simd);
+        cpu.stop_virtual_timer();
+        cpu.synchronize();
+        if let Some(end) = end {
+            break end;
         }
-        Order::Step(order) => step::hooks::steps(&mut running, order),
     };
     // Whoever stops within a handler goes on from there, seen.
-    running.core.handler_of = None;
-    step::hooks::report(&running);
-    cpu.save(&mut core.snapshot);
-    cpu.save_simd(&mut core.simd);
-    cpu.stop_virtual_timer();
-    cpu.synchronize();
+    core.handler_of = None;
     let reason = match end {
         End::Stop(reason) => reason,
         End::Asked => StopReason::Paused,

@@ -67,9 +67,6 @@ pub struct VcpuCore<C: Cpu> {
     pub serror: Option<u32>,
     /// Whether the virtual CPU interface can be left alone between steps.
     pub idle_interface: IdleInterface,
-    /// What the test mode does to it.
-    #[cfg(feature = "test-mode")]
-    pub adversary: crate::adversary::Adversary,
 }
 
 impl<C: Cpu> VcpuCore<C> {
@@ -108,8 +105,6 @@ impl<C: Cpu> VcpuCore<C> {
             physical_timer: PhysicalTimer::default(),
             lines: TimerLines::default(),
             idle_interface: IdleInterface::default(),
-            #[cfg(feature = "test-mode")]
-            adversary: crate::adversary::Adversary::new(None, 0),
         }
     }
 
@@ -173,18 +168,6 @@ impl<C: Cpu> VcpuCore<C> {
             pc: self.context.elr,
             pstate: self.context.spsr,
         }
-    }
-
-    /// Whether a data abort is the test mode's doing; the page is back already.
-    #[cfg(feature = "test-mode")]
-    pub fn take_withdrawn(&mut self) -> bool {
-        core::mem::take(&mut self.adversary.was_withdrawn)
-    }
-
-    /// No page is ever withdrawn.
-    #[cfg(not(feature = "test-mode"))]
-    pub const fn take_withdrawn(&mut self) -> bool {
-        false
     }
 }
 

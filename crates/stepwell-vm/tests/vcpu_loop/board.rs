@@ -77,13 +77,13 @@ impl Events {
     }
 }
 
-impl Link<FakeCpu> for Events {
+impl<C: Cpu> Link<C> for Events {
     fn send(&self, event: &Event) {
         self.0.lock().expect("no test panics with it").push(event.clone());
     }
-    fn serve(&self, _: &FakeCpu, _: &Machine<FakeCpu>) {}
-    fn pass_by(&self, _: &FakeCpu, _: &Machine<FakeCpu>) {}
-    fn linger(&self, _: &FakeCpu, _: &Machine<FakeCpu>, _: &dyn Fn() -> bool) -> bool {
+    fn serve(&self, _: &C, _: &Machine<C>) {}
+    fn pass_by(&self, _: &C, _: &Machine<C>) {}
+    fn linger(&self, _: &C, _: &Machine<C>, _: &dyn Fn() -> bool) -> bool {
         false
     }
     fn has_mailbox(&self) -> bool {
@@ -92,17 +92,17 @@ impl Link<FakeCpu> for Events {
 }
 
 /// The machine, and what its tool sees.
-pub struct Board {
-    pub machine: Machine<FakeCpu>,
+pub struct Board<C: Cpu = FakeCpu> {
+    pub machine: Machine<C>,
     pub events: Events,
     pub ram: Ram,
     kicks: Arc<AtomicU8>,
 }
 
-impl Board {
+impl<C: Cpu<Context = FakeContext, Memory = Ram, Ring = FakeRing>> Board<C> {
     /// Makes one whose vCPUs find this program, each pinned to a CPU of its own; only the first one
     /// is on.
-    pub fn new(vcpus: usize, program: &[u32]) -> Self {
+    pub fn around(vcpus: usize, program: &[u32]) -> Self {
         let (ram, kicks, events) = (Ram::new(), Arc::new(AtomicU8::new(0)), Events::default());
         for (n, word) in (0..).zip(program) {
             ram.write(Ipa(ENTRY + 4 * n), &word.to_le_bytes()).expect("the program is short");
@@ -165,23 +165,23 @@ impl Board {
         Self { machine, events, ram, kicks }
     }
 
-    /// The CPU of a number.
+    /// The CPU of a number, with nothing around it.
     pub fn cpu(&self, number: usize) -> FakeCpu {
         FakeCpu::new(number, self.ram.clone(), self.kicks.clone())
     }
 
     /// Gives a command.
-    pub fn try_to(&self, cpu: &FakeCpu, command: Command) -> Result<Answer, Refusal> {
+    pub fn try_to(&self, cpu: &C, command: Command) -> Result<Answer, Refusal> {
         command::serve(cpu, &self.machine, command)
     }
 
     /// Gives a command that is not refused.
-    pub fn serve(&self, cpu: &FakeCpu, command: Command) -> Answer {
+    pub fn serve(&self, cpu: &C, command: Command) -> Answer {
         self.try_to(cpu, command).expect("this is not refused")
     }
 
     /// Has a CPU carry out the order that its vCPU has; tells whether there was one.
-    pub fn carry_out(&self, cpu: &FakeCpu) -> bool {
+    pub fn carry_out(&self, cpu: &C) -> bool {
         let domain = &self.machine.domains[0];
         let vcpu = &domain.vcpus[cpu.number()];
         let Some(order) = vcpu.order.lock().take() else { return false };
@@ -191,7 +191,7 @@ impl Board {
     }
 
     /// Gives a command to vCPU 0 and carries it out: the stop that it came to.
-    pub fn go(&self, cpu: &FakeCpu, command: Command) -> Stop {
+    pub fn go(&self, cpu: &C, command: Command) -> Stop {
         self.serve(cpu, command);
         assert!(self.carry_out(cpu), "the command gives an order");
         self.stop()
@@ -225,6 +225,13 @@ impl Board {
             }
         }
         pcs
+    }
+}
+
+impl Board {
+    /// As [`Board::around`], with these CPUs as they are.
+    pub fn new(vcpus: usize, program: &[u32]) -> Self {
+        Self::around(vcpus, program)
     }
 }
 

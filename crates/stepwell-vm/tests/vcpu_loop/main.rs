@@ -1,6 +1,7 @@
 //! The vCPU loop on a CPU that is a value: what it counts, records, stops at and leaves behind is
 //! compared with what that CPU has executed.
 
+mod adversary;
 mod board;
 mod breakpoints;
 mod cpu;

@@ -162,16 +162,12 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         Some(Carried::Done(None))
     }
 
-    fn where_to_store(&mut self, address: Va, pstate: Pstate) -> Result<Pa, TranslationFailed> {
+    fn where_to_store(&self, address: Va, pstate: Pstate) -> Result<Pa, TranslationFailed> {
         let translate = || self.running.cpu.to_pa(address, pstate.el() == 0, Purpose::Write);
         if let Some(status) = self.forbidden_by_pan(address, pstate) {
             return Err(TranslationFailed { status, stage2: false });
         }
-        match translate() {
-            Err(failed) if failed.stage2 && self.has_given_store_back() => translate(),
-            Err(failed) if failed.stage2 => pages::translated(self.running, translate),
-            first => first,
-        }
+        pages::translated(self.running, translate)
     }
 
     /// The fault of a store that PSTATE.PAN forbids: AT instructions for EL1 ignore it.
@@ -203,7 +199,6 @@ impl<C: Cpu> Stepper<'_, '_, C> {
 
     /// The instruction was carried out at EL2, and the PC moved.
     pub(super) fn carried_out(&mut self) {
-        self.has_carried_out();
         self.report();
     }
 

@@ -273,7 +273,8 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         core.context.set_fast_budget(limit - 1);
         self.lend_run();
         let begun = self.running.core.pc();
-        let vector = self.cross(limit);
+        let running = &mut *self.running;
+        let vector = running.cpu.enter(&mut running.core.context);
         if masks != 0 {
             self.give_masks_back(begun, own);
         }

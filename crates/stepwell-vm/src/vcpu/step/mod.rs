@@ -9,8 +9,6 @@ mod detail;
 mod emulate;
 mod execute;
 mod handler;
-#[cfg_attr(not(feature = "test-mode"), path = "no_hooks.rs")]
-pub mod hooks;
 mod look;
 mod look32;
 mod pending_timer;
@@ -214,9 +212,6 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
             if let Some(end) = self.yield_if_due() {
                 return end;
             }
-            if let Some(end) = self.at_boundary() {
-                return end;
-            }
             if self.running.core.is_suspended
                 && let Some(end) = self.wait_suspended()
             {
@@ -337,14 +332,12 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
             Asynchronous::SError => None,
         };
         self.note_interrupt();
-        self.note_virtual();
         inject::asynchronous(self.running, what);
         self.entered_exception();
     }
 
     /// An exception was entered at EL2: one step.
     fn entered_exception(&mut self) {
-        self.has_carried_out();
         let core = &mut *self.running.core;
         let mut pstate = core.pstate();
         let _boundary = core.engine.injected(&mut pstate);
@@ -388,9 +381,6 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
     fn one(&mut self, limit: u64) -> Option<End> {
         let next = &self.look();
         self.begin(next.pc);
-        if let Some(end) = self.meet(next) {
-            return Some(end);
-        }
         let before = if self.has_detail() { Some(self.look_in_detail(next)) } else { None };
         let end = self.carry_on(next, if before.is_some() { 1 } else { limit });
         if let Some(before) = before {
@@ -419,7 +409,6 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
             }
         }
         let limit = if next.plain { limit.min(self.fast_limit()) } else { 1 };
-        let limit = self.hooked_limit(limit);
         let before = self.steps;
         let end = self.execute(next, limit);
         self.resume_others(self.steps - before);
