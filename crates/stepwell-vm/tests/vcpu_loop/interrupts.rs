@@ -88,6 +88,19 @@ fn a_handler_that_is_stepped_over_is_not_told_and_takes_its_time() {
     assert_eq!(in_handler.count(), 30);
 }
 
+/// Where a step takes a millisecond, a handler of some thousand of them is over before the next tick.
+#[test]
+fn steps_of_a_handler_take_no_longer_than_a_tenth_of_a_microsecond() {
+    let (board, cpu) = interrupted();
+    policy(&board, &cpu, InterruptPolicy::Over);
+    let time = TimePolicy::PerStep { ns: 1_000_000 };
+    board.serve(&cpu, Command::SetTimePolicy { domain: 0, policy: time });
+    let before = clock(&board, &cpu);
+    board.go(&cpu, step(2, false));
+    // Two steps of 62,500 ticks, and twice four of 6.25.
+    assert_eq!(clock(&board, &cpu) - before, 2 * 62_500 + 50);
+}
+
 /// One step at a time is the same as many at once, and a range does not end in a handler.
 #[test]
 fn handlers_are_stepped_over_alike_however_many_steps_are_asked_for() {

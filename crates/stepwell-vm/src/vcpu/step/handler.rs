@@ -5,6 +5,9 @@
 //! counted, and no range ends there. So it goes by the clock of what it interrupted, and two runs are
 //! one. Turns go on meanwhile. Where the clock is the machine's, the handler runs freely.
 //!
+//! Where a step is said to take long, so that ticks come often, those of a handler take no longer than
+//! [`UNSEEN_STEP_MAX_NS`]: some thousand of them have to be over before the next tick.
+//!
 //! A handler that takes longer than its timer's period would be entered again as soon as it returns,
 //! for ever. On any board it gets somewhere in the end, as an interrupt is recognised some time after it
 //! became pending; here what was interrupted executes one instruction at least.
@@ -19,11 +22,14 @@ use crate::vcpu::running::End;
 use crate::vcpu::shadow::Breakpoints;
 use crate::vcpu::{debug, inject, interrupt, run, time};
 use stepwell_arch::SystemRegister;
-use stepwell_engine::{InterruptedContext, Yield};
+use stepwell_engine::{InterruptedContext, TimePolicy, Yield};
 use stepwell_wire::StopReason;
 
 /// How long a handler runs before the other vCPUs get a turn: a hundred times what one takes.
 const SLICE_NS: u64 = 2_000_000;
+
+/// What an instruction of a handler takes at most, where time is a number of steps.
+const UNSEEN_STEP_MAX_NS: u32 = 100;
 
 impl<C: Cpu> Stepper<'_, '_, C> {
     /// Enters what is pending and has its handler executed, until it returns to here or, where it is
@@ -54,7 +60,10 @@ impl<C: Cpu> Stepper<'_, '_, C> {
             self.emit_steps();
         }
         let left = self.count.saturating_sub(self.steps);
-        self.before = BeforeHandler { left, past_first: self.past_first };
+        self.before = BeforeHandler { left, past_first: self.past_first, time: self.time };
+        if let TimePolicy::PerStep { ns } = self.time {
+            self.time = TimePolicy::PerStep { ns: ns.min(UNSEEN_STEP_MAX_NS) };
+        }
         self.record = false;
         self.running.core.handler_of = Some(interrupted);
         self.running.core.context.lend_run(Run::default(), None);
@@ -77,7 +86,8 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         if self.running.core.pc() != interrupted.pc || self.context_here() != interrupted {
             return None;
         }
-        let BeforeHandler { mut left, past_first } = self.before;
+        let BeforeHandler { mut left, past_first, time } = self.before;
+        self.time = time;
         self.past_first |= past_first;
         if self.turn.has_turns() {
             self.emit_steps();

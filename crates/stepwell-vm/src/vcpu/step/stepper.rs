@@ -68,6 +68,8 @@ pub(super) struct BeforeHandler {
     pub(super) left: u64,
     /// Breakpoints were not obeyed yet.
     pub(super) past_first: bool,
+    /// How time went.
+    pub(super) time: TimePolicy,
 }
 
 /// What a stepped vCPU knows of the others.
