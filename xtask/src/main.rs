@@ -22,6 +22,7 @@ mod layout;
 mod metadata;
 mod pictures;
 mod process;
+mod python;
 mod qemu;
 mod setup;
 mod soak;

@@ -74,12 +74,22 @@ const BROWSER: Need = Need {
     present: || BROWSERS.iter().any(|name| process::is_installed(name)),
 };
 
+const VENV: Need = Need {
+    name: "python3 -m venv",
+    purpose: "where the Python module is installed for its tests",
+    package: "python3-venv",
+    present: || {
+        let mut python = process::command("python3");
+        process::answer(python.args(["-c", "import ensurepip, venv; print(1)"])).is_some()
+    },
+};
+
 /// What running a guest takes: the demo and the measurements need no more.
 pub const MACHINE: &[Need] = &[QEMU, KEYRING];
 /// What taking pictures of reports takes.
 pub const PICTURES: &[Need] = &[QEMU, KEYRING, BROWSER];
 /// What all tests take.
-pub const TESTS: &[Need] = &[QEMU, KEYRING, GDB, LLDB, GENHTML, BROWSER];
+pub const TESTS: &[Need] = &[QEMU, KEYRING, GDB, LLDB, GENHTML, BROWSER, VENV];
 
 /// Browsers that will do, the one from Debian first.
 pub const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::tidy::{self, licences};
-use crate::{build, coverage, guests, layout, process, qemu, setup};
+use crate::{build, coverage, guests, layout, process, python, qemu, setup};
 
 const LINT_LIMIT: Duration = Duration::from_secs(15 * 60);
 const HOST_LIMIT: Duration = Duration::from_secs(20 * 60);
@@ -54,6 +54,9 @@ impl Test {
             group("build", build::everything)?;
             group("guests", guests::everything)?;
             group("machine tests", || self.machine_tests(&setup::qemu()))?;
+            if self.filter.is_none() {
+                group("Python module", python::test)?;
+            }
         }
         if self.both_qemus {
             group("machine tests, newer QEMU", || {

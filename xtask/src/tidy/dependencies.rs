@@ -10,7 +10,7 @@ use super::tree::Tree;
 use crate::metadata::{self, list, manifest_path, text};
 
 /// A package and those of ours that it may depend on, also for its tests.
-const MAY_IMPORT: [(&str, &[&str]); 16] = [
+const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("stepwell-arch", &[]),
     ("stepwell-engine", &["stepwell-arch"]),
     ("stepwell-wire", &[]),
@@ -24,6 +24,7 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
     // Any debuggee, and the names that a recording has.
     ("stepwell-linux", &["stepwell-arch", "stepwell-debuggee", "stepwell-trace"]),
     ("stepwell", &TOOL_LIBRARIES),
+    ("stepwell-python", &PYTHON_LIBRARIES),
     ("stepwell-guests", &[]),
     ("stepwell-tests", &TEST_LIBRARIES),
     ("xtask", &[]),
@@ -41,6 +42,16 @@ const TOOL_LIBRARIES: [&str; 8] = [
     "stepwell-linux",
     "stepwell-trace",
     "stepwell-wire",
+];
+
+const PYTHON_LIBRARIES: [&str; 6] = [
+    // Launching, names, questions and recordings are the tool's.
+    "stepwell",
+    "stepwell-arch",
+    "stepwell-debuggee",
+    "stepwell-link",
+    "stepwell-linux",
+    "stepwell-trace",
 ];
 
 const TEST_LIBRARIES: [&str; 9] = [

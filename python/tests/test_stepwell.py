@@ -1,0 +1,185 @@
+"""The module on Debian's kernel, and its examples. STEPWELL_GUESTS names the guests' folder."""
+
+import contextlib
+import io
+import os
+import pathlib
+import runpy
+import signal
+import sys
+import tempfile
+import threading
+import time
+import unittest
+from unittest import mock
+
+import stepwell
+
+GUESTS = pathlib.Path(os.environ["STEPWELL_GUESTS"]) / "debian"
+KERNEL, INITRD = str(GUESTS / "vmlinuz"), str(GUESTS / "initramfs.cpio.gz")
+APPEND = "console=ttyAMA0 quiet"
+EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+LIMIT = 300
+
+
+def debian(**options):
+    return stepwell.Machine(KERNEL, INITRD, append=APPEND, **options)
+
+
+def example(name, *arguments):
+    """Runs an example, and returns what it printed."""
+    printed = io.StringIO()
+    with mock.patch.object(sys, "argv", [name, *arguments]), contextlib.redirect_stdout(printed):
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    return printed.getvalue()
+
+
+class OfDebian(unittest.TestCase):
+    """One machine, asked for everything while it is stopped in a program's system call."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.machine = debian(smp=2)
+        cls.reset = cls.machine.stop
+        cls.point = cls.machine.breakpoint("do_sys_openat2", comm="grep")
+        cls.opened = cls.machine.cont(timeout=LIMIT)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.machine.close()
+
+    def test_it_begins_at_reset_and_stops_at_the_breakpoint(self):
+        self.assertEqual(self.reset.reason, "reset")
+        self.assertEqual(self.opened.reason, "breakpoint")
+        self.assertIs(self.opened.breakpoint, self.point)
+        self.assertEqual((self.opened.symbol, self.point.hits), ("do_sys_openat2", 1))
+        self.assertEqual(self.opened.pc, self.machine.address("do_sys_openat2"))
+
+    def test_tasks(self):
+        task = self.opened.task
+        self.assertEqual((task.comm, task.on_cpu), ("grep", True))
+        self.assertIn(task, self.machine.tasks())
+        self.assertEqual([one.comm for one in self.machine.tasks() if one.pid == 1], ["init"])
+        self.assertEqual(self.machine.value("current->comm"), "grep")
+        self.assertEqual(self.machine.value("current->pid"), task.pid)
+        self.assertEqual(self.machine.value("&current->pid") & 3, 0)
+        self.assertIn("thread_info", self.machine.value("*current"))
+
+    def test_stacks_and_mappings(self):
+        self.assertEqual(self.machine.backtrace()[0], "do_sys_openat2")
+        self.assertIn("schedule", " ".join(self.machine.backtrace(2)))
+        files = {one.file for one in self.machine.mappings()}
+        self.assertIn("/bin/busybox", files)
+        self.assertEqual(self.machine.modules(), [])
+
+    def test_registers_and_memory(self):
+        regs = self.opened.regs
+        self.assertEqual((regs.pc, regs["lr"]), (self.opened.pc, regs.x30))
+        self.assertTrue(self.machine.string(regs.x1).startswith("/"))
+        banner = self.machine.read(self.opened.pc, 8)
+        physical = self.machine.translate(self.opened.pc)
+        self.assertEqual(self.machine.read(physical, 8, physical=True), banner)
+        with self.assertRaises(stepwell.Refused):
+            self.machine.read(8, 8)
+        with self.assertRaises(AttributeError):
+            regs.x31
+        self.machine.set_register("x9", 7)
+        self.assertEqual(self.machine.regs.x9, 7)
+        self.machine.set_register("x9", regs.x9)
+
+    def test_what_is_unknown_is_an_error_with_the_tools_words(self):
+        with self.assertRaisesRegex(stepwell.StepwellError, "close to it: .*do_sys_openat2"):
+            self.machine.address("do_sys_openat3")
+        with self.assertRaisesRegex(stepwell.StepwellError, "none of stop, run"):
+            self.machine.set_others("whatever")
+        with self.assertRaisesRegex(stepwell.StepwellError, "new_folder"):
+            with self.machine.record("/new_folder/x"):
+                pass
+        with self.assertRaisesRegex(stepwell.StepwellError, "nowhere"):
+            stepwell.Machine("/nowhere")
+
+    def test_steps_are_recorded(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "steps.stepwell")
+            begin = self.machine.stop
+            with self.machine.record(path) as made:
+                stop = self.machine.step(5000, vcpu=begin.vcpu)
+            self.assertEqual((made.instructions, stop.steps), (5000, 5000))
+            recording = stepwell.Recording(path)
+            executed = [one for one in recording if one.vcpu == begin.vcpu]
+            self.assertEqual(len(executed), 5000)
+            self.assertEqual(executed[0].pc, begin.pc)
+            self.assertEqual(recording.name(executed[0].pc), begin.symbol)
+            self.assertIsNone(stepwell.first_difference(recording, recording))
+            self.coverage(path, recording, executed)
+
+    def coverage(self, path, recording, executed):
+        start = self.opened.pc
+        files = [path + ".drcov", path + ".info"]
+        span = f"{start:x}-{start + 0x1000000:x}"
+        said = example("coverage.py", path, "--range", span, "--drcov", files[0], "--lcov", files[1])
+        pcs = {one.pc for one in executed if start <= one.pc < start + 0x1000000}
+        self.assertRegex(said, r"^kernel: \d+ instructions in \d+ blocks")
+        self.assertLessEqual(abs(int(said.split()[1]) - len(pcs)), 64, "runs across the border")
+        with open(files[0], "rb") as file:
+            head, _, blocks = file.read().partition(b" bbs\n")
+        self.assertEqual(len(blocks), 8 * int(head.split()[-1]))
+        with open(files[1]) as file:
+            self.assertIn("FNDA:", file.read())
+
+    def test_drgn_reads_by_the_machine(self):
+        try:
+            import drgn  # noqa: F401
+        except ImportError:
+            self.skipTest("drgn is not installed")
+        import stepwell.drgn
+
+        program = stepwell.drgn.program(self.machine)
+        pc = self.opened.pc
+        self.assertEqual(program.read(pc, 16), self.machine.read(pc, 16))
+        self.assertEqual(stepwell.drgn.registers(self.machine)["pc"], self.machine.regs.pc)
+
+
+class OfTheGuestsLife(unittest.TestCase):
+    def test_time_outs_ctrl_c_and_the_end(self):
+        with debian() as machine:
+            self.assertIsNone(machine.cont(timeout=0.2))
+            self.assertEqual((machine.stop.reason, machine.ended), ("paused", None))
+            main = threading.main_thread().ident
+            threading.Timer(0.5, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
+            with self.assertRaises(KeyboardInterrupt):
+                machine.cont()
+            self.assertEqual(machine.stop.reason, "paused")
+            end = time.monotonic() + LIMIT
+            while "shell is up" not in machine.console and time.monotonic() < end:
+                machine.cont(timeout=1)
+            machine.type("poweroff -f\r")
+            self.assertIsNone(machine.cont(timeout=LIMIT))
+            self.assertEqual(machine.ended, "powered off")
+        with self.assertRaisesRegex(stepwell.StepwellError, "closed"):
+            machine.regs
+
+
+class Examples(unittest.TestCase):
+    def test_who_calls(self):
+        said = example("who_calls.py", KERNEL, INITRD, "do_sys_openat2", "--count", "2")
+        self.assertEqual(said.count("do_sys_openat2(0x"), 2)
+        self.assertIn("__arm64_sys_openat", said)
+
+    def test_log_execs(self):
+        said = example("log_execs.py", KERNEL, INITRD, "--count", "12")
+        self.assertIn("exec ", said)
+        self.assertRegex(said, r"open /\S+")
+
+    def test_first_difference(self):
+        said = example("first_difference.py", "--boot", KERNEL, INITRD, "--steps", "20000")
+        self.assertRegex(said, "no difference|equal instructions")
+
+    def test_watch_member(self):
+        arguments = ["--at", "begin_new_exec", "&current->comm", "--bytes", "16", "--count", "1"]
+        said = example("watch_member.py", KERNEL, INITRD, *arguments)
+        self.assertRegex(said, r"-> [0-9a-f]{32}")
+
+
+if __name__ == "__main__":
+    unittest.main()
