@@ -24,6 +24,12 @@ use stepwell_trace::{Header, RawPolicy};
 /// A task: number, process, name, state, CPU, whether it is on it, address of its structure.
 type TaskTuple = (u32, u32, String, String, u32, bool, u64);
 
+/// A module: name, base, bytes, users, state.
+type ModuleTuple = (String, u64, u64, u64, String);
+
+/// A mapping: start, end, rights, offset, file.
+type MappingTuple = (u64, u64, String, u64, Option<String>);
+
 /// What happened: its kind, and what there is to tell of it.
 type Happened = (&'static str, u8, String, u64, u64, Vec<u8>);
 
@@ -311,7 +317,7 @@ impl Core {
     }
 
     /// Modules: name, base, bytes, users, state.
-    fn modules(&mut self, index: u8) -> PyResult<Vec<(String, u64, u64, u64, String)>> {
+    fn modules(&mut self, index: u8) -> PyResult<Vec<ModuleTuple>> {
         let modules = questions::modules(&mut self.names, &mut self.link, vcpu(index));
         let modules = modules.map_err(unanswered)?;
         self.names.find_modules(&mut self.link, vcpu(index)).map_err(unanswered)?;
@@ -323,11 +329,7 @@ impl Core {
     }
 
     /// A process's mappings: start, end, rights, offset, file.
-    fn mappings(
-        &mut self,
-        index: u8,
-        pid: Option<u32>,
-    ) -> PyResult<Vec<(u64, u64, String, u64, Option<String>)>> {
+    fn mappings(&mut self, index: u8, pid: Option<u32>) -> PyResult<Vec<MappingTuple>> {
         let task = self.task(index, pid)?;
         let mappings = questions::mappings(&mut self.names, &mut self.link, vcpu(index), &task);
         let mappings = mappings.map_err(unanswered)?.into_iter();
