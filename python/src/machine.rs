@@ -13,7 +13,7 @@ use stepwell::questions::{self, LOADED, UNLOADED};
 use stepwell::recorder::Recorder;
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{
-    Debuggee, Ending, Error, Event, Place, Registers, StepRequest, Stop, StopReason, VcpuId,
+    Debuggee, DomainEnding, Error, Event, Place, Registers, StepRequest, Stop, StopReason, VcpuId,
     WatchAccess, Watchpoint,
 };
 use stepwell_link::Link;
@@ -134,9 +134,9 @@ impl Core {
             Some(Event::Console { bytes, .. }) => Some(("console", 0, String::new(), 0, 0, bytes)),
             Some(Event::Ended { ending, .. }) => {
                 let (kind, text) = match ending {
-                    Ending::PoweredOff => ("powered off", String::new()),
-                    Ending::Reset => ("reset", String::new()),
-                    Ending::Fault(fault) => {
+                    DomainEnding::PoweredOff => ("powered off", String::new()),
+                    DomainEnding::Reset => ("reset", String::new()),
+                    DomainEnding::Fault(fault) => {
                         let (pc, address) = (fault.pc, fault.address);
                         ("crashed", format!(": {} at {pc}, address {address:#x}", fault.kind))
                     }

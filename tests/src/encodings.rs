@@ -12,7 +12,7 @@ use stepwell::machine::{MachineError, QemuMachine};
 use stepwell_arch::aarch32::{Transfer, timer_of_pair};
 use stepwell_arch::{SystemRegister, Va};
 use stepwell_debuggee::{
-    Debuggee, Ending, Event, InterruptPolicy, Place, StepRequest, StopReason, VcpuId,
+    Debuggee, DomainEnding, Event, InterruptPolicy, Place, StepRequest, StopReason, VcpuId,
 };
 use stepwell_link::Link;
 
@@ -276,7 +276,7 @@ impl Session<'_> {
             match self.link.wait(end.saturating_duration_since(Instant::now()))? {
                 Some(Event::Console { bytes, .. }) => self.console.extend(bytes),
                 Some(Event::Stopped(stop)) => return Ok(Some(stop.reason)),
-                Some(Event::Ended { ending: Ending::PoweredOff, .. }) => return Ok(None),
+                Some(Event::Ended { ending: DomainEnding::PoweredOff, .. }) => return Ok(None),
                 other => anyhow::bail!("{other:?}"),
             }
         }

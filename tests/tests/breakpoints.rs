@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use stepwell::machine::{self, MachineOptions, Memory, QemuMachine};
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{
-    CodeRange, Debuggee, Ending, Event, Place, Refusal, StepRequest, Stop, StopReason, VcpuId,
-    WatchAccess, Watchpoint, contract,
+    CodeRange, Debuggee, DomainEnding, Event, Place, Refusal, StepRequest, Stop, StopReason,
+    VcpuId, WatchAccess, Watchpoint, contract,
 };
 use stepwell_link::Link;
 use stepwell_tests::guest::{Guest, LOAD, folder};
@@ -68,7 +68,7 @@ impl Session {
                 Some(Event::Stopped(stop)) => return Next::Stopped(stop),
                 Some(Event::Ended { ending, .. }) => {
                     let said = String::from_utf8_lossy(&self.said).into_owned();
-                    assert_eq!(ending, Ending::PoweredOff, "{said}");
+                    assert_eq!(ending, DomainEnding::PoweredOff, "{said}");
                     return Next::Off(said);
                 }
                 None => panic!("nothing for {LIMIT:?}"),

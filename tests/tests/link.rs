@@ -8,7 +8,7 @@ use std::time::Duration;
 use stepwell::machine::QemuMachine;
 use stepwell_arch::{Ipa, SystemRegister, Va};
 use stepwell_debuggee::{
-    Debuggee, Ending, Event, Monitor, Place, Refusal, Stop, StopReason, VcpuId, contract,
+    Debuggee, DomainEnding, Event, Monitor, Place, Refusal, Stop, StopReason, VcpuId, contract,
 };
 use stepwell_link::Link;
 use stepwell_tests::guest::Guest;
@@ -97,7 +97,7 @@ fn single_steps(vcpu: Option<u8>) {
             other => break other,
         }
     };
-    let off = Event::Ended { domain: 0, ending: Ending::PoweredOff };
+    let off = Event::Ended { domain: 0, ending: DomainEnding::PoweredOff };
     assert_eq!(ending, Some(off), "it runs on as if it had never been monitored");
 }
 
@@ -216,6 +216,6 @@ fn the_guests_own_debugger_works_beside_a_breakpoint_of_ours() {
         }
     };
     let said = String::from_utf8_lossy(&said);
-    assert_eq!(ending, Ending::PoweredOff, "{said}");
+    assert_eq!(ending, DomainEnding::PoweredOff, "{said}");
     assert!(said.contains("debug_own: ok"), "{said}");
 }

@@ -21,7 +21,7 @@ use stepwell_tests::machine::launch;
 use stepwell_tests::plain::Setup;
 use stepwell_tests::process::{Running, kill_one, run};
 use stepwell_tests::stepwell::{binary, command};
-use stepwell_trace::{Ending, ExceptionCause, Reader, Record};
+use stepwell_trace::{Ending, ExceptionCause, MemoryAccess, MemoryAccessKind, Reader, Record};
 
 const LIMIT: Duration = Duration::from_secs(300);
 const V0: VcpuId = VcpuId { domain: 0, vcpu: 0 };
@@ -212,10 +212,11 @@ fn details_are_true(name: &str, steps: usize) {
             match *record {
                 TraceRecord::Register { register, value, found, .. } => {
                     assert!(turn == 0 || !found, "{record:?}");
-                    told[usize::from(register)] = value;
+                    told[usize::from(register.number())] = value;
                 }
-                TraceRecord::Memory { access, address, size, value, .. } => {
-                    *if access == 0 { &mut loads } else { &mut stores } += 1;
+                TraceRecord::Memory(MemoryAccess { access, address, size, value, .. }) => {
+                    let is_load = access == MemoryAccessKind::Load;
+                    *if is_load { &mut loads } else { &mut stores } += 1;
                     let mut bytes = vec![0; usize::from(size)];
                     // Devices cannot be read, and were told from the register.
                     if link.read_memory(V0, Place::Va(address), &mut bytes).is_err() {
@@ -226,8 +227,10 @@ fn details_are_true(name: &str, steps: usize) {
                     wide[..bytes.len().min(16)].copy_from_slice(&bytes[..bytes.len().min(16)]);
                     // An atomic has loaded what it has overwritten since.
                     let is_overwritten = records.iter().any(|other| {
-                        matches!(other, TraceRecord::Memory { access: 1, address: at, .. }
-                            if access == 0 && *at == address)
+                        matches!(other, TraceRecord::Memory(other)
+                            if is_load
+                                && other.access == MemoryAccessKind::Store
+                                && other.address == address)
                     });
                     if !is_overwritten {
                         assert_eq!(value, Some(u128::from_le_bytes(wide)), "{record:?}");

@@ -151,6 +151,7 @@ impl HardwareBreakpoint {
 ///
 /// Source: Arm ARM, DDI 0487 L.b, `DBGWCR<n>_EL1`, Debug Watchpoint Control Registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum WatchAccess {
     /// Loads.
     Read,

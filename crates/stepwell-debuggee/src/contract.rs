@@ -9,7 +9,7 @@
 //! is undefined the factory has to point VBAR_EL1 to a vector that skips it.
 
 use crate::{
-    CodeRange, Debuggee, Ending, Error, Event, InterruptPolicy, Monitor, Place, Refusal,
+    CodeRange, Debuggee, DomainEnding, Error, Event, InterruptPolicy, Monitor, Place, Refusal,
     StepRequest, Stop, StopReason, TraceRecord, VcpuId, VcpuState, WatchAccess, Watchpoint,
 };
 use std::time::{Duration, Instant};
@@ -230,7 +230,7 @@ fn watchpoints_stop_before(debuggee: &mut dyn Debuggee) {
     assert_eq!(twice.refusal(), Some(Refusal::Watchpoint));
     let nothing = Watchpoint { length: 0, ..read };
     let nothing = watchpoints.set_watchpoint(V0, nothing).expect_err("no bytes");
-    assert_eq!(nothing.refusal(), Some(Refusal::Range));
+    assert_eq!(nothing.refusal(), Some(Refusal::WatchedRange));
     debuggee.resume(0).expect("it is stopped");
     hits(wait_for_stop(debuggee).0, FUNCTION.offset(8), written);
     debuggee.resume(0).expect("it is stopped");
@@ -298,7 +298,7 @@ fn memory_and_registers_are_written(debuggee: &mut dyn Debuggee) {
 fn refusals_change_nothing(debuggee: &mut dyn Debuggee) {
     wait_for_stop(debuggee);
     let refusal = |result: Result<(), Error>| result.expect_err("refused").refusal();
-    assert_eq!(refusal(debuggee.step(V0, StepRequest::steps(0))), Some(Refusal::Range));
+    assert_eq!(refusal(debuggee.step(V0, StepRequest::steps(0))), Some(Refusal::NoSteps));
     let nobody = VcpuId { domain: 0, vcpu: 200 };
     assert_eq!(refusal(debuggee.step(nobody, StepRequest::steps(1))), Some(Refusal::NoSuchVcpu));
     assert_eq!(refusal(debuggee.resume(77)), Some(Refusal::NoSuchVcpu));
@@ -361,7 +361,7 @@ fn the_guest_ends(debuggee: &mut dyn Debuggee) {
         if let Some(Event::Ended { domain: 0, ending }) =
             debuggee.wait(Duration::from_millis(100)).expect("the debuggee is there")
         {
-            assert_eq!(ending, Ending::PoweredOff);
+            assert_eq!(ending, DomainEnding::PoweredOff);
             return;
         }
     }

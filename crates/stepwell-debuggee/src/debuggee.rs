@@ -53,7 +53,7 @@ pub trait Debuggee {
     ///
     /// # Errors
     ///
-    /// As [`Debuggee::resume`], and [`crate::Refusal::Range`] for no steps,
+    /// As [`Debuggee::resume`], and [`crate::Refusal::NoSteps`],
     /// [`crate::Refusal::Off`], [`crate::Refusal::AArch32`].
     fn step(&mut self, vcpu: VcpuId, request: StepRequest) -> Result<(), Error>;
 
@@ -233,8 +233,8 @@ pub trait Sve {
     ///
     /// # Errors
     ///
-    /// As for reading, and [`crate::Refusal::Range`] for more bytes than there are, or any but
-    /// zeros out of the guest's reach.
+    /// As for reading, and [`crate::Refusal::TooLong`] for more bytes than there are,
+    /// [`crate::Refusal::BadValue`] for any but zeros out of the guest's reach.
     fn write_sve(&mut self, vcpu: VcpuId, register: SveRegister, bytes: &[u8])
     -> Result<(), Error>;
 }
@@ -283,8 +283,8 @@ pub trait Watchpoints {
     ///
     /// # Errors
     ///
-    /// [`crate::Refusal::Watchpoint`] where it is set already, [`crate::Refusal::Range`] for no
-    /// bytes or more than can be watched, [`crate::Refusal::NotMapped`],
+    /// [`crate::Refusal::Watchpoint`] where it is set already, [`crate::Refusal::WatchedRange`] for
+    /// no bytes or more than can be watched, [`crate::Refusal::NotMapped`],
     /// [`crate::Refusal::NoMemory`], [`crate::Refusal::NotStopped`].
     fn set_watchpoint(&mut self, vcpu: VcpuId, watchpoint: Watchpoint) -> Result<(), Error>;
 
@@ -319,7 +319,7 @@ pub trait Trace {
     ///
     /// # Errors
     ///
-    /// [`crate::Refusal::NotStopped`], [`crate::Refusal::Range`] where there is no such detail.
+    /// [`crate::Refusal::NotStopped`], [`crate::Refusal::Unsupported`] where there is no such detail.
     fn set_detail(&mut self, domain: u8, detail: TraceDetail) -> Result<(), Error>;
 }
 

@@ -9,9 +9,9 @@ mod cpu;
 mod vectors;
 
 use crate::{
-    Console, Debuggee, Ending, Error, Event, InterruptPolicy, Interrupts, Monitor, Monitors, Place,
-    Refusal, Registers, Simd, StepRequest, Stop, StopReason, Sve, Trace, TraceDetail, TraceRecord,
-    VcpuId, VcpuState, VcpuStatus, VectorLength, WatchAccess, Watchpoint, Watchpoints,
+    Console, Debuggee, DomainEnding, Error, Event, InterruptPolicy, Interrupts, Monitor, Monitors,
+    Place, Refusal, Registers, Simd, StepRequest, Stop, StopReason, Sve, Trace, TraceDetail,
+    TraceRecord, VcpuId, VcpuState, VcpuStatus, VectorLength, WatchAccess, Watchpoint, Watchpoints,
 };
 use cpu::{Cpu, Outcome};
 use std::collections::VecDeque;
@@ -91,7 +91,7 @@ impl Fake {
         self.events.push_back(Event::Stopped(Stop { vcpu, reason, pc, steps }));
     }
 
-    fn end(&mut self, ending: Ending) {
+    fn end(&mut self, ending: DomainEnding) {
         self.going = Going::Ended;
         self.events.push_back(Event::Ended { domain: 0, ending });
     }
@@ -177,7 +177,7 @@ impl Fake {
     fn record(&mut self, at: u64) {
         if let Some(TraceRecord::Run { pc, length, .. }) = self.trace.last_mut()
             && pc.0.wrapping_add(4 * u64::from(*length)) == at
-            && *length < u16::MAX
+            && *length < u32::from(u16::MAX)
         {
             *length += 1;
             return;
@@ -227,7 +227,7 @@ impl Debuggee for Fake {
     fn step(&mut self, vcpu: VcpuId, request: StepRequest) -> Result<(), Error> {
         self.stopped(vcpu)?;
         if request.count == 0 {
-            return Err(Refusal::Range.into());
+            return Err(Refusal::NoSteps.into());
         }
         (self.going, self.steps) = (Going::Stepping(request), 0);
         Ok(())
@@ -351,7 +351,7 @@ impl Watchpoints for Fake {
     fn set_watchpoint(&mut self, vcpu: VcpuId, watchpoint: Watchpoint) -> Result<(), Error> {
         self.stopped(vcpu)?;
         if watchpoint.length == 0 || watchpoint.address.0.checked_add(watchpoint.length).is_none() {
-            return Err(Refusal::Range.into());
+            return Err(Refusal::WatchedRange.into());
         }
         if self.watchpoints.contains(&watchpoint) {
             return Err(Refusal::Watchpoint.into());
@@ -375,7 +375,7 @@ impl Trace for Fake {
     }
 
     fn set_detail(&mut self, _domain: u8, detail: TraceDetail) -> Result<(), Error> {
-        if detail == TraceDetail::default() { Ok(()) } else { Err(Refusal::Range.into()) }
+        if detail == TraceDetail::default() { Ok(()) } else { Err(Refusal::Unsupported.into()) }
     }
 }
 
@@ -422,7 +422,10 @@ mod tests {
         contract::wait_for_stop(&mut fake);
         fake.resume(0).unwrap();
         let event = fake.wait(Duration::ZERO).unwrap();
-        assert!(matches!(event, Some(Event::Ended { ending: Ending::Fault(_), .. })), "{event:?}");
+        assert!(
+            matches!(event, Some(Event::Ended { ending: DomainEnding::Fault(_), .. })),
+            "{event:?}"
+        );
         assert_eq!(fake.resume(0).unwrap_err().refusal(), Some(Refusal::Ended));
     }
 }

@@ -21,11 +21,12 @@ pub use debuggee::{
     Console, Debuggee, Interrupts, Monitors, Others, Simd, Sve, SystemRegisters, Time, Trace,
     Watchpoints,
 };
-pub use error::{Error, Refusal};
-pub use stepwell_arch::debug::WatchAccess;
-pub use stop::{Ending, Event, FaultKind, GuestFault, Stop, StopReason};
-pub use value::{
-    CodeRange, InterruptPolicy, Monitor, OthersPolicy, Place, Registers, SimdRegisters,
-    StepRequest, SveRegister, TimePolicy, TraceDetail, TraceRecord, VcpuId, VcpuState, VcpuStatus,
-    VectorLength, Watchpoint,
+pub use error::Error;
+// What the trait speaks of, so that who is built on it needs no second crate.
+pub use stepwell_protocol::{
+    DomainEnding, ExceptionCause, FaultKind, GuestFault, InterruptPolicy, Monitor, OthersPolicy,
+    Place, Refusal, Registers, SimdRegisters, StopReason, SveRegister, TimePolicy, TraceDetail,
+    TraceRecord, VcpuId, VcpuState, VectorLength, WatchAccess, Watchpoint,
 };
+pub use stop::{Event, Stop};
+pub use value::{CodeRange, StepRequest, VcpuStatus};

@@ -6,22 +6,7 @@
 //!
 //! Source: Arm ARM (DDI 0487, issue L.b), "The virtual counter" and CNTVOFF_EL2.
 
-/// How the clock goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum TimePolicy {
-    /// Does not advance while the domain is stopped and while EL2 works; a stepped instruction
-    /// takes [`NOMINAL_STEP_NS`].
-    #[default]
-    Stopped,
-    /// Does not advance while the domain is stopped; a stepped instruction takes so many
-    /// nanoseconds.
-    PerStep {
-        /// Nanoseconds a step.
-        ns: u32,
-    },
-    /// Goes on with the machine's clock, whatever the debugger does.
-    Real,
-}
+use stepwell_protocol::TimePolicy;
 
 /// What a stepped instruction takes under [`TimePolicy::Stopped`]: a CPU of 100 million
 /// instructions a second. Without any, a stepped delay loop would never end.

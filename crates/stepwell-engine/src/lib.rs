@@ -57,7 +57,7 @@ pub mod step;
 pub mod turns;
 
 pub use attention::Attention;
-pub use clock::{TimePolicy, VirtualClock};
+pub use clock::VirtualClock;
 pub use completion::{After, Before, Completion, MdscrAround, MonitorChange, Saved};
 pub use exclusive::{Armed, ExclusiveMonitor, Image, LoadExclusive, StoreDecision, StoreExclusive};
 pub use handler::InterruptedContext;
@@ -65,4 +65,5 @@ pub use plan::{Plan, plan};
 pub use plan32::plan32;
 pub use spin::SpinDetector;
 pub use step::{Boundary, DebugControls, Disabled, EnableError, Engine, Exit, Outcome, StepState};
-pub use turns::{NextTurn, OthersPolicy, Scope, TurnPlan, Turns, Yield};
+pub use stepwell_protocol::{OthersPolicy, TimePolicy};
+pub use turns::{NextTurn, Scope, TurnPlan, Turns, Yield};

@@ -20,24 +20,8 @@
 //! idle, time goes to the first deadline; where there is none, nobody has the turn until an
 //! interrupt from outside wakes one.
 
-/// Most vCPUs of a domain.
-const VCPUS: usize = 8;
-
-/// What the others do while one vCPU is stepped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum OthersPolicy {
-    /// They are stopped, but for bounded turns while the stepped vCPU makes no progress alone.
-    #[default]
-    Stop,
-    /// They run.
-    Run,
-    /// They are stepped as well, one at a time.
-    Step,
-}
-
-/// Instructions of a turn: long enough that yielding it costs little beside it, short enough that
-/// a lock's holder is soon back.
-pub const QUANTUM: u64 = 10_000;
+use stepwell_protocol::MAX_VCPUS as VCPUS;
+use stepwell_protocol::OthersPolicy;
 
 /// Whose instructions a step command counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -62,8 +46,6 @@ pub struct TurnPlan {
     pub scope: Scope,
     /// So many of them.
     pub wanted: u64,
-    /// Instructions of a turn.
-    pub quantum: u64,
 }
 
 /// Why a vCPU yields its turn.
@@ -116,8 +98,6 @@ pub struct Turns {
     counted: u64,
     /// So many that did not count.
     beside: u64,
-    /// Instructions of a turn.
-    quantum: u64,
 }
 
 impl Turns {
@@ -135,7 +115,6 @@ impl Turns {
             wanted: 0,
             counted: 0,
             beside: 0,
-            quantum: QUANTUM,
         }
     }
 
@@ -144,10 +123,10 @@ impl Turns {
     /// With [`OthersPolicy::Step`] the order goes on where it was, whoever the focus is: a stop
     /// leaves no trace in it. Else the focus has the turn.
     pub fn begin(&mut self, plan: TurnPlan) {
-        let TurnPlan { policy, focus, vcpus, scope, wanted, quantum } = plan;
-        let goes_on = policy == OthersPolicy::Step && self.policy == policy;
+        let TurnPlan { policy, focus, vcpus, scope, wanted } = plan;
+        let goes_on = policy.is_step() && self.policy.is_step();
         (self.policy, self.focus) = (policy, focus);
-        (self.scope, self.wanted, self.quantum) = (scope, wanted, quantum);
+        (self.scope, self.wanted) = (scope, wanted);
         (self.counted, self.beside) = (0, 0);
         for (index, one) in self.participants.iter_mut().enumerate() {
             one.is_in = vcpus.checked_shr(index as u32).is_some_and(|bits| bits & 1 != 0);
@@ -327,8 +306,9 @@ impl Turns {
         if let Some(one) = self.participants.get_mut(vcpu) {
             (one.is_idle, one.deadline) = (false, None);
         }
-        let has_quantum = self.policy == OthersPolicy::Step || vcpu != self.focus;
-        (self.now, self.left) = (Some(vcpu), if has_quantum { self.quantum } else { u64::MAX });
+        let has_quantum = self.policy.is_step() || vcpu != self.focus;
+        let quantum = u64::from(self.policy.quantum());
+        (self.now, self.left) = (Some(vcpu), if has_quantum { quantum } else { u64::MAX });
     }
 }
 
@@ -337,10 +317,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const QUANTUM: u64 = OthersPolicy::QUANTUM as u64;
+
     fn begun(policy: OthersPolicy, focus: usize, vcpus: u8) -> Turns {
         let mut turns = Turns::new();
         let (scope, wanted) = (Scope::Focus, u64::MAX);
-        turns.begin(TurnPlan { policy, focus, vcpus, scope, wanted, quantum: QUANTUM });
+        turns.begin(TurnPlan { policy, focus, vcpus, scope, wanted });
         turns
     }
 
@@ -352,7 +334,7 @@ mod tests {
 
     #[test]
     fn with_step_all_take_turns_of_a_quantum() {
-        let mut turns = begun(OthersPolicy::Step, 1, 0b1011);
+        let mut turns = begun(OthersPolicy::STEP, 1, 0b1011);
         assert_eq!((turns.left(1), turns.left(0)), (Some(QUANTUM), None));
         turns.spend(QUANTUM);
         assert_eq!(turns.left(1), Some(0));
@@ -366,12 +348,11 @@ mod tests {
     fn what_is_stepped_over_takes_up_the_turn_and_is_not_counted() {
         let mut turns = Turns::new();
         let plan = TurnPlan {
-            policy: OthersPolicy::Step,
+            policy: OthersPolicy::Step { quantum: 100 },
             focus: 0,
             vcpus: 0b11,
             scope: Scope::All,
             wanted: 5,
-            quantum: 100,
         };
         turns.begin(plan);
         assert_eq!(
@@ -387,28 +368,27 @@ mod tests {
 
     #[test]
     fn a_stop_leaves_no_trace_in_the_order() {
-        let mut turns = begun(OthersPolicy::Step, 0, 0b11);
+        let mut turns = begun(OthersPolicy::STEP, 0, 0b11);
         turns.spend(QUANTUM);
         turns.yield_turn(0, Yield::NoProgress, 0);
         turns.spend(100);
         let wanted = u64::MAX;
-        let policy = OthersPolicy::Step;
-        let (scope, quantum) = (Scope::All, QUANTUM);
-        turns.begin(TurnPlan { policy, focus: 0, vcpus: 0b11, scope, wanted, quantum });
+        let policy = OthersPolicy::STEP;
+        let scope = Scope::All;
+        turns.begin(TurnPlan { policy, focus: 0, vcpus: 0b11, scope, wanted });
         assert_eq!((turns.left(1), turns.left(0)), (Some(QUANTUM - 100), None));
     }
 
     #[test]
     fn a_vcpu_that_is_there_no_more_loses_its_turn() {
-        let mut turns = begun(OthersPolicy::Step, 0, 0b11);
+        let mut turns = begun(OthersPolicy::STEP, 0, 0b11);
         turns.yield_turn(0, Yield::NoProgress, 0);
         let plan = TurnPlan {
-            policy: OthersPolicy::Step,
+            policy: OthersPolicy::STEP,
             focus: 0,
             vcpus: 0b01,
             scope: Scope::All,
             wanted: 5,
-            quantum: QUANTUM,
         };
         turns.begin(plan);
         assert_eq!((turns.left(0), turns.left(1)), (Some(5), None));
@@ -416,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn with_stop_the_focus_moves_alone_until_it_cannot_get_on() {
+    fn with_stop_the_focus_moves_alone_until_it_makes_no_progress() {
         let mut turns = begun(OthersPolicy::Stop, 2, 0b100);
         assert_eq!(turns.left(2), Some(u64::MAX));
         turns.spend(1 << 40);
@@ -440,7 +420,7 @@ mod tests {
 
     #[test]
     fn the_idle_are_passed_over_until_they_are_due() {
-        let mut turns = begun(OthersPolicy::Step, 0, 0b111);
+        let mut turns = begun(OthersPolicy::STEP, 0, 0b111);
         assert_eq!(turns.yield_turn(0, Yield::Idle { deadline: Some(50) }, 0), next(1));
         assert_eq!(turns.yield_turn(1, Yield::NoProgress, 10), next(2));
         assert_eq!(turns.yield_turn(2, Yield::NoProgress, 20), next(1));
@@ -450,7 +430,7 @@ mod tests {
 
     #[test]
     fn where_all_are_idle_time_goes_to_the_first_deadline() {
-        let mut turns = begun(OthersPolicy::Step, 0, 0b111);
+        let mut turns = begun(OthersPolicy::STEP, 0, 0b111);
         turns.yield_turn(0, Yield::Idle { deadline: Some(90) }, 0);
         turns.yield_turn(1, Yield::Idle { deadline: Some(60) }, 0);
         let last = turns.yield_turn(2, IDLE, 0);
@@ -459,7 +439,7 @@ mod tests {
 
     #[test]
     fn of_equal_deadlines_the_next_in_order_is_first() {
-        let mut turns = begun(OthersPolicy::Step, 2, 0b111);
+        let mut turns = begun(OthersPolicy::STEP, 2, 0b111);
         turns.yield_turn(2, Yield::Idle { deadline: Some(60) }, 0);
         turns.yield_turn(0, Yield::Idle { deadline: Some(60) }, 0);
         let last = turns.yield_turn(1, Yield::Idle { deadline: Some(60) }, 0);
@@ -468,7 +448,7 @@ mod tests {
 
     #[test]
     fn without_any_deadline_nobody_moves_until_one_is_woken() {
-        let mut turns = begun(OthersPolicy::Step, 0, 0b11);
+        let mut turns = begun(OthersPolicy::STEP, 0, 0b11);
         assert_eq!(turns.yield_turn(0, IDLE, 0), next(1));
         assert_eq!(turns.yield_turn(1, IDLE, 0), None);
         assert!(turns.has_nobody());
@@ -480,13 +460,13 @@ mod tests {
 
     #[test]
     fn a_vcpu_that_is_not_there_hands_on_nothing_of_its_own() {
-        let mut turns = begun(OthersPolicy::Step, 0, 0b11);
+        let mut turns = begun(OthersPolicy::STEP, 0, 0b11);
         assert_eq!(turns.yield_turn(9, IDLE, 0), next(0));
     }
 
     #[test]
     fn the_woken_wait_for_their_turn() {
-        let mut turns = begun(OthersPolicy::Step, 0, 0b111);
+        let mut turns = begun(OthersPolicy::STEP, 0, 0b111);
         turns.yield_turn(0, IDLE, 0);
         assert_eq!(turns.wake(0b001), None, "vCPU 1 has the turn");
         assert_eq!(turns.yield_turn(1, Yield::NoProgress, 0), next(2));
@@ -495,7 +475,7 @@ mod tests {
 
     #[test]
     fn who_is_switched_off_is_skipped() {
-        let mut turns = begun(OthersPolicy::Step, 0, 0b11);
+        let mut turns = begun(OthersPolicy::STEP, 0, 0b11);
         assert_eq!(turns.yield_turn(0, Yield::SwitchedOff, 0), next(1));
         assert_eq!(turns.yield_turn(1, Yield::NoProgress, 0), next(1));
         turns.join(0);
@@ -510,12 +490,11 @@ mod tests {
     fn what_counts_is_what_was_asked_for() {
         let mut turns = Turns::new();
         let mut plan = TurnPlan {
-            policy: OthersPolicy::Step,
+            policy: OthersPolicy::STEP,
             focus: 0,
             vcpus: 0b11,
             scope: Scope::Focus,
             wanted: 30,
-            quantum: QUANTUM,
         };
         turns.begin(plan);
         assert_eq!(turns.left(0), Some(30));
@@ -531,7 +510,7 @@ mod tests {
         assert_eq!((turns.counted(), turns.is_done(), turns.left(1)), (29, false, Some(1)));
         turns.spend(1);
         assert!(turns.is_done());
-        assert_eq!((turns.focus(), turns.policy()), (0, OthersPolicy::Step));
+        assert_eq!((turns.focus(), turns.policy()), (0, OthersPolicy::STEP));
     }
 
     proptest! {
@@ -541,7 +520,7 @@ mod tests {
             passes in proptest::collection::vec((0..3_u8, 0..100_u64), 1..200),
         ) {
             let focus = vcpus.trailing_zeros() as usize;
-            let mut turns = begun(OthersPolicy::Step, focus, vcpus);
+            let mut turns = begun(OthersPolicy::STEP, focus, vcpus);
             let (mut now, mut clock) = (focus, 0);
             let mut waiting = [0_u32; 8];
             for (kind, ticks) in passes {

@@ -163,8 +163,11 @@ pub(crate) fn learn(
 
 impl Guest<'_> {
     fn add(&mut self, va: u64, sort: Sort) -> Result<(), Error> {
-        if !va.is_multiple_of(4) || self.breakpoints.set.len() >= MOST {
-            return Err(Refusal::Range.into());
+        if !va.is_multiple_of(4) {
+            return Err(Refusal::Misaligned(va).into());
+        }
+        if self.breakpoints.set.len() >= MOST {
+            return Err(Refusal::TooMany(MOST as u32).into());
         }
         let conditions = self.take_conditions(va, sort)?;
         if let Some(set) = self.breakpoints.set.get_mut(&(va, sort)) {
@@ -310,10 +313,10 @@ impl Guest<'_> {
             return Ok(());
         }
         if self.breakpoints.watched.len() >= MOST {
-            return Err(Refusal::Range.into());
+            return Err(Refusal::TooMany(MOST as u32).into());
         }
         let vcpu = self.current();
-        let watchpoints = self.debuggee.support_watchpoints().ok_or(Refusal::Range)?;
+        let watchpoints = self.debuggee.support_watchpoints().ok_or(Refusal::Unsupported)?;
         watchpoints.set_watchpoint(vcpu, watchpoint)?;
         self.breakpoints.watched.push(watchpoint);
         Ok(())
@@ -322,7 +325,7 @@ impl Guest<'_> {
     fn unwatch(&mut self, watchpoint: Watchpoint) -> Result<(), Error> {
         let at = self.breakpoints.watched.iter().position(|set| *set == watchpoint);
         self.breakpoints.watched.swap_remove(at.ok_or(Refusal::Watchpoint)?);
-        let watchpoints = self.debuggee.support_watchpoints().ok_or(Refusal::Range)?;
+        let watchpoints = self.debuggee.support_watchpoints().ok_or(Refusal::Unsupported)?;
         watchpoints.clear_watchpoint(self.domain, watchpoint)
     }
 }

@@ -25,6 +25,7 @@ pub(crate) fn errno(refusal: stepwell_debuggee::Refusal) -> u8 {
     const EEXIST: u8 = 17;
     const EINVAL: u8 = 22;
     const ENOSPC: u8 = 28;
+    const EOPNOTSUPP: u8 = 95;
     const EREMOTEIO: u8 = 121;
     match refusal {
         Refusal::NoSuchVcpu | Refusal::Off | Refusal::Ended => ESRCH,
@@ -33,9 +34,16 @@ pub(crate) fn errno(refusal: stepwell_debuggee::Refusal) -> u8 {
         Refusal::NotMapped(_) => EFAULT,
         Refusal::NotStopped => EBUSY,
         Refusal::Breakpoint | Refusal::Watchpoint | Refusal::AlreadySet(_) => EEXIST,
-        Refusal::Range => EINVAL,
-        Refusal::NoBreakpointLeft(_) => ENOSPC,
+        Refusal::NoSteps
+        | Refusal::EmptyTurn
+        | Refusal::Misaligned(_)
+        | Refusal::WatchedRange
+        | Refusal::TooLong(_)
+        | Refusal::BadValue
+        | Refusal::NotANumber => EINVAL,
+        Refusal::NoBreakpointLeft(_) | Refusal::TooMany(_) => ENOSPC,
         Refusal::NoMemory => ENOMEM,
+        Refusal::Unsupported => EOPNOTSUPP,
         _ => EREMOTEIO,
     }
 }

@@ -258,7 +258,7 @@ fn number(guest: &mut Guest<'_>, word: &str) -> Result<u64, Error> {
         };
     }
     let found = guest.services.resolve(word).map(|va| va.0).or_else(|| word.parse().ok());
-    Ok(found.ok_or(Refusal::Range)?)
+    Ok(found.ok_or(Refusal::NotANumber)?)
 }
 
 fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {

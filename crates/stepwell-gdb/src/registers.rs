@@ -54,7 +54,7 @@ impl Guest<'_> {
         kind: Kind,
         bytes: &[u8],
     ) -> Result<(), TargetError<crate::Error>> {
-        let out_of_range = || refused(Refusal::Range.into());
+        let out_of_range = || refused(Refusal::BadValue.into());
         if let Kind::System(register) = kind {
             let value = bytes.try_into().map(u64::from_le_bytes).map_err(|_| out_of_range())?;
             let system = self.debuggee.support_system_registers().ok_or(TargetError::NonFatal)?;
@@ -94,7 +94,7 @@ impl Guest<'_> {
         kind: Kind,
         bytes: &[u8],
     ) -> Result<(), TargetError<crate::Error>> {
-        let out_of_range = |_| refused(Refusal::Range.into());
+        let out_of_range = |_| refused(Refusal::BadValue.into());
         let simd = self.debuggee.support_simd().ok_or(TargetError::NonFatal)?;
         let mut registers = simd.read_simd(vcpu).map_err(refused)?;
         let word = || bytes.try_into().map(u32::from_le_bytes).map(u64::from);

@@ -22,7 +22,7 @@ use std::io::{self, Write};
 use std::str::FromStr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
-use stepwell_debuggee::{Debuggee, Ending, Event, StopReason, VcpuId, VcpuState};
+use stepwell_debuggee::{Debuggee, DomainEnding, Event, StopReason, VcpuId, VcpuState};
 
 /// Between two looks at the socket while the guest runs: Ctrl-C is felt at once.
 const RUNNING_POLL: Duration = Duration::from_millis(1);
@@ -67,7 +67,7 @@ impl OnDisconnect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
     /// The guest ended.
-    Ended(Ending),
+    Ended(DomainEnding),
     /// A client killed it.
     Killed,
     /// The caller wanted to leave.
@@ -251,7 +251,7 @@ enum Idle {
 
 enum Stopping {
     Stopped(VcpuId),
-    Ended(Ending),
+    Ended(DomainEnding),
 }
 
 enum Parting {

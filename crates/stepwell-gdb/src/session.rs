@@ -22,7 +22,7 @@ use gdbstub::common::Tid;
 use gdbstub::stub::state_machine::GdbStubStateMachine;
 use gdbstub::stub::{DisconnectReason, GdbStub};
 use std::time::Duration;
-use stepwell_debuggee::{Debuggee, Ending, Event, VcpuId};
+use stepwell_debuggee::{Debuggee, DomainEnding, Event, VcpuId};
 
 type Stub<'d> = GdbStubStateMachine<'static, Guest<'d>, Output>;
 
@@ -45,7 +45,7 @@ pub enum Leaving {
     /// The client killed the guest.
     Killed,
     /// The guest ended.
-    Ended(Ending),
+    Ended(DomainEnding),
 }
 
 /// One conversation.
@@ -59,7 +59,7 @@ pub struct Session<'d> {
     has_processes: bool,
     /// The last reply, in case that it has to be said again.
     last: Vec<u8>,
-    ending: Option<Ending>,
+    ending: Option<DomainEnding>,
 }
 
 impl<'d> Session<'d> {

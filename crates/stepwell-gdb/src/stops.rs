@@ -7,7 +7,7 @@ use crate::guest::{Guest, tid_of};
 use gdbstub::common::Signal;
 use gdbstub::stub::MultiThreadStopReason;
 use stepwell_arch::{EsrEl2, Va};
-use stepwell_debuggee::{Debuggee, Ending, Event, OthersPolicy, Stop, StopReason, VcpuId};
+use stepwell_debuggee::{Debuggee, DomainEnding, Event, OthersPolicy, Stop, StopReason, VcpuId};
 
 type Reason = MultiThreadStopReason<u64>;
 
@@ -195,15 +195,15 @@ fn met_elsewhere(va: u64, stop: Stop, report: Report) -> Report {
     Report { text: Some(text), reason, ..report }
 }
 
-fn ended(ending: Ending) -> Report {
+fn ended(ending: DomainEnding) -> Report {
     const RESET: u8 = 3;
     let (text, reason) = match ending {
-        Ending::PoweredOff => ("the guest powered off\n".to_owned(), Reason::Exited(0)),
-        Ending::Reset => {
+        DomainEnding::PoweredOff => ("the guest powered off\n".to_owned(), Reason::Exited(0)),
+        DomainEnding::Reset => {
             let text = "the guest asked to be reset, which ends it here\n";
             (text.to_owned(), Reason::Exited(RESET))
         }
-        Ending::Fault(fault) => {
+        DomainEnding::Fault(fault) => {
             let text = format!(
                 "the guest crashed: vcpu{} {}; pc {:#x}, esr {}, address {:#x}\n",
                 fault.vcpu,

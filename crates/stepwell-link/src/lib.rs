@@ -9,7 +9,6 @@
 //! the conversation with an error that says so, and no answer within the allotted time is an
 //! error too, never a hang.
 
-mod convert;
 mod error;
 mod link;
 mod mailbox;

@@ -2,7 +2,7 @@
 
 use crate::receiver::{self, FromStream, Incoming};
 use crate::wait::Wait;
-use crate::{LinkError, Mailbox, Ring, convert};
+use crate::{LinkError, Mailbox, Ring};
 use std::collections::VecDeque;
 use std::io::Write;
 use std::net::Shutdown;
@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{
     Console, Debuggee, Error, Event, InterruptPolicy, Interrupts, Monitor, Monitors, Others,
-    OthersPolicy, Place, Refusal, Registers, Simd, StepRequest, Sve, SystemRegisters, Time,
-    TimePolicy, Trace, TraceDetail, TraceRecord, VcpuId, VcpuStatus, Watchpoint, Watchpoints,
+    OthersPolicy, Place, Refusal, Registers, Simd, StepRequest, Stop, StopReason, Sve,
+    SystemRegisters, Time, TimePolicy, Trace, TraceDetail, TraceRecord, VcpuId, VcpuStatus,
+    Watchpoint, Watchpoints,
 };
 use stepwell_wire::message::MAX_BYTES;
 use stepwell_wire::{Answer, Command, FromHypervisor, MAX_FRAME, Request, VERSION, encode};
@@ -145,8 +146,7 @@ impl Link {
                 mailbox,
                 ..
             }) => Ok(Hello { cpus, vcpus: vcpus.to_vec(), frequency_hz, ring_bytes, mailbox }),
-            Ok(Answer::Hello { version: theirs, .. })
-            | Err(stepwell_wire::Refusal::Version(theirs)) => {
+            Ok(Answer::Hello { version: theirs, .. }) | Err(Refusal::Version(theirs)) => {
                 Err(LinkError::Version { theirs, ours: VERSION })
             }
             _ => Err(LinkError::WrongAnswer { command: "hello" }),
@@ -156,11 +156,11 @@ impl Link {
     /// Asks, and waits for the answer.
     pub(crate) fn ask(&mut self, command: Command) -> Result<Answer, Error> {
         let answer = self.exchange(command, self.patience.answer)?;
-        Ok(answer.map_err(convert::refusal)?)
+        Ok(answer?)
     }
 
     pub(crate) fn done(&mut self, command: Command) -> Result<(), Error> {
-        let name = convert::name(&command);
+        let name = command.name();
         match self.ask(command)? {
             Answer::Done => Ok(()),
             _ => Err(self.fail(LinkError::WrongAnswer { command: name }).into()),
@@ -171,10 +171,10 @@ impl Link {
         &mut self,
         command: Command,
         patience: Duration,
-    ) -> Result<Result<Answer, stepwell_wire::Refusal>, LinkError> {
+    ) -> Result<Result<Answer, Refusal>, LinkError> {
         let id = self.next_id;
         self.next_id = id.wrapping_add(1);
-        let (name, changes_nothing) = (convert::name(&command), convert::changes_nothing(&command));
+        let (name, changes_nothing) = (command.name(), command.changes_nothing());
         self.send(&Request { id, command })?;
         let mut wait = Wait::new(patience, self.is_interrupted);
         loop {
@@ -220,7 +220,7 @@ impl Link {
                 self.last_word()
             }
             std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
-                let command = convert::name(&request.command);
+                let command = request.command.name();
                 LinkError::NoAnswer { command, waited: self.patience.answer }
             }
             _ => error.into(),
@@ -289,12 +289,12 @@ impl Link {
     fn happened(&mut self, event: stepwell_wire::Event) -> Event {
         if let stepwell_wire::Event::Stopped { domain, vcpu, reason, registers, .. } = &event
             // That one has none to be asked for.
-            && *reason != stepwell_wire::StopReason::SwitchedOff
+            && *reason != StopReason::SwitchedOff
         {
             let vcpu = VcpuId { domain: *domain, vcpu: *vcpu };
-            self.stopped = Some((vcpu, convert::registers_in(registers)));
+            self.stopped = Some((vcpu, registers.clone()));
         }
-        convert::event(event)
+        event_of(event)
     }
 
     pub(crate) fn fail(&mut self, error: LinkError) -> LinkError {
@@ -302,11 +302,29 @@ impl Link {
     }
 
     fn value(&mut self, command: Command) -> Result<u64, Error> {
-        let name = convert::name(&command);
+        let name = command.name();
         match self.ask(command)? {
             Answer::Value(value) => Ok(value),
             _ => Err(self.fail(LinkError::WrongAnswer { command: name }).into()),
         }
+    }
+}
+
+/// What the debuggee's event is of the hypervisor's.
+fn event_of(event: stepwell_wire::Event) -> Event {
+    match event {
+        stepwell_wire::Event::Stopped { domain, vcpu, reason, steps, registers } => {
+            Event::Stopped(Stop {
+                vcpu: VcpuId { domain, vcpu },
+                reason,
+                pc: Va(registers.pc),
+                steps,
+            })
+        }
+        stepwell_wire::Event::Console { domain, bytes } => {
+            Event::Console { domain, bytes: bytes.to_vec() }
+        }
+        stepwell_wire::Event::DomainEnded { domain, ending } => Event::Ended { domain, ending },
     }
 }
 
@@ -324,10 +342,9 @@ impl Debuggee for Link {
 
     fn status(&mut self, domain: u8) -> Result<Vec<VcpuStatus>, Error> {
         match self.ask(Command::Status { domain })? {
-            Answer::Vcpus(vcpus) => Ok(vcpus
-                .iter()
-                .map(|&(state, pc)| VcpuStatus { state: convert::state(state), pc: Va(pc) })
-                .collect()),
+            Answer::Vcpus(vcpus) => {
+                Ok(vcpus.iter().map(|&(state, pc)| VcpuStatus { state, pc: Va(pc) }).collect())
+            }
             _ => Err(self.fail(LinkError::WrongAnswer { command: "status" }).into()),
         }
     }
@@ -377,14 +394,14 @@ impl Debuggee for Link {
         }
         let VcpuId { domain, vcpu } = vcpu;
         match self.ask(Command::ReadRegisters { domain, vcpu })? {
-            Answer::Registers(registers) => Ok(convert::registers_in(&registers)),
+            Answer::Registers(registers) => Ok(registers),
             _ => Err(self.fail(LinkError::WrongAnswer { command: "read-registers" }).into()),
         }
     }
 
     fn write_registers(&mut self, vcpu: VcpuId, registers: &Registers) -> Result<(), Error> {
         let VcpuId { domain, vcpu } = vcpu;
-        let registers = convert::registers_out(registers);
+        let registers = registers.clone();
         self.done(Command::WriteRegisters { domain, vcpu, registers })
     }
 
@@ -392,7 +409,7 @@ impl Debuggee for Link {
         let VcpuId { domain, vcpu } = vcpu;
         let mut done = 0;
         for chunk in bytes.chunks_mut(MAX_BYTES) {
-            let place = convert::place(place.offset(done));
+            let place = place.offset(done);
             done += chunk.len() as u64;
             let length = chunk.len() as u16;
             match self.ask(Command::ReadMemory { domain, vcpu, place, length })? {
@@ -413,7 +430,7 @@ impl Debuggee for Link {
         let VcpuId { domain, vcpu } = vcpu;
         let mut done = 0;
         for chunk in bytes.chunks(MAX_BYTES) {
-            let place = convert::place(place.offset(done));
+            let place = place.offset(done);
             done += chunk.len() as u64;
             let bytes = heapless::Vec::from_slice(chunk).expect("a chunk is MAX_BYTES at most");
             self.done(Command::WriteMemory { domain, vcpu, place, bytes })?;
@@ -427,11 +444,11 @@ impl Debuggee for Link {
     }
 
     fn set_breakpoint(&mut self, domain: u8, place: Place) -> Result<(), Error> {
-        self.done(Command::SetBreakpoint { domain, place: convert::place(place) })
+        self.done(Command::SetBreakpoint { domain, place })
     }
 
     fn clear_breakpoint(&mut self, domain: u8, place: Place) -> Result<(), Error> {
-        self.done(Command::ClearBreakpoint { domain, place: convert::place(place) })
+        self.done(Command::ClearBreakpoint { domain, place })
     }
 
     fn support_system_registers(&mut self) -> Option<&mut dyn SystemRegisters> {
@@ -500,7 +517,6 @@ impl Monitors for Link {
         monitor: Monitor,
         on: bool,
     ) -> Result<(), Error> {
-        let monitor = convert::monitor(monitor);
         self.done(Command::SetMonitor { domain, vcpu, monitor, on })
     }
 }
@@ -508,41 +524,36 @@ impl Monitors for Link {
 impl Watchpoints for Link {
     fn set_watchpoint(&mut self, vcpu: VcpuId, watchpoint: Watchpoint) -> Result<(), Error> {
         let VcpuId { domain, vcpu } = vcpu;
-        let watchpoint = convert::watchpoint(watchpoint);
         self.done(Command::SetWatchpoint { domain, vcpu, watchpoint })
     }
 
     fn clear_watchpoint(&mut self, domain: u8, watchpoint: Watchpoint) -> Result<(), Error> {
-        let watchpoint = convert::watchpoint(watchpoint);
         self.done(Command::ClearWatchpoint { domain, watchpoint })
     }
 }
 
 impl Interrupts for Link {
     fn set_interrupt_policy(&mut self, domain: u8, policy: InterruptPolicy) -> Result<(), Error> {
-        let policy = convert::interrupts(policy);
         self.done(Command::SetInterruptPolicy { domain, policy })
     }
 }
 
 impl Time for Link {
     fn set_time_policy(&mut self, domain: u8, policy: TimePolicy) -> Result<(), Error> {
-        self.done(Command::SetTimePolicy { domain, policy: convert::time(policy) })
+        self.done(Command::SetTimePolicy { domain, policy })
     }
 }
 
 impl Others for Link {
     fn set_others_policy(&mut self, domain: u8, policy: OthersPolicy) -> Result<(), Error> {
-        self.done(Command::SetOthersPolicy { domain, policy: convert::others(policy) })
+        self.done(Command::SetOthersPolicy { domain, policy })
     }
 }
 
 impl Trace for Link {
     fn drain(&mut self, records: &mut Vec<TraceRecord>) -> Result<(), Error> {
         let Some(ring) = &mut self.ring else { return Ok(()) };
-        let mut drained = Vec::new();
-        let result = ring.drain(&mut drained);
-        records.extend(drained.into_iter().map(convert::record));
+        let result = ring.drain(records);
         result.map_err(|error| self.fail(error.into()).into())
     }
 

@@ -75,7 +75,8 @@ fn read(mut stream: impl Read, sender: &SyncSender<Incoming>) -> LinkError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stepwell_wire::{DomainEnding, Event, encode};
+    use stepwell_protocol::DomainEnding;
+    use stepwell_wire::{Event, encode};
 
     fn event() -> FromHypervisor {
         FromHypervisor::Event(Event::DomainEnded { domain: 0, ending: DomainEnding::PoweredOff })

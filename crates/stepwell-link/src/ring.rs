@@ -10,10 +10,11 @@ use crate::shared::SharedMemory;
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use stepwell_protocol::TraceRecord;
 use stepwell_wire::VERSION;
 use stepwell_wire::ring::{
     Decoder, HEADER_BYTES, MAGIC, OFFSET_CAPACITY, OFFSET_HEAD, OFFSET_MAGIC, OFFSET_TAIL,
-    OFFSET_VERSION, Record,
+    OFFSET_VERSION,
 };
 
 const WORD: u64 = 8;
@@ -55,7 +56,7 @@ impl Ring {
     /// # Errors
     ///
     /// [`RingError::Header`] or [`RingError::Record`] for contents that no hypervisor writes.
-    pub fn drain(&mut self, records: &mut Vec<Record>) -> Result<(), RingError> {
+    pub fn drain(&mut self, records: &mut Vec<TraceRecord>) -> Result<(), RingError> {
         let head = self.words.at(OFFSET_HEAD).load(Ordering::Acquire);
         let tail = self.words.at(OFFSET_TAIL).load(Ordering::Relaxed);
         let capacity = self.capacity;
@@ -76,6 +77,7 @@ impl Ring {
 mod tests {
     use super::*;
     use std::os::unix::fs::FileExt;
+    use stepwell_arch::Va;
     use stepwell_wire::ring::Encoder;
 
     const OFFSET: u64 = 8192;
@@ -104,7 +106,7 @@ mod tests {
             self.file.write_all_at(&word.to_le_bytes(), OFFSET + offset).unwrap();
         }
 
-        fn push(&mut self, record: Record) {
+        fn push(&mut self, record: TraceRecord) {
             for word in self.encoder.encode(record) {
                 self.word(HEADER_BYTES + self.head % CAPACITY * WORD, word);
                 self.head += 1;
@@ -117,8 +119,8 @@ mod tests {
         }
     }
 
-    fn run(pc: u64) -> Record {
-        Record::Run { vcpu: 0, pc, length: 3 }
+    fn run(pc: u64) -> TraceRecord {
+        TraceRecord::Run { vcpu: 0, pc: Va(pc), length: 3 }
     }
 
     #[test]
@@ -126,7 +128,8 @@ mod tests {
         let mut writer = Writer::new();
         let mut ring = writer.map().unwrap();
         for turn in 0..50 {
-            let sent = [run(0x4000_0000 + turn * 64), Record::Interrupt { vcpu: 0, pc: turn }];
+            let sent =
+                [run(0x4000_0000 + turn * 64), TraceRecord::Interrupt { vcpu: 0, pc: Va(turn) }];
             sent.iter().for_each(|&record| writer.push(record));
             let mut got = Vec::new();
             ring.drain(&mut got).unwrap();

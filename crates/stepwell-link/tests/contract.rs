@@ -12,14 +12,14 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
-use stepwell_arch::{Ipa, Va};
+use stepwell_arch::Va;
 use stepwell_debuggee as debuggee;
-use stepwell_debuggee::{Debuggee, VcpuId, contract, fake::Fake};
+use stepwell_debuggee::{Debuggee, Refusal, VcpuId, contract, fake::Fake};
 use stepwell_link::{Link, Mailbox, Patience, Ring};
 use stepwell_wire as wire;
 use wire::mailbox::{self, Direction, Receiver, Sender};
-use wire::ring::{self, Encoder, Record};
-use wire::{Answer, Command, FrameDecoder, FromHypervisor, MAX_FRAME, Refusal, Request};
+use wire::ring::{self, Encoder};
+use wire::{Answer, Command, FrameDecoder, FromHypervisor, MAX_FRAME, Request};
 
 const RING_WORDS: u64 = 1024;
 const RING_BYTES: u64 = ring::HEADER_BYTES + 8 * RING_WORDS;
@@ -150,8 +150,7 @@ impl Server {
         let mut records = Vec::new();
         self.fake.support_trace().unwrap().drain(&mut records).unwrap();
         for record in records {
-            let debuggee::TraceRecord::Run { vcpu, pc, length } = record else { continue };
-            for word in self.encoder.encode(Record::Run { vcpu, pc: pc.0, length }) {
+            for word in self.encoder.encode(record) {
                 self.word(ring::HEADER_BYTES + self.head % RING_WORDS * 8, word);
                 self.head += 1;
             }
@@ -161,9 +160,8 @@ impl Server {
 
     fn perform(&mut self, command: Command) -> Result<Answer, Refusal> {
         let fake = &mut self.fake;
-        let done = |result: Result<(), debuggee::Error>| {
-            result.map(|()| Answer::Done).map_err(wire_refusal)
-        };
+        let done =
+            |result: Result<(), debuggee::Error>| result.map(|()| Answer::Done).map_err(refusal_of);
         match command {
             Command::Hello { .. } => Ok(Answer::Hello {
                 version: wire::VERSION,
@@ -175,14 +173,8 @@ impl Server {
                 mailbox: self.mailbox.is_some(),
             }),
             Command::Status { domain } => {
-                let status = fake.status(domain).map_err(wire_refusal)?;
-                let state = |state| match state {
-                    debuggee::VcpuState::Off => wire::VcpuState::Off,
-                    debuggee::VcpuState::Running => wire::VcpuState::Running,
-                    debuggee::VcpuState::Stopped => wire::VcpuState::Stopped,
-                    debuggee::VcpuState::Ended => wire::VcpuState::Ended,
-                };
-                Ok(Answer::Vcpus(status.iter().map(|s| (state(s.state), s.pc.0)).collect()))
+                let status = fake.status(domain).map_err(refusal_of)?;
+                Ok(Answer::Vcpus(status.iter().map(|s| (s.state, s.pc.0)).collect()))
             }
             Command::Pause { domain } => done(fake.pause(domain)),
             Command::Continue { domain, vcpu: None } => done(fake.resume(domain)),
@@ -196,58 +188,53 @@ impl Server {
                 let request = debuggee::StepRequest { count, until, record, all, within };
                 done(fake.step(VcpuId { domain, vcpu }, request))
             }
-            other => self.perform_on_standing(other),
+            other => self.perform_on_stopped(other),
         }
     }
 
-    fn perform_on_standing(&mut self, command: Command) -> Result<Answer, Refusal> {
+    fn perform_on_stopped(&mut self, command: Command) -> Result<Answer, Refusal> {
         let fake = &mut self.fake;
-        let done = |result: Result<(), debuggee::Error>| {
-            result.map(|()| Answer::Done).map_err(wire_refusal)
-        };
+        let done =
+            |result: Result<(), debuggee::Error>| result.map(|()| Answer::Done).map_err(refusal_of);
         match command {
-            Command::SetMonitor { domain, vcpu, monitor: wire::Monitor::PrivilegedCall, on } => {
+            Command::SetMonitor { domain, vcpu, monitor, on } => {
                 let monitors = fake.support_monitors().unwrap();
-                done(monitors.set_monitor(domain, vcpu, debuggee::Monitor::PrivilegedCall, on))
+                done(monitors.set_monitor(domain, vcpu, monitor, on))
             }
             Command::SetWatchpoint { domain, vcpu, watchpoint } => {
                 let watchpoints = fake.support_watchpoints().unwrap();
                 let vcpu = VcpuId { domain, vcpu };
-                done(watchpoints.set_watchpoint(vcpu, our_watchpoint(watchpoint)))
+                done(watchpoints.set_watchpoint(vcpu, watchpoint))
             }
             Command::ClearWatchpoint { domain, watchpoint } => {
                 let watchpoints = fake.support_watchpoints().unwrap();
-                done(watchpoints.clear_watchpoint(domain, our_watchpoint(watchpoint)))
+                done(watchpoints.clear_watchpoint(domain, watchpoint))
             }
             // The fake has none.
             Command::ReadSystemRegister { .. } => Err(Refusal::NoSuchRegister),
             Command::SetInterruptPolicy { .. } => Ok(Answer::Done),
-            Command::SetBreakpoint { domain, place } => {
-                done(fake.set_breakpoint(domain, our_place(place)))
-            }
+            Command::SetBreakpoint { domain, place } => done(fake.set_breakpoint(domain, place)),
             Command::ClearBreakpoint { domain, place } => {
-                done(fake.clear_breakpoint(domain, our_place(place)))
+                done(fake.clear_breakpoint(domain, place))
             }
             Command::ReadRegisters { domain, vcpu } => {
-                let read = fake.read_registers(VcpuId { domain, vcpu }).map_err(wire_refusal)?;
-                Ok(Answer::Registers(wire_registers(&read)))
+                let read = fake.read_registers(VcpuId { domain, vcpu }).map_err(refusal_of)?;
+                Ok(Answer::Registers(read))
             }
             Command::WriteRegisters { domain, vcpu, registers } => {
-                let wire::Registers { x, sp, pc, pstate } = registers;
-                let registers = debuggee::Registers { x, sp, pc, pstate };
                 done(fake.write_registers(VcpuId { domain, vcpu }, &registers))
             }
             Command::ReadMemory { domain, vcpu, place, length } => {
                 let mut bytes = vec![0; usize::from(length)];
                 let vcpu = VcpuId { domain, vcpu };
-                fake.read_memory(vcpu, our_place(place), &mut bytes).map_err(wire_refusal)?;
+                fake.read_memory(vcpu, place, &mut bytes).map_err(refusal_of)?;
                 Ok(Answer::Memory(wire::Bytes::from_slice(&bytes).unwrap()))
             }
             Command::WriteMemory { domain, vcpu, place, bytes } => {
-                done(fake.write_memory(VcpuId { domain, vcpu }, our_place(place), &bytes))
+                done(fake.write_memory(VcpuId { domain, vcpu }, place, &bytes))
             }
             Command::Translate { domain, vcpu, va } => {
-                let ipa = fake.translate(VcpuId { domain, vcpu }, Va(va)).map_err(wire_refusal)?;
+                let ipa = fake.translate(VcpuId { domain, vcpu }, Va(va)).map_err(refusal_of)?;
                 Ok(Answer::Value(ipa.0))
             }
             other => self.perform_on_vectors(other),
@@ -258,93 +245,39 @@ impl Server {
 impl Server {
     fn perform_on_vectors(&mut self, command: Command) -> Result<Answer, Refusal> {
         let fake = &mut self.fake;
-        let done = |result: Result<(), debuggee::Error>| {
-            result.map(|()| Answer::Done).map_err(wire_refusal)
-        };
+        let done =
+            |result: Result<(), debuggee::Error>| result.map(|()| Answer::Done).map_err(refusal_of);
         match command {
             Command::ReadSimd { domain, vcpu } => {
                 let simd = fake.support_simd().unwrap();
-                let read = simd.read_simd(VcpuId { domain, vcpu }).map_err(wire_refusal)?;
-                let debuggee::SimdRegisters { v, fpcr, fpsr } = read;
-                let (low, high) = (v.map(|v| v as u64), v.map(|v| (v >> 64) as u64));
-                Ok(Answer::Simd(wire::Simd { low, high, fpcr, fpsr }))
+                let read = simd.read_simd(VcpuId { domain, vcpu }).map_err(refusal_of)?;
+                Ok(Answer::Simd(read))
             }
             Command::WriteSimd { domain, vcpu, registers } => {
-                let wire::Simd { low, high, fpcr, fpsr } = registers;
-                let v = std::array::from_fn(|n| u128::from(high[n]) << 64 | u128::from(low[n]));
                 let simd = fake.support_simd().unwrap();
-                let registers = debuggee::SimdRegisters { v, fpcr, fpsr };
                 done(simd.write_simd(VcpuId { domain, vcpu }, &registers))
             }
             Command::VectorLength { domain, vcpu } => {
                 let sve = fake.support_sve().unwrap();
-                let length = sve.vector_length(VcpuId { domain, vcpu }).map_err(wire_refusal)?;
-                let (longest, current) = (length.longest as u16, length.current as u16);
-                Ok(Answer::VectorLength { longest, current })
+                let length = sve.vector_length(VcpuId { domain, vcpu }).map_err(refusal_of)?;
+                Ok(Answer::VectorLength(length))
             }
             Command::ReadSve { domain, vcpu, register } => {
                 let sve = fake.support_sve().unwrap();
-                let read = sve.read_sve(VcpuId { domain, vcpu }, our_register(register));
-                Ok(Answer::Memory(wire::Bytes::from_slice(&read.map_err(wire_refusal)?).unwrap()))
+                let read = sve.read_sve(VcpuId { domain, vcpu }, register);
+                Ok(Answer::Memory(wire::Bytes::from_slice(&read.map_err(refusal_of)?).unwrap()))
             }
             Command::WriteSve { domain, vcpu, register, bytes } => {
                 let sve = fake.support_sve().unwrap();
-                done(sve.write_sve(VcpuId { domain, vcpu }, our_register(register), &bytes))
+                done(sve.write_sve(VcpuId { domain, vcpu }, register, &bytes))
             }
             other => panic!("the contract does not need {other:?}"),
         }
     }
 }
 
-const fn our_register(register: wire::SveRegister) -> debuggee::SveRegister {
-    match register {
-        wire::SveRegister::Z(n) => debuggee::SveRegister::Z(n),
-        wire::SveRegister::P(n) => debuggee::SveRegister::P(n),
-        wire::SveRegister::Ffr => debuggee::SveRegister::Ffr,
-    }
-}
-
-fn our_place(place: wire::Place) -> debuggee::Place {
-    match place {
-        wire::Place::Va(address) => debuggee::Place::Va(Va(address)),
-        wire::Place::Ipa(address) => debuggee::Place::Ipa(Ipa(address)),
-    }
-}
-
-fn our_watchpoint(watchpoint: wire::Watchpoint) -> debuggee::Watchpoint {
-    let access = match watchpoint.access {
-        wire::Access::Read => debuggee::WatchAccess::Read,
-        wire::Access::Write => debuggee::WatchAccess::Write,
-        wire::Access::ReadWrite => debuggee::WatchAccess::ReadWrite,
-    };
-    debuggee::Watchpoint { address: Va(watchpoint.address), length: watchpoint.length, access }
-}
-
-fn wire_access(access: debuggee::WatchAccess) -> wire::Access {
-    match access {
-        debuggee::WatchAccess::Read => wire::Access::Read,
-        debuggee::WatchAccess::Write => wire::Access::Write,
-        debuggee::WatchAccess::ReadWrite => wire::Access::ReadWrite,
-    }
-}
-
-fn wire_refusal(error: debuggee::Error) -> Refusal {
-    match error.refusal().unwrap() {
-        debuggee::Refusal::NoSuchVcpu => Refusal::NoSuchVcpu,
-        debuggee::Refusal::NotStopped => Refusal::NotStopped,
-        debuggee::Refusal::Ended => Refusal::Ended,
-        debuggee::Refusal::AlreadySet(on) => Refusal::AlreadySet(on),
-        debuggee::Refusal::NotMapped(address) => Refusal::NotMapped(address),
-        debuggee::Refusal::Breakpoint => Refusal::Breakpoint,
-        debuggee::Refusal::Range => Refusal::Range,
-        debuggee::Refusal::Watchpoint => Refusal::Watchpoint,
-        debuggee::Refusal::NoSuchRegister => Refusal::NoSuchRegister,
-        other => panic!("the fake never refuses with {other:?}"),
-    }
-}
-
-const fn wire_registers(from: &debuggee::Registers) -> wire::Registers {
-    wire::Registers { x: from.x, sp: from.sp, pc: from.pc, pstate: from.pstate }
+fn refusal_of(error: debuggee::Error) -> Refusal {
+    error.refusal().unwrap()
 }
 
 impl Server {
@@ -354,28 +287,13 @@ impl Server {
                 wire::Event::Console { domain, bytes: wire::Bytes::from_slice(&bytes).unwrap() }
             }
             debuggee::Event::Ended { domain, .. } => {
-                wire::Event::DomainEnded { domain, ending: wire::DomainEnding::PoweredOff }
+                wire::Event::DomainEnded { domain, ending: debuggee::DomainEnding::PoweredOff }
             }
             debuggee::Event::Stopped(stop) => {
-                let reason = match stop.reason {
-                    debuggee::StopReason::Reset => wire::StopReason::Reset,
-                    debuggee::StopReason::Paused => wire::StopReason::Paused,
-                    debuggee::StopReason::Stepped => wire::StopReason::Stepped,
-                    debuggee::StopReason::Until => wire::StopReason::Until,
-                    debuggee::StopReason::Breakpoint => wire::StopReason::Breakpoint,
-                    debuggee::StopReason::PrivilegedCall { immediate } => {
-                        wire::StopReason::PrivilegedCall { immediate }
-                    }
-                    debuggee::StopReason::LeftRange => wire::StopReason::LeftRange,
-                    debuggee::StopReason::Watchpoint { address, access } => {
-                        let (address, access) = (address.0, wire_access(access));
-                        wire::StopReason::Watchpoint { address, access }
-                    }
-                    other => panic!("the fake never stops for {other:?}"),
-                };
                 let VcpuId { domain, vcpu } = stop.vcpu;
-                let registers = wire_registers(&self.fake.read_registers(stop.vcpu).unwrap());
-                wire::Event::Stopped { domain, vcpu, reason, steps: stop.steps, registers }
+                let registers = self.fake.read_registers(stop.vcpu).unwrap();
+                let debuggee::Stop { reason, steps, .. } = stop;
+                wire::Event::Stopped { domain, vcpu, reason, steps, registers }
             }
         }
     }

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use stepwell_debuggee::{Debuggee, Ending, Error, Event};
+use stepwell_debuggee::{Debuggee, DomainEnding, Error, Event};
 use stepwell_link::{Link, LinkError, Mailbox, Patience};
 use stepwell_wire as wire;
 use wire::mailbox::{self, Direction, Receiver, Sender};
@@ -92,7 +92,7 @@ impl Peer {
 }
 
 fn ended() -> FromHypervisor {
-    let ending = wire::DomainEnding::PoweredOff;
+    let ending = stepwell_debuggee::DomainEnding::PoweredOff;
     FromHypervisor::Event(wire::Event::DomainEnded { domain: 0, ending })
 }
 
@@ -110,7 +110,7 @@ fn the_last_event_is_heard_though_the_machine_is_gone() {
     drop(peer);
     // So that the end of the stream is there before it is looked for anything.
     std::thread::sleep(Duration::from_millis(50));
-    let ended = Event::Ended { domain: 0, ending: Ending::PoweredOff };
+    let ended = Event::Ended { domain: 0, ending: DomainEnding::PoweredOff };
     assert_eq!(link.wait(PATIENCE.answer).unwrap(), Some(ended));
     assert!(matches!(lost(link.wait(PATIENCE.answer).unwrap_err()), LinkError::MachineGone));
     assert!(matches!(lost(link.pause(0).unwrap_err()), LinkError::MachineGone));

@@ -7,7 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use stepwell_arch::{Ipa, Va};
-use stepwell_debuggee::{Console, Debuggee, Event, Refusal, Stop, StopReason, VcpuId};
+use stepwell_debuggee::{
+    Console, Debuggee, Event, Place, Refusal, Registers, Stop, StopReason, VcpuId,
+};
 use stepwell_link::{Link, LinkError, Patience};
 use stepwell_wire as wire;
 use wire::{Answer, Command, FrameDecoder, FromHypervisor, MAX_FRAME, Request};
@@ -32,14 +34,14 @@ impl Peer {
         self.0.write_all(wire::encode(message, &mut [0; MAX_FRAME]).unwrap()).unwrap();
     }
 
-    fn answer(&mut self, id: u32, result: Result<Answer, wire::Refusal>) {
+    fn answer(&mut self, id: u32, result: Result<Answer, Refusal>) {
         self.send(&FromHypervisor::Response { id, result });
     }
 
     /// vCPU 1 has stopped.
     fn stopped(&mut self, pc: u64) {
-        let registers = wire::Registers { pc, ..wire::Registers::default() };
-        let reason = wire::StopReason::Paused;
+        let registers = Registers { pc, ..Registers::default() };
+        let reason = StopReason::Paused;
         let event = wire::Event::Stopped { domain: 0, vcpu: 1, reason, steps: 9, registers };
         self.send(&FromHypervisor::Event(event));
     }
@@ -119,12 +121,12 @@ fn registers_that_came_with_a_stop_are_not_asked_for() {
         peer.answer(id, Ok(Answer::Done));
         let Request { id, command } = peer.request();
         assert_eq!(command, Command::ReadRegisters { domain: 0, vcpu: 1 });
-        peer.answer(id, Err(wire::Refusal::NotStopped));
+        peer.answer(id, Err(Refusal::NotStopped));
         peer.stopped(0x3000);
         // Another vCPU's are another's.
         let Request { id, command } = peer.request();
         assert_eq!(command, Command::ReadRegisters { domain: 0, vcpu: 0 });
-        peer.answer(id, Ok(Answer::Registers(wire::Registers::default())));
+        peer.answer(id, Ok(Answer::Registers(Registers::default())));
     });
     let mut link = link.unwrap();
     let (first, vcpu) = (VcpuId { domain: 0, vcpu: 0 }, VcpuId { domain: 0, vcpu: 1 });
@@ -149,7 +151,7 @@ fn a_refusal_is_not_the_end() {
     let (link, peer) = connect(|peer| {
         peer.greet(wire::VERSION);
         let id = peer.request().id;
-        peer.answer(id, Err(wire::Refusal::NotStopped));
+        peer.answer(id, Err(Refusal::NotStopped));
         let id = peer.request().id;
         peer.answer(id, Ok(Answer::Done));
     });
@@ -165,7 +167,7 @@ fn another_version_is_told_apart() {
     assert!(matches!(link, Err(LinkError::Version { .. })));
     let (link, _) = connect(|peer| {
         let id = peer.request().id;
-        peer.answer(id, Err(wire::Refusal::Version(99)));
+        peer.answer(id, Err(Refusal::Version(99)));
     });
     assert!(matches!(link, Err(LinkError::Version { theirs: 99, .. })));
 }
@@ -212,7 +214,7 @@ fn typing_stops_where_the_guest_has_no_room() {
         assert!(matches!(command, Command::ConsoleInput { domain: 0, .. }));
         peer.answer(id, Ok(Answer::Done));
         let id = peer.request().id;
-        peer.answer(id, Err(wire::Refusal::Busy));
+        peer.answer(id, Err(Refusal::Busy));
     });
     assert_eq!(link.unwrap().type_bytes(0, &[b'x'; 40]).unwrap(), 16);
     peer.join().unwrap();
@@ -224,14 +226,14 @@ fn long_memory_is_read_in_pieces() {
         peer.greet(wire::VERSION);
         for (place, length) in [(0x1000, 1024), (0x1400, 476)] {
             let Request { id, command } = peer.request();
-            let place = wire::Place::Ipa(place);
+            let place = Place::Ipa(stepwell_arch::Ipa(place));
             assert_eq!(command, Command::ReadMemory { domain: 0, vcpu: 0, place, length });
             let bytes = (0..length).map(|n| n as u8).collect();
             peer.answer(id, Ok(Answer::Memory(bytes)));
         }
     });
     let mut bytes = [0; 1500];
-    let place = stepwell_debuggee::Place::Ipa(stepwell_arch::Ipa(0x1000));
+    let place = Place::Ipa(stepwell_arch::Ipa(0x1000));
     link.unwrap().read_memory(VcpuId::default(), place, &mut bytes).unwrap();
     assert_eq!((bytes[1023], bytes[1024], bytes[1499]), (255, 0, 219));
     peer.join().unwrap();

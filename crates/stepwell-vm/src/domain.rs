@@ -23,12 +23,10 @@ use crate::views::Views;
 use core::sync::atomic::{AtomicBool, AtomicU64};
 use heapless::Vec;
 use spin::Mutex;
-use stepwell_engine::turns::QUANTUM;
 use stepwell_engine::{OthersPolicy, TimePolicy, Turns, VirtualClock};
-use stepwell_wire::{DomainEnding, InterruptPolicy, StopReason};
+use stepwell_protocol::{DomainEnding, InterruptPolicy, StopReason, TraceDetail};
 
-/// Most vCPUs of a domain.
-pub const MAX_VCPUS: usize = stepwell_wire::message::MAX_VCPUS;
+pub use stepwell_protocol::{MAX_VCPUS, vcpu_bit as bit};
 
 /// One guest machine.
 pub struct Domain<C: Cpu> {
@@ -121,15 +119,6 @@ pub enum Role {
     Other,
 }
 
-/// What is recorded of each step beside its PC, where steps are recorded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Detail {
-    /// The registers that it changed.
-    pub registers: bool,
-    /// What it loaded and stored.
-    pub memory: bool,
-}
-
 /// Whether a vCPU is switched on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Power {
@@ -170,13 +159,11 @@ pub struct Control {
     /// How time goes.
     pub time: TimePolicy,
     /// What is recorded of each step beside its PC.
-    pub detail: Detail,
+    pub detail: TraceDetail,
     /// A vCPU that has an order writes into the trace ring.
     pub recording: bool,
     /// What the other vCPUs do while one is stepped.
     pub others: OthersPolicy,
-    /// Instructions of a turn.
-    pub quantum: u64,
     /// The whole domain runs freely: a vCPU that is switched on joins in.
     pub free: bool,
     /// All vCPUs are stepped: one that is switched on joins in with this.
@@ -206,10 +193,9 @@ impl Control {
             single_step: 0,
             interrupts: InterruptPolicy::Over,
             time: TimePolicy::Stopped,
-            detail: Detail::default(),
+            detail: TraceDetail::default(),
             recording: false,
             others: OthersPolicy::Stop,
-            quantum: QUANTUM,
             free: false,
             joining: None,
             by_turns: false,
@@ -236,14 +222,5 @@ impl Control {
 impl Default for Control {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// The bit of a vCPU in a mask.
-#[must_use]
-pub const fn bit(vcpu: usize) -> u8 {
-    match vcpu {
-        0..=7 => 1 << vcpu,
-        _ => 0,
     }
 }

@@ -8,7 +8,8 @@ use alloc::boxed::Box;
 use core::sync::atomic::Ordering;
 use heapless::Vec;
 use spin::Mutex;
-use stepwell_wire::{DomainEnding, Event, StopReason};
+use stepwell_protocol::{DomainEnding, StopReason};
+use stepwell_wire::Event;
 
 /// Domains of one machine.
 pub const MAX_DOMAINS: usize = 4;

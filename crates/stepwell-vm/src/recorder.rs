@@ -1,8 +1,9 @@
 //! Runs of the trace: what is stepped, until a jump makes it a record of the ring. And what was
 //! told last of the things that are told only when they change.
 
-use stepwell_arch::InstructionSet;
-use stepwell_wire::ring::{Encoder, MAX_RUN, Record, Words};
+use stepwell_arch::{InstructionSet, Va};
+use stepwell_protocol::TraceRecord;
+use stepwell_wire::ring::{Encoder, MAX_RUN, Words};
 
 /// X0 to X30, SP, PSTATE, in the order of the ring's register numbers.
 pub const REGISTERS: usize = 33;
@@ -39,7 +40,7 @@ pub struct Recorder {
 impl Recorder {
     /// Takes an instruction that begins to execute. Returns the record of the run that it did not
     /// lengthen.
-    pub fn begin(&mut self, vcpu: u8, pc: u64) -> Option<Record> {
+    pub fn begin(&mut self, vcpu: u8, pc: u64) -> Option<TraceRecord> {
         if self.length > 0 && self.length < MAX_RUN && pc == self.next() {
             self.length += 1;
             return None;
@@ -78,9 +79,10 @@ impl Recorder {
     }
 
     /// Ends the run and returns its record.
-    pub fn finish(&mut self, vcpu: u8) -> Option<Record> {
+    pub fn finish(&mut self, vcpu: u8) -> Option<TraceRecord> {
         let length = core::mem::take(&mut self.length);
-        (length > 0).then_some(Record::Run { vcpu, pc: self.start, length })
+        let (pc, length) = (Va(self.start), u32::from(length));
+        (length > 0).then_some(TraceRecord::Run { vcpu, pc, length })
     }
 
     /// Forgets the last instruction begun: an interrupt was entered instead.
@@ -89,7 +91,7 @@ impl Recorder {
     }
 
     /// The words of a record.
-    pub fn encode(&mut self, record: Record) -> Words {
+    pub fn encode(&mut self, record: TraceRecord) -> Words {
         self.encoder.encode(record)
     }
 
@@ -134,7 +136,7 @@ impl Recorder {
 mod tests {
     use super::*;
 
-    fn take(recorder: &mut Recorder, pcs: &[u64]) -> Vec<Record> {
+    fn take(recorder: &mut Recorder, pcs: &[u64]) -> Vec<TraceRecord> {
         let mut records: Vec<_> = pcs.iter().filter_map(|&pc| recorder.begin(3, pc)).collect();
         records.extend(recorder.finish(3));
         records
@@ -143,13 +145,13 @@ mod tests {
     #[test]
     fn a_jump_ends_a_run() {
         let records = take(&mut Recorder::default(), &[0x100, 0x104, 0x108, 0x200, 0x204]);
-        let run = |pc, length| Record::Run { vcpu: 3, pc, length };
+        let run = |pc, length| TraceRecord::Run { vcpu: 3, pc: Va(pc), length };
         assert_eq!(records, [run(0x100, 3), run(0x200, 2)]);
     }
 
     #[test]
     fn a_loop_of_one_instruction_is_a_run_each_time() {
-        let run = Record::Run { vcpu: 3, pc: 0x100, length: 1 };
+        let run = TraceRecord::Run { vcpu: 3, pc: Va(0x100), length: 1 };
         assert_eq!(take(&mut Recorder::default(), &[0x100; 3]), [run; 3]);
     }
 
@@ -160,7 +162,7 @@ mod tests {
         let total: u64 = records
             .iter()
             .map(|record| match record {
-                Record::Run { length, .. } => u64::from(*length),
+                TraceRecord::Run { length, .. } => u64::from(*length),
                 _ => 0,
             })
             .sum();
@@ -173,7 +175,10 @@ mod tests {
         assert_eq!(recorder.begin(0, 0x100), None);
         assert_eq!(recorder.run(), (0x100, 0x104));
         recorder.resume(0x100, 0x128);
-        assert_eq!(recorder.finish(0), Some(Record::Run { vcpu: 0, pc: 0x100, length: 10 }));
+        assert_eq!(
+            recorder.finish(0),
+            Some(TraceRecord::Run { vcpu: 0, pc: Va(0x100), length: 10 })
+        );
     }
 
     #[test]

@@ -115,11 +115,13 @@ fn decode<M: DeserializeOwned>(coded: &mut [u8]) -> Result<M, FrameError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Command, Place, Request};
+    use crate::{Command, Request};
     use proptest::prelude::*;
+    use stepwell_arch::Va;
+    use stepwell_protocol::Place;
 
     fn request() -> Request {
-        let place = Place::Va(0xffff_8000_0000_0000);
+        let place = Place::Va(Va(0xffff_8000_0000_0000));
         Request { id: 7, command: Command::SetBreakpoint { domain: 0, place } }
     }
 

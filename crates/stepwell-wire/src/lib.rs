@@ -5,8 +5,8 @@
 //! [`FromHypervisor::Response`] bearing the same id, and sends [`Event`]s whenever it has
 //! something to say. Responses come in the order of the requests; events fall anywhere between.
 //!
-//! Numbers here are plain integers, not Stepwell's own types: the wire imports nothing of ours,
-//! so that a client in another language can be written from this crate alone.
+//! What the messages speak of is `stepwell-protocol`'s: the same values at both ends, which this
+//! crate turns into bytes.
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(missing_docs, unsafe_code)]
@@ -32,11 +32,7 @@ pub mod message;
 pub mod ring;
 
 pub use frame::{FrameDecoder, FrameError, MAX_FRAME, encode};
-pub use message::{
-    Access, Answer, Bytes, Command, DomainEnding, Event, FaultKind, FromHypervisor, GuestFault,
-    InterruptPolicy, Monitor, OthersPolicy, Place, Refusal, Registers, Request, Simd, StopReason,
-    SveRegister, TimePolicy, VcpuState, Watchpoint,
-};
+pub use message::{Answer, Bytes, Command, Event, FromHypervisor, Request};
 
 /// Version of everything in this crate. Both sides refuse to talk to any other.
-pub const VERSION: u16 = 6;
+pub const VERSION: u16 = 7;

@@ -5,11 +5,13 @@
 
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
+use stepwell_protocol::{
+    DomainEnding, InterruptPolicy, MAX_VCPUS, Monitor, OthersPolicy, Place, Refusal, Registers,
+    SimdRegisters, StopReason, SveRegister, TimePolicy, VcpuState, VectorLength, Watchpoint,
+};
 
 /// Most bytes of guest memory or console text in one message.
 pub const MAX_BYTES: usize = 1024;
-/// Most vCPUs of one domain.
-pub const MAX_VCPUS: usize = 8;
 
 /// Bytes of guest memory or console text.
 pub type Bytes = Vec<u8, MAX_BYTES>;
@@ -245,7 +247,7 @@ pub enum Command {
         /// The vCPU.
         vcpu: u8,
         /// All of them.
-        registers: Simd,
+        registers: SimdRegisters,
     },
     /// Asks how long the vectors of SVE are; answered by [`Answer::VectorLength`]. Refused as
     /// [`Refusal::NoSuchRegister`] by a CPU without SVE.
@@ -267,7 +269,7 @@ pub enum Command {
         register: SveRegister,
     },
     /// Writes a register of SVE of a stopped vCPU. Missing bytes are zero; those that the guest
-    /// cannot reach now have to be ([`Refusal::Range`]).
+    /// cannot reach now have to be ([`Refusal::BadValue`]).
     WriteSve {
         /// The domain.
         domain: u8,
@@ -280,50 +282,57 @@ pub enum Command {
     },
 }
 
-/// The FP/SIMD registers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Simd {
-    /// Low halves of V0–V31.
-    pub low: [u64; 32],
-    /// High halves of V0–V31.
-    pub high: [u64; 32],
-    /// FPCR.
-    pub fpcr: u64,
-    /// FPSR.
-    pub fpsr: u64,
-}
+impl Command {
+    /// Tells whether a command leaves every vCPU as it is.
+    #[must_use]
+    pub const fn changes_nothing(&self) -> bool {
+        matches!(
+            self,
+            Self::Status { .. }
+                | Self::ReadRegisters { .. }
+                | Self::ReadSimd { .. }
+                | Self::ReadSystemRegister { .. }
+                | Self::ReadMemory { .. }
+                | Self::Translate { .. }
+                | Self::VectorLength { .. }
+                | Self::ReadSve { .. }
+        )
+    }
 
-/// A register of SVE.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SveRegister {
-    /// Z0 to Z31.
-    Z(u8),
-    /// P0 to P15, a bit for each byte of a vector.
-    P(u8),
-    /// The first-fault register, as long as a predicate.
-    Ffr,
-}
-
-/// A range of memory, and which accesses to it are watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Watchpoint {
-    /// Virtual address of the first byte.
-    pub address: u64,
-    /// Bytes.
-    pub length: u64,
-    /// Which accesses.
-    pub access: Access,
-}
-
-/// Accesses to memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Access {
-    /// Loads.
-    Read,
-    /// Stores.
-    Write,
-    /// Both.
-    ReadWrite,
+    /// Returns its name, for errors.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Hello { .. } => "hello",
+            Self::Status { .. } => "status",
+            Self::Pause { .. } => "pause",
+            Self::Continue { .. } => "continue",
+            Self::Step { .. } => "step",
+            Self::SetMonitor { .. } => "set-monitor",
+            Self::SetInterruptPolicy { .. } => "set-interrupt-policy",
+            Self::SetTimePolicy { .. } => "set-time-policy",
+            Self::SetOthersPolicy { .. } => "set-others-policy",
+            Self::SetBreakpoint { .. } => "set-breakpoint",
+            Self::ClearBreakpoint { .. } => "clear-breakpoint",
+            Self::ReadRegisters { .. } => "read-registers",
+            Self::WriteRegisters { .. } => "write-registers",
+            Self::ReadSimd { .. } => "read-simd",
+            Self::WriteSimd { .. } => "write-simd",
+            Self::VectorLength { .. } => "vector-length",
+            Self::ReadSve { .. } => "read-sve",
+            Self::WriteSve { .. } => "write-sve",
+            Self::ReadSystemRegister { .. } => "read-system-register",
+            Self::WriteSystemRegister { .. } => "write-system-register",
+            Self::ReadMemory { .. } => "read-memory",
+            Self::WriteMemory { .. } => "write-memory",
+            Self::Translate { .. } => "translate",
+            Self::ConsoleInput { .. } => "console-input",
+            Self::PowerOff => "power-off",
+            Self::SetDetail { .. } => "set-detail",
+            Self::SetWatchpoint { .. } => "set-watchpoint",
+            Self::ClearWatchpoint { .. } => "clear-watchpoint",
+        }
+    }
 }
 
 /// What a successful command returns.
@@ -341,7 +350,7 @@ pub enum Answer {
         /// Domains, numbered from 0.
         domains: u8,
         /// vCPUs of each domain.
-        vcpus: Vec<u8, 8>,
+        vcpus: Vec<u8, MAX_VCPUS>,
         /// Counter frequency in Hz.
         frequency_hz: u64,
         /// Size of the trace ring in bytes; 0 where there is none.
@@ -354,157 +363,13 @@ pub enum Answer {
     /// Core registers.
     Registers(Registers),
     /// FP/SIMD registers.
-    Simd(Simd),
+    Simd(SimdRegisters),
     /// A register's value, or an address.
     Value(u64),
     /// Guest memory, or a register that is too long for a value.
     Memory(Bytes),
     /// Bytes of a vector.
-    VectorLength {
-        /// Of the longest that the CPU has.
-        longest: u16,
-        /// As the guest's EL1 and EL0 have them now.
-        current: u16,
-    },
-}
-
-/// Why a command was not carried out. Nothing has changed where this is returned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum Refusal {
-    /// The two sides speak different versions.
-    #[error("the hypervisor speaks version {0} of the link's language")]
-    Version(u16),
-    /// No domain or vCPU of that number.
-    #[error("no such domain or vCPU")]
-    NoSuchVcpu,
-    /// The vCPU must be stopped for this.
-    #[error("the vCPU is running: pause the domain first")]
-    NotStopped,
-    /// The vCPU was never started, or has been switched off by the guest.
-    #[error("the vCPU is switched off")]
-    Off,
-    /// The domain has ended.
-    #[error("the domain has ended")]
-    Ended,
-    /// The monitor has that state already.
-    #[error("already {}", if *.0 { "enabled" } else { "disabled" })]
-    AlreadySet(bool),
-    /// Not a register that can be reached this way.
-    #[error("no such register, or not accessible")]
-    NoSuchRegister,
-    /// The guest's translation has no such address.
-    #[error("address {0:#x} is not mapped")]
-    NotMapped(u64),
-    /// Every breakpoint of that kind is in use.
-    #[error("no breakpoint of that kind is left: the CPU has {0}; delete one first")]
-    NoBreakpointLeft(u8),
-    /// No breakpoint was set there, or one is set there already.
-    #[error("no breakpoint there, or one is there already")]
-    Breakpoint,
-    /// The argument is out of its range.
-    #[error("argument out of range")]
-    Range,
-    /// Not now: try again.
-    #[error("busy: try again")]
-    Busy,
-    /// The vCPU is in AArch32 state, which this version does not step.
-    #[error("the vCPU is in AArch32 state, which cannot be stepped yet")]
-    AArch32,
-    /// Another domain is writing into the trace ring.
-    #[error("domain {0} is being recorded: the trace ring takes one at a time")]
-    RingInUse(u8),
-    /// No such watchpoint was set, or one is set already.
-    #[error("no such watchpoint, or it is set already")]
-    Watchpoint,
-    /// The hypervisor has no memory left for it.
-    #[error("the hypervisor has no memory left for another")]
-    NoMemory,
-    /// No clock can go by the steps of one vCPU while others run.
-    #[error("the clock cannot go by steps while the other vCPUs run: time stopped, or others step")]
-    PerStepWhileOthersRun,
-}
-
-/// Core registers of a vCPU, as the guest would see them: its own PSTATE.SS, never ours.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Registers {
-    /// X0 to X30.
-    pub x: [u64; 31],
-    /// The stack pointer in use.
-    pub sp: u64,
-    /// The next instruction.
-    pub pc: u64,
-    /// PSTATE in SPSR format.
-    pub pstate: u64,
-}
-
-/// What can be monitored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Monitor {
-    /// Every instruction: while on, [`Command::Continue`] steps each vCPU and stops after one.
-    SingleStep,
-    /// SMC: while on, an SMC stops the domain before it takes effect.
-    PrivilegedCall,
-}
-
-/// What happens to the guest's interrupts while it is stepped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum InterruptPolicy {
-    /// None is delivered.
-    Hold,
-    /// A handler runs at full speed, and steps go on where the interrupted code resumes.
-    Over,
-    /// The exception entry is reported, and the handler stepped.
-    Into,
-}
-
-/// How the guest's clock goes while it is stepped or stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TimePolicy {
-    /// It does not advance while the domain is stopped and while EL2 works.
-    Stopped,
-    /// It advances by so many nanoseconds a step, and does not advance otherwise.
-    PerStep {
-        /// Nanoseconds a step.
-        ns: u32,
-    },
-    /// It goes on like the machine's.
-    Real,
-}
-
-/// What the other vCPUs do while one is stepped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum OthersPolicy {
-    /// They are stopped, but for bounded turns while the stepped one makes no progress alone.
-    Stop,
-    /// They run.
-    Run,
-    /// They are stepped as well, one at a time.
-    Step {
-        /// Instructions of a turn. 0 is refused.
-        quantum: u32,
-    },
-}
-
-/// A guest address, and of which kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Place {
-    /// Virtual, in the translation that is current.
-    Va(u64),
-    /// What the guest takes for physical.
-    Ipa(u64),
-}
-
-/// What a vCPU is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum VcpuState {
-    /// Not started, or switched off by PSCI.
-    Off,
-    /// In the guest, or about to be.
-    Running,
-    /// Held at EL2 for the debugger.
-    Stopped,
-    /// Its domain has ended.
-    Ended,
+    VectorLength(VectorLength),
 }
 
 /// What the hypervisor tells without being asked.
@@ -538,91 +403,4 @@ pub enum Event {
         /// How.
         ending: DomainEnding,
     },
-}
-
-/// Why a vCPU stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum StopReason {
-    /// The domain was made and has not run yet.
-    Reset,
-    /// The tool asked for it.
-    Paused,
-    /// The steps asked for are done.
-    Stepped,
-    /// The address given as `until` is next.
-    Until,
-    /// A breakpoint is at the next instruction.
-    Breakpoint,
-    /// An SMC with this immediate is the next instruction, and privileged calls are monitored.
-    PrivilegedCall {
-        /// The SMC's 16-bit immediate.
-        immediate: u16,
-    },
-    /// The trace ring is full. Drain it and step on: nothing is lost.
-    RingFull,
-    /// The vCPU went into AArch32 state, which cannot be stepped yet.
-    AArch32,
-    /// The guest switched this vCPU off.
-    SwitchedOff,
-    /// The next instruction accesses memory that is watched.
-    Watchpoint {
-        /// The first watched byte that it accesses, as far as the CPU tells.
-        address: u64,
-        /// What it does there: loads or stores, or both at once.
-        access: Access,
-    },
-    /// The next instruction is outside of the range given as `within`.
-    LeftRange,
-    /// The guest has changed where an address with a breakpoint leads, and EL2 has no memory left to
-    /// have the breakpoint there.
-    BreakpointLost,
-}
-
-/// How a domain ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum DomainEnding {
-    /// PSCI SYSTEM_OFF.
-    PoweredOff,
-    /// PSCI SYSTEM_RESET.
-    Reset,
-    /// The guest did something that no machine could let it do.
-    Fault(GuestFault),
-}
-
-/// What a guest did to end its domain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GuestFault {
-    /// The vCPU that did it.
-    pub vcpu: u8,
-    /// The instruction that did it.
-    pub pc: u64,
-    /// ESR_EL2 of the exit.
-    pub esr: u64,
-    /// The guest-physical address it reached for, or 0.
-    pub address: u64,
-    /// What it was.
-    pub kind: FaultKind,
-}
-
-/// Kinds of [`GuestFault`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum FaultKind {
-    /// A load or store where the guest has neither memory nor a device.
-    #[error("accessed an address where there is nothing")]
-    UnmappedAccess,
-    /// An instruction fetch from outside its memory.
-    #[error("executed from an address where there is no memory")]
-    UnmappedFetch,
-    /// A device access that cannot be emulated (a pair, a write-back form, SIMD, an atomic).
-    #[error("accessed a device with an instruction that devices do not support")]
-    BadDeviceAccess,
-    /// A system error (SError) that the guest caused.
-    #[error("caused a system error")]
-    SystemError,
-    /// An exception that the hypervisor does not know.
-    #[error("raised an exception that has no handling")]
-    UnknownException,
-    /// The domain could not be started: its kernel or device tree does not fit its memory.
-    #[error("cannot be loaded into its memory")]
-    DoesNotFit,
 }

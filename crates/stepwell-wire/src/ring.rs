@@ -21,7 +21,6 @@
 //! | 8 time | 0 | 0 | nanoseconds | the guest's clock |
 //! | 9 register | 7:0 number, 8 found | 0 | value | a register has changed |
 //! | 10 memory | 1:0 access, 2 has value | bytes | address, value's low half if there is a value, its high half if there are more than 8 bytes | the last instruction accessed memory |
-//!
 //! | 11 others' turns | why | instructions | PC | the vCPU made no progress there until others had moved |
 //! | 12 instruction set | 0 A64, 1 A32, 2 T32 | 0 | | what the vCPU executes from here on; A64 until it is told |
 //!
@@ -34,6 +33,12 @@
 //! count words since the ring was made and never wrap; the word's place is the count modulo the
 //! capacity. The hypervisor publishes words by a release store of `head`; the tool frees them by a
 //! release store of `tail`.
+
+use stepwell_arch::{InstructionSet, Va};
+use stepwell_protocol::{
+    Context, ExceptionCause, ExceptionEntry, MemoryAccess, MemoryAccessKind, Register, TraceRecord,
+    Waiting,
+};
 
 /// `"STEPRING"`, little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"STEPRING");
@@ -88,122 +93,6 @@ pub const MAX_WORDS: usize = 4;
 /// The words of one record, in their order.
 pub type Words = heapless::Vec<u64, MAX_WORDS>;
 
-/// One thing that the ring tells. `vcpu` is below 32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Record {
-    /// `length` instructions from `pc` on, 4 bytes apart.
-    Run {
-        /// The vCPU.
-        vcpu: u8,
-        /// First PC.
-        pc: u64,
-        /// Instructions, 1 to [`MAX_RUN`].
-        length: u16,
-    },
-    /// The instruction at `pc` was about to execute when an interrupt was entered instead.
-    Interrupt {
-        /// The vCPU.
-        vcpu: u8,
-        /// The interrupted PC, which did not execute.
-        pc: u64,
-    },
-    /// An exception was entered at EL1.
-    ExceptionEntry {
-        /// The vCPU.
-        vcpu: u8,
-        /// 0 synchronous, 1 IRQ, 2 FIQ, 3 SError.
-        cause: u8,
-        /// ELR_EL1.
-        return_address: u64,
-        /// Where it goes on.
-        vector: u64,
-        /// ESR_EL1; 0 for interrupts.
-        syndrome: u64,
-        /// The interrupt, where it is known.
-        intid: Option<u32>,
-    },
-    /// The last instruction was an exception return.
-    ExceptionReturn {
-        /// The vCPU.
-        vcpu: u8,
-        /// Where it goes on.
-        to: u64,
-        /// The exception level there.
-        el: u8,
-    },
-    /// The last instruction was a store-exclusive.
-    Exclusive {
-        /// The vCPU.
-        vcpu: u8,
-        /// Its PC.
-        pc: u64,
-        /// It stored.
-        stored: bool,
-    },
-    /// The address space from here on.
-    Context {
-        /// The vCPU.
-        vcpu: u8,
-        /// Exception level.
-        el: u8,
-        /// VMID of stage 2.
-        vmid: u16,
-        /// ASID of stage 1.
-        asid: u16,
-        /// Base address in TTBR0_EL1.
-        ttbr0: u64,
-    },
-    /// The guest's clock.
-    Time {
-        /// The vCPU that looked at it.
-        vcpu: u8,
-        /// Nanoseconds since its counter was 0.
-        ns: u64,
-    },
-    /// What the vCPU executes from here on; A64 until this is told.
-    InstructionSet {
-        /// The vCPU.
-        vcpu: u8,
-        /// 0 A64, 1 A32, 2 T32.
-        set: u8,
-    },
-    /// A register has changed.
-    Register {
-        /// The vCPU.
-        vcpu: u8,
-        /// 0 to 30: X0 to X30, 31: SP, 32: PSTATE.
-        register: u8,
-        /// The new value.
-        value: u64,
-        /// It was not the last instruction that changed it.
-        found: bool,
-    },
-    /// The last instruction accessed memory.
-    Memory {
-        /// The vCPU.
-        vcpu: u8,
-        /// 0 load, 1 store, 2 bytes set to zero.
-        access: u8,
-        /// Virtual address of the first byte.
-        address: u64,
-        /// Bytes.
-        size: u16,
-        /// What was loaded or stored, if that is known; at most 16 bytes.
-        value: Option<u128>,
-    },
-    /// A vCPU made no progress alone, and the others had a turn each, which is not recorded.
-    Turns {
-        /// The vCPU that could not.
-        vcpu: u8,
-        /// Its next instruction.
-        pc: u64,
-        /// 0 it waited for an event, 1 for an interrupt, 2 it went round and nothing changed.
-        why: u8,
-        /// Instructions that the others executed, below 2^40.
-        steps: u64,
-    },
-}
-
 /// The ring's words are not what this version writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("trace ring holds an unknown record {word:#018x}")]
@@ -225,11 +114,12 @@ impl Encoder {
         self.base
     }
 
-    /// Returns the words of a record.
-    pub fn encode(&mut self, record: Record) -> Words {
+    /// Returns the words of a record. `vcpu` is below 32, a run no longer than [`MAX_RUN`].
+    pub fn encode(&mut self, record: TraceRecord) -> Words {
         let head = |kind, vcpu, length| word(kind, vcpu, length);
         match record {
-            Record::Run { vcpu, pc, length } => {
+            TraceRecord::Run { vcpu, pc: Va(pc), length } => {
+                let length = u16::try_from(length).unwrap_or(MAX_RUN);
                 let near = self.base.is_some_and(|base| (base ^ pc) & !NEAR_BITS == 0);
                 if near {
                     let payload = (pc >> NEAR_SHIFT) & PAYLOAD;
@@ -238,36 +128,46 @@ impl Encoder {
                 self.base = Some(pc);
                 words([head(KIND_FULL, vcpu, length), pc])
             }
-            Record::Interrupt { vcpu, pc } => words([head(KIND_INTERRUPT, vcpu, 0), pc]),
-            Record::ExceptionEntry { vcpu, cause, return_address, vector, syndrome, intid } => {
-                let payload = intid.map_or(0, |intid| u64::from(intid).saturating_add(1));
-                let head = head(KIND_EXCEPTION_ENTRY, vcpu, u16::from(cause)) | payload;
-                words([head, return_address, vector, syndrome])
+            TraceRecord::Interrupt { vcpu, pc } => words([head(KIND_INTERRUPT, vcpu, 0), pc.0]),
+            TraceRecord::Event(never) => match never {},
+            TraceRecord::ExceptionEntry(entry) => {
+                let payload = entry.intid.map_or(0, |intid| u64::from(intid).saturating_add(1));
+                let cause = u16::from(entry.cause.number());
+                let head = head(KIND_EXCEPTION_ENTRY, entry.vcpu, cause) | payload;
+                words([head, entry.return_address.0, entry.vector.0, entry.syndrome])
             }
-            Record::ExceptionReturn { vcpu, to, el } => {
-                words([head(KIND_EXCEPTION_RETURN, vcpu, u16::from(el)), to])
+            TraceRecord::ExceptionReturn { vcpu, to, el } => {
+                words([head(KIND_EXCEPTION_RETURN, vcpu, u16::from(el)), to.0])
             }
-            Record::Exclusive { vcpu, pc, stored } => {
-                words([head(KIND_EXCLUSIVE, vcpu, u16::from(stored)), pc])
+            TraceRecord::Exclusive { vcpu, pc, stored } => {
+                words([head(KIND_EXCLUSIVE, vcpu, u16::from(stored)), pc.0])
             }
-            Record::Context { vcpu, el, vmid, asid, ttbr0 } => {
+            TraceRecord::Context(Context { vcpu, el, vmid, asid, ttbr0 }) => {
                 let payload = u64::from(asid) | u64::from(vmid) << 16;
                 words([head(KIND_CONTEXT, vcpu, u16::from(el)) | payload, ttbr0])
             }
-            Record::Time { vcpu, ns } => words([head(KIND_TIME, vcpu, 0), ns]),
-            Record::InstructionSet { vcpu, set } => {
-                words([head(KIND_INSTRUCTION_SET, vcpu, u16::from(set))])
+            // The clock is the domain's, whichever vCPU looks at it.
+            TraceRecord::Time { ns } => words([head(KIND_TIME, 0, 0), ns]),
+            TraceRecord::InstructionSet { vcpu, set } => {
+                words([head(KIND_INSTRUCTION_SET, vcpu, set as u16)])
             }
-            Record::Register { vcpu, register, value, found } => {
+            TraceRecord::Register { vcpu, register, value, found } => {
                 let flag = if found { FOUND } else { 0 };
-                words([head(KIND_REGISTER, vcpu, u16::from(register) | flag), value])
+                words([head(KIND_REGISTER, vcpu, u16::from(register.number()) | flag), value])
             }
-            Record::Turns { vcpu, pc, why, steps } => {
-                words([head(KIND_TURNS, vcpu, u16::from(why)) | steps & PAYLOAD, pc])
+            TraceRecord::Turns { vcpu, pc, why, steps } => {
+                words([head(KIND_TURNS, vcpu, u16::from(why.number())) | steps & PAYLOAD, pc.0])
             }
-            Record::Memory { vcpu, access, address, size, value } => {
+            TraceRecord::Memory(MemoryAccess {
+                vcpu,
+                access,
+                address: Va(address),
+                size,
+                value,
+            }) => {
                 let flag = if value.is_some() { HAS_VALUE } else { 0 };
-                let head = head(KIND_MEMORY, vcpu, u16::from(access & 3) | flag) | u64::from(size);
+                let access = u16::from(access.number());
+                let head = head(KIND_MEMORY, vcpu, access | flag) | u64::from(size);
                 match value {
                     None => words([head, address]),
                     Some(value) if size <= HALF => words([head, address, value as u64]),
@@ -330,7 +230,7 @@ impl Decoder {
     /// # Errors
     ///
     /// [`BadRecord`] for a word that no encoder writes.
-    pub fn push(&mut self, word: u64) -> Result<Option<Record>, BadRecord> {
+    pub fn push(&mut self, word: u64) -> Result<Option<TraceRecord>, BadRecord> {
         let head = self.waiting.first().copied().unwrap_or(word);
         let bad = BadRecord { word: head };
         let count = word_count(head).ok_or(bad)?;
@@ -343,54 +243,63 @@ impl Decoder {
         self.decode(head, [word(1), word(2), word(3)]).map(Some).ok_or(bad)
     }
 
-    fn decode(&mut self, head: u64, rest: [u64; 3]) -> Option<Record> {
+    fn decode(&mut self, head: u64, rest: [u64; 3]) -> Option<TraceRecord> {
         let vcpu = ((head >> VCPU_SHIFT) & 0x1f) as u8;
         let length = ((head >> LENGTH_SHIFT) & 0x7fff) as u16;
         let payload = head & PAYLOAD;
         let [first, second, third] = rest;
+        let pc = Va(first);
         let base = self.bases.get_mut(usize::from(vcpu))?;
         Some(match head >> KIND_SHIFT {
             KIND_NEAR => {
-                let pc = (*base & !NEAR_BITS) | payload << NEAR_SHIFT;
-                Record::Run { vcpu, pc, length }
+                let pc = Va((*base & !NEAR_BITS) | payload << NEAR_SHIFT);
+                TraceRecord::Run { vcpu, pc, length: u32::from(length) }
             }
             KIND_FULL => {
                 *base = first;
-                Record::Run { vcpu, pc: first, length }
+                TraceRecord::Run { vcpu, pc, length: u32::from(length) }
             }
-            KIND_INTERRUPT => Record::Interrupt { vcpu, pc: first },
-            KIND_EXCEPTION_ENTRY => Record::ExceptionEntry {
+            KIND_INTERRUPT => TraceRecord::Interrupt { vcpu, pc },
+            KIND_EXCEPTION_ENTRY => TraceRecord::ExceptionEntry(ExceptionEntry {
                 vcpu,
-                cause: length as u8 & 3,
-                return_address: first,
-                vector: second,
+                cause: ExceptionCause::from_number(length as u8 & 3)?,
+                return_address: pc,
+                vector: Va(second),
                 syndrome: third,
                 intid: payload.checked_sub(1).map(|intid| intid as u32),
-            },
-            KIND_EXCEPTION_RETURN => Record::ExceptionReturn { vcpu, to: first, el: length as u8 },
-            KIND_EXCLUSIVE => Record::Exclusive { vcpu, pc: first, stored: length != 0 },
-            KIND_CONTEXT => Record::Context {
+            }),
+            KIND_EXCEPTION_RETURN => {
+                TraceRecord::ExceptionReturn { vcpu, to: pc, el: length as u8 }
+            }
+            KIND_EXCLUSIVE => TraceRecord::Exclusive { vcpu, pc, stored: length != 0 },
+            KIND_CONTEXT => TraceRecord::Context(Context {
                 vcpu,
                 el: length as u8,
                 vmid: (payload >> 16) as u16,
                 asid: payload as u16,
                 ttbr0: first,
-            },
-            KIND_TIME => Record::Time { vcpu, ns: first },
-            KIND_INSTRUCTION_SET => Record::InstructionSet { vcpu, set: length as u8 },
-            KIND_TURNS => Record::Turns { vcpu, pc: first, why: length as u8, steps: payload },
-            KIND_REGISTER => {
-                let found = length & FOUND != 0;
-                Record::Register { vcpu, register: length as u8, value: first, found }
+            }),
+            KIND_TIME => TraceRecord::Time { ns: first },
+            KIND_INSTRUCTION_SET => {
+                let all = [InstructionSet::A64, InstructionSet::A32, InstructionSet::T32];
+                TraceRecord::InstructionSet { vcpu, set: *all.get(usize::from(length))? }
             }
-            KIND_MEMORY => Record::Memory {
+            KIND_TURNS => {
+                let why = Waiting::from_number(length as u8)?;
+                TraceRecord::Turns { vcpu, pc, why, steps: payload }
+            }
+            KIND_REGISTER => {
+                let (register, found) = (Register::new(length as u8)?, length & FOUND != 0);
+                TraceRecord::Register { vcpu, register, value: first, found }
+            }
+            KIND_MEMORY => TraceRecord::Memory(MemoryAccess {
                 vcpu,
-                access: length as u8 & 3,
-                address: first,
+                access: MemoryAccessKind::from_number(length as u8 & 3)?,
+                address: pc,
                 size: payload as u16,
                 value: (length & HAS_VALUE != 0)
                     .then_some(u128::from(second) | u128::from(third) << 64),
-            },
+            }),
             _ => return None,
         })
     }
@@ -401,68 +310,86 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn records() -> impl Strategy<Value = Record> {
+    fn records() -> impl Strategy<Value = TraceRecord> {
         let pc =
-            prop_oneof![any::<u64>(), (0..4096_u64).prop_map(|n| 0xffff_8000_0800_0000 + n * 4)];
+            prop_oneof![any::<u64>(), (0..4096_u64).prop_map(|n| 0xffff_8000_0800_0000 + n * 4)]
+                .prop_map(Va);
         prop_oneof![
-            (0..8_u8, pc.clone(), 1..=MAX_RUN).prop_map(|(vcpu, pc, length)| Record::Run {
-                vcpu,
-                pc,
-                length
-            }),
-            (0..8_u8, pc).prop_map(|(vcpu, pc)| Record::Interrupt { vcpu, pc }),
+            (0..8_u8, pc.clone(), 1..=u32::from(MAX_RUN))
+                .prop_map(|(vcpu, pc, length)| TraceRecord::Run { vcpu, pc, length }),
+            (0..8_u8, pc).prop_map(|(vcpu, pc)| TraceRecord::Interrupt { vcpu, pc }),
             details(),
         ]
     }
 
-    fn details() -> impl Strategy<Value = Record> {
+    fn details() -> impl Strategy<Value = TraceRecord> {
         let (vcpu, word) = (0..8_u8, any::<u64>);
+        let va = || word().prop_map(Va);
+        let sets = vec![InstructionSet::A64, InstructionSet::A32, InstructionSet::T32];
         prop_oneof![
-            (vcpu.clone(), 0..4_u8, [word(), word(), word()], any::<Option<u32>>()).prop_map(
-                |(vcpu, cause, [return_address, vector, syndrome], intid)| {
-                    Record::ExceptionEntry { vcpu, cause, return_address, vector, syndrome, intid }
+            (vcpu.clone(), 0..4_u8, (va(), va()), word(), any::<Option<u32>>()).prop_map(
+                |(vcpu, cause, (return_address, vector), syndrome, intid)| {
+                    let cause = ExceptionCause::from_number(cause).unwrap();
+                    TraceRecord::ExceptionEntry(ExceptionEntry {
+                        vcpu,
+                        cause,
+                        return_address,
+                        vector,
+                        syndrome,
+                        intid,
+                    })
                 }
             ),
-            (vcpu.clone(), word(), 0..2_u8).prop_map(|(vcpu, to, el)| Record::ExceptionReturn {
+            (vcpu.clone(), va(), 0..2_u8).prop_map(|(vcpu, to, el)| TraceRecord::ExceptionReturn {
                 vcpu,
                 to,
                 el
             }),
-            (vcpu.clone(), word(), any::<bool>())
-                .prop_map(|(vcpu, pc, stored)| Record::Exclusive { vcpu, pc, stored }),
-            (vcpu.clone(), word(), 0..3_u8, 0..1_u64 << 40)
-                .prop_map(|(vcpu, pc, why, steps)| Record::Turns { vcpu, pc, why, steps }),
+            (vcpu.clone(), va(), any::<bool>())
+                .prop_map(|(vcpu, pc, stored)| TraceRecord::Exclusive { vcpu, pc, stored }),
+            (vcpu.clone(), va(), 0..3_u8, 0..1_u64 << 40).prop_map(|(vcpu, pc, why, steps)| {
+                let why = Waiting::from_number(why).unwrap();
+                TraceRecord::Turns { vcpu, pc, why, steps }
+            }),
             (vcpu.clone(), 0..2_u8, any::<u16>(), any::<u16>(), word()).prop_map(
-                |(vcpu, el, vmid, asid, ttbr0)| Record::Context { vcpu, el, vmid, asid, ttbr0 }
+                |(vcpu, el, vmid, asid, ttbr0)| {
+                    TraceRecord::Context(Context { vcpu, el, vmid, asid, ttbr0 })
+                }
             ),
-            (vcpu.clone(), word()).prop_map(|(vcpu, ns)| Record::Time { vcpu, ns }),
-            (vcpu.clone(), 0..3_u8).prop_map(|(vcpu, set)| Record::InstructionSet { vcpu, set }),
+            word().prop_map(|ns| TraceRecord::Time { ns }),
+            (vcpu.clone(), proptest::sample::select(sets))
+                .prop_map(|(vcpu, set)| TraceRecord::InstructionSet { vcpu, set }),
             (vcpu.clone(), 0..33_u8, word(), any::<bool>()).prop_map(
-                |(vcpu, register, value, found)| Record::Register { vcpu, register, value, found }
+                |(vcpu, register, value, found)| {
+                    let register = Register::new(register).unwrap();
+                    TraceRecord::Register { vcpu, register, value, found }
+                }
             ),
-            (vcpu, 0..3_u8, word(), 1..64_u16, any::<Option<u128>>()).prop_map(
+            (vcpu, 0..3_u8, va(), 1..64_u16, any::<Option<u128>>()).prop_map(
                 |(vcpu, access, address, size, value)| {
                     let mask = if size <= 8 { u128::from(u64::MAX) } else { u128::MAX };
                     let value = value.map(|value| value & mask);
-                    Record::Memory { vcpu, access, address, size, value }
+                    let access = MemoryAccessKind::from_number(access).unwrap();
+                    TraceRecord::Memory(MemoryAccess { vcpu, access, address, size, value })
                 }
             ),
         ]
     }
 
-    const fn vcpu_of(record: Record) -> u8 {
+    const fn vcpu_of(record: TraceRecord) -> u8 {
         match record {
-            Record::Run { vcpu, .. }
-            | Record::Interrupt { vcpu, .. }
-            | Record::ExceptionEntry { vcpu, .. }
-            | Record::ExceptionReturn { vcpu, .. }
-            | Record::Exclusive { vcpu, .. }
-            | Record::Turns { vcpu, .. }
-            | Record::InstructionSet { vcpu, .. }
-            | Record::Context { vcpu, .. }
-            | Record::Time { vcpu, .. }
-            | Record::Register { vcpu, .. }
-            | Record::Memory { vcpu, .. } => vcpu,
+            TraceRecord::Run { vcpu, .. }
+            | TraceRecord::Interrupt { vcpu, .. }
+            | TraceRecord::ExceptionEntry(ExceptionEntry { vcpu, .. })
+            | TraceRecord::ExceptionReturn { vcpu, .. }
+            | TraceRecord::Exclusive { vcpu, .. }
+            | TraceRecord::Turns { vcpu, .. }
+            | TraceRecord::InstructionSet { vcpu, .. }
+            | TraceRecord::Context(Context { vcpu, .. })
+            | TraceRecord::Register { vcpu, .. }
+            | TraceRecord::Memory(MemoryAccess { vcpu, .. }) => vcpu,
+            TraceRecord::Time { .. } => 0,
+            TraceRecord::Event(never) => match never {},
         }
     }
 

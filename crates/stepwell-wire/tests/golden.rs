@@ -8,10 +8,15 @@
 use heapless::Vec;
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
+use stepwell_arch::{Ipa, Va};
+use stepwell_protocol::{
+    DomainEnding, FaultKind, GuestFault, InterruptPolicy, Monitor, OthersPolicy, Place, Refusal,
+    Registers, SimdRegisters, StopReason, SveRegister, TimePolicy, VcpuState, VectorLength,
+    WatchAccess, Watchpoint,
+};
 use stepwell_wire::{
-    Access, Answer, Bytes, Command, DomainEnding, Event, FaultKind, FrameDecoder, FromHypervisor,
-    GuestFault, InterruptPolicy, MAX_FRAME, Monitor, OthersPolicy, Place, Refusal, Registers,
-    Request, Simd, StopReason, SveRegister, TimePolicy, VERSION, VcpuState, Watchpoint, encode,
+    Answer, Bytes, Command, Event, FrameDecoder, FromHypervisor, MAX_FRAME, Request, VERSION,
+    encode,
 };
 
 /// Checks a message's bytes, and that it comes out of a frame as it went in.
@@ -63,7 +68,7 @@ fn text(bytes: &[u8]) -> Bytes {
 
 #[test]
 fn the_version_that_these_bytes_belong_to() {
-    assert_eq!(VERSION, 6);
+    assert_eq!(VERSION, 7);
 }
 
 #[test]
@@ -113,13 +118,13 @@ fn commands_that_set_how_it_moves() {
     for (policy, bytes) in policies {
         request(Command::SetOthersPolicy { domain: 0, policy }, bytes);
     }
-    request(Command::SetBreakpoint { domain: 0, place: Place::Va(0x80) }, &[8, 0, 0, 0x80, 1]);
-    request(Command::ClearBreakpoint { domain: 0, place: Place::Ipa(4) }, &[9, 0, 1, 4]);
-    let watch = |access| Watchpoint { address: 0x80, length: 8, access };
-    let watchpoint = watch(Access::Read);
+    request(Command::SetBreakpoint { domain: 0, place: Place::Va(Va(0x80)) }, &[8, 0, 0, 0x80, 1]);
+    request(Command::ClearBreakpoint { domain: 0, place: Place::Ipa(Ipa(4)) }, &[9, 0, 1, 4]);
+    let watch = |access| Watchpoint { address: Va(0x80), length: 8, access };
+    let watchpoint = watch(WatchAccess::Read);
     let command = Command::SetWatchpoint { domain: 0, vcpu: 2, watchpoint };
     request(command, &[21, 0, 2, 0x80, 1, 8, 0]);
-    for (access, byte) in [(Access::Write, 1), (Access::ReadWrite, 2)] {
+    for (access, byte) in [(WatchAccess::Write, 1), (WatchAccess::ReadWrite, 2)] {
         let command = Command::ClearWatchpoint { domain: 1, watchpoint: watch(access) };
         request(command, &[22, 1, 0x80, 1, 8, byte]);
     }
@@ -139,13 +144,13 @@ fn commands_that_look_at_the_guest_and_change_it() {
     request(command, &[13, 0, 1, 0x80, 0x81, 3]);
     let command = Command::WriteSystemRegister { domain: 0, vcpu: 1, register, value: 9 };
     request(command, &[14, 0, 1, 0x80, 0x81, 3, 9]);
-    let place = Place::Va(u64::MAX);
+    let place = Place::Va(Va(u64::MAX));
     let command = Command::ReadMemory { domain: 0, vcpu: 0, place, length: 1024 };
     let mut bytes = vec![15, 0, 0, 0];
     bytes.extend([0xff; 9]);
     bytes.extend([1, 0x80, 8]);
     request(command, &bytes);
-    let (place, data) = (Place::Ipa(1), text(&[0, 255]));
+    let (place, data) = (Place::Ipa(Ipa(1)), text(&[0, 255]));
     let command = Command::WriteMemory { domain: 0, vcpu: 0, place, bytes: data };
     request(command, &[16, 0, 0, 1, 1, 2, 0, 255]);
     request(Command::Translate { domain: 0, vcpu: 1, va: 5 }, &[17, 0, 1, 5]);
@@ -183,16 +188,15 @@ fn answers() {
     bytes.extend([0; 34]);
     answer(Answer::Registers(Registers::default()), &bytes);
     let mut bytes = vec![4];
-    bytes.extend([1; 32]);
-    bytes.extend([2; 32]);
+    bytes.extend([0x81, 1].repeat(32));
     bytes.extend([3, 4]);
-    let registers = Simd { low: [1; 32], high: [2; 32], fpcr: 3, fpsr: 4 };
+    let registers = SimdRegisters { v: [0x81; 32], fpcr: 3, fpsr: 4 };
     answer(Answer::Simd(registers.clone()), &bytes);
     bytes.splice(..1, [24, 0, 1]);
     request(Command::WriteSimd { domain: 0, vcpu: 1, registers }, &bytes);
     answer(Answer::Value(128), &[5, 0x80, 1]);
     answer(Answer::Memory(text(&[7, 8])), &[6, 2, 7, 8]);
-    answer(Answer::VectorLength { longest: 256, current: 16 }, &[7, 0x80, 2, 16]);
+    answer(Answer::VectorLength(VectorLength { longest: 256, current: 16 }), &[7, 0x80, 2, 16]);
 }
 
 #[test]
@@ -208,17 +212,25 @@ fn refusals() {
         (Refusal::NotMapped(16), &[7, 16]),
         (Refusal::NoBreakpointLeft(6), &[8, 6]),
         (Refusal::Breakpoint, &[9]),
-        (Refusal::Range, &[10]),
-        (Refusal::Busy, &[11]),
+        (Refusal::Busy, &[10]),
+        (Refusal::AArch32, &[11]),
     ];
     for (value, bytes) in all {
         refusal(value, bytes);
     }
-    refusal(Refusal::AArch32, &[12]);
-    refusal(Refusal::RingInUse(3), &[13, 3]);
-    refusal(Refusal::Watchpoint, &[14]);
-    refusal(Refusal::NoMemory, &[15]);
-    refusal(Refusal::PerStepWhileOthersRun, &[16]);
+    refusal(Refusal::RingInUse(3), &[12, 3]);
+    refusal(Refusal::Watchpoint, &[13]);
+    refusal(Refusal::NoMemory, &[14]);
+    refusal(Refusal::PerStepWhileOthersRun, &[15]);
+    refusal(Refusal::NoSteps, &[16]);
+    refusal(Refusal::EmptyTurn, &[17]);
+    refusal(Refusal::Misaligned(2), &[18, 2]);
+    refusal(Refusal::WatchedRange, &[19]);
+    refusal(Refusal::TooLong(1024), &[20, 0x80, 8]);
+    refusal(Refusal::BadValue, &[21]);
+    refusal(Refusal::Unsupported, &[22]);
+    refusal(Refusal::TooMany(5), &[23, 5]);
+    refusal(Refusal::NotANumber, &[24]);
 }
 
 #[test]
@@ -233,7 +245,10 @@ fn stops() {
         (StopReason::RingFull, &[6]),
         (StopReason::AArch32, &[7]),
         (StopReason::SwitchedOff, &[8]),
-        (StopReason::Watchpoint { address: 0x80, access: Access::Write }, &[9, 0x80, 1, 1]),
+        (
+            StopReason::Watchpoint { address: Va(0x80), access: WatchAccess::Write },
+            &[9, 0x80, 1, 1],
+        ),
         (StopReason::LeftRange, &[10]),
         (StopReason::BreakpointLost, &[11]),
     ];
@@ -260,7 +275,7 @@ fn what_a_domain_says_and_how_it_ends() {
         FaultKind::DoesNotFit,
     ];
     for (number, kind) in (0..).zip(kinds) {
-        let fault = GuestFault { vcpu: 1, pc: 4, esr: 0x82, address: 0, kind };
+        let fault = GuestFault { vcpu: 1, pc: Va(4), esr: 0x82, address: 0, kind };
         event(ended(DomainEnding::Fault(fault)), &[2, 0, 2, 1, 4, 0x82, 1, 0, number]);
     }
 }
@@ -268,11 +283,10 @@ fn what_a_domain_says_and_how_it_ends() {
 #[test]
 fn every_message_fits_a_frame_at_its_largest() {
     let bytes = text(&[0; 1024]);
-    let place = Place::Va(u64::MAX);
+    let place = Place::Va(Va(u64::MAX));
     let command = Command::WriteMemory { domain: 255, vcpu: 255, place, bytes: bytes.clone() };
     let registers = Registers { x: [u64::MAX; 31], sp: u64::MAX, pc: u64::MAX, pstate: u64::MAX };
-    let (low, high) = ([u64::MAX; 32], [u64::MAX; 32]);
-    let simd = Simd { low, high, fpcr: u64::MAX, fpsr: u64::MAX };
+    let simd = SimdRegisters { v: [u128::MAX; 32], fpcr: u64::MAX, fpsr: u64::MAX };
     let write = Command::WriteSimd { domain: 255, vcpu: 255, registers: simd.clone() };
     let mut out = [0; MAX_FRAME];
     for command in [command, write] {

@@ -3,7 +3,7 @@
 use crate::names::Names;
 use std::fmt::Display;
 use stepwell_arch::EsrEl2;
-use stepwell_debuggee::Ending;
+use stepwell_debuggee::DomainEnding;
 
 /// Exit status of a clean power-off.
 pub const CLEAN: u8 = 0;
@@ -18,13 +18,13 @@ pub const LEFT: u8 = 130;
 
 /// Returns the exit status, and what to tell where it isn't clean.
 #[must_use]
-pub fn describe(ending: Ending, names: &Names) -> (u8, Option<String>) {
+pub fn describe(ending: DomainEnding, names: &Names) -> (u8, Option<String>) {
     match ending {
-        Ending::PoweredOff => (CLEAN, None),
-        Ending::Reset => {
+        DomainEnding::PoweredOff => (CLEAN, None),
+        DomainEnding::Reset => {
             (RESET, Some("the guest asked to be reset, which ends it here: start it again".into()))
         }
-        Ending::Fault(fault) => {
+        DomainEnding::Fault(fault) => {
             let place = names.guess(fault.pc).map(|name| format!(" <{name}>"));
             let text = format!(
                 "the guest crashed: vcpu{} {}; pc {:#x}{}, esr {}, address {:#x}",
@@ -43,7 +43,7 @@ pub fn describe(ending: Ending, names: &Names) -> (u8, Option<String>) {
 /// As [`describe`], of a guest that ended before it came to a place that was waited for: that is no
 /// success, however it ended.
 #[must_use]
-pub fn describe_early(ending: Ending, names: &Names, place: &dyn Display) -> (u8, String) {
+pub fn describe_early(ending: DomainEnding, names: &Names, place: &dyn Display) -> (u8, String) {
     let (status, text) = describe(ending, names);
     let how = text.unwrap_or_else(|| "the guest powered off".into());
     let status = if status == CLEAN { FAILED } else { status };
@@ -61,7 +61,7 @@ mod tests {
         let kind = FaultKind::UnmappedAccess;
         let fault =
             GuestFault { vcpu: 1, pc: Va(0x4008_0000), esr: 0x9600_0046, address: 0x1000, kind };
-        let (status, text) = describe(Ending::Fault(fault), &Names::none());
+        let (status, text) = describe(DomainEnding::Fault(fault), &Names::none());
         let text = text.unwrap();
         assert_eq!(status, CRASHED);
         for part in ["vcpu1", "0x40080000", "0x96000046", "address 0x1000", "nothing"] {
@@ -72,10 +72,10 @@ mod tests {
     #[test]
     fn a_place_that_was_never_met_is_no_success() {
         let early = |ending| describe_early(ending, &Names::none(), &"hello_init");
-        let (status, text) = early(Ending::PoweredOff);
+        let (status, text) = early(DomainEnding::PoweredOff);
         assert_eq!(status, FAILED);
         assert_eq!(text, "the guest powered off; it never came to hello_init");
-        let (status, text) = early(Ending::Reset);
+        let (status, text) = early(DomainEnding::Reset);
         assert_eq!(status, RESET);
         assert!(text.ends_with("never came to hello_init"), "{text}");
     }

@@ -3,7 +3,7 @@
 
 use crate::interruption::{self, Interruption};
 use std::time::Duration;
-use stepwell_debuggee::{Debuggee, Ending, Error, Event, Stop, TraceRecord};
+use stepwell_debuggee::{Debuggee, DomainEnding, Error, Event, Stop, TraceRecord};
 
 /// Often enough that the trace ring does not fill while nobody looks.
 const POLL: Duration = Duration::from_millis(20);
@@ -14,7 +14,7 @@ pub enum Outcome {
     /// The guest stopped.
     Stopped(Stop),
     /// The guest ended.
-    Ended(Ending),
+    Ended(DomainEnding),
 }
 
 /// What to do with what comes in meanwhile.

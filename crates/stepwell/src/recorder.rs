@@ -11,10 +11,7 @@ use std::path::Path;
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{Debuggee, Error, Place, TraceRecord, VcpuId};
 use stepwell_trace::code::PAGE_SIZE;
-use stepwell_trace::{
-    Context, Error as RecordingError, Event, ExceptionCause, ExceptionEntry, Header, MemoryAccess,
-    MemoryAccessKind, Record, Register, Totals, Waiting, Writer,
-};
+use stepwell_trace::{Error as RecordingError, Event, Header, Totals, Writer};
 
 /// A recording in the making.
 pub struct Recorder {
@@ -59,9 +56,7 @@ impl Recorder {
             if let TraceRecord::Run { pc, length, .. } = record {
                 self.want(pc, length);
             }
-            if let Some(record) = recorded(record) {
-                self.writer.record(&record)?;
-            }
+            self.writer.record(&record.among())?;
         }
         Ok(())
     }
@@ -76,7 +71,7 @@ impl Recorder {
     }
 
     /// Wants the code of some instructions, to be fetched at the next stop.
-    pub fn want(&mut self, pc: Va, length: u16) {
+    pub fn want(&mut self, pc: Va, length: u32) {
         let first = pc.0 / PAGE_SIZE;
         // A T32 instruction may end in the next page.
         let last = pc.0.saturating_add(4 * u64::from(length.max(1)) - 1) / PAGE_SIZE;
@@ -209,36 +204,4 @@ impl Recorder {
     pub const fn totals(&self) -> Totals {
         self.writer.totals()
     }
-}
-
-/// What a recording says for what the debuggee says. Nothing for what no debuggee says.
-fn recorded(record: TraceRecord) -> Option<Record> {
-    Some(match record {
-        TraceRecord::Run { vcpu, pc, length } => {
-            Record::Run { vcpu, pc, length: u32::from(length) }
-        }
-        TraceRecord::Interrupt { vcpu, pc } => Record::Interrupt { vcpu, pc },
-        TraceRecord::ExceptionEntry { vcpu, cause, return_address, vector, syndrome, intid } => {
-            let cause = ExceptionCause::from_number(cause)?;
-            let entry = ExceptionEntry { vcpu, cause, return_address, vector, syndrome, intid };
-            Record::ExceptionEntry(entry)
-        }
-        TraceRecord::ExceptionReturn { vcpu, to, el } => Record::ExceptionReturn { vcpu, to, el },
-        TraceRecord::Exclusive { vcpu, pc, stored } => Record::Exclusive { vcpu, pc, stored },
-        TraceRecord::InstructionSet { vcpu, set } => Record::InstructionSet { vcpu, set },
-        TraceRecord::Turns { vcpu, pc, why, steps } => {
-            Record::Turns { vcpu, pc, why: Waiting::from_number(why)?, steps }
-        }
-        TraceRecord::Context { vcpu, el, vmid, asid, ttbr0 } => {
-            Record::Context(Context { vcpu, el, vmid, asid, ttbr0 })
-        }
-        TraceRecord::Time { ns } => Record::Time { ns },
-        TraceRecord::Register { vcpu, register, value, found } => {
-            Record::Register { vcpu, register: Register::new(register)?, value, found }
-        }
-        TraceRecord::Memory { vcpu, access, address, size, value } => {
-            let access = MemoryAccessKind::from_number(access)?;
-            Record::Memory(MemoryAccess { vcpu, access, address, size, value })
-        }
-    })
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use stepwell::machine::{MachineError, QemuMachine};
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{
-    Debuggee, Ending, Event, InterruptPolicy, Place, StepRequest, Stop, StopReason, VcpuId,
+    Debuggee, DomainEnding, Event, InterruptPolicy, Place, StepRequest, Stop, StopReason, VcpuId,
 };
 use stepwell_link::Link;
 
@@ -206,7 +206,7 @@ impl Session<'_> {
             match self.link.wait(left)? {
                 Some(Event::Console { bytes, .. }) => self.console.extend(bytes),
                 Some(Event::Stopped(stop)) => return Ok(Some(stop)),
-                Some(Event::Ended { ending: Ending::PoweredOff, .. }) => return Ok(None),
+                Some(Event::Ended { ending: DomainEnding::PoweredOff, .. }) => return Ok(None),
                 Some(Event::Ended { ending, .. }) => anyhow::bail!("the guest ended: {ending:?}"),
                 None => anyhow::bail!("no stop within the time there is"),
             }

@@ -10,17 +10,25 @@ use super::tree::Tree;
 use crate::metadata::{self, list, manifest_path, text};
 
 /// A package and those of ours that it may depend on, also for its tests.
-const MAY_IMPORT: [(&str, &[&str]); 17] = [
+const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("stepwell-arch", &[]),
-    ("stepwell-engine", &["stepwell-arch"]),
-    ("stepwell-wire", &[]),
-    ("stepwell-vm", &["stepwell-arch", "stepwell-engine", "stepwell-wire"]),
-    ("stepwell-hypervisor", &["stepwell-arch", "stepwell-engine", "stepwell-vm", "stepwell-wire"]),
-    ("stepwell-debuggee", &["stepwell-arch"]),
-    ("stepwell-link", &["stepwell-arch", "stepwell-debuggee", "stepwell-wire"]),
+    // What all ends speak of: everybody may know it.
+    ("stepwell-protocol", &["stepwell-arch"]),
+    ("stepwell-engine", &["stepwell-arch", "stepwell-protocol"]),
+    ("stepwell-wire", &["stepwell-arch", "stepwell-protocol"]),
+    ("stepwell-vm", &["stepwell-arch", "stepwell-engine", "stepwell-protocol", "stepwell-wire"]),
+    (
+        "stepwell-hypervisor",
+        &["stepwell-arch", "stepwell-engine", "stepwell-protocol", "stepwell-vm", "stepwell-wire"],
+    ),
+    ("stepwell-debuggee", &["stepwell-arch", "stepwell-protocol"]),
+    (
+        "stepwell-link",
+        &["stepwell-arch", "stepwell-debuggee", "stepwell-protocol", "stepwell-wire"],
+    ),
     // Knows no link and no machine: any debuggee will do.
     ("stepwell-gdb", &["stepwell-arch", "stepwell-debuggee"]),
-    ("stepwell-trace", &["stepwell-arch"]),
+    ("stepwell-trace", &["stepwell-arch", "stepwell-protocol"]),
     // Any debuggee, and the names that a recording has.
     ("stepwell-linux", &["stepwell-arch", "stepwell-debuggee", "stepwell-trace"]),
     ("stepwell", &TOOL_LIBRARIES),
@@ -33,13 +41,14 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("stepwell-model", &["stepwell-arch", "stepwell-engine", "stepwell-spec"]),
 ];
 
-const TOOL_LIBRARIES: [&str; 8] = [
+const TOOL_LIBRARIES: [&str; 9] = [
     "stepwell-arch",
     "stepwell-debuggee",
     "stepwell-engine",
     "stepwell-gdb",
     "stepwell-link",
     "stepwell-linux",
+    "stepwell-protocol",
     "stepwell-trace",
     "stepwell-wire",
 ];
@@ -54,7 +63,7 @@ const PYTHON_LIBRARIES: [&str; 6] = [
     "stepwell-trace",
 ];
 
-const TEST_LIBRARIES: [&str; 9] = [
+const TEST_LIBRARIES: [&str; 10] = [
     "stepwell",
     "stepwell-arch",
     "stepwell-debuggee",
@@ -65,6 +74,7 @@ const TEST_LIBRARIES: [&str; 9] = [
     "stepwell-link",
     // Where a kernel has what a module is made of.
     "stepwell-linux",
+    "stepwell-protocol",
     "stepwell-trace",
     "stepwell-wire",
 ];

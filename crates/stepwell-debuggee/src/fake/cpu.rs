@@ -1,7 +1,7 @@
 //! The fake's vCPU: registers, RAM, a PL011 that only prints, and PSCI SYSTEM_OFF.
 
 use crate::contract::{ENTRY, SCRATCH};
-use crate::{Ending, FaultKind, GuestFault, Refusal, Registers};
+use crate::{DomainEnding, FaultKind, GuestFault, Refusal, Registers};
 use stepwell_arch::Va;
 
 const RAM_BASE: u64 = 0x4000_0000;
@@ -16,7 +16,7 @@ const PSTATE_AT_RESET: u64 = 0x3c5;
 pub(super) enum Outcome {
     Executed,
     Printed(u8),
-    Ended(Ending),
+    Ended(DomainEnding),
 }
 
 pub(super) struct Cpu {
@@ -64,7 +64,7 @@ impl Cpu {
 
     fn fault(&self, kind: FaultKind, address: u64) -> Outcome {
         let pc = Va(self.registers.pc);
-        Outcome::Ended(Ending::Fault(GuestFault { vcpu: 0, pc, esr: 0, address, kind }))
+        Outcome::Ended(DomainEnding::Fault(GuestFault { vcpu: 0, pc, esr: 0, address, kind }))
     }
 
     fn read(&self, n: u32) -> u64 {
@@ -128,7 +128,7 @@ impl Cpu {
             }
             _ if word & 0xffe0_001f == 0xd400_0003 => self.write(0, u64::MAX),
             0xd400_0002 if self.read(0) == PSCI_SYSTEM_OFF => {
-                return Outcome::Ended(Ending::PoweredOff);
+                return Outcome::Ended(DomainEnding::PoweredOff);
             }
             _ => return self.fault(FaultKind::UnknownException, 0),
         }

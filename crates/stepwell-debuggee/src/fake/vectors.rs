@@ -79,8 +79,11 @@ impl Sve for Fake {
         let sve = self.vectors.sve()?;
         let reach = register.bytes(sve.length.current);
         let place = sve.register(register)?;
-        if bytes.len() > place.len() || bytes.iter().skip(reach).any(|&byte| byte != 0) {
-            return Err(Refusal::Range.into());
+        if bytes.len() > place.len() {
+            return Err(Refusal::TooLong(place.len() as u16).into());
+        }
+        if bytes.iter().skip(reach).any(|&byte| byte != 0) {
+            return Err(Refusal::BadValue.into());
         }
         place.fill(0);
         place.splice(..bytes.len(), bytes.iter().copied());

@@ -19,7 +19,8 @@ pub(super) fn show(
         Some(length) => number(guest, length)?.min(BYTES_MAX),
         None => BYTES,
     };
-    let mut bytes = vec![0; usize::try_from(length).map_err(|_| Refusal::Range)?];
+    let mut bytes =
+        vec![0; usize::try_from(length).map_err(|_| Refusal::TooLong(BYTES_MAX as u16))?];
     let vcpu = guest.current();
     let read = guest.read(vcpu, Place::Ipa(Ipa(address)), &mut bytes)?;
     bytes.truncate(read);
@@ -42,7 +43,9 @@ pub(super) fn write(guest: &mut Guest<'_>, address: &str, digits: &str) -> Resul
         u8::from_str_radix(pair, 16).ok()
     });
     let bytes: Option<Vec<u8>> = pairs.collect();
-    let bytes = bytes.filter(|bytes| !bytes.is_empty()).ok_or(Refusal::Range)?;
+    let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else {
+        return Ok("bytes are pairs of hexadecimal digits: 68656c6c6f\n".to_owned());
+    };
     let vcpu = guest.current();
     guest.debuggee.write_memory(vcpu, Place::Ipa(Ipa(address)), &bytes)?;
     Ok(format!("{} bytes written\n", bytes.len()))

@@ -13,12 +13,11 @@ mod unattended;
 use crate::hw::link;
 use crate::loop_cpu::LoopCpu;
 use spin::Mutex;
+use stepwell_protocol::StopReason;
 use stepwell_vm::command;
 use stepwell_vm::domain::PendingStop;
 use stepwell_vm::link::Link;
-use stepwell_wire::{
-    Command, Event, FrameDecoder, FromHypervisor, MAX_FRAME, Request, StopReason, encode,
-};
+use stepwell_wire::{Command, Event, FrameDecoder, FromHypervisor, MAX_FRAME, Request, encode};
 
 /// This machine.
 type Machine = stepwell_vm::machine::Machine<LoopCpu>;

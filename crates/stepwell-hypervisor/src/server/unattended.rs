@@ -1,7 +1,8 @@
 //! What is told of a domain where there is no link to tell it by: its console, and its end.
 
 use crate::hw::log;
-use stepwell_wire::{DomainEnding, Event};
+use stepwell_protocol::DomainEnding;
+use stepwell_wire::Event;
 
 /// Shows what would have been sent.
 pub(super) fn show(event: &Event) {

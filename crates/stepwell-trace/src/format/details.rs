@@ -3,11 +3,11 @@
 //!
 //! Values are distances from the last one of their kind and vCPU in the chunk, which starts at 0.
 
-use super::record::{
+use super::varint::{self, Cursor, unzigzag, zigzag};
+use super::{
     Context, ExceptionCause, ExceptionEntry, MemoryAccess, MemoryAccessKind, Record, Register,
     Waiting,
 };
-use super::varint::{self, Cursor, unzigzag, zigzag};
 use stepwell_arch::InstructionSet;
 use stepwell_arch::address::Va;
 

@@ -4,7 +4,7 @@
 //! change: the writer repeats it at the beginning of each chunk, and the reader hands it out where
 //! somebody begins, and keeps it to itself where one chunk follows another.
 
-use super::record::{Context, Record, Register};
+use super::{Context, Record, Register};
 use std::collections::BTreeMap;
 use stepwell_arch::InstructionSet;
 

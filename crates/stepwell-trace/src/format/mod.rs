@@ -48,11 +48,11 @@ mod varint;
 pub use chunk::{ChunkHeader, ChunkKind};
 pub(crate) use chunk::{FLAG_ZSTD, preamble};
 pub(crate) use known::Known;
-pub use record::{
-    Context, Event, ExceptionCause, ExceptionEntry, MemoryAccess, MemoryAccessKind, Record,
-    Register, Waiting,
-};
+pub use record::{Event, Record};
 pub(crate) use records::{Decoded, RecordDecoder, RecordEncoder};
+pub use stepwell_protocol::{
+    Context, ExceptionCause, ExceptionEntry, MemoryAccess, MemoryAccessKind, Register, Waiting,
+};
 pub(crate) use tables::{code_page, decode_code, decode_symbols, encode_symbols};
 
 /// First bytes of a recording.

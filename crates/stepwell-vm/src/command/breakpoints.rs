@@ -7,18 +7,19 @@ use crate::memory::GuestMemory;
 use crate::vcpu::shadow::RESERVED_BREAKPOINTS;
 use crate::vcpu::{address_space, guest_view, watch};
 use crate::views::{ViewError, Whose};
-use stepwell_arch::{Ipa, Va};
-use stepwell_wire::{Answer, Place, Refusal, Watchpoint};
+use stepwell_arch::Va;
+use stepwell_protocol::{Place, Refusal, Watchpoint};
+use stepwell_wire::Answer;
 
 pub(super) fn set_breakpoint<C: Cpu>(cpu: &C, domain: &Domain<C>, place: Place) -> Result {
     let mut control = stopped(domain)?;
     match place {
-        Place::Va(va) => set_virtual(cpu, domain, &mut control, va)?,
-        Place::Ipa(ipa) if !Ipa(ipa).is_aligned(4) => return Err(Refusal::Range),
+        Place::Va(va) => set_virtual(cpu, domain, &mut control, va.0)?,
+        Place::Ipa(ipa) if !ipa.is_aligned(4) => return Err(Refusal::Misaligned(ipa.0)),
         Place::Ipa(ipa) => {
-            domain.ram.locate(Ipa(ipa), 4).map_err(|_| Refusal::NotMapped(ipa))?;
+            domain.ram.locate(ipa, 4).map_err(|_| Refusal::NotMapped(ipa.0))?;
             let mut views = domain.views.lock();
-            views.set(&mut domain.ram.tables(), Whose::Physical, Ipa(ipa)).map_err(refusal)?;
+            views.set(&mut domain.ram.tables(), Whose::Physical, ipa).map_err(refusal)?;
             drop(views);
             domain.use_views();
         }
@@ -68,9 +69,9 @@ pub(super) fn clear_breakpoint<C: Cpu>(domain: &Domain<C>, place: Place) -> Resu
     let mut control = stopped(domain)?;
     match place {
         Place::Va(va) => {
-            if let Some(known) = control.breakpoints.iter().position(|&known| known == va) {
+            if let Some(known) = control.breakpoints.iter().position(|&known| known == va.0) {
                 control.breakpoints.remove(known);
-            } else if domain.follow.remove(va, &domain.ram, &domain.views) {
+            } else if domain.follow.remove(va.0, &domain.ram, &domain.views) {
                 domain.use_views();
             } else {
                 return Err(Refusal::Breakpoint);
@@ -78,7 +79,7 @@ pub(super) fn clear_breakpoint<C: Cpu>(domain: &Domain<C>, place: Place) -> Resu
         }
         Place::Ipa(ipa) => {
             let mut views = domain.views.lock();
-            views.clear(&mut domain.ram.tables(), Whose::Physical, Ipa(ipa)).map_err(refusal)?;
+            views.clear(&mut domain.ram.tables(), Whose::Physical, ipa).map_err(refusal)?;
             drop(views);
             domain.use_views();
         }

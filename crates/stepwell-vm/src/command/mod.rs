@@ -8,14 +8,15 @@ mod state;
 mod vectors;
 
 use crate::cpu::Cpu;
-use crate::domain::{Control, Detail, Domain, MAX_VCPUS, Power, Role, StepOrder, bit};
+use crate::domain::{Control, Domain, MAX_VCPUS, Power, Role, StepOrder, bit};
 use crate::machine::Machine;
 use crate::ring::Ring as _;
 use crate::vcpu::interrupt;
 use crate::vcpu::memory::update_domain_uart_line;
 use heapless::Vec;
 use stepwell_engine::Scope;
-use stepwell_wire::{Answer, Bytes, Command, Refusal, VERSION, VcpuState};
+use stepwell_protocol::{Refusal, TraceDetail, VcpuState};
+use stepwell_wire::{Answer, Bytes, Command, VERSION};
 
 type Result<T = Answer> = core::result::Result<T, Refusal>;
 
@@ -75,7 +76,7 @@ pub fn serve<C: Cpu>(cpu: &C, machine: &Machine<C>, command: Command) -> Result 
         }
         Command::ConsoleInput { domain, bytes } => type_in(cpu, find(machine, domain)?, &bytes),
         Command::SetDetail { domain, registers, memory } => {
-            running::set_detail(find(machine, domain)?, Detail { registers, memory })
+            running::set_detail(find(machine, domain)?, TraceDetail { registers, memory })
         }
         other => state::inspect(cpu, machine, other),
     }

@@ -2,12 +2,12 @@
 
 use super::{Result, stopped};
 use crate::cpu::Cpu;
-use crate::domain::{Control, Detail, Domain, Order, PendingStop, Power, Role, StepOrder, bit};
+use crate::domain::{Control, Domain, Order, PendingStop, Power, Role, StepOrder, bit};
 use crate::machine::Machine;
 use core::sync::atomic::Ordering;
-use stepwell_engine::turns::QUANTUM;
 use stepwell_engine::{Scope, TurnPlan};
-use stepwell_wire::{Answer, Monitor, OthersPolicy, Refusal, StopReason, TimePolicy};
+use stepwell_protocol::{Monitor, OthersPolicy, Refusal, StopReason, TimePolicy, TraceDetail};
+use stepwell_wire::Answer;
 
 pub(super) fn pause<C: Cpu>(cpu: &C, machine: &Machine<C>, domain: &Domain<C>) -> Result {
     let control = domain.control.lock();
@@ -101,8 +101,11 @@ pub(super) fn step<C: Cpu>(
     (wanted, scope): (u64, Scope),
     order: StepOrder,
 ) -> Result {
-    if wanted == 0 || (order.record && machine.ring.lock().is_none()) {
-        return Err(Refusal::Range);
+    if wanted == 0 {
+        return Err(Refusal::NoSteps);
+    }
+    if order.record && machine.ring.lock().is_none() {
+        return Err(Refusal::Unsupported);
     }
     if let Some(other) = machine.domains.iter().find(|other| order.record && records(other, domain))
     {
@@ -119,27 +122,21 @@ pub(super) fn step<C: Cpu>(
         return Err(Refusal::AArch32);
     }
     let policy = control.others;
-    let per_step = matches!(control.time, stepwell_engine::TimePolicy::PerStep { .. });
-    if policy == stepwell_engine::OthersPolicy::Run && per_step {
+    let per_step = matches!(control.time, TimePolicy::PerStep { .. });
+    if policy == OthersPolicy::Run && per_step {
         return Err(Refusal::PerStepWhileOthersRun);
     }
     let others = control.stopped() & !bit(index);
-    let vcpus = match policy {
-        stepwell_engine::OthersPolicy::Step => others | bit(index),
-        _ => bit(index),
-    };
+    let vcpus = if policy.is_step() { others | bit(index) } else { bit(index) };
     let is_armed = state.core.lock().monitor.armed().is_some();
-    let quantum = control.quantum;
-    domain.turns.lock().begin(TurnPlan { policy, focus: index, vcpus, scope, wanted, quantum });
+    domain.turns.lock().begin(TurnPlan { policy, focus: index, vcpus, scope, wanted });
     control.stop = None;
     control.by_turns = true;
     control.recording = order.record;
     match policy {
-        stepwell_engine::OthersPolicy::Stop => {}
-        stepwell_engine::OthersPolicy::Run => {
-            run_beside(cpu, domain, &mut control, others, is_armed)
-        }
-        stepwell_engine::OthersPolicy::Step => {
+        OthersPolicy::Stop => {}
+        OthersPolicy::Run => run_beside(cpu, domain, &mut control, others, is_armed),
+        OthersPolicy::Step { .. } => {
             let joining =
                 Order::Step(StepOrder { until: None, within: None, role: Role::Other, ..order });
             control.joining = Some(joining);
@@ -166,7 +163,7 @@ fn run_beside<C: Cpu>(
     is_armed: bool,
 ) {
     control.free = true;
-    if control.time != stepwell_engine::TimePolicy::Real {
+    if control.time != TimePolicy::Real {
         domain.release_clock(cpu);
     }
     if is_armed {
@@ -177,13 +174,8 @@ fn run_beside<C: Cpu>(
 }
 
 pub(super) fn set_time_policy<C: Cpu>(cpu: &C, domain: &Domain<C>, policy: TimePolicy) -> Result {
-    let policy = match policy {
-        TimePolicy::Stopped => stepwell_engine::TimePolicy::Stopped,
-        TimePolicy::PerStep { ns } => stepwell_engine::TimePolicy::PerStep { ns },
-        TimePolicy::Real => stepwell_engine::TimePolicy::Real,
-    };
     stopped(domain)?.time = policy;
-    let is_real = policy == stepwell_engine::TimePolicy::Real;
+    let is_real = policy == TimePolicy::Real;
     let was_real = domain.real_time.swap(is_real, Ordering::AcqRel);
     if is_real && !was_real {
         // From here on it goes, whether the guest runs, is stopped or steps.
@@ -196,17 +188,14 @@ pub(super) fn set_time_policy<C: Cpu>(cpu: &C, domain: &Domain<C>, policy: TimeP
 }
 
 pub(super) fn set_others_policy<C: Cpu>(domain: &Domain<C>, policy: OthersPolicy) -> Result {
-    let mut control = stopped(domain)?;
-    (control.others, control.quantum) = match policy {
-        OthersPolicy::Stop => (stepwell_engine::OthersPolicy::Stop, QUANTUM),
-        OthersPolicy::Run => (stepwell_engine::OthersPolicy::Run, QUANTUM),
-        OthersPolicy::Step { quantum: 0 } => return Err(Refusal::Range),
-        OthersPolicy::Step { quantum } => (stepwell_engine::OthersPolicy::Step, u64::from(quantum)),
-    };
+    if policy.quantum() == 0 {
+        return Err(Refusal::EmptyTurn);
+    }
+    stopped(domain)?.others = policy;
     Ok(Answer::Done)
 }
 
-pub(super) fn set_detail<C: Cpu>(domain: &Domain<C>, detail: Detail) -> Result {
+pub(super) fn set_detail<C: Cpu>(domain: &Domain<C>, detail: TraceDetail) -> Result {
     let mut control = stopped(domain)?;
     control.detail = detail;
     // Whoever chooses anew knows nothing yet.

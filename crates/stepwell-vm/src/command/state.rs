@@ -9,8 +9,9 @@ use crate::vcpu::guest_view;
 use crate::vcpu::state::VcpuCore;
 use heapless::Vec;
 use stepwell_arch::{Ipa, SystemRegister, Va};
+use stepwell_protocol::{Place, Refusal, Registers};
 use stepwell_wire::message::MAX_BYTES;
-use stepwell_wire::{Answer, Bytes, Command, Place, Refusal, Registers};
+use stepwell_wire::{Answer, Bytes, Command};
 
 /// Commands that read or write a stopped vCPU, or its memory.
 pub(super) fn inspect<C: Cpu>(cpu: &C, machine: &Machine<C>, command: Command) -> Result {
@@ -69,9 +70,12 @@ pub(super) fn inspect<C: Cpu>(cpu: &C, machine: &Machine<C>, command: Command) -
                 ipa.map(|ipa| Answer::Value(ipa.0)).ok_or(Refusal::NotMapped(va))
             })
         }
-        _ => Err(Refusal::Range),
+        _ => Err(Refusal::Unsupported),
     }
 }
+
+/// For more bytes than a message has room for.
+const TOO_LONG: Refusal = Refusal::TooLong(MAX_BYTES as u16);
 
 fn with_core<T, C: Cpu>(
     domain: &Domain<C>,
@@ -88,7 +92,7 @@ fn with_core<T, C: Cpu>(
 }
 
 fn write_registers<C: Cpu>(core: &mut VcpuCore<C>, registers: &Registers) -> Result {
-    if guest_view::write(core, registers) { Ok(Answer::Done) } else { Err(Refusal::Range) }
+    if guest_view::write(core, registers) { Ok(Answer::Done) } else { Err(Refusal::BadValue) }
 }
 
 /// Splits an access at page borders, because each page has a translation of its own.
@@ -104,13 +108,13 @@ fn pages<C: Cpu>(
     while done < length {
         let (start, ipa) = match place {
             Place::Va(va) => {
-                let va = va.wrapping_add(done as u64);
-                let ipa = guest_view::translate(cpu, domain, core, Va(va));
-                (va, ipa.ok_or(Refusal::NotMapped(va))?)
+                let va = va.offset(done as u64);
+                let ipa = guest_view::translate(cpu, domain, core, va);
+                (va.0, ipa.ok_or(Refusal::NotMapped(va.0))?)
             }
             Place::Ipa(ipa) => {
-                let ipa = ipa.wrapping_add(done as u64);
-                (ipa, Ipa(ipa))
+                let ipa = ipa.offset(done as u64);
+                (ipa.0, ipa)
             }
         };
         let left_in_page = 4096 - (start as usize & 0xfff);
@@ -129,15 +133,15 @@ fn read_memory<C: Cpu>(
     length: usize,
 ) -> Result {
     if length > MAX_BYTES {
-        return Err(Refusal::Range);
+        return Err(TOO_LONG);
     }
     let mut bytes = [0; MAX_BYTES];
     pages(cpu, domain, core, place, length, |ipa, range| {
-        let into = bytes.get_mut(range).ok_or(Refusal::Range)?;
+        let into = bytes.get_mut(range).ok_or(TOO_LONG)?;
         domain.ram.read(ipa, into).map_err(|_| Refusal::NotMapped(ipa.0))
     })?;
-    let read = bytes.get(..length).ok_or(Refusal::Range)?;
-    Ok(Answer::Memory(Vec::from_slice(read).map_err(|_| Refusal::Range)?))
+    let read = bytes.get(..length).ok_or(TOO_LONG)?;
+    Ok(Answer::Memory(Vec::from_slice(read).map_err(|_| TOO_LONG)?))
 }
 
 fn write_memory<C: Cpu>(
@@ -153,7 +157,7 @@ fn write_memory<C: Cpu>(
         located.map(|_| ()).map_err(|_| Refusal::NotMapped(ipa.0))
     })?;
     pages(cpu, domain, core, place, bytes.len(), |ipa, range| {
-        let from = bytes.get(range).ok_or(Refusal::Range)?;
+        let from = bytes.get(range).ok_or(TOO_LONG)?;
         domain.ram.write(ipa, from).map_err(|_| Refusal::NotMapped(ipa.0))?;
         let bytes = from.len() as u64;
         domain.sync_views(ipa, bytes);

@@ -5,28 +5,21 @@ use crate::cpu::Cpu;
 use crate::simd::Sve;
 use crate::vcpu::state::VcpuCore;
 use heapless::Vec;
-use stepwell_wire::{Answer, Bytes, Refusal, Simd, SveRegister};
+use stepwell_protocol::{Refusal, SimdRegisters, SveRegister, VectorLength};
+use stepwell_wire::message::MAX_BYTES;
+use stepwell_wire::{Answer, Bytes};
 
 pub(super) fn read_simd<C: Cpu>(core: &VcpuCore<C>) -> Answer {
-    Answer::Simd(Simd {
-        low: core.simd.v.map(|v| v as u64),
-        high: core.simd.v.map(|v| (v >> 64) as u64),
-        fpcr: core.simd.fpcr,
-        fpsr: core.simd.fpsr,
-    })
+    Answer::Simd(SimdRegisters { v: core.simd.v, fpcr: core.simd.fpcr, fpsr: core.simd.fpsr })
 }
 
-pub(super) fn write_simd<C: Cpu>(core: &mut VcpuCore<C>, registers: &Simd) -> Result {
+pub(super) fn write_simd<C: Cpu>(core: &mut VcpuCore<C>, registers: &SimdRegisters) -> Result {
     let simd = &mut core.simd;
     if simd.sve.as_ref().is_some_and(|sve| sve.is_streaming) {
         // Writing V0 to V31 would clear what the longer registers of that mode have beyond.
         return Err(Refusal::NoSuchRegister);
     }
-    let halves = registers.low.into_iter().zip(registers.high);
-    for (v, (low, high)) in simd.v.iter_mut().zip(halves) {
-        *v = u128::from(high) << 64 | u128::from(low);
-    }
-    (simd.fpcr, simd.fpsr) = (registers.fpcr, registers.fpsr);
+    (simd.v, simd.fpcr, simd.fpsr) = (registers.v, registers.fpcr, registers.fpsr);
     simd.take_over_v();
     simd.is_written = true;
     Ok(Answer::Done)
@@ -34,7 +27,8 @@ pub(super) fn write_simd<C: Cpu>(core: &mut VcpuCore<C>, registers: &Simd) -> Re
 
 pub(super) fn vector_length<C: Cpu>(core: &VcpuCore<C>) -> Result {
     let sve = core.simd.sve.as_ref().ok_or(Refusal::NoSuchRegister)?;
-    Ok(Answer::VectorLength { longest: sve.longest() as u16, current: sve.bytes() as u16 })
+    let (longest, current) = (sve.longest(), sve.bytes());
+    Ok(Answer::VectorLength(VectorLength { longest, current }))
 }
 
 pub(super) fn read_sve<C: Cpu>(core: &VcpuCore<C>, register: SveRegister) -> Result {
@@ -47,8 +41,9 @@ pub(super) fn read_sve<C: Cpu>(core: &VcpuCore<C>, register: SveRegister) -> Res
         SveRegister::Ffr => Some(sve.ffr.as_slice()),
     };
     let reachable = place.and_then(|bytes| bytes.get(..current)).ok_or(Refusal::NoSuchRegister)?;
-    let mut bytes = Vec::from_slice(reachable).map_err(|_| Refusal::Range)?;
-    bytes.resize(longest, 0).map_err(|_| Refusal::Range)?;
+    let too_long = Refusal::TooLong(MAX_BYTES as u16);
+    let mut bytes = Vec::from_slice(reachable).map_err(|_| too_long)?;
+    bytes.resize(longest, 0).map_err(|_| too_long)?;
     Ok(Answer::Memory(bytes))
 }
 
@@ -61,8 +56,11 @@ pub(super) fn write_sve<C: Cpu>(
     let sve = sve.ok_or(Refusal::NoSuchRegister)?;
     let (longest, current) = lengths(sve, register);
     let is_out_of_reach = |(at, &byte): (usize, &u8)| at >= current && byte != 0;
-    if bytes.len() > longest || bytes.iter().enumerate().any(is_out_of_reach) {
-        return Err(Refusal::Range);
+    if bytes.len() > longest {
+        return Err(Refusal::TooLong(longest as u16));
+    }
+    if bytes.iter().enumerate().any(is_out_of_reach) {
+        return Err(Refusal::BadValue);
     }
     let place = match register {
         SveRegister::Z(n) => sve.z.get_mut(usize::from(n)).map(<[u8; _]>::as_mut_slice),

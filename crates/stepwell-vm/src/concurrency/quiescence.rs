@@ -5,6 +5,7 @@
 //! may have counted on the mark in between.
 
 use super::sync::{AtomicU8, Ordering};
+use stepwell_protocol::vcpu_bit as bit;
 
 /// No vCPU's number.
 const NOBODY: u8 = u8::MAX;
@@ -88,13 +89,5 @@ impl Quiescence {
 impl Default for Quiescence {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// The mark of a vCPU.
-const fn bit(vcpu: usize) -> u8 {
-    match vcpu {
-        0..=7 => 1 << vcpu,
-        _ => 0,
     }
 }

@@ -13,7 +13,7 @@ use crate::vcpu::state::VcpuCore;
 use crate::views::ViewError;
 use stepwell_arch::stage1::Regime;
 use stepwell_arch::{Ipa, SystemRegister};
-use stepwell_wire::StopReason;
+use stepwell_protocol::StopReason;
 
 /// What HCR_EL2.TVM traps writes of.
 const TRAPPED: [SystemRegister; 11] = [

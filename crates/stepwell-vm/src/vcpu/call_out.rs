@@ -10,7 +10,7 @@ use super::running::{End, Running};
 use crate::cpu::Cpu;
 use crate::domain::{Order, Role, StepOrder};
 use core::sync::atomic::Ordering;
-use stepwell_wire::StopReason;
+use stepwell_protocol::StopReason;
 
 /// An order that a vCPU carries out, in as many pieces as calls without a reason make of it.
 pub struct Progress {

@@ -19,7 +19,7 @@ use stepwell_arch::debug::{DataAccess, mdcr_el2, mdscr_el1};
 use stepwell_arch::esr::{EsrEl1, EsrEl2, Origin};
 use stepwell_arch::{Ipa, Va};
 use stepwell_engine::precedence::may_hit;
-use stepwell_wire::{Place, StopReason};
+use stepwell_protocol::{Place, StopReason};
 
 fn ours<C: Cpu>(running: &Running<'_, C>) -> Vec<u64, BANK> {
     let control = running.domain.control.lock();
@@ -87,13 +87,13 @@ pub fn breakpoint_at_pc<C: Cpu>(running: &Running<'_, C>) -> Option<Place> {
     let pc = running.core.pc();
     let in_register = running.domain.control.lock().breakpoints.contains(&pc.0);
     let by_va = in_register || running.domain.follow.contains(pc.0);
-    by_va.then_some(Place::Va(pc.0)).or_else(|| hidden_breakpoint_at_pc(running))
+    by_va.then_some(Place::Va(pc)).or_else(|| hidden_breakpoint_at_pc(running))
 }
 
 fn hidden_breakpoint_at_pc<C: Cpu>(running: &Running<'_, C>) -> Option<Place> {
     let ipa = running.domain.has_views().then(|| ipa_of_pc(running))??;
     let has_breakpoint = running.domain.views.lock().has_breakpoint(Whose::Physical, ipa);
-    has_breakpoint.then_some(Place::Ipa(ipa.0))
+    has_breakpoint.then_some(Place::Ipa(ipa))
 }
 
 fn ipa_of_pc<C: Cpu>(running: &Running<'_, C>) -> Option<Ipa> {

@@ -8,7 +8,7 @@ use crate::cpu::{Cpu, Vector};
 use crate::vcpu::handled::{Handled, advance_by, fault};
 use crate::vcpu::running::Running;
 use stepwell_arch::esr::{EsrEl1, EsrEl2, ec};
-use stepwell_wire::{FaultKind, StopReason};
+use stepwell_protocol::{FaultKind, StopReason};
 
 /// Handles an exit that is no step.
 pub fn handle<C: Cpu>(running: &mut Running<'_, C>, vector: Vector) -> Handled {

@@ -10,7 +10,7 @@ use crate::memory::Physical;
 use crate::vcpu::state::VcpuCore;
 use stepwell_arch::stage1::{Access, walk};
 use stepwell_arch::{Ipa, Pstate, SystemRegister, Va};
-use stepwell_wire::Registers;
+use stepwell_protocol::Registers;
 
 /// Writes the core registers. Refuses, and writes nothing, where PSTATE would leave EL0 and AArch64
 /// EL1. In AArch32 state R13 has two names, X13 and SP: a new SP is taken before a new X13.

@@ -2,11 +2,12 @@
 
 use super::running::Running;
 use crate::cpu::Cpu;
+use stepwell_arch::Va;
 use stepwell_arch::esr::EsrEl2;
 use stepwell_engine::MdscrAround;
 use stepwell_engine::completion::carried_out;
 use stepwell_engine::own_step::{self, GuestDebug};
-use stepwell_wire::{DomainEnding, FaultKind, GuestFault, StopReason};
+use stepwell_protocol::{DomainEnding, FaultKind, GuestFault, StopReason};
 
 /// What became of an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +53,8 @@ pub fn advance_by<C: Cpu>(running: &mut Running<'_, C>, guest: GuestDebug, bytes
 /// Ends the domain for what its guest did.
 pub fn fault<C: Cpu>(running: &mut Running<'_, C>, kind: FaultKind, address: u64) -> Handled {
     let context = &running.core.context;
-    let fault =
-        GuestFault { vcpu: running.index as u8, pc: context.elr, esr: context.esr, address, kind };
+    let (vcpu, pc, esr) = (running.index as u8, Va(context.elr), context.esr);
+    let fault = GuestFault { vcpu, pc, esr, address, kind };
     running.domain.end(running.cpu, DomainEnding::Fault(fault));
     Handled::SwitchedOff
 }

@@ -12,7 +12,7 @@ use crate::vcpu::roots::WriteSet;
 use crate::vcpu::running::Running;
 use stepwell_arch::esr::EsrEl2;
 use stepwell_arch::{Ipa, Va};
-use stepwell_wire::{FaultKind, StopReason};
+use stepwell_protocol::{FaultKind, StopReason};
 
 /// How long a partial line waits for more.
 const CONSOLE_PATIENCE_NS: u64 = 5_000_000;

@@ -37,7 +37,7 @@ use crate::machine::Machine;
 use crate::vcpu::call_out::Progress;
 use crate::vcpu::running::{End, Running};
 
-use stepwell_wire::StopReason;
+use stepwell_protocol::StopReason;
 
 /// Runs whatever vCPU is pinned to this CPU, for good.
 pub fn serve_cpu<C: Cpu>(machine: &Machine<C>, cpu: &C, number: usize) -> ! {

@@ -6,7 +6,7 @@ use crate::device::psci::{PsciCall, ReturnCode};
 use crate::domain::{Control, Order, Power, bit};
 use crate::vcpu::handled::Handled;
 use crate::vcpu::running::Running;
-use stepwell_wire::DomainEnding;
+use stepwell_protocol::DomainEnding;
 
 /// Carries out an HVC. The PC is past it already.
 #[inline(never)]

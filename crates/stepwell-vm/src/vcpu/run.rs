@@ -11,7 +11,7 @@ use crate::vcpu::roots::Root;
 use crate::vcpu::running::{End, Running};
 use crate::vcpu::shadow::Breakpoints;
 use stepwell_arch::esr::{EsrEl2, ec};
-use stepwell_wire::StopReason;
+use stepwell_protocol::StopReason;
 
 /// How long a vCPU runs freely at a time while its timer's interrupt is pending, where it cannot be
 /// stepped: see [`step::while_timer_is_pending`].

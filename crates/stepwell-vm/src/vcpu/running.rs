@@ -5,7 +5,7 @@ use crate::cpu::Cpu;
 use crate::domain::{Domain, Vcpu};
 use crate::machine::Machine;
 use core::sync::atomic::Ordering;
-use stepwell_wire::StopReason;
+use stepwell_protocol::StopReason;
 
 /// What is at hand while a vCPU runs.
 pub struct Running<'a, C: Cpu> {

@@ -161,8 +161,8 @@ impl<C: Cpu> VcpuCore<C> {
 
     /// The core registers, as the guest has them.
     #[must_use]
-    pub fn registers(&self) -> stepwell_wire::Registers {
-        stepwell_wire::Registers {
+    pub fn registers(&self) -> stepwell_protocol::Registers {
+        stepwell_protocol::Registers {
             x: self.context.x,
             sp: self.sp(),
             pc: self.context.elr,

@@ -18,9 +18,9 @@ use crate::vcpu::running::Running;
 use crate::vcpu::watchpoint::{Piece, Watch};
 use crate::views::Watched;
 use heapless::Vec;
-use stepwell_arch::debug::{WatchAccess, Watchpoint as Registers};
+use stepwell_arch::debug::Watchpoint as Registers;
 use stepwell_arch::{Ipa, Va};
-use stepwell_wire::{Access, Refusal, StopReason, Watchpoint};
+use stepwell_protocol::{Refusal, StopReason, WatchAccess, Watchpoint};
 
 /// Most watchpoints that a CPU has registers for.
 pub const MAX_REGISTERS: usize = 16;
@@ -38,19 +38,14 @@ fn usable<C: Cpu>(cpu: &C) -> usize {
 
 /// What the CPU's registers have to hold for a watchpoint, if one pair of them can.
 fn registers(what: Watchpoint) -> Option<Registers> {
-    let access = match what.access {
-        Access::Read => WatchAccess::Read,
-        Access::Write => WatchAccess::Write,
-        Access::ReadWrite => WatchAccess::ReadWrite,
-    };
-    Registers::new(Va(what.address), what.length, access).ok()
+    Registers::new(what.address, what.length, what.access).ok()
 }
 
-const fn watched(access: Access) -> Watched {
+const fn watched(access: WatchAccess) -> Watched {
     match access {
-        Access::Read => Watched { read: true, write: false },
-        Access::Write => Watched { read: false, write: true },
-        Access::ReadWrite => Watched { read: true, write: true },
+        WatchAccess::Read => Watched { read: true, write: false },
+        WatchAccess::Write => Watched { read: false, write: true },
+        WatchAccess::ReadWrite => Watched { read: true, write: true },
     }
 }
 
@@ -67,8 +62,8 @@ pub fn set<C: Cpu>(
     what: Watchpoint,
     translate: impl Fn(u64) -> Option<Ipa>,
 ) -> Result<(), Refusal> {
-    if what.length == 0 || what.address.checked_add(what.length - 1).is_none() {
-        return Err(Refusal::Range);
+    if what.length == 0 || what.address.0.checked_add(what.length - 1).is_none() {
+        return Err(Refusal::WatchedRange);
     }
     if control.watchpoints.iter().any(|watch| watch.what == what) {
         return Err(Refusal::Watchpoint);
@@ -92,12 +87,12 @@ fn protect<C: Cpu>(
     let mut pieces: Vec<Piece, MAX_PAGES> = Vec::new();
     let mut done = 0;
     while done < what.length {
-        let va = what.address + done;
+        let va = what.address.0 + done;
         let bytes = (PAGE_BYTES - va % PAGE_BYTES).min(what.length - done);
         let ipa = translate(va).ok_or(Refusal::NotMapped(va))?;
         // A device's registers are carried out at EL2, and no RAM.
         domain.ram.locate(ipa, bytes).map_err(|_| Refusal::NotMapped(va))?;
-        pieces.push(Piece { what, va, ipa, bytes }).map_err(|_| Refusal::Range)?;
+        pieces.push(Piece { what, va, ipa, bytes }).map_err(|_| Refusal::WatchedRange)?;
         done += bytes;
     }
     control.watched.try_reserve(pieces.len()).map_err(|_| Refusal::NoMemory)?;
@@ -163,7 +158,7 @@ pub fn hit<C: Cpu>(
         .map(|what| (distance(what, far), what))
         .min_by_key(|&(distance, _)| distance)?;
     let is_ours = distance == 0 || (is_alone && distance <= FAR_REACH);
-    let address = far.clamp(what.address, what.address.wrapping_add(what.length - 1));
+    let address = far.clamp(what.address.0, what.address.0.wrapping_add(what.length - 1));
     is_ours.then(|| stop(address, !write, write))
 }
 
@@ -182,7 +177,7 @@ pub fn accesses<C: Cpu>(
     }
     let wanted = |what: Watchpoint| is_about(what.access, read, write);
     for watch in control.watchpoints.iter().filter(|watch| wanted(watch.what)) {
-        let Watchpoint { address: first, length, .. } = watch.what;
+        let Watchpoint { address: Va(first), length, .. } = watch.what;
         if watch.registers.is_some()
             && let Some(address) = overlap((address, bytes), (first, length))
         {
@@ -207,18 +202,18 @@ pub fn accesses<C: Cpu>(
 
 const fn stop(address: u64, read: bool, write: bool) -> StopReason {
     let access = match (read, write) {
-        (true, true) => Access::ReadWrite,
-        (_, true) => Access::Write,
-        _ => Access::Read,
+        (true, true) => WatchAccess::ReadWrite,
+        (_, true) => WatchAccess::Write,
+        _ => WatchAccess::Read,
     };
-    StopReason::Watchpoint { address, access }
+    StopReason::Watchpoint { address: Va(address), access }
 }
 
-const fn is_about(access: Access, read: bool, write: bool) -> bool {
+const fn is_about(access: WatchAccess, read: bool, write: bool) -> bool {
     match access {
-        Access::Read => read,
-        Access::Write => write,
-        Access::ReadWrite => true,
+        WatchAccess::Read => read,
+        WatchAccess::Write => write,
+        WatchAccess::ReadWrite => true,
     }
 }
 
@@ -231,6 +226,7 @@ fn overlap((a, bytes): (u64, u64), (b, length): (u64, u64)) -> Option<u64> {
 
 /// How far an address is from the bytes that are watched.
 const fn distance(what: Watchpoint, address: u64) -> u64 {
-    let last = what.address.wrapping_add(what.length - 1);
-    if address < what.address { what.address - address } else { address.saturating_sub(last) }
+    let first = what.address.0;
+    let last = first.wrapping_add(what.length - 1);
+    if address < first { first - address } else { address.saturating_sub(last) }
 }

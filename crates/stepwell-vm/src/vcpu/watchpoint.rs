@@ -2,7 +2,7 @@
 
 use stepwell_arch::Ipa;
 use stepwell_arch::debug::Watchpoint as Registers;
-use stepwell_wire::Watchpoint;
+use stepwell_protocol::Watchpoint;
 
 /// A watchpoint that is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,9 @@ use crate::board::{Board, DATA, ENTRY, SVC, Stop, add, b, cbnz, ldr, ldxr, step,
 use crate::cpu::FakeCpu;
 use crate::memory::BASE;
 use stepwell_arch::Pa;
+use stepwell_protocol::StopReason;
 use stepwell_vm::adversary::{Adversary, Config};
-use stepwell_wire::{Command, StopReason};
+use stepwell_wire::Command;
 
 /// Everything often.
 const ADVERSITY: &str = "pending=30,before=30,stage2=20,pause=20,serror=0";

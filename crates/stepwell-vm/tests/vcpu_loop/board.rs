@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use std::sync::{Arc, Mutex};
 use stepwell_arch::Ipa;
 use stepwell_engine::{Turns, VirtualClock};
+use stepwell_protocol::TraceRecord;
+use stepwell_protocol::{Refusal, Registers, StopReason};
 use stepwell_vm::command;
 use stepwell_vm::concurrency::counted::Counted;
 use stepwell_vm::concurrency::quiescence::Quiescence;
@@ -25,8 +27,8 @@ use stepwell_vm::vcpu::roots::Roots;
 use stepwell_vm::vcpu::state::VcpuCore;
 use stepwell_vm::vgic::Vgic;
 use stepwell_vm::views::Views;
-use stepwell_wire::ring::{Decoder, Record};
-use stepwell_wire::{Answer, Command, Event, Refusal, Registers, StopReason};
+use stepwell_wire::ring::Decoder;
+use stepwell_wire::{Answer, Command, Event};
 
 /// Where programs begin.
 pub const ENTRY: u64 = RAM_BASE.0;
@@ -220,8 +222,10 @@ impl<C: Cpu<Context = FakeContext, Memory = Ram, Ring = FakeRing>> Board<C> {
         let mut decoder = Decoder::default();
         let mut pcs = Vec::new();
         for word in words {
-            if let Some(Record::Run { pc, length, .. }) = decoder.push(word).expect("it is one") {
-                pcs.extend((0..u64::from(length)).map(|n| pc + 4 * n));
+            if let Some(TraceRecord::Run { pc, length, .. }) =
+                decoder.push(word).expect("it is one")
+            {
+                pcs.extend((0..u64::from(length)).map(|n| pc.0 + 4 * n));
             }
         }
         pcs

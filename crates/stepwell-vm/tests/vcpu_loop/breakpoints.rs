@@ -1,7 +1,9 @@
 //! Stops at full speed: at breakpoints of either kind, and past them once they were told.
 
 use crate::board::{Board, CONTINUE, DATA, ENTRY, NOP, add, b, ldr, step, str};
-use stepwell_wire::{Access, Answer, Command, Place, Refusal, StopReason, Watchpoint};
+use stepwell_arch::{Ipa, Va};
+use stepwell_protocol::{Place, Refusal, StopReason, WatchAccess, Watchpoint};
+use stepwell_wire::{Answer, Command};
 
 fn set(board: &Board, cpu: &crate::cpu::FakeCpu, place: Place) {
     board.serve(cpu, Command::SetBreakpoint { domain: 0, place });
@@ -9,7 +11,7 @@ fn set(board: &Board, cpu: &crate::cpu::FakeCpu, place: Place) {
 
 #[test]
 fn a_loop_meets_its_breakpoint_each_time_round() {
-    for place in [Place::Va(ENTRY + 4), Place::Ipa(ENTRY + 4)] {
+    for place in [Place::Va(Va(ENTRY + 4)), Place::Ipa(Ipa(ENTRY + 4))] {
         let board = Board::new(1, &[NOP, add(1, 1, 1), b(-2)]);
         let cpu = board.cpu(0);
         set(&board, &cpu, place);
@@ -30,13 +32,16 @@ fn a_hidden_breakpoint_cannot_be_read_back() {
     let board = Board::new(1, &[ldr(1, 2), NOP, b(-2)]);
     let cpu = board.cpu(0);
     board.machine.domains[0].vcpus[0].core.lock().context.x[2] = ENTRY;
-    set(&board, &cpu, Place::Ipa(ENTRY + 4));
+    set(&board, &cpu, Place::Ipa(Ipa(ENTRY + 4)));
     let stop = board.go(&cpu, CONTINUE);
     assert_eq!((stop.reason, stop.registers.pc), (StopReason::Breakpoint, ENTRY + 4));
     assert_eq!(stop.registers.x[1], u64::from(ldr(1, 2)) | u64::from(NOP) << 32);
-    board.serve(&cpu, Command::ClearBreakpoint { domain: 0, place: Place::Ipa(ENTRY + 4) });
+    board.serve(&cpu, Command::ClearBreakpoint { domain: 0, place: Place::Ipa(Ipa(ENTRY + 4)) });
     assert_eq!(
-        board.try_to(&cpu, Command::ClearBreakpoint { domain: 0, place: Place::Ipa(ENTRY + 4) }),
+        board.try_to(
+            &cpu,
+            Command::ClearBreakpoint { domain: 0, place: Place::Ipa(Ipa(ENTRY + 4)) }
+        ),
         Err(Refusal::Breakpoint)
     );
 }
@@ -47,11 +52,11 @@ fn a_watched_page_stops_before_the_store() {
     let cpu = board.cpu(0);
     board.machine.domains[0].vcpus[0].core.lock().context.x[2] = DATA;
     // No register holds this shape: its page is withheld.
-    let watchpoint = Watchpoint { address: DATA, length: 24, access: Access::Write };
+    let watchpoint = Watchpoint { address: Va(DATA), length: 24, access: WatchAccess::Write };
     board.serve(&cpu, Command::SetWatchpoint { domain: 0, vcpu: 0, watchpoint });
     let read = |board: &Board| {
         let command =
-            Command::ReadMemory { domain: 0, vcpu: 0, place: Place::Ipa(DATA), length: 8 };
+            Command::ReadMemory { domain: 0, vcpu: 0, place: Place::Ipa(Ipa(DATA)), length: 8 };
         match board.serve(&cpu, command) {
             Answer::Memory(bytes) => bytes[0],
             other => panic!("memory, not {other:?}"),
@@ -59,7 +64,7 @@ fn a_watched_page_stops_before_the_store() {
     };
     for stored in [0, 7, 8] {
         let stop = board.go(&cpu, CONTINUE);
-        let expected = StopReason::Watchpoint { address: DATA, access: Access::Write };
+        let expected = StopReason::Watchpoint { address: Va(DATA), access: WatchAccess::Write };
         assert_eq!((stop.reason, stop.registers.pc), (expected, ENTRY + 4));
         assert_eq!(read(&board), stored);
         // The loop goes back to the add behind the store, not to the first one.
@@ -73,20 +78,20 @@ fn what_is_refused_changes_nothing() {
     let board = Board::new(1, &[NOP, b(-1)]);
     let cpu = board.cpu(0);
     let set = |place| board.try_to(&cpu, Command::SetBreakpoint { domain: 0, place });
-    assert_eq!(set(Place::Ipa(2)), Err(Refusal::Range));
-    assert_eq!(set(Place::Ipa(0)), Err(Refusal::NotMapped(0)));
+    assert_eq!(set(Place::Ipa(Ipa(2))), Err(Refusal::Misaligned(2)));
+    assert_eq!(set(Place::Ipa(Ipa(0))), Err(Refusal::NotMapped(0)));
     // Six in the CPU, less two that are kept back.
     for n in 0..4 {
-        assert_eq!(set(Place::Va(0x100 + n * 4)), Ok(Answer::Done));
+        assert_eq!(set(Place::Va(Va(0x100 + n * 4))), Ok(Answer::Done));
     }
-    assert_eq!(set(Place::Va(0x100)), Err(Refusal::Breakpoint));
+    assert_eq!(set(Place::Va(Va(0x100))), Err(Refusal::Breakpoint));
     // All further ones follow their addresses, which A32 and T32 code cannot.
-    assert_eq!(set(Place::Va(0x202)), Err(Refusal::NoBreakpointLeft(4)));
-    assert_eq!(set(Place::Va(0x200)), Ok(Answer::Done));
-    assert_eq!(set(Place::Va(0x200)), Err(Refusal::Breakpoint));
+    assert_eq!(set(Place::Va(Va(0x202))), Err(Refusal::NoBreakpointLeft(4)));
+    assert_eq!(set(Place::Va(Va(0x200))), Ok(Answer::Done));
+    assert_eq!(set(Place::Va(Va(0x200))), Err(Refusal::Breakpoint));
     let clear = |place| board.try_to(&cpu, Command::ClearBreakpoint { domain: 0, place });
-    assert_eq!(clear(Place::Va(0x200)), Ok(Answer::Done));
-    assert_eq!(clear(Place::Va(0x200)), Err(Refusal::Breakpoint));
+    assert_eq!(clear(Place::Va(Va(0x200))), Ok(Answer::Done));
+    assert_eq!(clear(Place::Va(Va(0x200))), Err(Refusal::Breakpoint));
 }
 
 #[test]
@@ -94,7 +99,8 @@ fn there_are_more_by_virtual_address_than_a_cpu_has() {
     let board = Board::new(1, &[NOP, NOP, NOP, NOP, NOP, NOP, NOP, b(-7)]);
     let cpu = board.cpu(0);
     for n in 1..8 {
-        board.serve(&cpu, Command::SetBreakpoint { domain: 0, place: Place::Va(ENTRY + n * 4) });
+        board
+            .serve(&cpu, Command::SetBreakpoint { domain: 0, place: Place::Va(Va(ENTRY + n * 4)) });
     }
     for round in 0..2 {
         for n in 1..8 {

@@ -3,8 +3,10 @@
 use crate::board::{Board, CONTINUE, DATA, ENTRY, HVC, NOP, SMC, SVC, b, brk, ldr, step, str};
 use crate::cpu::FakeCpu;
 use stepwell_arch::SystemRegister;
+use stepwell_arch::Va;
+use stepwell_protocol::{DomainEnding, FaultKind, Monitor, StopReason};
 use stepwell_vm::cpu::Cpu;
-use stepwell_wire::{Command, DomainEnding, Event, FaultKind, Monitor, StopReason};
+use stepwell_wire::{Command, Event};
 
 const PSCI_SYSTEM_OFF: u64 = 0x8400_0008;
 const PSCI_VERSION: u64 = 0x8400_0000;
@@ -108,6 +110,6 @@ fn what_is_not_there_ends_the_domain_with_the_place() {
         panic!("it is a fault");
     };
     let found = (fault.kind, fault.pc, fault.address);
-    assert_eq!(found, (FaultKind::UnmappedAccess, ENTRY + 4, 0x7fff_0000));
+    assert_eq!(found, (FaultKind::UnmappedAccess, Va(ENTRY + 4), 0x7fff_0000));
     let _unused = DATA;
 }

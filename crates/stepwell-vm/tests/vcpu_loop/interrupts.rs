@@ -2,11 +2,12 @@
 
 use crate::board::{Board, ENTRY, ERET, NOP, b, step};
 use crate::cpu::FakeCpu;
-use stepwell_arch::{Ipa, Pstate, SystemRegister};
+use stepwell_arch::{Ipa, Pstate, SystemRegister, Va};
+use stepwell_protocol::{InterruptPolicy, Place, StopReason, TimePolicy};
 use stepwell_vm::device::board::PL011_INTID;
 use stepwell_vm::memory::GuestMemory;
 use stepwell_vm::vgic::GICD_BASE;
-use stepwell_wire::{Answer, Command, InterruptPolicy, Place, StopReason, TimePolicy};
+use stepwell_wire::{Answer, Command};
 
 const IRQ_VECTOR: u64 = 0x4000_8000 + 0x280;
 
@@ -138,12 +139,12 @@ fn breakpoints_and_handlers_that_are_stepped_over() {
     let (board, cpu) = interrupted();
     policy(&board, &cpu, InterruptPolicy::Over);
     let breakpoint = |at| Command::SetBreakpoint { domain: 0, place: Place::Va(at) };
-    board.serve(&cpu, breakpoint(ENTRY + 8));
+    board.serve(&cpu, breakpoint(Va(ENTRY + 8)));
     let stop = board.go(&cpu, step(100, false));
     assert_eq!((stop.reason, stop.registers.pc), (StopReason::Breakpoint, ENTRY + 8));
     let stop = board.go(&cpu, step(2, false));
     assert_eq!((stop.reason, stop.registers.pc), (StopReason::Stepped, ENTRY + 16));
-    board.serve(&cpu, breakpoint(IRQ_VECTOR + 4));
+    board.serve(&cpu, breakpoint(Va(IRQ_VECTOR + 4)));
     let stop = board.go(&cpu, step(100, false));
     assert_eq!((stop.reason, stop.registers.pc), (StopReason::Breakpoint, IRQ_VECTOR + 4));
     // From within it, steps are told.

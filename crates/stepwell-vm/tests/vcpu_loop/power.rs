@@ -1,7 +1,8 @@
 //! vCPUs that are switched on, and the commands about those that are not.
 
 use crate::board::{Board, ENTRY, HVC, NOP, b, step};
-use stepwell_wire::{Answer, Command, Refusal, StopReason, VcpuState};
+use stepwell_protocol::{Refusal, StopReason, VcpuState};
+use stepwell_wire::{Answer, Command};
 
 const PSCI_CPU_ON: u64 = 0xc400_0003;
 

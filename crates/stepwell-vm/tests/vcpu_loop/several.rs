@@ -2,12 +2,14 @@
 
 use crate::board::{Board, ENTRY, add, b, step};
 use std::thread;
+use stepwell_protocol::TraceRecord;
+use stepwell_protocol::{OthersPolicy, StopReason};
 use stepwell_vm::domain::Power;
-use stepwell_wire::ring::{Decoder, Record};
-use stepwell_wire::{Command, OthersPolicy, StopReason};
+use stepwell_wire::Command;
+use stepwell_wire::ring::Decoder;
 
 /// The order in which two vCPUs have moved: vCPU, PC and length of each run.
-fn order() -> Vec<(u8, u64, u16)> {
+fn order() -> Vec<(u8, u64, u32)> {
     let board = Board::new(2, &[add(1, 1, 1), add(1, 1, 1), b(-2), add(2, 2, 1), b(-1)]);
     let domain = &board.machine.domains[0];
     domain.vcpus[1].core.lock().reset(&board.machine.reset, ENTRY + 12, 0);
@@ -28,7 +30,7 @@ fn order() -> Vec<(u8, u64, u16)> {
     let mut decoder = Decoder::default();
     let records = words.into_iter().filter_map(|word| decoder.push(word).expect("it is one"));
     let runs = records.filter_map(|record| match record {
-        Record::Run { vcpu, pc, length } => Some((vcpu, pc, length)),
+        TraceRecord::Run { vcpu, pc, length } => Some((vcpu, pc.0, length)),
         _ => None,
     });
     runs.collect()

@@ -4,8 +4,10 @@ use crate::board::{Board, DATA, ENTRY, NOP, add, b, brk, cbnz, ldr, ldxr, step, 
 use crate::cpu::Asynchronous;
 use proptest::prelude::*;
 use stepwell_arch::SystemRegister;
+use stepwell_arch::Va;
+use stepwell_protocol::{InterruptPolicy, StopReason, TimePolicy};
 use stepwell_vm::cpu::Cpu;
-use stepwell_wire::{Answer, Command, InterruptPolicy, StopReason, TimePolicy};
+use stepwell_wire::{Answer, Command};
 
 /// X1 += 5, in a loop of three turns.
 const LOOP: [u32; 5] = [add(2, 31, 3), add(1, 1, 5), sub(2, 2, 1), cbnz(2, -2), b(0)];
@@ -42,7 +44,7 @@ fn stepping_leaves_nothing_behind() {
     assert_eq!(vcpu.core.lock().debug.mdscr(), 0, "and so is MDSCR_EL1");
     board.serve(
         &cpu,
-        Command::SetBreakpoint { domain: 0, place: stepwell_wire::Place::Va(ENTRY + 16) },
+        Command::SetBreakpoint { domain: 0, place: stepwell_protocol::Place::Va(Va(ENTRY + 16)) },
     );
     let stop = board.go(&cpu, crate::board::CONTINUE);
     assert_eq!((stop.reason, stop.registers.pc), (StopReason::Breakpoint, ENTRY + 16));

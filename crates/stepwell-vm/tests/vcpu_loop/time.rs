@@ -2,10 +2,11 @@
 
 use crate::board::{Board, CONTINUE, DATA, ENTRY, HVC, NOP, add, b, ldr};
 use crate::cpu::{Asynchronous, FakeCpu};
-use stepwell_arch::SystemRegister;
+use stepwell_arch::{Ipa, SystemRegister, Va};
+use stepwell_protocol::{Place, StopReason, TimePolicy};
 use stepwell_vm::domain::Power;
 use stepwell_vm::vcpu::state::VcpuCore;
-use stepwell_wire::{Answer, Command, Place, StopReason, TimePolicy};
+use stepwell_wire::{Answer, Command};
 
 const AT_EL2: u64 = 1000;
 
@@ -28,7 +29,7 @@ fn circle(words: [u32; 7]) -> (Board, FakeCpu) {
     let board = Board::new(1, &program);
     let cpu = board.cpu(0);
     core(&board, |core| core.context.x[3] = DATA);
-    let place = Place::Va(ENTRY + 28);
+    let place = Place::Va(Va(ENTRY + 28));
     board.serve(&cpu, Command::SetBreakpoint { domain: 0, place });
     cpu.take_time_at_el2(AT_EL2);
     (board, cpu)
@@ -76,7 +77,7 @@ fn what_the_guest_calls_for_takes_its_time() {
 fn a_page_with_a_breakpoint_is_read_in_no_time() {
     let (board, cpu) = circle([NOP, ldr(4, 3), NOP, ldr(5, 3), NOP, add(1, 1, 1), NOP]);
     let before = go_round(&board, &cpu);
-    let place = Place::Ipa(DATA + 8);
+    let place = Place::Ipa(Ipa(DATA + 8));
     board.serve(&cpu, Command::SetBreakpoint { domain: 0, place });
     let now = go_round(&board, &cpu);
     assert_eq!(now - before, 7 - 2, "both loads are carried out at EL2");
@@ -98,7 +99,7 @@ fn beside_another_vcpu_nothing_is_taken_out() {
     let board = Board::new(2, &[NOP, NOP, NOP, NOP, b(-4)]);
     let (cpu, other) = (board.cpu(0), board.cpu(1));
     board.machine.domains[0].control.lock().power[1] = Power::On;
-    board.serve(&cpu, Command::SetBreakpoint { domain: 0, place: Place::Va(ENTRY + 16) });
+    board.serve(&cpu, Command::SetBreakpoint { domain: 0, place: Place::Va(Va(ENTRY + 16)) });
     cpu.take_time_at_el2(AT_EL2);
     let before = clock(&board, &cpu);
     cpu.script([None, Some(Asynchronous::Before), Some(Asynchronous::Before)]);

@@ -15,6 +15,7 @@ use stepwell_arch::Va;
 use stepwell_debuggee::{
     Debuggee, Error, Place, Refusal, Stop, StopReason, TraceRecord, VcpuId, VcpuState,
 };
+use stepwell_trace::{ExceptionEntry, MemoryAccess};
 
 /// The kernel's function that switches tasks, and what in it makes the next one current:
 /// `msr sp_el0, x1`.
@@ -187,14 +188,15 @@ impl Sieve {
             | TraceRecord::InstructionSet { .. }
             | TraceRecord::Time { .. } => true,
             TraceRecord::Interrupt { vcpu, .. }
-            | TraceRecord::ExceptionEntry { vcpu, .. }
+            | TraceRecord::ExceptionEntry(ExceptionEntry { vcpu, .. })
             | TraceRecord::ExceptionReturn { vcpu, .. }
             | TraceRecord::Exclusive { vcpu, .. }
             | TraceRecord::Turns { vcpu, .. }
             | TraceRecord::Register { vcpu, .. }
-            | TraceRecord::Memory { vcpu, .. } => {
+            | TraceRecord::Memory(MemoryAccess { vcpu, .. }) => {
                 self.last.get(usize::from(vcpu)).is_some_and(|last| *last)
             }
+            TraceRecord::Event(never) => match never {},
         });
     }
 

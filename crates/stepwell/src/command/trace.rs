@@ -20,8 +20,8 @@ use std::io::{Stdout, stderr, stdout};
 use std::path::PathBuf;
 use std::time::Instant;
 use stepwell_debuggee::{
-    Debuggee, Ending, InterruptPolicy, OthersPolicy, StepRequest, Stop, StopReason, TimePolicy,
-    TraceDetail, TraceRecord,
+    Debuggee, DomainEnding, InterruptPolicy, OthersPolicy, StepRequest, Stop, StopReason,
+    TimePolicy, TraceDetail, TraceRecord,
 };
 use stepwell_trace::export::pc::PcLines;
 use stepwell_trace::{Event, Header};
@@ -196,11 +196,11 @@ impl Trace {
 enum End {
     Done,
     /// The guest ended before it came to where recording was to begin.
-    NeverMet(Ending),
+    NeverMet(DomainEnding),
     /// The user did not wait for that.
     NotWaitedFor,
     Stopped(Stop),
-    Guest(Ending),
+    Guest(DomainEnding),
     Interrupted(Interruption),
 }
 
@@ -321,7 +321,7 @@ impl Job {
         let Some(printer) = &mut self.printer else { return Ok(()) };
         for record in records {
             if let TraceRecord::Run { vcpu, pc, length } = *record {
-                printer.run(vcpu, pc, u32::from(length))?;
+                printer.run(vcpu, pc, length)?;
             }
         }
         Ok(printer.flush()?)

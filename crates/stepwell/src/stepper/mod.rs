@@ -23,8 +23,8 @@ use std::io::Write;
 use stepwell_arch::aarch32::is_call;
 use stepwell_arch::{InstructionSet, Pstate, Va};
 use stepwell_debuggee::{
-    Debuggee, Ending, Error, Monitor, Place, Refusal, StepRequest, Stop, StopReason, TraceRecord,
-    VcpuId, VcpuState, WatchAccess, Watchpoint,
+    Debuggee, DomainEnding, Error, ExceptionCause, Monitor, Place, Refusal, StepRequest, Stop,
+    StopReason, TraceRecord, VcpuId, VcpuState, WatchAccess, Watchpoint,
 };
 use stepwell_trace::Disassembler;
 use stepwell_trace::disassemble::instruction_bytes;
@@ -42,7 +42,7 @@ pub enum Flow {
     /// The user wants to leave.
     Leave,
     /// The guest ended.
-    Ended(Ending),
+    Ended(DomainEnding),
 }
 
 /// A stepping session.
@@ -379,7 +379,7 @@ impl<'a> Prompt<'a> {
         // A step that enters a handler ends the run: the next one begins at the vector.
         self.entered = match records.last() {
             Some(TraceRecord::Interrupt { .. }) => true,
-            Some(TraceRecord::ExceptionEntry { cause, .. }) => *cause != 0,
+            Some(TraceRecord::ExceptionEntry(entry)) => entry.cause != ExceptionCause::Synchronous,
             _ => false,
         };
         records.retain(|record| {

@@ -43,7 +43,7 @@ fn a_call_is_stepped_over_as_a_whole() {
 fn many_steps_show_the_last_and_back_shows_the_rest() {
     let (output, flow) = session(&["s 12", "b 3", "s 1000"]);
     assert_eq!(pcs(&output)[13..], [0x14, 0x10, 0x14]);
-    assert_eq!(flow, Flow::Ended(Ending::PoweredOff));
+    assert_eq!(flow, Flow::Ended(DomainEnding::PoweredOff));
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn smc_stops_and_what_is_wrong_is_told() {
 
 #[test]
 fn a_guest_that_powers_off_ends_the_session() {
-    assert_eq!(session(&["c"]).1, Flow::Ended(Ending::PoweredOff));
+    assert_eq!(session(&["c"]).1, Flow::Ended(DomainEnding::PoweredOff));
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn breakpoints_stay_until_they_are_deleted() {
     let (output, flow) = session(&lines);
     // The loop's end is met twice, then run to, and no more.
     assert_eq!(pcs(&output), [0, 0x14, 0x14, 0x14]);
-    assert_eq!(flow, Flow::Ended(Ending::PoweredOff));
+    assert_eq!(flow, Flow::Ended(DomainEnding::PoweredOff));
     for part in ["no breakpoint is set", "  1  0x0000000040080014  0x40080014\n", "no breakpoint 1"]
     {
         assert!(output.contains(part), "{part} in {output}");

@@ -8,7 +8,7 @@ use stepwell::recorder::Recorder;
 use stepwell_arch::Va;
 use stepwell_debuggee::TraceRecord;
 use stepwell_trace::Header;
-use stepwell_wire::ring::{Decoder, Encoder, Record};
+use stepwell_wire::ring::{Decoder, Encoder};
 
 use crate::table::Table;
 
@@ -26,9 +26,7 @@ pub fn measure() -> Result<()> {
     let mut decoder = Decoder::default();
     let mut batch = Vec::new();
     for &word in &words {
-        if let Some(Record::Run { vcpu, pc, length }) = decoder.push(word)? {
-            batch.push(TraceRecord::Run { vcpu, pc: Va(pc), length });
-        }
+        batch.extend(decoder.push(word)?);
         if batch.len() >= BATCH {
             recorder.take(&mut batch)?;
         }
@@ -53,8 +51,8 @@ fn words() -> Vec<u64> {
     let mut words = Vec::new();
     for _ in 0..RECORDS {
         state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        let length = 1 + (state >> 60) as u16;
-        words.extend(encoder.encode(Record::Run { vcpu: 0, pc, length }));
+        let length = 1 + (state >> 60) as u32;
+        words.extend(encoder.encode(TraceRecord::Run { vcpu: 0, pc: Va(pc), length }));
         // One of sixteen targets, which depend on where we are.
         pc = 0xffff_8000_0801_0000
             + (pc.wrapping_mul(31) >> 2 ^ (state >> 40 & 0xf) << 6) % 0x8_0000 * 4;

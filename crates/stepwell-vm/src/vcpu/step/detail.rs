@@ -19,7 +19,9 @@ use stepwell_arch::SystemRegister;
 use stepwell_arch::load_store::Direction;
 use stepwell_arch::{LoadStore, Va};
 use stepwell_engine::Plan;
-use stepwell_wire::ring::Record;
+use stepwell_protocol::{
+    Context, ExceptionCause, ExceptionEntry, MemoryAccess, MemoryAccessKind, Register, TraceRecord,
+};
 
 /// At least so often the clock is told, in steps.
 pub(super) const STEPS_PER_TIME: u64 = 16384;
@@ -29,10 +31,6 @@ const NS_PER_SECOND: u128 = 1_000_000_000;
 const TCR_A1: u64 = 1 << 22;
 /// TTBRn_EL1.BADDR, without CnP.
 const TTBR_ADDRESS: u64 = 0x0000_ffff_ffff_fffe;
-/// `access` of [`Record::Memory`].
-const LOAD: u8 = 0;
-const STORE: u8 = 1;
-const ZERO: u8 = 2;
 
 /// Memory operands of an instruction that is about to execute.
 #[derive(Clone, Copy)]
@@ -55,7 +53,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
     }
 
     /// Ends the run, so that what is told comes behind it.
-    fn emit(&mut self, record: Record) {
+    fn emit(&mut self, record: TraceRecord) {
         self.finish_recording();
         self.write(record);
     }
@@ -85,8 +83,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
             u128::from(time::now(self.running).saturating_sub(self.running.cpu.counter_at_reset()));
         let ns = ticks * NS_PER_SECOND / u128::from(self.running.cpu.frequency_hz().max(1));
         if let Some(ns) = self.running.core.recorder.has_passed(ns as u64) {
-            let vcpu = self.vcpu();
-            self.emit(Record::Time { vcpu, ns });
+            self.emit(TraceRecord::Time { ns });
         }
     }
 
@@ -114,7 +111,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         if core.recorder.is_new_space(space) {
             let AddressSpace { vmid, asid, ttbr0 } = space;
             let vcpu = self.vcpu();
-            self.emit(Record::Context { vcpu, el, vmid, asid, ttbr0 });
+            self.emit(TraceRecord::Context(Context { vcpu, el, vmid, asid, ttbr0 }));
         }
     }
 
@@ -125,31 +122,39 @@ impl<C: Cpu> Stepper<'_, '_, C> {
             return;
         }
         self.emit_time();
-        let vector = self.running.core.pc().0;
-        let cause = (vector.wrapping_sub(self.running.cpu.read(SystemRegister::VBAR_EL1) & !0x7ff)
-            >> 7
-            & 3) as u8;
-        let intid = self.intid.take();
-        self.emit(Record::ExceptionEntry {
-            vcpu: self.vcpu(),
-            cause,
-            return_address: self.running.cpu.read(SystemRegister::ELR_EL1),
-            vector,
-            syndrome: if matches!(cause, 0 | 3) {
+        let vector = self.running.core.pc();
+        let table = self.running.cpu.read(SystemRegister::VBAR_EL1) & !0x7ff;
+        // Two bits: there is a cause for each.
+        let Some(cause) =
+            ExceptionCause::from_number((vector.0.wrapping_sub(table) >> 7 & 3) as u8)
+        else {
+            return;
+        };
+        let intid = self.intid.take().filter(|_| cause != ExceptionCause::Synchronous);
+        let syndrome = match cause {
+            ExceptionCause::Synchronous | ExceptionCause::SError => {
                 self.running.cpu.read(SystemRegister::ESR_EL1)
-            } else {
-                0
-            },
-            intid: if cause == 0 { None } else { intid },
-        });
+            }
+            ExceptionCause::Irq | ExceptionCause::Fiq => 0,
+        };
+        let return_address = Va(self.running.cpu.read(SystemRegister::ELR_EL1));
+        let vcpu = self.vcpu();
+        self.emit(TraceRecord::ExceptionEntry(ExceptionEntry {
+            vcpu,
+            cause,
+            return_address,
+            vector,
+            syndrome,
+            intid,
+        }));
     }
 
     /// An exception return has just executed.
     pub(super) fn emit_return(&mut self) {
         if self.record {
             let core = &*self.running.core;
-            let (to, el) = (core.pc().0, core.pstate().el());
-            self.emit(Record::ExceptionReturn { vcpu: self.vcpu(), to, el });
+            let (to, el) = (core.pc(), core.pstate().el());
+            self.emit(TraceRecord::ExceptionReturn { vcpu: self.vcpu(), to, el });
         }
     }
 
@@ -157,7 +162,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
     pub(super) fn emit_exclusive(&mut self, pc: Va, stored: bool) {
         self.has_stored = stored;
         if self.record {
-            self.emit(Record::Exclusive { vcpu: self.vcpu(), pc: pc.0, stored });
+            self.emit(TraceRecord::Exclusive { vcpu: self.vcpu(), pc, stored });
         }
     }
 
@@ -196,10 +201,10 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         let sp = self.base(31, core.pstate());
         let values = core.context.x.into_iter().chain([sp, core.pstate().0]);
         now.iter_mut().zip(values).for_each(|(now, value)| *now = value);
-        for register in 0..REGISTERS as u8 {
-            if let Some(value) = self.running.core.recorder.has_changed(register, &now) {
+        for register in (0..REGISTERS as u8).filter_map(Register::new) {
+            if let Some(value) = self.running.core.recorder.has_changed(register.number(), &now) {
                 let vcpu = self.vcpu();
-                self.emit(Record::Register { vcpu, register, value, found });
+                self.emit(TraceRecord::Register { vcpu, register, value, found });
             }
         }
     }
@@ -230,14 +235,17 @@ impl<C: Cpu> Stepper<'_, '_, C> {
 
     fn emit_memory(&mut self, Operands { what, address, before }: Operands) {
         if what.rt == 32 {
-            let size = u16::from(what.bytes);
-            let vcpu = self.vcpu();
-            self.emit(Record::Memory { vcpu, access: ZERO, address, size, value: Some(0) });
+            self.emit_access(MemoryAccessKind::Zero, what, address, Some(0));
             return;
         }
         if what.direction == Direction::Both {
             for (n, before) in (0..what.count).zip(before) {
-                self.emit_access(LOAD, what, address_of(what, address, n), before);
+                self.emit_access(
+                    MemoryAccessKind::Load,
+                    what,
+                    address_of(what, address, n),
+                    before,
+                );
             }
         }
         for n in 0..what.count {
@@ -245,16 +253,24 @@ impl<C: Cpu> Stepper<'_, '_, C> {
             let value = self.memory(at, what.bytes).or_else(|| self.transferred(what));
             let before = before.get(usize::from(n)).copied().flatten();
             match what.direction {
-                Direction::Load => self.emit_access(LOAD, what, at, value),
+                Direction::Load => self.emit_access(MemoryAccessKind::Load, what, at, value),
                 Direction::Both if before == value => {}
-                Direction::Store | Direction::Both => self.emit_access(STORE, what, at, value),
+                Direction::Store | Direction::Both => {
+                    self.emit_access(MemoryAccessKind::Store, what, at, value)
+                }
             }
         }
     }
 
-    fn emit_access(&mut self, access: u8, what: LoadStore, address: u64, value: Option<u128>) {
-        let (vcpu, size) = (self.vcpu(), u16::from(what.bytes));
-        self.emit(Record::Memory { vcpu, access, address, size, value });
+    fn emit_access(
+        &mut self,
+        access: MemoryAccessKind,
+        what: LoadStore,
+        address: u64,
+        value: Option<u128>,
+    ) {
+        let (vcpu, size, address) = (self.vcpu(), u16::from(what.bytes), Va(address));
+        self.emit(TraceRecord::Memory(MemoryAccess { vcpu, access, address, size, value }));
     }
 
     /// What a device gave or got: accesses of one general register are all that it takes.

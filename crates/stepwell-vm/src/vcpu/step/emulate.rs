@@ -1,7 +1,7 @@
 //! Instructions that are carried out at EL2: those that a step would break, or that would tell the
 //! guest that time does not pass.
 
-use super::stepper::{Carried, Next, Stepper, Waiting};
+use super::stepper::{Carried, Next, Stepper};
 use crate::cpu::{Cpu, Purpose, TranslationFailed};
 use crate::device::board::RAM_BASE;
 use crate::memory::{GuestMemory, Physical};
@@ -15,6 +15,7 @@ use stepwell_arch::stage1::{self, Access, AccessKind, Regime, WalkError};
 use stepwell_arch::{Ipa, Pa, Pstate, SystemRegister, Va};
 use stepwell_engine::precedence::{self, Circumstances};
 use stepwell_engine::{Image, LoadExclusive, Plan, StoreDecision, StoreExclusive, Yield};
+use stepwell_protocol::Waiting;
 
 /// SCTLR_EL1.E0E: data of EL0 is big-endian.
 const SCTLR_E0E: u64 = 1 << 24;

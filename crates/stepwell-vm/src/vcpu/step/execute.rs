@@ -16,7 +16,7 @@ use stepwell_arch::{Pstate, SystemRegister, Va};
 use stepwell_engine::completion::{complete, has_executed, leaves_nothing};
 use stepwell_engine::{After, Before, Boundary, Completion, MonitorChange, Saved};
 use stepwell_engine::{Exit, Outcome, Plan, StepState, own_step};
-use stepwell_wire::InterruptPolicy;
+use stepwell_protocol::InterruptPolicy;
 
 impl<C: Cpu> Stepper<'_, '_, C> {
     /// Enters the guest for the next instruction until the engine sees a boundary.

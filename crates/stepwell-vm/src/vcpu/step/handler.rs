@@ -23,7 +23,7 @@ use crate::vcpu::shadow::Breakpoints;
 use crate::vcpu::{debug, inject, interrupt, run, time};
 use stepwell_arch::SystemRegister;
 use stepwell_engine::{InterruptedContext, TimePolicy, Yield};
-use stepwell_wire::StopReason;
+use stepwell_protocol::StopReason;
 
 /// How long a handler runs before the other vCPUs get a turn: a hundred times what one takes.
 const SLICE_NS: u64 = 2_000_000;

@@ -24,7 +24,7 @@ use super::quiesce::{self, SEQUENCE_MAX};
 use super::{inject, interrupt, time};
 use crate::cpu::Context as _;
 use crate::cpu::{Cpu, Run};
-use crate::domain::{Detail, PendingStop, Role, StepOrder};
+use crate::domain::{PendingStop, Role, StepOrder};
 use crate::vcpu::roots::Root;
 use crate::vcpu::running::{End, Running};
 use crate::vcpu::state::VcpuCore;
@@ -35,7 +35,7 @@ use stepper::{Answer, BeforeHandler, Carried, Next, Stepper, Turn};
 use stepwell_arch::debug::mdscr_el1;
 use stepwell_arch::esr::EsrEl1;
 use stepwell_engine::{OthersPolicy, Plan, Scope, TimePolicy, Yield, own_step};
-use stepwell_wire::{InterruptPolicy, StopReason};
+use stepwell_protocol::{InterruptPolicy, StopReason, TraceDetail};
 use switch::{disable, enable};
 
 /// Steps as ordered, until something stops the vCPU. Returns how many steps it came to.
@@ -156,7 +156,7 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
             must_move: false,
             record: false,
             is_recorded: false,
-            detail: Detail::default(),
+            detail: TraceDetail::default(),
             time_due: 0,
             intid: None,
             executed_page: None,

@@ -23,7 +23,7 @@ use crate::vcpu::quiesce::SEQUENCE_MAX;
 use crate::vcpu::running::{End, Running};
 use crate::vcpu::{interrupt, time};
 use stepwell_engine::{Plan, TimePolicy};
-use stepwell_wire::{InterruptPolicy, StopReason};
+use stepwell_protocol::{InterruptPolicy, StopReason};
 
 /// Steps after which it looks whether others want it to quiesce.
 const STEPS_AT_ONCE: u64 = 1_000;

@@ -6,7 +6,8 @@ use crate::cpu::{Cpu, Near, Run};
 use crate::recorder::WORDS_PER_STEP;
 use crate::ring::{Lease as _, Ring as _};
 use stepwell_arch::{InstructionSet, Va};
-use stepwell_wire::ring::{Record, near_tag};
+use stepwell_protocol::TraceRecord;
+use stepwell_wire::ring::near_tag;
 
 impl<C: Cpu> Stepper<'_, '_, C> {
     pub(super) fn has_ring_room(&mut self) -> bool {
@@ -29,12 +30,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         let set = InstructionSet::of(self.running.core.pstate());
         if self.running.core.recorder.is_new_set(set) {
             self.finish_recording();
-            let set = match set {
-                InstructionSet::A64 => 0,
-                InstructionSet::A32 => 1,
-                InstructionSet::T32 => 2,
-            };
-            self.write(Record::InstructionSet { vcpu, set });
+            self.write(TraceRecord::InstructionSet { vcpu, set });
         }
         if let Some(record) = self.running.core.recorder.begin(vcpu, pc.0) {
             self.write(record);
@@ -54,7 +50,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         }
         self.finish_recording();
         let vcpu = self.running.index as u8;
-        self.write(Record::Interrupt { vcpu, pc: self.running.core.pc().0 });
+        self.write(TraceRecord::Interrupt { vcpu, pc: self.running.core.pc() });
     }
 
     pub(super) fn finish_recording(&mut self) {
@@ -103,7 +99,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         }
     }
 
-    pub(super) fn write(&mut self, record: Record) {
+    pub(super) fn write(&mut self, record: TraceRecord) {
         let words = self.running.core.recorder.encode(record);
         if let Some(ring) = self.running.machine.ring.lock().as_mut() {
             words.iter().for_each(|&word| ring.push(word));

@@ -23,7 +23,7 @@ use crate::vcpu::quiesce::{self, SEQUENCE_MAX};
 use crate::vcpu::roots::Root;
 use crate::vcpu::running::{End, Running};
 use crate::vcpu::time;
-use stepwell_wire::{InterruptPolicy, StopReason};
+use stepwell_protocol::{InterruptPolicy, StopReason};
 
 /// Executes the instruction at the PC with breakpoints off, in a vCPU that otherwise runs freely;
 /// an exclusive sequence to its end, because a step in the middle would break it, or to a

@@ -1,12 +1,12 @@
 //! What a run of steps is about, as values.
 
 use crate::cpu::Cpu;
-use crate::domain::{Detail, Role};
+use crate::domain::Role;
 use crate::vcpu::roots::Root;
 use crate::vcpu::running::{End, Running};
 use stepwell_arch::{Pstate, Va};
 use stepwell_engine::{OthersPolicy, Plan, SpinDetector, TimePolicy};
-use stepwell_wire::InterruptPolicy;
+use stepwell_protocol::{InterruptPolicy, TraceDetail};
 
 /// What a run of steps is about.
 pub(super) struct Stepper<'a, 'b, C: Cpu> {
@@ -26,7 +26,7 @@ pub(super) struct Stepper<'a, 'b, C: Cpu> {
     /// Whether it is to be recorded what is not in such a handler.
     pub(super) is_recorded: bool,
     /// What is recorded beside PCs.
-    pub(super) detail: Detail,
+    pub(super) detail: TraceDetail,
     /// Steps at which the clock is to be told again.
     pub(super) time_due: u64,
     /// The interrupt that is being entered.
@@ -109,14 +109,6 @@ impl Turn {
     pub(super) fn passed(&mut self, steps: u64) {
         self.spin.passed(steps);
     }
-}
-
-/// What a vCPU waits for that hands its turn on: `why` of [`Record::Turns`].
-#[derive(Clone, Copy)]
-pub(super) enum Waiting {
-    Event,
-    Interrupt,
-    Memory,
 }
 
 /// The instruction at the PC, about to execute.

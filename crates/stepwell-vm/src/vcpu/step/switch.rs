@@ -3,7 +3,7 @@
 use crate::cpu::Cpu;
 use crate::vcpu::running::{End, Running};
 use stepwell_engine::EnableError;
-use stepwell_wire::StopReason;
+use stepwell_protocol::StopReason;
 
 pub(super) fn enable<C: Cpu>(running: &mut Running<'_, C>) -> Result<(), End> {
     let core = &mut *running.core;

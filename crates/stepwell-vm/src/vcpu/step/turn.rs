@@ -1,6 +1,6 @@
 //! Turns: a stepped vCPU beside others of its domain.
 
-use super::stepper::{Stepper, Waiting};
+use super::stepper::Stepper;
 use crate::cpu::Context as _;
 use crate::cpu::Cpu;
 use crate::domain::{Order, Role, StepOrder, bit};
@@ -11,8 +11,8 @@ use stepwell_arch::Instruction;
 use stepwell_arch::load_store::{Address, Direction, LoadStore};
 use stepwell_engine::spin::{INTERVAL, Look, State};
 use stepwell_engine::{Plan, TimePolicy, Yield};
-use stepwell_wire::StopReason;
-use stepwell_wire::ring::Record;
+use stepwell_protocol::TraceRecord;
+use stepwell_protocol::{StopReason, Waiting};
 
 impl<C: Cpu> Stepper<'_, '_, C> {
     /// At a boundary: hands the turn on where it is over, or where this vCPU gets nowhere.
@@ -114,9 +114,9 @@ impl<C: Cpu> Stepper<'_, '_, C> {
             let turns = self.running.domain.turns.lock();
             let steps = turns.beside() - before;
             drop(turns);
-            let (vcpu, pc) = (self.running.index as u8, self.running.core.pc().0);
+            let (vcpu, pc) = (self.running.index as u8, self.running.core.pc());
             if steps > 0 {
-                self.write(Record::Turns { vcpu, pc, why: waiting as u8, steps });
+                self.write(TraceRecord::Turns { vcpu, pc, why: waiting, steps });
             }
         }
         end
