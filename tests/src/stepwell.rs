@@ -59,19 +59,6 @@ pub struct Recording<'a> {
 /// # Errors
 /// A text with all that the command said, where it fails, leaves a process behind or takes too long.
 pub fn record(setup: &Setup, wanted: Recording<'_>, limit: Duration) -> Result<Stream, String> {
-    record_until(setup, wanted, limit, 0)
-}
-
-/// As [`record`], of a guest that ends with another status than 0.
-///
-/// # Errors
-/// As [`record`].
-pub fn record_until(
-    setup: &Setup,
-    wanted: Recording<'_>,
-    limit: Duration,
-    status: i32,
-) -> Result<Stream, String> {
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let file = folder.path().join("recording.stw");
     let mut trace = command("trace", setup);
@@ -83,7 +70,7 @@ pub fn record_until(
         trace.arg("--dtb").arg(dtb);
     }
     let finished = run(&mut trace, limit).map_err(|error| error.to_string())?;
-    if finished.status.code() != Some(status) || !finished.left_behind.is_empty() {
+    if !finished.status.success() || !finished.left_behind.is_empty() {
         let left = &finished.left_behind;
         return Err(format!("trace: {}\nleft behind: {left:?}", finished.output()));
     }

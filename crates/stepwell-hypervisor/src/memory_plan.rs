@@ -160,6 +160,7 @@ mod tests {
             cpus: 1,
             memory_bytes: 64 * MIB,
             kernel: range(0x4800_0000, 5 * MIB),
+            linked: None,
             bootargs: "",
             ramdisk: Some(range(0x4900_0000, MIB)),
             devicetree: None,

@@ -70,6 +70,25 @@ impl SimdRegisters {
         self.is_written = true;
     }
 
+    /// V`n`.
+    #[must_use]
+    pub fn vector(&self, n: u8) -> u128 {
+        self.v.get(usize::from(n)).copied().unwrap_or(0)
+    }
+
+    /// Writes V`n` as an instruction does, which clears what is beyond it of Z`n`.
+    pub fn set_vector(&mut self, n: u8, value: u128) {
+        if let Some(v) = self.v.get_mut(usize::from(n)) {
+            *v = value;
+        }
+        if let Some(z) = self.sve.as_mut().and_then(|sve| sve.z.get_mut(usize::from(n))) {
+            z.fill(0);
+            if let Some(low) = z.first_chunk_mut() {
+                *low = value.to_le_bytes();
+            }
+        }
+    }
+
     /// Copies V0 to V31 into Z0 to Z31, whose higher parts stay.
     pub fn take_over_v(&mut self) {
         let Some(sve) = &mut self.sve else { return };
@@ -132,6 +151,17 @@ mod tests {
         sve.z[4][1] = 1;
         simd.take_over_z();
         assert_eq!(simd.v[4], 0x100);
+    }
+
+    #[test]
+    fn a_written_vector_is_all_of_its_z() {
+        let mut simd = SimdRegisters::at_reset(Some((1, [32; LENGTHS])));
+        simd.sve.as_mut().expect("the CPU has it").z[3].fill(7);
+        simd.set_vector(3, 0x0102);
+        let z = simd.sve.as_ref().expect("the CPU has it").z[3];
+        assert_eq!((z[0], z[1], z[16], simd.vector(3)), (2, 1, 0, 0x0102));
+        simd.set_vector(99, 1);
+        assert_eq!(simd.vector(99), 0);
     }
 
     #[test]

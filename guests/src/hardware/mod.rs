@@ -1,7 +1,7 @@
 //! The devices of QEMU's `virt` board that the guests touch.
 //!
 //! Accesses are one plain load or store each: what a hypervisor can emulate from the syndrome
-//! alone. Guests that do otherwise (`bad_mmio`) write their own.
+//! alone. Guests that do otherwise (`device_forms`) write their own.
 
 pub mod cpus;
 pub mod gic;

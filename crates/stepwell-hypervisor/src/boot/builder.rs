@@ -22,7 +22,7 @@ use stepwell_vm::device::board::RAM_BASE;
 use stepwell_vm::device::pl011::Pl011;
 use stepwell_vm::devicetree::GuestTree;
 use stepwell_vm::domain::{Control, Domain, Vcpu};
-use stepwell_vm::image_layout::{Layout, layout};
+use stepwell_vm::image_layout::{Images, Layout, layout};
 use stepwell_vm::memory::GuestMemory;
 use stepwell_vm::registers::Snapshot;
 use stepwell_vm::stage2::{MemoryKind, Permissions, Stage2, Vttbr};
@@ -151,9 +151,9 @@ fn new_core(
     let lists = setup::facts().list_registers;
     let mut core = VcpuCore::new(context, reset, simd::at_reset(), lists, vttbr);
     if is_first {
-        core.reset(reset, places.kernel.0, places.tree.0);
+        core.reset(reset, places.entry.0, places.argument);
         // The tool is told that it is stopped here.
-        core.reported_pc = Some(places.kernel.0);
+        core.reported_pc = Some(places.entry.0);
     }
     core
 }
@@ -172,7 +172,13 @@ unsafe fn load_images(
     let header =
         unsafe { core::slice::from_raw_parts(config.kernel.base.0 as *const u8, header_bytes) };
     let ramdisk = config.ramdisk.unwrap_or(Range { base: Pa(0), bytes: 0 });
-    let places = layout(header, memory.bytes(), config.kernel.bytes, ramdisk.bytes);
+    let images = Images {
+        header,
+        kernel_bytes: config.kernel.bytes,
+        ramdisk_bytes: ramdisk.bytes,
+        linked: config.linked,
+    };
+    let places = layout(images, memory.bytes());
     // SAFETY: the caller's promise.
     unsafe {
         memory
@@ -182,7 +188,9 @@ unsafe fn load_images(
             memory.load(places.ramdisk, ramdisk.base, ramdisk.bytes).map_err(|_| too_small)?;
         }
         if let Some(tree) = config.devicetree {
-            memory.load(places.tree, tree.base, tree.bytes).map_err(|_| too_small)?;
+            for place in places.trees.into_iter().flatten() {
+                memory.load(place, tree.base, tree.bytes).map_err(|_| too_small)?;
+            }
             return Ok(places);
         }
     }
@@ -196,6 +204,8 @@ unsafe fn load_images(
     };
     let length = tree.write(&mut buffer).map_err(|_| BuildError::Tree)?;
     let bytes = buffer.get(..length).ok_or(BuildError::Tree)?;
-    memory.write(places.tree, bytes).map_err(|_| too_small)?;
+    for place in places.trees.into_iter().flatten() {
+        memory.write(place, bytes).map_err(|_| too_small)?;
+    }
     Ok(places)
 }

@@ -58,8 +58,13 @@ pub fn write<C: Cpu>(running: &mut Running<'_, C>, register: SystemRegister, val
 
 fn enter<C: Cpu>(running: &Running<'_, C>) {
     let Running { domain, cpu, index, .. } = running;
-    let regime = regime_of(*cpu, |register| cpu.read(register));
+    let regime = of_running(*cpu);
     tell(running, domain.follow.enter(*index, regime, &domain.ram, &domain.views));
+}
+
+/// The address space of the guest that is on this CPU.
+pub fn of_running<C: Cpu>(cpu: &C) -> Regime {
+    regime_of(cpu, |register| cpu.read(register))
 }
 
 /// The address space of a stopped vCPU.

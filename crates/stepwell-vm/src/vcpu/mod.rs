@@ -5,10 +5,12 @@
 //! engine in between; see [`step`].
 
 pub mod address_space;
+pub mod bus;
 pub mod call_out;
 pub mod changes;
 pub mod coprocessor;
 pub mod debug;
+pub mod device_access;
 pub mod exit;
 pub mod guest_view;
 pub mod handled;

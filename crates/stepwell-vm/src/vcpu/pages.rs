@@ -115,7 +115,7 @@ fn to_ipa<C: Cpu>(running: &Running<'_, C>, va: u64) -> Option<Ipa> {
 }
 
 /// The A64 instruction at the PC, as the guest has it.
-fn instruction<C: Cpu>(running: &Running<'_, C>) -> Option<u32> {
+pub fn instruction<C: Cpu>(running: &Running<'_, C>) -> Option<u32> {
     if running.core.pstate().is_aarch32() {
         return None;
     }
@@ -218,23 +218,45 @@ fn has_rights_of_el0<C: Cpu>(running: &Running<'_, C>) -> bool {
     pstate.el() == 0 || pstate.0 & Pstate::UAO == 0 && is_unprivileged()
 }
 
+/// A base register, of which number 31 is the stack pointer.
+pub fn base<C: Cpu>(running: &Running<'_, C>, n: u8) -> u64 {
+    let core = &*running.core;
+    match (n, core.pstate().uses_sp_elx()) {
+        (31, true) => running.cpu.read(SystemRegister::SP_EL1),
+        (31, false) => core.context.sp_el0,
+        _ => core.context.register(n),
+    }
+}
+
+/// Writes a base register.
+pub fn set_base<C: Cpu>(running: &mut Running<'_, C>, n: u8, value: u64) {
+    let core = &mut *running.core;
+    match (n, core.pstate().uses_sp_elx()) {
+        (31, true) => running.cpu.write(SystemRegister::SP_EL1, value),
+        (31, false) => core.context.sp_el0 = value,
+        _ => core.context.set_register(n, value),
+    }
+}
+
+/// The first byte that the instruction at the PC accesses, unless it authenticates its base.
+pub fn address<C: Cpu>(running: &Running<'_, C>, what: &LoadStore) -> Option<u64> {
+    let context = &running.core.context;
+    what.address(context.elr, |n| base(running, n), |n| context.register(n))
+}
+
+/// Bytes that DC ZVA clears: DCZID_EL0.BS is the logarithm of words.
+pub fn zeroed_bytes<C: Cpu>(running: &Running<'_, C>) -> u64 {
+    4_u64 << (running.cpu.read(SystemRegister::DCZID_EL0) & 0xf)
+}
+
 fn decoded<C: Cpu>(running: &Running<'_, C>) -> Option<Operand> {
     if running.core.pstate().is_aarch32() {
         // Only A64 is decoded.
         return None;
     }
-    let pc = running.core.context.elr;
     let what = LoadStore::decode(instruction(running)?)?;
-    let context = &running.core.context;
-    let is_el1 = running.core.pstate().uses_sp_elx();
-    let base = |n| match (n, is_el1) {
-        (31, true) => running.cpu.read(SystemRegister::SP_EL1),
-        (31, false) => context.sp_el0,
-        _ => context.register(n),
-    };
-    let address = what.address(pc, base, |n| context.register(n))?;
-    // DC ZVA: DCZID_EL0.BS is the logarithm of words.
-    let block = 4_u64 << (running.cpu.read(SystemRegister::DCZID_EL0) & 0xf);
+    let address = address(running, &what)?;
+    let block = zeroed_bytes(running);
     let (address, bytes) = match what.bytes {
         0 => (address & !(block - 1), block),
         bytes => (address, u64::from(bytes) * u64::from(what.count)),
@@ -406,13 +428,8 @@ fn carry_out_described<C: Cpu>(
 fn carry_out_decoded<C: Cpu>(running: &mut Running<'_, C>, ipa: Ipa) -> bool {
     let word = instruction(running);
     let Some(transfer) = word.and_then(Transfer::decode) else { return false };
+    let base = base(running, transfer.base);
     let (ram, core) = (&running.domain.ram, &mut *running.core);
-    let is_el1 = core.pstate().uses_sp_elx();
-    let base = match (transfer.base, is_el1) {
-        (31, true) => running.cpu.read(SystemRegister::SP_EL1),
-        (31, false) => core.context.sp_el0,
-        (n, _) => core.context.register(n),
-    };
     let size = u64::from(transfer.bytes);
     let address = base.wrapping_add(transfer.offset as u64);
     let first = ipa.align_down(PAGE_BYTES).offset(address % PAGE_BYTES);
@@ -433,12 +450,7 @@ fn carry_out_decoded<C: Cpu>(running: &mut Running<'_, C>, ipa: Ipa) -> bool {
         }
     }
     if transfer.moved != 0 {
-        let base = base.wrapping_add(transfer.moved as u64);
-        match (transfer.base, is_el1) {
-            (31, true) => running.cpu.write(SystemRegister::SP_EL1, base),
-            (31, false) => core.context.sp_el0 = base,
-            (n, _) => core.context.set_register(n, base),
-        }
+        set_base(running, transfer.base, base.wrapping_add(transfer.moved as u64));
     }
     if transfer.write {
         written(running, first, all);

@@ -108,8 +108,13 @@ fn enter<C: Cpu>(running: &mut Running<'_, C>) -> Option<End> {
         // A call to EL2 clears the monitor on every machine.
         Handled::Emulated if EsrEl2(running.core.context.esr).ec() == ec::HVC64 => None,
         Handled::Emulated => {
-            let is_broken = pages::is_in_sequence(running, pc);
-            if is_broken { step::repeat_sequence(running) } else { None }
+            // One that began at a device is stepped to its store.
+            let is_armed = running.core.monitor.armed().is_some();
+            if is_armed || pages::is_in_sequence(running, pc) {
+                step::repeat_sequence(running)
+            } else {
+                None
+            }
         }
         Handled::Past => with_its_sequence(running, step::past_breakpoint),
         Handled::Unrestricted => with_its_sequence(running, step::with_nothing_withheld),

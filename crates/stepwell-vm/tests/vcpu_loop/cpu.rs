@@ -11,7 +11,8 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use stepwell_arch::debug::{mdcr_el2, mdscr_el1};
-use stepwell_arch::{Ipa, Pa, Pstate, SystemRegister, Va};
+use stepwell_arch::load_store::Direction;
+use stepwell_arch::{Ipa, LoadStore, Pa, Pstate, SystemRegister, Va};
 use stepwell_vm::cpu::{
     Context, Cpu, CpuFacts, DebugBank, Interrupt, Near, Purpose, Run, TranslationFailed, Vector,
 };
@@ -345,6 +346,9 @@ impl FakeCpu {
             }
             _ if word >> 10 == 0xc85f_7c00 >> 10 => {
                 let va = context.register(rn);
+                if self.stage2(va).is_none() {
+                    return Err(self.withheld(context, word));
+                }
                 let pa = self.access(context, va, rd, false)?;
                 context.set_register(rd, self.ram.load(pa, 8));
                 self.state.borrow_mut().monitor = Some(va);
@@ -359,11 +363,31 @@ impl FakeCpu {
                 }
                 context.set_register((word >> 16 & 0x1f) as u8, u64::from(!passes));
             }
-            // Undefined, and trapped.
-            _ => return Err(Self::trap(context, 0, 0)),
+            _ => return Err(self.withheld(context, word)),
         }
         context.elr += 4;
         Ok(done)
+    }
+
+    /// What this CPU does not know: undefined, and trapped, unless it is kept from where it loads or
+    /// stores. Then its syndrome says no more than that, and so does that of an exclusive.
+    fn withheld(&self, context: &mut GuestRegisters, word: u32) -> Done {
+        // LD1W of SVE, with its base in Xn.
+        let is_sve = word >> 24 == 0xa5;
+        let base = context.register((word >> 5 & 0x1f) as u8);
+        let found = LoadStore::decode(word);
+        let address = found
+            .and_then(|what| {
+                what.address(context.elr, |n| context.register(n), |n| context.register(n))
+            })
+            .or(is_sve.then_some(base));
+        let is_store = found.is_some_and(|what| what.direction == Direction::Store);
+        match address {
+            Some(va) if self.stage2(va).is_none() => {
+                Self::abort(context, 0x24, va, false, is_store)
+            }
+            _ => Self::trap(context, 0, 0),
+        }
     }
 
     /// The breakpoint registers, where debug exceptions go to EL2.

@@ -1,10 +1,9 @@
 //! What the guest calls and faults for, at full speed and under a step.
 
-use crate::board::{Board, CONTINUE, DATA, ENTRY, HVC, NOP, SMC, SVC, b, brk, ldr, step, str};
+use crate::board::{Board, CONTINUE, ENTRY, HVC, NOP, SMC, SVC, b, brk, step, str};
 use crate::cpu::FakeCpu;
 use stepwell_arch::SystemRegister;
-use stepwell_arch::Va;
-use stepwell_protocol::{DomainEnding, FaultKind, Monitor, StopReason};
+use stepwell_protocol::{DomainEnding, Monitor, StopReason};
 use stepwell_vm::cpu::Cpu;
 use stepwell_wire::{Command, Event};
 
@@ -99,17 +98,4 @@ fn the_console_is_sent_line_by_line() {
         })
         .collect();
     assert_eq!(texts, [b"x\n".to_vec()]);
-}
-
-#[test]
-fn what_is_not_there_ends_the_domain_with_the_place() {
-    let board = Board::new(1, &[NOP, ldr(1, 2), b(0)]);
-    let cpu = board.cpu(0);
-    with_x(&board, 2, 0x7fff_0000);
-    let DomainEnding::Fault(fault) = ending(&board, &cpu, CONTINUE) else {
-        panic!("it is a fault");
-    };
-    let found = (fault.kind, fault.pc, fault.address);
-    assert_eq!(found, (FaultKind::UnmappedAccess, Va(ENTRY + 4), 0x7fff_0000));
-    let _unused = DATA;
 }

@@ -5,6 +5,7 @@ mod adversary;
 mod board;
 mod breakpoints;
 mod cpu;
+mod devices;
 mod exits;
 mod interrupts;
 mod memory;

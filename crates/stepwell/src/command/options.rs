@@ -10,7 +10,7 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 use stepwell_arch::Ipa;
 use stepwell_trace::Symbols;
-use stepwell_trace::kernel_image::RawPolicy;
+use stepwell_trace::kernel_image::{LoadPlan, RawPolicy};
 use stepwell_trace::symbols::{elf, identity};
 
 /// The guest and its machine.
@@ -76,11 +76,15 @@ impl GuestOptions {
     pub(super) fn prepare(&self) -> anyhow::Result<Prepared> {
         let raw = if self.raw { RawPolicy::Accept } else { RawPolicy::Refuse };
         let mut guest = Guest::read(&self.kernel, raw)?;
-        if let Some(initrd) = &self.initrd {
+        let is_elf = matches!(guest.kernel.load, LoadPlan::Fixed { .. });
+        if let Some(initrd) = self.initrd.as_ref().filter(|_| !is_elf) {
             guest = guest.with_initrd(initrd)?;
         }
         if let Some(dtb) = &self.dtb {
             guest = guest.with_devicetree(dtb)?;
+        }
+        for warning in self.without_effect(is_elf) {
+            notice(&format!("warning: {warning}"));
         }
         guest.command_line.clone_from(&self.append);
         let layout = Layout::new(self.memory, &guest)?;
@@ -98,6 +102,20 @@ impl GuestOptions {
             test_mode: self.test_mode.clone(),
         };
         Ok(Prepared { options, guest, names })
+    }
+
+    /// Says which options have no effect beside others.
+    fn without_effect(&self, is_elf: bool) -> Vec<&'static str> {
+        let mut warnings = Vec::new();
+        if self.dtb.is_some() && !self.append.is_empty() {
+            warnings.push("--append has no effect: the tree of --dtb is used as it is");
+        }
+        if self.initrd.is_some() && is_elf {
+            warnings.push("--initrd has no effect: an ELF is started without one, as by QEMU");
+        } else if self.initrd.is_some() && self.dtb.is_some() {
+            warnings.push("--initrd is loaded, but the tree of --dtb is used as it is");
+        }
+        warnings
     }
 
     pub(super) fn cpu(&self) -> &str {

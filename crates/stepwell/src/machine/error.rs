@@ -26,7 +26,7 @@ pub enum MachineError {
     /// An ELF kernel wants to be where no guest has memory.
     #[error(
         "the kernel wants to be loaded at {address:#x}, and a guest's memory begins at \
-         0x40000000: link it for 0x40002000 or above"
+         0x40000000: link it for that or above"
     )]
     LoadAddress {
         /// Where it wants to be.

@@ -8,6 +8,7 @@ use super::{Guest, Layout, MachineError, MachineOptions};
 use dtoolkit::Node;
 use dtoolkit::fdt::Fdt;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
+use stepwell_trace::kernel_image::LoadPlan;
 
 /// Returns `qemu_tree` with the guest in its `/chosen`.
 pub(super) fn edit(
@@ -55,6 +56,10 @@ fn domain(layout: &Layout, guest: &Guest, vcpus: u32) -> DeviceTreeNode {
     domain.add_property(property("memory", kib.to_be_bytes().to_vec()));
     let mut kernel = module(layout.kernel, "multiboot,kernel");
     kernel.add_property(property("bootargs", strings(&[&guest.command_line])));
+    if let LoadPlan::Fixed { address, entry } = guest.kernel.load {
+        let places = [address.to_be_bytes(), entry.to_be_bytes()].concat();
+        kernel.add_property(property("stepwell,linked", places));
+    }
     domain.add_child(kernel);
     if let Some(initrd) = layout.initrd {
         domain.add_child(module(initrd, "multiboot,ramdisk"));
@@ -116,7 +121,8 @@ mod tests {
         stale.add_property(property("stdout-path", strings(&["/pl011@9000000"])));
         qemu.root.add_child(stale);
 
-        let kernel = KernelImage::recognise(vec![1; 100], RawPolicy::Accept).unwrap();
+        let mut kernel = KernelImage::recognise(vec![1; 100], RawPolicy::Accept).unwrap();
+        kernel.load = LoadPlan::Fixed { address: 0x4100_0000, entry: 0x4100_0010 };
         let (initrd, devicetree) = (Some(vec![2; 10]), None);
         let command_line = "quiet a=b".into();
         let guest = Guest { kernel, initrd, devicetree, command_line, moves: true };
@@ -143,6 +149,8 @@ mod tests {
         let module = format!("module@{:x}", layout.kernel.address.0);
         let kernel = domain.child(&module).unwrap();
         assert_eq!(kernel.property("bootargs").unwrap().value(), b"quiet a=b\0");
+        let linked = [0x4100_0000_u64.to_be_bytes(), 0x4100_0010_u64.to_be_bytes()].concat();
+        assert_eq!(kernel.property("stepwell,linked").unwrap().value(), linked);
         let compatible = b"multiboot,kernel\0multiboot,module\0";
         assert_eq!(kernel.property("compatible").unwrap().value(), compatible);
     }

@@ -133,6 +133,10 @@ fn kernel_bytes(guest: &Guest) -> u64 {
 
 /// Tells whether kernel, ramdisk and device tree fit, and do not overlap.
 fn fits(memory: u64, guest: &Guest) -> bool {
+    if let LoadPlan::Fixed { .. } = guest.kernel.load {
+        // Wherever in RAM it is linked; the tree comes before it or not at all.
+        return kernel_offset(guest).saturating_add(kernel_bytes(guest)) <= memory;
+    }
     let initrd = (memory / 2).min(INITRD_OFFSET_MAX);
     let kernel_end = kernel_offset(guest).saturating_add(kernel_bytes(guest));
     let initrd_bytes = guest.initrd.as_ref().map_or(0, |initrd| initrd.len() as u64);
@@ -143,6 +147,10 @@ fn fits(memory: u64, guest: &Guest) -> bool {
 
 /// Returns the least memory that does.
 fn least_memory(guest: &Guest) -> u64 {
+    if let LoadPlan::Fixed { .. } = guest.kernel.load {
+        let end = kernel_offset(guest).saturating_add(kernel_bytes(guest));
+        return end.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
+    }
     let files = kernel_offset(guest)
         .saturating_add(kernel_bytes(guest))
         .saturating_add(guest.initrd.as_ref().map_or(0, |initrd| initrd.len() as u64));
@@ -174,6 +182,17 @@ mod tests {
         assert_eq!(load(image(0, 1 << 20)), Ipa(0x4020_0000));
         assert_eq!(load(image(0x8_0000, 1 << 20)), Ipa(0x4008_0000));
         assert_eq!(load(LoadPlan::Anywhere), Ipa(0x4008_0000));
+    }
+
+    #[test]
+    fn an_elf_may_be_anywhere_in_ram() {
+        let at = |address| guest(LoadPlan::Fixed { address, entry: address }, 0x1000, None);
+        for address in [0x4000_0000, 0x4800_0000, 0x5fff_f000] {
+            let layout = Layout::new(MEMORY, &at(address)).unwrap();
+            assert_eq!(layout.kernel_load, Ipa(address));
+        }
+        let error = Layout::new(MEMORY, &at(0x6000_0000)).unwrap_err();
+        assert!(matches!(error, MachineError::TooLittleMemory { needed_mib: 514 }), "{error}");
     }
 
     #[test]

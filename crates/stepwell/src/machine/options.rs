@@ -165,7 +165,7 @@ impl Guest {
             .map_err(|error| MachineError::Kernel { path: kernel.to_owned(), error })?;
         let moves = matches!(image.load, LoadPlan::Image { .. });
         Ok(Self {
-            kernel: boot_protocol(image)?,
+            kernel: checked(image)?,
             initrd: None,
             devicetree: None,
             command_line: String::new(),
@@ -203,32 +203,17 @@ fn read(path: &Path) -> Result<Vec<u8>, MachineError> {
     std::fs::read(path).map_err(|error| MachineError::File { path: path.to_owned(), error })
 }
 
-/// Room for the header before an ELF's bytes: a page, so that the rest keeps its alignment.
-const HEADER_ROOM: u64 = 4096;
-/// Smallest `text_offset` that loaders leave alone: QEMU moves anything below 4 KiB by 2 MiB.
-const TEXT_OFFSET_MIN: u64 = 4096;
-
-/// Gives an ELF an Image header, so that one way of loading serves all kernels.
-fn boot_protocol(image: KernelImage) -> Result<KernelImage, MachineError> {
+/// Refuses an ELF that is linked for where no guest has memory, or is entered outside of itself.
+fn checked(image: KernelImage) -> Result<KernelImage, MachineError> {
     let LoadPlan::Fixed { address, entry } = image.load else { return Ok(image) };
-    let text_offset = address
-        .checked_sub(super::GUEST_RAM.0 + HEADER_ROOM)
-        .filter(|offset| *offset >= TEXT_OFFSET_MIN && address.is_multiple_of(4))
-        .ok_or(MachineError::LoadAddress { address })?;
+    if address < super::GUEST_RAM.0 {
+        return Err(MachineError::LoadAddress { address });
+    }
     let bytes = image.bytes.len() as u64;
-    let jump = entry.checked_sub(address).filter(|jump| *jump < bytes && *jump < 1 << 26);
-    let jump = jump.ok_or(MachineError::Entry { entry, address, bytes })?;
-    let branch = 0x1400_0000 | ((HEADER_ROOM + jump) / 4) as u32;
-    let image_size = HEADER_ROOM + bytes;
-    let mut wrapped = image;
-    let mut header = vec![0; HEADER_ROOM as usize];
-    header[0..4].copy_from_slice(&branch.to_le_bytes());
-    header[8..16].copy_from_slice(&text_offset.to_le_bytes());
-    header[16..24].copy_from_slice(&image_size.to_le_bytes());
-    header[0x38..0x3c].copy_from_slice(b"ARM\x64");
-    wrapped.bytes.splice(0..0, header);
-    wrapped.load = LoadPlan::Image { text_offset, image_size, flags: 0 };
-    Ok(wrapped)
+    match entry.checked_sub(address) {
+        Some(distance) if distance < bytes => Ok(image),
+        _ => Err(MachineError::Entry { entry, address, bytes }),
+    }
 }
 
 #[cfg(test)]
@@ -261,17 +246,16 @@ mod tests {
     }
 
     #[test]
-    fn an_elf_gets_a_header_that_leads_to_its_entry() {
-        let mut image = KernelImage::recognise(vec![0; 64], RawPolicy::Accept).unwrap();
-        image.load = LoadPlan::Fixed { address: 0x4008_0000, entry: 0x4008_0010 };
-        let wrapped = boot_protocol(image.clone()).unwrap();
-        assert_eq!(wrapped.bytes.len(), 4096 + 64);
-        assert_eq!(wrapped.bytes[..4], 0x1400_0404_u32.to_le_bytes());
-        let load = LoadPlan::Image { text_offset: 0x7_f000, image_size: 4096 + 64, flags: 0 };
-        assert_eq!(wrapped.load, load);
-        image.load = LoadPlan::Fixed { address: 0x4000_0000, entry: 0x4000_0000 };
-        assert!(matches!(boot_protocol(image.clone()), Err(MachineError::LoadAddress { .. })));
-        image.load = LoadPlan::Fixed { address: 0x4008_0000, entry: 0x4008_1000 };
-        assert!(matches!(boot_protocol(image), Err(MachineError::Entry { .. })));
+    fn an_elf_is_where_a_guest_has_memory() {
+        let at = |address, entry| {
+            let mut image = KernelImage::recognise(vec![0; 64], RawPolicy::Accept).unwrap();
+            image.load = LoadPlan::Fixed { address, entry };
+            checked(image)
+        };
+        assert!(at(0x4000_0000, 0x4000_0000).is_ok());
+        assert!(at(0x4008_0000, 0x4008_0010).is_ok());
+        assert!(matches!(at(0x3fff_f000, 0x3fff_f000), Err(MachineError::LoadAddress { .. })));
+        assert!(matches!(at(0x4008_0000, 0x4008_0040), Err(MachineError::Entry { .. })));
+        assert!(matches!(at(0x4008_0000, 0x4000_0000), Err(MachineError::Entry { .. })));
     }
 }

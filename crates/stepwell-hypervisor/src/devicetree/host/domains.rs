@@ -7,6 +7,8 @@ use dtoolkit::fdt::FdtNode;
 use dtoolkit::standard::NodeStandard;
 use dtoolkit::{Node, Property};
 use heapless::Vec;
+use stepwell_arch::Ipa;
+use stepwell_vm::image_layout::Linked;
 
 /// A domain to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub struct DomainConfig<'a> {
     pub memory_bytes: u64,
     /// The kernel's image.
     pub kernel: Range,
+    /// Where the kernel is to be, and its entry, where that is no matter of its header.
+    pub linked: Option<Linked>,
     /// The kernel's command line.
     pub bootargs: &'a str,
     /// The initial ramdisk.
@@ -57,8 +61,20 @@ fn domain<'a>(node: FdtNode<'a>) -> Result<DomainConfig<'a>, HostTreeError> {
         cpus,
         memory_bytes: value("memory")?.checked_mul(1024).ok_or(bad("memory"))?,
         kernel: region(&Place::direct(kernel), 0, "multiboot,kernel")?,
+        linked: linked(kernel).map_err(bad)?,
         bootargs: bootargs.transpose().map_err(|_| bad("bootargs"))?.unwrap_or(""),
         ramdisk: place("multiboot,ramdisk")?,
         devicetree: place("multiboot,device-tree")?,
     })
+}
+
+/// In a kernel's module: two addresses of two cells each, of its first byte and its entry. Xen's
+/// binding leaves both to the kernel's header, which an ELF has none of.
+const LINKED: &str = "stepwell,linked";
+
+fn linked(kernel: FdtNode<'_>) -> Result<Option<Linked>, &'static str> {
+    let Some(property) = kernel.property(LINKED) else { return Ok(None) };
+    let (address, entry) = property.value().split_at_checked(8).ok_or(LINKED)?;
+    let address = Ipa(number(address).ok_or(LINKED)?);
+    Ok(Some(Linked { address, entry: Ipa(number(entry).ok_or(LINKED)?) }))
 }

@@ -3,8 +3,9 @@
 use dtoolkit::ToPropertyValue;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use proptest::prelude::*;
-use stepwell_arch::Pa;
+use stepwell_arch::{Ipa, Pa};
 use stepwell_vm::devicetree::GuestTree;
+use stepwell_vm::image_layout::Linked;
 
 use super::*;
 
@@ -118,11 +119,29 @@ fn a_domain_has_its_modules() {
         cpus: 2,
         memory_bytes: 512 << 20,
         kernel: range_of(0x5000_0000, 0x1234),
+        linked: None,
         bootargs: "console=ttyAMA0",
         ramdisk: Some(range_of(0x5100_0000, 0x1234)),
         devicetree: Some(range_of(0x5200_0000, 0x1234)),
     };
     assert_eq!(machine.domains, [expected]);
+}
+
+#[test]
+fn an_elf_says_where_it_is_linked() {
+    let linked = |value: &[u8]| {
+        let mut tree = machine();
+        let kernel = child(&mut tree, "/chosen/domU0/module@50000000");
+        kernel.add_property(property("stepwell,linked", value));
+        parse(&tree.to_dtb()).map(|machine| machine.domains[0].linked)
+    };
+    let value = [0x4010_0000_u64.to_be_bytes(), 0x4010_0010_u64.to_be_bytes()].concat();
+    let expected = Linked { address: Ipa(0x4010_0000), entry: Ipa(0x4010_0010) };
+    assert_eq!(linked(&value), Ok(Some(expected)));
+    let bad = HostTreeError::PropertyBad { node: "chosen/domU", property: "stepwell,linked" };
+    for length in [0, 4, 8, 15] {
+        assert_eq!(linked(&value[..length]), Err(bad), "{length} bytes");
+    }
 }
 
 #[test]

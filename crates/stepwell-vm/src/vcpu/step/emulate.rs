@@ -8,10 +8,10 @@ use crate::memory::{GuestMemory, Physical};
 use crate::vcpu::debug::{self, origin};
 use crate::vcpu::handled::advance_by;
 use crate::vcpu::running::End;
-use crate::vcpu::{inject, interrupt, pages, time, watch};
+use crate::vcpu::{address_space, device_access, inject, interrupt, pages, time, watch};
 use stepwell_arch::debug::DataAccess;
 use stepwell_arch::esr::{EsrEl1, FaultStatus};
-use stepwell_arch::stage1::{self, Access, AccessKind, Regime, WalkError};
+use stepwell_arch::stage1::{self, Access, AccessKind, WalkError};
 use stepwell_arch::{Ipa, Pa, Pstate, SystemRegister, Va};
 use stepwell_engine::precedence::{self, Circumstances};
 use stepwell_engine::{Image, LoadExclusive, Plan, StoreDecision, StoreExclusive, Yield};
@@ -22,7 +22,8 @@ const SCTLR_E0E: u64 = 1 << 24;
 /// SCTLR_EL1.EE: data of EL1 is big-endian.
 const SCTLR_EE: u64 = 1 << 25;
 
-fn is_big_endian<C: Cpu>(cpu: &C, pstate: Pstate) -> bool {
+/// Whether a guest's data is big-endian.
+pub fn is_big_endian<C: Cpu>(cpu: &C, pstate: Pstate) -> bool {
     match (pstate.is_aarch32(), pstate.el()) {
         (true, _) => pstate.0 & Pstate::E != 0,
         (false, 0) => cpu.read(SystemRegister::SCTLR_EL1) & SCTLR_E0E != 0,
@@ -107,7 +108,11 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         }
         let pa = match self.where_to_store(address, pstate) {
             Ok(pa) => pa,
-            Err(failed) if failed.stage2 => return self.leave_store(),
+            // What lies there is no RAM.
+            Err(failed) if failed.stage2 => {
+                let loaded = Image::of(armed.value, armed.bytes, armed.pair, big_endian);
+                return self.store_to_device(store, next, loaded, new);
+            }
             // The load could read it and the store may not write it: the guest's own fault.
             Err(failed) => return self.store_fault(FaultStatus(failed.status), address),
         };
@@ -125,12 +130,42 @@ impl<C: Cpu> Stepper<'_, '_, C> {
             let ipa = Ipa(RAM_BASE.0.wrapping_add(pa.0.wrapping_sub(ram.base().0)));
             pages::written(self.running, ipa, bytes);
         }
-        let core = &mut *self.running.core;
-        core.monitor.clear();
-        core.context.set_register(store.rs, u64::from(!stored));
-        self.emit_exclusive(self.running.core.pc(), stored);
+        self.stored_exclusive(store.rs, stored);
         self.advance(next.bytes);
         Carried::Done(None)
+    }
+
+    /// As [`Stepper::store_exclusive`], where its load was of a device.
+    fn store_to_device(
+        &mut self,
+        store: StoreExclusive,
+        next: &Next,
+        loaded: Image,
+        new: Image,
+    ) -> Carried {
+        let address = Va(next.base);
+        if let Some(carried) = self.watched_store(address, u64::from(new.bytes), next.pstate) {
+            return carried;
+        }
+        match device_access::store_exclusive(self.running, address.0, loaded, new) {
+            Ok(stored) => {
+                self.stored_exclusive(store.rs, stored);
+                self.advance(next.bytes);
+            }
+            Err(abort) => {
+                abort.inject(self.running);
+                self.entered_exception();
+            }
+        }
+        Carried::Done(None)
+    }
+
+    /// A store-exclusive has been carried out.
+    fn stored_exclusive(&mut self, status: u8, stored: bool) {
+        let core = &mut *self.running.core;
+        core.monitor.clear();
+        core.context.set_register(status, u64::from(!stored));
+        self.emit_exclusive(self.running.core.pc(), stored);
     }
 
     /// Leaves a store-exclusive to the CPU, whose monitor is open.
@@ -176,14 +211,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         if pstate.is_aarch32() || pstate.el() == 0 || !pstate.pan() {
             return None;
         }
-        let regime = Regime {
-            sctlr: self.running.cpu.read(SystemRegister::SCTLR_EL1),
-            tcr: self.running.cpu.read(SystemRegister::TCR_EL1),
-            ttbr0: self.running.cpu.read(SystemRegister::TTBR0_EL1),
-            ttbr1: self.running.cpu.read(SystemRegister::TTBR1_EL1),
-            mair: self.running.cpu.read(SystemRegister::MAIR_EL1),
-            pa_bits: Regime::pa_bits_of(self.running.cpu.facts().pa_range),
-        };
+        let regime = address_space::of_running(self.running.cpu);
         let store = Access { kind: AccessKind::Write, el0: false, pan: true };
         match stage1::translate(&regime, address, store, &Physical(&self.running.domain.ram)) {
             Err(WalkError::Fault(fault)) => Some(fault.fsc().0),

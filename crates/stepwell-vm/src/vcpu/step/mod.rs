@@ -29,6 +29,7 @@ use crate::vcpu::roots::Root;
 use crate::vcpu::running::{End, Running};
 use crate::vcpu::state::VcpuCore;
 use core::sync::atomic::Ordering;
+pub use emulate::is_big_endian;
 pub use pending_timer::{TimerSteps, while_timer_is_pending};
 pub use step_past::{past_breakpoint, repeat_sequence, with_nothing_withheld};
 use stepper::{Answer, BeforeHandler, Carried, Next, Stepper, Turn};

@@ -1,0 +1,118 @@
+//! The guest's bus below RAM: which device a load or store goes to, and what it does there.
+//!
+//! An access comes here in the sizes that a device takes, aligned. Where nobody answers that is for
+//! the caller to make an external abort of, as on the board.
+
+use super::interrupt;
+use crate::cpu::Cpu;
+use crate::device::board::{PL011_INTID, Region, region};
+use crate::device::form::Extension;
+use crate::device::pcie;
+use crate::domain::Domain;
+use crate::vcpu::running::Running;
+use stepwell_arch::Ipa;
+
+/// How long a partial line waits for more.
+const CONSOLE_PATIENCE_NS: u64 = 5_000_000;
+
+/// Nobody answers at the address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nobody;
+
+/// Loads 1, 2, 4 or 8 bytes of a device's.
+///
+/// # Errors
+///
+/// [`Nobody`].
+pub fn read<C: Cpu>(running: &mut Running<'_, C>, at: Ipa, bytes: u8) -> Result<u64, Nobody> {
+    let known = region(at, running.domain.vcpus.len());
+    if bytes > known.widest_bytes() {
+        let low = read(running, at, 4)?;
+        return Ok(low | read(running, at.offset(4), 4)? << 32);
+    }
+    let value = match known {
+        Region::Gicd | Region::Gicr => {
+            let value = running.domain.vgic.change().mmio_read(running.index, at, bytes);
+            // Of what others have in their list registers it tells at the next read.
+            interrupt::kick_others(running);
+            value
+        }
+        Region::Pl011(offset) => {
+            // Registers are words, and an access of less reaches the word that it lies in.
+            let value = running.domain.uart.lock().read(offset & !3, bytes);
+            update_uart_line(running);
+            value
+        }
+        Region::PcieConfiguration(offset) => pcie::read_configuration(offset, bytes),
+        Region::Zeros(_) => 0,
+        Region::Ones => u64::MAX,
+        Region::Nothing => return Err(Nobody),
+    };
+    Ok(Extension::Zero.extend(value, bytes))
+}
+
+/// Stores 1, 2, 4 or 8 bytes into a device.
+///
+/// # Errors
+///
+/// [`Nobody`].
+pub fn write<C: Cpu>(
+    running: &mut Running<'_, C>,
+    at: Ipa,
+    bytes: u8,
+    value: u64,
+) -> Result<(), Nobody> {
+    let known = region(at, running.domain.vcpus.len());
+    if bytes > known.widest_bytes() {
+        write(running, at, 4, value & 0xffff_ffff)?;
+        return write(running, at.offset(4), 4, value >> 32);
+    }
+    match known {
+        Region::Gicd | Region::Gicr => {
+            let mut vgic = running.domain.vgic.change();
+            vgic.mmio_write(running.index, at, bytes, value);
+            drop(vgic);
+            interrupt::kick_others(running);
+        }
+        Region::Pl011(offset) => {
+            let sent = running.domain.uart.lock().write(offset & !3, bytes, value);
+            if let Some(byte) = sent {
+                print(running, byte);
+            }
+            update_uart_line(running);
+        }
+        Region::PcieConfiguration(_) | Region::Zeros(_) | Region::Ones => {}
+        Region::Nothing => return Err(Nobody),
+    }
+    Ok(())
+}
+
+/// Takes the UART's interrupt line to the GIC.
+fn update_uart_line<C: Cpu>(running: &mut Running<'_, C>) {
+    update_domain_uart_line(running.domain);
+    interrupt::kick_others(running);
+}
+
+/// Takes the UART's interrupt line to the GIC, from outside of any vCPU. The vCPU that is to notice
+/// is kicked by the caller.
+pub fn update_domain_uart_line<C: Cpu>(domain: &Domain<C>) {
+    let mut uart = domain.uart.lock();
+    // Within the lock: a later change is not to get to the GIC first.
+    if let Some(line) = uart.line_change() {
+        domain.vgic.change().set_line(PL011_INTID, None, line);
+    }
+}
+
+fn print<C: Cpu>(running: &Running<'_, C>, byte: u8) {
+    let mut console = running.domain.console.lock();
+    if console.is_full() {
+        running.machine.send_console(running.domain.id, &mut console);
+    }
+    // There is room now.
+    let _fits = console.push(byte);
+    if byte == b'\n' {
+        running.machine.send_console(running.domain.id, &mut console);
+    } else {
+        running.cpu.interrupt_in(CONSOLE_PATIENCE_NS);
+    }
+}
