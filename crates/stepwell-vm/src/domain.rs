@@ -58,6 +58,8 @@ pub struct Domain<C: Cpu> {
     pub clock_offset: AtomicU64,
     /// The clock is to go on when the first vCPU enters the guest.
     pub clock_waits: AtomicBool,
+    /// No more than one vCPU has an order.
+    pub runs_alone: AtomicBool,
     /// When the last vCPU came out of the guest, by the machine's counter.
     pub left_at: AtomicU64,
     /// Its clock goes on with the machine's while it is stopped ([`TimePolicy::Real`]).

@@ -86,6 +86,7 @@ impl<C: Cpu> Domain<C> {
             *running |= bit(index);
             cpus |= bit(vcpu.cpu);
         }
+        self.runs_alone.store(running.count_ones() <= 1, Ordering::Release);
         // This CPU looks for an order before it sleeps, and a call would only take it out of its
         // guest at the first instruction.
         cpu.kick(cpus & !bit(cpu.number()));
@@ -139,6 +140,7 @@ impl<C: Cpu> Domain<C> {
     pub fn park(&self, machine: &Machine<C>, cpu: &C, own: PendingStop, is_off: bool) {
         let mut control = self.control.lock();
         control.running &= !bit(own.vcpu);
+        self.runs_alone.store(control.running.count_ones() <= 1, Ordering::Release);
         if is_off && let Some(power) = control.power.get_mut(own.vcpu) {
             *power = Power::Off;
         }

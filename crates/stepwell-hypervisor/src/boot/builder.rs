@@ -130,6 +130,7 @@ pub unsafe fn build(
         clock: Mutex::new(VirtualClock::at_reset(timer::frequency_hz(), timer::counter_at_reset())),
         clock_offset: AtomicU64::new(0),
         clock_waits: AtomicBool::new(false),
+        runs_alone: AtomicBool::new(true),
         left_at: AtomicU64::new(0),
         real_time: AtomicBool::new(false),
         turns: Mutex::new(Turns::new()),

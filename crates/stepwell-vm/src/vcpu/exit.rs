@@ -14,8 +14,6 @@ use stepwell_protocol::{FaultKind, StopReason};
 pub fn handle<C: Cpu>(running: &mut Running<'_, C>, vector: Vector) -> Handled {
     match vector {
         Vector::Irq | Vector::Fiq => {
-            // Whatever it is about, it is not the guest's doing.
-            running.core.is_hidden = true;
             interrupt::take_all(running);
             Handled::Resume
         }

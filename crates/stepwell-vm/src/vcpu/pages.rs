@@ -293,7 +293,6 @@ pub fn data_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Option<H
     if !iss.dfsc().is_permission() || !is_withheld {
         return None;
     }
-    running.core.is_hidden = true;
     let far = running.core.context.far;
     // HPFAR_EL2 is UNKNOWN for permission faults but those of walks.
     let ipa = if iss.s1ptw() { None } else { to_ipa(running, far) };

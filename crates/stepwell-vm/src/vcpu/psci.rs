@@ -45,7 +45,7 @@ pub fn suspend<C: Cpu>(running: &mut Running<'_, C>) -> bool {
     if running.core.is_suspended && !interrupt::has_pending(running) {
         running.cpu.wait_for_interrupt();
         interrupt::take_all(running);
-        time::passed(running);
+        time::exit(running);
         time::update_lines(running);
     } else {
         running.core.is_suspended = false;

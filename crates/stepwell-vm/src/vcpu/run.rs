@@ -97,12 +97,6 @@ fn enter<C: Cpu>(running: &mut Running<'_, C>) -> Option<End> {
     let pc = running.core.pc();
     let handled = handle(running, vector);
     time::update_lines(running);
-    if matches!(handled, Handled::Past | Handled::Unrestricted) {
-        running.core.is_hidden = true;
-    }
-    if !running.core.is_hidden && !matches!(handled, Handled::Stop(_)) {
-        time::passed(running);
-    }
     match handled {
         Handled::Resume | Handled::Injected => None,
         // A call to EL2 clears the monitor on every machine.

@@ -2,7 +2,7 @@
 
 use super::roots::WriteSet;
 use super::shadow::DebugShadow;
-use super::timers::{PhysicalTimer, TimerLines};
+use super::timers::{OffsetWrite, PhysicalTimer, TimerLines};
 use crate::concurrency::counted::Count;
 use crate::cpu::Context as _;
 use crate::cpu::Cpu;
@@ -55,7 +55,9 @@ pub struct VcpuCore<C: Cpu> {
     pub is_suspended: bool,
     /// What the machine's counter showed when it came out of the guest, where it runs freely.
     pub left_at: Option<u64>,
-    /// What EL2 has done since then is the debugger's, or EL2's own, and not to be seen.
+    /// What the write takes that has its clock go on.
+    pub offset_write: OffsetWrite,
+    /// Its clock stopped then: what EL2 does until the next entry is not to be seen.
     pub is_hidden: bool,
     /// The guest's clock is the virtual one, and not the CPU's counter.
     pub virtual_clock: bool,
@@ -100,6 +102,7 @@ impl<C: Cpu> VcpuCore<C> {
             reported_pc: None,
             handler_of: None,
             left_at: None,
+            offset_write: OffsetWrite::default(),
             is_hidden: false,
             virtual_clock: false,
             physical_timer: PhysicalTimer::default(),

@@ -7,12 +7,13 @@
 
 use super::interrupt::VIRTUAL_TIMER_INTID;
 use crate::cpu::Cpu;
-use crate::domain::{Domain, bit};
+use crate::domain::Domain;
 use crate::vcpu::running::Running;
 use crate::vcpu::state::VcpuCore;
 use crate::vcpu::timers::PhysicalTimer;
 use core::sync::atomic::Ordering;
 use stepwell_arch::{SystemRegister, generic_timer};
+use stepwell_engine::clock::COUNTER_AT_RESET;
 use stepwell_engine::{TimePolicy, VirtualClock};
 
 /// PPI 14: the guest's physical timer.
@@ -24,6 +25,8 @@ const ISTATUS: u64 = 1 << 2;
 const NS_PER_SECOND: u128 = 1_000_000_000;
 /// What an instruction takes that a vCPU which runs freely is stepped through.
 const FREE_STEP_NS: u32 = 1;
+/// How far a clock that began ahead of the machine's is to stay so.
+const AHEAD_MIN: i64 = (COUNTER_AT_RESET / 2).cast_signed();
 /// EL2's timer is set anew after that long: far deadlines would overflow the counter.
 const LONGEST_WAIT_NS: u64 = 1_000_000_000;
 /// A deadline from here on never comes.
@@ -44,10 +47,11 @@ const fn control_value(control: u64, compare: u64, now: u64) -> u64 {
 #[must_use]
 pub fn now<C: Cpu>(running: &Running<'_, C>) -> u64 {
     if running.core.virtual_clock {
-        running.domain.clock.lock().now()
-    } else {
-        running.cpu.counter().wrapping_sub(running.cpu.offset())
+        return running.domain.clock.lock().now();
     }
+    let stopped_at = running.core.left_at.filter(|_| running.core.is_hidden);
+    let counter = stopped_at.unwrap_or_else(|| running.cpu.counter());
+    counter.wrapping_sub(running.cpu.offset())
 }
 
 /// Reads a counter or timer register for the guest.
@@ -171,48 +175,51 @@ pub fn begin_run<C: Cpu>(running: &mut Running<'_, C>) {
     hide_from_now(running);
 }
 
-/// What EL2 does from now until the guest is entered is not to be seen.
+/// What EL2 does from now until the guest is entered is not to be seen, where that can be.
 fn hide_from_now<C: Cpu>(running: &mut Running<'_, C>) {
     running.core.left_at = Some(running.cpu.counter());
-    running.core.is_hidden = true;
+    running.core.is_hidden = may_hide(running);
 }
 
-/// Whether nobody else goes by this vCPU's clock, and it may be set: where others read it, taking
-/// something out would take it back.
+/// Whether this vCPU's clock may stop while EL2 works: nobody else goes by it, whose clock would go
+/// back, and it does not thereby come to show less than the machine's, which QEMU 7.2 does not bear
+/// ([`COUNTER_AT_RESET`]): half of what it is ahead is for stops.
 fn may_hide<C: Cpu>(running: &Running<'_, C>) -> bool {
     let domain = running.domain;
+    let ahead = domain.clock_offset.load(Ordering::Acquire).wrapping_neg();
     !running.core.virtual_clock
+        && domain.runs_alone.load(Ordering::Acquire)
         && !domain.real_time.load(Ordering::Acquire)
-        && domain.control.lock().running & !bit(running.index) == 0
+        && (running.cpu.counter_at_reset() == 0 || ahead.cast_signed() > AHEAD_MIN)
 }
 
-/// Right before a vCPU that runs freely enters the guest: takes out of its clock what is hidden.
+/// Right before a vCPU that runs freely enters the guest: has its clock go on from where it stopped.
 pub fn enter<C: Cpu>(running: &mut Running<'_, C>) {
     let is_hidden = core::mem::take(&mut running.core.is_hidden);
-    let Some(left_at) = running.core.left_at.take().filter(|_| is_hidden) else { return };
+    let Some(left_at) = running.core.left_at.filter(|_| is_hidden) else { return };
     if may_hide(running) {
         let offset = running.domain.clock_offset.load(Ordering::Acquire);
-        let taken_out = running.cpu.counter().wrapping_sub(left_at);
+        let before = running.cpu.counter();
+        let taken_out =
+            before.wrapping_sub(left_at).wrapping_add(running.core.offset_write.ticks());
         let offset = offset.wrapping_add(taken_out);
         running.domain.clock_offset.store(offset, Ordering::Release);
         running.cpu.set_offset(offset);
+        let core = &mut *running.core;
+        core.offset_write.measure(|| running.cpu.counter().wrapping_sub(before));
     }
 }
 
-/// Right after the guest has exited.
+/// Right after the guest has exited, or after a wait that it asked for.
 pub fn exit<C: Cpu>(running: &mut Running<'_, C>) {
-    running.core.left_at = Some(running.cpu.counter());
+    hide_from_now(running);
 }
 
-/// After what the guest's clock goes on for: what the guest asked for, or a wait.
-pub fn passed<C: Cpu>(running: &mut Running<'_, C>) {
-    (running.core.left_at, running.core.is_hidden) = (Some(running.cpu.counter()), false);
-}
-
-/// Before a vCPU that runs freely is stepped past something: stops the clock at the last exit and has it
-/// go on by steps, if that can be hidden. Tells how it goes.
+/// Before a vCPU that runs freely is stepped past something: has its clock go on by steps from where
+/// it stopped, if it did. Tells how it goes.
 pub fn go_by_steps<C: Cpu>(running: &mut Running<'_, C>) -> TimePolicy {
-    let Some(left_at) = running.core.left_at.take().filter(|_| may_hide(running)) else {
+    let is_hidden = core::mem::take(&mut running.core.is_hidden);
+    let Some(left_at) = running.core.left_at.filter(|_| is_hidden && may_hide(running)) else {
         return TimePolicy::Real;
     };
     let offset = running.domain.clock_offset.load(Ordering::Acquire);

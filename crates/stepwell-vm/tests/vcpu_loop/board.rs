@@ -146,6 +146,7 @@ impl<C: Cpu<Context = FakeContext, Memory = Ram, Ring = FakeRing>> Board<C> {
             clock: spin::Mutex::new(VirtualClock::at_reset(62_500_000, 0)),
             clock_offset: AtomicU64::new(0),
             clock_waits: AtomicBool::new(false),
+            runs_alone: AtomicBool::new(true),
             left_at: AtomicU64::new(0),
             real_time: AtomicBool::new(false),
             turns: spin::Mutex::new(Turns::new()),

@@ -122,6 +122,8 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         disable(self.running);
         self.running.domain.translation.ignore();
         let end = self.until_return(interrupted);
+        // From here on the clock goes, whatever EL2 does.
+        self.running.core.is_hidden = false;
         self.running.core.debug.wanted.pop();
         debug::program_for_step(self.running);
         interrupt::invalidate_interface(self.running);

@@ -22,6 +22,7 @@ use crate::cpu::Cpu;
 use crate::vcpu::quiesce::SEQUENCE_MAX;
 use crate::vcpu::running::{End, Running};
 use crate::vcpu::{interrupt, time};
+use core::sync::atomic::Ordering;
 use stepwell_engine::{Plan, TimePolicy};
 use stepwell_protocol::{InterruptPolicy, StopReason};
 
@@ -63,7 +64,8 @@ pub fn while_timer_is_pending<C: Cpu>(running: &mut Running<'_, C>) -> TimerStep
 
 impl<C: Cpu> Stepper<'_, '_, C> {
     fn until_timer_is_settled(&mut self) -> TimerSteps {
-        let is_alone = self.running.domain.vcpus.len() == 1;
+        // As long as it is in here, nobody switches another vCPU on.
+        let is_alone = self.running.domain.runs_alone.load(Ordering::Acquire);
         let mut in_sequence = 0;
         loop {
             if self.running.is_called() {
