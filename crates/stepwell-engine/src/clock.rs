@@ -6,6 +6,7 @@
 //!
 //! Source: Arm ARM (DDI 0487, issue L.b), "The virtual counter" and CNTVOFF_EL2.
 
+use crate::natural::{Noise, STEP_MAX_NS};
 use stepwell_protocol::TimePolicy;
 
 /// What a stepped instruction takes under [`TimePolicy::Stopped`]: a CPU of 100 million
@@ -32,19 +33,21 @@ pub struct VirtualClock {
     now: u64,
     /// What is left of a tick, in ticks times 10⁻⁹.
     remainder: u64,
+    /// What makes it natural.
+    noise: Option<Noise>,
 }
 
 impl VirtualClock {
     /// Makes a clock that shows 0 and ticks `frequency_hz` times a second.
     #[must_use]
     pub const fn new(frequency_hz: u64) -> Self {
-        Self { frequency_hz, now: 0, remainder: 0 }
+        Self::at_reset(frequency_hz, 0)
     }
 
     /// Makes a clock that shows `now` and ticks `frequency_hz` times a second.
     #[must_use]
     pub const fn at_reset(frequency_hz: u64, now: u64) -> Self {
-        Self { frequency_hz, now, remainder: 0 }
+        Self { frequency_hz, now, remainder: 0, noise: None }
     }
 
     /// The guest's counter while it does not run freely.
@@ -56,8 +59,28 @@ impl VirtualClock {
     /// Lets `steps` instructions pass.
     pub fn advance(&mut self, policy: TimePolicy, steps: u64) {
         let Some(ns) = step_ns(policy) else { return };
-        let share = u128::from(ns)
-            .saturating_mul(u128::from(steps))
+        let noise = self.noise.as_mut().filter(|_| is_natural(policy));
+        let more = noise.map_or(0, |noise| noise.pass(steps));
+        let ns = u128::from(ns).saturating_mul(u128::from(steps));
+        self.add(ns.saturating_add(u128::from(more)));
+    }
+
+    /// Makes the clock natural, from a seed, or plain again.
+    pub fn set_noise(&mut self, seed: Option<u64>) {
+        self.noise = seed.map(Noise::new);
+    }
+
+    /// Lets pass what something takes that takes so many nanoseconds on average, if the clock is
+    /// natural.
+    pub fn take(&mut self, ns: u32) {
+        if let Some(noise) = &mut self.noise {
+            let ns = noise.cost(ns);
+            self.add(u128::from(ns));
+        }
+    }
+
+    fn add(&mut self, ns: u128) {
+        let share = ns
             .saturating_mul(u128::from(self.frequency_hz))
             .saturating_add(u128::from(self.remainder));
         self.remainder = (share % NS_PER_SECOND) as u64;
@@ -65,9 +88,14 @@ impl VirtualClock {
         self.now = self.now.wrapping_add((share / NS_PER_SECOND) as u64);
     }
 
-    /// Moves the clock forward to `tick`, never back: an idle guest's next deadline.
+    /// Moves the clock forward to `tick`, never back: an idle guest's next deadline. A natural one goes
+    /// beyond it.
     pub fn skip_to(&mut self, tick: u64) {
-        self.now = self.now.max(tick);
+        if tick > self.now {
+            self.now = tick;
+            let late = self.noise.as_mut().map_or(0, Noise::latency);
+            self.add(u128::from(late));
+        }
     }
 
     /// How many steps may pass without the counter going beyond the beginning of tick `deadline`:
@@ -77,9 +105,11 @@ impl VirtualClock {
         let Some(ns) = step_ns(policy) else { return u64::MAX };
         let ticks = u128::from(deadline.saturating_sub(self.now));
         let share = ticks.saturating_mul(NS_PER_SECOND).saturating_sub(u128::from(self.remainder));
+        let noise = self.noise.as_ref().filter(|_| is_natural(policy));
+        let (ns, most) = noise.map_or((ns, u64::MAX), |noise| (STEP_MAX_NS, noise.until_next()));
         let per_step = u128::from(ns).saturating_mul(u128::from(self.frequency_hz));
         match share.checked_div(per_step) {
-            Some(steps) => u64::try_from(steps).unwrap_or(u64::MAX).max(1),
+            Some(steps) => u64::try_from(steps).unwrap_or(u64::MAX).min(most).max(1),
             None => u64::MAX,
         }
     }
@@ -106,9 +136,13 @@ pub const fn deadline_wraps(compare: u64, offset: u64) -> bool {
     offset.cast_signed() > 0 && compare.checked_add(offset).is_none()
 }
 
+const fn is_natural(policy: TimePolicy) -> bool {
+    matches!(policy, TimePolicy::Natural { .. })
+}
+
 fn step_ns(policy: TimePolicy) -> Option<u32> {
     match policy {
-        TimePolicy::Stopped => Some(NOMINAL_STEP_NS),
+        TimePolicy::Stopped | TimePolicy::Natural { .. } => Some(NOMINAL_STEP_NS),
         TimePolicy::PerStep { ns } => Some(ns),
         TimePolicy::Real => None,
     }
@@ -180,6 +214,44 @@ mod tests {
         clock.advance(per_step(0), u64::MAX);
         assert_eq!(clock.now(), 0);
         assert_eq!(clock.steps_until(per_step(0), 1), u64::MAX);
+    }
+
+    /// However many steps are asked for at a time, no deadline is met later than one step.
+    #[test]
+    fn a_natural_clock_notices_a_deadline_at_the_same_step() {
+        for seed in 0..200 {
+            let policy = TimePolicy::Natural { seed };
+            let met = |at_once: u64| {
+                let mut clock = VirtualClock::new(QEMU_7_HZ);
+                clock.set_noise(Some(seed));
+                let (mut steps, deadline) = (0, 300);
+                while clock.now() < deadline {
+                    let some = clock.steps_until(policy, deadline).min(at_once);
+                    clock.advance(policy, some);
+                    // Each of them a division, but the costs come behind all of them.
+                    (0..some).for_each(|_| clock.take(30));
+                    steps += some;
+                }
+                (steps, clock.now())
+            };
+            assert_eq!(met(u64::MAX), met(1), "seed {seed}");
+            assert_eq!(met(7), met(1), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_natural_clock_wakes_late_and_a_plain_one_on_the_tick() {
+        let mut clock = VirtualClock::new(QEMU_7_HZ);
+        clock.set_noise(Some(3));
+        clock.skip_to(1_000);
+        assert!(clock.now() > 1_000);
+        let before = clock.now();
+        clock.skip_to(500);
+        assert_eq!(clock.now(), before);
+        clock.set_noise(None);
+        clock.skip_to(before + 5);
+        clock.take(1_000);
+        assert_eq!(clock.now(), before + 5);
     }
 
     #[test]

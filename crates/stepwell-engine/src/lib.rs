@@ -48,6 +48,7 @@ pub mod completion;
 pub mod exclusive;
 pub mod handler;
 pub mod mutation;
+pub mod natural;
 pub mod own_step;
 pub mod plan;
 pub mod plan32;

@@ -74,6 +74,12 @@ pub enum TimePolicy {
     },
     /// It goes on with the machine's clock, whatever the debugger does.
     Real,
+    /// As [`TimePolicy::Stopped`], but that a step takes as long as its instruction may on a CPU that
+    /// nobody steps, by class and by chance: the same in every run.
+    Natural {
+        /// Where chance begins.
+        seed: u64,
+    },
 }
 
 impl fmt::Display for TimePolicy {
@@ -82,6 +88,7 @@ impl fmt::Display for TimePolicy {
             Self::Stopped => f.write_str("stopped"),
             Self::PerStep { ns } => write!(f, "per-step={ns}"),
             Self::Real => f.write_str("real"),
+            Self::Natural { seed } => write!(f, "natural={seed}"),
         }
     }
 }
@@ -90,13 +97,16 @@ impl FromStr for TimePolicy {
     type Err = UnknownPolicy;
 
     fn from_str(word: &str) -> Result<Self, UnknownPolicy> {
-        let per_step = word.strip_prefix("per-step=").and_then(|ns| ns.parse().ok());
-        match (word, per_step) {
-            ("stopped", _) => Ok(Self::Stopped),
-            ("real", _) => Ok(Self::Real),
-            (_, Some(ns)) => Ok(Self::PerStep { ns }),
-            _ => Err(UnknownPolicy { given: word.into(), expected: "stopped, real, per-step=NS" }),
-        }
+        const EXPECTED: &str = "stopped, natural, natural=SEED, real, per-step=NS";
+        let policy = match word.split_once('=') {
+            None if word == "stopped" => Some(Self::Stopped),
+            None if word == "real" => Some(Self::Real),
+            None if word == "natural" => Some(Self::Natural { seed: 0 }),
+            Some(("per-step", ns)) => ns.parse().ok().map(|ns| Self::PerStep { ns }),
+            Some(("natural", seed)) => seed.parse().ok().map(|seed| Self::Natural { seed }),
+            _ => None,
+        };
+        policy.ok_or(UnknownPolicy { given: word.into(), expected: EXPECTED })
     }
 }
 
@@ -175,14 +185,24 @@ mod tests {
         for policy in [InterruptPolicy::Hold, InterruptPolicy::Over, InterruptPolicy::Into] {
             assert_eq!(policy.to_string().parse(), Ok(policy));
         }
-        for policy in [TimePolicy::Stopped, TimePolicy::PerStep { ns: 17 }, TimePolicy::Real] {
+        for policy in [
+            TimePolicy::Stopped,
+            TimePolicy::PerStep { ns: 17 },
+            TimePolicy::Real,
+            TimePolicy::Natural { seed: 5 },
+        ] {
             assert_eq!(policy.to_string().parse(), Ok(policy));
         }
+        assert_eq!("natural".parse(), Ok(TimePolicy::Natural { seed: 0 }));
+        assert!("natural=".parse::<TimePolicy>().is_err());
         for policy in [OthersPolicy::Stop, OthersPolicy::Run, OthersPolicy::STEP] {
             assert_eq!(policy.to_string().parse(), Ok(policy));
         }
         let refused = "per-step=".parse::<TimePolicy>().unwrap_err();
-        assert_eq!(refused.to_string(), "\"per-step=\" is none of stopped, real, per-step=NS");
+        assert_eq!(
+            refused.to_string(),
+            "\"per-step=\" is none of stopped, natural, natural=SEED, real, per-step=NS"
+        );
         assert_eq!("step".parse(), Ok(OthersPolicy::STEP));
         let refused = "step=0".parse::<OthersPolicy>().unwrap_err();
         assert_eq!(refused.to_string(), "\"step=0\" is none of stop, run, step, step=N");

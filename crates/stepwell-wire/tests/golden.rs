@@ -68,7 +68,7 @@ fn text(bytes: &[u8]) -> Bytes {
 
 #[test]
 fn the_version_that_these_bytes_belong_to() {
-    assert_eq!(VERSION, 7);
+    assert_eq!(VERSION, 8);
 }
 
 #[test]
@@ -102,10 +102,11 @@ fn commands_that_set_how_it_moves() {
     {
         request(Command::SetInterruptPolicy { domain: 0, policy }, &[6, 0, byte]);
     }
-    let policies: [(TimePolicy, &[u8]); 3] = [
+    let policies: [(TimePolicy, &[u8]); 4] = [
         (TimePolicy::Stopped, &[7, 0, 0]),
         (TimePolicy::PerStep { ns: 200 }, &[7, 0, 1, 0xc8, 1]),
         (TimePolicy::Real, &[7, 0, 2]),
+        (TimePolicy::Natural { seed: 300 }, &[7, 0, 3, 0xac, 2]),
     ];
     for (policy, bytes) in policies {
         request(Command::SetTimePolicy { domain: 0, policy }, bytes);

@@ -86,7 +86,7 @@ pub struct Header {
     pub command_line: String,
     /// Interrupt policy: `hold`, `over` or `into`.
     pub interrupt_policy: String,
-    /// Time policy: `stopped`, `per-step=NS` or `real`.
+    /// Time policy: `stopped`, `natural=SEED`, `per-step=NS` or `real`.
     pub time_policy: String,
     /// What was recorded of each step: `pc`, `regs` (the registers that it changed, too) or `mem`
     /// (what it loaded and stored, too).

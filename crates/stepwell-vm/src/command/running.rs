@@ -122,8 +122,8 @@ pub(super) fn step<C: Cpu>(
         return Err(Refusal::AArch32);
     }
     let policy = control.others;
-    let per_step = matches!(control.time, TimePolicy::PerStep { .. });
-    if policy == OthersPolicy::Run && per_step {
+    let by_steps = matches!(control.time, TimePolicy::PerStep { .. } | TimePolicy::Natural { .. });
+    if policy == OthersPolicy::Run && by_steps {
         return Err(Refusal::PerStepWhileOthersRun);
     }
     let others = control.stopped() & !bit(index);
@@ -175,6 +175,10 @@ fn run_beside<C: Cpu>(
 
 pub(super) fn set_time_policy<C: Cpu>(cpu: &C, domain: &Domain<C>, policy: TimePolicy) -> Result {
     stopped(domain)?.time = policy;
+    domain.clock.lock().set_noise(match policy {
+        TimePolicy::Natural { seed } => Some(seed),
+        _ => None,
+    });
     let is_real = policy == TimePolicy::Real;
     let was_real = domain.real_time.swap(is_real, Ordering::AcqRel);
     if is_real && !was_real {

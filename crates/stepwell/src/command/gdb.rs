@@ -43,7 +43,7 @@ pub(super) struct Gdb {
     /// What the other vCPUs do while one is stepped: stop, run, step or step=N
     #[arg(long, value_name = "POLICY", default_value = "stop")]
     others: OthersPolicy,
-    /// How the guest's clock goes while it is stopped or steps: stopped, real or per-step=NS
+    /// How the guest's clock goes while it is stopped or steps: stopped, natural[=SEED], real or per-step=NS
     #[arg(long, value_name = "POLICY", default_value = "stopped")]
     time: TimePolicy,
     /// Lets the debugger make recordings in this folder (monitor trace start NAME)

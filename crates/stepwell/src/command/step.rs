@@ -37,7 +37,7 @@ pub(super) struct Step {
     /// step
     #[arg(long, value_name = "POLICY", default_value = "stop")]
     others: OthersPolicy,
-    /// How the guest's clock goes: stopped, real or per-step=NS
+    /// How the guest's clock goes: stopped, natural[=SEED], real or per-step=NS
     #[arg(long, value_name = "POLICY", default_value = "stopped")]
     time: TimePolicy,
 }

@@ -54,7 +54,7 @@ pub(super) struct Trace {
     /// step (all are traced, one at a time; step=N: N steps a turn)
     #[arg(long, value_name = "POLICY", default_value = "stop")]
     others: OthersPolicy,
-    /// How the guest's clock goes: stopped, real or per-step=NS
+    /// How the guest's clock goes: stopped, natural[=SEED], real or per-step=NS
     #[arg(long, value_name = "POLICY", default_value = "stopped")]
     time: TimePolicy,
     /// What is recorded of each step: pc; regs, the registers that it changed; mem, what it loaded

@@ -17,7 +17,7 @@ r [NAME]       registers: core, PSTATE, system; or one, such as x0 or ESR_EL1
 m WHERE [N]    N bytes of memory (64)
 d [WHERE] [N]  disassemble N instructions (8), from the PC
 i POLICY       interrupts while stepping: hold, over, into
-time POLICY    the guest's clock: stopped, real, per-step=NS
+time POLICY    the guest's clock: stopped, natural[=SEED], real, per-step=NS
 others POLICY  the other vCPUs while stepping: stop, run, step[=N]
 smc on|off     stop at SMC instructions
 watch WHERE [N] [KIND]    stop before N bytes (8) are accessed: r, w (default), rw

@@ -135,8 +135,9 @@ impl<C: Cpu> Stepper<'_, '_, C> {
     fn take_trap(&mut self, vector: Vector, armed: &mut ArmedBreakpoints) -> Option<Option<End>> {
         match self.trapped(vector) {
             Handled::Emulated => {
-                if self.class() == ec::HVC64 {
-                    self.running.core.monitor.called();
+                match self.class() {
+                    ec::HVC64 => self.running.core.monitor.called(),
+                    class => self.is_device |= class == ec::DABT_LOWER,
                 }
                 if self.has_changed_address_space() {
                     self.executed_page = None;

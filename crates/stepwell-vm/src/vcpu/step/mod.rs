@@ -11,6 +11,7 @@ mod execute;
 mod handler;
 mod look;
 mod look32;
+mod natural;
 mod pending_timer;
 mod recording;
 mod step_past;
@@ -59,7 +60,7 @@ pub fn step<C: Cpu>(running: &mut Running<'_, C>, order: StepOrder) -> (End, u64
         (_, others) => (control.interrupts, control.time, others),
     };
     drop(control);
-    running.core.left_at = None;
+    (running.core.left_at, running.core.is_hidden) = (None, false);
     running.core.virtual_clock = time != TimePolicy::Real;
     if running.core.virtual_clock {
         time::hold(running);
@@ -162,6 +163,7 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
             intid: None,
             executed_page: None,
             has_entered: false,
+            is_device: false,
             has_stored: false,
             turn: Turn::new(Role::Alone(u64::MAX), OthersPolicy::Stop),
             past_first: true,
@@ -345,6 +347,9 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
         core.context.spsr = pstate.0;
         self.emit_entry();
         self.passed(1);
+        if self.is_natural() {
+            self.take_entry_time();
+        }
     }
 
     #[inline(always)]
@@ -383,7 +388,11 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
         let next = &self.look();
         self.begin(next.pc);
         let before = if self.has_detail() { Some(self.look_in_detail(next)) } else { None };
+        let begun = self.steps;
         let end = self.carry_on(next, if before.is_some() { 1 } else { limit });
+        if self.is_natural() {
+            self.take_time(next, self.steps - begun);
+        }
         if let Some(before) = before {
             self.emit_in_detail(next, before);
         }
@@ -418,11 +427,13 @@ impl<'a, 'b, C: Cpu> Stepper<'a, 'b, C> {
 
     fn fast_limit(&mut self) -> u64 {
         let range = self.range();
+        let leaves_at_jumps = self.is_natural() && !self.record;
         let core = &mut *self.running.core;
         if core.debug.guest().mdscr & mdscr_el1::SS != 0 || self.past_first || self.must_move {
             return 1;
         }
         let straight = match range {
+            None if leaves_at_jumps => straight_on(core, (0, u64::MAX)),
             None => u64::MAX,
             Some(within) => straight_on(core, within),
         };

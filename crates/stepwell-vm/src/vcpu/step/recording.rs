@@ -61,13 +61,13 @@ impl<C: Cpu> Stepper<'_, '_, C> {
 
     /// Lets the fast path lengthen the run, and write it where a jump ends it. Steps that are to stay
     /// within a range have nowhere to write it: a jump is for the slow path, which looks where it
-    /// leads.
+    /// leads. So have those by a natural clock, which looks at what was executed.
     pub(super) fn lend_run(&mut self) {
         if !self.record {
             return;
         }
+        let is_whole = self.running.core.within.is_none() && !self.is_natural();
         let core = &mut *self.running.core;
-        let is_whole = core.within.is_none();
         // What is left over is for the slow path, which has asked for it.
         let words = if is_whole { self.ring_room.saturating_sub(WORDS_PER_STEP) } else { 0 };
         let (start, next) = core.recorder.run();

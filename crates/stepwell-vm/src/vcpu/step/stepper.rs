@@ -35,6 +35,8 @@ pub(super) struct Stepper<'a, 'b, C: Cpu> {
     pub(super) executed_page: Option<Va>,
     /// The instruction in hand led to an exception.
     pub(super) has_entered: bool,
+    /// The instruction in hand is an access of a device.
+    pub(super) is_device: bool,
     /// The instruction in hand is a store-exclusive that stored.
     pub(super) has_stored: bool,
     pub(super) turn: Turn,
