@@ -16,6 +16,7 @@ pub mod cost;
 pub mod cross_calls;
 pub mod debian;
 pub mod debugger;
+pub mod detector;
 pub mod encodings;
 pub mod guest;
 pub mod kernel_module;

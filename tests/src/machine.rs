@@ -1,7 +1,9 @@
 //! A machine with its link, for tests that speak to the hypervisor as the tool does.
 
 use std::fs;
-use std::path::PathBuf;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use stepwell::machine::{Guest, MachineError, MachineOptions, Memory, QemuMachine};
 use stepwell_link::Link;
@@ -10,6 +12,8 @@ use stepwell_trace::RawPolicy;
 use crate::process::configured;
 use crate::stepwell::binary;
 
+/// QEMU's clock counts instructions.
+pub const ICOUNT: [&str; 2] = ["-icount", "shift=4,sleep=off"];
 /// Memory of a guest that is a handful of instructions.
 const MEMORY: Memory = Memory { bytes: 64 << 20 };
 
@@ -40,6 +44,37 @@ pub fn launch(code: &[u8], cpu: &str, smp: u8) -> Result<(QemuMachine, Link), Ma
     launch_in(None, code, cpu, smp)
 }
 
+/// QEMU, as the tests were told.
+fn qemu() -> PathBuf {
+    std::env::var_os("STEPWELL_QEMU").map_or_else(|| "qemu-system-aarch64".into(), PathBuf::from)
+}
+
+/// Writes a script into a folder that starts this QEMU with a clock that counts instructions, 16 ns
+/// each: one tick of its counter.
+///
+/// # Errors
+/// When the script cannot be written.
+pub fn counting_qemu(qemu: &Path, folder: &Path) -> io::Result<PathBuf> {
+    let script = folder.join("qemu-counting-instructions");
+    let text = format!("#!/bin/sh\nexec '{}' \"$@\" {}\n", qemu.display(), ICOUNT.join(" "));
+    fs::write(&script, text)?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    Ok(script)
+}
+
+/// As [`launch`], where the machine's clock counts instructions, those of EL2 too.
+///
+/// # Errors
+/// As [`launch`].
+///
+/// # Panics
+/// As [`launch`].
+pub fn launch_counting(code: &[u8], cpu: &str) -> Result<(QemuMachine, Link), MachineError> {
+    let folder = tempfile::tempdir().expect("tests need a place for temporary files");
+    let qemu = counting_qemu(&qemu(), folder.path()).expect("the temporary file can be written");
+    start(code, MachineOptions { qemu, cpu: cpu.to_owned(), ..options(1) })
+}
+
 /// As [`launch`], in the test mode that is told, if any.
 ///
 /// # Errors
@@ -53,18 +88,29 @@ pub fn launch_in(
     cpu: &str,
     smp: u8,
 ) -> Result<(QemuMachine, Link), MachineError> {
+    let hypervisor = if test_mode.is_some() { hypervisor_for_tests() } else { hypervisor() };
+    let options = MachineOptions {
+        cpu: cpu.to_owned(),
+        hypervisor: Some(hypervisor),
+        test_mode: test_mode.map(str::to_owned),
+        ..options(smp)
+    };
+    start(code, options)
+}
+
+fn options(smp: u8) -> MachineOptions {
+    MachineOptions {
+        smp,
+        memory: MEMORY,
+        hypervisor: Some(hypervisor()),
+        qemu: qemu(),
+        ..MachineOptions::default()
+    }
+}
+
+fn start(code: &[u8], options: MachineOptions) -> Result<(QemuMachine, Link), MachineError> {
     let file = tempfile::NamedTempFile::new().expect("tests need a place for temporary files");
     fs::write(file.path(), code).expect("the temporary file can be written");
     let guest = Guest::read(file.path(), RawPolicy::Accept)?;
-    let options = MachineOptions {
-        smp,
-        memory: MEMORY,
-        cpu: cpu.to_owned(),
-        hypervisor: Some(if test_mode.is_some() { hypervisor_for_tests() } else { hypervisor() }),
-        qemu: std::env::var_os("STEPWELL_QEMU")
-            .map_or_else(|| "qemu-system-aarch64".into(), PathBuf::from),
-        verbose: false,
-        test_mode: test_mode.map(str::to_owned),
-    };
     QemuMachine::launch(&options, &guest)
 }

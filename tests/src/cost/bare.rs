@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::Programs;
-use super::stepped::{CPU, ICOUNT};
+use super::stepped::CPU;
 use crate::guest::Guest;
+use crate::machine::ICOUNT;
 use crate::process::run;
 
 const LIMIT: Duration = Duration::from_secs(120);

@@ -1,7 +1,5 @@
 //! The same loop and its relatives, as a guest that Stepwell steps.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -19,6 +17,7 @@ use stepwell_trace::kernel_image::RawPolicy;
 
 use super::Programs;
 use crate::guest::Guest;
+use crate::machine::counting_qemu;
 
 /// Title of the kind of step that most are.
 pub const PLAIN_STEP: &str = "a plain step";
@@ -26,8 +25,6 @@ pub const PLAIN_STEP: &str = "a plain step";
 pub const EXCLUSIVE_PAIR: &str = "a load- and store-exclusive pair";
 /// The guest's CPU, on both sides.
 pub const CPU: &str = "cortex-a57";
-/// An instruction is 2^4 ns of QEMU's clock, which is one tick of this CPU's 62.5 MHz counter.
-pub const ICOUNT: [&str; 2] = ["-icount", "shift=4,sleep=off"];
 
 const V0: VcpuId = VcpuId { domain: 0, vcpu: 0 };
 const PAGE: u64 = 4096;
@@ -113,11 +110,7 @@ impl Stepped {
     /// When there is no machine, or it does not do as it should.
     pub fn counted(programs: &Programs) -> Result<Self> {
         let folder = tempfile::tempdir().context("no temporary folder")?;
-        let wrapper = folder.path().join("qemu-counting-instructions");
-        let qemu = programs.qemu.display();
-        let script = format!("#!/bin/sh\nexec '{qemu}' \"$@\" {}\n", ICOUNT.join(" "));
-        fs::write(&wrapper, script).context("writing a script")?;
-        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755))?;
+        let wrapper = counting_qemu(&programs.qemu, folder.path()).context("writing a script")?;
         let mut stepped = Self::launch(programs, &wrapper, Some(folder))?;
         let time = stepped.link.support_time().context("this hypervisor has no clock policies")?;
         time.set_time_policy(0, TimePolicy::Real)?;
