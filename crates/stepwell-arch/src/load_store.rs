@@ -13,7 +13,7 @@
 use crate::bit_field::{bit, field, signed_field};
 
 /// What an instruction does to memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// It loads.
     Load,
@@ -25,7 +25,7 @@ pub enum Direction {
 
 /// How the address of the first byte comes about. Register number 31 is the stack pointer as a
 /// base, and the zero register as an index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     /// A base register and an offset in bytes; 0 where the instruction moves the base afterwards.
     Base {
@@ -65,7 +65,7 @@ pub enum Address {
 }
 
 /// How an index register becomes an offset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Extend {
     /// Bits 31:0, zero-extended.
     Uxtw,
@@ -76,7 +76,7 @@ pub enum Extend {
 }
 
 /// The memory operands of an instruction: `count` of `bytes` bytes each, one behind the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LoadStore {
     /// In which direction.
     pub direction: Direction,

@@ -18,7 +18,7 @@ use stepwell_arch::instruction::Instruction;
 use stepwell_arch::system_register::SystemRegister;
 
 /// What to do with the next instruction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Plan {
     /// Let it execute under the step.
     Execute,

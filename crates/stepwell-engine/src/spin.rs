@@ -45,7 +45,7 @@ pub struct Look {
 }
 
 /// A window.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Window {
     begin: State,
     left: u64,
@@ -59,14 +59,14 @@ struct Window {
 }
 
 /// Where a loop that counts has been found, and how often in a row.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Found {
     range: (u64, u64),
     times: u8,
 }
 
 /// Watches for a state that comes back.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SpinDetector {
     /// Steps until the next window.
     wait: u64,

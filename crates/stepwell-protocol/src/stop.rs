@@ -5,7 +5,7 @@ use stepwell_arch::Va;
 use stepwell_arch::debug::WatchAccess;
 
 /// Why a vCPU stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 pub enum StopReason {
     /// The domain was made and has not run yet.
     #[error("reset")]
@@ -55,7 +55,7 @@ pub enum StopReason {
 }
 
 /// How a domain ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum DomainEnding {
     /// It powered itself off (PSCI SYSTEM_OFF).
     PoweredOff,
@@ -66,7 +66,7 @@ pub enum DomainEnding {
 }
 
 /// What a guest did to end its domain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct GuestFault {
     /// The vCPU that did it.
     pub vcpu: u8,
@@ -81,7 +81,7 @@ pub struct GuestFault {
 }
 
 /// Kinds of [`GuestFault`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 pub enum FaultKind {
     /// A load or store where the guest has neither memory nor a device.
     #[error("accessed an address where there is nothing")]

@@ -10,7 +10,7 @@ use core::fmt;
 use stepwell_arch::{InstructionSet, Va};
 
 /// What is recorded of each step beside its PC.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TraceDetail {
     /// The registers that it changed.
     pub registers: bool,

@@ -161,7 +161,7 @@ pub trait Context: DerefMut<Target = GuestRegisters> + Send {
 }
 
 /// Instructions that were executed one after another.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Run {
     /// Address of the first.
     pub start: u64,

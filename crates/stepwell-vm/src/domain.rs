@@ -89,7 +89,7 @@ pub struct Vcpu<C: Cpu> {
 }
 
 /// What a stopped vCPU is told to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Order {
     /// Run until something stops it.
     Run,
@@ -98,7 +98,7 @@ pub enum Order {
 }
 
 /// How a vCPU is to step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StepOrder {
     /// Until this virtual address is next.
     pub until: Option<u64>,
@@ -111,7 +111,7 @@ pub struct StepOrder {
 }
 
 /// A stepped vCPU's role among those of its domain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// It steps so many instructions, whatever the others do: single-step monitoring.
     Alone(u64),
@@ -122,7 +122,7 @@ pub enum Role {
 }
 
 /// Whether a vCPU is switched on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Power {
     /// Never started, or switched off by PSCI.
     Off,
@@ -131,18 +131,16 @@ pub enum Power {
 }
 
 /// What stopped a domain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PendingStop {
     /// The vCPU that had the reason.
     pub vcpu: usize,
     /// The reason.
     pub reason: StopReason,
-    /// Steps of the command.
-    pub steps: u64,
 }
 
 /// Who of a domain runs, and under which rules.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Control {
     /// vCPUs that have an order: one bit each. The domain is stopped when it is 0.
     pub running: u8,

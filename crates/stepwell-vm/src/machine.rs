@@ -39,8 +39,8 @@ impl<C: Cpu> Machine<C> {
     }
 
     /// Emits a stop, once all vCPUs of the domain are stopped.
-    pub fn emit_stop(&self, domain: &Domain<C>, stop: PendingStop) {
-        let PendingStop { vcpu, reason, steps } = stop;
+    pub fn emit_stop(&self, domain: &Domain<C>, stop: PendingStop, steps: u64) {
+        let PendingStop { vcpu, reason } = stop;
         // There is no vCPU that is not the domain's.
         let Some(stopped) = domain.vcpus.get(vcpu) else { return };
         let registers = stopped.core.lock().registers();
@@ -163,10 +163,11 @@ impl<C: Cpu> Domain<C> {
             machine.power_off_if_over(cpu);
             return;
         }
-        let mut stop = control.stop.take().unwrap_or(own);
-        if by_turns {
-            stop.steps = self.turns.lock().counted();
-        }
-        machine.emit_stop(self, stop);
+        let stop = control.stop.take().unwrap_or(own);
+        let steps = match self.vcpus.get(stop.vcpu) {
+            Some(stopped) if !by_turns => stopped.core.lock().steps,
+            _ => self.turns.lock().counted(),
+        };
+        machine.emit_stop(self, stop, steps);
     }
 }

@@ -15,7 +15,7 @@ pub const REGISTERS: usize = 33;
 pub const WORDS_PER_STEP: u64 = 128;
 
 /// In which address space a vCPU executes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AddressSpace {
     /// VMID of stage 2.
     pub vmid: u16,
@@ -26,7 +26,7 @@ pub struct AddressSpace {
 }
 
 /// The current run of one vCPU.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Recorder {
     encoder: Encoder,
     start: u64,

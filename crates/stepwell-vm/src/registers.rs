@@ -8,7 +8,7 @@ const SYSTEM_REGISTERS_MAX: usize = 128;
 
 /// The registers that an exit saves, and its syndrome.
 #[repr(C)]
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct GuestRegisters {
     /// X0 to X30.
     pub x: [u64; 31],
@@ -46,7 +46,7 @@ const CNTV_CTL_WRITABLE: u64 = 0b11;
 
 /// A copy of the guest's system registers: those that stay in the machine while its vCPU is on its
 /// CPU. Which these are the CPU says.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Snapshot {
     values: Vec<(SystemRegister, u64), SYSTEM_REGISTERS_MAX>,
 }

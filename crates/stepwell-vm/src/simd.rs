@@ -17,7 +17,7 @@ pub const P_MAX: usize = Z_MAX / 8;
 pub const LENGTHS: usize = 16;
 
 /// V0 to V31, FPCR and FPSR, and what SVE adds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SimdRegisters {
     /// V0 to V31.
     pub v: [u128; 32],
@@ -32,7 +32,7 @@ pub struct SimdRegisters {
 }
 
 /// The registers of SVE.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Sve {
     /// Z0 to Z31.
     pub z: Box<[[u8; Z_MAX]; 32]>,

@@ -87,7 +87,7 @@ impl Permissions {
 }
 
 /// VTTBR_EL2 for tables that a [`Stage2`] built: nobody else makes one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Vttbr(u64);
 
 impl Vttbr {

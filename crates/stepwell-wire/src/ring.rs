@@ -102,7 +102,7 @@ pub struct BadRecord {
 }
 
 /// Turns records into words. One for each vCPU.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Encoder {
     base: Option<u64>,
 }

@@ -154,7 +154,7 @@ fn new_core(
     if is_first {
         core.reset(reset, places.entry.0, places.argument);
         // The tool is told that it is stopped here.
-        core.reported_pc = Some(places.entry.0);
+        core.acknowledge_pc();
     }
     core
 }

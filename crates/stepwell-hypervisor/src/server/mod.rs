@@ -103,7 +103,7 @@ fn emit_stopped_domains(machine: &Machine) {
         let is_stopped = control.running == 0 && control.ending.is_none();
         drop(control);
         if is_stopped {
-            machine.emit_stop(domain, PendingStop { vcpu: 0, reason: StopReason::Reset, steps: 0 });
+            machine.emit_stop(domain, PendingStop { vcpu: 0, reason: StopReason::Reset }, 0);
         }
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn pause<C: Cpu>(cpu: &C, machine: &Machine<C>, domain: &Domain<C>) -
         true => domain.turns.lock().focus(),
         false => running.trailing_zeros() as usize,
     };
-    let pause = PendingStop { vcpu, reason: StopReason::Paused, steps: 0 };
+    let pause = PendingStop { vcpu, reason: StopReason::Paused };
     if running != 0 && domain.request_stop(cpu, pause) {
         return Ok(Answer::Done);
     }
@@ -31,7 +31,7 @@ pub(super) fn pause<C: Cpu>(cpu: &C, machine: &Machine<C>, domain: &Domain<C>) -
         return Ok(Answer::Done);
     }
     drop(control);
-    machine.emit_stop(domain, PendingStop { vcpu: 0, reason: StopReason::Paused, steps: 0 });
+    machine.emit_stop(domain, PendingStop { vcpu: 0, reason: StopReason::Paused }, 0);
     Ok(Answer::Done)
 }
 
@@ -78,7 +78,7 @@ fn keep_one_monitor<C: Cpu>(domain: &Domain<C>, on: u8) {
     let may_be = |index: usize, is_reported: bool| {
         let Some(vcpu) = domain.vcpus.get(index) else { return false };
         let core = vcpu.core.lock();
-        let is_there = !is_reported || core.reported_pc == Some(core.context.elr);
+        let is_there = !is_reported || core.acknowledged_here().is_some();
         on & bit(index) != 0 && core.monitor.armed().is_some() && is_there
     };
     let all = || 0..domain.vcpus.len();

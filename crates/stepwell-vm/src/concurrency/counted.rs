@@ -19,7 +19,7 @@ pub struct Counted<T> {
 }
 
 /// How often a value had changed when somebody began to look at it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Count(u64);
 
 impl<T> Counted<T> {

@@ -61,6 +61,26 @@ impl Quiescence {
         vcpus & !self.quiesced.load(Ordering::SeqCst)
     }
 
+    /// Marks `vcpu` as quiesced for as long as another holds this, and as one that is not, once nobody
+    /// does. Tells whether it is to wait until somebody calls its CPU, and to ask again.
+    #[must_use]
+    pub fn must_wait(&self, vcpu: usize) -> bool {
+        while !self.must_quiesce(vcpu) {
+            if self.quiesced.load(Ordering::SeqCst) & bit(vcpu) == 0 {
+                return false;
+            }
+            // A new holder may have counted on the mark: once it is gone, it is looked again.
+            self.leave(vcpu);
+        }
+        self.quiesced.fetch_or(bit(vcpu), Ordering::SeqCst);
+        true
+    }
+
+    /// Is not quiesced, whoever asks for it: for one that is called.
+    pub fn leave(&self, vcpu: usize) {
+        self.quiesced.fetch_and(!bit(vcpu), Ordering::SeqCst);
+    }
+
     /// Is quiesced for as long as another holds this, or until `is_called`. `wait` waits until
     /// somebody calls this CPU, or for any shorter time.
     ///
@@ -71,17 +91,12 @@ impl Quiescence {
         is_called: impl Fn() -> bool,
         mut wait: impl FnMut(),
     ) -> bool {
-        let bit = bit(vcpu);
         let mut was_quiesced = false;
-        // Again, where the next one has taken it for quiesced that was about to go.
-        while self.must_quiesce(vcpu) && !is_called() {
+        while !is_called() && self.must_wait(vcpu) {
             was_quiesced = true;
-            self.quiesced.fetch_or(bit, Ordering::SeqCst);
-            while self.must_quiesce(vcpu) && !is_called() {
-                wait();
-            }
-            self.quiesced.fetch_and(!bit, Ordering::SeqCst);
+            wait();
         }
+        self.leave(vcpu);
         was_quiesced
     }
 }

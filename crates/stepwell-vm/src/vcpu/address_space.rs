@@ -116,7 +116,7 @@ impl<C: Cpu> Domain<C> {
 fn tell<C: Cpu>(running: &Running<'_, C>, result: Result<(), ViewError>) {
     if result.is_err() {
         let reason = StopReason::BreakpointLost;
-        let stop = PendingStop { vcpu: running.index, reason, steps: 0 };
+        let stop = PendingStop { vcpu: running.index, reason };
         running.domain.request_stop(running.cpu, stop);
     }
 }

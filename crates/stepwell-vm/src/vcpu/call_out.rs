@@ -27,16 +27,14 @@ impl Progress {
         Self { order, before: 0 }
     }
 
-    /// Takes what a piece came to. Returns the end, and the steps of all pieces; nothing where the
-    /// vCPU is to go on.
-    pub fn came_to<C: Cpu>(
-        &mut self,
-        running: &mut Running<'_, C>,
-        (end, steps): (End, u64),
-    ) -> Option<(End, u64)> {
+    /// Takes what a piece came to, whose steps become those of all pieces. Returns the end; nothing
+    /// where the vCPU is to go on.
+    pub fn came_to<C: Cpu>(&mut self, running: &mut Running<'_, C>, end: End) -> Option<End> {
+        let steps = running.core.steps;
         let all = self.before.saturating_add(steps);
+        running.core.steps = all;
         if end != End::Asked || !takes_call_back(running) {
-            return Some((end, all));
+            return Some(end);
         }
         let Order::Step(order) = &mut self.order else { return None };
         let is_done = match &mut order.role {
@@ -50,7 +48,7 @@ impl Progress {
             // It goes on for as long as the one that it moves for.
             Role::Other => false,
         };
-        Some((End::Stop(reason(running, *order, steps, is_done)?), all))
+        Some(End::Stop(reason(running, *order, steps, is_done)?))
     }
 }
 

@@ -10,7 +10,6 @@ use super::{inject, pages, watch};
 use crate::cpu::Cpu;
 use crate::vcpu::handled::Handled;
 use crate::vcpu::running::Running;
-use crate::vcpu::shadow::ArmedBreakpoints;
 use crate::views::Whose;
 use heapless::Vec;
 use stepwell_arch::SystemRegister;
@@ -60,8 +59,8 @@ pub fn program_for_step<C: Cpu>(running: &mut Running<'_, C>) {
     running.core.debug.program(&ours, &watched);
 }
 
-/// Before a stepped entry.
-pub fn load_for_step<C: Cpu>(running: &mut Running<'_, C>, armed: ArmedBreakpoints) {
+/// Before a stepped entry. `is_let_past`: whatever hits is not wanted where the guest is.
+pub fn load_for_step<C: Cpu>(running: &mut Running<'_, C>, is_let_past: bool) {
     let pstate = running.core.pstate();
     let core = &mut *running.core;
     let mut controls = core.engine.on_entry(pstate);
@@ -69,14 +68,15 @@ pub fn load_for_step<C: Cpu>(running: &mut Running<'_, C>, armed: ArmedBreakpoin
     if !controls.debug_masked {
         running.cpu.set_debug_masked(false);
     }
+    let acknowledged = core.acknowledged_here();
     let debug = &mut core.debug;
-    debug.hide_ours(armed == ArmedBreakpoints::PastReported, debug.is_past_watch);
+    debug.hide_ours(acknowledged.is_some(), acknowledged.is_some_and(|what| what.act));
     let ours = !debug.programmed.is_empty() && !debug.is_hiding_ours
         || !debug.watched.is_empty() && !debug.is_hiding_watched;
-    match armed {
-        ArmedBreakpoints::None => controls.mdscr &= !mdscr_el1::MDE,
-        _ if ours => controls.mdscr |= mdscr_el1::MDE,
-        _ => {}
+    if is_let_past {
+        controls.mdscr &= !mdscr_el1::MDE;
+    } else if ours {
+        controls.mdscr |= mdscr_el1::MDE;
     }
     core.debug.control(running.cpu, controls.mdscr, controls.mdcr);
 }
@@ -124,14 +124,6 @@ pub fn brk<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled {
     inject::synchronous(running, EsrEl1::brk(esr.call().immediate()), None)
 }
 
-/// Tells whether the vCPU is stopped at its PC for a breakpoint or watchpoint that has been
-/// reported.
-#[must_use]
-pub fn is_reported_at_pc<C: Cpu>(running: &Running<'_, C>) -> bool {
-    let is_watch = running.core.debug.reported_watch == Some(running.core.pc().0);
-    is_watch || breakpoint_at_pc(running).is_some()
-}
-
 /// Handles a Breakpoint exception.
 #[inline(never)]
 pub fn breakpoint<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
@@ -156,7 +148,6 @@ pub fn watchpoint<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled 
     let wanted = may_hit(guest, pstate);
     let (far, is_ours) = (running.core.context.far, !debug.is_hiding_watched);
     if is_ours && let Some(reason) = watch::hit(running, far, iss.wnr(), is_alone) {
-        running.core.debug.reported_watch = Some(running.core.context.elr);
         return Handled::Stop(reason);
     }
     if !wanted {

@@ -9,7 +9,7 @@
 //! A load-exclusive marks what it has read, and from there on the sequence is stepped: the store is
 //! performed here, too, if the device still reads the same.
 
-use super::step::is_big_endian;
+use super::byte_order::is_big_endian;
 use super::{address_space, bus, pages};
 use crate::cpu::Cpu;
 use crate::device::board::{Region, region};

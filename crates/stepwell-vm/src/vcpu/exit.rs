@@ -72,12 +72,9 @@ fn hypervisor_call<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
 }
 
 fn privileged_call<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled {
-    let pc = running.core.context.elr;
-    let is_reported = running.core.reported_call.take() == Some(pc);
     let monitored =
         running.domain.control.lock().privileged_call & crate::domain::bit(running.index);
-    if monitored != 0 && !is_reported {
-        running.core.reported_call = Some(pc);
+    if monitored != 0 && !running.core.is_act_acknowledged() {
         return Handled::Stop(StopReason::PrivilegedCall { immediate: esr.call().immediate() });
     }
     // A board without EL3, whose PSCI is called by HVC: SMC is undefined.

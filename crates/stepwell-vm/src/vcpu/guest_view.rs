@@ -7,6 +7,7 @@ use super::{address_space, time};
 use crate::cpu::Cpu;
 use crate::domain::Domain;
 use crate::memory::Physical;
+use crate::vcpu::acknowledged::Acknowledged;
 use crate::vcpu::state::VcpuCore;
 use stepwell_arch::stage1::{Access, walk};
 use stepwell_arch::{Ipa, Pstate, SystemRegister, Va};
@@ -22,8 +23,10 @@ pub fn write<C: Cpu>(core: &mut VcpuCore<C>, registers: &Registers) -> bool {
     }
     if core.context.elr != registers.pc {
         // Whoever writes it knows what is there.
-        core.reported_pc = Some(registers.pc);
+        core.acknowledged = Some(Acknowledged { pc: registers.pc, act: false });
         core.is_suspended = false;
+    } else if let Some(acknowledged) = &mut core.acknowledged {
+        acknowledged.act = false;
     }
     let has_new_sp = registers.sp != core.sp();
     core.context.x = registers.x;
@@ -39,8 +42,6 @@ pub fn write<C: Cpu>(core: &mut VcpuCore<C>, registers: &Registers) -> bool {
         core.context.sp_el0 = registers.sp;
     }
     core.monitor.clear();
-    core.reported_call = None;
-    core.debug.reported_watch = None;
     true
 }
 

@@ -74,8 +74,7 @@ pub fn call_out<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpus: u8) {
 /// Tells whether nothing can be delivered to a stepped vCPU, without asking the GIC.
 #[must_use]
 pub fn is_idle<C: Cpu>(running: &Running<'_, C>) -> bool {
-    let IdleInterface { is_idle, seen } = running.core.idle_interface;
-    is_idle && seen == running.domain.vgic.count() && running.core.serror.is_none()
+    running.core.idle_interface.holds(running.domain.vgic.count()) && running.core.serror.is_none()
 }
 
 /// An asynchronous exception that is pending for the guest.
@@ -126,7 +125,7 @@ pub fn has_pending<C: Cpu>(running: &Running<'_, C>) -> bool {
 
 /// Makes the next step look at the GIC, whatever it knows.
 pub fn invalidate_interface<C: Cpu>(running: &mut Running<'_, C>) {
-    running.core.idle_interface.is_idle = false;
+    running.core.idle_interface = IdleInterface::default();
 }
 
 /// As [`load`], for a step. `all_held`: nothing is to be delivered before stepping ends, so what is
@@ -138,7 +137,7 @@ pub fn load_for_step<C: Cpu>(running: &mut Running<'_, C>, hold: bool, all_held:
     let is_empty = core.interface.lr.iter().all(|&register| register == 0);
     let is_idle = is_empty
         && (all_held || !running.domain.vgic.lock().has_pending(running.index, &core.interface));
-    running.core.idle_interface = IdleInterface { is_idle, seen };
+    running.core.idle_interface = IdleInterface::found(is_idle, seen);
 }
 
 /// Before an entry: fills the list registers. With `hold`, nothing is delivered.

@@ -4,15 +4,21 @@
 //! done, and what it returns decides whether the guest goes on. Stepping is the same loop with the
 //! engine in between; see [`step`].
 
+pub mod acknowledged;
 pub mod address_space;
+pub mod advance;
 pub mod bus;
+pub mod byte_order;
 pub mod call_out;
 pub mod changes;
 pub mod coprocessor;
 pub mod debug;
 pub mod device_access;
 pub mod exit;
+pub mod flow;
+mod free;
 pub mod guest_view;
+mod hand;
 pub mod handled;
 pub mod inject;
 pub mod interrupt;
@@ -21,7 +27,6 @@ pub mod pages;
 pub mod psci;
 pub mod quiesce;
 pub mod roots;
-pub mod run;
 pub mod running;
 pub mod shadow;
 pub mod state;
@@ -36,10 +41,11 @@ pub mod watchpoint;
 use crate::cpu::Cpu;
 use crate::domain::{Domain, Order, PendingStop, Vcpu};
 use crate::machine::Machine;
+use crate::vcpu::advance::drive;
 use crate::vcpu::call_out::Progress;
+use crate::vcpu::flow::Flow;
 use crate::vcpu::running::{End, Running};
-
-use stepwell_protocol::StopReason;
+use crate::vcpu::state::VcpuCore;
 
 /// Runs whatever vCPU is pinned to this CPU, for good.
 pub fn serve_cpu<C: Cpu>(machine: &Machine<C>, cpu: &C, number: usize) -> ! {
@@ -54,7 +60,7 @@ pub fn serve_cpu<C: Cpu>(machine: &Machine<C>, cpu: &C, number: usize) -> ! {
     }
 }
 
-/// Does as ordered until something stops the vCPU.
+/// Does as ordered until something stops the vCPU, and parks it.
 pub fn carry_out_and_park<C: Cpu>(
     machine: &Machine<C>,
     domain: &Domain<C>,
@@ -63,23 +69,60 @@ pub fn carry_out_and_park<C: Cpu>(
     cpu: &C,
     order: Order,
 ) {
-    let (end, stop) = carry_out(machine, domain, index, vcpu, cpu, order);
+    let mut core = vcpu.core.lock();
+    let mut progress = Progress::new(order);
+    let end = loop {
+        put_on_cpu(cpu, domain, &mut core, order);
+        let mut running = Running { machine, domain, index, vcpu, cpu, core: &mut core };
+        let piece = drive(&mut running, &mut Flow::new(progress.order));
+        let end = progress.came_to(&mut running, piece);
+        take_off_cpu(cpu, &mut core);
+        if let Some(end) = end {
+            break end;
+        }
+    };
+    drop(core);
+    park(machine, domain, index, cpu, end);
+}
+
+/// Has the CPU hold a vCPU that is about to do as ordered.
+pub fn put_on_cpu<C: Cpu>(cpu: &C, domain: &Domain<C>, core: &mut VcpuCore<C>, order: Order) {
+    translation::load(cpu, domain, order);
+    if core::mem::take(&mut core.is_reset) {
+        cpu.reset();
+    }
+    cpu.load(&core.snapshot);
+    cpu.load_simd(&mut core.simd);
+}
+
+/// Takes from the CPU what it holds of a vCPU.
+pub fn take_off_cpu<C: Cpu>(cpu: &C, core: &mut VcpuCore<C>) {
+    cpu.save(&mut core.snapshot);
+    cpu.save_simd(&mut core.simd);
+    cpu.stop_virtual_timer();
+    cpu.synchronize();
+}
+
+/// Parks a vCPU whose order has come to its end. The last one of its domain reports the stop.
+pub fn park<C: Cpu>(machine: &Machine<C>, domain: &Domain<C>, index: usize, cpu: &C, end: End) {
+    let own = PendingStop { vcpu: index, reason: end.reason() };
     let is_reported = match end {
-        End::Stop(_) => domain.request_stop(cpu, stop),
+        End::Stop(_) => domain.request_stop(cpu, own),
         _ => domain.control.lock().stop.is_some_and(|stop| stop.vcpu == index),
     };
-    let mut core = vcpu.core.lock();
-    if is_reported {
-        core.reported_pc = Some(core.context.elr);
-    } else if let End::Stop(_) = end {
-        // Another vCPU's reason was first: this one's comes again when they go on.
-        core.reported_call = None;
-        core.debug.reported_watch = None;
-        core.reported_pc = None;
-        core.monitor.clear();
+    if let Some(vcpu) = domain.vcpus.get(index) {
+        let mut core = vcpu.core.lock();
+        // Whoever stops within a handler goes on from there, seen.
+        core.handler_of = None;
+        if is_reported {
+            core.acknowledge(own.reason);
+        } else if let End::Stop(_) = end {
+            // Another vCPU's reason was first: this one's comes again when they go on.
+            core.acknowledged = None;
+            core.monitor.clear();
+        }
     }
-    drop(core);
-    domain.park(machine, cpu, stop, end == End::SwitchedOff);
+    domain.park(machine, cpu, own, end == End::SwitchedOff);
 }
 
 /// MPIDR_EL1 as the guest reads it: affinity 0 is the vCPU's number, bit 31 is RES1.
@@ -104,57 +147,4 @@ fn wait_for_order<C: Cpu>(machine: &Machine<C>, vcpu: &Vcpu<C>, cpu: &C, number:
             cpu.wait_for_interrupt();
         }
     }
-}
-
-fn carry_out<C: Cpu>(
-    machine: &Machine<C>,
-    domain: &Domain<C>,
-    index: usize,
-    vcpu: &Vcpu<C>,
-    cpu: &C,
-    order: Order,
-) -> (End, PendingStop) {
-    translation::load(cpu, domain, order);
-    let mut core = vcpu.core.lock();
-    if core::mem::take(&mut core.is_reset) {
-        cpu.reset();
-    }
-    let mut progress = Progress::new(order);
-    let (end, steps) = loop {
-        cpu.load(&core.snapshot);
-        cpu.load_simd(&mut core.simd);
-        let mut running = Running { machine, domain, index, vcpu, cpu, core: &mut core };
-        address_space::load(&running);
-        let piece = match progress.order {
-            Order::Run => {
-                let end = run::run(&mut running);
-                time::ran(&mut running);
-                (end, 0)
-            }
-            Order::Step(order) => step::step(&mut running, order),
-        };
-        let end = progress.came_to(&mut running, piece);
-        cpu.save(&mut core.snapshot);
-        cpu.save_simd(&mut core.simd);
-        cpu.stop_virtual_timer();
-        cpu.synchronize();
-        if let Some(end) = end {
-            break end;
-        }
-    };
-    // Whoever stops within a handler goes on from there, seen.
-    core.handler_of = None;
-    let reason = match end {
-        End::Stop(reason) => reason,
-        End::Asked => StopReason::Paused,
-        End::SwitchedOff => StopReason::SwitchedOff,
-    };
-    // A pause that arrived while this vCPU stepped reports what the steps came to.
-    if end == End::Asked
-        && let Some(stop) = domain.control.lock().stop.as_mut()
-        && stop.vcpu == index
-    {
-        stop.steps = steps;
-    }
-    (end, PendingStop { vcpu: index, reason, steps })
 }

@@ -302,10 +302,9 @@ pub fn data_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Option<H
         return Some(Handled::Unrestricted);
     };
     let operand = operand(running, esr);
-    if !running.core.debug.is_past_watch && !iss.cm() {
+    if !running.core.is_act_acknowledged() && !iss.cm() {
         let Operand { address, bytes, read, write, .. } = operand;
         if let Some(reason) = watch::accesses(running, address, bytes, read, write) {
-            running.core.debug.reported_watch = Some(running.core.context.elr);
             return Some(Handled::Stop(reason));
         }
     }

@@ -1,6 +1,5 @@
 //! PSCI for the guest, over HVC: what QEMU's `virt` board answers without EL2.
 
-use super::{interrupt, time};
 use crate::cpu::Cpu;
 use crate::device::psci::{PsciCall, ReturnCode};
 use crate::domain::{Control, Order, Power, bit};
@@ -29,7 +28,7 @@ pub fn call<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
             running.domain.end(running.cpu, DomainEnding::Reset);
             return Handled::SwitchedOff;
         }
-        // The call returns when an interrupt is pending: see [`suspend`]. No other is left.
+        // The call returns when an interrupt is pending: see [`super::free`]. No other is left.
         _ => {
             running.core.is_suspended = true;
             ReturnCode::Success
@@ -37,20 +36,6 @@ pub fn call<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
     };
     running.core.context.set_register(0, answer.x0());
     Handled::Emulated
-}
-
-/// Waits within CPU_SUSPEND, as WFI does, for an interrupt or whatever else wakes the CPU up. Tells
-/// whether the call is still to return.
-pub fn suspend<C: Cpu>(running: &mut Running<'_, C>) -> bool {
-    if running.core.is_suspended && !interrupt::has_pending(running) {
-        running.cpu.wait_for_interrupt();
-        interrupt::take_all(running);
-        time::exit(running);
-        time::update_lines(running);
-    } else {
-        running.core.is_suspended = false;
-    }
-    running.core.is_suspended
 }
 
 fn vcpu_at<C: Cpu>(running: &Running<'_, C>, target: u64) -> Option<usize> {

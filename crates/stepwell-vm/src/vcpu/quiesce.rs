@@ -34,23 +34,15 @@ fn kick<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpus: u8) {
     cpu.kick(cpus.fold(0, |mask, (_, vcpu)| mask | bit(vcpu.cpu)));
 }
 
-/// Waits until all others are quiesced, or have parked. Tells whether they are: else another vCPU
-/// holds the quiescence, and this one is called out.
-pub fn quiesce_others<C: Cpu>(running: &mut Running<'_, C>) -> bool {
-    let quiescence = &running.domain.quiescence;
-    while !quiescence.take(running.index) {
-        wait_if_quiesced(running);
-        if running.is_called() {
-            return false;
-        }
-    }
+/// Calls the others, so that they see who has the quiescence.
+pub fn call_others<C: Cpu>(running: &Running<'_, C>) {
     kick(running.cpu, running.domain, others(running));
-    loop {
-        if quiescence.missing(others(running)) == 0 {
-            return true;
-        }
-        core::hint::spin_loop();
-    }
+}
+
+/// Tells whether all others are quiesced, or have parked.
+#[must_use]
+pub fn are_others_quiesced<C: Cpu>(running: &Running<'_, C>) -> bool {
+    running.domain.quiescence.missing(others(running)) == 0
 }
 
 /// Lets the others go on, if they are quiesced for this one.

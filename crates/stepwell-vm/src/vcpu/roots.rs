@@ -5,7 +5,7 @@ use heapless::Vec;
 use stepwell_arch::Ipa;
 
 /// Which of a domain's stage-2 tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Root {
     /// Where a vCPU runs freely.
     Running,
@@ -37,7 +37,7 @@ impl Roots {
 }
 
 /// What an instruction that executes with nothing withheld may write.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum WriteSet {
     /// Nothing.
     #[default]

@@ -24,7 +24,7 @@ pub struct Running<'a, C: Cpu> {
 }
 
 /// How a run came to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum End {
     /// For a reason of this vCPU's: its domain stops.
     Stop(StopReason),
@@ -32,6 +32,18 @@ pub enum End {
     Asked,
     /// The guest switched the vCPU off.
     SwitchedOff,
+}
+
+impl End {
+    /// What the tool is told of it.
+    #[must_use]
+    pub const fn reason(self) -> StopReason {
+        match self {
+            Self::Stop(reason) => reason,
+            Self::Asked => StopReason::Paused,
+            Self::SwitchedOff => StopReason::SwitchedOff,
+        }
+    }
 }
 
 impl<C: Cpu> Running<'_, C> {

@@ -20,7 +20,7 @@ use stepwell_engine::own_step::GuestDebug;
 pub const RESERVED_BREAKPOINTS: u8 = 2;
 
 /// The guest's debug registers, and what the machine holds of these and of the debugger's.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DebugShadow {
     values: [[u64; BANK]; 4],
     mdscr: u64,
@@ -45,30 +45,6 @@ pub struct DebugShadow {
     pub(super) is_hiding_ours: bool,
     /// And its watchpoints.
     pub(super) is_hiding_watched: bool,
-    /// The watchpoint that the instruction at this PC hits has been reported.
-    pub reported_watch: Option<u64>,
-    /// The next instruction is let past the debugger's watchpoints.
-    pub is_past_watch: bool,
-}
-
-/// Whether breakpoints are to be armed at the next entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Breakpoints {
-    /// What is at the PC has been reported: not this once.
-    PastFirst,
-    /// Yes.
-    On,
-}
-
-/// Which breakpoints and watchpoints may hit during a stepped entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ArmedBreakpoints {
-    /// All.
-    All,
-    /// The guest's own, and the debugger's watchpoints: its breakpoint at the PC has been reported.
-    PastReported,
-    /// None: what hits is not wanted where the guest is.
-    None,
 }
 
 const BANKS: [DebugBank; 4] = [
@@ -124,8 +100,6 @@ impl Default for DebugShadow {
             is_stale: true,
             is_hiding_ours: false,
             is_hiding_watched: false,
-            reported_watch: None,
-            is_past_watch: false,
         }
     }
 }

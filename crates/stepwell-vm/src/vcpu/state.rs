@@ -1,5 +1,6 @@
 //! A vCPU as a value: what is kept of it while it is not on a CPU, and what its loop works with.
 
+use super::acknowledged::Acknowledged;
 use super::roots::WriteSet;
 use super::shadow::DebugShadow;
 use super::timers::{OffsetWrite, PhysicalTimer, TimerLines};
@@ -13,11 +14,13 @@ use crate::stage2::Vttbr;
 use crate::vgic::CpuInterface;
 use stepwell_arch::{Pstate, SystemRegister, Va};
 use stepwell_engine::{Engine, ExclusiveMonitor, InterruptedContext, SpinDetector};
+use stepwell_protocol::StopReason;
 
 /// SP_usr of AArch32, R13, is X13.
 pub(super) const SP_USR: u8 = 13;
 
 /// Everything that belongs to a vCPU.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct VcpuCore<C: Cpu> {
     /// General-purpose registers, PC and PSTATE.
     pub context: C::Context,
@@ -37,8 +40,10 @@ pub struct VcpuCore<C: Cpu> {
     pub debug: DebugShadow,
     /// What is being written into the trace ring.
     pub recorder: Recorder,
-    /// The monitored SMC at this PC has been reported: it takes effect now.
-    pub reported_call: Option<u64>,
+    /// What of the instruction at its PC has been reported, and does not stop it again.
+    pub acknowledged: Option<Acknowledged>,
+    /// Steps that its last order came to.
+    pub steps: u64,
     /// VTTBR_EL2 of its CPU.
     pub vttbr: Vttbr,
     /// What the instruction that executes with nothing withheld may write.
@@ -47,8 +52,6 @@ pub struct VcpuCore<C: Cpu> {
     pub spin: SpinDetector,
     /// The range that steps stay in, if they are to stay in one.
     pub within: Option<(u64, u64)>,
-    /// That it is stopped at this PC has been reported: what is there does not stop it again.
-    pub reported_pc: Option<u64>,
     /// What a handler that is being stepped over, unseen, is to return to.
     pub handler_of: Option<InterruptedContext>,
     /// The guest is within CPU_SUSPEND: what it called has executed and has not returned.
@@ -94,21 +97,50 @@ impl<C: Cpu> VcpuCore<C> {
             recorder: Recorder::default(),
             serror: None,
             is_reset: false,
-            is_suspended: false,
-            reported_call: None,
-            vttbr,
-            write_set: WriteSet::Empty,
-            within: None,
-            reported_pc: None,
             handler_of: None,
+            is_suspended: false,
             left_at: None,
             offset_write: OffsetWrite::default(),
             is_hidden: false,
+            acknowledged: None,
+            steps: 0,
+            vttbr,
+            write_set: WriteSet::Empty,
+            within: None,
             virtual_clock: false,
             physical_timer: PhysicalTimer::default(),
             lines: TimerLines::default(),
             idle_interface: IdleInterface::default(),
         }
+    }
+
+    /// What of the instruction at the PC is acknowledged.
+    #[inline]
+    #[must_use]
+    pub fn acknowledged_here(&self) -> Option<Acknowledged> {
+        self.acknowledged.filter(|acknowledged| acknowledged.pc == self.context.elr)
+    }
+
+    /// That the vCPU is at its PC does not stop it.
+    pub fn acknowledge_pc(&mut self) {
+        let act = self.acknowledged_here().is_some_and(|acknowledged| acknowledged.act);
+        self.acknowledged = Some(Acknowledged { pc: self.context.elr, act });
+    }
+
+    /// The vCPU stops at its PC for a reason that is reported.
+    pub fn acknowledge(&mut self, reason: StopReason) {
+        self.acknowledge_pc();
+        if let Some(acknowledged) = &mut self.acknowledged {
+            acknowledged.act |=
+                matches!(reason, StopReason::Watchpoint { .. } | StopReason::PrivilegedCall { .. });
+        }
+    }
+
+    /// What the instruction at the PC does has been reported, and does not stop the vCPU.
+    #[inline]
+    #[must_use]
+    pub fn is_act_acknowledged(&self) -> bool {
+        self.acknowledged_here().is_some_and(|acknowledged| acknowledged.act)
     }
 
     /// The guest's PC.
@@ -135,9 +167,8 @@ impl<C: Cpu> VcpuCore<C> {
         self.is_reset = true;
         self.monitor.clear();
         self.interface = CpuInterface::new(self.interface.lr_count);
-        self.reported_call = None;
+        self.acknowledged = None;
         self.within = None;
-        self.reported_pc = None;
         self.handler_of = None;
         self.is_suspended = false;
         self.left_at = None;
@@ -176,8 +207,23 @@ impl<C: Cpu> VcpuCore<C> {
 
 /// Whether the virtual CPU interface can be left alone between steps: nothing was pending or active
 /// when it was loaded last, and nothing has happened since.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct IdleInterface {
-    pub(super) is_idle: bool,
-    pub(super) seen: Count,
+    is_idle: bool,
+    seen: Count,
+}
+
+impl IdleInterface {
+    /// Takes down what was found when so many changes had been made.
+    #[must_use]
+    pub const fn found(is_idle: bool, seen: Count) -> Self {
+        Self { is_idle, seen }
+    }
+
+    /// Tells whether it was idle, and nothing has changed since.
+    #[inline]
+    #[must_use]
+    pub fn holds(self, now: Count) -> bool {
+        self.is_idle && self.seen == now
+    }
 }

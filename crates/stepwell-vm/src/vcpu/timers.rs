@@ -1,21 +1,21 @@
 //! The guest's timers as values.
 
 /// A guest's physical timer: CNTP_CTL_EL0 and CNTP_CVAL_EL0.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PhysicalTimer {
     pub(super) control: u64,
     pub(super) compare: u64,
 }
 
 /// The interrupt lines of a vCPU's timers, as the GIC knows them.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TimerLines {
     pub(super) virtual_timer: bool,
     pub(super) physical_timer: bool,
 }
 
 /// What it takes to write CNTVOFF_EL2, which on an emulated machine is as long as a device's access.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct OffsetWrite {
     least: u64,
     measured: u8,

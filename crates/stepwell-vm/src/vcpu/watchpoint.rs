@@ -5,7 +5,7 @@ use stepwell_arch::debug::Watchpoint as Registers;
 use stepwell_protocol::Watchpoint;
 
 /// A watchpoint that is set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Watch {
     /// What is watched.
     pub what: Watchpoint,
@@ -14,7 +14,7 @@ pub struct Watch {
 }
 
 /// A part of a watchpoint without registers: in one page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Piece {
     /// The watchpoint.
     pub(super) what: Watchpoint,

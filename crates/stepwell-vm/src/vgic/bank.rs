@@ -12,7 +12,7 @@
 //! `relatched`, because acknowledging the loaded interrupt must not swallow it.
 
 /// 32 interrupts. Bit n is the n-th of them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Bank {
     /// GICx_IGROUPR: one is Group 1.
     pub group: u32,

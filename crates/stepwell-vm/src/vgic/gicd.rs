@@ -41,7 +41,7 @@ const IROUTER_IRM: u64 = 1 << 31;
 const IROUTER_AFFINITY: u64 = 0xff_00ff_ffff;
 
 /// What a write may have changed about interrupts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Change {
     /// Nothing.
     None,
@@ -52,7 +52,7 @@ pub(super) enum Change {
 }
 
 /// GICD.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Distributor {
     enables: u32,
     spis: [Bank; SPI_BANKS],

@@ -32,7 +32,7 @@ const PIDR0: u8 = 0x93;
 const SGIS: u32 = 0xffff;
 
 /// GICR of one vCPU.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Redistributor {
     /// SGIs and PPIs.
     pub bank: Bank,

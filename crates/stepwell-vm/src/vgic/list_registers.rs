@@ -125,7 +125,7 @@ pub enum Signal {
 }
 
 /// What the vCPU loop loads into the ICH_*_EL2 registers before an entry, and reads back after.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CpuInterface {
     /// ICH_LR<n>_EL2.
     pub lr: [u64; 16],

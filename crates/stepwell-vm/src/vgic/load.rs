@@ -20,7 +20,7 @@ use super::{CpuInterface, ListRegister, Signal, Vgic};
 const LIST_REGISTERS_MAX: usize = 16;
 
 /// An interrupt in a list register.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Entry {
     pub intid: usize,
     was_pending: bool,
@@ -28,7 +28,7 @@ pub(super) struct Entry {
 }
 
 /// What a vCPU's list registers were filled with, in their order.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Loaded(Vec<Entry, LIST_REGISTERS_MAX>);
 
 impl Loaded {

@@ -48,7 +48,7 @@ pub const GICR_BYTES: u64 = gicr::FRAMES;
 
 /// The domain's interrupt controller. SPIs are INTIDs 32 to 287, as on QEMU's `virt`; the affinity
 /// of vCPU n is n in Aff0.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Vgic {
     vcpus: usize,
     distributor: Distributor,

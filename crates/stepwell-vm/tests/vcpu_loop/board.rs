@@ -123,7 +123,7 @@ impl<C: Cpu<Context = FakeContext, Memory = Ram, Ring = FakeRing>> Board<C> {
             let mut core = VcpuCore::new(context, &reset, simd, 4, vttbr);
             if number == 0 {
                 core.reset(&reset, ENTRY, 0);
-                core.reported_pc = Some(ENTRY);
+                core.acknowledge_pc();
             }
             Vcpu {
                 cpu: number,

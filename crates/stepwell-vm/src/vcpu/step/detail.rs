@@ -10,10 +10,11 @@
 //! be read, a device, is taken from the general register that was transferred. Where an atomic
 //! compares, a store of what was there already is not told.
 
-use super::stepper::{Next, Stepper};
 use crate::cpu::Cpu;
 use crate::memory::GuestMemory;
 use crate::recorder::{AddressSpace, REGISTERS};
+use crate::vcpu::advance::VcpuLoop;
+use crate::vcpu::hand::{Before, Next, Operands};
 use crate::vcpu::{pages, time};
 use stepwell_arch::SystemRegister;
 use stepwell_arch::load_store::Direction;
@@ -32,22 +33,7 @@ const TCR_A1: u64 = 1 << 22;
 /// TTBRn_EL1.BADDR, without CnP.
 const TTBR_ADDRESS: u64 = 0x0000_ffff_ffff_fffe;
 
-/// Memory operands of an instruction that is about to execute.
-#[derive(Clone, Copy)]
-struct Operands {
-    what: LoadStore,
-    address: u64,
-    /// What an atomic finds.
-    before: [Option<u128>; 2],
-}
-
-/// What is kept of the time before an instruction of which everything is told.
-pub(super) struct BeforeDetail {
-    operands: Option<Operands>,
-    steps: u64,
-}
-
-impl<C: Cpu> Stepper<'_, '_, C> {
+impl<C: Cpu> VcpuLoop<'_, '_, C> {
     fn vcpu(&self) -> u8 {
         self.running.index as u8
     }
@@ -60,25 +46,25 @@ impl<C: Cpu> Stepper<'_, '_, C> {
 
     /// Where recording begins, or goes on after something else: what holds here.
     pub(super) fn emit_state(&mut self) {
-        if !self.record {
+        if !self.flow.rules.record {
             return;
         }
         self.emit_time();
         self.emit_context();
-        if self.detail.registers {
+        if self.flow.rules.detail.registers {
             self.emit_registers(true);
         }
     }
 
     /// Every so often.
     pub(super) fn emit_time_if_due(&mut self) {
-        if self.record && self.steps >= self.time_due {
+        if self.flow.rules.record && self.flow.tally.steps >= self.flow.tally.time_due {
             self.emit_time();
         }
     }
 
     fn emit_time(&mut self) {
-        self.time_due = self.steps.saturating_add(STEPS_PER_TIME);
+        self.flow.tally.time_due = self.flow.tally.steps.saturating_add(STEPS_PER_TIME);
         let ticks =
             u128::from(time::now(self.running).saturating_sub(self.running.cpu.counter_at_reset()));
         let ns = ticks * NS_PER_SECOND / u128::from(self.running.cpu.frequency_hz().max(1));
@@ -89,7 +75,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
 
     /// Tells the address space, if it is another than was told last.
     pub(super) fn emit_context(&mut self) {
-        if !self.record {
+        if !self.flow.rules.record {
             return;
         }
         let (ttbr0, ttbr1) = (
@@ -117,8 +103,8 @@ impl<C: Cpu> Stepper<'_, '_, C> {
 
     /// An exception has just been entered at EL1.
     pub(super) fn emit_entry(&mut self) {
-        self.has_entered = true;
-        if !self.record {
+        self.flow.hand.has_entered = true;
+        if !self.flow.rules.record {
             return;
         }
         self.emit_time();
@@ -130,7 +116,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         else {
             return;
         };
-        let intid = self.intid.take().filter(|_| cause != ExceptionCause::Synchronous);
+        let intid = self.flow.hand.intid.take().filter(|_| cause != ExceptionCause::Synchronous);
         let syndrome = match cause {
             ExceptionCause::Synchronous | ExceptionCause::SError => {
                 self.running.cpu.read(SystemRegister::ESR_EL1)
@@ -151,7 +137,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
 
     /// An exception return has just executed.
     pub(super) fn emit_return(&mut self) {
-        if self.record {
+        if self.flow.rules.record {
             let core = &*self.running.core;
             let (to, el) = (core.pc(), core.pstate().el());
             self.emit(TraceRecord::ExceptionReturn { vcpu: self.vcpu(), to, el });
@@ -160,37 +146,42 @@ impl<C: Cpu> Stepper<'_, '_, C> {
 
     /// A store-exclusive has just executed.
     pub(super) fn emit_exclusive(&mut self, pc: Va, stored: bool) {
-        self.has_stored = stored;
-        if self.record {
+        self.flow.hand.has_stored = stored;
+        if self.flow.rules.record {
             self.emit(TraceRecord::Exclusive { vcpu: self.vcpu(), pc, stored });
         }
     }
 
     /// Whether something is to be told of every single step.
     pub(super) const fn has_detail(&self) -> bool {
-        self.record && (self.detail.registers || self.detail.memory)
+        self.flow.rules.record
+            && (self.flow.rules.detail.registers || self.flow.rules.detail.memory)
     }
 
-    /// Before an instruction of which everything is told.
-    pub(super) fn look_in_detail(&mut self, next: &Next) -> BeforeDetail {
-        (self.has_entered, self.has_stored) = (false, false);
-        let operands = if self.detail.memory { self.operands(next) } else { None };
-        BeforeDetail { operands, steps: self.steps }
+    /// Before an instruction of which everything is recorded.
+    pub(super) fn look_in_detail(&mut self) {
+        let next = self.flow.hand.next;
+        let operands = if self.flow.rules.detail.memory { self.operands(&next) } else { None };
+        let hand = &mut self.flow.hand;
+        (hand.has_entered, hand.has_stored) = (false, false);
+        hand.detail = Some(Before { operands });
     }
 
-    /// Tells what the instruction did, if it has executed.
-    pub(super) fn emit_in_detail(&mut self, next: &Next, before: BeforeDetail) {
-        let BeforeDetail { operands, steps } = before;
-        if self.steps == steps {
+    /// Records what the instruction did, if it has executed.
+    #[inline(never)]
+    pub(super) fn emit_in_detail(&mut self) {
+        let hand = &mut self.flow.hand;
+        let Some(Before { operands }) = hand.detail.take() else { return };
+        if self.flow.tally.steps == hand.steps_before {
             return;
         }
         if let Some(operands) = operands
-            && !self.has_entered
-            && (self.has_stored || !matches!(next.plan, Plan::StoreExclusive(_)))
+            && !hand.has_entered
+            && (hand.has_stored || !matches!(hand.next.plan, Plan::StoreExclusive(_)))
         {
             self.emit_memory(operands);
         }
-        if self.detail.registers {
+        if self.flow.rules.detail.registers {
             self.emit_registers(false);
         }
     }

@@ -1,11 +1,14 @@
 //! Instructions that are carried out at EL2: those that a step would break, or that would tell the
-//! guest that time does not pass.
+//! guest that time is stopped.
 
-use super::stepper::{Carried, Next, Stepper};
 use crate::cpu::{Cpu, Purpose, TranslationFailed};
 use crate::device::board::RAM_BASE;
 use crate::memory::{GuestMemory, Physical};
+use crate::vcpu::advance::{Onward, VcpuLoop};
+use crate::vcpu::byte_order::is_big_endian;
 use crate::vcpu::debug::{self, origin};
+use crate::vcpu::flow::{At, Then};
+use crate::vcpu::hand::Next;
 use crate::vcpu::handled::advance_by;
 use crate::vcpu::running::End;
 use crate::vcpu::{address_space, device_access, inject, interrupt, pages, time, watch};
@@ -17,24 +20,19 @@ use stepwell_engine::precedence::{self, Circumstances};
 use stepwell_engine::{Image, LoadExclusive, Plan, StoreDecision, StoreExclusive, Yield};
 use stepwell_protocol::Waiting;
 
-/// SCTLR_EL1.E0E: data of EL0 is big-endian.
-const SCTLR_E0E: u64 = 1 << 24;
-/// SCTLR_EL1.EE: data of EL1 is big-endian.
-const SCTLR_EE: u64 = 1 << 25;
-
-/// Whether a guest's data is big-endian.
-pub fn is_big_endian<C: Cpu>(cpu: &C, pstate: Pstate) -> bool {
-    match (pstate.is_aarch32(), pstate.el()) {
-        (true, _) => pstate.0 & Pstate::E != 0,
-        (false, 0) => cpu.read(SystemRegister::SCTLR_EL1) & SCTLR_E0E != 0,
-        (false, _) => cpu.read(SystemRegister::SCTLR_EL1) & SCTLR_EE != 0,
-    }
+/// What became of a store-exclusive that EL2 was to carry out.
+enum Carried {
+    /// It was, or led to an exception; or the vCPU is to stop before it.
+    Done(Option<End>),
+    /// The CPU is to execute it after all, to fail.
+    LeftToCpu,
 }
 
-impl<C: Cpu> Stepper<'_, '_, C> {
-    /// Whether an instruction is one that EL2 carries out.
-    pub(super) fn is_for_el2(&self, next: &Next) -> bool {
-        match next.plan {
+impl<C: Cpu> VcpuLoop<'_, '_, C> {
+    /// Whether the instruction in hand is one that EL2 carries out.
+    #[inline]
+    pub(super) fn is_for_el2(&self) -> bool {
+        match self.flow.hand.next.plan {
             Plan::StoreExclusive(_) => self.running.core.monitor.armed().is_some(),
             Plan::WaitForInterrupt => true,
             Plan::ReadTimer { .. }
@@ -46,33 +44,40 @@ impl<C: Cpu> Stepper<'_, '_, C> {
     }
 
     /// Whether the CPU has to be asked first: see [`precedence`].
-    pub(super) fn must_ask(&self, next: &Next) -> bool {
+    pub(super) fn must_ask(&self) -> bool {
+        let next = &self.flow.hand.next;
         let Plan::StoreExclusive(store) = next.plan else { return true };
         !precedence::is_certain(Circumstances {
             guest: self.running.core.debug.guest(),
             pstate: next.pstate,
             sctlr: self.running.cpu.read(SystemRegister::SCTLR_EL1),
             stack: (store.rn == 31).then_some(next.base),
-            is_page_executed: self.executed_page == Some(next.pc.align_down(4096)),
+            is_page_executed: self.flow.hand.executed_page == Some(next.pc.align_down(4096)),
         })
     }
 
     /// Carries out an instruction before which nothing comes but what its data access may lead to.
-    pub(super) fn carry_out(&mut self, next: &Next) -> Carried {
-        match next.plan {
-            Plan::StoreExclusive(store) => return self.store_exclusive(store, next),
-            Plan::WaitForInterrupt => return Carried::Done(self.wait(next)),
+    pub(super) fn carry_out(&mut self) -> Onward {
+        match self.flow.hand.next.plan {
+            Plan::StoreExclusive(store) => {
+                return match self.store_exclusive(store) {
+                    Carried::Done(end) => self.done(end),
+                    Carried::LeftToCpu => self.execute(),
+                };
+            }
+            Plan::WaitForInterrupt => return self.wait(),
             Plan::ReadTimer { register, rt } => self.read_timer(register, rt),
             Plan::WriteTimer { register, rt } => self.write_timer(register, rt),
             Plan::ReadTimerPair { register, rt, rt2 } => self.read_timer_pair(register, rt, rt2),
             Plan::WriteTimerPair { register, rt, rt2 } => self.write_timer_pair(register, rt, rt2),
-            _ => return Carried::LeftToCpu,
+            _ => return self.execute(),
         }
-        Carried::Done(None)
+        self.done(None)
     }
 
-    pub(super) fn arm(&mut self, load: LoadExclusive, next: &Next) {
-        let (address, pstate) = (Va(next.base), next.pstate);
+    pub(super) fn arm(&mut self, load: LoadExclusive) {
+        let Next { pc, base, pstate, .. } = self.flow.hand.next;
+        let address = Va(base);
         let core = &*self.running.core;
         let mut value = [core.context.register(load.rt), core.context.register(load.rt2)];
         if load.rt == 31 || (load.pair && load.rt2 == 31) {
@@ -88,12 +93,13 @@ impl<C: Cpu> Stepper<'_, '_, C> {
             value = peeked.map(|value| swapped(value).value as u64);
         }
         self.running.core.monitor.arm(load, address, value);
-        self.executed_page = Some(next.pc.align_down(4096));
+        self.flow.hand.executed_page = Some(pc.align_down(4096));
     }
 
     /// Performs a store-exclusive that goes to where its load was from.
-    fn store_exclusive(&mut self, store: StoreExclusive, next: &Next) -> Carried {
-        let (address, pstate) = (Va(next.base), next.pstate);
+    fn store_exclusive(&mut self, store: StoreExclusive) -> Carried {
+        let Next { base, pstate, bytes: length, .. } = self.flow.hand.next;
+        let address = Va(base);
         let StoreDecision::CompareAndStore(armed) = self.running.core.monitor.decide(address)
         else {
             return self.leave_store();
@@ -111,7 +117,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
             // What lies there is no RAM.
             Err(failed) if failed.stage2 => {
                 let loaded = Image::of(armed.value, armed.bytes, armed.pair, big_endian);
-                return self.store_to_device(store, next, loaded, new);
+                return self.store_to_device(store, loaded, new);
             }
             // The load could read it and the store may not write it: the guest's own fault.
             Err(failed) => return self.store_fault(FaultStatus(failed.status), address),
@@ -131,26 +137,20 @@ impl<C: Cpu> Stepper<'_, '_, C> {
             pages::written(self.running, ipa, bytes);
         }
         self.stored_exclusive(store.rs, stored);
-        self.advance(next.bytes);
+        self.advance_pc(length);
         Carried::Done(None)
     }
 
-    /// As [`Stepper::store_exclusive`], where its load was of a device.
-    fn store_to_device(
-        &mut self,
-        store: StoreExclusive,
-        next: &Next,
-        loaded: Image,
-        new: Image,
-    ) -> Carried {
-        let address = Va(next.base);
-        if let Some(carried) = self.watched_store(address, u64::from(new.bytes), next.pstate) {
+    /// As [`Self::store_exclusive`], where its load was of a device.
+    fn store_to_device(&mut self, store: StoreExclusive, loaded: Image, new: Image) -> Carried {
+        let Next { base, pstate, bytes, .. } = self.flow.hand.next;
+        if let Some(carried) = self.watched_store(Va(base), u64::from(new.bytes), pstate) {
             return carried;
         }
-        match device_access::store_exclusive(self.running, address.0, loaded, new) {
+        match device_access::store_exclusive(self.running, base, loaded, new) {
             Ok(stored) => {
                 self.stored_exclusive(store.rs, stored);
-                self.advance(next.bytes);
+                self.advance_pc(bytes);
             }
             Err(abort) => {
                 abort.inject(self.running);
@@ -183,11 +183,10 @@ impl<C: Cpu> Stepper<'_, '_, C> {
 
     /// A store that hits a watchpoint: the debugger's, or the guest's own.
     fn watched_store(&mut self, address: Va, bytes: u64, pstate: Pstate) -> Option<Carried> {
-        if self.has_watchpoints
-            && !self.running.core.debug.is_past_watch
+        if self.flow.rules.has_watchpoints
+            && !self.running.core.is_act_acknowledged()
             && let Some(reason) = watch::accesses(self.running, address.0, bytes, false, true)
         {
-            self.running.core.debug.reported_watch = Some(self.running.core.pc().0);
             self.take_back();
             return Some(Carried::Done(Some(End::Stop(reason))));
         }
@@ -206,7 +205,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         pages::translated(self.running, translate)
     }
 
-    /// The fault of a store that PSTATE.PAN forbids: AT instructions for EL1 ignore it.
+    /// The fault of a store that PSTATE.PAN forbids: AT instructions for EL1 do not obey it.
     fn forbidden_by_pan(&self, address: Va, pstate: Pstate) -> Option<u8> {
         if pstate.is_aarch32() || pstate.el() == 0 || !pstate.pan() {
             return None;
@@ -220,7 +219,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
     }
 
     /// Carried out at EL2: moves the PC past the instruction.
-    fn advance(&mut self, bytes: u64) {
+    fn advance_pc(&mut self, bytes: u64) {
         let guest = self.running.core.debug.guest();
         advance_by(self.running, guest, bytes);
         self.carried_out();
@@ -243,7 +242,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
     fn read_timer(&mut self, register: SystemRegister, rt: u8) {
         let value = time::read(self.running, register);
         self.running.core.context.set_register(rt, value);
-        self.advance(4);
+        self.advance_pc(4);
     }
 
     /// A timer register is written on the virtual clock.
@@ -251,7 +250,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         let value = self.running.core.context.register(rt);
         time::write(self.running, register, value);
         self.find_deadline();
-        self.advance(4);
+        self.advance_pc(4);
     }
 
     /// As [`Stepper::read_timer`], by AArch32's MRRC.
@@ -260,7 +259,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         let context = &mut self.running.core.context;
         context.set_register(rt, value & 0xffff_ffff);
         context.set_register(rt2, value >> 32);
-        self.advance(4);
+        self.advance_pc(4);
     }
 
     /// As [`Stepper::write_timer`], by AArch32's MCRR.
@@ -269,83 +268,77 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         let value = context.register(rt) & 0xffff_ffff | context.register(rt2) << 32;
         time::write(self.running, register, value);
         self.find_deadline();
-        self.advance(4);
+        self.advance_pc(4);
     }
 
     /// WFI: done when an interrupt is pending, whether it is held or not, or trapped to the guest's
     /// EL1.
-    fn wait(&mut self, next: &Next) -> Option<End> {
-        let is_pending = interrupt::has_pending(self.running);
-        if !is_pending
-            && precedence::traps_wait(next.pstate, self.running.cpu.read(SystemRegister::SCTLR_EL1))
-        {
-            inject::synchronous(self.running, EsrEl1::wfi(next.bytes), None);
+    fn wait(&mut self) -> Onward {
+        let Next { pstate, bytes, .. } = self.flow.hand.next;
+        let sctlr = self.running.cpu.read(SystemRegister::SCTLR_EL1);
+        if !interrupt::has_pending(self.running) && precedence::traps_wait(pstate, sctlr) {
+            inject::synchronous(self.running, EsrEl1::wfi(bytes), None);
             self.entered_exception();
-            return None;
+            return self.done(None);
         }
-        let end = self.wait_for_interrupt(true);
-        if end.is_none() {
-            self.advance(next.bytes);
-        }
-        end
+        self.wait_for_interrupt(true)
     }
 
-    /// CPU_SUSPEND, which waits as WFI does, but has executed.
-    pub(super) fn wait_suspended(&mut self) -> Option<End> {
-        let end = self.wait_for_interrupt(false);
-        self.running.core.is_suspended = end.is_some();
-        end
+    /// Waits for an interrupt. `is_begun`: within a WFI, which has not executed until then; else
+    /// within CPU_SUSPEND, which waits as WFI does, but has executed.
+    pub(super) fn wait_for_interrupt(&mut self, is_begun: bool) -> Onward {
+        self.flow.at = At::Interrupt { is_begun };
+        // One that a vCPU which runs freely is stepped past may end early, and does.
+        if self.flow.rules.is_stepping_past || interrupt::has_pending(self.running) {
+            return self.end_wait(is_begun);
+        }
+        if self.running.is_called() {
+            if is_begun {
+                self.take_back();
+            }
+            return self.done(Some(End::Asked));
+        }
+        if self.has_turns() {
+            self.yield_idle(is_begun);
+            return Onward::GoOn;
+        }
+        self.acknowledge_translation();
+        match time::next_deadline(self.running) {
+            // Nothing happens to this guest before its timer goes off.
+            Some(deadline) if self.running.core.virtual_clock => {
+                self.running.domain.clock.lock().skip_to(deadline);
+                Onward::GoOn
+            }
+            _ => Onward::WAIT,
+        }
     }
 
-    /// Waits for an interrupt. `is_begun`: within an instruction that has not executed until then.
-    fn wait_for_interrupt(&mut self, is_begun: bool) -> Option<End> {
-        loop {
-            // One that a vCPU which runs freely is stepped past may end early, and does.
-            if self.is_stepping_past || interrupt::has_pending(self.running) {
-                return None;
-            }
-            if self.running.is_called() {
-                if is_begun {
-                    self.take_back();
-                }
-                return Some(End::Asked);
-            }
-            if self.turn.has_turns() {
-                if let Some(end) = self.wait_in_turn(is_begun) {
-                    return Some(end);
-                }
-                continue;
-            }
-            self.acknowledge_translation();
-            match time::next_deadline(self.running) {
-                // Nothing happens to this guest before its timer goes off.
-                Some(deadline) if self.running.core.virtual_clock => {
-                    self.running.domain.clock.lock().skip_to(deadline);
-                }
-                _ => self.running.cpu.wait_for_interrupt(),
-            }
-            interrupt::take_all(self.running);
-            time::update_lines(self.running);
-            self.find_deadline();
+    fn end_wait(&mut self, is_begun: bool) -> Onward {
+        if is_begun {
+            self.advance_pc(self.flow.hand.next.bytes);
+            return self.done(None);
         }
+        self.running.core.is_suspended = false;
+        self.flow.at = At::Boundary;
+        Onward::GoOn
+    }
+
+    /// It has waited, for an interrupt or for its turn.
+    pub(in crate::vcpu) fn waited_for_interrupt(&mut self, is_begun: bool) -> Onward {
+        interrupt::take_all(self.running);
+        time::update_lines(self.running);
+        self.find_deadline();
+        self.wait_for_interrupt(is_begun)
     }
 
     /// Lets the others move until an interrupt is pending here.
-    fn wait_in_turn(&mut self, is_begun: bool) -> Option<End> {
+    fn yield_idle(&mut self, is_begun: bool) {
         let is_virtual = self.running.core.virtual_clock;
         let deadline = time::next_deadline(self.running).filter(|_| is_virtual);
         if is_begun {
             self.take_back();
         }
-        let end = self.wait_for_others(Yield::Idle { deadline }, Waiting::Interrupt);
-        if end.is_none() {
-            if is_begun {
-                self.begin(self.running.core.pc());
-            }
-            interrupt::take_all(self.running);
-            time::update_lines(self.running);
-            self.find_deadline();
-        }
-        end
+        let then = Then::Interrupt { is_begun };
+        self.yield_turn(Yield::Idle { deadline }, Some(Waiting::Interrupt), then);
     }
 }

@@ -1,40 +1,18 @@
 //! The next instruction: fetched, decoded and planned before it executes.
 
-use super::stepper::{Next, Stepper};
 use crate::cpu::Context as _;
 use crate::cpu::Cpu;
 use crate::memory::GuestMemory;
+use crate::vcpu::advance::VcpuLoop;
+use crate::vcpu::hand::Next;
 use crate::vcpu::pages;
 use stepwell_arch::SystemRegister;
 use stepwell_arch::{Instruction, Pstate, Va};
 use stepwell_engine::{LoadExclusive, Plan, StoreExclusive, plan};
 
-/// What masks asynchronous exceptions.
-pub(super) const MASKS: u64 = Pstate::A | Pstate::I | Pstate::F;
-
-/// What a stepped instruction finds of the interrupts that are pending.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shown {
-    /// None: whatever it does, none comes.
-    Nothing,
-    /// All, under the guest's own masks, which keep all of them away.
-    AsIs,
-    /// All, with everything masked while it executes.
-    Masked,
-}
-
-impl Shown {
-    pub(super) const fn masks(self) -> u64 {
-        match self {
-            Self::Masked => MASKS,
-            Self::Nothing | Self::AsIs => 0,
-        }
-    }
-}
-
 type PageOf<C> = <<C as Cpu>::Memory as GuestMemory>::Page;
 
-impl<C: Cpu> Stepper<'_, '_, C> {
+impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// Fetches the next instruction and plans it.
     pub(super) fn look(&mut self) -> Next {
         self.acknowledge_translation();
@@ -72,13 +50,12 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         }
     }
 
-    /// Forgets the known pages where another vCPU has changed page tables. It is not let go on
-    /// before.
+    /// Forgets the known pages where another vCPU has changed page tables. It is not let go on before.
     #[inline]
     pub(super) fn acknowledge_translation(&mut self) {
-        if self.is_beside_others && self.running.domain.translation.take() {
+        if self.flow.rules.is_beside_others && self.running.domain.translation.take() {
             self.running.core.context.forget_pages();
-            self.executed_page = None;
+            self.flow.hand.executed_page = None;
         }
     }
 
@@ -122,7 +99,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         // with a hidden breakpoint, which only the slow path sees.
         let vectors = Va(self.running.cpu.read(SystemRegister::VBAR_EL1)).align_down(4096);
         let may_know = pc.align_down(4096) != vectors
-            && !(self.has_breakpoints
+            && !(self.flow.rules.has_breakpoints
                 && (self.running.domain.follow.has_page(pc)
                     || self.running.domain.views.lock().has_breakpoints(ipa)));
         if may_know {

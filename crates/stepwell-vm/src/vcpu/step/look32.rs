@@ -4,14 +4,15 @@
 //! exits from AArch32 have vectors of their own, which have no fast path, and what is looked at
 //! here is never `plain`, so that one instruction is entered for at a time.
 
-use super::stepper::{Next, Stepper};
 use crate::cpu::Cpu;
 use crate::memory::GuestMemory;
+use crate::vcpu::advance::VcpuLoop;
+use crate::vcpu::hand::Next;
 use stepwell_arch::aarch32::{Found, Instruction, t32};
 use stepwell_arch::{InstructionSet, Pstate, Va};
 use stepwell_engine::{Plan, plan32};
 
-impl<C: Cpu> Stepper<'_, '_, C> {
+impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// Fills in what is known of an instruction that is about to execute in AArch32 state.
     pub(super) fn look32(&mut self, mut next: Next) -> Next {
         let Some(found) = self.fetch32(next.pc, next.pstate) else { return next };

@@ -3,24 +3,27 @@
 //! The fast path does not tell what it executed, but it leaves at each jump where a run is lent to it
 //! that it cannot write. So what it took lies one behind the other, and is looked at afterwards.
 
-use super::stepper::{Next, Stepper};
 use crate::cpu::{Context as _, Cpu};
 use crate::memory::GuestMemory as _;
+use crate::vcpu::advance::VcpuLoop;
 use crate::vcpu::time;
 use stepwell_arch::Va;
 use stepwell_engine::natural::{DEVICE_NS, ENTRY_NS, cost_ns};
 use stepwell_protocol::TimePolicy;
 
-impl<C: Cpu> Stepper<'_, '_, C> {
+impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// Whether its clock is natural.
     pub(super) const fn is_natural(&self) -> bool {
-        matches!(self.time, TimePolicy::Natural { .. })
+        matches!(self.flow.rules.time, TimePolicy::Natural { .. })
     }
 
-    /// Lets pass what `steps` instructions from `next` on take, beside what any do.
+    /// Lets pass what the instruction in hand takes, and those that the fast path has executed after
+    /// it, beside what any do.
     #[inline(never)]
-    pub(super) fn take_time(&mut self, next: &Next, steps: u64) {
-        if core::mem::take(&mut self.is_device) {
+    pub(super) fn take_time(&mut self) {
+        let next = self.flow.hand.next;
+        let steps = self.flow.tally.steps - self.flow.hand.steps_before;
+        if core::mem::take(&mut self.flow.hand.is_device) {
             self.let_pass(DEVICE_NS);
         }
         for n in 0..steps {
@@ -50,7 +53,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
     }
 
     fn mind_deadline(&mut self) {
-        if self.running.domain.clock.lock().now() >= self.deadline {
+        if self.running.domain.clock.lock().now() >= self.flow.tally.deadline {
             time::update_lines(self.running);
             self.find_deadline();
         }

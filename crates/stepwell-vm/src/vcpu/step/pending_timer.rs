@@ -7,103 +7,85 @@
 //! acknowledged, the guest is stepped: each of its instructions may be the one that changes it. That
 //! is a hundred or so of them for a handler, more where interrupts are masked. Nothing is reported.
 //!
-//! No other vCPU being there, the clock goes by these steps, as if they were not ([`time::go_by_steps`]).
-//! But a guest that waits for the time with interrupts masked would wait long: after [`HIDDEN_MAX`] of
-//! them the clock is the machine's again.
+//! No other vCPU being there, the clock goes by these steps, as if they were not
+//! ([`time::go_by_steps`]). But a guest that waits for the time with interrupts masked would wait long:
+//! after [`HIDDEN_MAX`] of them the clock is the machine's again.
 //!
 //! Exclusive sequences are the exception beside other vCPUs, which would have to be quiesced for
 //! each: such a sequence runs freely, for a moment, and may find an interrupt that it has just
 //! withdrawn.
 
-use super::debug;
-use super::stepper::Stepper;
-use super::switch::{disable, enable};
+use super::Event;
 use crate::cpu::Cpu;
+use crate::vcpu::advance::{Onward, VcpuLoop};
+use crate::vcpu::flow::Detour;
 use crate::vcpu::quiesce::SEQUENCE_MAX;
-use crate::vcpu::running::{End, Running};
-use crate::vcpu::{interrupt, time};
+use crate::vcpu::running::End;
+use crate::vcpu::{debug, interrupt, time};
 use core::sync::atomic::Ordering;
 use stepwell_engine::{Plan, TimePolicy};
 use stepwell_protocol::{InterruptPolicy, StopReason};
 
-/// Steps after which it looks whether others want it to quiesce.
+/// Steps after which it looks whether others want this vCPU to be quiesced.
 const STEPS_AT_ONCE: u64 = 1_000;
-
 /// Steps that the guest's clock takes for instructions at full speed.
 const HIDDEN_MAX: u64 = 2_000;
+/// How long it runs freely at a time where it cannot be stepped.
+const SEQUENCE_NS: u64 = 20_000;
 
-/// How the steps came to an end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TimerSteps {
-    /// For a reason that ends the run, too.
-    Ended(End),
-    /// The interrupt is pending no more, or others want this vCPU to quiesce.
-    Settled,
-    /// What is next is to run freely: an exclusive sequence, which others would have to quiesce
-    /// for, or a WFI that waits.
-    Freely,
-}
-
-/// Steps until the virtual timer's interrupt is acknowledged or withdrawn.
-pub fn while_timer_is_pending<C: Cpu>(running: &mut Running<'_, C>) -> TimerSteps {
-    if let Err(end) = enable(running) {
-        return TimerSteps::Ended(end);
+impl<C: Cpu> VcpuLoop<'_, '_, C> {
+    /// Begins to step until the virtual timer's interrupt is acknowledged or withdrawn.
+    pub(in crate::vcpu) fn begin_timer(&mut self) -> Onward {
+        if self.begin_detour(InterruptPolicy::Into) {
+            self.flow.rules.quiesces_others = false;
+            self.flow.detour = Some(Detour::Timer { in_sequence: 0 });
+        }
+        Onward::GoOn
     }
-    let time = time::go_by_steps(running);
-    let mut stepper = Stepper::new(running, InterruptPolicy::Into, time);
-    stepper.past_first = false;
-    let ended = stepper.until_timer_is_settled();
-    if !matches!(ended, TimerSteps::Ended(_)) {
-        // Where it stops within a sequence, that goes on when the guest does.
-        running.core.monitor.clear();
-    }
-    disable(running);
-    time::go_on(running);
-    ended
-}
 
-impl<C: Cpu> Stepper<'_, '_, C> {
-    fn until_timer_is_settled(&mut self) -> TimerSteps {
-        // As long as it is in here, nobody switches another vCPU on.
-        let is_alone = self.running.domain.runs_alone.load(Ordering::Acquire);
-        let mut in_sequence = 0;
-        loop {
-            if self.running.is_called() {
-                return TimerSteps::Ended(End::Asked);
-            }
-            let is_over = self.running.core.is_suspended
-                || !time::is_virtual_timer_offered(self.running)
-                || self.running.domain.quiescence.must_quiesce(self.running.index);
-            if is_over {
-                in_sequence += 1;
-                let is_armed = self.running.core.monitor.armed().is_some();
-                if !is_armed || in_sequence > SEQUENCE_MAX {
-                    return TimerSteps::Settled;
-                }
-            }
-            if self.steps >= HIDDEN_MAX {
-                time::go_on(self.running);
-                self.time = TimePolicy::Real;
-                self.find_deadline();
-            }
-            if self.has_breakpoints && debug::breakpoint_at_pc(self.running).is_some() {
-                return TimerSteps::Ended(End::Stop(StopReason::Breakpoint));
-            }
-            match self.boundary_events() {
-                Some(Some(end)) => return TimerSteps::Ended(end),
-                Some(None) => continue,
-                None => {}
-            }
-            match self.look().plan {
-                Plan::LoadExclusive(_) if !is_alone => return TimerSteps::Freely,
-                Plan::WaitForInterrupt if !interrupt::has_pending(self.running) => {
-                    return TimerSteps::Freely;
-                }
-                _ => {}
-            }
-            if let Some(end) = self.one(if is_over { 1 } else { STEPS_AT_ONCE }) {
-                return TimerSteps::Ended(end);
+    /// At a boundary while the interrupt is pending.
+    pub(super) fn while_timer_is_pending(&mut self, mut in_sequence: u64) -> Onward {
+        if self.running.is_called() {
+            return Onward::End(End::Asked);
+        }
+        let is_over = self.running.core.is_suspended
+            || !time::is_virtual_timer_offered(self.running)
+            || self.running.domain.quiescence.must_quiesce(self.running.index);
+        if is_over {
+            in_sequence += 1;
+            self.flow.detour = Some(Detour::Timer { in_sequence });
+            let is_armed = self.running.core.monitor.armed().is_some();
+            if !is_armed || in_sequence > SEQUENCE_MAX {
+                return self.finish(None);
             }
         }
+        if self.flow.tally.steps >= HIDDEN_MAX {
+            time::go_on(self.running);
+            self.flow.rules.time = TimePolicy::Real;
+            self.find_deadline();
+        }
+        if self.flow.rules.has_breakpoints && debug::breakpoint_at_pc(self.running).is_some() {
+            return Onward::End(End::Stop(StopReason::Breakpoint));
+        }
+        if self.take_event() == Event::Entered {
+            return Onward::GoOn;
+        }
+        // As long as it is in here, nobody switches another vCPU on.
+        let is_alone = self.running.domain.runs_alone.load(Ordering::Acquire);
+        match self.look().plan {
+            Plan::LoadExclusive(_) if !is_alone => self.run_for_a_moment(),
+            Plan::WaitForInterrupt if !interrupt::has_pending(self.running) => {
+                self.run_for_a_moment()
+            }
+            _ => self.one(if is_over { 1 } else { STEPS_AT_ONCE }),
+        }
+    }
+
+    /// What is next is to run freely: an exclusive sequence, which others would have to be quiesced
+    /// for, or a WFI that waits.
+    fn run_for_a_moment(&mut self) -> Onward {
+        self.end_detour(None);
+        self.running.cpu.interrupt_in(SEQUENCE_NS);
+        self.enter_free()
     }
 }

@@ -1,26 +1,26 @@
 //! Steps into the trace ring.
 
-use super::stepper::Stepper;
 use crate::cpu::Context as _;
 use crate::cpu::{Cpu, Near, Run};
 use crate::recorder::WORDS_PER_STEP;
 use crate::ring::{Lease as _, Ring as _};
+use crate::vcpu::advance::VcpuLoop;
 use stepwell_arch::{InstructionSet, Va};
 use stepwell_protocol::TraceRecord;
 use stepwell_wire::ring::near_tag;
 
-impl<C: Cpu> Stepper<'_, '_, C> {
+impl<C: Cpu> VcpuLoop<'_, '_, C> {
     pub(super) fn has_ring_room(&mut self) -> bool {
-        if self.ring_room < WORDS_PER_STEP {
+        if self.flow.tally.ring_room < WORDS_PER_STEP {
             let ring = self.running.machine.ring.lock();
-            self.ring_room = ring.as_ref().map_or(0, |ring| ring.room());
+            self.flow.tally.ring_room = ring.as_ref().map_or(0, |ring| ring.room());
         }
-        self.ring_room >= WORDS_PER_STEP
+        self.flow.tally.ring_room >= WORDS_PER_STEP
     }
 
     #[inline]
     pub(super) fn begin(&mut self, pc: Va) {
-        if self.record {
+        if self.flow.rules.record {
             self.record_begin(pc);
         }
     }
@@ -39,13 +39,13 @@ impl<C: Cpu> Stepper<'_, '_, C> {
 
     /// The instruction that was begun has not executed, and is not going to for now.
     pub(super) fn take_back(&mut self) {
-        if self.record {
+        if self.flow.rules.record {
             self.running.core.recorder.take_back();
         }
     }
 
     pub(super) fn note_interrupt(&mut self) {
-        if !self.record {
+        if !self.flow.rules.record {
             return;
         }
         self.finish_recording();
@@ -63,13 +63,14 @@ impl<C: Cpu> Stepper<'_, '_, C> {
     /// within a range have nowhere to write it: a jump is for the slow path, which looks where it
     /// leads. So have those by a natural clock, which looks at what was executed.
     pub(super) fn lend_run(&mut self) {
-        if !self.record {
+        if !self.flow.rules.record {
             return;
         }
         let is_whole = self.running.core.within.is_none() && !self.is_natural();
         let core = &mut *self.running.core;
         // What is left over is for the slow path, which has asked for it.
-        let words = if is_whole { self.ring_room.saturating_sub(WORDS_PER_STEP) } else { 0 };
+        let words =
+            if is_whole { self.flow.tally.ring_room.saturating_sub(WORDS_PER_STEP) } else { 0 };
         let (start, next) = core.recorder.run();
         let tag = near_tag(self.running.index as u8);
         let mut ring = self.running.machine.ring.lock();
@@ -83,7 +84,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
 
     /// Takes the run back, and publishes what the fast path wrote.
     pub(super) fn take_run_back(&mut self) {
-        if !self.record {
+        if !self.flow.rules.record {
             return;
         }
         let core = &mut *self.running.core;
@@ -92,7 +93,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         let Some(lease) = lease else { return };
         let words = lease.words();
         if words > 0 {
-            self.ring_room = self.ring_room.saturating_sub(words);
+            self.flow.tally.ring_room = self.flow.tally.ring_room.saturating_sub(words);
             if let Some(ring) = self.running.machine.ring.lock().as_mut() {
                 ring.settle(lease);
             }
@@ -103,7 +104,8 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         let words = self.running.core.recorder.encode(record);
         if let Some(ring) = self.running.machine.ring.lock().as_mut() {
             words.iter().for_each(|&word| ring.push(word));
-            self.ring_room = self.ring_room.saturating_sub(words.len() as u64);
+            self.flow.tally.ring_room =
+                self.flow.tally.ring_room.saturating_sub(words.len() as u64);
         }
     }
 }

@@ -19,7 +19,6 @@ pub(super) fn disable<C: Cpu>(running: &mut Running<'_, C>) {
     if !core.engine.is_enabled() {
         return;
     }
-    core.debug.is_past_watch = false;
     let left = core.engine.disable(core.pstate());
     core.context.spsr = left.pstate.0;
     core.debug.set_mdscr(left.mdscr);

@@ -1,9 +1,10 @@
 //! Turns: a stepped vCPU beside others of its domain.
 
-use super::stepper::Stepper;
 use crate::cpu::Context as _;
 use crate::cpu::Cpu;
 use crate::domain::{Order, Role, StepOrder, bit};
+use crate::vcpu::advance::{Needs, Onward, VcpuLoop};
+use crate::vcpu::flow::{At, Then, TurnWait};
 use crate::vcpu::quiesce::{self, SEQUENCE_MAX};
 use crate::vcpu::running::{End, Running};
 use crate::vcpu::{interrupt, time};
@@ -14,42 +15,69 @@ use stepwell_engine::{Plan, TimePolicy, Yield};
 use stepwell_protocol::TraceRecord;
 use stepwell_protocol::{StopReason, Waiting};
 
-impl<C: Cpu> Stepper<'_, '_, C> {
-    /// At a boundary: hands the turn on where it is over, or where this vCPU gets nowhere.
-    pub(super) fn yield_if_due(&mut self) -> Option<End> {
-        if !self.turn.has_turns() {
-            return None;
-        }
-        if self.steps >= self.count {
-            let is_armed = self.running.core.monitor.armed().is_some();
-            if is_armed && self.turn.extra < SEQUENCE_MAX {
-                self.turn.extra += 1;
-                self.count = self.count.saturating_add(1);
-                return None;
-            }
-            return self.yield_turn(Yield::NoProgress);
-        }
-        if core::mem::take(&mut self.turn.waits_for_event) {
-            return self.wait_for_others(Yield::NoProgress, Waiting::Event);
-        }
-        if self.makes_no_progress() {
-            return self.wait_for_others(Yield::NoProgress, Waiting::Memory);
-        }
-        None
+impl<C: Cpu> VcpuLoop<'_, '_, C> {
+    /// Whether others get to move while this one waits: not for the sake of a few steps in a guest
+    /// that otherwise runs.
+    #[inline]
+    pub(super) fn has_turns(&self) -> bool {
+        self.flow.turn.has_turns() && self.flow.detour.is_none()
     }
 
-    fn makes_no_progress(&mut self) -> bool {
-        if !self.turn.is_focus_alone() || self.turn.spin.wait() > 0 {
+    /// Steps that may pass without a look.
+    #[inline]
+    pub(super) fn watch_limit(&self) -> u64 {
+        let is_watched = self.has_turns() && self.flow.turn.leads();
+        if is_watched { self.running.core.spin.wait().max(1) } else { u64::MAX }
+    }
+
+    /// At a boundary: hands the turn on where it is over, or where this vCPU gets nowhere. Tells
+    /// whether it did.
+    #[inline]
+    pub(super) fn yield_if_due(&mut self) -> bool {
+        if !self.flow.turn.has_turns() {
+            return false;
+        }
+        if self.flow.tally.steps >= self.flow.tally.count {
+            return self.end_turn();
+        }
+        if core::mem::take(&mut self.flow.turn.waits_for_event) {
+            self.yield_turn(Yield::NoProgress, Some(Waiting::Event), Then::Boundary);
+            return true;
+        }
+        if self.gets_nowhere() {
+            self.yield_turn(Yield::NoProgress, Some(Waiting::Memory), Then::Boundary);
+            return true;
+        }
+        false
+    }
+
+    /// Its turn is over, but for an exclusive sequence that it is in.
+    fn end_turn(&mut self) -> bool {
+        let is_armed = self.running.core.monitor.armed().is_some();
+        if is_armed && self.flow.turn.extra < SEQUENCE_MAX {
+            self.flow.turn.extra += 1;
+            self.flow.tally.count = self.flow.tally.count.saturating_add(1);
+            return false;
+        }
+        self.yield_turn(Yield::NoProgress, None, Then::Boundary);
+        true
+    }
+
+    fn gets_nowhere(&mut self) -> bool {
+        if !self.flow.turn.leads() || self.running.core.spin.wait() > 0 {
             return false;
         }
         if self.running.domain.control.lock().stopped() == 0 && self.is_alone() {
-            self.turn.spin.rest(INTERVAL);
+            self.running.core.spin.rest(INTERVAL);
             return false;
         }
         let state = self.state();
-        let look =
-            if self.turn.spin.wants_look() { self.what_it_looks_at() } else { Look::default() };
-        self.turn.spin.observe(&state, look)
+        let look = if self.running.core.spin.wants_look() {
+            self.what_it_looks_at()
+        } else {
+            Look::default()
+        };
+        self.running.core.spin.observe(&state, look)
     }
 
     /// What the next instruction looks at: memory, by which registers, or the machine's state.
@@ -92,10 +120,11 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         state
     }
 
-    /// Tells what has been executed of the turn; whether that is all that was wanted.
+    /// Counts what has been executed of the turn; tells whether that is all that was wanted.
     pub(super) fn emit_steps(&mut self) -> bool {
-        let steps = self.steps - self.turn.emitted_at;
-        self.turn.emitted_at = self.steps;
+        let tally = &mut self.flow.tally;
+        let steps = tally.steps - tally.counted_at;
+        tally.counted_at = tally.steps;
         let mut turns = self.running.domain.turns.lock();
         if self.running.core.handler_of.is_some() {
             turns.spend_unseen(steps);
@@ -105,40 +134,29 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         turns.is_done()
     }
 
-    /// As [`Stepper::yield_turn`], and tells the recording what for where the others' steps are not in
-    /// it.
-    pub(super) fn wait_for_others(&mut self, why: Yield, waiting: Waiting) -> Option<End> {
-        let before = self.running.domain.turns.lock().beside();
-        let end = self.yield_turn(why);
-        if self.record && self.turn.is_focus_alone() {
-            let turns = self.running.domain.turns.lock();
-            let steps = turns.beside() - before;
-            drop(turns);
-            let (vcpu, pc) = (self.running.index as u8, self.running.core.pc());
-            if steps > 0 {
-                self.write(TraceRecord::Turns { vcpu, pc, why: waiting, steps });
-            }
-        }
-        end
-    }
-
-    /// Lets another vCPU move, and waits until it is this one's turn again.
-    pub(super) fn yield_turn(&mut self, why: Yield) -> Option<End> {
+    /// Lets another vCPU move, and waits until it is this one's turn again. `waiting`: what for.
+    pub(super) fn yield_turn(&mut self, why: Yield, waiting: Option<Waiting>, then: Then) {
+        let told = waiting.map(|waiting| (waiting, self.running.domain.turns.lock().beside()));
         self.emit_steps();
         self.finish_recording();
-        self.turn.extra = 0;
-        if self.turn.is_focus_alone() {
-            self.join_stopped();
+        self.flow.turn.extra = 0;
+        if self.flow.turn.leads() {
+            self.call_in();
         }
         let is_mine = yield_turn(self.running, why);
         if !is_mine {
             self.running.core.monitor.clear();
         }
-        self.take_turn(!is_mine)
+        self.flow.at = At::Turn(TurnWait { has_waited: !is_mine, told, then });
+    }
+
+    /// It may be this vCPU's turn at once.
+    pub(super) fn await_turn(&mut self, then: Then) {
+        self.flow.at = At::Turn(TurnWait { has_waited: false, told: None, then });
     }
 
     /// Has those that are stopped take part, so that this one makes progress.
-    fn join_stopped(&self) {
+    fn call_in(&self) {
         let domain = self.running.domain;
         let mut control = domain.control.lock();
         let stopped = control.stopped();
@@ -154,37 +172,72 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         domain.give(self.running.cpu, &mut control.running, stopped, Order::Step(order));
     }
 
-    /// Waits until it is this vCPU's turn. `has_waited`: others had theirs since it was, which may
-    /// be over before anybody looks.
-    pub(super) fn take_turn(&mut self, mut has_waited: bool) -> Option<End> {
-        loop {
-            if self.running.is_called() {
-                return Some(End::Asked);
-            }
-            if let Some(left) = self.left_of_turn() {
-                self.count = self.steps.saturating_add(left);
-                break;
-            }
-            has_waited = true;
-            self.acknowledge_translation();
-            self.running.cpu.wait_for_interrupt();
+    /// Goes on where it is this vCPU's turn, or waits for that.
+    pub(in crate::vcpu) fn wait_for_turn(&mut self, wait: TurnWait) -> Onward {
+        if wait.has_waited {
             interrupt::take_all(self.running);
             self.look_outside();
         }
+        let end = if self.running.is_called() {
+            Some(End::Asked)
+        } else {
+            let Some(left) = self.left_of_turn() else {
+                self.flow.at = At::Turn(TurnWait { has_waited: true, ..wait });
+                self.acknowledge_translation();
+                return Onward::WAIT;
+            };
+            self.flow.tally.count = self.flow.tally.steps.saturating_add(left);
+            self.take_turn(wait.has_waited)
+        };
+        if let Some((waiting, before)) = wait.told {
+            self.emit_turns(waiting, before);
+        }
+        self.go_on_in_turn(wait.then, end)
+    }
+
+    /// It is its turn. `has_waited`: what is where, what is pending and what time it is may be other
+    /// than before, since others have moved.
+    fn take_turn(&mut self, has_waited: bool) -> Option<End> {
         if has_waited {
-            // What is where, what is pending and what time it is: others have moved.
             time::update_lines(self.running);
             self.find_deadline();
             interrupt::invalidate_interface(self.running);
             self.running.core.context.forget_pages();
-            self.ring_room = 0;
+            self.flow.tally.ring_room = 0;
         }
-        // What is told here needs room, and whoever had the turn may have left none.
-        if self.record && !self.has_ring_room() {
+        // What is recorded here needs room, and whoever had the turn may have left none.
+        if self.flow.rules.record && !self.has_ring_room() {
             return Some(End::Stop(StopReason::RingFull));
         }
         self.emit_state();
         None
+    }
+
+    /// Records what others have had turns for where their steps are not in the recording.
+    fn emit_turns(&mut self, waiting: Waiting, before: u64) {
+        if !self.flow.rules.record || !self.flow.turn.leads() || !self.has_ring_room() {
+            return;
+        }
+        let steps = self.running.domain.turns.lock().beside() - before;
+        let (vcpu, pc) = (self.running.index as u8, self.running.core.pc());
+        if steps > 0 {
+            self.write(TraceRecord::Turns { vcpu, pc, why: waiting, steps });
+        }
+    }
+
+    fn go_on_in_turn(&mut self, then: Then, end: Option<End>) -> Onward {
+        match then {
+            Then::Boundary => self.flow.at = At::Boundary,
+            Then::Handler => self.shared(),
+            Then::Interrupt { is_begun } => self.flow.at = At::Interrupt { is_begun },
+        }
+        if let Some(end) = end {
+            return Onward::End(end);
+        }
+        if then == (Then::Interrupt { is_begun: true }) {
+            self.begin(self.running.core.pc());
+        }
+        Onward::GoOn
     }
 
     /// Steps after which the turn is to be looked at again; `None` where it is not this vCPU's.
@@ -200,7 +253,7 @@ impl<C: Cpu> Stepper<'_, '_, C> {
     fn look_outside(&mut self) {
         // Where time is a number of steps, who moves may depend on nothing else.
         let turns = &self.running.domain.turns;
-        if self.time != TimePolicy::Real && !turns.lock().has_nobody() {
+        if self.flow.rules.time != TimePolicy::Real && !turns.lock().has_nobody() {
             return;
         }
         time::update_lines(self.running);
@@ -209,37 +262,50 @@ impl<C: Cpu> Stepper<'_, '_, C> {
         }
     }
 
-    /// Where others run: quiesces them while an exclusive sequence is stepped. Tells whether
-    /// the instruction may execute: else this vCPU is called out.
-    #[inline]
-    pub(super) fn quiesce_others(&mut self, next: Plan) -> bool {
-        if self.quiesces_others
-            && !self.has_quiesced_others
-            && self.running.core.monitor.needs_others_stopped(next)
-        {
-            self.turn.extra = 0;
-            self.has_quiesced_others = quiesce::quiesce_others(self.running);
-            return self.has_quiesced_others;
+    /// Has the others quiesced, that run, while an exclusive sequence is stepped.
+    pub(in crate::vcpu) fn quiesce(&mut self, has_taken: bool) -> Onward {
+        let quiescence = &self.running.domain.quiescence;
+        let index = self.running.index;
+        if !has_taken && !quiescence.take(index) {
+            interrupt::take_all(self.running);
+            if self.running.is_called() {
+                quiescence.leave(index);
+                self.take_back();
+                return self.done(Some(End::Asked));
+            }
+            return if quiescence.must_wait(index) { Onward::WAIT } else { Onward::GoOn };
         }
-        true
+        if !has_taken {
+            quiescence.leave(index);
+            time::update_lines(self.running);
+            quiesce::call_others(self.running);
+            self.flow.at = At::Quiescing { has_taken: true };
+        }
+        if quiesce::are_others_quiesced(self.running) {
+            self.flow.turn.has_quiesced_others = true;
+            return self.in_hand();
+        }
+        Onward::Needs(Needs::Others)
     }
 
     /// Lets the others go on, once the sequence is over or too long to be one.
-    pub(super) fn resume_others(&mut self, steps: u64) {
-        if !self.has_quiesced_others || self.is_stepping_past {
+    #[inline(never)]
+    pub(super) fn resume_others(&mut self) {
+        if self.flow.rules.is_stepping_past {
             return;
         }
-        self.turn.extra = self.turn.extra.saturating_add(steps);
+        let steps = self.flow.tally.steps - self.flow.hand.steps_before;
+        self.flow.turn.extra = self.flow.turn.extra.saturating_add(steps);
         let is_armed = self.running.core.monitor.armed().is_some();
-        if !is_armed || self.turn.extra > SEQUENCE_MAX {
+        if !is_armed || self.flow.turn.extra > SEQUENCE_MAX {
             self.running.core.monitor.clear();
-            self.has_quiesced_others = false;
+            self.flow.turn.has_quiesced_others = false;
             quiesce::resume_others(self.running);
         }
     }
 }
 
-/// Yields the turn of a vCPU. Tells whether it is its own again.
+/// Hands the turn of a vCPU on. Tells whether it is its own again.
 pub(super) fn yield_turn<C: Cpu>(running: &Running<'_, C>, why: Yield) -> bool {
     let domain = running.domain;
     let mut turns = domain.turns.lock();

@@ -1,0 +1,167 @@
+//! A guest that runs freely: every exit handled, nothing reported, until something stops it.
+
+use super::advance::{Onward, VcpuLoop};
+use super::exit::handle;
+use super::flow::{At, Mode};
+use super::running::End;
+use super::{address_space, debug, interrupt, pages, quiesce, time};
+use crate::cpu::Context as _;
+use crate::cpu::{Cpu, Vector};
+use crate::domain::Order;
+use crate::vcpu::handled::Handled;
+use crate::vcpu::roots::Root;
+use stepwell_arch::esr::{EsrEl2, ec};
+use stepwell_protocol::StopReason;
+
+impl<C: Cpu> VcpuLoop<'_, '_, C> {
+    /// Begins what is ordered.
+    pub(super) fn start(&mut self) -> Onward {
+        address_space::load(self.running);
+        let order = match self.flow.order {
+            Order::Run => None,
+            Order::Step(order) => Some(order),
+        };
+        match order {
+            Some(order) => self.start_steps(order),
+            None => {
+                time::begin_run(self.running);
+                self.running.core.context.forget_pages();
+                // It may be within an exclusive sequence, with its load executed under a step.
+                self.flow.is_armed = self.running.core.monitor.armed().is_some();
+                (self.flow.mode, self.flow.at) = (Mode::Free, At::Boundary);
+                Onward::GoOn
+            }
+        }
+    }
+
+    /// At a boundary of a guest that runs as ordered: makes way for others, or runs on.
+    pub(super) fn free(&mut self) -> Onward {
+        let running = &mut *self.running;
+        let vcpu = running.index;
+        let quiescence = &running.domain.quiescence;
+        if !running.is_called() && quiescence.must_wait(vcpu) {
+            self.flow.at = At::Quiesced;
+            return Onward::WAIT;
+        }
+        if self.flow.at == At::Quiesced {
+            quiescence.leave(vcpu);
+            // EL2's timer may have gone off meanwhile, which the guest's physical timer rests on.
+            time::update_lines(running);
+            self.flow.at = At::Boundary;
+        }
+        if running.is_called() {
+            return Onward::End(End::Asked);
+        }
+        if core::mem::take(&mut self.flow.is_armed) {
+            return self.finish_sequence();
+        }
+        self.run()
+    }
+
+    /// The vCPU was quiesced, and has been called.
+    pub(super) fn quiesced(&mut self) -> Onward {
+        interrupt::take_all(self.running);
+        self.free()
+    }
+
+    /// Goes on within an exclusive sequence, the others being quiesced.
+    fn finish_sequence(&mut self) -> Onward {
+        let is_acknowledged = self.running.core.acknowledged_here().is_some();
+        if is_acknowledged || debug::breakpoint_at_pc(self.running).is_none() {
+            return self.begin_past(Root::Guarded, false);
+        }
+        // A breakpoint that is to be reported first: its store fails then.
+        self.running.core.monitor.clear();
+        quiesce::resume_others(self.running);
+        Onward::GoOn
+    }
+
+    /// Has the guest run on from a boundary: stepped, as far as something is in its way.
+    #[inline]
+    pub(super) fn run(&mut self) -> Onward {
+        let running = &mut *self.running;
+        if let Some(acknowledged) = running.core.acknowledged_here()
+            && (acknowledged.act || debug::breakpoint_at_pc(running).is_some())
+        {
+            let is_broken = pages::is_in_sequence(running, running.core.pc());
+            return self.begin_past(Root::Guarded, is_broken);
+        }
+        if running.core.is_suspended && !interrupt::has_pending(running) {
+            self.flow.at = At::Suspended;
+            return Onward::WAIT;
+        }
+        running.core.is_suspended = false;
+        if debug::must_step_for_guest(running) {
+            return self.begin_own_step();
+        }
+        if time::is_virtual_timer_offered(running) {
+            return self.begin_timer();
+        }
+        self.enter_free()
+    }
+
+    /// It has waited within CPU_SUSPEND, as WFI does, for an interrupt or whatever else wakes the CPU.
+    pub(super) fn suspended(&mut self) -> Onward {
+        interrupt::take_all(self.running);
+        time::exit(self.running);
+        time::update_lines(self.running);
+        self.flow.at = At::Boundary;
+        Onward::GoOn
+    }
+
+    /// Lets the guest run.
+    #[inline]
+    pub(super) fn enter_free(&mut self) -> Onward {
+        let running = &mut *self.running;
+        pages::select(running, Root::Running);
+        interrupt::load(running, false);
+        debug::load(running);
+        time::enter(running);
+        self.flow.at = At::Free;
+        Onward::ENTER
+    }
+
+    /// The guest has left.
+    #[inline]
+    pub(super) fn free_left(&mut self, vector: Vector) -> Onward {
+        self.flow.at = At::Boundary;
+        let running = &mut *self.running;
+        time::exit(running);
+        interrupt::sync(running);
+        // What the guest asks for is answered from what its timers are now, and may change them.
+        time::update_lines(running);
+        let pc = running.core.pc();
+        if running.core.acknowledged_here().is_none() {
+            running.core.acknowledged = None;
+        }
+        let handled = handle(running, vector);
+        time::update_lines(running);
+        match handled {
+            Handled::Resume | Handled::Injected => Onward::GoOn,
+            // A call to EL2 clears the monitor on every machine.
+            Handled::Emulated if EsrEl2(running.core.context.esr).ec() == ec::HVC64 => Onward::GoOn,
+            Handled::Emulated => {
+                // One that began at a device is stepped to its store.
+                let is_armed = running.core.monitor.armed().is_some();
+                let is_broken = is_armed || pages::is_in_sequence(running, pc);
+                if is_broken { self.begin_sequence() } else { Onward::GoOn }
+            }
+            Handled::Past => self.past(Root::Guarded),
+            Handled::Unrestricted => self.past(Root::Unrestricted),
+            // The exception has cleared the monitor: this store could not succeed, however often it is
+            // tried. The one that is tried next, under a step, can.
+            Handled::Stop(StopReason::Watchpoint { .. }) if pages::is_store_exclusive(running) => {
+                self.begin_sequence()
+            }
+            Handled::Stop(reason) => Onward::End(End::Stop(reason)),
+            Handled::SwitchedOff => Onward::End(End::SwitchedOff),
+        }
+    }
+
+    /// Has the instruction at the PC executed under a step, and what is left of an exclusive sequence
+    /// around it, which the exit broke.
+    fn past(&mut self, root: Root) -> Onward {
+        let is_broken = pages::is_in_sequence(self.running, self.running.core.pc());
+        self.begin_past(root, is_broken)
+    }
+}

@@ -1,0 +1,129 @@
+//! Entering the guest for the instruction in hand: what an entry loads, and what is taken back when
+//! the guest has left.
+
+use crate::cpu::Context as _;
+use crate::cpu::{Cpu, Vector};
+use crate::vcpu::advance::{Onward, VcpuLoop};
+use crate::vcpu::flow::At;
+use crate::vcpu::hand::{Entry, MASKS, Shown};
+use crate::vcpu::{debug, interrupt, pages, time};
+use stepwell_arch::esr::{EsrEl2, ec};
+use stepwell_arch::{SystemRegister, Va};
+use stepwell_engine::{Exit, Outcome, Plan};
+use stepwell_protocol::InterruptPolicy;
+
+impl<C: Cpu> VcpuLoop<'_, '_, C> {
+    /// Enters for the instruction in hand, which nothing is known to have come of yet.
+    #[inline]
+    pub(super) fn enter_anew(&mut self) -> Onward {
+        let next = &self.flow.hand.next;
+        let needs_interface =
+            !next.is_known || matches!(next.plan, Plan::InterruptMask | Plan::PendingInterrupts);
+        let shown = self.shown();
+        let hand = &mut self.flow.hand;
+        (hand.in_run, hand.is_let_past) = (false, false);
+        (hand.shown, hand.needs_interface) = (shown, needs_interface);
+        self.enter()
+    }
+
+    /// Enters for the instruction in hand.
+    #[inline]
+    pub(super) fn enter(&mut self) -> Onward {
+        self.load_entry();
+        self.flow.at = At::Step;
+        Onward::ENTER
+    }
+
+    /// What an entry for the instruction in hand is to find of what is pending, if anything.
+    ///
+    /// Nothing is delivered by the CPU under a step: it is entered at a boundary ([`Self::step`]), so
+    /// that no instruction that was begun is overtaken. So what is pending is in the machine only for
+    /// what looks at it, with everything masked while that executes. The instruction cannot tell, as
+    /// none of these reads PSTATE. At EL0 they are undefined, and see nothing.
+    fn shown(&self) -> Shown {
+        let next = &self.flow.hand.next;
+        let is_masked = interrupt::all_masked(next.pstate);
+        match next.plan {
+            Plan::PendingInterrupts if next.pstate.el() > 0 => Shown::Masked,
+            // Not known, it may be one of those.
+            _ if !next.is_known && is_masked => Shown::AsIs,
+            // ESB defers an SError that the guest has masked; what unmasks it leaves the fast path.
+            Plan::Execute if self.running.core.serror.is_some() && is_masked => Shown::AsIs,
+            _ => Shown::Nothing,
+        }
+    }
+
+    pub(super) fn load_entry(&mut self) {
+        let running = &mut *self.running;
+        let hand = &mut self.flow.hand;
+        pages::select(running, hand.root);
+        // The virtual CPU interface costs more than the step: left alone while it is quiet and
+        // the instruction does not look at it.
+        let interface = hand.needs_interface || !interrupt::is_idle(running);
+        if interface {
+            let is_held = self.flow.rules.interrupts == InterruptPolicy::Hold;
+            let all_held = is_held && !self.flow.rules.is_stepping_past;
+            interrupt::load_for_step(running, hand.shown == Shown::Nothing, all_held);
+        }
+        debug::load_for_step(running, hand.is_let_past);
+        let masks = (hand.shown == Shown::Masked).then_some(running.core.context.spsr & MASKS);
+        if masks.is_some() {
+            running.core.context.spsr |= MASKS;
+        }
+        hand.entry = Entry { begun: running.core.pc(), masks, interface };
+        running.core.context.set_fast_budget(hand.limit - 1);
+        self.lend_run();
+    }
+
+    /// The guest has left: what the engine makes of that.
+    pub(super) fn unload_entry(&mut self, vector: Vector) -> Outcome {
+        let Entry { begun, masks, interface } = self.flow.hand.entry;
+        if let Some(own) = masks {
+            self.give_masks_back(begun, own);
+        }
+        let used = (self.flow.hand.limit - 1) - self.running.core.context.fast_budget();
+        self.take_run_back();
+        let core = &mut *self.running.core;
+        let mut pstate = core.pstate();
+        let outcome = core.engine.on_exit(exit_of(vector, core.context.esr), &mut pstate);
+        core.context.spsr = pstate.0;
+        if used > 0 {
+            self.passed(used);
+            self.flow.hand.in_run = true;
+        }
+        self.flow.hand.limit = 1;
+        if interface {
+            interrupt::sync(self.running);
+        }
+        if !self.running.core.virtual_clock {
+            time::update_lines(self.running);
+        }
+        outcome
+    }
+
+    /// PSTATE has the guest's own masks again after an instruction at `begun` for which all were set.
+    fn give_masks_back(&mut self, begun: Va, own: u64) {
+        let core = &mut *self.running.core;
+        let moved = core.pc().0.wrapping_sub(begun.0);
+        if moved == 0 || moved == 4 {
+            core.context.spsr = core.context.spsr & !MASKS | own;
+        } else {
+            // It was taken to EL1, where what was in PSTATE is in SPSR_EL1.
+            self.running.cpu.write(
+                SystemRegister::SPSR_EL1,
+                self.running.cpu.read(SystemRegister::SPSR_EL1) & !MASKS | own,
+            );
+        }
+    }
+}
+
+fn exit_of(vector: Vector, esr: u64) -> Exit {
+    let esr = EsrEl2(esr);
+    match (vector, esr.ec()) {
+        (Vector::Synchronous, ec::SOFTWARE_STEP_LOWER) => Exit::SoftwareStep(esr.step()),
+        // QEMU fetches, and finds that stage 2 forbids it, before it looks at the pending step.
+        (Vector::Synchronous, ec::BREAKPOINT_LOWER | ec::IABT_LOWER) => Exit::Breakpoint,
+        (Vector::Synchronous, _) => Exit::Synchronous,
+        _ => Exit::Asynchronous,
+    }
+}
