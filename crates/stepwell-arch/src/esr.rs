@@ -242,6 +242,12 @@ impl FaultStatus {
     pub const EXTERNAL: Self = Self(0x10);
     /// Synchronous Tag Check Fault.
     pub const TAG_CHECK: Self = Self(0x11);
+    /// Synchronous External abort on the table walk, level -1 (FEAT_LPA2).
+    pub const EXTERNAL_ABOVE: Self = Self(0x13);
+    /// Address size fault, level -1.
+    pub const ADDRESS_SIZE_ABOVE: Self = Self(0x29);
+    /// Translation fault, level -1.
+    pub const TRANSLATION_ABOVE: Self = Self(0x2b);
     /// Alignment fault.
     pub const ALIGNMENT: Self = Self(0x21);
     /// Debug exception: the fixed value in breakpoint, watchpoint and step syndromes.
@@ -251,40 +257,40 @@ impl FaultStatus {
     /// IMPLEMENTATION DEFINED: an exclusive or atomic access that the memory does not support.
     pub const UNSUPPORTED_EXCLUSIVE: Self = Self(0x35);
 
-    /// Address size fault at `level`.
+    /// Address size fault at `level`, -1 to 3.
     #[must_use]
-    pub const fn address_size(level: u8) -> Self {
-        Self(level & 3)
+    pub const fn address_size(level: i8) -> Self {
+        if level < 0 { Self::ADDRESS_SIZE_ABOVE } else { Self(low(level)) }
     }
 
-    /// Translation fault at `level`.
+    /// Translation fault at `level`, -1 to 3.
     #[must_use]
-    pub const fn translation(level: u8) -> Self {
-        Self(0x04 | level & 3)
+    pub const fn translation(level: i8) -> Self {
+        if level < 0 { Self::TRANSLATION_ABOVE } else { Self(0x04 | low(level)) }
     }
 
     /// Access flag fault at `level`.
     #[must_use]
-    pub const fn access_flag(level: u8) -> Self {
-        Self(0x08 | level & 3)
+    pub const fn access_flag(level: i8) -> Self {
+        Self(0x08 | low(level))
     }
 
     /// Permission fault at `level`.
     #[must_use]
-    pub const fn permission(level: u8) -> Self {
-        Self(0x0c | level & 3)
+    pub const fn permission(level: i8) -> Self {
+        Self(0x0c | low(level))
     }
 
-    /// Synchronous External abort on the table walk, at `level`.
+    /// Synchronous External abort on the table walk, at `level`, -1 to 3.
     #[must_use]
-    pub const fn external_on_walk(level: u8) -> Self {
-        Self(0x14 | level & 3)
+    pub const fn external_on_walk(level: i8) -> Self {
+        if level < 0 { Self::EXTERNAL_ABOVE } else { Self(0x14 | low(level)) }
     }
 
     /// Tells whether this is a translation fault, at whatever level.
     #[must_use]
     pub const fn is_translation(self) -> bool {
-        self.0 & 0x3c == 0x04
+        self.0 & 0x3c == 0x04 || self.0 == Self::TRANSLATION_ABOVE.0
     }
 
     /// Tells whether this is a permission fault, at whatever level.
@@ -302,17 +308,25 @@ impl FaultStatus {
     /// Tells whether this is an address size fault, at whatever level.
     #[must_use]
     pub const fn is_address_size(self) -> bool {
-        self.0 & 0x3c == 0x00
+        self.0 & 0x3c == 0x00 || self.0 == Self::ADDRESS_SIZE_ABOVE.0
     }
 
-    /// Level of the table walk that faulted, where the code has one (level -1 is not among them).
+    /// Level of the table walk that faulted, -1 to 3, where the code has one.
     #[must_use]
-    pub const fn level(self) -> Option<u8> {
-        match self.0 & 0x3f {
-            0x00..=0x0f | 0x14..=0x17 | 0x1c..=0x1f => Some(self.0 & 3),
-            _ => None,
+    pub const fn level(self) -> Option<i8> {
+        match self {
+            Self::EXTERNAL_ABOVE | Self::ADDRESS_SIZE_ABOVE | Self::TRANSLATION_ABOVE => Some(-1),
+            _ => match self.0 & 0x3f {
+                0x00..=0x0f | 0x14..=0x17 | 0x1c..=0x1f => Some((self.0 & 3) as i8),
+                _ => None,
+            },
         }
     }
+}
+
+/// The two bits of a fault status code that tell levels 0 to 3.
+const fn low(level: i8) -> u8 {
+    level as u8 & 3
 }
 
 /// ISS of a Data Abort.

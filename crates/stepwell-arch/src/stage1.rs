@@ -8,8 +8,8 @@
 //! [`walk`] follows the tables and yields every descriptor; [`translate`] adds the checks that
 //! depend on the access (access flag, permissions, PAN).
 //!
-//! Deliberately absent: FEAT_LPA2 and 52-bit addresses (TCR_EL1.DS is taken for 0), permission
-//! indirection and overlays (TCR2_EL1.PIE, POE taken for 0), and writing descriptors: where
+//! Deliberately absent: permission indirection and overlays (TCR2_EL1.PIE, POE taken for 0), and
+//! writing descriptors: where
 //! TCR_EL1.HA and HD let hardware set the access flag and the dirty state, the walk acts as if it
 //! had, and leaves memory alone. TLBs do not exist here: a guest that changed a table without
 //! invalidating sees the new one.
@@ -114,8 +114,8 @@ pub enum FaultKind {
 pub struct TranslationFault {
     /// What is wrong.
     pub kind: FaultKind,
-    /// Level of the walk, 0 to 3.
-    pub level: u8,
+    /// Level of the walk, -1 to 3.
+    pub level: i8,
 }
 
 impl TranslationFault {
@@ -155,8 +155,8 @@ pub enum WalkError<E> {
     Memory {
         /// Where the descriptor is.
         descriptor: Ipa,
-        /// Level of the walk, 0 to 3.
-        level: u8,
+        /// Level of the walk, -1 to 3.
+        level: i8,
         /// What the memory said.
         error: E,
     },

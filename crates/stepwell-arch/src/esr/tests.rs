@@ -109,13 +109,22 @@ fn fault_status_codes() {
             FaultStatus::permission(level),
             FaultStatus::external_on_walk(level),
         ];
-        assert_eq!(codes.map(|code| code.0 - level), [0x00, 0x04, 0x08, 0x0c, 0x14]);
+        assert_eq!(codes.map(|code| code.0 - level as u8), [0x00, 0x04, 0x08, 0x0c, 0x14]);
         assert_eq!(codes.map(FaultStatus::level), [Some(level); 5]);
         assert_eq!(codes.map(FaultStatus::is_address_size), [true, false, false, false, false]);
         assert_eq!(codes.map(FaultStatus::is_translation), [false, true, false, false, false]);
         assert_eq!(codes.map(FaultStatus::is_access_flag), [false, false, true, false, false]);
         assert_eq!(codes.map(FaultStatus::is_permission), [false, false, false, true, false]);
     }
+    let above = [
+        FaultStatus::address_size(-1),
+        FaultStatus::translation(-1),
+        FaultStatus::external_on_walk(-1),
+    ];
+    assert_eq!(above.map(|code| code.0), [0x29, 0x2b, 0x13]);
+    assert_eq!(above.map(FaultStatus::level), [Some(-1); 3]);
+    assert_eq!(above.map(FaultStatus::is_address_size), [true, false, false]);
+    assert_eq!(above.map(FaultStatus::is_translation), [false, true, false]);
     for code in [
         FaultStatus::EXTERNAL,
         FaultStatus::TAG_CHECK,

@@ -1,6 +1,7 @@
-//! VMSAv8-64 stage-1 descriptors, without FEAT_LPA2 and permission indirection.
+//! VMSAv8-64 stage-1 descriptors, without permission indirection.
 
 use super::permission::PermissionBits;
+use super::regime::AddressFormat;
 use crate::Ipa;
 use crate::bit_field::{bit, field, mask};
 
@@ -20,9 +21,14 @@ impl Descriptor {
         bit(self.0, 1)
     }
 
-    /// Bits 47 down to `low` of what the descriptor points to.
-    pub(super) const fn address(self, low: u8) -> Ipa {
-        Ipa(self.0 & mask(47) & !mask((low as u32).wrapping_sub(1)))
+    /// What the descriptor points to, whose bits below `low` are 0.
+    pub(super) const fn address(self, low: u8, format: AddressFormat) -> Ipa {
+        let aligned = !mask((low as u32).wrapping_sub(1));
+        Ipa(match format {
+            AddressFormat::Bits48 => self.0 & mask(47) & aligned,
+            AddressFormat::Lpa => self.0 & mask(47) & aligned | field(self.0, 15, 12) << 48,
+            AddressFormat::Lpa2 => self.0 & mask(49) & aligned | field(self.0, 9, 8) << 50,
+        })
     }
 
     /// AttrIndx.
@@ -30,7 +36,7 @@ impl Descriptor {
         field(self.0, 4, 2) as u32
     }
 
-    /// SH.
+    /// SH, where it is no part of the address.
     pub(super) const fn shareability(self) -> u64 {
         field(self.0, 9, 8)
     }

@@ -78,7 +78,7 @@ fn access(kind: AccessKind, el0: bool, pan: bool) -> Access {
     Access { kind, el0, pan }
 }
 
-fn fault(kind: FaultKind, level: u8) -> WalkError<NothingThere> {
+fn fault(kind: FaultKind, level: i8) -> WalkError<NothingThere> {
     WalkError::Fault(TranslationFault { kind, level })
 }
 
@@ -109,7 +109,7 @@ fn four_levels_of_4_kib() {
 #[test]
 fn each_missing_descriptor_faults_at_its_level() {
     let addresses: Vec<u64> = tables(0).0.into_keys().collect();
-    for (level, at) in (0_u8..).zip(addresses) {
+    for (level, at) in (0_i8..).zip(addresses) {
         let mut memory = tables(0x8000_0000 | PAGE | AF);
         memory.0.insert(at, 0);
         let error = read(&regime(), VA, &memory).unwrap_err();
@@ -141,9 +141,16 @@ fn blocks_where_the_granule_allows_them() {
     assert_eq!(read(&regime(), VA, &memory), Err(fault(FaultKind::Translation, 0)));
     let memory = tables(0x8000_0000 | BLOCK | AF);
     assert_eq!(read(&regime(), VA, &memory), Err(fault(FaultKind::Translation, 3)));
-    for granule in [Granule::Kib16, Granule::Kib64] {
-        let allowed = [0, 1, 2, 3].map(|level| granule.allows_block(level));
-        assert_eq!(allowed, [false, false, true, false]);
+    for (granule, is_52_bit, expected) in [
+        (Granule::Kib4, false, [false, false, true, true, false]),
+        (Granule::Kib4, true, [false, true, true, true, false]),
+        (Granule::Kib16, false, [false, false, false, true, false]),
+        (Granule::Kib16, true, [false, false, true, true, false]),
+        (Granule::Kib64, false, [false, false, false, true, false]),
+        (Granule::Kib64, true, [false, false, true, true, false]),
+    ] {
+        let allowed = [-1, 0, 1, 2, 3].map(|level| granule.allows_block(level, is_52_bit));
+        assert_eq!(allowed, expected, "{granule:?}");
     }
 }
 
@@ -244,10 +251,14 @@ fn address_sizes() {
     assert_eq!(read(&regime, VA, &memory), size(0));
     assert_eq!(size(2).unwrap_err().fsc(), FaultStatus(2));
     let bits: Vec<_> = (0..8).map(Regime::pa_bits_of).collect();
-    assert_eq!(bits, [32, 36, 40, 42, 44, 48, 48, 48]);
-    for (implemented, output) in [(0, 32), (40, 40), (48, 48), (52, 48)] {
-        let regime = Regime { pa_bits: implemented, tcr: TCR_IPS_48, ..Default::default() };
-        assert_eq!(regime.output_bits(), output, "IPS reaches no further than the core");
+    assert_eq!(bits, [32, 36, 40, 42, 44, 48, 52, 52]);
+    for (implemented, output) in [(0, 32), (40, 40), (48, 48), (52, 48), (99, 48)] {
+        let regime = Regime { pa_bits: implemented, ..self::regime() };
+        let page = |bit: u32| tables(1 << bit | PAGE | AF);
+        assert!(read(&regime, VA, &page(output - 1)).is_ok(), "as far as both reach");
+        if output < 48 {
+            assert_eq!(read(&regime, VA, &page(output)), size(3), "IPS reaches no further");
+        }
     }
 }
 
@@ -428,6 +439,117 @@ fn faults_speak_for_themselves() {
     }
 }
 
+const DS: u64 = 1 << 59;
+const TCR_IPS_52: u64 = 6 << 32;
+
+/// A regime of 52-bit addresses in TTBR0, with this granule and T0SZ.
+fn large(tg0: u64, t0sz: u64) -> Regime {
+    let ds = if tg0 == 0b01 { 0 } else { DS };
+    let tcr = t0sz | tg0 << 14 | TCR_IPS_52 | ds | 3 << 12;
+    // The table is at 0x000d_0000_4000_0000.
+    Regime { tcr, ttbr0: 0x4000_0000 | 0xd << 2, pa_bits: 52, ..regime() }
+}
+
+/// Where [`large`] has its first table.
+const LARGE_TABLE: u64 = 0xd << 48 | 0x4000_0000;
+
+#[test]
+fn large_addresses_of_4_kib_pages_begin_above_level_0() {
+    let (va, high) = (0x000a_1234_5678_9abc, 0xe << 48 | 0x9_0000_0000_u64);
+    // Bits 49:48 are where they are, 51:50 in bits 9:8.
+    let held = |address: u64| address & ((1 << 50) - 1) | address >> 50 << 8;
+    let table = |address: u64| held(address) | TABLE;
+    let mut memory = Tables::from([
+        (LARGE_TABLE + 0xa * 8, table(high)),
+        (high + 0x24 * 8, table(high + 0x1000)),
+        (high + 0x1000 + 0xd1 * 8, table(high + 0x2000)),
+        (high + 0x2000 + 0xb3 * 8, table(high + 0x3000)),
+        (high + 0x3000 + 0x189 * 8, held(0x7 << 48 | 0x8000_0000) | PAGE | AF),
+    ]);
+    let regime = large(0, 12);
+    let walked = walk(&regime, Va(va), Access::PRIVILEGED_READ, &memory);
+    let mapping = walked.outcome.unwrap();
+    assert_eq!(mapping.ipa, Ipa(0x7 << 48 | 0x8000_0abc));
+    assert_eq!(mapping.shareability, Shareability::Inner, "TCR_EL1 has it");
+    let levels: Vec<_> = walked.steps().iter().map(|step| step.level).collect();
+    assert_eq!(levels, [-1, 0, 1, 2, 3]);
+    // A block of 512 GiB.
+    memory.0.insert(high + 0x24 * 8, held(0x5 << 48) | BLOCK | AF);
+    assert_eq!(read(&regime, va, &memory), Ok(Ipa(0x5 << 48 | va & 0x7f_ffff_ffff)));
+    // Nothing at level -1, and what its faults are called.
+    memory.0.insert(LARGE_TABLE + 0xa * 8, 0);
+    let error = read(&regime, va, &memory).unwrap_err();
+    assert_eq!((error, error.fsc().0), (fault(FaultKind::Translation, -1), 0x2b));
+    memory.0.remove(&(LARGE_TABLE + 0xa * 8));
+    assert_eq!(read(&regime, va, &memory).unwrap_err().fsc().0, 0x13);
+    memory.0.insert(LARGE_TABLE + 0xa * 8, table(high));
+    let small = Regime { pa_bits: 51, ttbr0: 0x4000_0000, ..regime };
+    let memory = Tables::from([(0x4000_0000 + 0xa * 8, table(high))]);
+    let error = read(&small, va, &memory).unwrap_err();
+    assert_eq!((error, error.fsc().0), (fault(FaultKind::AddressSize, -1), 0x29));
+}
+
+#[test]
+fn large_addresses_of_the_other_granules() {
+    // 16 KiB: level 0 has 32 entries; a block of 64 GiB at level 1.
+    let memory = Tables::from([
+        (LARGE_TABLE + 0x1f * 8, 0x3 << 48 | 0x2 << 8 | 0x4_0000 | TABLE),
+        ((0xb << 48 | 0x4_0000) + 0x7ff * 8, 0x1 << 48 | 0x10_0000_0000 | 0x1 << 8 | BLOCK | AF),
+    ]);
+    let va = 0x1f << 47 | 0x7ff << 36 | 0x9_8765_4321;
+    let expected = 0x5 << 48 | 0x10_0000_0000 | 0x9_8765_4321;
+    assert_eq!(read(&large(0b10, 12), va, &memory), Ok(Ipa(expected)));
+    // 64 KiB: bits 51:48 are in bits 15:12, and the shareability stays where it was.
+    let memory = Tables::from([
+        (LARGE_TABLE + 0x3ff * 8, 0x8_0000 | 0xf << 12 | TABLE),
+        ((0xf << 48 | 0x8_0000) + 5 * 8, 0x2000_0000 | 0x9 << 12 | BLOCK | AF | 2 << 8),
+    ]);
+    let va = 0x3ff << 42 | 5 << 29 | 0x1234_5678;
+    let found = walk(&large(0b01, 12), Va(va), Access::PRIVILEGED_READ, &memory).outcome.unwrap();
+    assert_eq!(found.ipa, Ipa(0x9 << 48 | 0x3234_5678));
+    assert_eq!(found.shareability, Shareability::Outer);
+    // Physical addresses of 48 bits have no more in their descriptors.
+    let mut regime = large(0b01, 12);
+    regime.tcr = regime.tcr & !(7 << 32) | TCR_IPS_48;
+    regime.ttbr0 = 0x4000_0000;
+    let memory = Tables::from([
+        (0x4000_0000 + 0x3ff * 8, 0x8_0000 | 0xf << 12 | TABLE),
+        (0x8_0000 + 5 * 8, 0x2000_0000 | BLOCK | AF),
+    ]);
+    assert_eq!(read(&regime, va, &memory), Ok(Ipa(0x3234_5678)));
+    // 4 TiB at once: a block of level 1, for physical addresses of 52 bits.
+    let memory = Tables::from([(LARGE_TABLE + 8, 0x400_0000_0000 | BLOCK | AF)]);
+    let va = 1 << 42 | 0x123_4567_89ab;
+    assert_eq!(read(&large(0b01, 12), va, &memory), Ok(Ipa(0x400_0000_0000 | 0x123_4567_89ab)));
+}
+
+#[test]
+fn large_ranges_have_their_limits() {
+    let outside = Err(fault(FaultKind::Translation, 0));
+    for tg0 in [0, 0b10, 0b01] {
+        let mut regime = large(tg0, 11);
+        assert_eq!(read(&regime, 0, &Tables::default()), outside, "T0SZ 11");
+        regime = large(tg0, 15);
+        assert_ne!(read(&regime, 0, &Tables::default()), outside, "T0SZ 15");
+        (regime.tcr, regime.pa_bits) = (regime.tcr & !DS, 48);
+        assert_eq!(read(&regime, 0, &Tables::default()), outside, "48 bits");
+    }
+    // The upper range, of which the 52 bits begin with ones.
+    let mut regime = large(0, 12);
+    regime.tcr = 12 << 16 | TCR_TG1_4K | TCR_IPS_52 | DS | 2 << 28;
+    let memory = Tables::from([(0x5000_0000 + 0xf * 8, 0)]);
+    assert_eq!(read(&regime, u64::MAX, &memory), Err(fault(FaultKind::Translation, -1)));
+    assert_eq!(read(&regime, 0xffef << 48, &memory), outside);
+}
+
+#[test]
+fn the_start_of_a_small_table_may_be_anywhere_aligned() {
+    // One entry at level -1 (T0SZ 15 has two): TTBR0 bits 5:2 are address bits all the same.
+    let regime = large(0, 15);
+    let memory = Tables::from([(LARGE_TABLE + 8, 0)]);
+    assert_eq!(read(&regime, 1 << 48, &memory), Err(fault(FaultKind::Translation, -1)));
+}
+
 /// Memory where every doubleword is a function of its address: tables made of noise.
 struct Noise(u64);
 
@@ -442,12 +564,17 @@ impl PhysicalMemory for Noise {
 prop_compose! {
     fn any_regime()(
         sctlr: u64, tcr: u64, ttbr0: u64, ttbr1: u64, mair: u64, pa_bits: u8, plausible: bool,
+        is_large: bool,
     ) -> Regime {
         // Half of the regimes get ranges and tables that exist, or most walks would end before
         // they begin: T0SZ and T1SZ 20, IPS 5, EPDx 0.
         if plausible {
-            let tcr = tcr & !0x7_00bf_00bf | 5 << 32 | 20 << 16 | 20;
-            Regime { sctlr: sctlr | 1, tcr, ttbr0, ttbr1, mair, pa_bits: 48 }
+            let tcr = tcr & !(DS | 0x7_00bf_00bf);
+            let (tcr, pa_bits) = match is_large {
+                true => (tcr | DS | 6 << 32 | 12 << 16 | 12, 52),
+                false => (tcr | 5 << 32 | 20 << 16 | 20, 48),
+            };
+            Regime { sctlr: sctlr | 1, tcr, ttbr0, ttbr1, mair, pa_bits }
         } else {
             Regime { sctlr, tcr, ttbr0, ttbr1, mair, pa_bits }
         }
@@ -484,11 +611,11 @@ proptest! {
             _ => AccessKind::Execute,
         };
         let walked = walk(&regime, Va(va), access(kind, el0, pan), &Noise(seed));
-        prop_assert!(walked.steps().len() <= 4);
-        let levels: Vec<u8> = walked.steps().iter().map(|step| step.level).collect();
+        prop_assert!(walked.steps().len() <= 5);
+        let levels: Vec<i8> = walked.steps().iter().map(|step| step.level).collect();
         prop_assert!(levels.windows(2).all(|pair| pair[1] == pair[0] + 1));
         if let Ok(mapping) = walked.outcome {
-            prop_assert!(mapping.ipa.0 < 1 << 48);
+            prop_assert!(mapping.ipa.0 < 1 << 52);
             prop_assert_eq!(mapping.ipa.0 % 4096, va % 4096, "the offset within a page stays");
         }
         let _ = translate(&regime, Va(va), access(kind, el0, pan), &Noise(seed));

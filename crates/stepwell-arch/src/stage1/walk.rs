@@ -1,7 +1,7 @@
 //! The walk itself: from a virtual address through the tables to a page, every step recorded.
 
 use super::descriptor::{Descriptor, Hierarchy};
-use super::regime::Range;
+use super::regime::{AddressFormat, Range};
 use super::{
     Access, AccessKind, FaultKind, MemoryType, Permissions, PhysicalMemory, Regime, Shareability,
     TranslationFault, WalkError,
@@ -9,8 +9,8 @@ use super::{
 use crate::bit_field::{field, mask};
 use crate::{Ipa, Va};
 
-/// Levels 0 to 3: no walk has more descriptors.
-const STEPS_MAX: usize = 4;
+/// Levels -1 to 3: no walk has more descriptors.
+const STEPS_MAX: usize = 5;
 
 /// What a descriptor is, at the level where it was found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -29,8 +29,8 @@ pub enum DescriptorKind {
 /// One descriptor on the way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WalkStep {
-    /// Level of the table, 0 to 3.
-    pub level: u8,
+    /// Level of the table, -1 to 3.
+    pub level: i8,
     /// Address of the descriptor.
     pub descriptor_ipa: Ipa,
     /// The descriptor, in host order.
@@ -55,7 +55,7 @@ pub struct Mapping {
     /// Size in bytes of the page or block.
     pub page_bytes: u64,
     /// Level of the descriptor that maps it; 0 with the MMU off.
-    pub level: u8,
+    pub level: i8,
 }
 
 /// A finished walk: its steps and where it ended.
@@ -137,7 +137,7 @@ fn walk_tables<M: PhysicalMemory>(
 ) -> Result<Mapping, WalkError<M::Error>> {
     let range = regime.range_of(va, access)?;
     let mut level = range.start_level();
-    let mut table = first_table(regime, &range, level)?;
+    let mut table = first_table(&range, level)?;
     let mut hierarchy = Hierarchy::default();
     loop {
         let descriptor_ipa = table.offset(table_index(&range, va, level).wrapping_mul(8));
@@ -149,8 +149,8 @@ fn walk_tables<M: PhysicalMemory>(
                 return Err(TranslationFault { kind: FaultKind::Translation, level }.into());
             }
             DescriptorKind::Table => {
-                table = descriptor.address(range.granule.page_bits());
-                check_output(regime, table, level)?;
+                table = descriptor.address(range.granule.page_bits(), range.address_format());
+                check_output(&range, table, level)?;
                 if !range.hierarchy_disabled {
                     hierarchy = hierarchy.and(descriptor.hierarchy());
                 }
@@ -158,29 +158,28 @@ fn walk_tables<M: PhysicalMemory>(
                 level = level.wrapping_add(1);
             }
             DescriptorKind::Block | DescriptorKind::Page => {
-                return Ok(leaf(
-                    regime,
-                    va,
-                    descriptor,
-                    range.granule.shift(level),
-                    level,
-                    hierarchy,
-                )?);
+                return Ok(leaf(regime, &range, va, descriptor, level, hierarchy)?);
             }
         }
     }
 }
 
-/// Table of the first level: TTBR's address, aligned to the size of that table.
-fn first_table(regime: &Regime, range: &Range, level: u8) -> Result<Ipa, TranslationFault> {
-    let base = range.ttbr & mask(47);
-    check_output(regime, Ipa(base), 0)?;
+/// Table of the first level: TTBR's address, aligned to the size of that table. Of 52 bits, the
+/// highest are in bits 5:2, which no table of that kind needs for its alignment.
+fn first_table(range: &Range, level: i8) -> Result<Ipa, TranslationFault> {
     let index_bits = range.input_bits().wrapping_sub(range.granule.shift(level));
     let table_bits = u32::from(index_bits).wrapping_add(3);
-    Ok(Ipa(base & !below(table_bits)))
+    let base = match range.address_format() {
+        AddressFormat::Bits48 => range.ttbr & mask(47) & !below(table_bits),
+        AddressFormat::Lpa | AddressFormat::Lpa2 => {
+            range.ttbr & mask(47) & !below(table_bits.max(6)) | field(range.ttbr, 5, 2) << 48
+        }
+    };
+    check_output(range, Ipa(base), 0)?;
+    Ok(Ipa(base))
 }
 
-fn table_index(range: &Range, va: Va, level: u8) -> u64 {
+fn table_index(range: &Range, va: Va, level: i8) -> u64 {
     let shift = range.granule.shift(level);
     let top = range.input_bits().min(shift.wrapping_add(range.granule.index_bits()));
     field(va.0, u32::from(top).wrapping_sub(1), u32::from(shift))
@@ -189,7 +188,7 @@ fn table_index(range: &Range, va: Va, level: u8) -> u64 {
 fn read<M: PhysicalMemory>(
     regime: &Regime,
     ipa: Ipa,
-    level: u8,
+    level: i8,
     memory: &M,
 ) -> Result<Descriptor, WalkError<M::Error>> {
     match memory.read_u64(ipa) {
@@ -199,39 +198,45 @@ fn read<M: PhysicalMemory>(
     }
 }
 
-fn kind_of(range: &Range, descriptor: Descriptor, level: u8) -> DescriptorKind {
+fn kind_of(range: &Range, descriptor: Descriptor, level: i8) -> DescriptorKind {
+    let allows_block = range.granule.allows_block(level, range.is_52_bit);
     match (descriptor.is_valid(), descriptor.is_table_or_page(), level) {
-        (true, true, 0..=2) => DescriptorKind::Table,
+        (true, true, ..=2) => DescriptorKind::Table,
         (true, true, _) => DescriptorKind::Page,
-        (true, false, _) if range.granule.allows_block(level) => DescriptorKind::Block,
+        (true, false, _) if allows_block => DescriptorKind::Block,
         _ => DescriptorKind::Invalid,
     }
 }
 
-fn check_output(regime: &Regime, ipa: Ipa, level: u8) -> Result<(), TranslationFault> {
-    if ipa.0 > below(u32::from(regime.output_bits())) {
+fn check_output(range: &Range, ipa: Ipa, level: i8) -> Result<(), TranslationFault> {
+    if ipa.0 > below(u32::from(range.output_bits)) {
         return Err(TranslationFault { kind: FaultKind::AddressSize, level });
     }
     Ok(())
 }
 
-/// The block or page with `shift` bits of offset that `descriptor` maps.
+/// The block or page that `descriptor` maps.
 fn leaf(
     regime: &Regime,
+    range: &Range,
     va: Va,
     descriptor: Descriptor,
-    shift: u8,
-    level: u8,
+    level: i8,
     hierarchy: Hierarchy,
 ) -> Result<Mapping, TranslationFault> {
-    let base = descriptor.address(shift);
-    check_output(regime, base, level)?;
+    let (shift, format) = (range.granule.shift(level), range.address_format());
+    let base = descriptor.address(shift, format);
+    check_output(range, base, level)?;
+    let shareability = match format {
+        AddressFormat::Lpa2 => range.shareability,
+        AddressFormat::Bits48 | AddressFormat::Lpa => descriptor.shareability(),
+    };
     let bits = hierarchy.restrict(descriptor.permission_bits(regime.hardware_dirty_state()));
     let attributes = regime.mair.wrapping_shr(descriptor.attribute_index().wrapping_mul(8));
     Ok(Mapping {
         ipa: base.offset(va.0 & below(u32::from(shift))),
         memory_type: MemoryType(attributes as u8),
-        shareability: Shareability::from_bits(descriptor.shareability()),
+        shareability: Shareability::from_bits(shareability),
         permissions: Permissions::from_bits(bits, regime.wxn()),
         accessed: descriptor.access_flag() || regime.hardware_access_flag(),
         page_bytes: 1_u64.wrapping_shl(u32::from(shift)),
