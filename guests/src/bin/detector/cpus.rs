@@ -7,7 +7,7 @@ use stepwell_guests::hardware::psci::{AFFINITY_INFO, CPU_ON, FEATURES, VERSION, 
 use stepwell_guests::{instruction, read_register, write_register};
 
 use crate::clock::{now, ticks};
-use crate::value;
+use crate::{exclusives, value};
 
 const OFF: u64 = 1;
 /// How long another CPU is waited for.
@@ -15,6 +15,9 @@ const PATIENCE_US: u64 = 2_000_000;
 
 /// How often the other CPU has come to its end.
 static ENDS: AtomicU64 = AtomicU64::new(0);
+/// The other CPU is to count, and how far it is.
+static IS_WANTED: AtomicU64 = AtomicU64::new(0);
+static TURNS: AtomicU64 = AtomicU64::new(0);
 /// What the other CPU found.
 static FOUND: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
 
@@ -40,6 +43,34 @@ extern "C" fn other() -> ! {
     write_register!("dbgbcr0_el1", 0x1e4);
     ENDS.fetch_add(1, SeqCst);
     cpus::off()
+}
+
+/// Counts until it is told to end.
+extern "C" fn companion() -> ! {
+    while IS_WANTED.load(SeqCst) != 0 {
+        TURNS.fetch_add(1, SeqCst);
+    }
+    ENDS.fetch_add(1, SeqCst);
+    cpus::off()
+}
+
+/// Does something while the other CPU runs.
+fn beside(act: impl FnOnce()) {
+    IS_WANTED.store(1, SeqCst);
+    TURNS.store(0, SeqCst);
+    let ends = ENDS.load(SeqCst);
+    value("cpus.companion", cpus::start(1, companion));
+    wait_until(|| TURNS.load(SeqCst) > 0);
+    act();
+    IS_WANTED.store(0, SeqCst);
+    wait_until(|| ENDS.load(SeqCst) > ends && is_off());
+}
+
+fn wait_until(is_so: impl Fn() -> bool) {
+    let start = now();
+    while !is_so() && now() - start < ticks(PATIENCE_US) {
+        instruction!("isb");
+    }
 }
 
 fn is_off() -> bool {
@@ -70,13 +101,10 @@ pub fn look() {
     for name in ["cpus.first", "cpus.second"] {
         let ends = ENDS.load(SeqCst);
         value(name, cpus::start(1, other));
-        let start = now();
-        let is_over = || ENDS.load(SeqCst) > ends && is_off();
-        while !is_over() && now() - start < ticks(PATIENCE_US) {
-            instruction!("isb");
-        }
+        wait_until(|| ENDS.load(SeqCst) > ends && is_off());
         for place in &FOUND {
             value(name, place.swap(u64::MAX, SeqCst));
         }
     }
+    beside(exclusives::look);
 }

@@ -16,6 +16,7 @@
 mod clock;
 mod cpus;
 mod debug;
+mod devices;
 mod exclusives;
 mod interrupts;
 mod memory;
@@ -138,6 +139,7 @@ extern "C" fn guest_main(tree: u64) -> ! {
         interrupts::look();
         debug::look();
         cpus::look();
+        devices::look();
         memory::look(tree);
         speed::look();
         clock::look();
