@@ -10,8 +10,9 @@ use crate::clock::{now, ticks};
 use crate::{exclusives, value};
 
 const OFF: u64 = 1;
-/// How long another CPU is waited for.
-const PATIENCE_US: u64 = 2_000_000;
+/// How long another CPU is waited for: by the machine's clock, a stepper may need long to see that this
+/// one waits.
+const PATIENCE_US: u64 = 60_000_000;
 
 /// How often the other CPU has come to its end.
 static ENDS: AtomicU64 = AtomicU64::new(0);

@@ -19,7 +19,7 @@ const ISTATUS: u64 = 4;
 /// A deadline that never comes.
 const FAR: u64 = 1 << 60;
 /// How long anything is waited for.
-const PATIENCE_US: u64 = 100_000;
+const PATIENCE_US: u64 = 10_000_000;
 
 core::arch::global_asm!(
     r#"

@@ -2,6 +2,7 @@
 
 use stepwell_guests::{instruction, read_register};
 
+use crate::clock::now;
 use crate::value;
 
 unsafe extern "C" {
@@ -19,6 +20,9 @@ const PAGE: u64 = 4096;
 fn left_overs(from: u64, to: u64) -> u64 {
     let mut count = 0;
     for page in (from.next_multiple_of(PAGE)..to).step_by(PAGE as usize) {
+        if page % (512 * PAGE) == 0 {
+            now();
+        }
         // SAFETY: it is RAM, by the least that there is.
         count += u64::from(unsafe { (page as *const u64).read_volatile() } != 0);
     }
@@ -27,6 +31,7 @@ fn left_overs(from: u64, to: u64) -> u64 {
 
 /// How often the tree has a word.
 fn occurrences(tree: &[u8], word: &[u8]) -> u64 {
+    now();
     let first = word.first().copied().unwrap_or(0);
     let starts = tree.iter().enumerate().filter(|(_, byte)| **byte == first);
     starts.filter(|(at, _)| tree.get(*at..*at + word.len()) == Some(word)).count() as u64
