@@ -15,18 +15,19 @@ use crate::cpu::Cpu;
 use crate::device::board::{Region, region};
 use crate::device::form::{Action, Extension, Form, Moved, Operation, Piece, Place};
 use crate::device::mmio::MmioAccess;
-use crate::memory::{GuestMemory, Physical};
+use crate::memory::{GuestMemory, OutsideRam, Physical};
 use crate::stage2::PAGE_BYTES;
 use crate::vcpu::debug::origin;
-use crate::vcpu::handled::{Handled, advance};
+use crate::vcpu::handled::{Handled, advance, fault};
 use crate::vcpu::inject;
 use crate::vcpu::running::Running;
 use heapless::Vec;
 use stepwell_arch::esr::{EsrEl1, EsrEl2, FaultStatus};
 use stepwell_arch::load_store::{Address, Direction};
-use stepwell_arch::stage1::{self, Access, WalkError};
-use stepwell_arch::{Ipa, Va};
+use stepwell_arch::stage1::{self, Access, PhysicalMemory};
+use stepwell_arch::{Ipa, SystemRegister, Va};
 use stepwell_engine::{Image, LoadExclusive};
+use stepwell_protocol::FaultKind;
 
 /// Top byte of an address, which may be a tag.
 const TAG_BITS: u32 = 8;
@@ -46,6 +47,9 @@ impl Abort {
 
     /// Enters it in the guest.
     pub fn inject<C: Cpu>(self, running: &mut Running<'_, C>) -> Handled {
+        if self.status == FaultStatus::EXTERNAL && !has_vectors(running) {
+            return fault(running, FaultKind::UnmappedAccess, self.address);
+        }
         let syndrome = EsrEl1::data_abort(origin(running), self.status, false, self.is_write);
         inject::synchronous(running, syndrome, Some(Va(self.address)))
     }
@@ -375,15 +379,43 @@ const fn vector_of(piece: &Piece) -> Option<u8> {
     }
 }
 
+/// All of the board as a walk reads it. What nothing happens in reads as it does for the guest; no other
+/// device has tables.
+struct Board<'a, M> {
+    ram: &'a M,
+    vcpus: usize,
+}
+
+impl<M: GuestMemory> PhysicalMemory for Board<'_, M> {
+    type Error = OutsideRam;
+
+    fn read_u64(&self, ipa: Ipa) -> Result<u64, OutsideRam> {
+        match region(ipa, self.vcpus) {
+            Region::Zeros(_) => Ok(0),
+            Region::Ones => Ok(u64::MAX),
+            _ => Physical(self.ram).read_u64(ipa),
+        }
+    }
+}
+
+/// Whether the guest's vectors lie in memory, which they do within one page. A guest without any could
+/// but fault for ever: its domain ends instead, with the place.
+fn has_vectors<C: Cpu>(running: &Running<'_, C>) -> bool {
+    let vectors = Va(running.cpu.read(SystemRegister::VBAR_EL1));
+    let ipa = pages::translated(running, || running.cpu.to_ipa(vectors, false));
+    ipa.is_ok_and(|ipa| running.domain.ram.locate(ipa, 4).is_ok())
+}
+
 /// Enters the exception of a walk of the guest's tables that came to where there is no RAM.
 pub fn walk_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2, is_fetch: bool) -> Handled {
     let address = Va(running.core.context.far);
-    let (regime, memory) = (address_space::of_running(running.cpu), Physical(&running.domain.ram));
+    let memory = Board { ram: &running.domain.ram, vcpus: running.domain.vcpus.len() };
+    let regime = address_space::of_running(running.cpu);
     let walk = stage1::walk(&regime, address, Access::PRIVILEGED_READ, &memory);
     let status = match walk.outcome {
-        Err(error @ WalkError::Memory { .. }) => error.fsc(),
+        Err(error) => error.fsc(),
         // Another vCPU has just changed the table: the access is tried again.
-        _ => return Handled::Resume,
+        Ok(_) => return Handled::Resume,
     };
     let (origin, iss) = (origin(running), esr.data_abort());
     let syndrome = match is_fetch {
@@ -398,6 +430,9 @@ pub fn walk_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2, is_fetch: b
 /// A device is not read for it, which may have effects: whatever QEMU's devices answer with is hardly
 /// an instruction, and dead flash and the PCIe windows have none.
 pub fn fetch<C: Cpu>(running: &mut Running<'_, C>, at: Ipa) -> Handled {
+    if !has_vectors(running) {
+        return fault(running, FaultKind::UnmappedFetch, at.0);
+    }
     if region(at, running.domain.vcpus.len()) != Region::Nothing {
         return inject::undefined(running);
     }
