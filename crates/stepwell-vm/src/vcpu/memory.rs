@@ -39,7 +39,7 @@ pub fn data_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled 
         advance(running);
         return Handled::Emulated;
     }
-    if let Some(handled) = pages::own_watchpoint(running, esr) {
+    if let Some(handled) = pages::watchpoint(running, esr) {
         return handled;
     }
     device_access::carry_out(running, esr, address)

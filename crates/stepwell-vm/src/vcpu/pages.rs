@@ -198,14 +198,19 @@ fn operand<C: Cpu>(running: &Running<'_, C>, esr: EsrEl2) -> Operand {
     })
 }
 
-/// Enters the exception of a watchpoint of the guest's own that the access of a stage-2 abort hits,
-/// where EL2 is to carry the access out: a Watchpoint comes after an MMU fault, and the CPU did not
-/// get to it.
-pub fn own_watchpoint<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Option<Handled> {
-    if running.core.debug.mdscr() & mdscr_el1::MDE == 0 {
+/// What comes of a watchpoint in a register, the debugger's or the guest's own, that the access of a
+/// stage-2 abort hits, where EL2 is to carry the access out: a Watchpoint comes after an MMU fault, and
+/// the CPU did not get to it.
+pub fn watchpoint<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Option<Handled> {
+    let debug = &running.core.debug;
+    let is_watched = !debug.watched.is_empty() && !running.core.is_act_acknowledged();
+    if !is_watched && debug.mdscr() & mdscr_el1::MDE == 0 {
         return None;
     }
     let Operand { address, bytes, read, write, .. } = operand(running, esr);
+    if is_watched && let Some(reason) = watch::accesses(running, address, bytes, read, write) {
+        return Some(Handled::Stop(reason));
+    }
     let el0 = has_rights_of_el0(running);
     debug::own_watchpoint(running, DataAccess { address, bytes, read, write, el0 })
 }

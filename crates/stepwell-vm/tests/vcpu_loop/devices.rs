@@ -3,7 +3,9 @@
 use crate::board::{Board, CONTINUE, ENTRY, HVC, NOP, b, brk, cbnz, ldr, ldxr, step, str, stxr};
 use crate::cpu::FakeCpu;
 use stepwell_arch::{SystemRegister, Va};
-use stepwell_protocol::{Place, Registers};
+use stepwell_protocol::{
+    DomainEnding, FaultKind, Place, Registers, StopReason, WatchAccess, Watchpoint,
+};
 use stepwell_vm::cpu::Cpu;
 use stepwell_wire::{Command, Event};
 
@@ -163,5 +165,47 @@ fn nothing_is_executed_where_there_is_no_ram() {
             assert_eq!(cpu.read(SystemRegister::ESR_EL1), esr, "{place:#x}");
             assert_eq!(cpu.read(SystemRegister::ELR_EL1), place);
         }
+    }
+}
+
+#[test]
+fn a_watched_register_of_a_device_stops_once() {
+    for command in [CONTINUE, step(10, false)] {
+        let board = Board::new(1, &[NOP, 0xb840_4441, NOP, b(0)]); // ldr w1, [x2], #4
+        let cpu = board.cpu(0);
+        board.machine.domains[0].vcpus[0].core.lock().context.x[2] = IDS;
+        let watchpoint = Watchpoint { address: Va(IDS), length: 4, access: WatchAccess::Read };
+        board.serve(&cpu, Command::SetWatchpoint { domain: 0, vcpu: 0, watchpoint });
+        board.events.take();
+        let stop = board.go(&cpu, command);
+        let reason = StopReason::Watchpoint { address: Va(IDS), access: WatchAccess::Read };
+        assert_eq!(stop.reason, reason);
+        assert_eq!((stop.registers.pc, stop.registers.x[2]), (ENTRY + 4, IDS));
+        let stop = board.go(&cpu, step(1, false));
+        assert_eq!((stop.registers.pc, stop.registers.x[1]), (ENTRY + 8, 0x11));
+    }
+}
+
+#[test]
+fn a_guest_without_vectors_ends_where_it_reaches_for_nothing() {
+    for (entry, x2, kind) in
+        [(ENTRY, HOLE, FaultKind::UnmappedAccess), (HOLE, 0, FaultKind::UnmappedFetch)]
+    {
+        let board = Board::new(1, &[ldr(1, 2), b(0)]);
+        let cpu = board.cpu(0);
+        {
+            let mut core = board.machine.domains[0].vcpus[0].core.lock();
+            core.snapshot.write(SystemRegister::VBAR_EL1, 0);
+            (core.context.x[2], core.context.elr) = (x2, entry);
+        }
+        board.serve(&cpu, CONTINUE);
+        assert!(board.carry_out(&cpu));
+        let events = board.events.take();
+        let ended = events.iter().find_map(|event| match event {
+            Event::DomainEnded { ending: DomainEnding::Fault(fault), .. } => Some(*fault),
+            _ => None,
+        });
+        let fault = ended.expect("it ends");
+        assert_eq!((fault.kind, fault.pc, fault.address), (kind, Va(entry), HOLE));
     }
 }
