@@ -26,7 +26,7 @@ pub use error::Error;
 pub use stepwell_protocol::{
     DomainEnding, ExceptionCause, FaultKind, GuestFault, InterruptPolicy, Monitor, OthersPolicy,
     Place, Refusal, Registers, SimdRegisters, StopReason, SveRegister, TimePolicy, TraceDetail,
-    TraceRecord, VcpuId, VcpuState, VectorLength, WatchAccess, Watchpoint,
+    TraceRecord, VcpuId, VcpuState, VectorLength, Waiting, WatchAccess, Watchpoint,
 };
 pub use stop::{Event, Stop};
 pub use value::{CodeRange, StepRequest, VcpuStatus};

@@ -10,7 +10,8 @@
 //! It is recognised by what it looks at: the same memory in every round, or a counter, while
 //! nothing that it reads or writes moves on. A long computation can look like that, too. So it has
 //! to be found in the same place [`PATIENCE`] times before it counts; where it was found before,
-//! once.
+//! once. And the vCPU goes on for as long as the others had their turns before it is found to wait
+//! again: a mistake makes it half as fast, and no wait takes more than twice as long.
 //!
 //! Comparing registers at each step would cost more than the step. The caller therefore looks in
 //! *windows*: [`WINDOW`] single steps, [`INTERVAL`] steps after the last; one window in
@@ -74,6 +75,8 @@ pub struct SpinDetector {
     /// Windows until the next long one.
     until_long: u8,
     found: Found,
+    /// The wait that was found last is likely, and not certain.
+    is_likely: bool,
 }
 
 impl Default for SpinDetector {
@@ -87,12 +90,19 @@ impl SpinDetector {
     #[must_use]
     pub const fn new() -> Self {
         let found = Found { range: (0, 0), times: 0 };
-        Self { wait: 0, window: None, until_long: LONG_ONE_IN, found }
+        Self { wait: 0, window: None, until_long: LONG_ONE_IN, found, is_likely: false }
     }
 
     /// Begins the next window after `wait` steps.
     pub fn rest(&mut self, wait: u64) {
         (self.wait, self.window) = (wait, None);
+    }
+
+    /// The others have executed `steps` because a wait was found.
+    pub fn others_moved(&mut self, steps: u64) {
+        if self.is_likely {
+            self.rest(steps);
+        }
     }
 
     /// Steps that may pass before [`SpinDetector::observe`] is to be called: 0 at once, and at each
@@ -126,7 +136,7 @@ impl SpinDetector {
             return false;
         };
         if window.begin == *state {
-            self.window = None;
+            (self.window, self.is_likely) = (None, false);
             return true;
         }
         if window.is_long && window.waits_at(state) {
@@ -173,6 +183,7 @@ impl SpinDetector {
         let times = if overlaps { self.found.times.saturating_add(1) } else { 1 };
         self.found = Found { range, times };
         let waits = times >= PATIENCE;
+        self.is_likely = true;
         // Where it waits it is looked at again as soon as it has the turn.
         self.next_window(if waits { 0 } else { INTERVAL });
         waits
@@ -259,6 +270,20 @@ mod tests {
         assert!((300_000..600_000).contains(&first), "{first}");
         let again = waits(&mut detector, 0x1000, 1 << 5, 100).unwrap();
         assert!(again <= 12, "where it was found before, at once: {again}");
+    }
+
+    #[test]
+    fn after_a_likely_wait_it_goes_on_for_as_long_as_the_others_did() {
+        let mut detector = SpinDetector::new();
+        waits(&mut detector, 0x1000, 1 << 5, 2_000_000).unwrap();
+        detector.others_moved(30_000);
+        let again = waits(&mut detector, 0x1000, 1 << 5, 100_000).unwrap();
+        assert!((30_000..30_100).contains(&again), "{again}");
+        let mut certain = SpinDetector::new();
+        assert!(!certain.observe(&state(0, 1), Look::default()));
+        assert!(certain.observe(&state(0, 1), Look::default()));
+        certain.others_moved(30_000);
+        assert_eq!(certain.wait(), 0, "it cannot do anything meanwhile");
     }
 
     #[test]

@@ -190,7 +190,11 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             self.take_turn(wait.has_waited)
         };
         if let Some((waiting, before)) = wait.told {
-            self.emit_turns(waiting, before);
+            let steps = self.running.domain.turns.lock().beside() - before;
+            if waiting == Waiting::Memory {
+                self.running.core.spin.others_moved(steps);
+            }
+            self.emit_turns(waiting, steps);
         }
         self.go_on_in_turn(wait.then, end)
     }
@@ -214,11 +218,10 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     }
 
     /// Records what others have had turns for where their steps are not in the recording.
-    fn emit_turns(&mut self, waiting: Waiting, before: u64) {
+    fn emit_turns(&mut self, waiting: Waiting, steps: u64) {
         if !self.flow.rules.record || !self.flow.turn.leads() || !self.has_ring_room() {
             return;
         }
-        let steps = self.running.domain.turns.lock().beside() - before;
         let (vcpu, pc) = (self.running.index as u8, self.running.core.pc());
         if steps > 0 {
             self.write(TraceRecord::Turns { vcpu, pc, why: waiting, steps });
