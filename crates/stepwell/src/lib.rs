@@ -6,6 +6,7 @@
 //! - [`linux`], [`questions`], [`listings`]: what is known of a Linux guest, asked of it, and shown.
 //! - [`stepper`]: the interactive stepper.
 //! - [`gdb`]: what the tool does for a debugger.
+//! - [`output`]: the files that the user has written; [`waits`]: where a guest waits for itself.
 //! - [`console`], [`terminal`], [`interruption`], [`leftovers`]: this terminal, its signals, and how
 //!   to leave.
 //!
@@ -23,8 +24,10 @@ pub mod linux;
 pub mod listings;
 pub mod machine;
 pub mod names;
+pub mod output;
 pub mod progress;
 pub mod questions;
 pub mod recorder;
 pub mod stepper;
 pub mod terminal;
+pub mod waits;

@@ -179,3 +179,28 @@ fn usage_errors_are_status_1() {
     }
     Command::cargo_bin("stepwell").unwrap().arg("--help").assert().code(0);
 }
+
+#[test]
+fn what_is_read_is_not_written_over() {
+    let place = Place::new();
+    let (kernel, initrd) = (place.file("Image", &image()), place.file("initrd", b"cpio"));
+    let guest = ["--kernel", text(&kernel), "--initrd", text(&initrd)];
+    let alias = place.0.path().join("alias");
+    std::os::unix::fs::symlink(&kernel, &alias).unwrap();
+    for (command, option, output, what) in [
+        ("trace", "-o", &kernel, "is the kernel"),
+        ("trace", "-o", &alias, "is the kernel"),
+        ("trace", "--output", &initrd, "is the initial ramdisk"),
+        ("gdb", "--write-symbols", &kernel, "is the kernel"),
+        ("gdb", "--init-file", &initrd, "is the initial ramdisk"),
+    ] {
+        let told = place.refused(&[&[command, option, text(output)], guest.as_slice()].concat());
+        assert!(told.contains(what) && told.contains("name another file"), "{told}");
+    }
+    let both = place.0.path().join("both");
+    let files = ["gdb", "--write-symbols", text(&both), "--init-file", text(&both)];
+    let told = place.refused(&[files.as_slice(), &guest].concat());
+    assert!(told.contains("both"), "{told}");
+    assert_eq!(fs::read(&kernel).unwrap(), image());
+    assert_eq!(fs::read(&initrd).unwrap(), b"cpio");
+}

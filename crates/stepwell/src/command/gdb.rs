@@ -5,6 +5,7 @@ use crate::ending;
 use crate::gdb::{Recordings, SocketFolder, Tool, init_file};
 use crate::interruption;
 use crate::names::Names;
+use crate::output;
 use crate::terminal::notice;
 use anyhow::Context;
 use clap::Args;
@@ -59,6 +60,7 @@ pub(super) struct Gdb {
 
 impl Gdb {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
+        self.refuse_inputs()?;
         let prepared = self.guest.prepare()?;
         let recordings = self
             .recordings
@@ -112,6 +114,20 @@ impl Gdb {
         })
     }
 
+    /// Refuses to write over what is read, or one file over the other.
+    fn refuse_inputs(&self) -> anyhow::Result<()> {
+        let written = [self.write_symbols.as_deref(), self.init_file.as_deref()];
+        for output in written.into_iter().flatten() {
+            output::refuse_inputs(output, self.guest.inputs())?;
+        }
+        if let [Some(symbols), Some(commands)] = written
+            && (symbols == commands || output::is_same(symbols, commands))
+        {
+            anyhow::bail!("{} cannot have both symbols and commands in it", commands.display());
+        }
+        Ok(())
+    }
+
     /// Listens, and warns of a place that others can reach.
     fn bind(&self) -> anyhow::Result<(Option<SocketFolder>, Server)> {
         let folder = match &self.listen {
@@ -142,11 +158,11 @@ impl Gdb {
             if names.is_empty() {
                 anyhow::bail!("this kernel carries no symbols to write");
             }
-            std::fs::write(file, names.to_elf()).with_context(|| file.display().to_string())?;
+            output::write(file, &names.to_elf()).with_context(|| file.display().to_string())?;
         }
         if let Some(file) = &self.init_file {
             let text = init_file(symbols, &address.to_string());
-            let written = text.and_then(|text| std::fs::write(file, text));
+            let written = text.and_then(|text| output::write(file, text.as_bytes()));
             written.with_context(|| file.display().to_string())?;
         }
         Ok(())

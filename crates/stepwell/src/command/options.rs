@@ -118,6 +118,18 @@ impl GuestOptions {
         warnings
     }
 
+    /// The files that are read, and what they are.
+    pub(super) fn inputs(&self) -> impl Iterator<Item = (&Path, &'static str)> {
+        let files = [
+            (Some(&self.kernel), "the kernel"),
+            (self.initrd.as_ref(), "the initial ramdisk"),
+            (self.dtb.as_ref(), "the device tree"),
+            (self.symbols.as_ref(), "the ELF with the symbols"),
+            (self.hypervisor.as_ref(), "the hypervisor"),
+        ];
+        files.into_iter().filter_map(|(path, what)| Some((path?.as_path(), what)))
+    }
+
     pub(super) fn cpu(&self) -> &str {
         &self.cpu
     }

@@ -2,10 +2,10 @@
 
 use super::selection::{Selected, Selection, report_damages};
 use crate::ending;
+use crate::output::{self, Outputs};
 use crate::terminal::notice;
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
-use std::fs::File;
 use std::io::{self, stdout};
 use std::path::{Path, PathBuf};
 use stepwell_trace::report::{self, Completeness, Facts};
@@ -35,17 +35,14 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
-        let canonical = |path: &Path| path.canonicalize().ok();
-        if canonical(&self.output).is_some_and(|page| Some(page) == canonical(&self.file)) {
-            bail!("{} is the recording itself", self.file.display());
-        }
+        output::refuse_inputs(&self.output, [(self.file.as_path(), "the recording itself")])?;
         let named = || self.file.display().to_string();
         let mut source = self.selection.open(&self.file, !self.to_stdout())?;
         let facts = self.facts(&source);
         let analysed = report::analyse(&mut source, facts, |source| self.completeness(source));
         source.inner().finish();
         let (report, damage) = analysed.with_context(named)?;
-        self.write(&report).with_context(|| self.output.display().to_string())?;
+        self.write(&report)?;
         if let Some(error) = damage {
             notice(&format!("{}: {error}; the report is of what comes before", named()));
             return Ok(ending::FAILED);
@@ -86,7 +83,10 @@ impl Report {
 
     fn write(&self, report: &report::Report) -> anyhow::Result<()> {
         if !self.to_stdout() {
-            return Ok(report.write(File::create(&self.output)?)?);
+            let mut outputs = Outputs::default();
+            let written = report.write(outputs.create(&self.output)?);
+            written.with_context(|| self.output.display().to_string())?;
+            return outputs.complete();
         }
         match report.write(stdout().lock()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

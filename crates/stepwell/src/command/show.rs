@@ -2,13 +2,13 @@
 
 use super::selection::{Selected, Selection, report_damages};
 use crate::ending;
+use crate::output::{self, Outputs};
 use crate::progress;
 use crate::terminal::notice;
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
-use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write, stdout};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use stepwell_trace::Source;
 use stepwell_trace::export::lcov::{self, Covered, Lines, Listing};
 use stepwell_trace::export::perfetto::{self, Clock};
@@ -119,10 +119,12 @@ impl Show {
         self.check()?;
         let to_file = self.output.is_some() || progress::stdout_is_file();
         let mut source = self.selection.open(&self.file, to_file)?;
-        let shown = self.export(&mut source);
+        let mut outputs = Outputs::default();
+        let shown = self.export(&mut source, &mut outputs);
         source.inner().finish();
         let is_damaged = report_damages(&self.file, source.inner().reader().damages());
         shown?;
+        outputs.complete()?;
         Ok(if is_damaged { ending::FAILED } else { ending::CLEAN })
     }
 
@@ -135,41 +137,54 @@ impl Show {
         if self.options.symbols.is_some() && self.format != Format::Lcov {
             bail!("--symbols goes with --format lcov; recordings have their symbols in them");
         }
-        let same = |path: &Path| path.canonicalize().ok() == self.file.canonicalize().ok();
-        if self.output.as_deref().is_some_and(|path| path.exists() && same(path)) {
-            bail!("{} is the recording itself", self.file.display());
-        }
-        Ok(())
+        let Some(path) = &self.output else { return Ok(()) };
+        let list = self.list_of_functions().filter(|_| self.format == Format::Lcov);
+        [Some(path), list.as_ref()].into_iter().flatten().try_for_each(|path| {
+            let symbols = self.options.symbols.as_deref();
+            let inputs =
+                [(Some(self.file.as_path()), "the recording itself"), (symbols, "the ELF")];
+            let inputs = inputs.into_iter().filter_map(|(path, what)| Some((path?, what)));
+            output::refuse_inputs(path, inputs)
+        })
     }
 
-    fn export(&self, source: &mut Selected) -> anyhow::Result<()> {
+    /// Where the list of functions goes that are covered.
+    fn list_of_functions(&self) -> Option<PathBuf> {
+        self.output.as_ref().map(|path| path.with_extension("functions"))
+    }
+
+    fn export(&self, source: &mut Selected, outputs: &mut Outputs) -> anyhow::Result<()> {
         let exported = match self.format {
-            Format::Pc => export::pc::write(source, self.create()?),
-            Format::Disasm => export::disasm::write(source, self.create()?),
+            Format::Pc => export::pc::write(source, self.create(outputs)?),
+            Format::Disasm => export::disasm::write(source, self.create(outputs)?),
             Format::Calls => {
                 let depth = self.options.depth.map(usize::from);
-                export::calls::write(source, depth, self.create()?)
+                export::calls::write(source, depth, self.create(outputs)?)
             }
             Format::Flamegraph => {
-                export::flamegraph::write(source, self.options.by_vcpu, self.create()?)
+                export::flamegraph::write(source, self.options.by_vcpu, self.create(outputs)?)
             }
-            Format::Tarmac => self.tarmac(source)?,
+            Format::Tarmac => self.tarmac(source, outputs)?,
             Format::Perfetto => {
                 let clock = match self.options.clock {
                     ClockName::Instructions => Clock::Instructions,
                     ClockName::Guest => Clock::GuestTime,
                 };
                 let options = perfetto::Options { fold: self.options.fold, clock };
-                export::perfetto::write(source, options, self.create()?)
+                export::perfetto::write(source, options, self.create(outputs)?)
             }
-            Format::Lcov => return self.lcov(source),
-            Format::Parquet => self.parquet(source)?,
-            Format::Json => export::json::write(source, self.create()?),
+            Format::Lcov => return self.lcov(source, outputs),
+            Format::Parquet => self.parquet(source, outputs)?,
+            Format::Json => export::json::write(source, self.create(outputs)?),
         };
         exported.with_context(|| self.blamed())
     }
 
-    fn tarmac(&self, source: &mut Selected) -> anyhow::Result<Result<(), ExportError>> {
+    fn tarmac(
+        &self,
+        source: &mut Selected,
+        outputs: &mut Outputs,
+    ) -> anyhow::Result<Result<(), ExportError>> {
         let several = source.header().vcpus > 1;
         Ok(match &self.output {
             Some(path) if path.is_dir() || several => {
@@ -177,36 +192,44 @@ impl Show {
                 let mut folder = folder.with_context(|| path.display().to_string())?;
                 export::tarmac::write(source, &mut folder)
             }
-            _ => export::tarmac::write(source, &mut OneStream::new(self.create()?)),
+            _ => export::tarmac::write(source, &mut OneStream::new(self.create(outputs)?)),
         })
     }
 
     #[cfg(feature = "parquet")]
-    fn parquet(&self, source: &mut Selected) -> anyhow::Result<Result<(), ExportError>> {
+    fn parquet(
+        &self,
+        source: &mut Selected,
+        outputs: &mut Outputs,
+    ) -> anyhow::Result<Result<(), ExportError>> {
         use stepwell_trace::export::parquet::{Rows, write};
         let rows = match self.options.rows {
             RowName::Run => Rows::Runs,
             RowName::Instruction => Rows::Instructions,
         };
-        Ok(write(source, rows, self.create()?))
+        Ok(write(source, rows, self.create(outputs)?))
     }
 
     #[cfg(not(feature = "parquet"))]
     #[expect(clippy::unused_self, reason = "the other build needs it")]
-    fn parquet(&self, _source: &mut Selected) -> anyhow::Result<Result<(), ExportError>> {
+    fn parquet(
+        &self,
+        _source: &mut Selected,
+        _outputs: &mut Outputs,
+    ) -> anyhow::Result<Result<(), ExportError>> {
         bail!(
             "this stepwell was built without Parquet: the one that `make` builds has it \
              (cargo build --release -p stepwell --features parquet)"
         )
     }
 
-    fn lcov(&self, source: &mut Selected) -> anyhow::Result<()> {
+    fn lcov(&self, source: &mut Selected, outputs: &mut Outputs) -> anyhow::Result<()> {
         let covered = match &self.options.symbols {
             Some(elf) => {
                 let lines = Lines::open(elf).with_context(|| elf.display().to_string())?;
-                lcov::write_lines(source, &lines, self.create()?)
+                lcov::write_lines(source, &lines, self.create(outputs)?)
             }
-            None => self.cover_functions(source)?,
+            None => self.cover_functions(source, outputs)?,
         };
         self.report_covered(covered.with_context(|| self.blamed())?);
         Ok(())
@@ -215,16 +238,16 @@ impl Show {
     fn cover_functions(
         &self,
         source: &mut Selected,
+        outputs: &mut Outputs,
     ) -> anyhow::Result<Result<Covered, ExportError>> {
-        let Some(path) = &self.output else {
+        let Some(list) = self.list_of_functions() else {
             let listing = Listing { name: "functions", output: None };
-            return Ok(lcov::write_functions(source, listing, self.create()?));
+            return Ok(lcov::write_functions(source, listing, self.create(outputs)?));
         };
-        let output = self.create()?;
-        let list = path.with_extension("functions");
+        let output = self.create(outputs)?;
         let named = || list.display().to_string();
-        let mut file = BufWriter::new(File::create(&list).with_context(named)?);
-        let name = list.canonicalize().with_context(named)?;
+        let mut file = BufWriter::new(outputs.create(&list)?);
+        let name = std::path::absolute(&list).with_context(named)?;
         let name = name.to_str().ok_or_else(|| anyhow!("{} is no UTF-8", list.display()))?;
         let listing = Listing { name, output: Some(&mut file) };
         let covered = lcov::write_functions(source, listing, output);
@@ -252,13 +275,10 @@ impl Show {
         self.file.display().to_string()
     }
 
-    fn create(&self) -> anyhow::Result<Box<dyn Write + Send>> {
+    fn create(&self, outputs: &mut Outputs) -> anyhow::Result<Box<dyn Write + Send>> {
         match &self.output {
             None => Ok(Box::new(stdout())),
-            Some(path) => {
-                let file = File::create(path).with_context(|| path.display().to_string())?;
-                Ok(Box::new(file))
-            }
+            Some(path) => outputs.create(path),
         }
     }
 }

@@ -11,14 +11,17 @@ use crate::ending;
 use crate::follow::{Follower, Outcome};
 use crate::interruption::{self, Interruption};
 use crate::names::{Names, Target};
+use crate::output;
 use crate::recorder::Recorder;
 use crate::terminal::notice;
+use crate::waits::WaitWatch;
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{Stdout, stderr, stdout};
 use std::path::PathBuf;
 use std::time::Instant;
+use stepwell_arch::Va;
 use stepwell_debuggee::{
     Debuggee, DomainEnding, InterruptPolicy, OthersPolicy, StepRequest, Stop, StopReason,
     TimePolicy, TraceDetail, TraceRecord,
@@ -101,6 +104,7 @@ const FLUSH_STEPS_LAST: u64 = 1 << 20;
 
 impl Trace {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
+        output::refuse_inputs(&self.output, self.guest.inputs())?;
         let prepared = self.guest.prepare()?;
         let start = self.at.resolve(&prepared.names)?;
         let until = self
@@ -124,6 +128,8 @@ impl Trace {
         let mut job = Job {
             recorder,
             sieve,
+            waits: (self.others == OthersPolicy::Stop && self.guest.smp() > 1)
+                .then(WaitWatch::default),
             names,
             until,
             steps: self.limit(),
@@ -207,6 +213,8 @@ enum End {
 struct Job {
     recorder: Recorder,
     sieve: Sieve,
+    /// Where others are stopped.
+    waits: Option<WaitWatch>,
     names: Names,
     until: Option<Target>,
     steps: u64,
@@ -267,6 +275,7 @@ impl Job {
                 }
             }
             self.advance(debuggee, stop)?;
+            self.say_wait(debuggee, stop)?;
             // It may have come while code was fetched, too.
             if let Some(interruption) = interruption.or_else(interruption::take) {
                 return self.interrupted(interruption);
@@ -305,6 +314,9 @@ impl Job {
             Follower { console: &mut console, records: &mut records, interruption: None };
         let outcome = work(&mut self.names, &mut follower, debuggee);
         let interruption = follower.interruption;
+        if let Some(waits) = &mut self.waits {
+            waits.note(&records);
+        }
         self.sieve.retain(&self.names, &mut records);
         self.print(&records)?;
         self.recorder.take(&mut records)?;
@@ -335,6 +347,19 @@ impl Job {
         self.recorder.notice_modules(&mut self.names, debuggee, stop.vcpu)?;
         self.recorder.fetch_code(debuggee, stop.vcpu)?;
         self.recorder.name(&self.names)?;
+        Ok(())
+    }
+
+    /// Tells the user where the vCPU waits for others, if it seems to.
+    fn say_wait(&mut self, debuggee: &mut dyn Debuggee, stop: Stop) -> anyhow::Result<()> {
+        let Some(waits) = &mut self.waits else { return Ok(()) };
+        let Some(wait) = waits.assess(self.started.elapsed(), stop.pc) else { return Ok(()) };
+        let statuses = debuggee.status(stop.vcpu.domain)?;
+        let names = &self.names;
+        let name = |va: Va| names.describe(va).unwrap_or_else(|| format!("{:#x}", va.0));
+        if let Some(text) = wait.describe(stop.vcpu.vcpu, stop.pc, &statuses, name) {
+            self.bar.suspend(|| notice(&text));
+        }
         Ok(())
     }
 
