@@ -2,6 +2,7 @@
 //! in place of this.
 
 use crate::hw::el2::El2;
+use crate::hw::setup;
 use stepwell_vm::machine::Machine;
 
 /// What executes guests.
@@ -9,8 +10,8 @@ pub type LoopCpu = El2;
 
 /// The CPU that this is executed on.
 #[must_use]
-pub const fn this_cpu(_: &'static Machine<LoopCpu>) -> LoopCpu {
-    El2
+pub fn this_cpu(_: &'static Machine<LoopCpu>) -> LoopCpu {
+    setup::control_registers(0)
 }
 
 /// Takes what the test mode is to do, if anything.

@@ -2,6 +2,7 @@
 //! mode makes happen to it.
 
 use crate::hw::el2::El2;
+use crate::hw::setup;
 use spin::Once;
 use stepwell_engine::mutation;
 use stepwell_vm::adversary::{self, Adversary, Config, ConfigError};
@@ -15,7 +16,7 @@ static CONFIG: Once<Config<'static>> = Once::new();
 /// The CPU that this is executed on.
 #[must_use]
 pub fn this_cpu(machine: &'static Machine<LoopCpu>) -> LoopCpu {
-    Adversary::new(El2, machine, CONFIG.get())
+    Adversary::new(setup::control_registers(0), machine, CONFIG.get())
 }
 
 /// Takes what the test mode is to do, if anything.

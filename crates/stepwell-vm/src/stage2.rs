@@ -24,7 +24,8 @@ pub const PAGE_BYTES: u64 = 0x1000;
 const IPA_BITS: u32 = 39;
 const PA_BITS: u32 = 48;
 const ENTRIES: usize = 512;
-const FIRST_LEVEL: u32 = 1;
+/// Where walks start.
+pub const FIRST_LEVEL: u32 = 1;
 const LAST_LEVEL: u32 = 3;
 
 const VALID: u64 = 1 << 0;
@@ -40,12 +41,23 @@ const EXECUTE_NEVER: u64 = 1 << 54; // at EL1 and at EL0
 const OUTPUT: u64 = 0x0000_ffff_ffff_f000;
 const PERMISSIONS: u64 = S2AP_READ | S2AP_WRITE | EXECUTE_NEVER;
 
+/// What a page of [`TableMemory`] is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageUse {
+    /// A table of this level.
+    Table(u32),
+    /// A copy of guest code, which a level-3 entry may map.
+    Code,
+}
+
 /// Where translation tables live, and who caches them.
 pub trait TableMemory {
-    /// Allocates a table: 4 KiB, aligned, zero.
-    fn allocate(&mut self) -> Option<Pa>;
-    /// Frees a table that no walk can reach any more.
-    fn free(&mut self, table: Pa);
+    /// Allocates a page: 4 KiB, aligned, zero.
+    fn allocate(&mut self, what: PageUse) -> Option<Pa>;
+    /// Frees a page that no walk can reach any more.
+    fn free(&mut self, page: Pa);
+    /// Tells whether a guest may have these bytes mapped.
+    fn may_map(&self, pa: Pa, bytes: u64) -> bool;
     /// Reads an entry.
     fn read(&self, table: Pa, index: usize) -> u64;
     /// Writes an entry with a single 64-bit store.
@@ -91,6 +103,12 @@ impl Permissions {
 pub struct Vttbr(u64);
 
 impl Vttbr {
+    /// The table of the first level.
+    #[must_use]
+    pub const fn root(self) -> Pa {
+        Pa(self.0 & OUTPUT)
+    }
+
     /// What the register holds.
     #[must_use]
     pub const fn bits(self) -> u64 {
@@ -167,6 +185,9 @@ pub enum Stage2Error {
     /// Ours: beyond 39 bits of IPA or 48 bits of PA.
     #[error("a range at {0:#x} leaves the address space")]
     OutOfRange(u64),
+    /// Ours: the guest may not have this memory.
+    #[error("the memory at {0} is not this guest's")]
+    NotTheGuests(Pa),
     /// Ours: the range overlaps a mapping.
     #[error("IPA {0} is mapped already")]
     AlreadyMapped(Ipa),
@@ -203,7 +224,8 @@ impl Stage2 {
     ///
     /// [`Stage2Error::OutOfTables`].
     pub fn new<M: TableMemory>(memory: &mut M) -> Result<Self, Stage2Error> {
-        Ok(Self { root: memory.allocate().ok_or(Stage2Error::OutOfTables)? })
+        let root = memory.allocate(PageUse::Table(FIRST_LEVEL));
+        Ok(Self { root: root.ok_or(Stage2Error::OutOfTables)? })
     }
 
     /// Returns VTTBR_EL2 for these tables.
@@ -231,6 +253,9 @@ impl Stage2 {
     ) -> Result<(), Stage2Error> {
         check(ipa.0, bytes, IPA_BITS)?;
         check(pa.0, bytes, PA_BITS)?;
+        if !memory.may_map(pa, bytes) {
+            return Err(Stage2Error::NotTheGuests(pa));
+        }
         let attributes = VALID | ACCESS_FLAG | permissions.bits() | kind.bits();
         let mut done = 0;
         while done < bytes {
@@ -383,7 +408,8 @@ impl Stage2 {
             if leaf.level == level {
                 return Ok(leaf);
             }
-            let table = memory.allocate().ok_or(Stage2Error::OutOfTables)?;
+            let table = memory.allocate(PageUse::Table(leaf.level + 1));
+            let table = table.ok_or(Stage2Error::OutOfTables)?;
             memory.write(leaf.table, leaf.index, table.0 | TABLE_OR_PAGE | VALID);
         }
     }
@@ -434,7 +460,7 @@ pub const fn vtcr(pa_range: u64) -> u64 {
 /// Replaces a block by a table of the next smaller size that maps the same.
 fn split<M: TableMemory>(memory: &mut M, leaf: Leaf, ipa: Ipa) -> Result<(), Stage2Error> {
     let Leaf { table, index, level, entry } = leaf;
-    let new = memory.allocate().ok_or(Stage2Error::OutOfTables)?;
+    let new = memory.allocate(PageUse::Table(level + 1)).ok_or(Stage2Error::OutOfTables)?;
     let page = if level + 1 == LAST_LEVEL { TABLE_OR_PAGE } else { 0 };
     let mut part = entry | page;
     for n in 0..ENTRIES {
@@ -463,6 +489,38 @@ fn free_table<M: TableMemory>(memory: &mut M, table: Pa, level: u32) {
         }
     }
     memory.free(table);
+}
+
+/// What an entry leads a walk to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A fault.
+    Nothing,
+    /// The table of the next level.
+    Table(Pa),
+    /// Memory.
+    Memory {
+        /// First byte.
+        pa: Pa,
+        /// How many.
+        bytes: u64,
+    },
+}
+
+/// What an entry of a level, 1 to 3, leads a walk to. Of any other level, a fault.
+///
+/// Source: Arm ARM, DDI 0487 L.b, "VMSAv8-64 translation table format descriptors".
+#[must_use]
+pub const fn target(level: u32, entry: u64) -> Target {
+    let output = Pa(entry & OUTPUT);
+    match (level, entry & (VALID | TABLE_OR_PAGE)) {
+        (FIRST_LEVEL..LAST_LEVEL, 0b11) => Target::Table(output),
+        (FIRST_LEVEL..LAST_LEVEL, VALID) | (LAST_LEVEL, 0b11) => {
+            let bytes = level_bytes(level);
+            Target::Memory { pa: Pa(output.0 & !(bytes - 1)), bytes }
+        }
+        _ => Target::Nothing,
+    }
 }
 
 const fn is_table(entry: u64, level: u32) -> bool {

@@ -28,7 +28,9 @@
 
 pub mod sequence;
 
-use crate::stage2::{MemoryKind, PAGE_BYTES, Permissions, Stage2, Stage2Error, TableMemory, Vttbr};
+use crate::stage2::{
+    MemoryKind, PAGE_BYTES, PageUse, Permissions, Stage2, Stage2Error, TableMemory, Vttbr,
+};
 use alloc::vec::Vec;
 use stepwell_arch::{Ipa, Pa};
 
@@ -329,7 +331,7 @@ impl Views {
         let at = self.make_page(memory, ipa)?;
         let page = self.pages.get_mut(at).ok_or(ViewError::NoMemory)?;
         if page.copy.is_none() {
-            page.copy = memory.allocate();
+            page.copy = memory.allocate(PageUse::Code);
             if page.copy.is_none() {
                 self.tidy(memory, at);
                 return Err(ViewError::NoMemory);

@@ -84,6 +84,11 @@ fn check_tokens(file: &SourceFile, tokens: TokenStream, findings: &mut Vec<Findi
                 let what = "unsafe outside the places that tidy lists for it";
                 findings.push(Finding::new(&file.path, line, what));
             }
+            TokenTree::Ident(word) if word == "unsafe" => {
+                if let Some(what) = unargued(file, line, tokens.get(index + 1)) {
+                    findings.push(Finding::new(&file.path, line, what));
+                }
+            }
             TokenTree::Ident(word) if word == "todo" || word == "unimplemented" => {
                 let next = tokens.get(index + 1);
                 if matches!(next, Some(TokenTree::Punct(mark)) if mark.as_char() == '!') {
@@ -94,6 +99,32 @@ fn check_tokens(file: &SourceFile, tokens: TokenStream, findings: &mut Vec<Findi
             _ => {}
         }
     }
+}
+
+/// How far above an `unsafe` its argument may begin: it stands before the statement.
+const ARGUMENT_LINES_MAX: usize = 12;
+
+/// What an `unsafe` lacks: a block needs a SAFETY comment, a function its contract. Clippy looks for
+/// both, but not in code that is built for EL2 only.
+fn unargued(file: &SourceFile, line: usize, next: Option<&TokenTree>) -> Option<String> {
+    let (mark, what) = match next? {
+        TokenTree::Group(_) => ("SAFETY:", "an unsafe block without a SAFETY comment"),
+        TokenTree::Ident(word) if word == "fn" => {
+            ("# Safety", "an unsafe function without its contract, under `# Safety`")
+        }
+        // `unsafe impl`, `unsafe extern` and `#[unsafe(…)]`, which declare.
+        _ => return None,
+    };
+    let is_attribute = |text: &str| text.trim_start().starts_with("#[unsafe(");
+    let above: Vec<&str> = file.text.lines().take(line).collect();
+    if above.last().is_some_and(|text| is_attribute(text)) {
+        return None;
+    }
+    // A blank line ends what belongs together.
+    let near =
+        above.iter().rev().take(ARGUMENT_LINES_MAX).take_while(|text| !text.trim().is_empty());
+    let is_argued = near.into_iter().any(|text| text.contains(mark));
+    (!is_argued).then(|| what.to_owned())
 }
 
 /// Collects what the syntax tree tells.
@@ -193,7 +224,20 @@ mod tests {
     fn unsafe_is_fenced_even_in_macros() {
         let text = "//! A.\nm! { unsafe { g() } }\n";
         assert!(found("crates/stepwell/src/a.rs", text)[0].contains("unsafe outside"));
-        assert!(found("crates/stepwell-hypervisor/src/hw/a.rs", text).is_empty());
+        let argued = "//! A.\n// SAFETY: it does nothing.\nm! { unsafe { g() } }\n";
+        assert!(found("crates/stepwell-hypervisor/src/hw/a.rs", argued).is_empty());
+    }
+
+    #[test]
+    fn each_unsafe_block_is_argued_and_each_unsafe_function_has_a_contract() {
+        let found = |text: &str| found("crates/stepwell-hypervisor/src/mem/a.rs", text);
+        assert!(
+            found("//! A.\n// SAFETY: b.\n\nfn f() { unsafe { g() } }\n")[0].contains("SAFETY")
+        );
+        assert!(found("//! A.\nunsafe fn f() {}\n")[0].contains("# Safety"));
+        assert!(found("//! A.\n/// # Safety\n///\n/// None.\nunsafe fn f() {}\n").is_empty());
+        assert!(found("//! A.\n#[unsafe(no_mangle)]\nextern \"C\" fn f() {}\n").is_empty());
+        assert!(found("//! A.\nunsafe extern \"C\" {\n    fn f();\n}\n").is_empty());
     }
 
     #[test]

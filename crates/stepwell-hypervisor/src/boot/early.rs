@@ -78,16 +78,23 @@ enum EarlyError {
 }
 
 fn root_of(tree: u64) -> Result<(FdtNode<'static>, Range), EarlyError> {
-    let bytes = tree_at(tree).ok_or(EarlyError::NoTree(tree))?;
+    // SAFETY: `tree` is what the boot loader left in X0: the boot protocol puts a device tree there.
+    let bytes = unsafe { tree_at(tree) }.ok_or(EarlyError::NoTree(tree))?;
     let place = Range { base: Pa(tree), bytes: bytes.len() as u64 };
     let fdt = blob::open(bytes).ok_or(EarlyError::Tree(HostTreeError::NotATree))?;
     Ok((fdt.root(), place))
 }
 
 fn speak(tree: u64, level: u64) -> Result<(), EarlyError> {
-    let (root, _) = root_of(tree).inspect_err(|_| log::guess())?;
+    let (root, _) = root_of(tree).inspect_err(|_| {
+        // SAFETY: the MMU is off, this CPU is alone and gives up, and this code runs in RAM, which no
+        // board has where `virt` has its devices and which does not answer as a UART does.
+        unsafe { log::guess() }
+    })?;
     if let Some(console) = console::find(root) {
-        log::setup(console);
+        // SAFETY: the device tree says that it is there; the MMU is off, both sets of tables map it as a
+        // device, and this CPU is alone.
+        unsafe { log::setup(console) }
     }
     let image = el2::image();
     log::unlocked_line(format_args!(
@@ -145,13 +152,18 @@ fn check_cpu(level: u64) -> Result<(), EarlyError> {
 }
 
 /// The bytes of the device tree at `address`, if one is there.
-pub(super) fn tree_at(address: u64) -> Option<&'static [u8]> {
+///
+/// # Safety
+///
+/// `address` must be that of a device tree, or of nothing that answers as one does, and the tree be
+/// neither written nor handed out while its bytes are used.
+pub(super) unsafe fn tree_at(address: u64) -> Option<&'static [u8]> {
     if address == 0 || !address.is_multiple_of(8) {
         return None;
     }
     // What the boot loader wrote may still be in the caches only.
     registers::clean_data_cache(address, TREE_HEADER_BYTES as u64);
-    // SAFETY: the boot protocol puts a device tree there.
+    // SAFETY: the caller's promise; the address is neither 0 nor misaligned.
     let header = unsafe { core::slice::from_raw_parts(address as *const u8, TREE_HEADER_BYTES) };
     let bytes = blob::total_bytes(header).filter(|&bytes| bytes <= MAX_TREE_BYTES)?;
     registers::clean_data_cache(address, bytes as u64);

@@ -100,24 +100,31 @@ fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
 }
 
 fn start(tree: u64) -> Result<(), String> {
-    let found = early::tree_at(tree).ok_or("the device tree is gone")?;
+    // SAFETY: `early` has read it there, and nothing has been handed out since.
+    let found = unsafe { early::tree_at(tree) }.ok_or("the device tree is gone")?;
     let place = Range { base: Pa(tree), bytes: found.len() as u64 };
     // The blob's own memory is handed out below: keep a copy.
     let blob: &'static [u8] = Box::leak(found.to_vec().into_boxed_slice());
     let host: &'static HostTree<'static> =
         Box::leak(Box::new(host::parse(blob).map_err(|error| error.to_string())?));
     let devices = memory_plan::devices(host).map_err(|error| error.to_string())?;
-    el2::setup(&host.memory, &host.reserved, &devices).map_err(|error| error.to_string())?;
+    // SAFETY: RAM and devices are where the device tree says, which is all that anybody knows of the
+    // board; this is the boot CPU, and the only one yet.
+    unsafe { el2::setup(&host.memory, &host.reserved, &devices) }
+        .map_err(|error| error.to_string())?;
     loop_cpu::configure(host.test_mode).map_err(|error| error.to_string())?;
     // What EL1's registers hold before any guest has run is what the CPU resets them to.
     let mut reset = Snapshot::default();
     system_registers::save(&mut reset);
-    crate::hw::setup::control_registers(0);
+    let _this_cpu = crate::hw::setup::control_registers(0);
     reset_registers::remember();
     // Found out before there is a guest whose timer it is.
     let _known = timer::counter_at_reset();
     let slot = find_link(&host.virtio);
-    gic::setup_distributor(&host.gic, host.intids, slot.map(|slot| slot.intid))
+    let link = slot.map(|slot| slot.intid);
+    // SAFETY: the device tree says that this is the machine's GIC, and `el2::setup` mapped it as a
+    // device.
+    unsafe { gic::setup_distributor(&host.gic, host.intids, link) }
         .map_err(|error| error.to_string())?;
     gic::setup_cpu(0).map_err(|error| error.to_string())?;
     let boot_cpu = registers::affinity();
@@ -140,7 +147,9 @@ fn start(tree: u64) -> Result<(), String> {
 fn find_link(slots: &[VirtioSlot]) -> Option<VirtioSlot> {
     slots.iter().copied().find(|slot| {
         let bytes = usize::try_from(slot.registers.bytes).unwrap_or(0);
-        link::try_slot(slot.registers.base.0, bytes)
+        // SAFETY: the device tree says that the slot is there, `el2::setup` mapped it as a device, and
+        // no driver has it: this is the only one, and takes the first that answers.
+        unsafe { link::try_slot(slot.registers.base.0, bytes) }
     })
 }
 

@@ -78,7 +78,9 @@ fn switch_on(start: &SecondaryStart, cpu: usize, affinity: u64) -> Result<(), St
     start.cpu.store(cpu as u64, Ordering::Relaxed);
     let at = core::ptr::from_ref(start) as u64;
     registers::clean_data_cache(at, size_of::<SecondaryStart>() as u64);
-    power::start_cpu(affinity, at)?;
+    // SAFETY: `start` is static, its tables are those that this CPU runs on, its stack is that of its
+    // CPU number alone, and it was cleaned just now. Nobody else writes it.
+    unsafe { power::start_cpu(affinity, at) }?;
     let begun = timer::counter();
     let patience = u128::from(PATIENCE_NS) * u128::from(timer::frequency_hz()) / 1_000_000_000;
     while usize::from(CPUS_UP.load(Ordering::Acquire)) <= cpu {
@@ -95,7 +97,7 @@ fn switch_on(start: &SecondaryStart, cpu: usize, affinity: u64) -> Result<(), St
 extern "C" fn secondary_main(cpu: u64) -> ! {
     let cpu = cpu as usize;
     registers::set_cpu_number(cpu);
-    crate::hw::setup::control_registers(0);
+    let _this_cpu = crate::hw::setup::control_registers(0);
     if let Err(reason) = gic::setup_cpu(cpu) {
         log::line(format_args!("CPU {cpu} stays out: {reason}"));
         power::park();

@@ -11,6 +11,7 @@ use super::{
 use crate::mem::guest::GuestRam;
 use crate::mem::ring::TraceRing;
 use core::fmt;
+use core::marker::PhantomData;
 use stepwell_arch::{Ipa, Pa, Pstate, SystemRegister, Va};
 use stepwell_vm::cpu::{Cpu, CpuFacts, DebugBank, Interrupt, Purpose, TranslationFailed, Vector};
 use stepwell_vm::registers::Snapshot;
@@ -18,9 +19,17 @@ use stepwell_vm::simd::SimdRegisters;
 use stepwell_vm::stage2::Vttbr;
 use stepwell_vm::vgic::CpuInterface;
 
-/// The CPU that this is executed on.
+/// The CPU that this is executed on, which [`setup::control_registers`] has set up: nobody else makes
+/// one, and none goes to another CPU.
 #[derive(Clone, Copy, Debug)]
-pub struct El2;
+pub struct El2(PhantomData<*const ()>);
+
+impl El2 {
+    /// This CPU, once its control registers are set up.
+    pub(super) const fn here() -> Self {
+        Self(PhantomData)
+    }
+}
 
 impl Cpu for El2 {
     type Context = GuestContext;
@@ -38,7 +47,7 @@ impl Cpu for El2 {
     }
 
     fn prepare(&self, vmpidr: u64, tables: Vttbr) {
-        setup::control_registers(vmpidr);
+        let _same = setup::control_registers(vmpidr);
         setup::stage2(tables);
     }
 

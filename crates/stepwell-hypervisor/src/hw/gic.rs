@@ -75,7 +75,11 @@ fn intid(number: u32) -> Result<IntId, GicSetupError> {
 /// # Errors
 ///
 /// [`GicSetupError`].
-pub fn setup_distributor(
+///
+/// # Safety
+///
+/// The addresses must be those of a GICv3, mapped at EL2 as device memory, and used by nothing else.
+pub unsafe fn setup_distributor(
     gic: &Gic,
     intids: Intids,
     link: Option<u32>,
@@ -85,8 +89,7 @@ pub fn setup_distributor(
     }
     let base = gic.distributor.base.0;
     let gicd = NonNull::new(base as *mut Gicd).ok_or(GicSetupError::Address)?;
-    // SAFETY: the device tree says that the distributor is there, EL2 maps it as device memory,
-    // and nothing else of ours touches it.
+    // SAFETY: the caller's promise.
     let mut distributor = GicDistributor::new(unsafe { UniqueMmioPointer::new(gicd) });
     if !matches!(distributor.pidr2().arch_rev(), 3 | 4) {
         return Err(GicSetupError::NoDistributor(base));
@@ -111,9 +114,8 @@ fn find_redistributor(affinity: u64) -> Option<GicRedistributor<'static>> {
         let mut at = region.base.0;
         while at.checked_add(FRAMES_BYTES).is_some_and(|end| end <= region.end()) {
             let frames = NonNull::new(at as *mut GicrSgi)?;
-            // SAFETY: the device tree says that redistributors are there, and EL2 maps them as
-            // device memory. What another CPU has taken is only read here, a register that never
-            // changes.
+            // SAFETY: `setup_distributor`'s caller has promised that redistributors are there. What
+            // another CPU has taken is only read here, a register that never changes.
             let redistributor = GicRedistributor::new(unsafe { UniqueMmioPointer::new(frames) });
             let typer = redistributor.typer();
             if typer.core_mpidr() == affinity {

@@ -45,11 +45,15 @@ static CONSOLE: Mutex<Option<Console>> = Mutex::new(None);
 /// Looks for a virtio console in the slot at `address`, `bytes` long, and takes it as the link.
 ///
 /// Returns whether there was one.
+///
+/// # Safety
+///
+/// The range must be a slot of virtio's MMIO transport, mapped at EL2 as device memory, and used by
+/// nothing else.
 #[must_use]
-pub fn try_slot(address: u64, bytes: usize) -> bool {
+pub unsafe fn try_slot(address: u64, bytes: usize) -> bool {
     let Some(header) = NonNull::new(address as *mut VirtIOHeader) else { return false };
-    // SAFETY: the device tree says that the slot is there; EL2 maps it as device memory; the
-    // driver, if one is made, owns it for good.
+    // SAFETY: the caller's promise; the driver, if one is made, owns it for good.
     let Ok(transport) = (unsafe { MmioTransport::new(header, bytes) }) else { return false };
     if transport.device_type() != DeviceType::Console {
         return false;

@@ -62,17 +62,28 @@ impl Registers for Mmio {
     }
 }
 
-/// Sends the log to a UART from now on. On the boot CPU, while it is alone.
-pub fn setup(console: Console) {
+/// Sends the log to a UART from now on.
+///
+/// # Safety
+///
+/// The UART must be there, and be mapped as device memory from now on, or the MMU be off. This must
+/// be the boot CPU, while it is alone.
+pub unsafe fn setup(console: Console) {
     console.uart.enable(&mut Mmio(console));
-    // SAFETY: no other CPU runs, and no reference to the cell's contents is ever kept.
+    // SAFETY: no other CPU runs, the caller says, and no reference to the cell's contents is ever kept.
     unsafe { *PORT.0.get() = Some(console) }
 }
 
 /// Sends the log to where QEMU's `virt` board has a UART: there is no device tree to tell, and
 /// nothing to lose.
-pub fn guess() {
-    setup(Console::pl011(VIRT_PL011));
+///
+/// # Safety
+///
+/// As for [`setup`], but for the UART: nothing of EL2's may be at its address, and EL2 must be about to
+/// give up.
+pub unsafe fn guess() {
+    // SAFETY: the caller's promise. Where there is no UART, nothing is lost by what is written.
+    unsafe { setup(Console::pl011(VIRT_PL011)) }
 }
 
 struct Writer;

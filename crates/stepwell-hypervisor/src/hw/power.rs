@@ -46,7 +46,12 @@ pub fn use_conduit(conduit: Conduit) {
 /// # Errors
 ///
 /// [`PowerError`].
-pub fn start_cpu(affinity: u64, argument: u64) -> Result<(), PowerError> {
+///
+/// # Safety
+///
+/// `argument` must be the address of what `secondary_start` reads with its MMU off (tables of EL2's, a
+/// stack that is nobody else's, and a number), clean to memory, and stay so for good.
+pub unsafe fn start_cpu(affinity: u64, argument: u64) -> Result<(), PowerError> {
     let entry = core::ptr::addr_of!(secondary_start) as u64;
     match CONDUIT.load(Ordering::Relaxed) {
         HVC => psci::cpu_on::<Hvc>(affinity, entry, argument).map_err(PowerError::Refused),

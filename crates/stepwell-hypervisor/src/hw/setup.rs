@@ -1,14 +1,16 @@
 //! EL2's control registers on one CPU: what traps, and why.
 
-use super::registers::{dsb, isb, mrs, msr};
+use super::el2::El2;
+use super::registers::{dsb, isb, mrs, msr, msr_unsafe};
 use super::{pmu, simd, world};
+use crate::mem::heap;
 use core::sync::atomic::{AtomicU64, Ordering};
 use stepwell_arch::SystemRegister;
 use stepwell_arch::debug::mdcr_el2;
 use stepwell_arch::hyp::{cptr_el2, hcr_el2};
 use stepwell_vm::cpu::CpuFacts;
 use stepwell_vm::feature_id;
-use stepwell_vm::stage2::Vttbr;
+use stepwell_vm::stage2::{FIRST_LEVEL, PageUse, Vttbr};
 
 /// Reads what this CPU has of what EL2 hands out.
 #[must_use]
@@ -23,9 +25,16 @@ pub fn facts() -> CpuFacts {
     }
 }
 
-/// Sets up everything that stays the same for all guests.
-pub fn control_registers(vmpidr: u64) {
-    msr!("hcr_el2", traps_and_routing());
+/// A table that maps nothing: what a guest has until it has tables of its own.
+#[repr(C, align(4096))]
+struct NoTables([AtomicU64; 512]);
+
+static NO_TABLES: NoTables = NoTables([const { AtomicU64::new(0) }; 512]);
+
+/// Sets up everything that stays the same for all guests, and hands out the CPU that can run them.
+pub fn control_registers(vmpidr: u64) -> El2 {
+    set_hcr(traps_and_routing());
+    set_tables(core::ptr::from_ref(&NO_TABLES) as u64);
     msr!("vmpidr_el2", vmpidr);
     msr!("vpidr_el2", mrs!("midr_el1"));
     // FP, SIMD and SVE are the guest's: nothing at EL2 uses them. Bits are RES1 where SVE is not.
@@ -40,12 +49,40 @@ pub fn control_registers(vmpidr: u64) {
     msr!("mdscr_el1", 0);
     // OS Lock: set at reset, and nothing steps on hardware while it is.
     msr!("oslar_el1", 0);
-    msr!("vbar_el2", world::vector_base());
+    // SAFETY: `world.S` has a vector for each exception there, aligned as the register wants it.
+    unsafe { msr_unsafe!("vbar_el2", world::vector_base()) }
     enable_vector_length();
     enable_extended_controls();
     fine_grained_traps();
     hide_partitions();
     isb();
+    El2::here()
+}
+
+/// Writes HCR_EL2, but never so that the guest would be without stage 2.
+fn set_hcr(value: u64) {
+    let confined = (value | hcr_el2::VM) & !(hcr_el2::TGE | hcr_el2::E2H);
+    // SAFETY: VM is set, and TGE and E2H are not: whatever runs at EL1 or EL0 is translated by stage
+    // 2, and EL2 is as it was. What the other bits trap, route or enable is no memory.
+    unsafe { msr_unsafe!("hcr_el2", confined) }
+}
+
+/// Writes VTTBR_EL2 and VTCR_EL2. `vttbr` names a root table: [`NO_TABLES`], or one that is lent.
+fn set_tables(vttbr: u64) {
+    let vtcr = stepwell_vm::stage2::vtcr(mrs!("id_aa64mmfr0_el1") & 0xf);
+    // SAFETY: the format of the tables is the one that `Stage2` writes, and VTTBR_EL2 names a root
+    // table of that format: of one that is lent, each entry leads to another such table or to a
+    // guest's memory (see `mem::tables`); `NO_TABLES` leads nowhere.
+    unsafe {
+        msr_unsafe!("vtcr_el2", vtcr);
+        msr_unsafe!("vttbr_el2", vttbr);
+    }
+    isb();
+}
+
+/// Tells whether tables begin with a root table that is lent. Others are not put in force.
+fn are_lent(tables: Vttbr) -> bool {
+    heap::lent_for(tables.root()) == Some(PageUse::Table(FIRST_LEVEL))
 }
 
 /// Makes a virtual SError pending, which the guest takes once PSTATE.A is 0.
@@ -54,7 +91,7 @@ pub fn raise_serror(iss: u32) {
         // S3_4_C5_C2_3 is VSESR_EL2, FEAT_RAS: what the guest's ESR_EL1 is to say.
         msr!("s3_4_c5_c2_3", u64::from(iss));
     }
-    msr!("hcr_el2", mrs!("hcr_el2") | hcr_el2::VSE);
+    set_hcr(mrs!("hcr_el2") | hcr_el2::VSE);
 }
 
 /// Withdraws the virtual SError of [`raise_serror`]. Tells whether the guest has taken it, or
@@ -62,7 +99,7 @@ pub fn raise_serror(iss: u32) {
 #[must_use]
 pub fn take_serror_back() -> bool {
     let hcr = mrs!("hcr_el2");
-    msr!("hcr_el2", hcr & !hcr_el2::VSE);
+    set_hcr(hcr & !hcr_el2::VSE);
     hcr & hcr_el2::VSE == 0
 }
 
@@ -70,7 +107,7 @@ pub fn take_serror_back() -> bool {
 /// wait.
 pub fn trap_waits(trap: bool) {
     let hcr = mrs!("hcr_el2") & !hcr_el2::TWI;
-    msr!("hcr_el2", if trap { hcr | hcr_el2::TWI } else { hcr });
+    set_hcr(if trap { hcr | hcr_el2::TWI } else { hcr });
 }
 
 /// Has the guest's TLB invalidations trap, or not.
@@ -79,7 +116,7 @@ pub fn trap_invalidations(trap: bool) {
     let hcr = mrs!("hcr_el2");
     let wanted = if trap { hcr | hcr_el2::TTLB } else { hcr & !hcr_el2::TTLB };
     if hcr != wanted {
-        msr!("hcr_el2", wanted);
+        set_hcr(wanted);
         isb();
     }
 }
@@ -90,7 +127,7 @@ pub fn trap_translation_changes(trap: bool) {
     let hcr = mrs!("hcr_el2");
     let wanted = if trap { hcr | hcr_el2::TVM } else { hcr & !hcr_el2::TVM };
     if hcr != wanted {
-        msr!("hcr_el2", wanted);
+        set_hcr(wanted);
         isb();
     }
 }
@@ -176,19 +213,23 @@ fn hide_partitions() {
     }
 }
 
-/// Puts a domain's stage 2 in force on this CPU.
+/// Puts a domain's stage 2 in force on this CPU. Tables that are not lent are refused: the guest has
+/// what it had.
 pub fn stage2(tables: Vttbr) {
-    msr!("vtcr_el2", stepwell_vm::stage2::vtcr(mrs!("id_aa64mmfr0_el1") & 0xf));
-    msr!("vttbr_el2", tables.bits());
-    isb();
+    if !are_lent(tables) {
+        return;
+    }
+    set_tables(tables.bits());
     super::registers::invalidate_guest_translations();
 }
 
 /// Puts other tables of the same domain in force on this CPU. Others may go on using theirs: with
-/// VTTBR_EL2.CnP clear, CPUs need not agree on the tables of a VMID.
+/// VTTBR_EL2.CnP clear, CPUs need not agree on the tables of a VMID. As for [`stage2`].
 pub fn change_stage2(tables: Vttbr) {
-    msr!("vttbr_el2", tables.bits());
-    isb();
+    if !are_lent(tables) {
+        return;
+    }
+    set_tables(tables.bits());
     super::registers::invalidate_own_translations();
 }
 

@@ -59,7 +59,16 @@ pub fn root() -> u64 {
 /// # Errors
 ///
 /// [`MapError`].
-pub fn setup(memory: &[Range], reserved: &[Reserved], devices: &[Range]) -> Result<(), MapError> {
+///
+/// # Safety
+///
+/// `memory` must be RAM but for what of `reserved` is not to be mapped, and the image lie in it;
+/// `devices` must hold no RAM that anything refers to. On the boot CPU, while it is alone.
+pub unsafe fn setup(
+    memory: &[Range],
+    reserved: &[Reserved],
+    devices: &[Range],
+) -> Result<(), MapError> {
     let mut map = IdMap::new(ROOT_LEVEL, El2);
     for device in devices {
         add(&mut map, "the device", device.base.0, device.end(), DEVICE)?;

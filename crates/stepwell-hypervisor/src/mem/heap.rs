@@ -3,8 +3,9 @@
 use buddy_system_allocator::LockedHeap;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use stepwell_arch::Pa;
+use stepwell_vm::stage2::PageUse;
 
 const HEAP_BYTES: usize = 8 << 20;
 const PAGE: usize = 4096;
@@ -17,11 +18,14 @@ static mut ARENA: Arena = Arena([0; HEAP_BYTES]);
 #[global_allocator]
 static HEAP: LockedHeap<24> = LockedHeap::empty();
 
-/// Gives the heap its memory. Once, before anything allocates.
+/// Gives the heap its memory, before anything allocates. Again it does nothing.
 pub fn setup() {
-    // SAFETY: called once by the boot CPU before any other code of ours allocates; the arena is
-    // referred to nowhere else.
-    unsafe { HEAP.lock().init(core::ptr::addr_of_mut!(ARENA) as usize, HEAP_BYTES) }
+    static IS_SET_UP: AtomicBool = AtomicBool::new(false);
+    if !IS_SET_UP.swap(true, Ordering::AcqRel) {
+        // SAFETY: the arena is of this size, static, and referred to by nothing else; it is handed
+        // over once.
+        unsafe { HEAP.lock().init(core::ptr::addr_of_mut!(ARENA) as usize, HEAP_BYTES) }
+    }
 }
 
 fn page_layout(pages: usize) -> Option<Layout> {
@@ -69,47 +73,91 @@ impl Drop for Pages {
     }
 }
 
-/// One bit for each page of the arena: it is lent for translation tables.
-static LENT: [AtomicU64; HEAP_BYTES / PAGE / 64] =
-    [const { AtomicU64::new(0) }; HEAP_BYTES / PAGE / 64];
+/// How many pages the arena has.
+const ARENA_PAGES: usize = HEAP_BYTES / PAGE;
+/// A page is lent. Beside what it is lent for, which never changes.
+const IS_LENT: u8 = 1 << 7;
 
-/// The bit of the page at an address, if that is a page of the arena.
-fn lent_bit(page: Pa) -> Option<(&'static AtomicU64, u64)> {
+/// What each page of the arena was lent for, if it ever was: see [`lend`].
+static LENT: [AtomicU8; ARENA_PAGES] = [const { AtomicU8::new(0) }; ARENA_PAGES];
+
+const fn code_of(what: PageUse) -> u8 {
+    match what {
+        PageUse::Table(1) => 1,
+        PageUse::Table(2) => 2,
+        PageUse::Table(3) => 3,
+        PageUse::Code => 4,
+        // There are no tables of other levels.
+        PageUse::Table(_) => 0,
+    }
+}
+
+const fn use_of(code: u8) -> Option<PageUse> {
+    match code & !IS_LENT {
+        4 => Some(PageUse::Code),
+        0 => None,
+        level => Some(PageUse::Table(level as u32)),
+    }
+}
+
+/// The number of the page at an address, if that is a page of the arena.
+fn number_of(page: Pa) -> Option<usize> {
     let arena = core::ptr::addr_of!(ARENA) as u64;
     let number = page.0.checked_sub(arena)? as usize / PAGE;
-    if !page.is_aligned(PAGE as u64) {
-        return None;
-    }
-    Some((LENT.get(number / 64)?, 1 << (number % 64)))
+    (page.is_aligned(PAGE as u64) && number < ARENA_PAGES).then_some(number)
 }
 
-/// Lends a page for translation tables, until [`take_back`].
-pub fn lend(page: Pages) -> Pa {
-    let page = Pa(page.into_raw().as_ptr() as u64);
-    if let Some((word, bit)) = lent_bit(page) {
-        word.fetch_or(bit, Ordering::Release);
-    }
-    page
-}
-
-/// The page at an address, if it is lent for tables. That, and no memory of anything else, is what a
-/// wrong address can reach.
+/// Lends a zeroed page for translation tables or a copy of code, until [`take_back`].
+///
+/// What was lent for something is lent for nothing else ever after, and the heap does not get it
+/// back: whoever keeps an address too long, a TLB among them, finds a table of the same level or a
+/// copy of code, and never memory of EL2's.
 #[must_use]
-pub fn lent(page: Pa) -> Option<NonNull<u8>> {
-    let (word, bit) = lent_bit(page)?;
-    if word.load(Ordering::Acquire) & bit == 0 {
+pub fn lend(what: PageUse) -> Option<Pa> {
+    let code = code_of(what);
+    if code == 0 {
         return None;
     }
-    NonNull::new(page.0 as *mut u8)
+    let is_free = |entry: &AtomicU8| {
+        entry.compare_exchange(code, code | IS_LENT, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    };
+    if let Some(number) = LENT.iter().position(is_free) {
+        let page = Pa(core::ptr::addr_of!(ARENA) as u64 + (number * PAGE) as u64);
+        (0..WORDS).filter_map(|n| word(page, n)).for_each(|word| word.store(0, Ordering::Relaxed));
+        return Some(page);
+    }
+    let page = Pa(Pages::new(1)?.into_raw().as_ptr() as u64);
+    LENT.get(number_of(page)?)?.store(code | IS_LENT, Ordering::Release);
+    Some(page)
+}
+
+/// What the page at an address is lent for, if it is.
+#[must_use]
+pub fn lent_for(page: Pa) -> Option<PageUse> {
+    let code = LENT.get(number_of(page)?)?.load(Ordering::Acquire);
+    if code & IS_LENT == 0 { None } else { use_of(code) }
+}
+
+/// Doublewords of a page.
+const WORDS: usize = PAGE / 8;
+
+/// A doubleword of a page that is lent; nothing for any other address. That, and no memory of
+/// anything else, is what a wrong address can reach.
+#[must_use]
+pub fn word(page: Pa, index: usize) -> Option<&'static AtomicU64> {
+    let _is_lent = lent_for(page)?;
+    if index >= WORDS {
+        return None;
+    }
+    // SAFETY: the page is one of the static arena's, aligned, was taken from the heap for good, and
+    // is referred to in this way alone; the index is within it. Table walkers read it at the same
+    // time, hence the atomic.
+    Some(unsafe { AtomicU64::from_ptr((page.0 as *mut u64).add(index)) })
 }
 
 /// Takes a page back that was lent, if it was.
-pub fn take_back(page: Pa) -> Option<Pages> {
-    let (word, bit) = lent_bit(page)?;
-    if word.fetch_and(!bit, Ordering::AcqRel) & bit == 0 {
-        return None;
+pub fn take_back(page: Pa) {
+    if let Some(entry) = number_of(page).and_then(|number| LENT.get(number)) {
+        entry.fetch_and(!IS_LENT, Ordering::AcqRel);
     }
-    // SAFETY: `lend` had it from `into_raw` of one page, and the bit, which is clear now, says that
-    // it has not come back before.
-    unsafe { Pages::from_raw(NonNull::new(page.0 as *mut u8)?, 1) }
 }

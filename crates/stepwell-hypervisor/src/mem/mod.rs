@@ -18,5 +18,4 @@ pub mod mailbox;
 #[expect(unsafe_code, reason = "the ring is shared with the tool")]
 pub mod ring;
 #[cfg(feature = "el2")]
-#[expect(unsafe_code, reason = "tables are shared with the MMU")]
 pub mod tables;

@@ -1,15 +1,14 @@
 //! Stage-2 table memory at EL2: pages of the heap, and the TLB maintenance that goes with them.
 
 use super::guest::GuestRam;
-use super::heap::{self, Pages};
+use super::heap;
 use crate::hw::registers;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 use stepwell_arch::{Ipa, Pa};
 use stepwell_vm::memory::GuestMemory;
-use stepwell_vm::stage2::TableMemory;
+use stepwell_vm::stage2::{PageUse, TableMemory, Target, target};
 use stepwell_vm::views::CodeMemory;
 
-const ENTRIES: usize = 512;
 const PAGE: u64 = 4096;
 
 /// Pages of the heap, at their own physical addresses, and the RAM of a guest to copy code from.
@@ -24,34 +23,42 @@ impl HeapTables {
     pub const fn of(ram: GuestRam) -> Self {
         Self { ram }
     }
-}
 
-/// An entry of a page that the heap lent for tables; nothing for any other address.
-fn entry(table: Pa, index: usize) -> Option<&'static AtomicU64> {
-    let table = heap::lent(table)?.cast::<AtomicU64>();
-    if index >= ENTRIES {
-        return None;
+    /// Tells whether a page that is lent for this may hold this value: a table leads to tables of the
+    /// next level, to this guest's RAM, and to copies of code. That is what keeps a guest out of
+    /// everything else, whoever writes.
+    fn may_hold(&self, what: PageUse, value: u64) -> bool {
+        let PageUse::Table(level) = what else { return true };
+        match target(level, value) {
+            Target::Nothing => true,
+            Target::Table(next) => heap::lent_for(next) == Some(PageUse::Table(level + 1)),
+            Target::Memory { pa, bytes } => self.may_map(pa, bytes),
+        }
     }
-    // SAFETY: the heap says that it has lent this page for tables, which is 4 KiB and aligned, and
-    // the index is within it. Table walkers read it at the same time, hence the atomic.
-    Some(unsafe { table.add(index).as_ref() })
 }
 
 impl TableMemory for HeapTables {
-    fn allocate(&mut self) -> Option<Pa> {
-        Pages::new(1).map(heap::lend)
+    fn allocate(&mut self, what: PageUse) -> Option<Pa> {
+        heap::lend(what)
     }
 
-    fn free(&mut self, table: Pa) {
-        drop(heap::take_back(table));
+    fn free(&mut self, page: Pa) {
+        heap::take_back(page);
+    }
+
+    fn may_map(&self, pa: Pa, bytes: u64) -> bool {
+        self.ram.contains(pa, bytes) || bytes == PAGE && heap::lent_for(pa) == Some(PageUse::Code)
     }
 
     fn read(&self, table: Pa, index: usize) -> u64 {
-        entry(table, index).map_or(0, |entry| entry.load(Ordering::Relaxed))
+        heap::word(table, index).map_or(0, |entry| entry.load(Ordering::Relaxed))
     }
 
     fn write(&mut self, table: Pa, index: usize, value: u64) {
-        if let Some(entry) = entry(table, index) {
+        let Some(what) = heap::lent_for(table) else { return };
+        if self.may_hold(what, value)
+            && let Some(entry) = heap::word(table, index)
+        {
             entry.store(value, Ordering::Release);
         }
     }

@@ -12,19 +12,25 @@ struct Tables {
     entries: BTreeMap<u64, Vec<u64>>,
     next: u64,
     limit: Option<usize>,
+    /// An address that is not the guest's.
+    forbidden: Option<u64>,
     /// Entries made invalid since the last invalidation, with what they were.
     broken: BTreeMap<(u64, usize), u64>,
     invalidated: Vec<(Ipa, u64)>,
 }
 
 impl TableMemory for Tables {
-    fn allocate(&mut self) -> Option<Pa> {
+    fn allocate(&mut self, _: PageUse) -> Option<Pa> {
         if self.limit.is_some_and(|limit| self.entries.len() >= limit) {
             return None;
         }
         self.next += PAGE_BYTES;
         self.entries.insert(self.next, vec![0; ENTRIES]);
         Some(Pa(self.next))
+    }
+
+    fn may_map(&self, pa: Pa, bytes: u64) -> bool {
+        self.forbidden.is_none_or(|forbidden| !(pa.0..pa.0 + bytes).contains(&forbidden))
     }
 
     fn free(&mut self, table: Pa) {
@@ -272,5 +278,38 @@ proptest! {
         prop_assert!(memory.broken.is_empty(), "every unmapping was invalidated");
         tables.free(&mut memory);
         prop_assert!(memory.entries.is_empty());
+    }
+}
+
+#[test]
+fn a_guest_gets_no_memory_that_is_not_its_own() {
+    let mut memory = Tables { forbidden: Some(0x4020_1fff), ..Tables::default() };
+    let mut tables = Stage2::new(&mut memory).expect("there is memory");
+    let all = Permissions::ALL;
+    let mut map = |pa, bytes| {
+        tables.map(&mut memory, Ipa(0x4000_0000), Pa(pa), bytes, all, MemoryKind::Normal)
+    };
+    assert_eq!(map(0x4000_0000, 4 << 20), Err(Stage2Error::NotTheGuests(Pa(0x4000_0000))));
+    assert_eq!(map(0x4020_2000, 0x1000), Ok(()));
+}
+
+#[test]
+fn entries_lead_where_their_level_says() {
+    let output = 0x4020_3000_u64;
+    let attributes = ACCESS_FLAG | EXECUTE_NEVER;
+    let memory = |pa, bytes| Target::Memory { pa: Pa(pa), bytes };
+    for (level, entry, expected) in [
+        (1, output | attributes | 0b11, Target::Table(Pa(output))),
+        (2, output | attributes | 0b11, Target::Table(Pa(output))),
+        (3, output | attributes | 0b11, memory(output, 0x1000)),
+        (1, output | attributes | 0b01, memory(0x4000_0000, 1 << 30)),
+        (2, output | attributes | 0b01, memory(0x4020_0000, 2 << 20)),
+        // Reserved.
+        (3, output | attributes | 0b01, Target::Nothing),
+        (2, output | attributes | 0b10, Target::Nothing),
+        (0, output | attributes | 0b11, Target::Nothing),
+        (4, output | attributes | 0b11, Target::Nothing),
+    ] {
+        assert_eq!(target(level, entry), expected, "{level} {entry:#x}");
     }
 }

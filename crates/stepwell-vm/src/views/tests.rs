@@ -21,13 +21,18 @@ struct Memory {
 }
 
 impl TableMemory for Memory {
-    fn allocate(&mut self) -> Option<Pa> {
+    fn allocate(&mut self, _: PageUse) -> Option<Pa> {
         if self.limit.is_some_and(|limit| self.pages.len() >= limit) {
             return None;
         }
         self.next += PAGE_BYTES;
         self.pages.insert(self.next, vec![0; DOUBLEWORDS]);
         Some(Pa(self.next))
+    }
+
+    fn may_map(&self, pa: Pa, bytes: u64) -> bool {
+        let is_ram = pa.0 >= PHYSICAL.0 && pa.0 + bytes <= PHYSICAL.0 + RAM_BYTES;
+        is_ram || self.pages.contains_key(&pa.0) && bytes == PAGE_BYTES
     }
 
     fn free(&mut self, table: Pa) {

@@ -6,7 +6,7 @@ use stepwell_arch::{Ipa, Pa, Va};
 use stepwell_engine::Image;
 use stepwell_vm::device::board::RAM_BASE;
 use stepwell_vm::memory::{GuestMemory, OutsideRam};
-use stepwell_vm::stage2::TableMemory;
+use stepwell_vm::stage2::{PageUse, TableMemory};
 use stepwell_vm::views::CodeMemory;
 
 /// Where the RAM is, physically.
@@ -118,12 +118,16 @@ impl GuestMemory for Ram {
 }
 
 impl TableMemory for Ram {
-    fn allocate(&mut self) -> Option<Pa> {
+    fn allocate(&mut self, _: PageUse) -> Option<Pa> {
         let table = Pa(self.next_table.fetch_add(PAGE, Ordering::SeqCst));
         (table.0 < BASE.0 + ALL).then_some(table)
     }
 
     fn free(&mut self, _: Pa) {}
+
+    fn may_map(&self, _: Pa, _: u64) -> bool {
+        true
+    }
 
     fn read(&self, table: Pa, index: usize) -> u64 {
         self.load(table.offset(index as u64 * 8), 8)
