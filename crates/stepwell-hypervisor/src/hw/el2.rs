@@ -121,7 +121,7 @@ impl Cpu for El2 {
 
     #[inline(always)]
     fn enter(&self, context: &mut GuestContext) -> Vector {
-        context.enter()
+        context.enter(*self)
     }
 
     fn to_pa(&self, va: Va, el0: bool, purpose: Purpose) -> Result<Pa, TranslationFailed> {

@@ -1,5 +1,6 @@
 //! The switch between EL2 and the guest: a safe face for `world.S`.
 
+use super::el2::El2;
 use crate::mem::guest::CodePage;
 use crate::mem::ring::RingLease;
 use core::arch::global_asm;
@@ -171,11 +172,12 @@ impl GuestContext {
         }
     }
 
-    /// Runs the guest up to its next exit.
-    pub fn enter(&mut self) -> Vector {
+    /// Runs the guest up to its next exit, on the CPU that this is executed on.
+    pub fn enter(&mut self, _: El2) -> Vector {
         // SAFETY: the context is exclusively ours and its layout is what the assembly was built
-        // with. Stage 2 confines the guest to its own memory, and the EL2 registers that make it
-        // so were set by `hw::setup` on this CPU. Code pages lie in guest RAM, mapped at EL2.
+        // with. Stage 2 confines the guest to its own memory: an `El2` says that `hw::setup` has
+        // seen to that on this CPU. Code pages lie in guest RAM, mapped at EL2, and the run's words
+        // are those of a `RingLease`.
         match unsafe { enter_guest(self) } {
             0 => Vector::Synchronous,
             1 => Vector::Irq,
