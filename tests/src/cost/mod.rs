@@ -55,8 +55,12 @@ fn costs(stepped: &mut Stepped, record: bool) -> Result<Vec<(&'static str, f64)>
     let run_turn = stepped.el2_per_turn(run, record)?;
     // Both have one taken branch a turn, so that the difference is plain steps alone.
     let plain = (run_turn - basic_turn) / (run.plain_steps - basic.plain_steps) as f64;
+    let mut costs = vec![(run.title, plain)];
+    // A plain step is a whole number of instructions. What is over is the look, once in thousands of
+    // steps, whether they get anywhere: in the long run there are some, in the others none or one.
+    let plain = plain.round();
     let branch = basic_turn - plain * basic.plain_steps as f64;
-    let mut costs = vec![(run.title, plain), ("what a taken branch adds", branch)];
+    costs.push(("what a taken branch adds", branch));
     for kind in &Loop::OTHERS {
         let turn = stepped.el2_per_turn(kind, record)?;
         costs.push((kind.title, turn - branch - plain * kind.plain_steps as f64));
