@@ -101,7 +101,7 @@ fn check_tokens(file: &SourceFile, tokens: TokenStream, findings: &mut Vec<Findi
     }
 }
 
-/// How far above an `unsafe` its argument may begin: it stands before the statement.
+/// How far above an `unsafe` its argument may begin: it comes before the statement.
 const ARGUMENT_LINES_MAX: usize = 12;
 
 /// What an `unsafe` lacks: a block needs a SAFETY comment, a function its contract. Clippy looks for
@@ -109,7 +109,8 @@ const ARGUMENT_LINES_MAX: usize = 12;
 fn unargued(file: &SourceFile, line: usize, next: Option<&TokenTree>) -> Option<String> {
     let (mark, what) = match next? {
         TokenTree::Group(_) => ("SAFETY:", "an unsafe block without a SAFETY comment"),
-        TokenTree::Ident(word) if word == "fn" => {
+        // What an unsafe trait asks for has the trait's contract.
+        TokenTree::Ident(word) if word == "fn" && !is_in_unsafe_impl(file, line) => {
             ("# Safety", "an unsafe function without its contract, under `# Safety`")
         }
         // `unsafe impl`, `unsafe extern` and `#[unsafe(…)]`, which declare.
@@ -125,6 +126,13 @@ fn unargued(file: &SourceFile, line: usize, next: Option<&TokenTree>) -> Option<
         above.iter().rev().take(ARGUMENT_LINES_MAX).take_while(|text| !text.trim().is_empty());
     let is_argued = near.into_iter().any(|text| text.contains(mark));
     (!is_argued).then(|| what.to_owned())
+}
+
+/// Whether a line lies in an `unsafe impl`, as rustfmt lays it out.
+fn is_in_unsafe_impl(file: &SourceFile, line: usize) -> bool {
+    let above: Vec<&str> = file.text.lines().take(line).collect();
+    let begun = above.iter().rev().find(|text| text.contains("impl") && !text.starts_with(' '));
+    begun.is_some_and(|text| text.starts_with("unsafe impl"))
 }
 
 /// Collects what the syntax tree tells.
@@ -237,6 +245,8 @@ mod tests {
         assert!(found("//! A.\nunsafe fn f() {}\n")[0].contains("# Safety"));
         assert!(found("//! A.\n/// # Safety\n///\n/// None.\nunsafe fn f() {}\n").is_empty());
         assert!(found("//! A.\n#[unsafe(no_mangle)]\nextern \"C\" fn f() {}\n").is_empty());
+        let implements = "//! A.\nunsafe impl A for B {\n    unsafe fn f() {}\n}\n";
+        assert!(found(implements).is_empty());
         assert!(found("//! A.\nunsafe extern \"C\" {\n    fn f();\n}\n").is_empty());
     }
 
