@@ -14,8 +14,8 @@ use anyhow::{Context, Result, bail, ensure};
 use stepwell::machine::QemuMachine;
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{
-    Debuggee, Event, InterruptPolicy, OthersPolicy, Place, StepRequest, StopReason, TimePolicy,
-    VcpuId,
+    Debuggee, DomainEnding, Event, InterruptPolicy, OthersPolicy, Place, StepRequest, StopReason,
+    TimePolicy, VcpuId,
 };
 use stepwell_link::Link;
 
@@ -234,7 +234,7 @@ impl Session {
             match self.link.wait(end.saturating_duration_since(Instant::now()))? {
                 Some(Event::Console { bytes, .. }) => self.console.extend(bytes),
                 Some(Event::Stopped(stop)) => return Ok(Some(stop.reason)),
-                Some(Event::Ended { .. }) => return Ok(None),
+                Some(Event::Ended { ending: DomainEnding::PoweredOff, .. }) => return Ok(None),
                 Some(other) => bail!("{other:?}"),
                 None => bail!("nothing, after {}", String::from_utf8_lossy(&self.console)),
             }
