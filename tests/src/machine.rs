@@ -98,6 +98,22 @@ pub fn launch_in(
     start(code, options)
 }
 
+/// As [`launch`], on a machine that counts instructions; the vCPUs take turns of so many.
+///
+/// # Errors
+/// As [`launch`].
+///
+/// # Panics
+/// As [`launch`].
+pub fn launch_counted(
+    code: &[u8],
+    cpu: &str,
+    smp: u8,
+    turn: u32,
+) -> Result<(QemuMachine, Link), MachineError> {
+    start(code, MachineOptions { cpu: cpu.to_owned(), turn: Some(turn), ..options(smp) })
+}
+
 fn options(smp: u8) -> MachineOptions {
     MachineOptions {
         smp,

@@ -49,6 +49,7 @@ pub const GUEST: [u32; 17] = [
     0xd65f_03c0, // 40  ret
 ];
 
+mod time_travel;
 mod vectors;
 
 type Check = fn(&mut dyn Debuggee);
@@ -70,7 +71,7 @@ pub fn guest_bytes() -> Vec<u8> {
 ///
 /// Where the contract is broken.
 pub fn check(mut factory: impl FnMut() -> Box<dyn Debuggee>) {
-    let checks: [(&str, Check); 15] = [
+    let checks: [(&str, Check); 16] = [
         ("is stopped at reset", is_stopped_at_reset),
         ("each step is one instruction", each_step_is_one_instruction),
         ("until stops before", until_stops_before),
@@ -88,6 +89,7 @@ pub fn check(mut factory: impl FnMut() -> Box<dyn Debuggee>) {
             let within = Some(CodeRange { start: ENTRY, end: ENTRY.offset(0x44) });
             the_trace_holds_every_step(debuggee, within);
         }),
+        ("a position is one state", time_travel::a_position_is_one_state),
         ("the guest ends", the_guest_ends),
     ];
     for (name, check) in checks {

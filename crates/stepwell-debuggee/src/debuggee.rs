@@ -6,7 +6,7 @@
 
 use crate::{
     Error, Event, InterruptPolicy, Monitor, OthersPolicy, Place, Registers, SimdRegisters,
-    StepRequest, SveRegister, TimePolicy, TraceDetail, TraceRecord, VcpuId, VcpuStatus,
+    StepRequest, SveRegister, TimePolicy, TimeTravel, TraceDetail, TraceRecord, VcpuId, VcpuStatus,
     VectorLength, Watchpoint,
 };
 use std::time::Duration;
@@ -161,6 +161,11 @@ pub trait Debuggee {
 
     /// Watches memory, where that is possible.
     fn support_watchpoints(&mut self) -> Option<&mut dyn Watchpoints> {
+        None
+    }
+
+    /// Goes to positions of a run, where the machine counts instructions.
+    fn support_time_travel(&mut self) -> Option<&mut dyn TimeTravel> {
         None
     }
 

@@ -6,17 +6,20 @@
 //! interrupt, and an instruction that it does not know ends its domain.
 
 mod cpu;
+mod time_travel;
 mod vectors;
 
 use crate::{
     Console, Debuggee, DomainEnding, Error, Event, InterruptPolicy, Interrupts, Monitor, Monitors,
-    Place, Refusal, Registers, Simd, StepRequest, Stop, StopReason, Sve, Trace, TraceDetail,
-    TraceRecord, VcpuId, VcpuState, VcpuStatus, VectorLength, WatchAccess, Watchpoint, Watchpoints,
+    Place, Refusal, Registers, Simd, StepRequest, Stop, StopReason, Sve, TimeTravel, Trace,
+    TraceDetail, TraceRecord, VcpuId, VcpuState, VcpuStatus, VectorLength, WatchAccess, Watchpoint,
+    Watchpoints,
 };
 use cpu::{Cpu, Outcome};
 use std::collections::VecDeque;
 use std::time::Duration;
 use stepwell_arch::{Ipa, Va};
+use time_travel::Timeline;
 use vectors::Vectors;
 
 /// Instructions that one [`Debuggee::wait`] executes at most, so that an endless guest can be
@@ -47,6 +50,7 @@ pub struct Fake {
     typed: Vec<u8>,
     vectors: Vectors,
     events: VecDeque<Event>,
+    timeline: Timeline,
 }
 
 impl Fake {
@@ -66,6 +70,7 @@ impl Fake {
             typed: Vec::new(),
             vectors: Vectors::default(),
             events: VecDeque::new(),
+            timeline: Timeline::default(),
         };
         fake.stop(StopReason::Reset);
         fake
@@ -85,6 +90,7 @@ impl Fake {
 
     fn stop(&mut self, reason: StopReason) {
         self.going = Going::Stopped;
+        self.timeline.until = None;
         self.reported = true;
         let pc = Va(self.cpu.registers.pc);
         let (vcpu, steps) = (VcpuId::default(), self.steps);
@@ -113,6 +119,9 @@ impl Fake {
 
     /// Says why the instruction that is next must not execute yet.
     fn reason_to_stop(&self) -> Option<StopReason> {
+        if self.timeline.is_reached() {
+            return Some(StopReason::Reached);
+        }
         let pc = self.cpu.registers.pc;
         if let Going::Stepping(request) = self.going {
             if self.steps > 0 && request.until == Some(Va(pc)) {
@@ -167,6 +176,7 @@ impl Fake {
                 Outcome::Ended(ending) => return self.end(ending),
             }
             self.steps += 1;
+            self.timeline.position += 1;
             self.reported = false;
             if let Going::Stepping(StepRequest { record: true, .. }) = self.going {
                 self.record(pc);
@@ -309,6 +319,10 @@ impl Debuggee for Fake {
     }
 
     fn support_watchpoints(&mut self) -> Option<&mut dyn Watchpoints> {
+        Some(self)
+    }
+
+    fn support_time_travel(&mut self) -> Option<&mut dyn TimeTravel> {
         Some(self)
     }
 

@@ -15,6 +15,7 @@ mod debuggee;
 mod error;
 pub mod fake;
 mod stop;
+mod time_travel;
 mod value;
 
 pub use debuggee::{
@@ -29,4 +30,5 @@ pub use stepwell_protocol::{
     TraceRecord, VcpuId, VcpuState, VectorLength, Waiting, WatchAccess, Watchpoint,
 };
 pub use stop::{Event, Stop};
+pub use time_travel::{Checkpoint, Checkpoints, Moment, StateHash, TimeTravel};
 pub use value::{CodeRange, StepRequest, VcpuStatus};

@@ -10,7 +10,8 @@ use std::time::Duration;
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{
     Console, Debuggee, Error, Event, Interrupts, Monitors, Others, Place, Registers, Simd,
-    StepRequest, Sve, SystemRegisters, Time, Trace, VcpuId, VcpuState, VcpuStatus, Watchpoints,
+    StepRequest, Sve, SystemRegisters, Time, TimeTravel, Trace, VcpuId, VcpuState, VcpuStatus,
+    Watchpoints,
 };
 
 /// What memory is read by: a part of a page, which is mapped or not as a whole.
@@ -184,6 +185,11 @@ impl Debuggee for CachedDebuggee<'_> {
 
     fn support_watchpoints(&mut self) -> Option<&mut dyn Watchpoints> {
         self.debuggee.support_watchpoints()
+    }
+
+    fn support_time_travel(&mut self) -> Option<&mut dyn TimeTravel> {
+        // It moves the guest.
+        self.forget().support_time_travel()
     }
 
     fn support_console(&mut self) -> Option<&mut dyn Console> {

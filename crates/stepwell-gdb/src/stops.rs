@@ -164,6 +164,7 @@ impl Guest<'_> {
             | StopReason::Stepped
             | StopReason::LeftRange
             | StopReason::Until
+            | StopReason::Reached
             | StopReason::RingFull => (None, with(Signal::SIGTRAP)),
             _ => (told(), with(Signal::SIGTRAP)),
         };

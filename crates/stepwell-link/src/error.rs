@@ -50,6 +50,9 @@ pub enum LinkError {
         /// What was asked.
         command: &'static str,
     },
+    /// The guest's RAM could not be read.
+    #[error("cannot read the guest's RAM: {0}")]
+    Ram(#[source] Arc<std::io::Error>),
     /// The mailbox could not be mapped.
     #[error("cannot map the link's mailbox: {0}")]
     Mailbox(#[source] Arc<std::io::Error>),

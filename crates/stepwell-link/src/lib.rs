@@ -10,6 +10,7 @@
 //! error too, never a hang.
 
 mod error;
+mod guest_ram;
 mod link;
 mod mailbox;
 mod receiver;
@@ -19,6 +20,7 @@ mod vectors;
 mod wait;
 
 pub use error::{LinkError, RingError};
+pub use guest_ram::GuestRam;
 pub use link::{Hello, Link, Patience};
 pub use mailbox::Mailbox;
 pub use ring::Ring;

@@ -2,7 +2,7 @@
 
 use crate::receiver::{self, FromStream, Incoming};
 use crate::wait::Wait;
-use crate::{LinkError, Mailbox, Ring};
+use crate::{GuestRam, LinkError, Mailbox, Ring};
 use std::collections::VecDeque;
 use std::io::Write;
 use std::net::Shutdown;
@@ -11,10 +11,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{
-    Console, Debuggee, Error, Event, InterruptPolicy, Interrupts, Monitor, Monitors, Others,
-    OthersPolicy, Place, Refusal, Registers, Simd, StepRequest, Stop, StopReason, Sve,
-    SystemRegisters, Time, TimePolicy, Trace, TraceDetail, TraceRecord, VcpuId, VcpuStatus,
-    Watchpoint, Watchpoints,
+    Console, Debuggee, Error, Event, InterruptPolicy, Interrupts, Moment, Monitor, Monitors,
+    Others, OthersPolicy, Place, Refusal, Registers, Simd, StateHash, StepRequest, Stop,
+    StopReason, Sve, SystemRegisters, Time, TimePolicy, TimeTravel, Trace, TraceDetail,
+    TraceRecord, VcpuId, VcpuStatus, Watchpoint, Watchpoints,
 };
 use stepwell_wire::message::MAX_BYTES;
 use stepwell_wire::{Answer, Command, FromHypervisor, MAX_FRAME, Request, VERSION, encode};
@@ -70,6 +70,7 @@ pub struct Link {
     lost: Option<LinkError>,
     ring: Option<Ring>,
     mailbox: Option<Mailbox>,
+    ram: Option<GuestRam>,
     /// Tells whether somebody wants to leave.
     is_interrupted: fn() -> bool,
 }
@@ -96,6 +97,7 @@ impl Link {
             lost: None,
             ring: None,
             mailbox: None,
+            ram: None,
             is_interrupted: || false,
         };
         link.hello = link.greet()?;
@@ -111,6 +113,11 @@ impl Link {
     /// Gives the link the ring that recorded steps are drained from.
     pub fn attach_ring(&mut self, ring: Ring) {
         self.ring = Some(ring);
+    }
+
+    /// Gives the link the guest's RAM, which states are compared by.
+    pub fn attach_ram(&mut self, ram: GuestRam) {
+        self.ram = Some(ram);
     }
 
     /// Gives the link the mailbox that the hypervisor has [spoken of](Hello::mailbox). Before
@@ -487,6 +494,10 @@ impl Debuggee for Link {
         Some(self)
     }
 
+    fn support_time_travel(&mut self) -> Option<&mut dyn TimeTravel> {
+        self.ram.is_some().then_some(self as &mut dyn TimeTravel)
+    }
+
     fn support_console(&mut self) -> Option<&mut dyn Console> {
         Some(self)
     }
@@ -560,6 +571,40 @@ impl Trace for Link {
     fn set_detail(&mut self, domain: u8, detail: TraceDetail) -> Result<(), Error> {
         let TraceDetail { registers, memory } = detail;
         self.done(Command::SetDetail { domain, registers, memory })
+    }
+}
+
+impl Link {
+    fn timeline(&mut self, domain: u8) -> Result<stepwell_wire::Timeline, Error> {
+        match self.ask(Command::ReadTimeline { domain })? {
+            Answer::Timeline(timeline) => Ok(timeline),
+            _ => Err(self.fail(LinkError::WrongAnswer { command: "read-timeline" }).into()),
+        }
+    }
+}
+
+impl TimeTravel for Link {
+    fn moment(&mut self, domain: u8) -> Result<Moment, Error> {
+        let stepwell_wire::Timeline { position, clock, .. } = self.timeline(domain)?;
+        Ok(Moment { position, clock })
+    }
+
+    fn run_until(&mut self, domain: u8, moment: Moment) -> Result<(), Error> {
+        let Moment { position, clock } = moment;
+        self.done(Command::RunUntil { domain, position, clock, record: false })
+    }
+
+    fn record_until(&mut self, domain: u8, moment: Moment) -> Result<(), Error> {
+        let Moment { position, clock } = moment;
+        self.done(Command::RunUntil { domain, position, clock, record: true })
+    }
+
+    fn state_hash(&mut self, domain: u8) -> Result<StateHash, Error> {
+        let timeline = self.timeline(domain)?;
+        let Some(ram) = &self.ram else { return Err(Refusal::NotCounted.into()) };
+        let memory = ram.hash(timeline.ram, timeline.ram_bytes);
+        let memory = memory.map_err(|error| self.fail(error))?;
+        Ok(StateHash { registers: timeline.registers, memory })
     }
 }
 

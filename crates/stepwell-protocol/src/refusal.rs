@@ -81,4 +81,12 @@ pub enum Refusal {
     /// Words that make no sense where they are.
     #[error("neither a number nor a symbol that is known")]
     NotANumber,
+    /// The machine does not count instructions.
+    #[error(
+        "the machine does not count instructions: `stepwell record` and `replay` make one that does"
+    )]
+    NotCounted,
+    /// A moment that is not kept.
+    #[error("there is no such checkpoint")]
+    NoSuchCheckpoint,
 }

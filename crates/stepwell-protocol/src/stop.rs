@@ -52,6 +52,9 @@ pub enum StopReason {
     /// be kept there.
     #[error("a breakpoint is lost: no memory is left to follow its address; delete some of them")]
     BreakpointLost,
+    /// The moment that was asked for has come.
+    #[error("reached")]
+    Reached,
 }
 
 /// How a domain ended.

@@ -10,7 +10,7 @@
 //! time; which one is its caller's choice.
 
 use crate::memory::GuestMemory;
-use crate::registers::{GuestRegisters, Snapshot};
+use crate::registers::{GuestRegisters, PrivateRegisters, Snapshot};
 use crate::ring::{Lease, Ring};
 use crate::simd::SimdRegisters;
 use crate::stage2::Vttbr;
@@ -34,6 +34,9 @@ pub trait Cpu: Sized + 'static {
     fn facts(&self) -> CpuFacts;
     /// Gets ready for the vCPU that reads `vmpidr` as its MPIDR_EL1 and lives by these tables.
     fn prepare(&self, vmpidr: u64, tables: Vttbr);
+    /// Has another vCPU of the same domain in place of the one before. Nothing that this one has
+    /// cached is the new one's.
+    fn change_vcpu(&self, vmpidr: u64, tables: Vttbr);
 
     /// Reads a system register of the guest that is on this CPU, or an ID register of the CPU.
     fn read(&self, register: SystemRegister) -> u64;
@@ -58,6 +61,10 @@ pub trait Cpu: Sized + 'static {
 
     /// Puts what only the guest uses, and nobody has a copy of, into its reset state.
     fn reset(&self);
+    /// Copies out what [`Cpu::reset`] resets.
+    fn save_private(&self, into: &mut PrivateRegisters);
+    /// Puts it in.
+    fn load_private(&self, from: &PrivateRegisters);
     /// Copies the guest's system registers out.
     fn save(&self, into: &mut Snapshot);
     /// Puts the guest's system registers in.
@@ -71,6 +78,10 @@ pub trait Cpu: Sized + 'static {
 
     /// Runs the guest up to its next exit.
     fn enter(&self, context: &mut Self::Context) -> Vector;
+    /// As [`Cpu::enter`], on a machine whose counter counts instructions: the guest's shows `clock`
+    /// before its first one, and it is interrupted before the one at which it would show `until`, if
+    /// it gets there. Returns what it shows after its last one, too.
+    fn enter_counted(&self, context: &mut Self::Context, clock: u64, until: u64) -> (Vector, u64);
 
     /// Translates by stage 1 and stage 2.
     ///
@@ -111,6 +122,8 @@ pub trait Cpu: Sized + 'static {
     fn enable_virtual_timer(&self, enable: bool);
     /// Waits until an interrupt is pending.
     fn wait_for_interrupt(&self);
+    /// Lets the link interrupt this CPU, or not.
+    fn enable_link(&self, enable: bool);
     /// Calls CPUs out of their guests: one bit each.
     fn kick(&self, cpus: u8);
 

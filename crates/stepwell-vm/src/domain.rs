@@ -5,7 +5,7 @@
 //! an order to the stop that answers it, and takes `control` while it does; whoever holds `control`
 //! may take the `core` of a
 //! vCPU whose bit in [`Control::running`] is clear, and of no other, because its CPU has let go
-//! before it clears that bit.
+//! before it clears that bit. A CPU that runs several takes the `core` of one of its own at a time.
 
 use crate::concurrency::counted::Counted;
 use crate::concurrency::quiescence::Quiescence;
@@ -13,6 +13,7 @@ use crate::cpu::Cpu;
 use crate::device::pl011::Pl011;
 use crate::follow::Follow;
 use crate::stage2::{Stage2, Vttbr};
+use crate::timeline::Timeline;
 use crate::vcpu::changes::Changes;
 use crate::vcpu::roots::Roots;
 use crate::vcpu::state::VcpuCore;
@@ -20,7 +21,7 @@ use crate::vcpu::watchpoint::{Piece, Watch};
 
 use crate::vgic::Vgic;
 use crate::views::Views;
-use core::sync::atomic::{AtomicBool, AtomicU64};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use heapless::Vec;
 use spin::Mutex;
 use stepwell_engine::{OthersPolicy, TimePolicy, Turns, VirtualClock};
@@ -64,6 +65,10 @@ pub struct Domain<C: Cpu> {
     pub left_at: AtomicU64,
     /// Its clock goes on with the machine's while it is stopped ([`TimePolicy::Real`]).
     pub real_time: AtomicBool,
+    /// vCPUs that are on a CPU, or have one for themselves: one bit each. What others do not wait for.
+    pub on_cpu: AtomicU8,
+    /// Its time, where the machine counts instructions.
+    pub timeline: Option<Mutex<Timeline>>,
     /// Whose turn it is while several vCPUs are stepped.
     pub turns: Mutex<Turns>,
     /// Who is quiesced during an exclusive sequence of the stepped vCPU.
@@ -80,6 +85,8 @@ pub struct Domain<C: Cpu> {
 pub struct Vcpu<C: Cpu> {
     /// The physical CPU.
     pub cpu: usize,
+    /// That CPU runs others too, in turns; or it counts instructions, which is done in turns as well.
+    pub shares_cpu: bool,
     /// Registers and all. Held by the CPU while it runs.
     pub core: Mutex<VcpuCore<C>>,
     /// The CPU is to come out of the guest and stop.

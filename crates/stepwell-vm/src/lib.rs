@@ -17,6 +17,7 @@
 //! | [`follow`] | where virtual addresses with breakpoints lead to, whatever the guest does to its tables |
 //! | [`feature_id`], [`implementation_defined`] | which features and registers its CPU has |
 //! | [`devicetree`], [`image_layout`] | the guest's device tree, and where its images lie |
+//! | [`timeline`] | the time of a machine that counts instructions |
 //! | [`recorder`] | runs of the trace |
 //! | [`adversary`] | a [`cpu::Cpu`] around another one, to which happens what may happen: the test mode's |
 
@@ -59,6 +60,7 @@ pub mod registers;
 pub mod ring;
 pub mod simd;
 pub mod stage2;
+pub mod timeline;
 pub mod vcpu;
 pub mod vgic;
 pub mod views;

@@ -1,7 +1,7 @@
 //! The whole machine: its domains, the trace ring, and what brings everything to a stop.
 
 use crate::cpu::Cpu;
-use crate::domain::{Domain, Order, PendingStop, Power, Vcpu, bit};
+use crate::domain::{Domain, Order, PendingStop, Power, bit};
 use crate::link::Link;
 use crate::registers::Snapshot;
 use alloc::boxed::Box;
@@ -29,13 +29,22 @@ pub struct Machine<C: Cpu> {
 }
 
 impl<C: Cpu> Machine<C> {
-    /// The vCPU that is pinned to a CPU.
+    /// The domain whose vCPUs a CPU runs, and these: one bit each.
     #[must_use]
-    pub fn vcpu_of(&self, cpu: usize) -> Option<(&Domain<C>, usize, &Vcpu<C>)> {
+    pub fn vcpus_of(&self, cpu: usize) -> Option<(&Domain<C>, u8)> {
         self.domains.iter().find_map(|domain| {
-            let index = domain.vcpus.iter().position(|vcpu| vcpu.cpu == cpu)?;
-            Some((domain, index, domain.vcpus.get(index)?))
+            let vcpus = domain.vcpus.iter().enumerate().filter(|(_, vcpu)| vcpu.cpu == cpu);
+            let mask = vcpus.fold(0, |mask, (index, _)| mask | bit(index));
+            (mask != 0).then_some((domain, mask))
         })
+    }
+
+    /// The vCPU that is on a CPU.
+    #[must_use]
+    pub fn vcpu_on(&self, cpu: usize) -> Option<(&Domain<C>, &crate::domain::Vcpu<C>)> {
+        let (domain, vcpus) = self.vcpus_of(cpu)?;
+        let on = vcpus & domain.on_cpu.load(Ordering::SeqCst);
+        Some((domain, domain.vcpus.get(on.trailing_zeros() as usize)?))
     }
 
     /// Emits a stop, once all vCPUs of the domain are stopped.

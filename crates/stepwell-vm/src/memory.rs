@@ -24,6 +24,8 @@ pub trait GuestMemory {
     fn tables(&self) -> Self::Tables;
     /// First byte, physically.
     fn base(&self) -> Pa;
+    /// How many there are.
+    fn bytes(&self) -> u64;
     /// Where `length` bytes of the guest's physical memory are, if all of them are RAM.
     ///
     /// # Errors

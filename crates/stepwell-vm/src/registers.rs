@@ -6,6 +6,13 @@ use stepwell_arch::SystemRegister;
 /// Most system registers that a vCPU has copies of.
 const SYSTEM_REGISTERS_MAX: usize = 128;
 
+/// Most registers that only their guest uses.
+pub const PRIVATE_REGISTERS_MAX: usize = 32;
+
+/// A copy of the registers that only a vCPU's guest uses and nobody else looks at, in the CPU's order.
+/// Needed where several vCPUs share a CPU.
+pub type PrivateRegisters = Vec<u64, PRIVATE_REGISTERS_MAX>;
+
 /// The registers that an exit saves, and its syndrome.
 #[repr(C)]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

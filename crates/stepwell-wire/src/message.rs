@@ -280,6 +280,24 @@ pub enum Command {
         /// From the least significant byte on.
         bytes: Bytes,
     },
+    /// Asks where a domain is stopped; answered by [`Answer::Timeline`]. Refused as
+    /// [`Refusal::NotCounted`] where the machine does not count instructions, as the next one is.
+    ReadTimeline {
+        /// The domain.
+        domain: u8,
+    },
+    /// Lets a stopped domain run until so many instructions have been executed, and, if all vCPUs wait
+    /// there, until its counter has come that far: [`StopReason::Reached`].
+    RunUntil {
+        /// The domain.
+        domain: u8,
+        /// Instructions since reset.
+        position: u64,
+        /// The counter.
+        clock: u64,
+        /// By steps, and write them into the trace ring.
+        record: bool,
+    },
 }
 
 impl Command {
@@ -296,6 +314,7 @@ impl Command {
                 | Self::Translate { .. }
                 | Self::VectorLength { .. }
                 | Self::ReadSve { .. }
+                | Self::ReadTimeline { .. }
         )
     }
 
@@ -331,6 +350,8 @@ impl Command {
             Self::SetDetail { .. } => "set-detail",
             Self::SetWatchpoint { .. } => "set-watchpoint",
             Self::ClearWatchpoint { .. } => "clear-watchpoint",
+            Self::ReadTimeline { .. } => "read-timeline",
+            Self::RunUntil { .. } => "run-until",
         }
     }
 }
@@ -370,6 +391,25 @@ pub enum Answer {
     Memory(Bytes),
     /// Bytes of a vector.
     VectorLength(VectorLength),
+    /// Where a domain is whose machine counts instructions.
+    Timeline(Timeline),
+}
+
+/// Where a domain is whose machine counts instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeline {
+    /// Instructions that its vCPUs have executed since reset.
+    pub position: u64,
+    /// The guest's counter.
+    pub clock: u64,
+    /// The vCPU whose turn it is.
+    pub vcpu: u8,
+    /// A hash of what its vCPUs' registers hold.
+    pub registers: u64,
+    /// Where its RAM begins, physically.
+    pub ram: u64,
+    /// Bytes of its RAM.
+    pub ram_bytes: u64,
 }
 
 /// What the hypervisor tells without being asked.

@@ -15,8 +15,8 @@ use stepwell_protocol::{
     WatchAccess, Watchpoint,
 };
 use stepwell_wire::{
-    Answer, Bytes, Command, Event, FrameDecoder, FromHypervisor, MAX_FRAME, Request, VERSION,
-    encode,
+    Answer, Bytes, Command, Event, FrameDecoder, FromHypervisor, MAX_FRAME, Request, Timeline,
+    VERSION, encode,
 };
 
 /// Checks a message's bytes, and that it comes out of a frame as it went in.
@@ -201,6 +201,16 @@ fn answers() {
 }
 
 #[test]
+fn positions() {
+    request(Command::ReadTimeline { domain: 1 }, &[28, 1]);
+    let (position, clock, record) = (300, 7, true);
+    request(Command::RunUntil { domain: 0, position, clock, record }, &[29, 0, 0xac, 2, 7, 1]);
+    let timeline =
+        Timeline { position: 300, clock: 301, vcpu: 2, registers: 5, ram: 0x80, ram_bytes: 4 };
+    answer(Answer::Timeline(timeline), &[8, 0xac, 2, 0xad, 2, 2, 5, 0x80, 1, 4]);
+}
+
+#[test]
 fn refusals() {
     let all: [(Refusal, &[u8]); 12] = [
         (Refusal::Version(1), &[0, 1]),
@@ -232,11 +242,13 @@ fn refusals() {
     refusal(Refusal::Unsupported, &[22]);
     refusal(Refusal::TooMany(5), &[23, 5]);
     refusal(Refusal::NotANumber, &[24]);
+    refusal(Refusal::NotCounted, &[25]);
+    refusal(Refusal::NoSuchCheckpoint, &[26]);
 }
 
 #[test]
 fn stops() {
-    let reasons: [(StopReason, &[u8]); 12] = [
+    let reasons: [(StopReason, &[u8]); 13] = [
         (StopReason::Reset, &[0]),
         (StopReason::Paused, &[1]),
         (StopReason::Stepped, &[2]),
@@ -252,6 +264,7 @@ fn stops() {
         ),
         (StopReason::LeftRange, &[10]),
         (StopReason::BreakpointLost, &[11]),
+        (StopReason::Reached, &[12]),
     ];
     let registers = Registers { x: [1; 31], sp: 2, pc: 3, pstate: 0x3c5 };
     for (reason, bytes) in reasons {

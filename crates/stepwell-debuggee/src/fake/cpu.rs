@@ -19,6 +19,7 @@ pub(super) enum Outcome {
     Ended(DomainEnding),
 }
 
+#[derive(Clone)]
 pub(super) struct Cpu {
     pub(super) registers: Registers,
     ram: Vec<u8>,
@@ -38,6 +39,11 @@ impl Cpu {
         let start = address.checked_sub(RAM_BASE).and_then(|start| usize::try_from(start).ok());
         let range = start.and_then(|start| Some(start..start.checked_add(length)?));
         range.and_then(|range| self.ram.get_mut(range)).ok_or(Refusal::NotMapped(address))
+    }
+
+    /// Returns all of its RAM.
+    pub(super) fn ram(&self) -> &[u8] {
+        &self.ram
     }
 
     /// Returns the immediate of the next instruction, where that is an SMC.

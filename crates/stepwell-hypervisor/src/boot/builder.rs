@@ -11,7 +11,7 @@ use crate::hw::world::GuestContext;
 use crate::loop_cpu::LoopCpu;
 use crate::mem::guest::GuestRam;
 use alloc::vec;
-use core::sync::atomic::{AtomicBool, AtomicU64};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use heapless::Vec;
 use spin::Mutex;
 use stepwell_arch::Pa;
@@ -21,11 +21,12 @@ use stepwell_vm::concurrency::quiescence::Quiescence;
 use stepwell_vm::device::board::RAM_BASE;
 use stepwell_vm::device::pl011::Pl011;
 use stepwell_vm::devicetree::GuestTree;
-use stepwell_vm::domain::{Control, Domain, Vcpu};
+use stepwell_vm::domain::{Control, Domain, MAX_VCPUS, Vcpu, bit};
 use stepwell_vm::image_layout::{Images, Layout, layout};
 use stepwell_vm::memory::GuestMemory;
 use stepwell_vm::registers::Snapshot;
 use stepwell_vm::stage2::{MemoryKind, Permissions, Stage2, Vttbr};
+use stepwell_vm::timeline::Timeline;
 use stepwell_vm::vcpu::changes::Changes;
 use stepwell_vm::vcpu::roots::Roots;
 use stepwell_vm::vcpu::state::VcpuCore;
@@ -47,9 +48,15 @@ pub enum BuildError {
     /// Its kernel, ramdisk and device tree do not fit.
     #[error("kernel, ramdisk and device tree do not fit into the domain's {0} MiB: give it more")]
     DoesNotFit(u64),
-    /// More vCPUs than CPUs.
-    #[error("the domain wants {0} CPUs, the machine has {1} left: give it fewer")]
-    TooFewCpus(usize, usize),
+    /// No CPU is left.
+    #[error("the domains before this one have all of the machine's CPUs: give them fewer")]
+    NoCpu,
+    /// More vCPUs than there can be.
+    #[error("the domain wants {0} CPUs, and {1} is the most that one can have: give it fewer")]
+    TooManyVcpus(usize, usize),
+    /// Instructions are counted for one CPU.
+    #[error("the domain is to run by instructions, and the machine has {0} CPUs: give it one")]
+    SeveralCpusCount(u8),
     /// Its tables could not be built.
     #[error("the domain's stage-2 tables could not be built")]
     Tables,
@@ -76,7 +83,16 @@ pub unsafe fn clear(ram: Range, stale: &[Range]) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// Builds the domain number `id`. `ram` is where its memory is, `cpu` its first physical CPU.
+/// The physical CPUs of a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cpus {
+    /// The number of the first.
+    pub first: usize,
+    /// How many there are, at least one. vCPUs that have none for themselves share one in turns.
+    pub count: usize,
+}
+
+/// Builds the domain number `id`. `ram` is where its memory is, `cpu` its physical CPUs.
 ///
 /// # Errors
 ///
@@ -90,7 +106,7 @@ pub unsafe fn build(
     config: &DomainConfig<'_>,
     host: &HostTree<'_>,
     ram: Range,
-    cpu: usize,
+    cpu: Cpus,
     attention: &'static Attention,
     reset: &Snapshot,
 ) -> Result<Domain<LoopCpu>, BuildError> {
@@ -109,13 +125,16 @@ pub unsafe fn build(
     for index in 0..config.cpus {
         let core = new_core(attention, index == 0, places, vttbr, reset);
         let vcpu = Vcpu {
-            cpu: cpu + index,
+            cpu: cpu.first + index % cpu.count,
+            shares_cpu: cpu.count < config.cpus || config.turn_instructions.is_some(),
             core: Mutex::new(core),
             stop_requested: AtomicBool::new(false),
             order: Mutex::new(None),
         };
-        vcpus.push(vcpu).map_err(|_| BuildError::TooFewCpus(config.cpus, 8))?;
+        vcpus.push(vcpu).map_err(|_| BuildError::TooManyVcpus(config.cpus, MAX_VCPUS))?;
     }
+    let alone = vcpus.iter().enumerate().filter(|(_, vcpu)| !vcpu.shares_cpu);
+    let on_cpu = alone.fold(0, |mask, (index, _)| mask | bit(index));
     Ok(Domain {
         id,
         ram: memory,
@@ -133,6 +152,10 @@ pub unsafe fn build(
         runs_alone: AtomicBool::new(true),
         left_at: AtomicU64::new(0),
         real_time: AtomicBool::new(false),
+        on_cpu: AtomicU8::new(on_cpu),
+        timeline: config
+            .turn_instructions
+            .map(|turn| Mutex::new(Timeline::new(timer::frequency_hz(), u64::from(turn)))),
         turns: Mutex::new(Turns::new()),
         quiescence: Quiescence::new(),
         translation: Changes::new(),

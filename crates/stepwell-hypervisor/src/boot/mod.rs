@@ -182,8 +182,12 @@ fn build_machine(
     let mut cpu = 0;
     for (id, config) in (0_u8..).zip(host.domains.iter()) {
         let left = usize::from(cpus).saturating_sub(cpu);
-        if config.cpus == 0 || config.cpus > left {
-            return Err(builder::BuildError::TooFewCpus(config.cpus, left).to_string());
+        let own = builder::Cpus { first: cpu, count: config.cpus.min(left) };
+        if own.count == 0 {
+            return Err(builder::BuildError::NoCpu.to_string());
+        }
+        if config.turn_instructions.is_some() && cpus != 1 {
+            return Err(builder::BuildError::SeveralCpusCount(cpus).to_string());
         }
         let missing = builder::BuildError::NoMemory(config.memory_bytes >> 20);
         let ram = plan.take(config.memory_bytes).ok_or_else(|| missing.to_string())?;
@@ -192,10 +196,10 @@ fn build_machine(
         // tree there is a copy.
         unsafe { builder::clear(ram, &stale) }.map_err(|error| error.to_string())?;
         // SAFETY: as above.
-        let domain = unsafe { builder::build(id, config, host, ram, cpu, attention, &reset) };
+        let domain = unsafe { builder::build(id, config, host, ram, own, attention, &reset) };
         let domain = domain.map_err(|error| error.to_string())?;
         domains.push(domain).map_err(|_| "too many domains")?;
-        cpu += config.cpus;
+        cpu += own.count;
     }
     // SAFETY: the tool set this range aside, and the plan hands it to nobody.
     let ring =

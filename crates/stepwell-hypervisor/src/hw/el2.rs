@@ -7,6 +7,7 @@ use super::registers::{self, mrs, msr};
 use super::world::GuestContext;
 use super::{
     gic, interface, log, power, reset_registers, setup, simd, system_registers, timer, translate,
+    world,
 };
 use crate::mem::guest::GuestRam;
 use crate::mem::ring::TraceRing;
@@ -14,9 +15,10 @@ use core::fmt;
 use core::marker::PhantomData;
 use stepwell_arch::{Ipa, Pa, Pstate, SystemRegister, Va};
 use stepwell_vm::cpu::{Cpu, CpuFacts, DebugBank, Interrupt, Purpose, TranslationFailed, Vector};
-use stepwell_vm::registers::Snapshot;
+use stepwell_vm::registers::{PrivateRegisters, Snapshot};
 use stepwell_vm::simd::SimdRegisters;
 use stepwell_vm::stage2::Vttbr;
+use stepwell_vm::timeline::ticks_per_instruction;
 use stepwell_vm::vgic::CpuInterface;
 
 /// The CPU that this is executed on, which [`setup::control_registers`] has set up: nobody else makes
@@ -49,6 +51,11 @@ impl Cpu for El2 {
     fn prepare(&self, vmpidr: u64, tables: Vttbr) {
         let _same = setup::control_registers(vmpidr);
         setup::stage2(tables);
+    }
+
+    fn change_vcpu(&self, vmpidr: u64, tables: Vttbr) {
+        msr!("vmpidr_el2", vmpidr);
+        setup::change_stage2(tables);
     }
 
     #[inline(always)]
@@ -99,6 +106,14 @@ impl Cpu for El2 {
         reset_registers::load();
     }
 
+    fn save_private(&self, into: &mut PrivateRegisters) {
+        reset_registers::save_private(into);
+    }
+
+    fn load_private(&self, from: &PrivateRegisters) {
+        reset_registers::load_private(from);
+    }
+
     fn save(&self, into: &mut Snapshot) {
         system_registers::save(into);
     }
@@ -122,6 +137,15 @@ impl Cpu for El2 {
     #[inline(always)]
     fn enter(&self, context: &mut GuestContext) -> Vector {
         context.enter(*self)
+    }
+
+    fn enter_counted(&self, context: &mut GuestContext, clock: u64, until: u64) -> (Vector, u64) {
+        msr!("vbar_el2", world::counted_vector_base());
+        timer::begin_count();
+        let ticks = ticks_per_instruction(timer::frequency_hz());
+        let left = context.enter_counted(*self, ticks, clock, until);
+        timer::end_count();
+        left
     }
 
     fn to_pa(&self, va: Va, el0: bool, purpose: Purpose) -> Result<Pa, TranslationFailed> {
@@ -183,6 +207,10 @@ impl Cpu for El2 {
     #[inline(always)]
     fn wait_for_interrupt(&self) {
         registers::wfi();
+    }
+
+    fn enable_link(&self, enable: bool) {
+        gic::enable_link(enable);
     }
 
     #[inline(always)]

@@ -28,6 +28,8 @@ struct Known {
 }
 
 static KNOWN: spin::Once<Known> = spin::Once::new();
+/// The distributor, and whether the link's SPI is enabled there.
+static DISTRIBUTOR: Mutex<Option<(GicDistributor<'static>, bool)>> = Mutex::new(None);
 static REGIONS: spin::Once<Gic> = spin::Once::new();
 static REDISTRIBUTORS: [Mutex<Option<GicRedistributor<'static>>>; MAX_CPUS] =
     [const { Mutex::new(None) }; MAX_CPUS];
@@ -101,6 +103,7 @@ pub unsafe fn setup_distributor(
         distributor.set_routing(link, here).map_err(|_| error)?;
         distributor.enable_interrupt(link, true).map_err(|_| error)?;
     }
+    *DISTRIBUTOR.lock() = Some((distributor, link.is_some()));
     REGIONS.call_once(|| gic.clone());
     KNOWN.call_once(|| Known { intids, link });
     Ok(())
@@ -171,6 +174,18 @@ pub fn enable_virtual_timer(cpu: usize, enable: bool) {
     let Some(redistributor) = REDISTRIBUTORS.get(cpu) else { return };
     if let Some(redistributor) = redistributor.lock().as_mut() {
         let _known_ppi = redistributor.enable_interrupt(timer, enable);
+    }
+}
+
+/// Lets the link's interrupt through, or not.
+pub fn enable_link(enable: bool) {
+    let Some(link) = KNOWN.get().and_then(|known| known.link) else { return };
+    if let Some((distributor, is_enabled)) = DISTRIBUTOR.lock().as_mut()
+        && *is_enabled != enable
+        && let Ok(link) = intid(link)
+    {
+        let _known_spi = distributor.enable_interrupt(link, enable);
+        *is_enabled = enable;
     }
 }
 

@@ -2,8 +2,9 @@
 //! to put back.
 //!
 //! They stay in the machine while their vCPU is on its CPU, and while it is stopped, because no
-//! debugger reads them. A CPU that is switched off and on again must not find what it left there.
-//! The rest has a place of its own: core registers in the context, what a debugger reads in
+//! debugger reads them; where several vCPUs share a CPU they are copied when it changes them. A CPU
+//! that is switched off and on again must not find what it left there. The rest has a place of its
+//! own: core registers in the context, what a debugger reads in
 //! [`super::system_registers`], vectors in [`super::simd`], debug registers in their shadow, the
 //! physical timer and the GIC's CPU interface with those who emulate them.
 //!
@@ -13,19 +14,16 @@
 
 use super::registers::{isb, mrs, msr};
 use super::{pmu, setup};
-use heapless::Vec;
 use spin::Once;
+use stepwell_vm::registers::{PRIVATE_REGISTERS_MAX, PrivateRegisters};
 
-/// More than there are.
-const REGISTERS_MAX: usize = 32;
-
-static RESET: Once<Vec<u64, REGISTERS_MAX>> = Once::new();
+static RESET: Once<PrivateRegisters> = Once::new();
 
 macro_rules! registers {
     ($($condition:expr => { $($name:literal),* $(,)? })*) => {
-        fn read_all() -> Vec<u64, REGISTERS_MAX> {
-            const { assert!([$($($name),*),*].len() <= REGISTERS_MAX) };
-            let mut values = Vec::new();
+        fn read_all() -> PrivateRegisters {
+            const { assert!([$($($name),*),*].len() <= PRIVATE_REGISTERS_MAX) };
+            let mut values = PrivateRegisters::new();
             $(if $condition { values.extend([$(mrs!($name)),*]); })*
             values
         }
@@ -71,6 +69,17 @@ pub fn load() {
     if pmu::has_remains() {
         pmu::reset();
     }
+}
+
+/// Copies those of the guest that is on this CPU, so that another can be there.
+pub fn save_private(into: &mut PrivateRegisters) {
+    *into = read_all();
+}
+
+/// Puts them in.
+pub fn load_private(from: &PrivateRegisters) {
+    write_all(from);
+    isb();
 }
 
 /// FEAT_PAuth, by whichever algorithm.

@@ -4,15 +4,8 @@
 // the Rust structure. EL2 runs with DAIF masked throughout: no exception is ever taken from EL2 to
 // EL2 but for a bug of ours.
 
-// u64 enter_guest(GuestContext *context)
-//
-// Loads the guest and runs it up to its next exit that the fast path does not take. Returns which
-// vector that was: 0 synchronous, 1 IRQ, 2 FIQ, 3 SError. Keeps what the procedure call standard
-// asks for; the guest's FP/SIMD registers are never touched.
-    .text
-    .balign 64
-    .global enter_guest
-enter_guest:
+// Loads all of the guest but X0 to X3. In: X0, its context. SP points to that afterwards.
+    .macro  LOAD_GUEST
     stp     x29, x30, [sp, #-96]!
     stp     x27, x28, [sp, #16]
     stp     x25, x26, [sp, #32]
@@ -41,12 +34,49 @@ enter_guest:
     ldp     x8, x9, [sp, #8 * 8]
     ldp     x6, x7, [sp, #8 * 6]
     ldp     x4, x5, [sp, #8 * 4]
+    .endm
+
+// u64 enter_guest(GuestContext *context)
+//
+// Loads the guest and runs it up to its next exit that the fast path does not take. Returns which
+// vector that was: 0 synchronous, 1 IRQ, 2 FIQ, 3 SError. Keeps what the procedure call standard
+// asks for; the guest's FP/SIMD registers are never touched.
+    .text
+    .balign 64
+    .global enter_guest
+enter_guest:
+    LOAD_GUEST
     ldp     x2, x3, [sp, #8 * 2]
     ldp     x0, x1, [sp]
     eret
     dsb     nsh                         // no speculation past ERET
     isb
 
+// u64 enter_guest_counted(GuestContext *context)
+//
+// As enter_guest, where the counter counts instructions. CTX_LAG is the ticks of what follows the
+// reading of CNTPCT_EL0, less what the guest's counter is to show; so that CNTVOFF_EL2 makes it show
+// that when the guest is entered. CTX_UNTIL is what it shows when EL2's own timer is to interrupt it.
+    .balign 64
+    .global enter_guest_counted
+enter_guest_counted:
+    LOAD_GUEST
+    ldp     x2, x3, [sp, #CTX_LAG]
+    mrs     x0, cntpct_el0
+    add     x0, x0, x2                  // ENTRY_INSTRUCTIONS: from here to ERET
+    add     x1, x0, x3
+    msr     cntvoff_el2, x0
+    msr     cnthp_cval_el2, x1
+    ldp     x2, x3, [sp, #8 * 2]
+    ldp     x0, x1, [sp]
+    eret
+    dsb     nsh
+    isb
+
+// What the guest's counter shows, EXIT_INSTRUCTIONS after its last instruction.
+leave_guest_counted:
+    mrs     x1, cntvct_el0
+    str     x1, [sp, #CTX_CLOCK]
 // Saves the rest of the guest and returns from enter_guest. x0 to x3 are saved; x0: the vector.
 leave_guest:
     stp     x4, x5, [sp, #8 * 4]
@@ -83,12 +113,12 @@ leave_guest:
     ret
 
 // One exit that has no fast path. \vector: what enter_guest returns.
-    .macro  EXIT vector
+    .macro  EXIT vector, leave=leave_guest
     .balign 0x80
     stp     x0, x1, [sp]
     stp     x2, x3, [sp, #16]
     mov     x0, #\vector
-    b       leave_guest
+    b       \leave
     .endm
 
 // An exception from EL2 itself: a bug of ours. \vector: for the message.
@@ -128,6 +158,17 @@ vectors:
     EXIT 1
     EXIT 2
     EXIT 3
+
+// The same where instructions are counted: each exit takes as many, and none is fast.
+    .balign 0x800
+    .global vectors_counted
+vectors_counted:
+    .irp    vector, 0, 1, 2, 3, 4, 5, 6, 7
+    FAULT   \vector
+    .endr
+    .irp    vector, 0, 1, 2, 3, 0, 1, 2, 3 // lower EL, AArch64, then AArch32
+    EXIT    \vector, leave_guest_counted
+    .endr
 
 // The fast path: a plain instruction was stepped, and the next one is plain too, lies in a page
 // whose translation is known, and may execute without anybody being asked. Anything else leaves.

@@ -51,6 +51,18 @@ struct FastRun {
     first: u64,
 }
 
+/// The guest's counter, where it counts instructions.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+struct Counted {
+    /// What CNTVOFF_EL2 is to be, less CNTPCT_EL0 where that is read.
+    lag: u64,
+    /// What the guest's counter shows when EL2's timer interrupts.
+    until: u64,
+    /// What it showed when it was read after the exit.
+    clock: u64,
+}
+
 /// The guest's registers outside of the guest, and what the fast path works with.
 ///
 /// `world.S` knows this layout; the constants below are passed to it.
@@ -66,6 +78,7 @@ pub struct GuestContext {
     /// The trace's current run.
     run: FastRun,
     attention: u64,
+    counted: Counted,
     pages: [KnownPage; PAGES],
 }
 
@@ -100,6 +113,8 @@ global_asm!(
     ".set CTX_RING_END, {ring_end}",
     ".set CTX_RING_TAG, {ring_tag}",
     ".set CTX_ATTENTION, {attention}",
+    ".set CTX_LAG, {lag}",
+    ".set CTX_CLOCK, {clock}",
     ".set CTX_PAGES, {pages}",
     ".set CTX_PAGE_BITS, {page_bits}",
     ".set RING_FAR_BITS, {far_bits}",
@@ -121,6 +136,8 @@ global_asm!(
     ring_end = const offset_of!(GuestContext, run.end),
     ring_tag = const offset_of!(GuestContext, run.tag),
     attention = const offset_of!(GuestContext, attention),
+    lag = const offset_of!(GuestContext, counted.lag),
+    clock = const offset_of!(GuestContext, counted.clock),
     pages = const offset_of!(GuestContext, pages),
     page_bits = const PAGE_BITS,
     far_bits = const !ring::NEAR_BITS,
@@ -141,6 +158,8 @@ const _: () = {
     assert!(offset_of!(GuestContext, run.next) == offset_of!(GuestContext, run.start) + 8);
     assert!(offset_of!(GuestContext, run.at) == offset_of!(GuestContext, run.base) + 8);
     assert!(offset_of!(GuestContext, run.at) <= 504, "within reach of LDP and STP");
+    assert!(offset_of!(GuestContext, counted.until) == offset_of!(GuestContext, counted.lag) + 8);
+    assert!(offset_of!(GuestContext, counted.lag) <= 504, "within reach of LDP");
     assert!(size_of::<KnownPage>() == 16);
     assert!(4 == 1 << ring::NEAR_SHIFT, "a run's bytes are its length, shifted");
     assert!(attention::PLAIN == 0 && attention::ALWAYS < attention::SYSTEM);
@@ -150,8 +169,15 @@ const _: () = {
 
 unsafe extern "C" {
     fn enter_guest(context: *mut GuestContext) -> u64;
+    fn enter_guest_counted(context: *mut GuestContext) -> u64;
     static vectors: u8;
+    static vectors_counted: u8;
 }
+
+/// Instructions from the one that reads CNTPCT_EL0, without it, to the guest's first.
+const ENTRY_INSTRUCTIONS: u64 = 7;
+/// Instructions from the guest's last to the one that reads CNTVCT_EL0, which is among them.
+const EXIT_INSTRUCTIONS: u64 = 5;
 
 impl GuestContext {
     /// Syndrome of a plain stepped instruction: EC 0x32, IL, ISV, not EX, IFSC 0x22.
@@ -168,6 +194,7 @@ impl GuestContext {
             budget: 0,
             run: FastRun::default(),
             attention: core::ptr::from_ref(attention) as u64,
+            counted: Counted::default(),
             pages: [KnownPage::NONE; PAGES],
         }
     }
@@ -178,12 +205,32 @@ impl GuestContext {
         // with. Stage 2 confines the guest to its own memory: an `El2` says that `hw::setup` has
         // seen to that on this CPU. Code pages lie in guest RAM, mapped at EL2, and the run's words
         // are those of a `RingLease`.
-        match unsafe { enter_guest(self) } {
-            0 => Vector::Synchronous,
-            1 => Vector::Irq,
-            2 => Vector::Fiq,
-            _ => Vector::SError,
-        }
+        vector(unsafe { enter_guest(self) })
+    }
+
+    /// As [`GuestContext::enter`], where the counter counts instructions, `ticks` each: see
+    /// [`stepwell_vm::cpu::Cpu::enter_counted`]. The vectors have to be [`counted_vector_base`].
+    pub fn enter_counted(
+        &mut self,
+        _: El2,
+        ticks: u64,
+        clock: u64,
+        until: u64,
+    ) -> (Vector, u64) {
+        let lag = (ENTRY_INSTRUCTIONS * ticks).wrapping_sub(clock);
+        self.counted = Counted { lag, until, clock: 0 };
+        // SAFETY: as above.
+        let vector = vector(unsafe { enter_guest_counted(self) });
+        (vector, self.counted.clock.wrapping_sub(EXIT_INSTRUCTIONS * ticks))
+    }
+}
+
+const fn vector(number: u64) -> Vector {
+    match number {
+        0 => Vector::Synchronous,
+        1 => Vector::Irq,
+        2 => Vector::Fiq,
+        _ => Vector::SError,
     }
 }
 
@@ -248,4 +295,10 @@ impl Context for GuestContext {
 #[must_use]
 pub fn vector_base() -> u64 {
     core::ptr::addr_of!(vectors) as u64
+}
+
+/// Address of the one for a CPU whose counter counts instructions.
+#[must_use]
+pub fn counted_vector_base() -> u64 {
+    core::ptr::addr_of!(vectors_counted) as u64
 }

@@ -153,6 +153,10 @@ impl GuestMemory for GuestRam {
         self.base
     }
 
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     fn locate(&self, ipa: Ipa, length: u64) -> Result<Pa, OutsideRam> {
         let offset = ipa.0.checked_sub(RAM_BASE.0).ok_or(OutsideRam)?;
         let end = offset.checked_add(length).ok_or(OutsideRam)?;

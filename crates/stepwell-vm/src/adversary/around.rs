@@ -31,7 +31,7 @@ use crate::cpu::{
 use crate::domain::{Domain, Vcpu};
 use crate::machine::Machine;
 use crate::memory::GuestMemory;
-use crate::registers::Snapshot;
+use crate::registers::{PrivateRegisters, Snapshot};
 use crate::simd::SimdRegisters;
 use crate::stage2::Vttbr;
 use crate::vgic::CpuInterface;
@@ -78,8 +78,7 @@ impl<C: Cpu> Adversary<C> {
         if !self.is_on || !steps() {
             return None;
         }
-        let (domain, _, vcpu) = self.machine.vcpu_of(self.cpu.number())?;
-        Some((domain, vcpu))
+        self.machine.vcpu_on(self.cpu.number())
     }
 
     /// Takes down the instruction that is about to execute, and the interrupt that was entered before
@@ -262,7 +261,7 @@ impl<C: Cpu> Adversary<C> {
 
     /// Says what has happened, once the domain has ended.
     fn report(&self) {
-        let Some((domain, ..)) = self.machine.vcpu_of(self.cpu.number()) else { return };
+        let Some((domain, ..)) = self.machine.vcpu_on(self.cpu.number()) else { return };
         if domain.control.lock().ending.is_none() {
             return;
         }
@@ -320,10 +319,16 @@ impl<C: Cpu> Cpu for Adversary<C> {
         }
     }
 
+    fn enter_counted(&self, context: &mut C::Context, clock: u64, until: u64) -> (Vector, u64) {
+        // What it does has no position.
+        self.cpu.enter_counted(context, clock, until)
+    }
+
     as_it_is! {
         fn number(&self) -> usize;
         fn facts(&self) -> CpuFacts;
         fn prepare(&self, vmpidr: u64, tables: Vttbr);
+        fn change_vcpu(&self, vmpidr: u64, tables: Vttbr);
         fn read(&self, register: SystemRegister) -> u64;
         fn write(&self, register: SystemRegister, value: u64);
         fn guest_feature_id(&self, register: SystemRegister) -> u64;
@@ -334,6 +339,8 @@ impl<C: Cpu> Cpu for Adversary<C> {
         fn set_debug_masked(&self, is_masked: bool);
         fn synchronize(&self);
         fn reset(&self);
+        fn save_private(&self, into: &mut PrivateRegisters);
+        fn load_private(&self, from: &PrivateRegisters);
         fn load(&self, from: &Snapshot);
         fn save_simd(&self, into: &mut SimdRegisters);
         fn load_simd(&self, from: &mut SimdRegisters);
@@ -352,6 +359,7 @@ impl<C: Cpu> Cpu for Adversary<C> {
         fn take_interrupt(&self) -> Option<Interrupt>;
         fn enable_virtual_timer(&self, enable: bool);
         fn wait_for_interrupt(&self);
+        fn enable_link(&self, enable: bool);
         fn kick(&self, cpus: u8);
         fn frequency_hz(&self) -> u64;
         fn counter(&self) -> u64;

@@ -5,12 +5,14 @@
 mod breakpoints;
 mod running;
 mod state;
+mod timeline;
 mod vectors;
 
 use crate::cpu::Cpu;
 use crate::domain::{Control, Domain, MAX_VCPUS, Power, Role, StepOrder, bit};
 use crate::machine::Machine;
 use crate::ring::Ring as _;
+use crate::timeline::Moment;
 use crate::vcpu::bus::update_domain_uart_line;
 use crate::vcpu::interrupt;
 use heapless::Vec;
@@ -73,6 +75,11 @@ pub fn serve<C: Cpu>(cpu: &C, machine: &Machine<C>, command: Command) -> Result 
         }
         Command::ClearWatchpoint { domain, watchpoint } => {
             breakpoints::clear_watchpoint(find(machine, domain)?, watchpoint)
+        }
+        Command::ReadTimeline { domain } => timeline::read(find(machine, domain)?),
+        Command::RunUntil { domain, position, clock, record } => {
+            let moment = Moment { position, clock };
+            timeline::run_until(cpu, machine, find(machine, domain)?, moment, record)
         }
         Command::ConsoleInput { domain, bytes } => type_in(cpu, find(machine, domain)?, &bytes),
         Command::SetDetail { domain, registers, memory } => {

@@ -42,6 +42,40 @@ fn powered<C: Cpu>(control: &Control, domain: &Domain<C>) -> u8 {
 }
 
 pub(super) fn go_on<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpu: Option<u8>) -> Result {
+    if let Some(timeline) = &domain.timeline {
+        let _before = timeline.lock().stop_at(None);
+    }
+    resume(cpu, domain, vcpu)
+}
+
+/// Lets a domain run to where its timeline says.
+pub(super) fn go_on_until<C: Cpu>(cpu: &C, domain: &Domain<C>) -> Result {
+    resume(cpu, domain, None)
+}
+
+/// As [`go_on_until`], each instruction stepped and recorded.
+pub(super) fn record_until<C: Cpu>(cpu: &C, machine: &Machine<C>, domain: &Domain<C>) -> Result {
+    if machine.ring.lock().is_none() {
+        return Err(Refusal::Unsupported);
+    }
+    if let Some(other) = machine.domains.iter().find(|other| records(other, domain)) {
+        return Err(Refusal::RingInUse(other.id));
+    }
+    let mut control = stopped(domain)?;
+    let on = powered(&control, domain);
+    if on == 0 {
+        return Err(Refusal::Off);
+    }
+    let role = Role::Alone(u64::MAX);
+    let order = Order::Step(StepOrder { until: None, record: true, within: None, role });
+    (control.stop, control.recording, control.joining) = (None, true, Some(order));
+    keep_one_monitor(domain, on);
+    domain.translation.watch(false);
+    domain.give(cpu, &mut control.running, on, order);
+    Ok(Answer::Done)
+}
+
+fn resume<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpu: Option<u8>) -> Result {
     let mut control = stopped(domain)?;
     let chosen = match vcpu.map(usize::from) {
         None => u8::MAX,
@@ -84,11 +118,14 @@ fn keep_one_monitor<C: Cpu>(domain: &Domain<C>, on: u8) {
     let all = || 0..domain.vcpus.len();
     // The one that stopped the domain comes first.
     let reported = all().find(|&index| may_be(index, true));
-    let kept = reported.or_else(|| all().find(|&index| may_be(index, false)));
+    // In turns of instructions only the one whose turn it is can be within one.
+    let in_turn = domain.timeline.as_ref().map(|timeline| timeline.lock().vcpu());
+    let kept = in_turn.or(reported).or_else(|| all().find(|&index| may_be(index, false)));
     for (_, vcpu) in domain.vcpus.iter().enumerate().filter(|(index, _)| Some(*index) != kept) {
         vcpu.core.lock().monitor.clear();
     }
-    if let Some(kept) = kept {
+    // In turns of instructions nobody else runs before its turn is over, which clears the monitor.
+    if let Some(kept) = kept.filter(|_| domain.timeline.is_none()) {
         domain.quiescence.reserve(kept);
     }
 }

@@ -10,7 +10,7 @@
 
 use super::flow::{At, Flow, Mode};
 use super::running::{End, Running};
-use super::time;
+use super::{counted, time};
 use crate::cpu::{Cpu, Vector};
 use crate::domain::Order;
 
@@ -23,6 +23,8 @@ pub enum Needs {
     Interrupt,
     /// That other CPUs do what they were asked for: they do not call back.
     Others,
+    /// That others get the CPU which it shares with them.
+    Turn,
     /// Nothing: the order is done with.
     Nothing(End),
 }
@@ -60,6 +62,20 @@ pub fn advance<C: Cpu>(
     VcpuLoop { running, flow }.advance(left)
 }
 
+/// Does as ordered until the vCPU is to leave the CPU that it shares: then nothing is returned, and
+/// `flow` is what it is in the middle of.
+pub fn drive_in_turn<C: Cpu>(running: &mut Running<'_, C>, flow: &mut Flow) -> Option<End> {
+    let mut left = None;
+    loop {
+        match advance(running, flow, left.take()) {
+            Needs::Entry => left = Some(counted::enter(running, flow.at == At::Step)),
+            Needs::Others => core::hint::spin_loop(),
+            Needs::Interrupt | Needs::Turn => return None,
+            Needs::Nothing(end) => return Some(end),
+        }
+    }
+}
+
 /// Does as ordered, on a CPU that has nothing else to do.
 pub fn drive<C: Cpu>(running: &mut Running<'_, C>, flow: &mut Flow) -> End {
     let mut left = None;
@@ -67,7 +83,7 @@ pub fn drive<C: Cpu>(running: &mut Running<'_, C>, flow: &mut Flow) -> End {
         match advance(running, flow, left.take()) {
             Needs::Entry => left = Some(running.cpu.enter(&mut running.core.context)),
             Needs::Interrupt => running.cpu.wait_for_interrupt(),
-            Needs::Others => core::hint::spin_loop(),
+            Needs::Others | Needs::Turn => core::hint::spin_loop(),
             Needs::Nothing(end) => return end,
         }
     }
@@ -100,6 +116,11 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
 
     #[inline]
     fn at_boundary(&mut self) -> Onward {
+        if self.running.vcpu.shares_cpu
+            && let Some(onward) = self.at_shared_boundary()
+        {
+            return onward;
+        }
         match (self.flow.detour, &self.flow.mode) {
             (None, Mode::Step) => self.step(),
             (None, Mode::Free) => self.free(),

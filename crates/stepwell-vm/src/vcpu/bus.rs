@@ -112,7 +112,7 @@ fn print<C: Cpu>(running: &Running<'_, C>, byte: u8) {
     let _fits = console.push(byte);
     if byte == b'\n' {
         running.machine.send_console(running.domain.id, &mut console);
-    } else {
+    } else if running.domain.timeline.is_none() {
         running.cpu.interrupt_in(CONSOLE_PATIENCE_NS);
     }
 }

@@ -3,9 +3,9 @@
 //! Those who handle a class are functions of their own also in machine code: merged into one, each exit
 //! would save the registers of all.
 
-use super::{coprocessor, debug, inject, interrupt, memory, psci, system};
+use super::{coprocessor, count, debug, inject, interrupt, memory, psci, system};
 use crate::cpu::{Cpu, Vector};
-use crate::vcpu::handled::{Handled, advance_by, fault};
+use crate::vcpu::handled::{Handled, advance, advance_by, fault};
 use crate::vcpu::running::Running;
 use stepwell_arch::esr::{EsrEl1, EsrEl2, ec};
 use stepwell_protocol::{FaultKind, StopReason};
@@ -25,6 +25,7 @@ pub fn handle<C: Cpu>(running: &mut Running<'_, C>, vector: Vector) -> Handled {
 fn synchronous<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
     let esr = EsrEl2(running.core.context.esr);
     match esr.ec() {
+        ec::WFX => wait(running),
         ec::DABT_LOWER => memory::data_abort(running, esr),
         ec::IABT_LOWER => memory::instruction_abort(running, esr),
         ec::HVC64 => hypervisor_call(running),
@@ -59,6 +60,15 @@ fn system_error<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
     // Errors that come while one is pending are one error, as in VSESR_EL2.
     running.core.serror.get_or_insert(syndrome.0);
     Handled::Resume
+}
+
+/// WFI, where another vCPU may have the CPU meanwhile. It has executed, and returns when an interrupt is
+/// pending: see [`super::sharing`].
+fn wait<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
+    count::uncount(running);
+    advance(running);
+    running.core.is_suspended = true;
+    Handled::Emulated
 }
 
 /// HVC: the CPU has moved the PC past it.

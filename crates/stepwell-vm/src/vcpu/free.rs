@@ -4,7 +4,7 @@ use super::advance::{Onward, VcpuLoop};
 use super::exit::handle;
 use super::flow::{At, Mode};
 use super::running::End;
-use super::{address_space, debug, interrupt, pages, quiesce, time};
+use super::{address_space, debug, interrupt, pages, quiesce, step, time};
 use crate::cpu::Context as _;
 use crate::cpu::{Cpu, Vector};
 use crate::domain::Order;
@@ -94,7 +94,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         if debug::must_step_for_guest(running) {
             return self.begin_own_step();
         }
-        if time::is_virtual_timer_offered(running) {
+        if running.domain.timeline.is_none() && time::is_virtual_timer_offered(running) {
             return self.begin_timer();
         }
         self.enter_free()
@@ -137,9 +137,17 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         let handled = handle(running, vector);
         time::update_lines(running);
         match handled {
-            Handled::Resume | Handled::Injected => Onward::GoOn,
+            Handled::Resume => {
+                self.keep_sequence();
+                Onward::GoOn
+            }
+            Handled::Injected => Onward::GoOn,
             // A call to EL2 clears the monitor on every machine.
             Handled::Emulated if EsrEl2(running.core.context.esr).ec() == ec::HVC64 => Onward::GoOn,
+            Handled::Emulated if running.domain.timeline.is_some() => {
+                self.keep_sequence();
+                Onward::GoOn
+            }
             Handled::Emulated => {
                 // One that began at a device is stepped to its store.
                 let is_armed = running.core.monitor.armed().is_some();
@@ -155,6 +163,18 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             }
             Handled::Stop(reason) => Onward::End(End::Stop(reason)),
             Handled::SwitchedOff => Onward::End(End::SwitchedOff),
+        }
+    }
+
+    /// After an exit that the guest has not asked for, or that EL2 has carried out its instruction at:
+    /// goes on within an exclusive sequence as if there had been none, where instructions are counted.
+    fn keep_sequence(&mut self) {
+        let running = &mut *self.running;
+        if running.domain.timeline.is_some() {
+            if running.core.monitor.armed().is_none() {
+                step::rearm(running, running.core.executed);
+            }
+            self.flow.is_armed = running.core.monitor.armed().is_some();
         }
     }
 

@@ -56,7 +56,7 @@ pub fn read_system<C: Cpu>(
 ) -> Option<u64> {
     match register {
         SystemRegister::SP_EL0 => return Some(core.context.sp_el0),
-        SystemRegister::MPIDR_EL1 => return Some(super::vmpidr(usize::from(vcpu))),
+        SystemRegister::MPIDR_EL1 => return Some(super::state::vmpidr(usize::from(vcpu))),
         SystemRegister::MIDR_EL1 => return Some(cpu.read(SystemRegister::MIDR_EL1)),
         SystemRegister::ZCR_EL1 => return core.simd.sve.as_ref().map(|sve| sve.zcr),
         SystemRegister::CNTFRQ_EL0 => return Some(cpu.frequency_hz()),

@@ -30,6 +30,8 @@ pub(super) struct InHand {
     pub(super) entry: Entry,
     /// The stage-2 tables for it.
     pub(super) root: Root,
+    /// The guest's counter before it, where that counts instructions.
+    pub(super) clock: Option<u64>,
     /// Steps before it.
     pub(super) steps_before: u64,
     /// The page of the last load-exclusive that armed the monitor: the CPU has executed it.
@@ -137,6 +139,7 @@ impl InHand {
         needs_interface: false,
         entry: Entry { begun: Va(0), masks: None, interface: false },
         root: Root::Guarded,
+        clock: None,
         steps_before: 0,
         executed_page: None,
         intid: None,

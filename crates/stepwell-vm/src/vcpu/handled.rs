@@ -1,5 +1,6 @@
 //! What becomes of an exit, and what all who handle one have in common.
 
+use super::count;
 use super::running::Running;
 use crate::cpu::Cpu;
 use stepwell_arch::Va;
@@ -48,6 +49,10 @@ pub fn advance_by<C: Cpu>(running: &mut Running<'_, C>, guest: GuestDebug, bytes
     let (pc, pstate) = carried_out(around, core.pc(), before, bytes);
     core.debug.own_stepped = own_step::stepped(guest, before, false);
     (core.context.elr, core.context.spsr) = (pc.0, pstate.0);
+    // The CPU has counted one that it has moved past.
+    if bytes > 0 {
+        count::count(running);
+    }
 }
 
 /// Ends the domain for what its guest did.

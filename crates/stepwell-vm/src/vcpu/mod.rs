@@ -2,7 +2,7 @@
 //!
 //! Data flows one way: the guest exits, [`exit`] finds out why and does what the machine would have
 //! done, and what it returns decides whether the guest goes on. Stepping is the same loop with the
-//! engine in between; see [`step`].
+//! engine in between; see [`step`]. Several vCPUs may share a CPU; see [`sharing`].
 
 pub mod acknowledged;
 pub mod address_space;
@@ -12,6 +12,8 @@ pub mod byte_order;
 pub mod call_out;
 pub mod changes;
 pub mod coprocessor;
+pub mod count;
+pub mod counted;
 pub mod debug;
 pub mod device_access;
 pub mod exit;
@@ -29,6 +31,8 @@ pub mod quiesce;
 pub mod roots;
 pub mod running;
 pub mod shadow;
+pub mod shared_cpu;
+pub mod sharing;
 pub mod state;
 pub mod step;
 pub mod system;
@@ -45,12 +49,16 @@ use crate::vcpu::advance::drive;
 use crate::vcpu::call_out::Progress;
 use crate::vcpu::flow::Flow;
 use crate::vcpu::running::{End, Running};
-use crate::vcpu::state::VcpuCore;
+use crate::vcpu::state::{VcpuCore, vmpidr};
 
-/// Runs whatever vCPU is pinned to this CPU, for good.
+/// Runs whatever vCPUs are this CPU's, for good.
 pub fn serve_cpu<C: Cpu>(machine: &Machine<C>, cpu: &C, number: usize) -> ! {
-    let Some((domain, index, vcpu)) = machine.vcpu_of(number) else {
+    let Some((domain, vcpus)) = machine.vcpus_of(number) else {
         idle(machine, cpu, number);
+    };
+    let index = vcpus.trailing_zeros() as usize;
+    let Some(vcpu) = domain.vcpus.get(index).filter(|vcpu| !vcpu.shares_cpu) else {
+        sharing::serve(machine, cpu, number, domain, vcpus);
     };
     cpu.prepare(vmpidr(index), domain.vttbr);
     vcpu.core.lock().vttbr = domain.vttbr;
@@ -123,11 +131,6 @@ pub fn park<C: Cpu>(machine: &Machine<C>, domain: &Domain<C>, index: usize, cpu:
         }
     }
     domain.park(machine, cpu, own, end == End::SwitchedOff);
-}
-
-/// MPIDR_EL1 as the guest reads it: affinity 0 is the vCPU's number, bit 31 is RES1.
-const fn vmpidr(index: usize) -> u64 {
-    1 << 31 | index as u64
 }
 
 fn idle<C: Cpu>(machine: &Machine<C>, cpu: &C, number: usize) -> ! {

@@ -24,7 +24,8 @@ use stepwell_arch::SystemRegister;
 use stepwell_arch::debug::{DataAccess, mdscr_el1};
 use stepwell_arch::esr::EsrEl2;
 use stepwell_arch::load_store::{Direction, is_unprivileged};
-use stepwell_arch::{InstructionSet, Ipa, LoadStore, Pstate, Va};
+use stepwell_arch::{Instruction, InstructionSet, Ipa, LoadStore, Pstate, Va};
+use stepwell_engine::{LoadExclusive, Plan, plan};
 
 /// TCR_EL1.HD: the CPU keeps the dirty state of pages.
 const TCR_HD: u64 = 1 << 40;
@@ -169,6 +170,26 @@ pub fn is_in_sequence<C: Cpu>(running: &Running<'_, C>, pc: Va) -> bool {
             let halfword = |at| ram.halfword(page, Va(at));
             is_store32(set, offset, halfword) || has_load_before32(set, offset, halfword)
         }
+    }
+}
+
+/// The load-exclusive of the sequence that the A64 instruction at the PC lies in, where its base register
+/// is as it was; and how many instructions before that.
+pub fn load_of_sequence<C: Cpu>(running: &Running<'_, C>) -> Option<(LoadExclusive, u64)> {
+    if running.core.pstate().is_aarch32() {
+        return None;
+    }
+    let (pc, ram) = (running.core.context.elr, &running.domain.ram);
+    let page = ram.code_page(ram.locate(to_ipa(running, pc)?, 4).ok()?)?;
+    let word = |n| ram.instruction(page, Va(n as u64 * 4)).unwrap_or(0);
+    let at = (pc % PAGE_BYTES) as usize / 4;
+    let index = load_before(at, word)?;
+    match plan(Instruction::decode(word(index))) {
+        Plan::LoadExclusive(load) => {
+            let is_kept = load.rn != load.rt && !(load.pair && load.rn == load.rt2);
+            is_kept.then_some((load, at.wrapping_sub(index) as u64))
+        }
+        _ => None,
     }
 }
 

@@ -25,8 +25,11 @@ use core::sync::atomic::Ordering;
 /// usage restrictions": 128 bytes).
 pub const SEQUENCE_MAX: u64 = 64;
 
+/// Those that may be in the guest. One that is to get a CPU that it shares looks before it executes.
 fn others<C: Cpu>(running: &Running<'_, C>) -> u8 {
-    running.domain.control.lock().running & !bit(running.index)
+    let domain = running.domain;
+    let moving = domain.control.lock().running & !bit(running.index);
+    moving & domain.on_cpu.load(Ordering::SeqCst)
 }
 
 fn kick<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpus: u8) {

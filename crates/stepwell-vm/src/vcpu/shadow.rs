@@ -171,6 +171,11 @@ impl DebugShadow {
         }
     }
 
+    /// Another vCPU may have had the CPU: what is in the machine is not known.
+    pub(super) fn forget_machine(&mut self) {
+        (self.loaded, self.is_stale) = (None, true);
+    }
+
     /// Puts what is to be there into the machine.
     #[inline]
     pub(super) fn control<C: Cpu>(&mut self, cpu: &C, mdscr: u64, mdcr: u64) {

@@ -8,7 +8,7 @@ use crate::concurrency::counted::Count;
 use crate::cpu::Context as _;
 use crate::cpu::Cpu;
 use crate::recorder::Recorder;
-use crate::registers::{GuestRegisters, Snapshot};
+use crate::registers::{GuestRegisters, PrivateRegisters, Snapshot};
 use crate::simd::SimdRegisters;
 use crate::stage2::Vttbr;
 use crate::vgic::CpuInterface;
@@ -26,6 +26,8 @@ pub struct VcpuCore<C: Cpu> {
     pub context: C::Context,
     /// System registers while the vCPU is stopped.
     pub snapshot: Snapshot,
+    /// Registers that nobody else looks at, while another vCPU is on its CPU.
+    pub private: PrivateRegisters,
     /// It was reset, and its CPU's other registers are to be before it goes on.
     pub is_reset: bool,
     /// FP/SIMD registers while the vCPU is stopped.
@@ -54,8 +56,13 @@ pub struct VcpuCore<C: Cpu> {
     pub within: Option<(u64, u64)>,
     /// What a handler that is being stepped over, unseen, is to return to.
     pub handler_of: Option<InterruptedContext>,
-    /// The guest is within CPU_SUSPEND: what it called has executed and has not returned.
+    /// The guest waits for an interrupt, in what has executed and has not returned: CPU_SUSPEND, or,
+    /// where another vCPU may have the CPU meanwhile, WFI.
     pub is_suspended: bool,
+    /// The machine's counter when its turn on a shared CPU is over.
+    pub turn_end: u64,
+    /// Instructions that it has executed since it entered the guest last, where these are counted.
+    pub executed: u64,
     /// What the machine's counter showed when it came out of the guest, where it runs freely.
     pub left_at: Option<u64>,
     /// What the write takes that has its clock go on.
@@ -99,6 +106,9 @@ impl<C: Cpu> VcpuCore<C> {
             is_reset: false,
             handler_of: None,
             is_suspended: false,
+            turn_end: 0,
+            executed: 0,
+            private: PrivateRegisters::new(),
             left_at: None,
             offset_write: OffsetWrite::default(),
             is_hidden: false,
@@ -226,4 +236,10 @@ impl IdleInterface {
     pub fn holds(self, now: Count) -> bool {
         self.is_idle && self.seen == now
     }
+}
+
+/// MPIDR_EL1 as the guest reads it: affinity 0 is the vCPU's number, bit 31 is RES1.
+#[must_use]
+pub const fn vmpidr(index: usize) -> u64 {
+    1 << 31 | index as u64
 }

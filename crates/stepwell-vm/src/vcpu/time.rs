@@ -5,6 +5,7 @@
 //! show one time. While it is stepped under a virtual clock, reads and writes of either come here
 //! before they execute, because the CPU's counter does not stop.
 
+use super::count;
 use super::interrupt::VIRTUAL_TIMER_INTID;
 use crate::cpu::Cpu;
 use crate::domain::Domain;
@@ -46,6 +47,9 @@ const fn control_value(control: u64, compare: u64, now: u64) -> u64 {
 /// The guest's counter.
 #[must_use]
 pub fn now<C: Cpu>(running: &Running<'_, C>) -> u64 {
+    if let Some(clock) = count::clock(running) {
+        return clock;
+    }
     if running.core.virtual_clock {
         return running.domain.clock.lock().now();
     }
@@ -77,12 +81,62 @@ pub fn read_standing<C: Cpu>(
     }
     let kept = |register| core.snapshot.read(register).unwrap_or(0);
     let virtual_timer = (kept(SystemRegister::CNTV_CTL_EL0), kept(SystemRegister::CNTV_CVAL_EL0));
-    let now = if domain.real_time.load(Ordering::Acquire) {
+    let now = now_stopped(cpu, domain);
+    Some(value_of(register, now, core.physical_timer, virtual_timer))
+}
+
+/// The counter of a domain whose vCPUs are all stopped.
+fn now_stopped<C: Cpu>(cpu: &C, domain: &Domain<C>) -> u64 {
+    if let Some(timeline) = &domain.timeline {
+        timeline.lock().clock()
+    } else if domain.real_time.load(Ordering::Acquire) {
         cpu.counter().wrapping_sub(domain.clock_offset.load(Ordering::Acquire))
     } else {
         domain.clock.lock().now()
-    };
-    Some(value_of(register, now, core.physical_timer, virtual_timer))
+    }
+}
+
+/// The timers of a vCPU that is on no CPU, virtual and physical: control and compare value.
+fn timers_of<C: Cpu>(core: &VcpuCore<C>) -> [(u64, u64); 2] {
+    let kept = |register| core.snapshot.read(register).unwrap_or(0);
+    let PhysicalTimer { control, compare } = core.physical_timer;
+    [(kept(SystemRegister::CNTV_CTL_EL0), kept(SystemRegister::CNTV_CVAL_EL0)), (control, compare)]
+}
+
+/// The counter of a vCPU that is on no CPU while its domain runs.
+fn now_of<C: Cpu>(cpu: &C, domain: &Domain<C>) -> u64 {
+    match &domain.timeline {
+        Some(timeline) => timeline.lock().clock(),
+        None => cpu.counter().wrapping_sub(domain.clock_offset.load(Ordering::Acquire)),
+    }
+}
+
+/// Takes the timers' lines of a vCPU that is on no CPU to the GIC.
+pub fn update_lines_of<C: Cpu>(cpu: &C, domain: &Domain<C>, index: usize, core: &mut VcpuCore<C>) {
+    let now = now_of(cpu, domain);
+    let [of_virtual, of_physical] = timers_of(core).map(|(ctl, compare)| line(ctl, compare, now));
+    let lines = &mut core.lines;
+    for (known, up, intid) in [
+        (&mut lines.virtual_timer, of_virtual, VIRTUAL_TIMER_INTID),
+        (&mut lines.physical_timer, of_physical, PHYSICAL_TIMER_INTID),
+    ] {
+        if core::mem::replace(known, up) != up {
+            domain.vgic.change().set_line(intid, Some(index), up);
+        }
+    }
+}
+
+/// As [`next_deadline`], of a vCPU that is on no CPU while its domain runs.
+#[must_use]
+pub fn next_deadline_of<C: Cpu>(cpu: &C, domain: &Domain<C>, core: &VcpuCore<C>) -> Option<u64> {
+    first_deadline(timers_of(core), now_of(cpu, domain))
+}
+
+/// When the physical timer goes off, if it is on and has not yet.
+#[must_use]
+pub fn physical_deadline<C: Cpu>(running: &Running<'_, C>) -> Option<u64> {
+    let PhysicalTimer { control, compare } = running.core.physical_timer;
+    first_deadline([(control, compare)], now(running))
 }
 
 fn value_of(
@@ -187,7 +241,9 @@ fn hide_from_now<C: Cpu>(running: &mut Running<'_, C>) {
 fn may_hide<C: Cpu>(running: &Running<'_, C>) -> bool {
     let domain = running.domain;
     let ahead = domain.clock_offset.load(Ordering::Acquire).wrapping_neg();
-    !running.core.virtual_clock
+    // A counted clock does not go while EL2 works.
+    domain.timeline.is_none()
+        && !running.core.virtual_clock
         && domain.runs_alone.load(Ordering::Acquire)
         && !domain.real_time.load(Ordering::Acquire)
         && (running.cpu.counter_at_reset() == 0 || ahead.cast_signed() > AHEAD_MIN)
@@ -242,7 +298,9 @@ pub fn go_on<C: Cpu>(running: &mut Running<'_, C>) {
 
 /// Lets the guest's clock run with the CPU's.
 pub fn release<C: Cpu>(running: &mut Running<'_, C>) {
-    running.cpu.set_offset(running.domain.clock_offset.load(Ordering::Acquire));
+    if running.domain.timeline.is_none() {
+        running.cpu.set_offset(running.domain.clock_offset.load(Ordering::Acquire));
+    }
     let up = virtual_line(running);
     set_virtual_line(running, up);
     running.cpu.enable_virtual_timer(!up);
@@ -257,6 +315,10 @@ pub fn hold<C: Cpu>(running: &mut Running<'_, C>) {
 /// The CPU's virtual timer interrupted. It stays up until the guest deals with it, so its physical
 /// interrupt is switched off until then.
 pub fn virtual_timer_fired<C: Cpu>(running: &mut Running<'_, C>) {
+    if running.domain.timeline.is_some() {
+        // It is looked at after each exit.
+        return;
+    }
     running.cpu.enable_virtual_timer(false);
     set_virtual_line(running, true);
 }
@@ -268,6 +330,7 @@ pub fn update_lines<C: Cpu>(running: &mut Running<'_, C>) {
     // On the machine's clock the virtual timer interrupts when it goes off, and one that has not,
     // beside a physical timer that is off, changes nothing.
     let may_change = core.virtual_clock
+        || running.domain.timeline.is_some()
         || core.lines.virtual_timer
         || core.lines.physical_timer
         || core.physical_timer.control & ENABLE != 0;
@@ -278,11 +341,14 @@ pub fn update_lines<C: Cpu>(running: &mut Running<'_, C>) {
 
 fn update_lines_now<C: Cpu>(running: &mut Running<'_, C>) {
     let virtual_clock = running.core.virtual_clock;
-    if virtual_clock || running.core.lines.virtual_timer {
-        let up = virtual_line(running);
+    let was_up = running.core.lines.virtual_timer;
+    // Where instructions are counted, EL2 has taken the CPU's timer back, and the position decides.
+    if virtual_clock || was_up || running.domain.timeline.is_some() {
+        let mut up = virtual_line(running);
+        up |= was_up && !up && count::keeps_interrupt(running) && is_virtual_timer_offered(running);
         set_virtual_line(running, up);
-        if !up && !virtual_clock {
-            running.cpu.enable_virtual_timer(true);
+        if up != was_up && !virtual_clock {
+            running.cpu.enable_virtual_timer(!up);
         }
     }
     let PhysicalTimer { control, compare } = running.core.physical_timer;
@@ -296,7 +362,7 @@ fn update_lines_now<C: Cpu>(running: &mut Running<'_, C>) {
         set_line(running, PHYSICAL_TIMER_INTID, up);
     }
     let waiting = !up && control & (ENABLE | IMASK) == ENABLE;
-    if waiting && !virtual_clock {
+    if waiting && !virtual_clock && running.domain.timeline.is_none() {
         let ns = ticks_to_ns(running.cpu, compare.saturating_sub(now));
         running.cpu.interrupt_in(ns.min(LONGEST_WAIT_NS));
     }
@@ -351,6 +417,11 @@ pub fn next_deadline<C: Cpu>(running: &Running<'_, C>) -> Option<u64> {
         ),
         (physical.control, physical.compare),
     ];
+    first_deadline(timers, now)
+}
+
+/// The first of some timers, by control and compare value, to go off after `now`.
+fn first_deadline<const N: usize>(timers: [(u64, u64); N], now: u64) -> Option<u64> {
     let on = timers.into_iter().filter(|(control, _)| control & (ENABLE | IMASK) == ENABLE);
     on.map(|(_, compare)| compare).filter(|&compare| compare > now && compare < NEVER).min()
 }

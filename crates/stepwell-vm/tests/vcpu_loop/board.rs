@@ -14,16 +14,18 @@ use stepwell_vm::concurrency::quiescence::Quiescence;
 use stepwell_vm::cpu::Cpu;
 use stepwell_vm::device::board::RAM_BASE;
 use stepwell_vm::device::pl011::Pl011;
-use stepwell_vm::domain::{Control, Domain, Vcpu};
+use stepwell_vm::domain::{Control, Domain, Power, Vcpu};
 use stepwell_vm::link::Link;
 use stepwell_vm::machine::Machine;
 use stepwell_vm::memory::GuestMemory;
 use stepwell_vm::registers::Snapshot;
 use stepwell_vm::simd::SimdRegisters;
 use stepwell_vm::stage2::{MemoryKind, Permissions, Stage2};
+use stepwell_vm::timeline::Timeline;
 use stepwell_vm::vcpu;
 use stepwell_vm::vcpu::changes::Changes;
 use stepwell_vm::vcpu::roots::Roots;
+use stepwell_vm::vcpu::sharing::{self, Shared};
 use stepwell_vm::vcpu::state::VcpuCore;
 use stepwell_vm::vgic::Vgic;
 use stepwell_vm::views::Views;
@@ -93,18 +95,37 @@ impl<C: Cpu> Link<C> for Events {
     }
 }
 
+/// Whether all vCPUs are on one CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Each has its own.
+    None,
+    /// In turns of some time.
+    ByTime,
+    /// In turns of so many instructions.
+    Counted(u64),
+}
+
 /// The machine, and what its tool sees.
 pub struct Board<C: Cpu = FakeCpu> {
     pub machine: Machine<C>,
     pub events: Events,
     pub ram: Ram,
     kicks: Arc<AtomicU8>,
+    /// What the CPU that all share keeps of them.
+    shared: Mutex<Shared>,
 }
 
 impl<C: Cpu<Context = FakeContext, Memory = Ram, Ring = FakeRing>> Board<C> {
     /// Makes one whose vCPUs find this program, each pinned to a CPU of its own; only the first one
     /// is on.
     pub fn around(vcpus: usize, program: &[u32]) -> Self {
+        Self::with(vcpus, program, Sharing::None)
+    }
+
+    /// Makes one whose vCPUs are as told.
+    pub fn with(vcpus: usize, program: &[u32], sharing: Sharing) -> Self {
+        let is_shared = sharing != Sharing::None;
         let (ram, kicks, events) = (Ram::new(), Arc::new(AtomicU8::new(0)), Events::default());
         for (n, word) in (0..).zip(program) {
             ram.write(Ipa(ENTRY + 4 * n), &word.to_le_bytes()).expect("the program is short");
@@ -126,7 +147,8 @@ impl<C: Cpu<Context = FakeContext, Memory = Ram, Ring = FakeRing>> Board<C> {
                 core.acknowledge_pc();
             }
             Vcpu {
-                cpu: number,
+                cpu: if is_shared { 0 } else { number },
+                shares_cpu: is_shared,
                 core: spin::Mutex::new(core),
                 stop_requested: AtomicBool::new(false),
                 order: spin::Mutex::new(None),
@@ -149,6 +171,11 @@ impl<C: Cpu<Context = FakeContext, Memory = Ram, Ring = FakeRing>> Board<C> {
             runs_alone: AtomicBool::new(true),
             left_at: AtomicU64::new(0),
             real_time: AtomicBool::new(false),
+            on_cpu: AtomicU8::new(if is_shared { 0 } else { u8::MAX }),
+            timeline: match sharing {
+                Sharing::Counted(turn) => Some(spin::Mutex::new(Timeline::new(62_500_000, turn))),
+                Sharing::None | Sharing::ByTime => None,
+            },
             turns: spin::Mutex::new(Turns::new()),
             quiescence: Quiescence::new(),
             translation: Changes::new(),
@@ -165,7 +192,7 @@ impl<C: Cpu<Context = FakeContext, Memory = Ram, Ring = FakeRing>> Board<C> {
             reset,
             link: Box::new(events.clone()),
         };
-        Self { machine, events, ram, kicks }
+        Self { machine, events, ram, kicks, shared: Mutex::default() }
     }
 
     /// The CPU of a number, with nothing around it.
@@ -191,6 +218,27 @@ impl<C: Cpu<Context = FakeContext, Memory = Ram, Ring = FakeRing>> Board<C> {
         cpu.prepare(0, domain.vttbr);
         vcpu::carry_out_and_park(&self.machine, domain, cpu.number(), vcpu, cpu, order);
         true
+    }
+
+    /// Has the CPU that all vCPUs share go on for some turns, as long as any of them can move.
+    pub fn share(&self, cpu: &C, turns: usize) {
+        let domain = &self.machine.domains[0];
+        let mut shared = self.shared.lock().expect("no test panics with it");
+        for _ in 0..turns {
+            if !sharing::serve_once(&self.machine, cpu, domain, u8::MAX, &mut shared) {
+                if domain.control.lock().running == 0 {
+                    break;
+                }
+                sharing::idle(&self.machine, cpu, domain, u8::MAX);
+            }
+        }
+    }
+
+    /// Switches a vCPU on, as CPU_ON does, while all are stopped.
+    pub fn switch_on(&self, vcpu: usize, entry: u64) {
+        let domain = &self.machine.domains[0];
+        domain.vcpus[vcpu].core.lock().reset(&self.machine.reset, entry, 0);
+        domain.control.lock().power[vcpu] = Power::On;
     }
 
     /// Gives a command to vCPU 0 and carries it out: the stop that it came to.

@@ -16,14 +16,14 @@ use stepwell_arch::{Ipa, LoadStore, Pa, Pstate, SystemRegister, Va};
 use stepwell_vm::cpu::{
     Context, Cpu, CpuFacts, DebugBank, Interrupt, Near, Purpose, Run, TranslationFailed, Vector,
 };
-use stepwell_vm::registers::{GuestRegisters, Snapshot};
+use stepwell_vm::registers::{GuestRegisters, PrivateRegisters, Snapshot};
 use stepwell_vm::ring::{Lease, Ring};
 use stepwell_vm::simd::SimdRegisters;
 use stepwell_vm::stage2::Vttbr;
 use stepwell_vm::vgic::CpuInterface;
 
 /// Instructions of a free run after which the CPU's own timer interrupts it.
-const RUN_MAX: u32 = 5000;
+const RUN_MAX: u64 = 5000;
 const VBAR: u64 = 0x4000_8000;
 const KEPT: [SystemRegister; 10] = [
     SystemRegister::SCTLR_EL1,
@@ -135,6 +135,9 @@ struct State {
     tables: Option<Vttbr>,
     monitor: Option<u64>,
     counter: u64,
+    /// Instructions of the last entry.
+    counted: u64,
+    traps_waits: bool,
     /// What EL2 takes for each entry.
     ticks_at_el2: u64,
     offset: u64,
@@ -287,6 +290,9 @@ impl FakeCpu {
         let mut next = context.elr + 4;
         match word {
             0xd503_201f => {} // NOP
+            0xd503_207f if self.state.borrow().traps_waits => {
+                return Err(Self::trap(context, 0x01, 0));
+            }
             0xd503_207f => {} // WFI that does not wait
             0xd400_0001 => {
                 // SVC: SPSR_EL1.SS is what PSTATE.SS was, as the CPU leaves it.
@@ -432,16 +438,33 @@ impl FakeCpu {
         self.state.borrow_mut().executed.push(pc);
     }
 
+    /// Counts an instruction that has trapped, if that is counted; tells whether it has executed.
+    fn count_trapped(&self, esr: u64) -> bool {
+        // HVC has executed, whatever else traps has not.
+        let is_hvc = esr >> 26 == 0x16;
+        let is_wait = esr >> 26 == 0x01;
+        self.state.borrow_mut().counted += u64::from(is_hvc || is_wait);
+        is_hvc
+    }
+
     /// Runs from ERET to the exit, without the fast path.
-    fn run(&self, context: &mut GuestRegisters, interference: Option<Asynchronous>) -> Vector {
+    ///
+    /// `limit`: instructions after which EL2's timer interrupts it. Those that it has executed, or that
+    /// have trapped once they were counted, go to `counted`.
+    fn run(
+        &self,
+        context: &mut GuestRegisters,
+        interference: Option<Asynchronous>,
+        limit: Option<u64>,
+    ) -> Vector {
         let steps = self.get(SystemRegister::MDSCR_EL1) & mdscr_el1::SS != 0
             && self.state.borrow().traps & mdcr_el2::TDE != 0;
         let mut ss = steps && context.spsr >> 21 & 1 != 0;
         context.spsr &= !(1 << 21);
         // Exception return clears the monitor.
         self.state.borrow_mut().monitor = None;
-        let mut kind = None;
-        let mut left = RUN_MAX;
+        let (mut kind, mut left) = (None, limit.unwrap_or(RUN_MAX));
+        self.state.borrow_mut().counted = 0;
         loop {
             let is_pending = steps && !ss;
             let comes = match interference {
@@ -450,7 +473,7 @@ impl FakeCpu {
                 None => self.kicks.load(Ordering::SeqCst) >> self.number & 1 != 0 || left == 0,
             };
             if comes {
-                if left == 0 {
+                if left == 0 && limit.is_none() {
                     self.state.borrow_mut().pending.push_back(Interrupt::El2Timer);
                 }
                 context.spsr |= u64::from(ss) << 21;
@@ -483,15 +506,14 @@ impl FakeCpu {
             });
             match done {
                 Ok(Done::Exit(vector)) | Err(Done::Exit(vector)) => {
-                    // HVC has executed, whatever else traps has not.
-                    let is_hvc = context.esr >> 26 == 0x16;
+                    let is_hvc = self.count_trapped(context.esr);
                     context.spsr |= u64::from(ss && !is_hvc) << 21;
                     return vector;
                 }
                 Ok(done) => {
-                    kind = Some(matches!(done, Done::LoadExclusive));
-                    ss = false;
+                    (kind, ss) = (Some(matches!(done, Done::LoadExclusive)), false);
                     left -= 1;
+                    self.state.borrow_mut().counted += 1;
                     self.pass_time(1);
                     self.note(pc);
                 }
@@ -521,6 +543,9 @@ impl Cpu for FakeCpu {
     fn prepare(&self, _: u64, tables: Vttbr) {
         self.set_stage2(tables);
     }
+    fn change_vcpu(&self, _: u64, tables: Vttbr) {
+        self.set_stage2(tables);
+    }
     fn read(&self, register: SystemRegister) -> u64 {
         self.get(register)
     }
@@ -547,6 +572,8 @@ impl Cpu for FakeCpu {
     }
     fn synchronize(&self) {}
     fn reset(&self) {}
+    fn save_private(&self, _: &mut PrivateRegisters) {}
+    fn load_private(&self, _: &PrivateRegisters) {}
     fn save(&self, into: &mut Snapshot) {
         into.fill(KEPT.iter().map(|&register| (register, self.get(register))));
     }
@@ -565,7 +592,7 @@ impl Cpu for FakeCpu {
                 let mut state = self.state.borrow_mut();
                 state.script.pop_front().flatten()
             };
-            let vector = self.run(&mut context.registers, interference);
+            let vector = self.run(&mut context.registers, interference, None);
             let esr = context.esr;
             if vector == Vector::Synchronous && self.goes_fast(context, esr) {
                 context.registers.spsr |= 1 << 21;
@@ -573,6 +600,12 @@ impl Cpu for FakeCpu {
             }
             return vector;
         }
+    }
+
+    fn enter_counted(&self, context: &mut FakeContext, clock: u64, until: u64) -> (Vector, u64) {
+        let limit = until.checked_sub(clock).expect("what is due has not passed");
+        let vector = self.run(&mut context.registers, None, Some(limit));
+        (vector, clock + self.state.borrow().counted)
     }
 
     fn to_pa(&self, va: Va, _: bool, _: Purpose) -> Result<Pa, TranslationFailed> {
@@ -583,7 +616,9 @@ impl Cpu for FakeCpu {
         Ok(Ipa(va.0))
     }
     fn invalidate_guest_stage1(&self) {}
-    fn trap_waits(&self, _: bool) {}
+    fn trap_waits(&self, trap: bool) {
+        self.state.borrow_mut().traps_waits = trap;
+    }
     fn trap_invalidations(&self, _: bool) {}
     fn trap_translation_changes(&self, _: bool) {}
     fn set_stage2(&self, tables: Vttbr) {
@@ -614,6 +649,7 @@ impl Cpu for FakeCpu {
     fn wait_for_interrupt(&self) {
         std::thread::yield_now();
     }
+    fn enable_link(&self, _: bool) {}
     fn kick(&self, cpus: u8) {
         self.kicks.fetch_or(cpus, Ordering::SeqCst);
     }

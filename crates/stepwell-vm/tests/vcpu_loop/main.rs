@@ -11,5 +11,6 @@ mod interrupts;
 mod memory;
 mod power;
 mod several;
+mod sharing;
 mod steps;
 mod time;

@@ -62,6 +62,10 @@ impl GuestMemory for Ram {
         BASE
     }
 
+    fn bytes(&self) -> u64 {
+        BYTES
+    }
+
     fn locate(&self, ipa: Ipa, length: u64) -> Result<Pa, OutsideRam> {
         let offset = ipa.0.checked_sub(RAM_BASE.0).ok_or(OutsideRam)?;
         let end = offset.checked_add(length).filter(|&end| end <= BYTES);

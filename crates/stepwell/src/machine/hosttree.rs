@@ -19,13 +19,6 @@ pub(super) fn edit(
 ) -> Result<Vec<u8>, MachineError> {
     let fdt = Fdt::new(qemu_tree).map_err(|error| MachineError::Tree(error.to_string()))?;
     let mut tree = DeviceTree::from_fdt(&fdt);
-    let vcpus = tree
-        .root
-        .child("cpus")
-        .map_or(0, |cpus| cpus.children().filter(|child| child.name().starts_with("cpu@")).count());
-    if vcpus == 0 {
-        return Err(MachineError::Tree("it has no CPUs".into()));
-    }
     let stdout =
         tree.root.child("chosen").and_then(|chosen| chosen.property("stdout-path").cloned());
     tree.root.remove_child("chosen");
@@ -43,15 +36,18 @@ pub(super) fn edit(
     if let Some(words) = &options.test_mode {
         chosen.add_property(property("stepwell,test-mode", strings(&[words])));
     }
-    chosen.add_child(domain(layout, guest, vcpus as u32));
+    chosen.add_child(domain(layout, guest, options));
     tree.root.add_child(chosen);
     Ok(tree.to_dtb())
 }
 
-fn domain(layout: &Layout, guest: &Guest, vcpus: u32) -> DeviceTreeNode {
+fn domain(layout: &Layout, guest: &Guest, options: &MachineOptions) -> DeviceTreeNode {
     let mut domain = node("domU0", &["xen,domain"]);
     cells(&mut domain);
-    domain.add_property(property("cpus", vcpus.to_be_bytes().to_vec()));
+    domain.add_property(property("cpus", u32::from(options.smp).to_be_bytes().to_vec()));
+    if let Some(turn) = options.turn {
+        domain.add_property(property("stepwell,turn-instructions", turn.to_be_bytes().to_vec()));
+    }
     let kib = layout.guest_bytes / 1024;
     domain.add_property(property("memory", kib.to_be_bytes().to_vec()));
     let mut kernel = module(layout.kernel, "multiboot,kernel");
@@ -127,7 +123,12 @@ mod tests {
         let command_line = "quiet a=b".into();
         let guest = Guest { kernel, initrd, devicetree, command_line, moves: true };
         let layout = Layout::new(Memory { bytes: 64 << 20 }, &guest).unwrap();
-        let options = MachineOptions { test_mode: Some("seed=1".into()), ..Default::default() };
+        let options = MachineOptions {
+            smp: 2,
+            turn: Some(500),
+            test_mode: Some("seed=1".into()),
+            ..Default::default()
+        };
         let dtb = edit(&qemu.to_dtb(), &layout, &guest, &options).unwrap();
 
         let tree = DeviceTree::from_fdt(&Fdt::new(&dtb).unwrap());
@@ -144,6 +145,8 @@ mod tests {
         assert_eq!(test_mode.value(), b"seed=1\0");
         let domain = chosen.child("domU0").unwrap();
         assert_eq!(domain.property("cpus").unwrap().value(), 2_u32.to_be_bytes());
+        let turn = domain.property("stepwell,turn-instructions").unwrap();
+        assert_eq!(turn.value(), 500_u32.to_be_bytes());
         assert_eq!(domain.property("memory").unwrap().value(), 65536_u64.to_be_bytes());
         assert_eq!(domain.children().count(), 2);
         let module = format!("module@{:x}", layout.kernel.address.0);

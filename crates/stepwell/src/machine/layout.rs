@@ -68,6 +68,9 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// Where the machine's RAM begins, and with it the file.
+    pub const RAM: Pa = MACHINE_RAM;
+
     /// Lays a guest out.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ use ram::Ram;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
-use stepwell_link::{Link, LinkError, Mailbox, Patience, Ring};
+use stepwell_link::{GuestRam, Link, LinkError, Mailbox, Patience, Ring};
 
 /// How long QEMU may take to set the machine up, before it runs anything.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -74,6 +74,9 @@ impl QemuMachine {
         if link.hello().mailbox {
             let mailbox = Mailbox::map(ram.file(), layout.mailbox.offset());
             link.attach_mailbox(mailbox?);
+        }
+        if options.turn.is_some() {
+            link.attach_ram(GuestRam::new(ram.file(), Layout::RAM.0)?);
         }
         link.interrupt_when(interruption::is_recent);
         if link.hello().ring_bytes > 0 {
@@ -139,7 +142,7 @@ fn arguments(options: &MachineOptions, layout: &Layout, inherited: &Inherited) -
     let more = [
         ("-machine", board.to_owned()),
         ("-cpu", options.cpu_model()),
-        ("-smp", options.smp.to_string()),
+        ("-smp", options.machine_cpus().to_string()),
         ("-m", format!("{}k", bytes / 1024)),
         ("-nic", "none".to_owned()),
         ("-display", "none".to_owned()),
@@ -159,6 +162,10 @@ fn arguments(options: &MachineOptions, layout: &Layout, inherited: &Inherited) -
         // The hypervisor's log: standard output is a pipe to us.
         ("-serial", "file:/dev/stdout".to_owned()),
     ];
+    if options.turn.is_some() {
+        // 16 ns an instruction, and no pause where every CPU waits.
+        arguments.extend(["-icount", "shift=4,sleep=off"].map(str::to_owned));
+    }
     arguments.extend(more.into_iter().flat_map(|(name, value)| [name.to_owned(), value]));
     arguments
 }

@@ -70,8 +70,12 @@ impl fmt::Display for Memory {
 /// What QEMU is told.
 #[derive(Clone, Debug)]
 pub struct MachineOptions {
-    /// vCPUs of the guest, and CPUs of the machine: each vCPU is pinned to one.
+    /// vCPUs of the guest.
     pub smp: u8,
+    /// CPUs of the machine, where there is not one for each vCPU: they share these in turns.
+    pub cpus: Option<u8>,
+    /// Instructions of a vCPU's turn, on a machine that counts them; it has one CPU.
+    pub turn: Option<u32>,
     /// The guest's memory.
     pub memory: Memory,
     /// QEMU's name of the CPU model.
@@ -91,6 +95,8 @@ impl Default for MachineOptions {
     fn default() -> Self {
         Self {
             smp: 1,
+            cpus: None,
+            turn: None,
             memory: Memory { bytes: 512 << 20 },
             cpu: "cortex-a57".into(),
             hypervisor: None,
@@ -102,6 +108,11 @@ impl Default for MachineOptions {
 }
 
 impl MachineOptions {
+    /// Returns how many CPUs the machine has.
+    pub(super) fn machine_cpus(&self) -> u8 {
+        if self.turn.is_some() { 1 } else { self.cpus.unwrap_or(self.smp).min(self.smp) }
+    }
+
     /// Returns QEMU's name of the CPU with the properties that are chosen for it, where the user has
     /// not.
     pub(super) fn cpu_model(&self) -> String {
@@ -124,7 +135,11 @@ impl MachineOptions {
     }
 
     /// Returns the hypervisor's image.
-    pub(super) fn hypervisor_image(&self) -> Result<Vec<u8>, MachineError> {
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError::NoHypervisor`], [`MachineError::NotAHypervisor`], [`MachineError::File`].
+    pub fn hypervisor_image(&self) -> Result<Vec<u8>, MachineError> {
         let Some(path) = &self.hypervisor else {
             if EMBEDDED.is_empty() {
                 return Err(MachineError::NoHypervisor);

@@ -19,6 +19,8 @@ pub struct DomainConfig<'a> {
     pub cpus: usize,
     /// Bytes of RAM.
     pub memory_bytes: u64,
+    /// Instructions of a turn, where its machine counts instructions.
+    pub turn_instructions: Option<u32>,
     /// The kernel's image.
     pub kernel: Range,
     /// Where the kernel is to be, and its entry, where that is no matter of its header.
@@ -59,6 +61,7 @@ fn domain<'a>(node: FdtNode<'a>) -> Result<DomainConfig<'a>, HostTreeError> {
     Ok(DomainConfig {
         name: node.name(),
         cpus,
+        turn_instructions: turn_instructions(node)?,
         memory_bytes: value("memory")?.checked_mul(1024).ok_or(bad("memory"))?,
         kernel: region(&Place::direct(kernel), 0, "multiboot,kernel")?,
         linked: linked(kernel).map_err(bad)?,
@@ -77,4 +80,13 @@ fn linked(kernel: FdtNode<'_>) -> Result<Option<Linked>, &'static str> {
     let (address, entry) = property.value().split_at_checked(8).ok_or(LINKED)?;
     let address = Ipa(number(address).ok_or(LINKED)?);
     Ok(Some(Linked { address, entry: Ipa(number(entry).ok_or(LINKED)?) }))
+}
+
+/// How long a turn of a vCPU is, where the machine counts instructions (`stepwell record`).
+fn turn_instructions(node: FdtNode<'_>) -> Result<Option<u32>, HostTreeError> {
+    const PROPERTY: &str = "stepwell,turn-instructions";
+    let Some(property) = node.property(PROPERTY) else { return Ok(None) };
+    let turn = number(property.value()).and_then(|turn| u32::try_from(turn).ok());
+    let bad = HostTreeError::PropertyBad { node: "chosen/domU", property: PROPERTY };
+    turn.filter(|&turn| turn > 0).map(Some).ok_or(bad)
 }

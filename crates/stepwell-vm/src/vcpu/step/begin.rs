@@ -70,6 +70,10 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         role: Role,
     ) -> (InterruptPolicy, TimePolicy, OthersPolicy, stepwell_protocol::TraceDetail) {
         let control = self.running.domain.control.lock();
+        if self.running.domain.timeline.is_some() {
+            // As where it runs.
+            return (InterruptPolicy::Into, TimePolicy::Real, OthersPolicy::Stop, control.detail);
+        }
         let (interrupts, time) = match (role, control.others) {
             // Its clock is theirs, and theirs is the machine's.
             (Role::Focus, OthersPolicy::Run) => (control.interrupts, TimePolicy::Real),

@@ -10,8 +10,8 @@ use crate::vcpu::debug::{self, origin};
 use crate::vcpu::flow::{At, Then};
 use crate::vcpu::hand::Next;
 use crate::vcpu::handled::advance_by;
-use crate::vcpu::running::End;
-use crate::vcpu::{address_space, device_access, inject, interrupt, pages, time, watch};
+use crate::vcpu::running::{End, Running};
+use crate::vcpu::{address_space, count, device_access, inject, interrupt, pages, time, watch};
 use stepwell_arch::debug::DataAccess;
 use stepwell_arch::esr::{EsrEl1, FaultStatus};
 use stepwell_arch::stage1::{self, Access, AccessKind, WalkError};
@@ -19,6 +19,41 @@ use stepwell_arch::{Ipa, Pa, Pstate, SystemRegister, Va};
 use stepwell_engine::precedence::{self, Circumstances};
 use stepwell_engine::{Image, LoadExclusive, Plan, StoreDecision, StoreExclusive, Yield};
 use stepwell_protocol::Waiting;
+
+/// What a load-exclusive would read, as its registers would have it.
+fn peek<C: Cpu>(
+    running: &Running<'_, C>,
+    load: LoadExclusive,
+    address: Va,
+    pstate: Pstate,
+) -> Option<[u64; 2]> {
+    let to_pa = || running.cpu.to_pa(address, pstate.el() == 0, Purpose::Read);
+    let pa = pages::translated(running, to_pa).ok()?;
+    let peeked = running.domain.ram.peek(pa, load.bytes, load.pair).ok()?;
+    // What is swapped twice is as it was.
+    let swapped =
+        |value| Image::of([value, 0], load.bytes, false, is_big_endian(running.cpu, pstate));
+    Some(peeked.map(|value| swapped(value).value as u64))
+}
+
+/// Arms the monitor within an exclusive sequence of A64 code that an exit of ours has broken, as the
+/// CPU's was by the load that it has executed, if that is among the last `executed` instructions: else
+/// it had been open before.
+pub fn rearm<C: Cpu>(running: &mut Running<'_, C>, executed: u64) {
+    let Some((load, since)) = pages::load_of_sequence(running) else { return };
+    if since > executed {
+        return;
+    }
+    let pstate = running.core.pstate();
+    let address = Va(match (load.rn, pstate.uses_sp_elx()) {
+        (31, true) => running.cpu.read(SystemRegister::SP_EL1),
+        (31, false) => running.core.context.sp_el0,
+        _ => running.core.context.register(load.rn),
+    });
+    if let Some(value) = peek(running, load, address, pstate) {
+        running.core.monitor.arm(load, address, value);
+    }
+}
 
 /// What became of a store-exclusive that EL2 was to carry out.
 enum Carried {
@@ -58,6 +93,8 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
 
     /// Carries out an instruction before which nothing comes but what its data access may lead to.
     pub(super) fn carry_out(&mut self) -> Onward {
+        // What the CPU was asked has not happened.
+        count::set_clock(self.running, self.flow.hand.clock);
         match self.flow.hand.next.plan {
             Plan::StoreExclusive(store) => {
                 return match self.store_exclusive(store) {
@@ -82,15 +119,8 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         let mut value = [core.context.register(load.rt), core.context.register(load.rt2)];
         if load.rt == 31 || (load.pair && load.rt2 == 31) {
             // What was read is nowhere but in memory; nobody else has run since.
-            let to_pa = || self.running.cpu.to_pa(address, pstate.el() == 0, Purpose::Read);
-            let pa = pages::translated(self.running, to_pa);
-            let peeked = pa.map(|pa| self.running.domain.ram.peek(pa, load.bytes, load.pair));
-            let Ok(Ok(peeked)) = peeked else { return };
-            // As the registers would have it: what is swapped twice is as it was.
-            let swapped = |value| {
-                Image::of([value, 0], load.bytes, false, is_big_endian(self.running.cpu, pstate))
-            };
-            value = peeked.map(|value| swapped(value).value as u64);
+            let Some(peeked) = peek(self.running, load, address, pstate) else { return };
+            value = peeked;
         }
         self.running.core.monitor.arm(load, address, value);
         self.flow.hand.executed_page = Some(pc.align_down(4096));
@@ -277,8 +307,16 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         let Next { pstate, bytes, .. } = self.flow.hand.next;
         let sctlr = self.running.cpu.read(SystemRegister::SCTLR_EL1);
         if !interrupt::has_pending(self.running) && precedence::traps_wait(pstate, sctlr) {
+            // The CPU counts it.
+            count::count(self.running);
             inject::synchronous(self.running, EsrEl1::wfi(bytes), None);
             self.entered_exception();
+            return self.done(None);
+        }
+        if self.running.domain.timeline.is_some() {
+            // As where it runs: it has executed, and waits behind it.
+            self.advance_pc(bytes);
+            self.running.core.is_suspended = true;
             return self.done(None);
         }
         self.wait_for_interrupt(true)
@@ -286,7 +324,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
 
     /// Waits for an interrupt. `is_begun`: within a WFI, which has not executed until then; else
     /// within CPU_SUSPEND, which waits as WFI does, but has executed.
-    pub(super) fn wait_for_interrupt(&mut self, is_begun: bool) -> Onward {
+    pub(in crate::vcpu) fn wait_for_interrupt(&mut self, is_begun: bool) -> Onward {
         self.flow.at = At::Interrupt { is_begun };
         // One that a vCPU which runs freely is stepped past may end early, and does.
         if self.flow.rules.is_stepping_past || interrupt::has_pending(self.running) {

@@ -52,7 +52,8 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             return;
         };
         if question.waits {
-            self.running.cpu.trap_waits(false);
+            // On a CPU that it shares it always traps.
+            self.running.cpu.trap_waits(self.running.vcpu.shares_cpu);
         }
         let context = &mut self.running.core.context;
         if is_accepted {

@@ -24,12 +24,13 @@ use super::advance::{Onward, VcpuLoop};
 use super::debug::{self, origin};
 use super::interrupt::{self, Asynchronous};
 use super::quiesce::SEQUENCE_MAX;
-use super::{inject, time};
+use super::{count, inject, time};
 use crate::cpu::Context as _;
 use crate::cpu::{Cpu, Run};
 use crate::vcpu::flow::At;
 use crate::vcpu::running::End;
 use crate::vcpu::state::VcpuCore;
+pub use emulate::rearm;
 use stepwell_arch::debug::mdscr_el1;
 use stepwell_arch::esr::EsrEl1;
 use stepwell_engine::{Plan, own_step};
@@ -210,6 +211,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         self.begin(self.flow.hand.next.pc);
         self.flow.hand.steps_before = self.flow.tally.steps;
         self.flow.hand.limit = limit;
+        self.flow.hand.clock = count::clock(self.running);
         if self.has_detail() {
             self.look_in_detail();
         }
@@ -284,7 +286,9 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         let (watch_limit, range) = (self.watch_limit(), self.range());
         let leaves_at_jumps = self.is_natural() && !self.flow.rules.record;
         let core = &mut *self.running.core;
-        if core.debug.guest().mdscr & mdscr_el1::SS != 0
+        // The fast path does not say what it costs.
+        if self.running.domain.timeline.is_some()
+            || core.debug.guest().mdscr & mdscr_el1::SS != 0
             || core.acknowledged.is_some()
             || self.flow.must_move
             || self.flow.hand.detail.is_some()

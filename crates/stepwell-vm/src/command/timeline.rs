@@ -1,0 +1,125 @@
+//! Commands about positions, where the machine counts instructions.
+
+use super::{Result, running, stopped};
+use crate::cpu::Cpu;
+use crate::domain::{Control, Domain, Power};
+use crate::machine::Machine;
+use crate::memory::GuestMemory;
+use crate::timeline::Moment;
+use crate::vcpu::state::VcpuCore;
+use stepwell_arch::SystemRegister;
+use stepwell_protocol::Refusal;
+use stepwell_wire::{Answer, Timeline};
+
+pub(super) fn read<C: Cpu>(domain: &Domain<C>) -> Result {
+    let control = stopped(domain)?;
+    let timeline = domain.timeline.as_ref().ok_or(Refusal::NotCounted)?.lock();
+    let Moment { position, clock } = timeline.now();
+    Ok(Answer::Timeline(Timeline {
+        position,
+        clock,
+        vcpu: timeline.vcpu() as u8,
+        registers: hash_of_registers(domain, &control),
+        ram: domain.ram.base().0,
+        ram_bytes: domain.ram.bytes(),
+    }))
+}
+
+pub(super) fn run_until<C: Cpu>(
+    cpu: &C,
+    machine: &Machine<C>,
+    domain: &Domain<C>,
+    moment: Moment,
+    record: bool,
+) -> Result {
+    let control = stopped(domain)?;
+    let timeline = domain.timeline.as_ref().ok_or(Refusal::NotCounted)?;
+    drop(control);
+    // Commands are served one at a time: nothing moves in between.
+    let before = timeline.lock().stop_at(Some(moment));
+    let result = match record {
+        true => running::record_until(cpu, machine, domain),
+        false => running::go_on_until(cpu, domain),
+    };
+    if result.is_err() {
+        timeline.lock().stop_at(before);
+    }
+    result
+}
+
+/// A hash of the registers of every vCPU that is on, and of which are.
+fn hash_of_registers<C: Cpu>(domain: &Domain<C>, control: &Control) -> u64 {
+    let mut hash = Hash::new();
+    for (index, vcpu) in domain.vcpus.iter().enumerate() {
+        hash.take((control.power(index) == Power::On).into());
+        if control.power(index) == Power::On {
+            take_registers(&mut hash, &vcpu.core.lock());
+        }
+    }
+    hash.finish()
+}
+
+fn take_registers<C: Cpu>(hash: &mut Hash, core: &VcpuCore<C>) {
+    let context = &core.context;
+    hash.take_all(context.x);
+    hash.take_all([context.sp_el0, context.elr, context.spsr]);
+    for (register, value) in core.snapshot.iter() {
+        // ISTATUS is the clock's, which may go on while the vCPU is stopped.
+        let kept = if register == SystemRegister::CNTV_CTL_EL0 { value & 0b11 } else { value };
+        hash.take(kept);
+    }
+    hash.take_all(core.private.iter().copied());
+    let simd = &core.simd;
+    hash.take_all(simd.v.into_iter().flat_map(|v| [v as u64, (v >> 64) as u64]));
+    hash.take_all([simd.fpcr, simd.fpsr]);
+    if let Some(sve) = &simd.sve {
+        hash.take_all(sve.z.iter().flatten().map(|&byte| byte.into()));
+        hash.take_all(sve.p.iter().flatten().map(|&byte| byte.into()));
+        hash.take_all(sve.ffr.map(u64::from));
+    }
+    hash.take(core.is_suspended.into());
+}
+
+/// A hash that takes words: each is mixed by a multiplication and a shift, so that every bit of it
+/// reaches every other.
+struct Hash(u64);
+
+impl Hash {
+    const fn new() -> Self {
+        Self(0)
+    }
+
+    const fn take(&mut self, word: u64) {
+        const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mixed = (self.0.rotate_left(23) ^ word).wrapping_mul(ODD);
+        self.0 = mixed ^ mixed >> 32;
+    }
+
+    fn take_all(&mut self, words: impl IntoIterator<Item = u64>) {
+        words.into_iter().for_each(|word| self.take(word));
+    }
+
+    const fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bit_of_each_word_counts() {
+        let of = |words: [u64; 2]| {
+            let mut hash = Hash::new();
+            hash.take_all(words);
+            hash.finish()
+        };
+        let mut all: Vec<_> =
+            (0..64).flat_map(|bit| [of([1 << bit, 0]), of([0, 1 << bit])]).collect();
+        all.push(of([0, 0]));
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 129);
+    }
+}

@@ -1,0 +1,264 @@
+//! The time of a domain whose machine counts instructions, as a value.
+//!
+//! Its position is how many instructions its vCPUs have executed, all together, since reset. Its clock
+//! is a function of that: each instruction takes the same number of ticks, and to them comes what the
+//! domain has slept while every vCPU waited. Neither depends on what EL2 does meanwhile, nor on how a
+//! position was come to: by running, by steps, or by both.
+//!
+//! The vCPUs take turns on one CPU, a number of instructions each, so that their order is a function of
+//! the position, too.
+
+use serde::{Deserialize, Serialize};
+
+/// What an instruction takes. QEMU counts so with `-icount shift=4`.
+const NS_PER_INSTRUCTION: u64 = 16;
+const NS_PER_SECOND: u64 = 1_000_000_000;
+
+/// A moment of a domain: how far it has come, and what time it is there. While every vCPU waits, the clock
+/// goes on and the position does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Moment {
+    /// Instructions that were executed before it.
+    pub position: u64,
+    /// The guest's counter.
+    pub clock: u64,
+}
+
+/// Ticks of a counter that one instruction takes.
+#[must_use]
+pub const fn ticks_per_instruction(frequency_hz: u64) -> u64 {
+    match frequency_hz.saturating_mul(NS_PER_INSTRUCTION) / NS_PER_SECOND {
+        0 => 1,
+        ticks => ticks,
+    }
+}
+
+/// The time of a counted domain, and whose turn it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeline {
+    clock: u64,
+    slept: u64,
+    ticks_per_instruction: u64,
+    turn_length: u64,
+    vcpu: u8,
+    /// The position at which the turn is over.
+    turn_end: u64,
+    until: Option<Moment>,
+}
+
+impl Timeline {
+    /// Makes that of a domain at reset, where vCPU 0 has the turn. `frequency_hz`: of its counter.
+    #[must_use]
+    pub fn new(frequency_hz: u64, turn_length: u64) -> Self {
+        let turn_length = turn_length.max(1);
+        Self {
+            clock: 0,
+            slept: 0,
+            ticks_per_instruction: ticks_per_instruction(frequency_hz),
+            turn_length,
+            vcpu: 0,
+            turn_end: turn_length,
+            until: None,
+        }
+    }
+
+    /// Instructions that were executed.
+    #[must_use]
+    pub const fn position(&self) -> u64 {
+        match self.clock.wrapping_sub(self.slept).checked_div(self.ticks_per_instruction) {
+            Some(position) => position,
+            None => 0,
+        }
+    }
+
+    /// The guest's counter.
+    #[must_use]
+    pub const fn clock(&self) -> u64 {
+        self.clock
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub const fn now(&self) -> Moment {
+        Moment { position: self.position(), clock: self.clock }
+    }
+
+    /// Ticks of one instruction.
+    #[must_use]
+    pub const fn ticks_per_instruction(&self) -> u64 {
+        self.ticks_per_instruction
+    }
+
+    /// The guest has executed until its counter showed this.
+    pub const fn set_clock(&mut self, clock: u64) {
+        self.clock = clock;
+    }
+
+    /// EL2 has carried an instruction out that the CPU did not count.
+    pub const fn count(&mut self) {
+        self.clock = self.clock.wrapping_add(self.ticks_per_instruction);
+    }
+
+    /// The CPU has counted an instruction that has not executed, or that EL2 counts.
+    pub const fn uncount(&mut self) {
+        self.clock = self.clock.wrapping_sub(self.ticks_per_instruction);
+    }
+
+    /// Every vCPU waits: sleeps until the clock shows `deadline`.
+    pub const fn sleep_until(&mut self, deadline: u64) {
+        let ticks = deadline.saturating_sub(self.clock);
+        self.clock = self.clock.wrapping_add(ticks);
+        self.slept = self.slept.wrapping_add(ticks);
+    }
+
+    /// Whose turn it is.
+    #[must_use]
+    pub fn vcpu(&self) -> usize {
+        usize::from(self.vcpu)
+    }
+
+    /// Tells whether the turn is over.
+    #[must_use]
+    pub const fn is_turn_over(&self) -> bool {
+        self.position() >= self.turn_end
+    }
+
+    /// A vCPU begins its turn.
+    pub const fn begin_turn(&mut self, vcpu: usize) {
+        self.vcpu = vcpu as u8;
+        self.turn_end = self.position().saturating_add(self.turn_length);
+    }
+
+    /// Has the domain stop at a moment, or nowhere: before it executes more instructions, or, where all
+    /// wait, once the clock has come there, too.
+    /// Returns where it was to stop so far.
+    pub const fn stop_at(&mut self, until: Option<Moment>) -> Option<Moment> {
+        core::mem::replace(&mut self.until, until)
+    }
+
+    /// Tells whether the domain is to stop rather than to execute another instruction.
+    #[must_use]
+    pub const fn is_reached(&self) -> bool {
+        match self.until {
+            Some(Moment { position, .. }) => self.position() >= position,
+            None => false,
+        }
+    }
+
+    /// Tells whether the domain is to stop rather than to sleep on.
+    #[must_use]
+    pub const fn is_reached_asleep(&self) -> bool {
+        match self.until {
+            Some(Moment { clock, .. }) => self.is_reached() && self.clock >= clock,
+            None => false,
+        }
+    }
+
+    /// Tells whether something other than the next instruction is due.
+    #[must_use]
+    pub const fn is_due(&self) -> bool {
+        self.is_turn_over() || self.is_reached()
+    }
+
+    /// What the clock shows when something is due, if nobody sleeps until then.
+    #[must_use]
+    pub fn due_at(&self) -> u64 {
+        let until = self.until.map_or(u64::MAX, |until| until.position);
+        let left = self.turn_end.min(until).saturating_sub(self.position());
+        self.clock.saturating_add(left.saturating_mul(self.ticks_per_instruction))
+    }
+}
+
+impl Timeline {
+    /// What the clock shows at the next position that is a multiple of `instructions`, if nobody sleeps
+    /// until then.
+    #[must_use]
+    pub fn next_multiple_of(&self, instructions: u64) -> u64 {
+        let past = self.position().checked_rem(instructions).unwrap_or(0);
+        let left = instructions.saturating_sub(past);
+        self.clock.saturating_add(left.saturating_mul(self.ticks_per_instruction))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QEMU_7_HZ: u64 = 62_500_000;
+    const QEMU_10_HZ: u64 = 1_000_000_000;
+
+    #[test]
+    fn an_instruction_is_a_tick_or_sixteen() {
+        for (frequency_hz, ticks) in [(QEMU_7_HZ, 1), (QEMU_10_HZ, 16)] {
+            let mut timeline = Timeline::new(frequency_hz, 1000);
+            timeline.set_clock(10 * ticks);
+            timeline.count();
+            assert_eq!(timeline.now(), Moment { position: 11, clock: 11 * ticks });
+            timeline.uncount();
+            assert_eq!(timeline.position(), 10);
+        }
+    }
+
+    #[test]
+    fn sleep_moves_the_clock_alone() {
+        let mut timeline = Timeline::new(QEMU_10_HZ, 1000);
+        timeline.set_clock(160);
+        timeline.sleep_until(1005);
+        assert_eq!(timeline.now(), Moment { position: 10, clock: 1005 });
+        timeline.sleep_until(900);
+        assert_eq!(timeline.clock(), 1005, "never back");
+        timeline.count();
+        assert_eq!(timeline.now(), Moment { position: 11, clock: 1021 });
+    }
+
+    #[test]
+    fn a_turn_is_over_after_its_instructions() {
+        let mut timeline = Timeline::new(QEMU_7_HZ, 100);
+        assert_eq!((timeline.vcpu(), timeline.due_at()), (0, 100));
+        timeline.set_clock(99);
+        assert!(!timeline.is_turn_over());
+        timeline.set_clock(100);
+        assert!(timeline.is_turn_over());
+        timeline.begin_turn(3);
+        assert_eq!((timeline.vcpu(), timeline.due_at()), (3, 200));
+        timeline.sleep_until(5000);
+        assert!(!timeline.is_due(), "sleep is nobody's turn");
+        assert_eq!(timeline.due_at(), 5100);
+    }
+
+    #[test]
+    fn it_stops_at_a_position_and_a_time() {
+        let mut timeline = Timeline::new(QEMU_7_HZ, 100);
+        let _before = timeline.stop_at(Some(Moment { position: 30, clock: 0 }));
+        assert_eq!(timeline.due_at(), 30);
+        timeline.set_clock(30);
+        assert!(timeline.is_reached());
+        let _before = timeline.stop_at(Some(Moment { position: 30, clock: 500 }));
+        assert!(timeline.is_reached(), "an instruction more would be too many");
+        assert!(!timeline.is_reached_asleep(), "but it may sleep");
+        timeline.sleep_until(500);
+        assert!(timeline.is_reached_asleep());
+        let _before = timeline.stop_at(None);
+        assert!(!timeline.is_due());
+        // A position that lies behind is reached at once.
+        let _before = timeline.stop_at(Some(Moment { position: 3, clock: 0 }));
+        assert!(timeline.is_reached());
+    }
+
+    #[test]
+    fn multiples_are_ahead() {
+        let mut timeline = Timeline::new(QEMU_10_HZ, 100);
+        assert_eq!(timeline.next_multiple_of(64), 64 * 16);
+        timeline.set_clock(63 * 16);
+        timeline.sleep_until(2000);
+        assert_eq!(timeline.next_multiple_of(64), 2016);
+        timeline.count();
+        assert_eq!(timeline.next_multiple_of(64), 2016 + 64 * 16);
+    }
+
+    #[test]
+    fn a_turn_has_an_instruction_at_least() {
+        let timeline = Timeline::new(QEMU_7_HZ, 0);
+        assert!(!timeline.is_turn_over());
+    }
+}

@@ -1,0 +1,63 @@
+//! The position of a running vCPU's domain, where its machine counts instructions: see
+//! [`super::counted`].
+
+use crate::cpu::Cpu;
+use crate::vcpu::running::Running;
+
+/// Whether a stop is due that was asked for, and whether the turn is over.
+#[must_use]
+pub fn what_is_due<C: Cpu>(running: &Running<'_, C>) -> (bool, bool) {
+    let Some(timeline) = &running.domain.timeline else { return (false, false) };
+    let timeline = timeline.lock();
+    (timeline.is_reached(), timeline.is_turn_over())
+}
+
+/// The vCPU begins its next turn.
+pub fn begin_turn<C: Cpu>(running: &Running<'_, C>) {
+    if let Some(timeline) = &running.domain.timeline {
+        timeline.lock().begin_turn(running.index);
+    }
+}
+
+/// EL2 has carried an instruction out that the CPU has not counted.
+#[inline]
+pub fn count<C: Cpu>(running: &Running<'_, C>) {
+    if let Some(timeline) = &running.domain.timeline {
+        timeline.lock().count();
+    }
+}
+
+/// The CPU has counted an instruction that EL2 carries out and counts.
+pub fn uncount<C: Cpu>(running: &Running<'_, C>) {
+    if let Some(timeline) = &running.domain.timeline {
+        timeline.lock().uncount();
+    }
+}
+
+/// The guest's counter, where it counts instructions.
+#[inline]
+pub fn clock<C: Cpu>(running: &Running<'_, C>) -> Option<u64> {
+    running.domain.timeline.as_ref().map(|timeline| timeline.lock().clock())
+}
+
+/// Puts the counter back to where it was before an instruction was tried.
+pub fn set_clock<C: Cpu>(running: &Running<'_, C>, clock: Option<u64>) {
+    if let (Some(timeline), Some(clock)) = (&running.domain.timeline, clock) {
+        timeline.lock().set_clock(clock);
+    }
+}
+
+/// Instructions between two looks at a timer whose interrupt waits to be acknowledged.
+///
+/// The guest may withdraw it by switching the timer off, masking or moving it, which does not trap. A
+/// vCPU whose machine does not count is stepped until then ([`super::step::while_timer_is_pending`]);
+/// here that would be seen only where something else has it exit, and an exit for a stop would then make
+/// a difference. So it is withdrawn at positions that are a multiple of this, and nowhere else.
+pub const SETTLED_EVERY: u64 = 1024;
+
+/// Tells whether a timer's interrupt that waits is not to be withdrawn here.
+#[must_use]
+pub fn keeps_interrupt<C: Cpu>(running: &Running<'_, C>) -> bool {
+    let timeline = running.domain.timeline.as_ref();
+    timeline.is_some_and(|timeline| !timeline.lock().position().is_multiple_of(SETTLED_EVERY))
+}

@@ -1,0 +1,53 @@
+//! A vCPU on a machine that counts instructions: what it does at which position is the same each time.
+//!
+//! Each entry says what the guest's counter shows before its first instruction and when EL2's own timer
+//! is to interrupt it, and each exit what it shows after the last: see [`crate::timeline`]. So a vCPU
+//! stops at a position to the instruction, at full speed. Two rules make that repeatable.
+//!
+//! *Nothing interrupts the guest but what is a function of its position*: the end of its turn, a stop
+//! that was asked for, its own timers. The link is served between turns.
+//!
+//! *A stop that is not part of the run leaves no trace.* An exit clears the CPU's exclusive monitor, and
+//! a store-exclusive that comes next would fail. So where an exit that the guest did not ask for falls
+//! between a load-exclusive and its store, the monitor is made up from what the load has read, and the
+//! sequence is stepped to its end as any stepped one ([`super::step`]). The end of a turn is part of the
+//! run, and clears the monitor each time.
+//!
+//! What an exit itself costs is a matter of the machine. On QEMU an instruction that traps before it
+//! executes is not counted by the CPU, and is by EL2 once it has been carried out; WFI and HVC are
+//! (docs/qemu.md, "Instruction counting").
+
+use super::count::SETTLED_EVERY;
+use super::time;
+use crate::cpu::{Cpu, Vector};
+use crate::vcpu::running::Running;
+
+/// As long as no guest executes at a time.
+const FAR: u64 = 1 << 40;
+
+/// Enters the guest. `steps`: for one instruction, which EL2's timer is not to come before or after.
+pub fn enter<C: Cpu>(running: &mut Running<'_, C>, steps: bool) -> Vector {
+    let Some(timeline) = &running.domain.timeline else {
+        return running.cpu.enter(&mut running.core.context);
+    };
+    let (clock, due, settled) = {
+        let timeline = timeline.lock();
+        (timeline.clock(), timeline.due_at(), timeline.next_multiple_of(SETTLED_EVERY))
+    };
+    let mut until = due;
+    if steps {
+        until = clock.saturating_add(FAR);
+    } else {
+        if let Some(deadline) = time::physical_deadline(running) {
+            until = until.min(deadline.max(clock));
+        }
+        if time::is_virtual_timer_offered(running) {
+            until = until.min(settled);
+        }
+    }
+    let (vector, after) = running.cpu.enter_counted(&mut running.core.context, clock, until);
+    let mut timeline = timeline.lock();
+    timeline.set_clock(after);
+    running.core.executed = after.wrapping_sub(clock) / timeline.ticks_per_instruction().max(1);
+    vector
+}

@@ -1,0 +1,221 @@
+//! Several vCPUs on one CPU, in turns.
+//!
+//! A vCPU that has its CPU for itself never comes here. One that shares it gives it away where its turn
+//! is over and where it waits, and goes on from there when it is there again: what it was in the middle
+//! of is a [`Flow`]. One that is called out is always next, since the others that stop wait for it; and an idle CPU waits for the first timer of any of its vCPUs.
+//!
+//! Turns are of a length in time, or, where the machine counts instructions, in instructions: then
+//! which vCPU executes when is a function of the domain's position, and nothing that comes from
+//! outside gets in but between turns ([`super::counted`]).
+
+use super::advance::drive_in_turn;
+use super::call_out::Progress;
+use super::flow::Flow;
+use super::running::{End, Running};
+use super::state::vmpidr;
+use super::{interrupt, park, put_on_cpu, shared_cpu, take_off_cpu, time};
+use crate::cpu::{Context as _, Cpu};
+use crate::domain::{Domain, MAX_VCPUS, PendingStop, Vcpu, bit};
+use crate::machine::Machine;
+use core::sync::atomic::Ordering;
+use stepwell_protocol::StopReason;
+
+/// Longest wait for a timer: far deadlines would overflow the counter.
+const LONGEST_WAIT_NS: u64 = 1_000_000_000;
+
+/// What a CPU keeps of the vCPUs that share it.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Whose turn it was.
+    last: usize,
+    /// What each was in the middle of when another one got the CPU. It has its order back then.
+    paused: [Option<Paused>; MAX_VCPUS],
+}
+
+/// What a vCPU was in the middle of.
+#[derive(Debug)]
+struct Paused {
+    /// What is left of its order.
+    progress: Progress,
+    /// Where it is in that.
+    flow: Flow,
+}
+
+/// Runs the vCPUs of a CPU, one bit each in `vcpus`, for good.
+pub fn serve<C: Cpu>(
+    machine: &Machine<C>,
+    cpu: &C,
+    number: usize,
+    domain: &Domain<C>,
+    vcpus: u8,
+) -> ! {
+    cpu.prepare(vmpidr(0), domain.vttbr);
+    let mut shared = Shared::default();
+    loop {
+        interrupt::take_all_at_el2(machine, cpu, number);
+        if !serve_once(machine, cpu, domain, vcpus, &mut shared) {
+            idle(machine, cpu, domain, vcpus);
+        }
+    }
+}
+
+/// Lets the next one of `vcpus` move, if any can.
+pub fn serve_once<C: Cpu>(
+    machine: &Machine<C>,
+    cpu: &C,
+    domain: &Domain<C>,
+    vcpus: u8,
+    shared: &mut Shared,
+) -> bool {
+    let Some(index) = next(cpu, domain, vcpus, &mut shared.last) else { return false };
+    let Some(vcpu) = domain.vcpus.get(index) else { return false };
+    if domain.timeline.is_some() {
+        cpu.enable_link(false);
+    }
+    domain.on_cpu.fetch_or(bit(index), Ordering::SeqCst);
+    let paused = shared.paused.get_mut(index);
+    let end = paused.and_then(|paused| take_turn(machine, cpu, domain, (index, vcpu), paused));
+    domain.on_cpu.fetch_and(!bit(index), Ordering::SeqCst);
+    if let Some(end) = end {
+        park(machine, domain, index, cpu, end);
+    }
+    true
+}
+
+/// Goes on with a vCPU's order until that has come to its end, or another is to have the CPU.
+fn take_turn<C: Cpu>(
+    machine: &Machine<C>,
+    cpu: &C,
+    domain: &Domain<C>,
+    (index, vcpu): (usize, &Vcpu<C>),
+    paused: &mut Option<Paused>,
+) -> Option<End> {
+    let order = vcpu.order.lock().take()?;
+    let begun = || Paused { progress: Progress::new(order), flow: Flow::new(order) };
+    let Paused { mut progress, mut flow } = paused.take().unwrap_or_else(begun);
+    let mut core = vcpu.core.lock();
+    loop {
+        shared_cpu::take_over(cpu, index, &mut core);
+        put_on_cpu(cpu, domain, &mut core, progress.order);
+        let mut running = Running { machine, domain, index, vcpu, cpu, core: &mut core };
+        regain(&mut running);
+        let piece = drive_in_turn(&mut running, &mut flow);
+        let end = piece.map(|piece| progress.came_to(&mut running, piece));
+        take_off_cpu(cpu, &mut core);
+        shared_cpu::give_away(cpu, &mut core);
+        match end {
+            None => {
+                *paused = Some(Paused { progress, flow });
+                *vcpu.order.lock() = Some(order);
+                return None;
+            }
+            Some(Some(end)) => return Some(end),
+            Some(None) => flow = Flow::new(progress.order),
+        }
+    }
+}
+
+/// Others have had the CPU: what is where, what is pending, and whose timer it is.
+fn regain<C: Cpu>(running: &mut Running<'_, C>) {
+    running.core.context.forget_pages();
+    interrupt::invalidate_interface(running);
+    if running.core.virtual_clock {
+        time::hold(running);
+    } else {
+        time::release(running);
+    }
+}
+
+/// Which vCPU is next. Where instructions are counted its turn begins, if it has none.
+fn next<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpus: u8, last: &mut usize) -> Option<usize> {
+    let ours = || (0..domain.vcpus.len()).filter(|&index| vcpus & bit(index) != 0);
+    let has_order =
+        |index: usize| domain.vcpus.get(index).is_some_and(|v| v.order.lock().is_some());
+    let is_called = |index: usize| {
+        let vcpu = domain.vcpus.get(index);
+        vcpu.is_some_and(|vcpu| vcpu.stop_requested.load(Ordering::Acquire)) && has_order(index)
+    };
+    if let Some(called) = ours().find(|&index| is_called(index)) {
+        return Some(called);
+    }
+    let can_move = |index: usize| has_order(index) && !waits(cpu, domain, index);
+    let after = |index: usize| {
+        let rest = ours().filter(move |&other| other > index);
+        rest.chain(ours().take_while(move |&other| other <= index)).find(|&other| can_move(other))
+    };
+    let Some(timeline) = &domain.timeline else {
+        let next = after(*last)?;
+        *last = next;
+        return Some(next);
+    };
+    let (current, is_over) = {
+        let timeline = timeline.lock();
+        (timeline.vcpu(), timeline.is_turn_over())
+    };
+    if !is_over && can_move(current) {
+        return Some(current);
+    }
+    let next = after(current)?;
+    timeline.lock().begin_turn(next);
+    // A turn begins with the monitor open: it may have been stopped at the end of its last one, within
+    // a sequence.
+    if let Some(vcpu) = domain.vcpus.get(next) {
+        vcpu.core.lock().monitor.clear();
+    }
+    Some(next)
+}
+
+/// Tells whether a vCPU that is on no CPU waits for an interrupt.
+fn waits<C: Cpu>(cpu: &C, domain: &Domain<C>, index: usize) -> bool {
+    let Some(vcpu) = domain.vcpus.get(index) else { return true };
+    let mut core = vcpu.core.lock();
+    if !core.is_suspended {
+        return false;
+    }
+    time::update_lines_of(cpu, domain, index, &mut core);
+    core.serror.is_none() && !domain.vgic.lock().has_pending(index, &core.interface)
+}
+
+/// Waits until one of them can move, or somebody has something to say.
+pub fn idle<C: Cpu>(machine: &Machine<C>, cpu: &C, domain: &Domain<C>, vcpus: u8) {
+    machine.flush_console(domain);
+    let has_order = |(index, vcpu): (usize, &crate::domain::Vcpu<C>)| {
+        vcpus & bit(index) != 0 && vcpu.order.lock().is_some()
+    };
+    let waiting = || domain.vcpus.iter().enumerate().filter(|&vcpu| has_order(vcpu));
+    let deadline =
+        waiting().filter_map(|(_, vcpu)| time::next_deadline_of(cpu, domain, &vcpu.core.lock()));
+    if let Some(timeline) = &domain.timeline
+        && waiting().next().is_some()
+    {
+        let timeline = timeline.lock();
+        if timeline.is_reached_asleep() {
+            let vcpu = timeline.vcpu();
+            drop(timeline);
+            let stop = PendingStop { vcpu, reason: StopReason::Reached };
+            let _is_told = domain.request_stop(cpu, stop);
+            return;
+        }
+        drop(timeline);
+        // Nothing happens to this guest before a timer goes off.
+        if let Some(deadline) = deadline.min() {
+            timeline_of(domain, |timeline| timeline.sleep_until(deadline));
+            return;
+        }
+    } else if let Some(deadline) = deadline.min() {
+        let now = cpu.counter().wrapping_sub(domain.clock_offset.load(Ordering::Acquire));
+        let ns = time::ticks_to_ns(cpu, deadline.saturating_sub(now));
+        cpu.interrupt_in(ns.min(LONGEST_WAIT_NS));
+    }
+    cpu.enable_link(true);
+    let has_work = || domain.vcpus.iter().enumerate().any(|(index, vcpu)| has_order((index, vcpu)));
+    if !machine.link.linger(cpu, machine, &has_work) {
+        cpu.wait_for_interrupt();
+    }
+}
+
+fn timeline_of<C: Cpu>(domain: &Domain<C>, act: impl FnOnce(&mut crate::timeline::Timeline)) {
+    if let Some(timeline) = &domain.timeline {
+        act(&mut timeline.lock());
+    }
+}
