@@ -30,4 +30,5 @@ pub mod questions;
 pub mod recorder;
 pub mod stepper;
 pub mod terminal;
+pub mod travelled;
 pub mod waits;

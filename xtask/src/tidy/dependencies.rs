@@ -10,7 +10,7 @@ use super::tree::Tree;
 use crate::metadata::{self, list, manifest_path, text};
 
 /// A package and those of ours that it may depend on, also for its tests.
-const MAY_IMPORT: [(&str, &[&str]); 18] = [
+const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("stepwell-arch", &[]),
     // What all ends speak of: everybody may know it.
     ("stepwell-protocol", &["stepwell-arch"]),
@@ -31,6 +31,8 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("stepwell-trace", &["stepwell-arch", "stepwell-protocol"]),
     // Any debuggee, and the names that a recording has.
     ("stepwell-linux", &["stepwell-arch", "stepwell-debuggee", "stepwell-trace"]),
+    // Knows no link and no machine either.
+    ("stepwell-replay", &["stepwell-arch", "stepwell-debuggee"]),
     ("stepwell", &TOOL_LIBRARIES),
     ("stepwell-python", &PYTHON_LIBRARIES),
     ("stepwell-guests", &[]),
@@ -41,7 +43,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("stepwell-model", &["stepwell-arch", "stepwell-engine", "stepwell-spec"]),
 ];
 
-const TOOL_LIBRARIES: [&str; 9] = [
+const TOOL_LIBRARIES: [&str; 10] = [
     "stepwell-arch",
     "stepwell-debuggee",
     "stepwell-engine",
@@ -49,6 +51,7 @@ const TOOL_LIBRARIES: [&str; 9] = [
     "stepwell-link",
     "stepwell-linux",
     "stepwell-protocol",
+    "stepwell-replay",
     "stepwell-trace",
     "stepwell-wire",
 ];

@@ -140,7 +140,7 @@ impl Cpu for El2 {
     }
 
     fn enter_counted(&self, context: &mut GuestContext, clock: u64, until: u64) -> (Vector, u64) {
-        msr!("vbar_el2", world::counted_vector_base());
+        world::use_counted_vectors();
         timer::begin_count();
         let ticks = ticks_per_instruction(timer::frequency_hz());
         let left = context.enter_counted(*self, ticks, clock, until);

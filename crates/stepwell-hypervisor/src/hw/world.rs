@@ -1,6 +1,7 @@
 //! The switch between EL2 and the guest: a safe face for `world.S`.
 
 use super::el2::El2;
+use super::registers::msr_unsafe;
 use crate::mem::guest::CodePage;
 use crate::mem::ring::RingLease;
 use core::arch::global_asm;
@@ -209,14 +210,8 @@ impl GuestContext {
     }
 
     /// As [`GuestContext::enter`], where the counter counts instructions, `ticks` each: see
-    /// [`stepwell_vm::cpu::Cpu::enter_counted`]. The vectors have to be [`counted_vector_base`].
-    pub fn enter_counted(
-        &mut self,
-        _: El2,
-        ticks: u64,
-        clock: u64,
-        until: u64,
-    ) -> (Vector, u64) {
+    /// [`stepwell_vm::cpu::Cpu::enter_counted`]. For [`use_counted_vectors`].
+    pub fn enter_counted(&mut self, _: El2, ticks: u64, clock: u64, until: u64) -> (Vector, u64) {
         let lag = (ENTRY_INSTRUCTIONS * ticks).wrapping_sub(clock);
         self.counted = Counted { lag, until, clock: 0 };
         // SAFETY: as above.
@@ -297,8 +292,10 @@ pub fn vector_base() -> u64 {
     core::ptr::addr_of!(vectors) as u64
 }
 
-/// Address of the one for a CPU whose counter counts instructions.
-#[must_use]
-pub fn counted_vector_base() -> u64 {
-    core::ptr::addr_of!(vectors_counted) as u64
+/// From here on this CPU takes exceptions as one whose counter counts instructions.
+pub fn use_counted_vectors() {
+    let base = core::ptr::addr_of!(vectors_counted) as u64;
+    // SAFETY: it is a whole table, aligned as one, which does with each exception what the other does,
+    // but for the fast path; and a guest that is entered by `enter_guest_counted` keeps to it.
+    unsafe { msr_unsafe!("vbar_el2", base) }
 }

@@ -1,10 +1,13 @@
 //! The commands, one file each, and what becomes of their errors.
 
 mod arrive;
+mod beginning;
 mod diff;
 mod gdb;
 mod only;
 mod options;
+mod record;
+mod replay;
 mod report;
 mod run;
 mod selection;
@@ -38,6 +41,8 @@ enum Command {
     Step(step::Step),
     Gdb(gdb::Gdb),
     Trace(trace::Trace),
+    Record(record::Record),
+    Replay(replay::Replay),
     Show(show::Show),
     Diff(diff::Diff),
     Report(report::Report),
@@ -51,6 +56,8 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Step(step) => step.execute(),
         Command::Gdb(gdb) => gdb.execute(),
         Command::Trace(trace) => trace.execute(),
+        Command::Record(record) => record.execute(),
+        Command::Replay(replay) => replay.execute(),
         Command::Show(show) => show.execute(),
         Command::Diff(diff) => diff.execute(),
         Command::Report(report) => report.execute(),

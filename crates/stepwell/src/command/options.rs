@@ -18,35 +18,39 @@ use stepwell_trace::symbols::{elf, identity};
 pub(super) struct GuestOptions {
     /// Kernel: Image, Image.gz, EFI zboot, ELF, or Debian's vmlinuz
     #[arg(long, value_name = "FILE", help_heading = "Guest")]
-    kernel: PathBuf,
+    pub(super) kernel: PathBuf,
     /// Initial ramdisk
     #[arg(long, value_name = "FILE", help_heading = "Guest")]
-    initrd: Option<PathBuf>,
+    pub(super) initrd: Option<PathBuf>,
     /// The kernel's command line
     #[arg(long, value_name = "WORDS", default_value = "", help_heading = "Guest")]
-    append: String,
+    pub(super) append: String,
     /// Number of vCPUs, 1 to 8
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Guest",
         value_parser = clap::value_parser!(u8).range(1..=8))]
-    smp: u8,
+    pub(super) smp: u8,
+    /// CPUs of the machine, where the vCPUs are to share fewer, in turns
+    #[arg(long, value_name = "N", help_heading = "Machine",
+        value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub(super) cpus: Option<u8>,
     /// Memory, with K, M or G
     #[arg(long, value_name = "SIZE", default_value = "512M", help_heading = "Guest")]
-    memory: Memory,
+    pub(super) memory: Memory,
     /// CPU model, as QEMU names it
     #[arg(long, value_name = "MODEL", default_value = "cortex-a57", help_heading = "Guest")]
-    cpu: String,
+    pub(super) cpu: String,
     /// Device tree for the guest, used as it is
     #[arg(long, value_name = "FILE", help_heading = "Guest")]
-    dtb: Option<PathBuf>,
+    pub(super) dtb: Option<PathBuf>,
     /// Takes a kernel without any header for bare-metal code, loaded at 0x40080000
     #[arg(long, help_heading = "Guest")]
-    raw: bool,
+    pub(super) raw: bool,
     /// ELF with the kernel's symbols, where it carries none itself
     #[arg(long, value_name = "ELF", help_heading = "Guest")]
-    symbols: Option<PathBuf>,
+    pub(super) symbols: Option<PathBuf>,
     /// Hypervisor image in place of the built-in one
     #[arg(long, value_name = "FILE", help_heading = "Machine")]
-    hypervisor: Option<PathBuf>,
+    pub(super) hypervisor: Option<PathBuf>,
     /// QEMU
     #[arg(
         long,
@@ -55,13 +59,13 @@ pub(super) struct GuestOptions {
         env = "STEPWELL_QEMU",
         help_heading = "Machine"
     )]
-    qemu: PathBuf,
+    pub(super) qemu: PathBuf,
     /// Shows QEMU's command line and messages, and the hypervisor's log
     #[arg(long, short, help_heading = "Machine")]
-    verbose: bool,
+    pub(super) verbose: bool,
     /// What a hypervisor that was built for tests does to the vCPU
     #[arg(long, value_name = "WORDS", hide = true)]
-    test_mode: Option<String>,
+    pub(super) test_mode: Option<String>,
 }
 
 /// A guest that is ready to be started.
@@ -94,6 +98,8 @@ impl GuestOptions {
         let names = Names::new(symbols.transpose()?, &guest, &layout);
         let options = MachineOptions {
             smp: self.smp,
+            cpus: self.cpus,
+            turn: None,
             memory: self.memory,
             cpu: self.cpu.clone(),
             hypervisor: self.hypervisor.clone(),
@@ -168,6 +174,16 @@ fn symbols_of(path: &Path, guest: &Guest, load: Ipa) -> anyhow::Result<Symbols> 
 }
 
 impl Prepared {
+    /// Has the machine count instructions, and its vCPUs take turns of so many.
+    pub(super) fn with_turns(mut self, turn: u32) -> Self {
+        self.options.turn = Some(turn);
+        self
+    }
+
+    pub(super) const fn machine(&self) -> &MachineOptions {
+        &self.options
+    }
+
     /// Starts the machine; the guest is stopped at reset.
     pub(super) fn launch(self) -> anyhow::Result<(Session, Names)> {
         interruption::install().context("cannot handle signals")?;

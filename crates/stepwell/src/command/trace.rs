@@ -375,6 +375,7 @@ impl Job {
             StopReason::Until
             | StopReason::Breakpoint
             | StopReason::Watchpoint { .. }
+            | StopReason::Reached
             | StopReason::LeftRange => Some(End::Done),
             StopReason::Paused
             | StopReason::AArch32

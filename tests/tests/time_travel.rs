@@ -1,0 +1,142 @@
+//! Several vCPUs on fewer CPUs, and runs that can be had again: a position is one state, however it
+//! was come to.
+
+#![cfg(feature = "machine")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use stepwell_debuggee::{Debuggee, Event, Moment, StateHash, StopReason};
+use stepwell_link::Link;
+use stepwell_tests::guest::Guest;
+use stepwell_tests::machine::launch_counted;
+use stepwell_tests::plain::Setup;
+use stepwell_tests::process::run;
+use stepwell_tests::stepwell::{binary, command, run_guest};
+
+const LIMIT: Duration = Duration::from_secs(300);
+const VCPUS: u8 = 4;
+/// As short as makes sense: it ends in many a sequence.
+const TURN: u32 = 300;
+/// Where states are compared.
+const COMPARED: u64 = 10;
+const APART: u64 = 25_000;
+/// Stops between two of these in the runs that have some.
+const STOPS: u64 = 25;
+
+fn run_until(link: &mut Link, position: u64) -> StateHash {
+    link.support_time_travel().unwrap().run_until(0, Moment::at(position)).unwrap();
+    let begun = Instant::now();
+    loop {
+        match link.wait(Duration::from_secs(1)).unwrap() {
+            Some(Event::Stopped(stop)) if stop.reason == StopReason::Reached => break,
+            Some(Event::Ended { ending, .. }) => panic!("before {position}: {ending:?}"),
+            _ => assert!(begun.elapsed() < LIMIT, "never at {position}"),
+        }
+    }
+    let travel = link.support_time_travel().unwrap();
+    assert_eq!(travel.moment(0).unwrap().position, position);
+    travel.state_hash(0).unwrap()
+}
+
+/// The states of a run, with stops in between by a seed, or without any.
+fn states(code: &[u8], cpu: &str, mut seed: u64) -> Vec<StateHash> {
+    let (_machine, mut link) = launch_counted(code, cpu, VCPUS, TURN).unwrap();
+    let mut all = Vec::new();
+    for n in 0..COMPARED {
+        let mut stops: Vec<u64> = Vec::new();
+        for _ in 0..if seed == 0 { 0 } else { STOPS } {
+            // Xorshift.
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            stops.push(n * APART + seed % APART);
+        }
+        stops.sort_unstable();
+        stops.dedup();
+        stops.iter().filter(|&&stop| stop > 0).for_each(|&stop| drop(run_until(&mut link, stop)));
+        all.push(run_until(&mut link, (n + 1) * APART));
+    }
+    all
+}
+
+fn stops_leave_no_trace(cpu: &str) {
+    let code = fs::read(&Guest::named("hammer").path).unwrap();
+    let straight = states(&code, cpu, 0);
+    for seed in [1, 0x1234_5678_9abc_def1] {
+        assert_eq!(states(&code, cpu, seed), straight, "with stops, {cpu}, seed {seed:#x}");
+    }
+}
+
+#[test]
+fn stops_leave_no_trace_on_cortex_a57() {
+    stops_leave_no_trace("cortex-a57");
+}
+
+#[test]
+fn stops_leave_no_trace_on_max() {
+    stops_leave_no_trace("max,pauth-impdef=on");
+}
+
+/// Each lock, counter and list, hammered by four vCPUs that have one or two CPUs.
+#[test]
+fn vcpus_share_cpus() {
+    let setup = Setup { smp: VCPUS, ..Setup::new(&Guest::named("hammer").path) };
+    for cpus in ["1", "2"] {
+        let mut shared = command("run", &setup);
+        let finished = run(shared.args(["--cpus", cpus]), LIMIT).unwrap();
+        let said = finished.output();
+        assert!(finished.status.success() && said.contains("hammer: ok"), "{cpus}: {said}");
+    }
+    assert!(run_guest(&setup, LIMIT).unwrap().status.success(), "each its own");
+}
+
+/// Records with the command, and replays.
+fn recorded_and_replayed(setup: &Setup, until: &str, log: &Path) -> String {
+    let mut record = command("record", setup);
+    record.args(["--quiet", "--state-every", "20000", "--until", until, "-o"]).arg(log);
+    let recorded = run(&mut record, LIMIT).unwrap();
+    assert!(recorded.status.success(), "{}", recorded.output());
+    replay(log, &["--verify"])
+}
+
+fn replay(log: &Path, options: &[&str]) -> String {
+    let mut replay = std::process::Command::new(binary());
+    let finished = run(replay.args(["replay", "--quiet"]).arg(log).args(options), LIMIT).unwrap();
+    assert!(finished.status.success(), "{}", finished.output());
+    finished.stdout
+}
+
+/// The last line of a replay to a position: where it is, and the state's hash.
+fn place(said: &str) -> &str {
+    said.lines().last().unwrap()
+}
+
+#[test]
+fn what_was_recorded_is_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("boot.replay");
+    let setup = Setup { smp: VCPUS, ..Setup::new(&Guest::named("hammer").path) };
+    let said = recorded_and_replayed(&setup, "240000", &log);
+    assert!(said.contains("states compared: all the same"), "{said}");
+    let whole = place(&said).to_owned();
+    assert!(whole.starts_with("position 240000,"), "{said}");
+    // Come to otherwise, it is the same.
+    let again = replay(&log, &["--to", "240000"]);
+    assert_eq!(place(&again), whole);
+    assert!(place(&replay(&log, &["--to", "123456"])).starts_with("position 123456,"));
+    // Half a log is a log, and a changed one none.
+    let bytes = fs::read(&log).unwrap();
+    let half = folder.path().join("half.replay");
+    fs::write(&half, &bytes[..bytes.len() - 10]).unwrap();
+    assert_eq!(place(&replay(&half, &[])), whole, "it has the last state");
+    let mut changed = bytes.clone();
+    changed[bytes.len() - 10] ^= 1;
+    fs::write(&half, &changed).unwrap();
+    let mut refused = std::process::Command::new(binary());
+    let refused = run(refused.args(["replay", "--quiet"]).arg(&half), LIMIT).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.output());
+    assert!(refused.stderr.contains("is damaged"), "{}", refused.output());
+}
