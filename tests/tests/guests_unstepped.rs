@@ -3,12 +3,14 @@
 #![cfg(feature = "machine")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::io::{BufRead, Write};
+use std::process::Stdio;
 use std::time::Duration;
 
 use stepwell_tests::guest::Guest;
 use stepwell_tests::plain::{Setup, console};
-use stepwell_tests::process::Finished;
-use stepwell_tests::stepwell::run_guest;
+use stepwell_tests::process::{Finished, Running};
+use stepwell_tests::stepwell::{command, run_guest};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -78,4 +80,34 @@ fn devices_are_accessed_in_every_form() {
         let finished = run_guest(&setup, LIMIT).unwrap();
         assert_eq!(finished.stdout, plain.stdout, "{cpu}: {}", finished.output());
     }
+}
+
+/// A guest that asks to be reset comes up again, on the same console, until it switches off.
+#[test]
+fn a_reset_starts_the_guest_anew() {
+    let setup = Setup::new(&Guest::named("reset").path);
+    let start = |options: &[&str]| {
+        let mut command = command("run", &setup);
+        command.args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running::start(&mut command).unwrap()
+    };
+    let mut running = start(&[]);
+    let (mut typed, mut lines) = (running.stdin().unwrap(), running.lines().unwrap());
+    running.kill_after(LIMIT);
+    for byte in [b"r", b"r", b"p"] {
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        assert_eq!(line.trim_end(), "reset: up");
+        typed.write_all(byte).unwrap();
+        typed.flush().unwrap();
+    }
+    let rest: Vec<String> = lines.lines().map(Result::unwrap).collect();
+    assert_eq!(rest, ["reset: ok 0x70"]);
+    let finished = running.finish(LIMIT).unwrap();
+    assert!(finished.status.success() && finished.left_behind.is_empty());
+    // The old way.
+    let mut running = start(&["--no-reboot"]);
+    running.stdin().unwrap().write_all(b"r").unwrap();
+    let finished = running.finish(LIMIT).unwrap();
+    assert_eq!(finished.status.code(), Some(3), "{}", finished.output());
 }

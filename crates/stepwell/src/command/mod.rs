@@ -33,7 +33,7 @@ pub struct Arguments {
 }
 
 const AFTER_HELP: &str = "Exit status: 0 the guest powered off, 1 an error of ours or yours, \
-    2 the guest crashed, 3 it asked to be reset, 130 you left.";
+    2 the guest crashed, 3 it asked to be reset (`run` starts it anew instead), 130 you left.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

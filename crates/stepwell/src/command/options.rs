@@ -187,7 +187,12 @@ impl Prepared {
     /// Starts the machine; the guest is stopped at reset.
     pub(super) fn launch(self) -> anyhow::Result<(Session, Names)> {
         interruption::install().context("cannot handle signals")?;
+        Ok((self.start()?, self.names))
+    }
+
+    /// As [`Prepared::launch`], where signals are handled already.
+    pub(super) fn start(&self) -> anyhow::Result<Session> {
         let (machine, link) = QemuMachine::launch(&self.options, &self.guest)?;
-        Ok((Session { machine, link }, self.names))
+        Ok(Session { machine, link })
     }
 }
