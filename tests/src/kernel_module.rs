@@ -95,7 +95,7 @@ pub fn initramfs(scratch: &Path) -> Result<PathBuf> {
     let mut archive = fs::read(debian.join("initramfs.cpio.gz"))?;
     // Each archive begins at a multiple of four.
     archive.resize(archive.len().next_multiple_of(4), 0);
-    archive.extend(cpio(FILE.trim_start_matches('/'), &module));
+    archive.extend(cpio(FILE.trim_start_matches('/'), 0o100_644, &module));
     let path = scratch.join("initramfs");
     fs::write(&path, archive)?;
     Ok(path)
@@ -164,10 +164,10 @@ fn function(
     })
 }
 
-/// An archive of one file in the form that the kernel unpacks behind the first.
-fn cpio(name: &str, contents: &[u8]) -> Vec<u8> {
+/// An archive of one file, as the kernel unpacks it.
+pub(crate) fn cpio(name: &str, mode: usize, contents: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for (name, mode, contents) in [(name, 0o100_644, contents), ("TRAILER!!!", 0, &[][..])] {
+    for (name, mode, contents) in [(name, mode, contents), ("TRAILER!!!", 0, &[][..])] {
         let sizes = (contents.len(), name.len() + 1);
         bytes.extend(b"070701");
         for field in [1, mode, 0, 0, 1, 0, sizes.0, 0, 0, 0, 0, sizes.1, 0] {
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn parts_of_the_archive_are_aligned() {
-        let archive = cpio("a", b"12345");
+        let archive = cpio("a", 0o100_644, b"12345");
         assert_eq!(archive.len() % 4, 0);
         let text = String::from_utf8(archive).unwrap();
         assert!(text.contains("12345\0\0\x00070701"));

@@ -28,3 +28,4 @@ pub mod prompt;
 pub mod random;
 pub mod stepwell;
 pub mod stream;
+pub mod wanderer;

@@ -7,11 +7,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use stepwell_arch::Va;
 use stepwell_tests::debian::debian_doing;
 use stepwell_tests::kernel_module::{self, FILE, NAME, SAYS, TURNS};
 use stepwell_tests::plain::Setup;
 use stepwell_tests::process::run;
 use stepwell_tests::stepwell::{command, type_at_stepper};
+use stepwell_tests::wanderer;
+use stepwell_trace::Record;
 
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -214,4 +217,79 @@ fn a_recording_is_of_the_task_that_was_asked_for() {
         child.spaces.is_disjoint(&shell.spaces) || child.spaces.len() > 1,
         "{child:?} {shell:?}"
     );
+}
+
+/// A program's place is met in the program, and the task is followed from CPU to CPU: all that is
+/// recorded is its own, and nothing of it is missing.
+#[test]
+fn a_task_is_followed_wherever_it_goes() {
+    const STEPS: u64 = 100_000;
+    let root = tempfile::tempdir().unwrap();
+    let initrd = wanderer::install(root.path()).unwrap();
+    let script = "(while true; do ls / >/dev/null; done) & /bin/wanderer; poweroff -f";
+    let setup = Setup { initrd: Some(initrd), ..debian_doing(script, "cortex-a57", 4) };
+    let file = root.path().join("recording.stepwell");
+    let mut trace = command("trace", &setup);
+    trace.args(["--at", "wanderer!work", "--follow", "current", "--quiet"]);
+    trace.args(["--steps", &STEPS.to_string(), "--irq", "into", "--record", "pc"]);
+    trace.arg("--sysroot").arg(root.path()).arg("-o").arg(&file);
+    let finished = run(&mut trace, LIMIT).unwrap();
+    assert!(finished.status.success(), "{}", finished.output());
+    let mut reader = stepwell_trace::Reader::open(&file).unwrap();
+    let mut of_program: Vec<(u8, u64)> = Vec::new();
+    let (mut all, mut spaces) = (0, std::collections::BTreeSet::new());
+    while let Some(record) = reader.next_record().unwrap() {
+        match record {
+            Record::Run { vcpu, pc, length } => {
+                all += u64::from(length);
+                let pcs = (0..u64::from(length)).map(|n| pc.0 + 4 * n);
+                of_program.extend(pcs.filter(|pc| pc >> 63 == 0).map(|pc| (vcpu, pc)));
+            }
+            Record::Context(context) if context.el == 0 => {
+                spaces.insert(context.ttbr0);
+            }
+            _ => {}
+        }
+    }
+    // An interrupt's entry is a step, and no instruction.
+    assert!((STEPS - 1000..=STEPS).contains(&all), "{all}");
+    assert_eq!(of_program.first().unwrap().1, wanderer::TURN, "it begins at its symbol");
+    for pair in of_program.windows(2) {
+        let ((_, pc), (_, next)) = (pair[0], pair[1]);
+        let after = wanderer::follows(pc);
+        assert!(after.contains(&Some(next)), "{next:#x} after {pc:#x}");
+    }
+    // What its own counter counts: each round has all of its turns.
+    let turns = |round: &[(u8, u64)]| round.iter().filter(|(_, pc)| *pc == wanderer::TURN).count();
+    let rounds: Vec<usize> =
+        of_program.split(|(_, pc)| *pc == wanderer::TURN - 4).map(turns).collect();
+    assert!(rounds.len() > 4, "only {rounds:?}");
+    assert!(rounds[..rounds.len() - 1].iter().all(|turns| *turns as u64 == wanderer::TURNS));
+    let vcpus: std::collections::BTreeSet<u8> = of_program.iter().map(|(vcpu, _)| *vcpu).collect();
+    assert_eq!(vcpus.len(), 4, "it was moved");
+    let symbols = reader.symbols().unwrap();
+    let (name, offset) = symbols.lookup(Va(wanderer::TURN + 4)).unwrap();
+    assert_eq!((name, offset), ("wanderer!work", 4));
+    assert!(spaces.len() <= 2, "one address space, but for the kernel's own: {spaces:x?}");
+}
+
+/// What is misspelt is told before a machine is started.
+#[test]
+fn a_place_that_no_program_has_is_told_at_once() {
+    let root = tempfile::tempdir().unwrap();
+    wanderer::install(root.path()).unwrap();
+    let setup = debian_doing("true", "cortex-a57", 1);
+    let says = |options: &[&str]| {
+        let mut trace = command("trace", &setup);
+        trace.args(["-o"]).arg(root.path().join("x.stepwell"));
+        let finished = run(trace.args(options), LIMIT).unwrap();
+        assert_eq!(finished.status.code(), Some(1), "{}", finished.output());
+        finished.stderr
+    };
+    let folder = root.path().to_str().unwrap();
+    assert!(says(&["--at", "wanderer!work"]).contains("--sysroot"));
+    let close = says(&["--at", "wanderer!wrk", "--sysroot", folder]);
+    assert!(close.contains("close to it: wanderer!work"), "{close}");
+    assert!(says(&["--at", "wonderer!work", "--sysroot", folder]).contains("no program wonderer"));
+    assert!(says(&["--sysroot", "/nowhere"]).contains("/nowhere"));
 }

@@ -17,7 +17,7 @@ use crate::timeline::Timeline;
 use crate::vcpu::changes::Changes;
 use crate::vcpu::roots::Roots;
 use crate::vcpu::state::VcpuCore;
-use crate::vcpu::watchpoint::{Piece, Watch};
+use crate::vcpu::watchpoint::Watch;
 
 use crate::vgic::Vgic;
 use crate::views::Views;
@@ -181,8 +181,6 @@ pub struct Control {
     pub breakpoints: Vec<u64, 16>,
     /// Watchpoints.
     pub watchpoints: alloc::vec::Vec<Watch>,
-    /// Parts of those that the CPU has no registers for.
-    pub watched: alloc::vec::Vec<Piece>,
 }
 
 impl Control {
@@ -208,7 +206,6 @@ impl Control {
             by_turns: false,
             breakpoints: Vec::new(),
             watchpoints: alloc::vec::Vec::new(),
-            watched: alloc::vec::Vec::new(),
         }
     }
 

@@ -1,5 +1,5 @@
 //! Where virtual addresses lead to in whichever address space is current, followed through every
-//! change of the guest's tables.
+//! change of the guest's tables: for breakpoints, and for watched bytes.
 //!
 //! A CPU has a handful of breakpoints by virtual address. All further ones are BRKs in copies of
 //! pages ([`crate::views`]), which are physical; so for each of them the walk is kept that leads from
@@ -10,6 +10,9 @@
 //! anything is followed. So a breakpoint is there before the first instruction is fetched through a
 //! mapping that did not exist when it was set: that of a program that starts, a page that is copied
 //! on its first store, moved, or brought back from a disk.
+//!
+//! Watchpoints that find no register of the CPU's have the pages withheld that their addresses lead to,
+//! found in the same way.
 //!
 //! A translation that a TLB still has may be used until it is invalidated. So the BRKs of a page go
 //! only when a walk no longer leads there, and the guest invalidates after that change; a vCPU that
@@ -58,6 +61,8 @@ pub struct Follow {
 struct State {
     /// Addresses of breakpoints, in order.
     addresses: Vec<u64>,
+    /// Pages with watched bytes, and for which accesses: an entry for each page of each watchpoint.
+    watches: Vec<(u64, Watched)>,
     routes: Vec<Route>,
     /// The address spaces that vCPUs are in.
     current: [Option<Regime>; crate::domain::MAX_VCPUS],
@@ -128,27 +133,70 @@ impl Follow {
     ) -> Result<(), ViewError> {
         let mut state = self.state.lock();
         let Err(at) = state.addresses.binary_search(&va) else { return Err(ViewError::Already) };
-        if !state.has_page(page_of(va)) && state.pages().count() >= PAGES_MAX {
-            return Err(ViewError::NoMemory);
-        }
         state.addresses.try_reserve(1).map_err(|_| ViewError::NoMemory)?;
-        state.routes.try_reserve(ROUTES_MAX).map_err(|_| ViewError::NoMemory)?;
         let mut views = views.lock();
-        views.keep_tables(&mut ram.tables(), true)?;
+        state.make_room(page_of(va), ram, &mut views)?;
         state.addresses.insert(at, va);
-        for route in 0..state.routes.len() {
-            state.place(route, va, ram, &mut views)?;
-        }
         let mut result = Ok(());
+        for route in 0..state.routes.len() {
+            result = result.and(state.place(route, va, ram, &mut views));
+        }
         for (vcpu, regime) in spaces {
             result = result.and(state.enter(vcpu, regime, ram, &mut views));
         }
-        self.is_used.store(true, Ordering::Release);
         if result.is_err() {
             state.remove(va, ram, &mut views);
-            self.is_used.store(!state.addresses.is_empty(), Ordering::Release);
         }
+        self.is_used.store(state.is_used(), Ordering::Release);
         result
+    }
+
+    /// Watches a page of virtual addresses once more, while every vCPU is stopped, as [`Follow::add`].
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError::NoMemory`]; nothing has changed then.
+    pub fn watch<M: GuestMemory>(
+        &self,
+        page: u64,
+        what: Watched,
+        spaces: impl Iterator<Item = (usize, Regime)>,
+        ram: &M,
+        views: &Mutex<Views>,
+    ) -> Result<(), ViewError> {
+        let mut state = self.state.lock();
+        state.watches.try_reserve(1).map_err(|_| ViewError::NoMemory)?;
+        let mut views = views.lock();
+        state.make_room(page, ram, &mut views)?;
+        let mut watched = 0;
+        let mut result = Ok(());
+        for leaf in state.routes.iter().filter(|route| route.page == page).flat_map(|one| one.leaf)
+        {
+            result = result.and(views.watch(&mut ram.tables(), leaf, what));
+            watched += usize::from(result.is_ok());
+        }
+        if result.is_err() {
+            for leaf in state.leaves(page).take(watched) {
+                views.unwatch(&mut ram.tables(), leaf, what);
+            }
+            return result;
+        }
+        state.watches.push((page, what));
+        for (vcpu, regime) in spaces {
+            result = result.and(state.enter(vcpu, regime, ram, &mut views));
+        }
+        if result.is_err() {
+            state.unwatch(page, what, ram, &mut views);
+        }
+        self.is_used.store(state.is_used(), Ordering::Release);
+        result
+    }
+
+    /// Watches a page once less, as it was watched.
+    pub fn unwatch<M: GuestMemory>(&self, page: u64, what: Watched, ram: &M, views: &Mutex<Views>) {
+        let mut state = self.state.lock();
+        state.unwatch(page, what, ram, &mut views.lock());
+        self.is_used.store(state.is_used(), Ordering::Release);
     }
 
     /// Takes a breakpoint away, while every vCPU is stopped. Tells whether there was one.
@@ -158,7 +206,7 @@ impl Follow {
         }
         let mut state = self.state.lock();
         state.remove(va, ram, &mut views.lock());
-        self.is_used.store(!state.addresses.is_empty(), Ordering::Release);
+        self.is_used.store(state.is_used(), Ordering::Release);
         true
     }
 
@@ -254,14 +302,73 @@ impl State {
         self.addresses.get(at).is_some_and(|&va| page_of(va) == page)
     }
 
-    /// The pages of the addresses, each once.
-    fn pages(&self) -> impl Iterator<Item = u64> {
+    const fn is_used(&self) -> bool {
+        !self.addresses.is_empty() || !self.watches.is_empty()
+    }
+
+    /// Tells whether a page is followed, for whatever there is in it.
+    fn has_interest(&self, page: u64) -> bool {
+        self.has_page(page) || self.watches.iter().any(|watch| watch.0 == page)
+    }
+
+    /// How many pages are followed, each counted once.
+    fn pages(&self) -> usize {
         let mut last = None;
-        self.addresses.iter().map(|&va| page_of(va)).filter(move |&page| {
+        let addresses = self.addresses.iter().map(|&va| page_of(va)).filter(|&page| {
             let is_new = last != Some(page);
             last = Some(page);
             is_new
-        })
+        });
+        let is_new = |&(n, &(page, _)): &(usize, &(u64, Watched))| {
+            let mut before = self.watches.iter().take(n);
+            !self.has_page(page) && !before.any(|watch| watch.0 == page)
+        };
+        addresses.count() + self.watches.iter().enumerate().filter(is_new).count()
+    }
+
+    /// Before a page may be followed that was not.
+    fn make_room<M: GuestMemory>(
+        &mut self,
+        page: u64,
+        ram: &M,
+        views: &mut Views,
+    ) -> Result<(), ViewError> {
+        if !self.has_interest(page) && self.pages() >= PAGES_MAX {
+            return Err(ViewError::NoMemory);
+        }
+        self.routes.try_reserve(ROUTES_MAX).map_err(|_| ViewError::NoMemory)?;
+        views.keep_tables(&mut ram.tables(), true)
+    }
+
+    /// Where the walks for a page lead.
+    fn leaves(&self, page: u64) -> impl Iterator<Item = Ipa> {
+        self.routes.iter().filter(move |route| route.page == page).filter_map(|route| route.leaf)
+    }
+
+    fn unwatch<M: GuestMemory>(&mut self, page: u64, what: Watched, ram: &M, views: &mut Views) {
+        let Some(at) = self.watches.iter().position(|&watch| watch == (page, what)) else { return };
+        self.watches.swap_remove(at);
+        for leaf in self.leaves(page) {
+            views.unwatch(&mut ram.tables(), leaf, what);
+        }
+        self.forget_page(page, ram, views);
+    }
+
+    /// Follows a page no more, unless there is something left in it.
+    fn forget_page<M: GuestMemory>(&mut self, page: u64, ram: &M, views: &mut Views) {
+        let mut route = 0;
+        while let Some(known) = self.routes.get(route) {
+            if known.page == page && !self.has_interest(page) {
+                self.forget(route, ram, views);
+            } else {
+                route += 1;
+            }
+        }
+        if !self.is_used() {
+            self.current = Default::default();
+            // Taking tables out of use needs no memory.
+            let _kept = views.keep_tables(&mut ram.tables(), false);
+        }
     }
 
     fn is_current(&self, space: &Regime) -> bool {
@@ -287,13 +394,27 @@ impl State {
         while let Some(&va) = self.addresses.get(next) {
             let page = page_of(va);
             next = self.addresses.partition_point(|&va| page_of(va) <= page);
-            let space = space_of(&regime, page);
-            if self.routes.iter().any(|route| route.page == page && route.space == space) {
-                continue;
-            }
-            result = result.and(self.begin(space, page, ram, views));
+            result = result.and(self.enter_page(&regime, page, ram, views));
+        }
+        for n in 0..self.watches.len() {
+            let Some(&(page, _)) = self.watches.get(n) else { break };
+            result = result.and(self.enter_page(&regime, page, ram, views));
         }
         result
+    }
+
+    fn enter_page<M: GuestMemory>(
+        &mut self,
+        regime: &Regime,
+        page: u64,
+        ram: &M,
+        views: &mut Views,
+    ) -> Result<(), ViewError> {
+        let space = space_of(regime, page);
+        if self.routes.iter().any(|route| route.page == page && route.space == space) {
+            return Ok(());
+        }
+        self.begin(space, page, ram, views)
     }
 
     /// Begins to follow a page in an address space.
@@ -344,6 +465,16 @@ impl State {
         let before = core::mem::replace(&mut route.leaf, leaf);
         let page = route.page;
         let mut result = Ok(());
+        if before != leaf {
+            for &(_, what) in self.watches.iter().filter(|watch| watch.0 == page) {
+                if let Some(leaf) = leaf {
+                    result = result.and(views.watch(&mut ram.tables(), leaf, what));
+                }
+                if let Some(before) = before {
+                    views.unwatch(&mut ram.tables(), before, what);
+                }
+            }
+        }
         for n in 0..self.addresses.len() {
             let Some(&va) = self.addresses.get(n).filter(|&&va| page_of(va) == page) else {
                 continue;
@@ -393,6 +524,9 @@ impl State {
             views.unwatch(&mut ram.tables(), table, Watched { read: false, write: true });
         }
         let Some(leaf) = leaf else { return };
+        for &(_, what) in self.watches.iter().filter(|watch| watch.0 == page) {
+            views.unwatch(&mut ram.tables(), leaf, what);
+        }
         for &va in self.addresses.iter().filter(|&&va| page_of(va) == page) {
             self.clear_unless_used(leaf.offset(va % PAGE_BYTES), ram, views);
         }
@@ -402,27 +536,13 @@ impl State {
         let Ok(at) = self.addresses.binary_search(&va) else { return };
         self.addresses.remove(at);
         let page = page_of(va);
-        let is_last = !self.has_page(page);
-        let mut route = 0;
-        while let Some(known) = self.routes.get(route) {
-            if known.page != page {
-                route += 1;
-                continue;
-            }
-            if let Some(leaf) = known.leaf {
+        for route in 0..self.routes.len() {
+            let known = self.routes.get(route).filter(|known| known.page == page);
+            if let Some(leaf) = known.and_then(|known| known.leaf) {
                 self.clear_unless_used(leaf.offset(va % PAGE_BYTES), ram, views);
             }
-            if is_last {
-                self.forget(route, ram, views);
-            } else {
-                route += 1;
-            }
         }
-        if self.addresses.is_empty() {
-            self.current = Default::default();
-            // Taking tables out of use needs no memory.
-            let _kept = views.keep_tables(&mut ram.tables(), false);
-        }
+        self.forget_page(page, ram, views);
     }
 }
 

@@ -9,7 +9,7 @@ use stepwell_arch::{Ipa, Va};
 use stepwell_vm::device::board::RAM_BASE;
 use stepwell_vm::follow::{Follow, PAGES_MAX};
 use stepwell_vm::memory::GuestMemory;
-use stepwell_vm::views::{ViewError, Views, Whose};
+use stepwell_vm::views::{ViewError, Views, Watched, Whose};
 
 #[path = "vcpu_loop/memory.rs"]
 #[allow(dead_code, reason = "the loop's tests use all of it")]
@@ -153,6 +153,31 @@ fn the_kernels_half_is_the_same_in_all() {
     assert!(!world.has(frame(4).offset(8)));
     world.store(entry(1, PAGES[2]), frame(5).0 | VALID_PAGE);
     assert!(world.has(frame(5).offset(8)));
+}
+
+#[test]
+fn watched_bytes_are_where_their_addresses_lead() {
+    let world = World::new();
+    let at = entry(0, PAGES[0]);
+    world.store(at, frame(1).0 | VALID_PAGE);
+    let spaces = || [(0, regime(0)), (1, regime(1))].into_iter();
+    let both = [Watched { read: true, write: true }, Watched { read: false, write: true }];
+    for what in both {
+        world.follow.watch(PAGES[0], what, spaces(), &world.ram, &world.views).unwrap();
+    }
+    world.add(PAGES[0] + 4, &[0, 1]).unwrap();
+    assert!(world.is_withheld(frame(1)));
+    // Copied for its first store, and in another process somewhere else.
+    world.store(at, frame(2).0 | VALID_PAGE);
+    assert!(world.is_withheld(frame(2)) && !world.is_withheld(frame(1)));
+    world.store(entry(1, PAGES[0]), frame(3).0 | VALID_PAGE);
+    assert!(world.is_withheld(frame(3)) && world.is_withheld(frame(2)));
+    assert!(world.follow.remove(PAGES[0] + 4, &world.ram, &world.views));
+    world.follow.unwatch(PAGES[0], both[0], &world.ram, &world.views);
+    assert!(world.is_withheld(frame(2)), "by the other watchpoint");
+    world.follow.unwatch(PAGES[0], both[1], &world.ram, &world.views);
+    assert!(!world.is_withheld(frame(2)) && !world.is_withheld(frame(3)));
+    assert!(!world.is_withheld(at) && !world.follow.is_used());
 }
 
 #[test]

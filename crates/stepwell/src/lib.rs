@@ -4,6 +4,7 @@
 //! - [`machine`]: everything about QEMU, ending in a [`stepwell_link::Link`] to the hypervisor.
 //! - [`names`]: symbols for a guest that moves itself about.
 //! - [`linux`], [`questions`], [`listings`]: what is known of a Linux guest, asked of it, and shown.
+//! - [`programs`]: symbols of what its processes execute.
 //! - [`stepper`]: the interactive stepper.
 //! - [`gdb`]: what the tool does for a debugger.
 //! - [`output`]: the files that the user has written; [`waits`]: where a guest waits for itself.
@@ -25,6 +26,7 @@ pub mod listings;
 pub mod machine;
 pub mod names;
 pub mod output;
+pub mod programs;
 pub mod progress;
 pub mod questions;
 pub mod recorder;

@@ -7,6 +7,7 @@
 
 use crate::linux::{Image, Linux, LinuxError, Running};
 use crate::machine::{Guest, Layout};
+use crate::programs::{self, Programs};
 use std::sync::Arc;
 use stepwell_arch::{Ipa, Pstate, Va};
 use stepwell_debuggee::{Debuggee, Error, Place, VcpuId};
@@ -29,6 +30,20 @@ pub enum NameError {
     /// There are no symbols at all.
     #[error("{0} is no address, and this kernel has no symbols: name an ELF with --symbols")]
     NoSymbols(String),
+    /// A program's place, and nobody said where the guest's files are.
+    #[error("where is the program {0}? name the folder with the guest's files: --sysroot DIR")]
+    NoSysroot(String),
+    /// There is no such program.
+    #[error("no program {name} with symbols below {}: name its path in the guest", .root.display())]
+    NoProgram {
+        /// The program.
+        name: String,
+        /// The folder with the guest's files.
+        root: std::path::PathBuf,
+    },
+    /// No process executes that program now.
+    #[error("no process has {0} mapped: ps shows those that there are")]
+    NotMapped(String),
     /// Its module is not loaded.
     #[error("module {0} is not loaded: lsmod shows those that are")]
     NotLoaded(String),
@@ -68,6 +83,7 @@ pub struct Names {
     /// The image, as loaded.
     file: Arc<[u8]>,
     linux: Linux,
+    programs: Programs,
 }
 
 impl Names {
@@ -83,6 +99,7 @@ impl Names {
             low: true,
             file: Arc::default(),
             linux: Linux::default(),
+            programs: Programs::default(),
         }
     }
 
@@ -101,6 +118,7 @@ impl Names {
             low: true,
             file: guest.kernel.bytes.as_slice().into(),
             linux: Linux::default(),
+            programs: Programs::default(),
         }
     }
 
@@ -121,6 +139,13 @@ impl Names {
         let low = self.loaded(pc.0).is_some();
         let is_known = low || self.delta.is_some();
         self.notice_module(debuggee, vcpu, pc)?;
+        match programs::notice(self, debuggee, vcpu, pc) {
+            Err(LinuxError::Guest(stepwell_linux::Error::Debuggee(error))) if error.is_fatal() => {
+                return Err(error);
+            }
+            // What cannot be asked has no name.
+            Ok(()) | Err(_) => {}
+        }
         if low == self.low && is_known {
             return Ok(());
         }
@@ -251,8 +276,9 @@ impl Names {
     /// Returns `symbol+0xoffset` for an address, or nothing.
     #[must_use]
     pub fn describe(&self, va: Va) -> Option<String> {
-        let (name, offset) = match self.linux.describe(va) {
-            Some(of_module) => of_module,
+        let of_others = self.linux.describe(va).or_else(|| self.programs.describe(va));
+        let (name, offset) = match of_others {
+            Some(found) => found,
             None => {
                 let (name, offset) = self.linked.lookup(self.to_link(va)?)?;
                 (name.to_owned(), offset)
@@ -352,10 +378,17 @@ impl Names {
         self.linux.is_in(module, va)
     }
 
-    /// Returns the symbols of all modules that were seen, and a number that changes with them.
+    /// Returns the symbols of all modules and programs that were seen, and a number that changes with
+    /// them.
     #[must_use]
     pub fn of_modules(&self) -> (u64, Symbols) {
-        (self.linux.seen(), Symbols::new(self.linux.symbols(), None))
+        let symbols = self.linux.symbols().chain(self.programs.symbols());
+        (self.linux.seen() + self.programs.seen(), Symbols::new(symbols, None))
+    }
+
+    /// The programs of the guest's.
+    pub const fn programs(&mut self) -> &mut Programs {
+        &mut self.programs
     }
 
     /// Returns symbols at the addresses that the guest has been seen to run at.
@@ -427,6 +460,7 @@ mod tests {
             low: true,
             file: vec![0; 0x1000].into_iter().chain(*b"code").collect(),
             linux: Linux::default(),
+            programs: Programs::default(),
         }
     }
 

@@ -1,9 +1,9 @@
 //! What the commands ask of a stopped Linux guest: tasks, modules, and which one is being loaded.
 
 use crate::linux::LinuxError;
-use crate::names::Names;
+use crate::names::{NameError, Names, Target};
 use stepwell_arch::{Pstate, SystemRegister, Va};
-use stepwell_debuggee::{Debuggee, Stop, VcpuId, VcpuState};
+use stepwell_debuggee::{Debuggee, Place, Stop, VcpuId, VcpuState};
 use stepwell_linux::stack::{self, Stack, Top};
 use stepwell_linux::{Error, Kernel, Mapping, Memory, Module, Task, mapping, module, task};
 
@@ -13,6 +13,9 @@ pub const LOADED: &str = "do_init_module";
 
 /// The kernel's function that frees a module, which is its argument.
 pub const UNLOADED: &str = "free_module";
+
+/// The kernel's function that `exec` calls last: the new program is in its place.
+pub const EXECUTED: &str = "finalize_exec";
 
 /// Learns of the module that the kernel is about to initialize: `stop` is at [`LOADED`]. Nothing if
 /// it is not.
@@ -144,6 +147,35 @@ pub fn mappings(
     }
     let all = |kernel: &Kernel, memory: &mut dyn Memory| mapping::all(kernel, memory, task.mm);
     Ok(names.kernel()?.ask(debuggee, vcpu, all)?)
+}
+
+/// Finds where a place in a program (`PROGRAM!SYMBOL`) is: in the process that the vCPU executes, or
+/// else in the first that has the program mapped.
+///
+/// # Errors
+///
+/// [`NameError`] and [`LinuxError`].
+pub fn in_program(
+    names: &mut Names,
+    debuggee: &mut dyn Debuggee,
+    vcpu: VcpuId,
+    word: &str,
+) -> anyhow::Result<Target> {
+    names.programs().check(word)?;
+    let current = current_task(names, debuggee, vcpu)?;
+    let mut seen = Vec::new();
+    for task in std::iter::once(current).chain(tasks(names, debuggee, vcpu)?) {
+        if task.mm == 0 || seen.contains(&task.mm) {
+            continue;
+        }
+        seen.push(task.mm);
+        let mappings = mappings(names, debuggee, vcpu, &task)?;
+        if let Some(va) = names.programs().resolve(word, &mappings)? {
+            return Ok(Target { place: Place::Va(va), va });
+        }
+    }
+    let program = word.split('!').next().unwrap_or(word);
+    Err(NameError::NotMapped(program.to_owned()).into())
 }
 
 /// Returns how a task came to where it is: one that a vCPU executes, or one that waits.

@@ -2,7 +2,7 @@
 
 use super::{Result, stopped};
 use crate::cpu::Cpu;
-use crate::domain::{Control, Domain, bit};
+use crate::domain::{Control, Domain};
 use crate::memory::GuestMemory;
 use crate::vcpu::shadow::RESERVED_BREAKPOINTS;
 use crate::vcpu::{address_space, guest_view, watch};
@@ -50,9 +50,7 @@ fn set_virtual<C: Cpu>(
         // AArch32 code executes no BRK of A64.
         return Err(Refusal::NoBreakpointLeft(usable));
     }
-    let stopped = control.stopped();
-    let spaces = domain.vcpus.iter().enumerate().filter(|&(n, _)| stopped & bit(n) != 0);
-    let spaces = spaces.map(|(n, vcpu)| (n, address_space::of_stopped(cpu, &vcpu.core.lock())));
+    let spaces = address_space::of_all_stopped(cpu, domain, control);
     domain.follow.add(va, spaces, &domain.ram, &domain.views).map_err(refusal)?;
     domain.use_views();
     Ok(())
@@ -94,9 +92,9 @@ pub(super) fn set_watchpoint<C: Cpu>(
     watchpoint: Watchpoint,
 ) -> Result {
     let mut control = stopped(domain)?;
-    let core = domain.vcpus.get(usize::from(vcpu)).ok_or(Refusal::NoSuchVcpu)?.core.lock();
+    let vcpu = domain.vcpus.get(usize::from(vcpu)).ok_or(Refusal::NoSuchVcpu)?;
     watch::set(cpu, domain, &mut control, watchpoint, |va| {
-        guest_view::translate(cpu, domain, &core, Va(va))
+        guest_view::translate(cpu, domain, &vcpu.core.lock(), Va(va))
     })?;
     Ok(Answer::Done)
 }

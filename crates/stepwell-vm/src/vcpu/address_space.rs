@@ -7,7 +7,7 @@
 //! Source: Arm ARM, DDI 0487 L.b, HCR_EL2, TVM: "Trap Virtual Memory controls".
 
 use crate::cpu::{Context as _, Cpu};
-use crate::domain::{Domain, PendingStop};
+use crate::domain::{Control, Domain, PendingStop, bit};
 use crate::vcpu::running::Running;
 use crate::vcpu::state::VcpuCore;
 use crate::views::ViewError;
@@ -71,6 +71,17 @@ pub fn of_running<C: Cpu>(cpu: &C) -> Regime {
 #[must_use]
 pub fn of_stopped<C: Cpu>(cpu: &C, core: &VcpuCore<C>) -> Regime {
     regime_of(cpu, |register| core.snapshot.read(register).unwrap_or(0))
+}
+
+/// The address spaces of all vCPUs that are on, of a stopped domain.
+pub fn of_all_stopped<C: Cpu>(
+    cpu: &C,
+    domain: &Domain<C>,
+    control: &Control,
+) -> impl Iterator<Item = (usize, Regime)> {
+    let stopped = control.stopped();
+    let vcpus = domain.vcpus.iter().enumerate().filter(move |&(n, _)| stopped & bit(n) != 0);
+    vcpus.map(move |(n, vcpu)| (n, of_stopped(cpu, &vcpu.core.lock())))
 }
 
 fn regime_of<C: Cpu>(cpu: &C, read: impl Fn(SystemRegister) -> u64) -> Regime {

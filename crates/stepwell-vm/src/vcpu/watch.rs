@@ -6,16 +6,16 @@
 //! the accesses to these, and asks here. Either kind stops a vCPU before the access, as Arm's
 //! watchpoints do.
 //!
-//! A register watches a virtual address in whatever address space; a protected page watches the bytes
-//! that the address led to when it was set, by whatever address they are reached.
+//! Either kind watches a virtual address in whatever address space; where it leads to is followed
+//! ([`crate::follow`]).
 
-use super::pages;
+use super::address_space;
 use crate::cpu::Cpu;
 use crate::domain::{Control, Domain};
 use crate::memory::GuestMemory;
 use crate::stage2::PAGE_BYTES;
 use crate::vcpu::running::Running;
-use crate::vcpu::watchpoint::{Piece, Watch};
+use crate::vcpu::watchpoint::Watch;
 use crate::views::Watched;
 use heapless::Vec;
 use stepwell_arch::debug::Watchpoint as Registers;
@@ -72,43 +72,58 @@ pub fn set<C: Cpu>(
     let used = control.watchpoints.iter().filter(|watch| watch.registers.is_some()).count();
     let registers = registers(what).filter(|_| used < usable(cpu));
     if registers.is_none() {
-        protect(domain, control, what, translate)?;
+        protect(cpu, domain, control, what, translate)?;
     }
     control.watchpoints.push(Watch { what, registers });
     Ok(())
 }
 
+/// The pages of a watchpoint, and how many of its bytes are in each.
+fn pages_of(what: Watchpoint) -> impl Iterator<Item = (u64, u64)> {
+    let mut done = 0;
+    core::iter::from_fn(move || {
+        let va = what.address.0.wrapping_add(done);
+        let bytes = (PAGE_BYTES - va % PAGE_BYTES).min(what.length - done);
+        done += bytes;
+        (bytes > 0).then_some((va, bytes))
+    })
+}
+
+/// Has the pages followed that its addresses lead to.
 fn protect<C: Cpu>(
+    cpu: &C,
     domain: &Domain<C>,
-    control: &mut Control,
+    control: &Control,
     what: Watchpoint,
     translate: impl Fn(u64) -> Option<Ipa>,
 ) -> Result<(), Refusal> {
-    let mut pieces: Vec<Piece, MAX_PAGES> = Vec::new();
-    let mut done = 0;
-    while done < what.length {
-        let va = what.address.0 + done;
-        let bytes = (PAGE_BYTES - va % PAGE_BYTES).min(what.length - done);
+    if pages_of(what).nth(MAX_PAGES).is_some() {
+        return Err(Refusal::WatchedRange);
+    }
+    for (va, bytes) in pages_of(what) {
         let ipa = translate(va).ok_or(Refusal::NotMapped(va))?;
         // A device's registers are carried out at EL2, and no RAM.
         domain.ram.locate(ipa, bytes).map_err(|_| Refusal::NotMapped(va))?;
-        pieces.push(Piece { what, va, ipa, bytes }).map_err(|_| Refusal::WatchedRange)?;
-        done += bytes;
     }
-    control.watched.try_reserve(pieces.len()).map_err(|_| Refusal::NoMemory)?;
-    let mut views = domain.views.lock();
-    for (n, piece) in pieces.iter().enumerate() {
-        if views.watch(&mut domain.ram.tables(), piece.ipa, watched(what.access)).is_err() {
-            for piece in pieces.iter().take(n) {
-                views.unwatch(&mut domain.ram.tables(), piece.ipa, watched(what.access));
-            }
+    let access = watched(what.access);
+    for (n, (va, _)) in pages_of(what).enumerate() {
+        let page = Va(va).align_down(PAGE_BYTES).0;
+        let spaces = address_space::of_all_stopped(cpu, domain, control);
+        if domain.follow.watch(page, access, spaces, &domain.ram, &domain.views).is_err() {
+            unprotect(domain, what, n);
             return Err(Refusal::NoMemory);
         }
     }
-    drop(views);
-    control.watched.extend(pieces);
     domain.use_views();
     Ok(())
+}
+
+/// Takes the first `pages` pages back.
+fn unprotect<C: Cpu>(domain: &Domain<C>, what: Watchpoint, pages: usize) {
+    for (va, _) in pages_of(what).take(pages) {
+        let page = Va(va).align_down(PAGE_BYTES).0;
+        domain.follow.unwatch(page, watched(what.access), &domain.ram, &domain.views);
+    }
 }
 
 /// Removes a watchpoint of a stopped domain.
@@ -122,14 +137,11 @@ pub fn clear<C: Cpu>(
     what: Watchpoint,
 ) -> Result<(), Refusal> {
     let place = control.watchpoints.iter().position(|watch| watch.what == what);
-    control.watchpoints.remove(place.ok_or(Refusal::Watchpoint)?);
-    let mut views = domain.views.lock();
-    for piece in control.watched.iter().filter(|piece| piece.what == what) {
-        views.unwatch(&mut domain.ram.tables(), piece.ipa, watched(what.access));
+    let watch = control.watchpoints.remove(place.ok_or(Refusal::Watchpoint)?);
+    if watch.registers.is_none() {
+        unprotect(domain, what, MAX_PAGES);
+        domain.use_views();
     }
-    drop(views);
-    control.watched.retain(|piece| piece.what != what);
-    domain.use_views();
     Ok(())
 }
 
@@ -176,28 +188,17 @@ pub fn accesses<C: Cpu>(
         return None;
     }
     let wanted = |what: Watchpoint| is_about(what.access, read, write);
-    for watch in control.watchpoints.iter().filter(|watch| wanted(watch.what)) {
+    let address = without_tag(address);
+    control.watchpoints.iter().filter(|watch| wanted(watch.what)).find_map(|watch| {
         let Watchpoint { address: Va(first), length, .. } = watch.what;
-        if watch.registers.is_some()
-            && let Some(address) = overlap((address, bytes), (first, length))
-        {
-            return Some(stop(address, read, write));
-        }
-    }
-    let first = (PAGE_BYTES - address % PAGE_BYTES).min(bytes);
-    for (va, bytes) in [(address, first), (address.wrapping_add(first), bytes - first)] {
-        if bytes == 0 || control.watched.is_empty() {
-            continue;
-        }
-        let to_ipa = || running.cpu.to_ipa(Va(va), false);
-        let Ok(ipa) = pages::translated(running, to_ipa) else { continue };
-        for piece in control.watched.iter().filter(|piece| wanted(piece.what)) {
-            if let Some(hit) = overlap((ipa.0, bytes), (piece.ipa.0, piece.bytes)) {
-                return Some(stop(piece.va.wrapping_add(hit - piece.ipa.0), read, write));
-            }
-        }
-    }
-    None
+        let hit = overlap((address, bytes), (without_tag(first), length))?;
+        Some(stop(first.wrapping_add(hit.wrapping_sub(without_tag(first))), read, write))
+    })
+}
+
+/// An address without the byte that the CPU may ignore.
+const fn without_tag(address: u64) -> u64 {
+    ((address << 8) as i64 >> 8) as u64
 }
 
 const fn stop(address: u64, read: bool, write: bool) -> StopReason {

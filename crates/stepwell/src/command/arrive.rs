@@ -2,7 +2,7 @@
 
 use crate::follow::{Follower, Outcome};
 use crate::names::{NameError, Names, Target};
-use crate::questions::{LOADED, coming};
+use crate::questions::{EXECUTED, LOADED, coming, current_task, mappings};
 use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
@@ -50,14 +50,24 @@ pub(super) enum Start {
         word: String,
         loaded: Target,
     },
+    /// A place in a program, and where the kernel has put one into its place.
+    Program {
+        word: String,
+        executed: Target,
+    },
 }
 
 impl At {
     /// Finds out what it means, before there is a machine.
-    pub(super) fn resolve(&self, names: &Names) -> Result<Start, NameError> {
+    pub(super) fn resolve(&self, names: &mut Names) -> Result<Start, NameError> {
         match self {
             Self::Reset => Ok(Start::Reset),
             Self::Smc => Ok(Start::Smc),
+            Self::Word(word) if word.contains('!') => {
+                names.programs().check(word)?;
+                let executed = names.resolve_instruction(EXECUTED)?;
+                Ok(Start::Program { word: word.clone(), executed })
+            }
             Self::Word(word) if word.contains(':') => {
                 let loaded = names.resolve_instruction(LOADED)?;
                 Ok(Start::Module { word: word.clone(), loaded })
@@ -83,6 +93,9 @@ impl Start {
             Self::Place(target) => go_to(debuggee, follower, target.place),
             Self::Module { word, loaded } => {
                 go_to_module(debuggee, names, follower, &word, loaded.place)
+            }
+            Self::Program { word, executed } => {
+                go_to_program(debuggee, names, follower, &word, executed.place)
             }
             Self::Smc => {
                 let Some(monitors) = debuggee.support_monitors() else {
@@ -132,6 +145,42 @@ fn go_to_module(
     }
 }
 
+/// Lets the guest run until a process executes the program of `word`, and then to the place itself, in
+/// that process or another that has it mapped there.
+fn go_to_program(
+    debuggee: &mut dyn Debuggee,
+    names: &mut Names,
+    follower: &mut Follower<'_>,
+    word: &str,
+    executed: Place,
+) -> anyhow::Result<Outcome> {
+    // Where it was found so far: each process may have it elsewhere.
+    let mut places = vec![executed];
+    debuggee.set_breakpoint(0, executed)?;
+    loop {
+        debuggee.resume(0)?;
+        let outcome = follower.follow(debuggee)?;
+        let Outcome::Stopped(stop) = outcome else { return Ok(outcome) };
+        if stop.reason != StopReason::Breakpoint || follower.interruption.is_some() {
+            return Ok(outcome);
+        }
+        names.locate(debuggee, stop.vcpu, stop.pc)?;
+        let task = current_task(names, debuggee, stop.vcpu)?;
+        let mappings = mappings(names, debuggee, stop.vcpu, &task)?;
+        let Some(va) = names.programs().resolve(word, &mappings)? else { continue };
+        if va == stop.pc {
+            for place in places {
+                debuggee.clear_breakpoint(0, place)?;
+            }
+            return Ok(outcome);
+        }
+        if !places.contains(&Place::Va(va)) {
+            debuggee.set_breakpoint(0, Place::Va(va))?;
+            places.push(Place::Va(va));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,7 +189,7 @@ mod tests {
     fn arrive(word: &str) -> Outcome {
         let mut fake = Fake::new(&contract::guest_bytes());
         let mut names = Names::none();
-        let start = word.parse::<At>().unwrap().resolve(&names).unwrap();
+        let start = word.parse::<At>().unwrap().resolve(&mut names).unwrap();
         let (mut console, mut records) = (|_: &[u8]| Ok(()), Vec::new());
         let mut follower =
             Follower { console: &mut console, records: &mut records, interruption: None };

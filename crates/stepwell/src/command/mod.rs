@@ -6,6 +6,7 @@ mod diff;
 mod gdb;
 mod only;
 mod options;
+mod pursuit;
 mod record;
 mod replay;
 mod report;

@@ -6,6 +6,7 @@
 //! `cpu_switch_to`) the guest is stopped for a moment. So each instruction is recorded for the task
 //! that executed it, and a recording that was filtered is the unfiltered one without the others.
 
+use super::pursuit::Who;
 use crate::linux::LinuxError;
 use crate::names::Names;
 use crate::questions::{self, LOADED, UNLOADED};
@@ -24,7 +25,7 @@ const MAKES_CURRENT: u32 = 0xd518_4101;
 /// How many bytes of it are looked at.
 const SWITCH_BYTES: u64 = 256;
 /// Comes after a task has been given its new name by `exec`.
-const RENAMED: &str = "setup_new_exec";
+pub(super) const RENAMED: &str = "setup_new_exec";
 /// vCPUs that a domain may have.
 const VCPUS_MAX: usize = 8;
 
@@ -46,9 +47,19 @@ pub(super) struct Only {
     /// Records what tasks of this name execute; in the kernel, too
     #[arg(long, value_name = "NAME", help_heading = "Filters")]
     comm: Option<String>,
+    /// Steps one task, wherever it goes on, and lets everything else run in between: a PID, a name,
+    /// or `current`, the one that comes to --at. --steps counts its own
+    #[arg(long, value_name = "PID|COMM", conflicts_with_all = ["pid", "comm"],
+        help_heading = "Filters")]
+    follow: Option<Who>,
 }
 
 impl Only {
+    /// Whom to follow.
+    pub(super) const fn follow(&self) -> Option<&Who> {
+        self.follow.as_ref()
+    }
+
     fn needs_tasks(&self) -> bool {
         self.pid.is_some() || self.comm.is_some()
     }
@@ -211,7 +222,7 @@ impl Sieve {
 }
 
 /// Finds the place where another task has just become the current one.
-fn after_switch(names: &Names) -> anyhow::Result<Place> {
+pub(super) fn after_switch(names: &Names) -> anyhow::Result<Place> {
     let target = names.resolve_instruction(SWITCH)?;
     let code = names.file_bytes(target.va, SWITCH_BYTES).unwrap_or_default();
     let found = code.chunks_exact(4).position(|word| word == MAKES_CURRENT.to_le_bytes());

@@ -48,6 +48,10 @@ pub(super) struct GuestOptions {
     /// ELF with the kernel's symbols, where it carries none itself
     #[arg(long, value_name = "ELF", help_heading = "Guest")]
     pub(super) symbols: Option<PathBuf>,
+    /// Folder with the guest's files as the guest has them: for the symbols of its programs, and
+    /// PROGRAM!SYMBOL
+    #[arg(long, value_name = "DIR", help_heading = "Guest")]
+    sysroot: Option<PathBuf>,
     /// Hypervisor image in place of the built-in one
     #[arg(long, value_name = "FILE", help_heading = "Machine")]
     pub(super) hypervisor: Option<PathBuf>,
@@ -95,7 +99,11 @@ impl GuestOptions {
         let symbols = self.symbols.as_deref().map(|path| {
             symbols_of(path, &guest, layout.kernel_load).with_context(|| path.display().to_string())
         });
-        let names = Names::new(symbols.transpose()?, &guest, &layout);
+        let mut names = Names::new(symbols.transpose()?, &guest, &layout);
+        if let Some(root) = &self.sysroot {
+            anyhow::ensure!(root.is_dir(), "{}: --sysroot names no folder", root.display());
+            names.programs().set_root(root);
+        }
         let options = MachineOptions {
             smp: self.smp,
             cpus: self.cpus,

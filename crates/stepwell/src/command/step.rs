@@ -26,8 +26,8 @@ use stepwell_debuggee::{Debuggee, InterruptPolicy, OthersPolicy, TimePolicy};
 pub(super) struct Step {
     #[command(flatten)]
     guest: GuestOptions,
-    /// Where to stop first: reset, smc (the first one), SYMBOL, SYMBOL+0xOFFSET, 0xADDRESS, or
-    /// MODULE:SYMBOL of a Linux module once it is loaded
+    /// Where to stop first: reset, smc (the first one), SYMBOL, SYMBOL+0xOFFSET, 0xADDRESS,
+    /// MODULE:SYMBOL of a Linux module once it is loaded, or PROGRAM!SYMBOL of a program (--sysroot)
     #[arg(long, value_name = "WHERE", default_value = "reset")]
     at: At,
     /// What happens to interrupts: into, over or hold
@@ -44,8 +44,8 @@ pub(super) struct Step {
 
 impl Step {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
-        let prepared = self.guest.prepare()?;
-        let start = self.at.resolve(&prepared.names)?;
+        let mut prepared = self.guest.prepare()?;
+        let start = self.at.resolve(&mut prepared.names)?;
         let (mut session, mut names) = prepared.launch()?;
         let (status, text) = session.with(|link| {
             let debuggee: &mut dyn Debuggee = link;

@@ -6,6 +6,7 @@
 use super::arrive::{At, Start};
 use super::only::{Only, Sieve};
 use super::options::GuestOptions;
+use super::pursuit::{Caught, Pursuit};
 use crate::console::MarkedLines;
 use crate::ending;
 use crate::follow::{Follower, Outcome};
@@ -24,7 +25,7 @@ use std::time::Instant;
 use stepwell_arch::Va;
 use stepwell_debuggee::{
     Debuggee, DomainEnding, InterruptPolicy, OthersPolicy, StepRequest, Stop, StopReason,
-    TimePolicy, TraceDetail, TraceRecord,
+    TimePolicy, TraceDetail, TraceRecord, VcpuId,
 };
 use stepwell_trace::export::pc::PcLines;
 use stepwell_trace::{Event, Header};
@@ -40,8 +41,8 @@ use stepwell_trace::{Event, Header};
 pub(super) struct Trace {
     #[command(flatten)]
     guest: GuestOptions,
-    /// Where to begin: reset, smc (the first one), SYMBOL, SYMBOL+0xOFFSET, 0xADDRESS, or
-    /// MODULE:SYMBOL of a Linux module once it is loaded
+    /// Where to begin: reset, smc (the first one), SYMBOL, SYMBOL+0xOFFSET, 0xADDRESS,
+    /// MODULE:SYMBOL of a Linux module once it is loaded, or PROGRAM!SYMBOL of a program (--sysroot)
     #[arg(long, value_name = "WHERE", default_value = "reset")]
     at: At,
     /// How many steps at most [default: 100000, or no limit with --until]
@@ -105,8 +106,8 @@ const FLUSH_STEPS_LAST: u64 = 1 << 20;
 impl Trace {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
         output::refuse_inputs(&self.output, self.guest.inputs())?;
-        let prepared = self.guest.prepare()?;
-        let start = self.at.resolve(&prepared.names)?;
+        let mut prepared = self.guest.prepare()?;
+        let start = self.at.resolve(&mut prepared.names)?;
         let until = self
             .until
             .as_deref()
@@ -122,6 +123,8 @@ impl Trace {
             vcpus: self.guest.smp(),
         };
         let sieve = Sieve::new(&self.only, &prepared.names)?;
+        let pursuit =
+            self.only.follow().map(|who| Pursuit::new(who, &prepared.names)).transpose()?;
         let file = || self.output.display().to_string();
         let recorder = Recorder::create(&self.output, &header).with_context(file)?;
         let (mut session, names) = prepared.launch()?;
@@ -130,6 +133,7 @@ impl Trace {
             sieve,
             waits: (self.others == OthersPolicy::Stop && self.guest.smp() > 1)
                 .then(WaitWatch::default),
+            pursuit,
             names,
             until,
             steps: self.limit(),
@@ -215,6 +219,7 @@ struct Job {
     sieve: Sieve,
     /// Where others are stopped.
     waits: Option<WaitWatch>,
+    pursuit: Option<Pursuit>,
     names: Names,
     until: Option<Target>,
     steps: u64,
@@ -256,11 +261,19 @@ impl Job {
             return self.interrupted(interruption);
         }
         self.sieve.begin(&mut self.names, debuggee)?;
+        if let Some(pursuit) = &mut self.pursuit {
+            pursuit.begin(&mut self.names, debuggee, stop)?;
+        }
         (self.done, self.flushed, self.started) = (0, 0, Instant::now());
         let in_detail = options.records(What::Regs) || options.records(What::Mem);
         let slice_last = if in_detail { SLICE_LAST_IN_DETAIL } else { SLICE_LAST };
-        let (mut slice, vcpu) = (SLICE_FIRST, stop.vcpu);
+        let (mut slice, mut vcpu) = (SLICE_FIRST, stop.vcpu);
         while self.done < self.steps {
+            match self.catch(debuggee)? {
+                None => {}
+                Some(Ok(on)) => vcpu = on,
+                Some(Err(end)) => return Ok(end),
+            }
             let count = slice.min(self.steps - self.done);
             let all = matches!(options.others, OthersPolicy::Step { .. });
             let request = StepRequest { record: true, all, ..StepRequest::steps(count) };
@@ -282,12 +295,51 @@ impl Job {
             }
             let until = self.until.map(|until| until.place);
             let passes = self.sieve.stopped(&mut self.names, debuggee, stop, until)?;
+            let passes = passes | self.is_switch(debuggee, stop)?;
             if !passes && let Some(end) = self.end(stop)? {
                 return Ok(end);
             }
             slice = (slice * 2).min(slice_last);
         }
         Ok(End::Done)
+    }
+
+    /// Waits for the task that is followed, if any, and says which vCPU executes it.
+    fn catch(
+        &mut self,
+        debuggee: &mut dyn Debuggee,
+    ) -> anyhow::Result<Option<Result<VcpuId, End>>> {
+        let Some(mut pursuit) = self.pursuit.take() else { return Ok(None) };
+        let mut caught = None;
+        let followed = self.follow(debuggee, |names, follower, debuggee| {
+            let found = pursuit.catch(names, debuggee, follower)?;
+            let outcome = match &found {
+                Caught::Not(outcome) => *outcome,
+                // Nothing that the caller asks about.
+                Caught::On(_) | Caught::TaskEnded => Outcome::Ended(DomainEnding::PoweredOff),
+            };
+            caught = Some(found);
+            Ok(outcome)
+        });
+        self.pursuit = Some(pursuit);
+        let (_, interruption) = followed?;
+        if let Some(interruption) = interruption {
+            return self.interrupted(interruption).map(|end| Some(Err(end)));
+        }
+        Ok(caught.map(|caught| match caught {
+            Caught::On(vcpu) => Ok(vcpu),
+            Caught::TaskEnded => Err(End::Done),
+            Caught::Not(Outcome::Stopped(stop)) => Err(End::Stopped(stop)),
+            Caught::Not(Outcome::Ended(ending)) => Err(End::Guest(ending)),
+        }))
+    }
+
+    /// Tells whether a stop was made for the task that is followed.
+    fn is_switch(&mut self, debuggee: &mut dyn Debuggee, stop: Stop) -> anyhow::Result<bool> {
+        match &mut self.pursuit {
+            Some(pursuit) => pursuit.stopped(&mut self.names, debuggee, stop),
+            None => Ok(false),
+        }
     }
 
     /// Ends with what was taken so far.
@@ -318,6 +370,9 @@ impl Job {
             waits.note(&records);
         }
         self.sieve.retain(&self.names, &mut records);
+        if let Some(pursuit) = &self.pursuit {
+            pursuit.retain(&mut records);
+        }
         self.print(&records)?;
         self.recorder.take(&mut records)?;
         if self.done - self.flushed >= self.flush_steps {

@@ -58,7 +58,7 @@ pub(super) struct Breakpoint {
 
 impl Breakpoint {
     fn is_in_module(&self) -> bool {
-        self.word.contains(':')
+        self.word.contains(':') && !self.word.contains('!')
     }
 }
 
@@ -69,11 +69,12 @@ impl Prompt<'_> {
         word: &str,
         condition: &Condition,
     ) -> anyhow::Result<()> {
-        self.learn_modules(word)?;
-        let target = match self.names.resolve_instruction(word) {
+        let target = match self.target_of(word) {
             Ok(target) => Some(target),
-            Err(NameError::NotLoaded(_)) => None,
-            Err(error) => return Err(error.into()),
+            Err(error) => match error.downcast_ref() {
+                Some(NameError::NotLoaded(_)) => None,
+                _ => return Err(error),
+            },
         };
         let number = self.breakpoints.iter().map(|one| one.number).max().unwrap_or_default() + 1;
         let (word, condition) = (word.to_owned(), condition.clone());

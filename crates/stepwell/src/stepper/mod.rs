@@ -16,7 +16,7 @@ use crate::interruption::Interruption;
 use crate::linux::LinuxError;
 use crate::listings::Listings;
 use crate::names::{NameError, Names, Target};
-use crate::questions::{LOADED, coming};
+use crate::questions::{LOADED, coming, in_program};
 use breakpoints::Breakpoint;
 use std::collections::VecDeque;
 use std::io::Write;
@@ -277,9 +277,10 @@ impl<'a> Prompt<'a> {
 
     /// Runs to a place, which may be in a module that is yet to be loaded.
     fn until(&mut self, word: &str) -> anyhow::Result<Flow> {
-        self.learn_modules(word)?;
-        let mut target = self.names.resolve_instruction(word);
-        if let Err(NameError::NotLoaded(_)) = target {
+        let mut target = self.target_of(word);
+        let is_absent =
+            |error: &anyhow::Error| matches!(error.downcast_ref(), Some(NameError::NotLoaded(_)));
+        if target.as_ref().is_err_and(is_absent) {
             let loaded = self.names.resolve_instruction(LOADED)?.place;
             loop {
                 let (outcome, interrupted) = self.go_to(loaded)?;
@@ -296,18 +297,30 @@ impl<'a> Prompt<'a> {
                     break;
                 }
             }
-            target = self.names.resolve_instruction(word);
+            target = self.names.resolve_instruction(word).map_err(Into::into);
         }
         let place = target?.place;
         self.run_to(place)
     }
 
-    /// Learns which modules are loaded, where a word may speak of one.
-    fn learn_modules(&mut self, word: &str) -> anyhow::Result<()> {
+    /// Finds out where the instruction is that a word means: also in modules, and in programs.
+    fn target_of(&mut self, word: &str) -> anyhow::Result<Target> {
+        if word.contains('!') {
+            return in_program(&mut self.names, self.debuggee, self.vcpu, word);
+        }
+        self.value_of(word)?;
+        Ok(self.names.resolve_instruction(word)?)
+    }
+
+    /// As [`Prompt::target_of`], of anything that has an address.
+    fn value_of(&mut self, word: &str) -> anyhow::Result<Va> {
+        if word.contains('!') {
+            return Ok(self.target_of(word)?.va);
+        }
         if word.contains(':') {
             self.names.find_modules(self.debuggee, self.vcpu)?;
         }
-        Ok(())
+        Ok(self.names.resolve(word)?.va)
     }
 
     fn run_to(&mut self, place: Place) -> anyhow::Result<Flow> {

@@ -1,7 +1,7 @@
 //! What the stepper shows: stops, registers, memory, code, history.
 
 use super::Prompt;
-use crate::names::{NameError, Target};
+use crate::names::NameError;
 use stepwell_arch::{InstructionSet, Pstate, SystemRegister, Va};
 use stepwell_debuggee::{Error, Place, Registers, Stop, StopReason, TraceRecord};
 use stepwell_trace::branch_target;
@@ -139,9 +139,7 @@ impl Prompt<'_> {
         if let Some(value) = registers.named(word) {
             return Ok(Va(value));
         }
-        self.learn_modules(word)?;
-        let Target { va, .. } = self.names.resolve(word)?;
-        Ok(va)
+        self.value_of(word)
     }
 
     pub(super) fn memory(&mut self, word: &str, length: u64) -> anyhow::Result<()> {
