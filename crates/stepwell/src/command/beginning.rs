@@ -53,6 +53,7 @@ pub(super) fn options(header: &Header, sources: Sources) -> GuestOptions {
         dtb: header.devicetree.as_ref().map(|file| path(sources.devicetree, file)),
         raw: header.raw,
         symbols: None,
+        sysroot: None,
         hypervisor: sources.hypervisor,
         qemu: sources.qemu,
         verbose: sources.verbose,

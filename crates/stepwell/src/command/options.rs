@@ -51,7 +51,7 @@ pub(super) struct GuestOptions {
     /// Folder with the guest's files as the guest has them: for the symbols of its programs, and
     /// PROGRAM!SYMBOL
     #[arg(long, value_name = "DIR", help_heading = "Guest")]
-    sysroot: Option<PathBuf>,
+    pub(super) sysroot: Option<PathBuf>,
     /// Hypervisor image in place of the built-in one
     #[arg(long, value_name = "FILE", help_heading = "Machine")]
     pub(super) hypervisor: Option<PathBuf>,
