@@ -162,7 +162,7 @@ pub enum Instruction {
 
 impl Instruction {
     /// Decodes an A64 instruction word (instructions are little-endian, whatever SCTLR.EE says).
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn decode(word: u32) -> Self {
         if word & 0x3f00_0000 == 0x0800_0000 {

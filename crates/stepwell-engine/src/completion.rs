@@ -90,6 +90,24 @@ pub const fn leaves_nothing(guest: GuestDebug, plan: Plan, boundary: Boundary) -
         && !(boundary.syndrome_valid && boundary.load_exclusive)
 }
 
+/// The load-exclusive that is to arm the monitor, where [`complete`] would find nothing else to do, of
+/// the boundary that most of them come to: it executed, the guest does not step itself, and the PC is
+/// none of its vectors.
+#[inline]
+#[must_use]
+pub const fn only_arms(guest: GuestDebug, plan: Plan, boundary: Boundary) -> Option<LoadExclusive> {
+    match plan {
+        Plan::LoadExclusive(load)
+            if guest.mdscr & mdscr_el1::SS == 0
+                && boundary.syndrome_valid
+                && boundary.load_exclusive =>
+        {
+            Some(load)
+        }
+        _ => None,
+    }
+}
+
 /// Tells what is left to do at a boundary that the machine came to.
 ///
 /// Source: Arm ARM, DDI 0487 L.b, "Software Step exceptions"; `SSAdvance` comes before the
@@ -228,13 +246,13 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_is_left_to_do_completion_changes_nothing() {
+    fn what_is_not_completed_would_be_completed_by_nothing_else() {
         let flags = [false, true];
         let locked = GuestDebug { os_lock: true, ..NOBODY };
         let boundaries = flags.into_iter().flat_map(|load_exclusive| {
             flags.map(|syndrome_valid| Boundary { load_exclusive, syndrome_valid })
         });
-        let mut seen = 0;
+        let (mut seen, mut armed) = (0, 0);
         for boundary in boundaries {
             for (guest, ss) in
                 [NOBODY, ITSELF, locked].into_iter().flat_map(|g| flags.map(|f| (g, f)))
@@ -249,11 +267,18 @@ mod tests {
                         assert_eq!(done, nothing, "{guest:?} {boundary:?}");
                         seen += 1;
                     }
+                    if let Some(load) = only_arms(guest, plan, boundary) {
+                        let done = complete(guest, before(plan, USER), after(boundary, pstate));
+                        let monitor = MonitorChange::Arm(load);
+                        let arms = Completion { pstate, spsr_el1: None, monitor, is_other: false };
+                        assert_eq!(done, arms, "{guest:?} {boundary:?}");
+                        armed += 1;
+                    }
                 }
             }
         }
         // Of four boundaries one says that it was a load-exclusive; two guests step nothing.
-        assert_eq!(seen, 3 * 2 * 2);
+        assert_eq!((seen, armed), (3 * 2 * 2, 2 * 2));
     }
 
     #[test]

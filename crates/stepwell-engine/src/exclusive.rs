@@ -68,11 +68,11 @@ impl Image {
     #[must_use]
     pub const fn of(registers: [u64; 2], bytes: u8, pair: bool, big_endian: bool) -> Self {
         let [first, second] = registers;
-        let (first, second) =
-            (element(first, bytes, big_endian), element(second, bytes, big_endian));
+        let first = element(first, bytes, big_endian);
         if !pair {
             return Self { value: first as u128, bytes };
         }
+        let second = element(second, bytes, big_endian);
         let shift = 8_u32.wrapping_mul(bytes as u32);
         let value = first as u128 | (second as u128).wrapping_shl(shift);
         Self { value, bytes: bytes.wrapping_mul(2) }
@@ -89,8 +89,8 @@ impl Image {
 
 /// The low bits of a register that `bytes` bytes are, in the order of memory.
 const fn element(value: u64, bytes: u8, big_endian: bool) -> u64 {
-    let value = value & ones(bytes) as u64;
     let unused = 64_u32.wrapping_sub(8_u32.wrapping_mul(bytes as u32));
+    let value = value.wrapping_shl(unused).wrapping_shr(unused);
     if big_endian { value.swap_bytes().wrapping_shr(unused) } else { value }
 }
 

@@ -62,7 +62,7 @@ pub use clock::VirtualClock;
 pub use completion::{After, Before, Completion, MdscrAround, MonitorChange, Saved};
 pub use exclusive::{Armed, ExclusiveMonitor, Image, LoadExclusive, StoreDecision, StoreExclusive};
 pub use handler::InterruptedContext;
-pub use plan::{Plan, plan};
+pub use plan::{Plan, is_data_processing, plan};
 pub use plan32::plan32;
 pub use spin::SpinDetector;
 pub use step::{Boundary, DebugControls, Disabled, EnableError, Engine, Exit, Outcome, StepState};

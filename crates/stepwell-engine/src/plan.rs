@@ -75,9 +75,12 @@ pub enum Plan {
         /// Source of the high half.
         rt2: u8,
     },
-    /// Let it execute with the GIC's CPU interface in place, which it may read or write;
-    /// afterwards an interrupt that was not deliverable may be.
+    /// Let it execute; it writes PSTATE's masks, and afterwards an interrupt that was masked may not
+    /// be.
     InterruptMask,
+    /// Let it execute with the GIC's CPU interface in place, which it reads or writes; afterwards an
+    /// interrupt that was not deliverable may be.
+    CpuInterface,
     /// Let it execute with what is pending in the GIC's CPU interface: it reads what that is, or
     /// acknowledges it. Where the guest has interrupts unmasked and they are held back from it,
     /// they are masked for this one instruction, which cannot tell.
@@ -85,7 +88,7 @@ pub enum Plan {
 }
 
 /// Tells what an instruction needs.
-#[inline]
+#[inline(always)]
 #[must_use]
 pub fn plan(instruction: Instruction) -> Plan {
     match instruction {
@@ -107,12 +110,9 @@ pub fn plan(instruction: Instruction) -> Plan {
             Plan::WriteTimer { register, rt }
         }
         Instruction::Mrs { register, .. } if shows_pending(register) => Plan::PendingInterrupts,
-        Instruction::Mrs { register, .. } if is_cpu_interface(register) => Plan::InterruptMask,
-        Instruction::Msr { register, .. }
-            if is_cpu_interface(register) || register == SystemRegister::DAIF =>
-        {
-            Plan::InterruptMask
-        }
+        Instruction::Mrs { register, .. } if is_cpu_interface(register) => Plan::CpuInterface,
+        Instruction::Msr { register, .. } if is_cpu_interface(register) => Plan::CpuInterface,
+        Instruction::Msr { register: SystemRegister::DAIF, .. } => Plan::InterruptMask,
         Instruction::Msr { register, .. } if changes_translation(register) => {
             Plan::TranslationChange
         }
@@ -120,6 +120,16 @@ pub fn plan(instruction: Instruction) -> Plan {
         Instruction::System { crn: 8 | 9, .. } => Plan::TranslationChange,
         _ => Plan::Execute,
     }
+}
+
+/// Tells of most instructions that [`plan`] has [`Plan::Execute`] for them, without decoding them:
+/// data processing, of immediates and registers, scalar, floating-point and vectors. None is an SVC.
+///
+/// Source: Arm ARM (DDI 0487, issue L.b), "A64 instruction set encoding", op0.
+#[inline]
+#[must_use]
+pub const fn is_data_processing(word: u32) -> bool {
+    matches!(word >> 25 & 0xf, 0b1000 | 0b1001 | 0b0101 | 0b1101 | 0b0111 | 0b1111)
 }
 
 /// ICC_PMR_EL1 and the rest of the GIC's CPU interface.
@@ -185,6 +195,24 @@ mod tests {
         ];
         for (word, text) in words {
             assert_eq!(plan_of(word), Plan::Execute, "{text}");
+        }
+    }
+
+    #[test]
+    fn data_processing_needs_nothing() {
+        assert!(is_data_processing(0x9100_0421), "add x1, x1, #1");
+        assert!(is_data_processing(0x1e60_4000), "fmov d0, d0");
+        for (word, text) in [(0xd400_0001_u32, "svc"), (0xc85f_7c20, "ldxr"), (0xd503_207f, "wfi")]
+        {
+            assert!(!is_data_processing(word), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_data_processing_executes(word: u32) {
+            let is_call = matches!(Instruction::decode(word), Instruction::Svc { .. });
+            prop_assert!(!is_data_processing(word) || plan_of(word) == Plan::Execute && !is_call);
         }
     }
 
@@ -276,9 +304,12 @@ mod tests {
 
     #[test]
     fn what_may_unmask_an_interrupt_or_reads_the_cpu_interface_is_looked_at() {
-        let unmasks = [
-            (SystemRegister::DAIF.msr(0), "msr daif, x0"),
-            (0xd503_42ff, "msr daifclr, #2"),
+        let unmasks =
+            [(SystemRegister::DAIF.msr(0), "msr daif, x0"), (0xd503_42ff, "msr daifclr, #2")];
+        for (word, text) in unmasks {
+            assert_eq!(plan_of(word), Plan::InterruptMask, "{text}");
+        }
+        let interface = [
             (SystemRegister::ICC_PMR_EL1.msr(0), "msr icc_pmr_el1, x0"),
             (SystemRegister::ICC_EOIR1_EL1.msr(0), "msr icc_eoir1_el1, x0"),
             (SystemRegister::ICC_DIR_EL1.msr(0), "msr icc_dir_el1, x0"),
@@ -288,8 +319,8 @@ mod tests {
             (SystemRegister::ICC_PMR_EL1.mrs(0), "mrs x0, icc_pmr_el1"),
             (SystemRegister::ICC_RPR_EL1.mrs(0), "mrs x0, icc_rpr_el1"),
         ];
-        for (word, text) in unmasks {
-            assert_eq!(plan_of(word), Plan::InterruptMask, "{text}");
+        for (word, text) in interface {
+            assert_eq!(plan_of(word), Plan::CpuInterface, "{text}");
         }
         let others = [
             (SystemRegister::DAIF.mrs(0), "mrs x0, daif"),

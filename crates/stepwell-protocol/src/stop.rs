@@ -6,6 +6,7 @@ use stepwell_arch::debug::WatchAccess;
 
 /// Why a vCPU stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+#[repr(u64)] // copied by words where unaligned accesses are not to be had
 pub enum StopReason {
     /// The domain was made and has not run yet.
     #[error("reset")]

@@ -16,7 +16,7 @@ pub struct OutsideRam;
 /// A domain's RAM: one range, at [`RAM_BASE`](crate::device::board::RAM_BASE) for the guest.
 pub trait GuestMemory {
     /// A page of guest code that instructions can be read from.
-    type Page: Copy;
+    type Page: Copy + Eq + core::hash::Hash;
     /// What its stage-2 tables lie in.
     type Tables: CodeMemory;
 

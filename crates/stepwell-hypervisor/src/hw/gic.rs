@@ -158,6 +158,8 @@ pub fn setup_cpu(cpu: usize) -> Result<(), GicSetupError> {
     redistributor.enable_interrupt(KICK, true).map_err(|_| error)?;
     *REDISTRIBUTORS.get(cpu).ok_or(error)?.lock() = Some(redistributor);
     AFFINITIES.get(cpu).ok_or(error)?.store(affinity, Ordering::Release);
+    // The guest's interface is off until it is loaded, whatever firmware left.
+    super::registers::msr!("ich_hcr_el2", 0);
     GicCpuInterface::enable_system_register_el2(true);
     super::registers::isb();
     GicCpuInterface::set_priority_mask(0xff);

@@ -208,6 +208,14 @@ pub fn clean_data_cache(address: u64, bytes: u64) {
     dsb();
 }
 
+/// As [`clean_data_cache`], of the line that `address` is in: an aligned access of at most 16 bytes
+/// lies in one.
+pub fn clean_data_line(address: u64) {
+    // SAFETY: cleaning and invalidating a line loses nothing.
+    unsafe { core::arch::asm!("dc civac, {}", in(reg) address, options(nostack, preserves_flags)) }
+    dsb();
+}
+
 /// MPIDR_EL1.Aff3 to Aff0 of this CPU.
 #[must_use]
 pub fn affinity() -> u64 {

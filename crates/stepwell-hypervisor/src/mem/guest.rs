@@ -20,7 +20,7 @@ use stepwell_vm::memory::{GuestMemory, OutsideRam};
 const PAGE: u64 = 4096;
 
 /// A page of a guest's RAM that EL2 may read instructions from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CodePage(Pa);
 
 impl CodePage {
@@ -214,19 +214,20 @@ impl GuestMemory for GuestRam {
 
     fn instruction(&self, page: CodePage, va: Va) -> Option<u32> {
         let at = page.0.offset(va.0 & 0xfff);
-        if !va.is_aligned(4) || !self.contains(at, 4) {
+        if !va.is_aligned(4) {
             return None;
         }
-        // SAFETY: the instruction lies in this RAM. The guest may write it meanwhile.
+        // SAFETY: a `CodePage` is a page of a guest's RAM, and all of the instruction lies in it. The
+        // guest may write it meanwhile.
         Some(unsafe { (at.0 as *const u32).read_volatile() })
     }
 
     fn halfword(&self, page: CodePage, va: Va) -> Option<u16> {
         let at = page.0.offset(va.0 & 0xfff);
-        if !va.is_aligned(2) || !self.contains(at, 2) {
+        if !va.is_aligned(2) {
             return None;
         }
-        // SAFETY: the halfword lies in this RAM. The guest may write it meanwhile.
+        // SAFETY: as in `instruction`.
         Some(unsafe { (at.0 as *const u16).read_volatile() })
     }
 
@@ -237,7 +238,7 @@ impl GuestMemory for GuestRam {
         }
         let (old, bytes, new) = (old.value, new.bytes, new.value);
         let halves = |value: u128| [value as u64, (value >> 64) as u64];
-        registers::clean_data_cache(pa.0, size);
+        registers::clean_data_line(pa.0);
         fence(Ordering::SeqCst);
         // SAFETY: the access lies in this RAM and is aligned; guests access it at the same time,
         // hence atomics.
@@ -252,7 +253,7 @@ impl GuestMemory for GuestRam {
             }
         };
         fence(Ordering::SeqCst);
-        registers::clean_data_cache(pa.0, size);
+        registers::clean_data_line(pa.0);
         Ok(stored)
     }
 

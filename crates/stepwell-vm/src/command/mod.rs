@@ -156,7 +156,8 @@ fn type_in<C: Cpu>(cpu: &C, domain: &Domain<C>, bytes: &Bytes) -> Result {
     }
     let _all_of_them = uart.push_input(bytes);
     drop(uart);
-    update_domain_uart_line(domain);
-    interrupt::call_out(cpu, domain, u8::MAX);
+    if update_domain_uart_line(domain) {
+        interrupt::call_out(cpu, domain, u8::MAX);
+    }
     Ok(Answer::Done)
 }

@@ -6,7 +6,7 @@
 //!
 //! Source: Arm ARM, DDI 0487 L.b, HCR_EL2, TVM: "Trap Virtual Memory controls".
 
-use crate::cpu::{Context as _, Cpu};
+use crate::cpu::Cpu;
 use crate::domain::{Control, Domain, PendingStop, bit};
 use crate::vcpu::running::Running;
 use crate::vcpu::state::VcpuCore;
@@ -51,7 +51,7 @@ pub fn write<C: Cpu>(running: &mut Running<'_, C>, register: SystemRegister, val
         return false;
     }
     running.cpu.write(register, value);
-    running.core.context.forget_pages();
+    running.core.forget_pages();
     enter(running);
     true
 }

@@ -89,18 +89,19 @@ pub fn write<C: Cpu>(
 
 /// Takes the UART's interrupt line to the GIC.
 fn update_uart_line<C: Cpu>(running: &mut Running<'_, C>) {
-    update_domain_uart_line(running.domain);
-    interrupt::kick_others(running);
+    if update_domain_uart_line(running.domain) {
+        interrupt::kick_others(running);
+    }
 }
 
-/// Takes the UART's interrupt line to the GIC, from outside of any vCPU. The vCPU that is to notice
-/// is kicked by the caller.
-pub fn update_domain_uart_line<C: Cpu>(domain: &Domain<C>) {
+/// Takes the UART's interrupt line to the GIC, from outside of any vCPU. Tells whether it has changed:
+/// the vCPU that is to notice is kicked by the caller.
+pub fn update_domain_uart_line<C: Cpu>(domain: &Domain<C>) -> bool {
     let mut uart = domain.uart.lock();
     // Within the lock: a later change is not to get to the GIC first.
-    if let Some(line) = uart.line_change() {
-        domain.vgic.change().set_line(PL011_INTID, None, line);
-    }
+    let Some(line) = uart.line_change() else { return false };
+    domain.vgic.change().set_line(PL011_INTID, None, line);
+    true
 }
 
 fn print<C: Cpu>(running: &Running<'_, C>, byte: u8) {

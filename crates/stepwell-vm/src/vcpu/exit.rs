@@ -52,6 +52,7 @@ fn synchronous<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
 
 /// An SError that came while the guest ran is the guest's: pending until its PSTATE.A is 0, or, under
 /// a step, as the policy says. One that nobody can contain ends the domain.
+#[inline(never)]
 fn system_error<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
     let syndrome = EsrEl2(running.core.context.esr).serror();
     if syndrome.is_uncontainable() {
@@ -72,6 +73,7 @@ fn wait<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
 }
 
 /// HVC: the CPU has moved the PC past it.
+#[inline(never)]
 fn hypervisor_call<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
     let handled = psci::call(running);
     if handled == Handled::Emulated {
@@ -81,6 +83,7 @@ fn hypervisor_call<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
     handled
 }
 
+#[inline(never)]
 fn privileged_call<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled {
     let monitored =
         running.domain.control.lock().privileged_call & crate::domain::bit(running.index);

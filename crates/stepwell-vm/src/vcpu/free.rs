@@ -5,7 +5,6 @@ use super::exit::handle;
 use super::flow::{At, Mode};
 use super::running::End;
 use super::{address_space, debug, interrupt, pages, quiesce, step, time};
-use crate::cpu::Context as _;
 use crate::cpu::{Cpu, Vector};
 use crate::domain::Order;
 use crate::vcpu::handled::Handled;
@@ -25,7 +24,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             Some(order) => self.start_steps(order),
             None => {
                 time::begin_run(self.running);
-                self.running.core.context.forget_pages();
+                self.running.core.forget_pages();
                 // It may be within an exclusive sequence, with its load executed under a step.
                 self.flow.is_armed = self.running.core.monitor.armed().is_some();
                 (self.flow.mode, self.flow.at) = (Mode::Free, At::Boundary);

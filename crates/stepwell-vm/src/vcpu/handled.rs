@@ -12,6 +12,7 @@ use stepwell_protocol::{DomainEnding, FaultKind, GuestFault, StopReason};
 
 /// What became of an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)] // copied by words where unaligned accesses are not to be had
 pub enum Handled {
     /// The guest goes on where it was; the instruction at its PC has not executed.
     Resume,
@@ -56,6 +57,7 @@ pub fn advance_by<C: Cpu>(running: &mut Running<'_, C>, guest: GuestDebug, bytes
 }
 
 /// Ends the domain for what its guest did.
+#[inline(never)]
 pub fn fault<C: Cpu>(running: &mut Running<'_, C>, kind: FaultKind, address: u64) -> Handled {
     let context = &running.core.context;
     let (vcpu, pc, esr) = (running.index as u8, Va(context.elr), context.esr);

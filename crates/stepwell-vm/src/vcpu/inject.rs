@@ -38,6 +38,7 @@ fn enter<C: Cpu>(running: &mut Running<'_, C>, kind: ExceptionKind) {
 }
 
 /// Enters a synchronous exception at the PC.
+#[inline(never)]
 pub fn synchronous<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl1, far: Option<Va>) -> Handled {
     running.cpu.write(SystemRegister::ESR_EL1, esr.0);
     if let Some(far) = far {
@@ -48,6 +49,7 @@ pub fn synchronous<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl1, far: Optio
 }
 
 /// Enters the exception of an undefined instruction.
+#[inline(never)]
 pub fn undefined<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
     synchronous(running, EsrEl1::undefined(), None)
 }

@@ -25,6 +25,7 @@ pub struct Running<'a, C: Cpu> {
 
 /// How a run came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u64)] // copied by words where unaligned accesses are not to be had
 pub enum End {
     /// For a reason of this vCPU's: its domain stops.
     Stop(StopReason),

@@ -14,7 +14,7 @@ use super::flow::Flow;
 use super::running::{End, Running};
 use super::state::vmpidr;
 use super::{interrupt, park, put_on_cpu, shared_cpu, take_off_cpu, time};
-use crate::cpu::{Context as _, Cpu};
+use crate::cpu::Cpu;
 use crate::domain::{Domain, MAX_VCPUS, PendingStop, Vcpu, bit};
 use crate::machine::Machine;
 use core::sync::atomic::Ordering;
@@ -117,7 +117,7 @@ fn take_turn<C: Cpu>(
 
 /// Others have had the CPU: what is where, what is pending, and whose timer it is.
 fn regain<C: Cpu>(running: &mut Running<'_, C>) {
-    running.core.context.forget_pages();
+    running.core.forget_pages();
     interrupt::invalidate_interface(running);
     if running.core.virtual_clock {
         time::hold(running);

@@ -7,6 +7,7 @@ use super::timers::{OffsetWrite, PhysicalTimer, TimerLines};
 use crate::concurrency::counted::Count;
 use crate::cpu::Context as _;
 use crate::cpu::Cpu;
+use crate::memory::GuestMemory;
 use crate::recorder::Recorder;
 use crate::registers::{GuestRegisters, PrivateRegisters, Snapshot};
 use crate::simd::SimdRegisters;
@@ -79,6 +80,8 @@ pub struct VcpuCore<C: Cpu> {
     pub serror: Option<u32>,
     /// Whether the virtual CPU interface can be left alone between steps.
     pub idle_interface: IdleInterface,
+    /// The page of code that was looked up last of those that the fast path is not to know.
+    pub(super) slow_page: Option<(Va, <C::Memory as GuestMemory>::Page)>,
 }
 
 impl<C: Cpu> VcpuCore<C> {
@@ -121,6 +124,7 @@ impl<C: Cpu> VcpuCore<C> {
             physical_timer: PhysicalTimer::default(),
             lines: TimerLines::default(),
             idle_interface: IdleInterface::default(),
+            slow_page: None,
         }
     }
 
@@ -153,6 +157,12 @@ impl<C: Cpu> VcpuCore<C> {
         self.acknowledged_here().is_some_and(|acknowledged| acknowledged.act)
     }
 
+    /// Forgets every page of code: the guest's translation may have changed.
+    pub fn forget_pages(&mut self) {
+        self.context.forget_pages();
+        self.slow_page = None;
+    }
+
     /// The guest's PC.
     #[must_use]
     pub fn pc(&self) -> Va {
@@ -171,7 +181,7 @@ impl<C: Cpu> VcpuCore<C> {
         self.context.set_register(0, argument);
         self.context.elr = entry;
         self.context.spsr = Pstate::EL1H_MASKED.0;
-        self.context.forget_pages();
+        self.forget_pages();
         self.snapshot = reset.clone();
         self.simd.reset();
         self.is_reset = true;

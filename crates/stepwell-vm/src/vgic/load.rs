@@ -129,8 +129,8 @@ impl Vgic {
     /// so that the guest's handlers can end.
     pub fn flush(&mut self, vcpu: usize, hold: bool, interface: &mut CpuInterface) {
         self.unload(vcpu);
-        interface.lr = [0; LIST_REGISTERS_MAX];
-        if self.is_idle(vcpu) {
+        interface.lr.iter_mut().take(interface.lr_count).for_each(|value| *value = 0);
+        if self.is_idle(vcpu) || hold && !self.is_any_active(vcpu) {
             // As most entries find it, above all those of a stepped guest.
             return self.set_controls(vcpu, interface, false, false);
         }
@@ -146,6 +146,12 @@ impl Vgic {
     fn is_idle(&self, vcpu: usize) -> bool {
         let own = self.redistributors.get(vcpu).is_none_or(|r| r.bank.is_idle());
         own && self.distributor.banks().all(|(_, bank)| bank.is_idle())
+    }
+
+    /// Tells whether an interrupt is active that could be this vCPU's.
+    fn is_any_active(&self, vcpu: usize) -> bool {
+        let own = self.redistributors.get(vcpu).is_some_and(|r| r.bank.active != 0);
+        own || self.distributor.banks().any(|(_, bank)| bank.active != 0)
     }
 
     /// Chooses what goes into the list registers, in the order of delivery.
@@ -319,16 +325,36 @@ impl Vgic {
     /// As [`Vgic::signal`], with the INTID that it is signalled for.
     #[must_use]
     pub fn signalled(&self, vcpu: usize, interface: &CpuInterface) -> Option<(Signal, u32)> {
-        if self.is_idle(vcpu) {
-            return None;
+        let groups = self.distributor.groups();
+        let mut best: Option<((u8, usize), bool)> = None;
+        // One bank after the other, of which most have none: this is asked around steps.
+        let mut offer = |bank: &Bank, first: usize, wanted: u32| {
+            for bit in bits(wanted) {
+                let group1 = bank.group & bit_mask(bit) != 0;
+                let rank = (bank.priority(bit), first + bit);
+                if interface.enables(group1) && best.is_none_or(|(other, _)| rank < other) {
+                    best = Some((rank, group1));
+                }
+            }
+        };
+        if let Some(own) = self.redistributors.get(vcpu) {
+            offer(&own.bank, 0, own.bank.deliverable(groups));
         }
-        let pending = self.candidates(vcpu).filter(|candidate| {
-            candidate.pending && !candidate.active && interface.enables(candidate.group1)
-        });
-        let best = pending.min_by_key(Candidate::rank)?;
-        let signal = if best.group1 { Signal::Irq } else { Signal::Fiq };
-        let intid = u32::try_from(best.intid).ok()?;
-        interface.can_preempt(best.priority, best.group1).then_some((signal, intid))
+        for (index, bank) in self.distributor.banks() {
+            let spis = bits(bank.deliverable(groups));
+            let ours = spis.filter(|bit| self.is_for(vcpu, index * 32 + bit));
+            let ours = ours.fold(0, |ours, bit| ours | bit_mask(bit));
+            offer(bank, (index + 1) * 32, ours);
+        }
+        let ((priority, intid), group1) = best?;
+        let signal = if group1 { Signal::Irq } else { Signal::Fiq };
+        let intid = u32::try_from(intid).ok()?;
+        interface.can_preempt(priority, group1).then_some((signal, intid))
+    }
+
+    /// Tells whether an SPI that is pending goes to a vCPU.
+    fn is_for(&self, vcpu: usize, spi: usize) -> bool {
+        self.distributor.target(spi, self.vcpus) == Some(vcpu)
     }
 
     /// Tells whether WFI ends: whether there is anything to signal.
@@ -349,7 +375,7 @@ impl Vgic {
             let wanted = bank.deliverable(groups) | bank.active & !bank.loaded;
             bits(wanted).filter_map(move |bit| {
                 let spi = index * 32 + bit;
-                let for_us = self.distributor.target(spi, self.vcpus) == Some(vcpu);
+                let for_us = self.is_for(vcpu, spi);
                 let candidate = candidate(bank, bit, spi + 32, groups, for_us);
                 let here =
                     if candidate.active { self.distributor.home(spi) == vcpu } else { for_us };

@@ -100,7 +100,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         debug::program_for_step(self.running);
         interrupt::invalidate_interface(self.running);
         // Whoever ran since may have changed what is where.
-        self.running.core.context.forget_pages();
+        self.running.core.forget_pages();
         let control = self.running.domain.control.lock();
         let has_breakpoints = !control.breakpoints.is_empty() || self.running.domain.has_views();
         let has_watchpoints = !control.watchpoints.is_empty();

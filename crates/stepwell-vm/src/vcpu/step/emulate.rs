@@ -12,7 +12,7 @@ use crate::vcpu::hand::Next;
 use crate::vcpu::handled::advance_by;
 use crate::vcpu::running::{End, Running};
 use crate::vcpu::{address_space, count, device_access, inject, interrupt, pages, time, watch};
-use stepwell_arch::debug::DataAccess;
+use stepwell_arch::debug::{DataAccess, mdscr_el1};
 use stepwell_arch::esr::{EsrEl1, FaultStatus};
 use stepwell_arch::stage1::{self, Access, AccessKind, WalkError};
 use stepwell_arch::{Ipa, Pa, Pstate, SystemRegister, Va};
@@ -157,10 +157,13 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         }
         let loaded = Image::of(armed.value, armed.bytes, armed.pair, big_endian);
         let ram = &self.running.domain.ram;
-        let stored = ram.image(pa, new.bytes).and_then(|old| {
+        let old = if loaded.bytes == new.bytes {
+            Ok(loaded)
+        } else {
             // What the load did not read is as it was: the others are stopped.
-            ram.compare_and_store(pa, old.with_first(loaded), new)
-        });
+            ram.image(pa, new.bytes).map(|old| old.with_first(loaded))
+        };
+        let stored = old.and_then(|old| ram.compare_and_store(pa, old, new));
         let Ok(stored) = stored else { return self.leave_store() };
         if stored {
             let ipa = Ipa(RAM_BASE.0.wrapping_add(pa.0.wrapping_sub(ram.base().0)));
@@ -220,6 +223,9 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             self.take_back();
             return Some(Carried::Done(Some(End::Stop(reason))));
         }
+        if self.running.core.debug.mdscr() & mdscr_el1::MDE == 0 {
+            return None;
+        }
         let el0 = pstate.el() == 0;
         let store = DataAccess { address: address.0, bytes, read: false, write: true, el0 };
         debug::own_watchpoint(self.running, store)?;
@@ -249,6 +255,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     }
 
     /// Carried out at EL2: moves the PC past the instruction.
+    #[inline(always)]
     fn advance_pc(&mut self, bytes: u64) {
         let guest = self.running.core.debug.guest();
         advance_by(self.running, guest, bytes);

@@ -18,7 +18,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     pub(super) fn enter_anew(&mut self) -> Onward {
         let next = &self.flow.hand.next;
         let needs_interface =
-            !next.is_known || matches!(next.plan, Plan::InterruptMask | Plan::PendingInterrupts);
+            !next.is_known || matches!(next.plan, Plan::CpuInterface | Plan::PendingInterrupts);
         let shown = self.shown();
         let hand = &mut self.flow.hand;
         (hand.in_run, hand.is_let_past) = (false, false);
@@ -72,7 +72,9 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         }
         hand.entry = Entry { begun: running.core.pc(), masks, interface };
         running.core.context.set_fast_budget(hand.limit - 1);
-        self.lend_run();
+        if self.flow.rules.record {
+            self.lend_run();
+        }
     }
 
     /// The guest has left: what the engine makes of that.
@@ -82,7 +84,9 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             self.give_masks_back(begun, own);
         }
         let used = (self.flow.hand.limit - 1) - self.running.core.context.fast_budget();
-        self.take_run_back();
+        if self.flow.rules.record {
+            self.take_run_back();
+        }
         let core = &mut *self.running.core;
         let mut pstate = core.pstate();
         let outcome = core.engine.on_exit(exit_of(vector, core.context.esr), &mut pstate);

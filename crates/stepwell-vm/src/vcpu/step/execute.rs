@@ -1,6 +1,5 @@
 //! What an exit says of the instruction in hand, and what an executed one leaves to do.
 
-use crate::cpu::Context as _;
 use crate::cpu::{Cpu, Vector};
 use crate::vcpu::advance::{Onward, VcpuLoop};
 use crate::vcpu::exit::handle;
@@ -11,7 +10,7 @@ use crate::vcpu::running::End;
 use crate::vcpu::{address_space, interrupt, pages};
 use stepwell_arch::esr::{EsrEl2, ec};
 use stepwell_arch::{Pstate, SystemRegister, Va};
-use stepwell_engine::completion::{complete, has_executed, leaves_nothing};
+use stepwell_engine::completion::{complete, has_executed, leaves_nothing, only_arms};
 use stepwell_engine::{After, Before, Boundary, Completion, MonitorChange, Saved};
 use stepwell_engine::{Outcome, Plan, StepState, own_step};
 
@@ -124,9 +123,12 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         }
         let core = &*self.running.core;
         let plan = if self.flow.hand.in_run { Plan::Execute } else { self.flow.hand.next.plan };
-        if !leaves_nothing(core.debug.guest(), plan, boundary)
-            || is_at_vector(self.running.cpu, core.pc())
-        {
+        let guest = core.debug.guest();
+        if is_at_vector(self.running.cpu, core.pc()) {
+            self.complete(boundary);
+        } else if let Some(load) = only_arms(guest, plan, boundary) {
+            self.arm(load);
+        } else if !leaves_nothing(guest, plan, boundary) {
             self.complete(boundary);
         }
         self.passed(1);
@@ -303,19 +305,19 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         }
         if is_other {
             // A known page has changed.
-            self.running.core.context.forget_pages();
+            self.running.core.forget_pages();
         }
         if spsr_el1.is_some() {
             self.emit_entry();
         }
         match plan {
             Plan::TranslationChange => {
-                self.running.core.context.forget_pages();
+                self.running.core.forget_pages();
                 self.flow.hand.executed_page = None;
                 self.emit_context();
             }
             // What was masked may be deliverable now.
-            Plan::InterruptMask | Plan::PendingInterrupts => {
+            Plan::InterruptMask | Plan::CpuInterface | Plan::PendingInterrupts => {
                 interrupt::invalidate_interface(self.running)
             }
             // Those that went to EL1 are recorded already.

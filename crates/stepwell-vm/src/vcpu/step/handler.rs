@@ -169,7 +169,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         debug::program_for_step(self.running);
         interrupt::invalidate_interface(self.running);
         self.find_deadline();
-        self.running.core.context.forget_pages();
+        self.running.core.forget_pages();
     }
 
     /// A handler may wait for another vCPU: each gets a turn now and then.

@@ -8,7 +8,7 @@ use crate::vcpu::hand::Next;
 use crate::vcpu::pages;
 use stepwell_arch::SystemRegister;
 use stepwell_arch::{Instruction, Pstate, Va};
-use stepwell_engine::{LoadExclusive, Plan, StoreExclusive, plan};
+use stepwell_engine::{LoadExclusive, Plan, StoreExclusive, is_data_processing, plan};
 
 type PageOf<C> = <<C as Cpu>::Memory as GuestMemory>::Page;
 
@@ -24,8 +24,17 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         let Some((word, may_know)) = self.fetch(pc) else {
             return Next::unknown(pc, pstate);
         };
+        let known =
+            Next { word: Some(word), plain: may_know, is_known: true, ..Next::unknown(pc, pstate) };
+        // As most instructions that follow one that is slow.
+        if is_data_processing(word) { known } else { self.look_into(known, word) }
+    }
+
+    #[inline(always)]
+    fn look_into(&mut self, known: Next, word: u32) -> Next {
         let instruction = Instruction::decode(word);
         let plan = plan(instruction);
+        let pstate = known.pstate;
         let base = match plan {
             Plan::LoadExclusive(LoadExclusive { rn, .. })
             | Plan::StoreExclusive(StoreExclusive { rn, .. }) => self.base(rn, pstate),
@@ -33,13 +42,8 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         };
         let is_return = matches!(plan, Plan::ExceptionReturn);
         Next {
-            pc,
-            pstate,
             plan,
-            word: Some(word),
-            bytes: 4,
-            plain: may_know && matches!(plan, Plan::Execute),
-            is_known: true,
+            plain: known.plain && matches!(plan, Plan::Execute),
             svc: matches!(instruction, Instruction::Svc { .. }),
             base,
             spsr_el1: Pstate(if is_return {
@@ -47,6 +51,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             } else {
                 0
             }),
+            ..known
         }
     }
 
@@ -54,7 +59,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     #[inline]
     pub(super) fn acknowledge_translation(&mut self) {
         if self.flow.rules.is_beside_others && self.running.domain.translation.take() {
-            self.running.core.context.forget_pages();
+            self.running.core.forget_pages();
             self.flow.hand.executed_page = None;
         }
     }
@@ -89,7 +94,13 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         }
     }
 
+    #[inline(never)]
     fn find_code_page(&mut self, pc: Va) -> Option<(PageOf<C>, bool)> {
+        if let Some((va, page)) = self.running.core.slow_page
+            && va == pc.align_down(4096)
+        {
+            return Some((page, false));
+        }
         // As EL1 may read: code that EL0 may execute it need not be able to read.
         let to_ipa = || self.running.cpu.to_ipa(pc, false);
         let ipa = pages::translated(self.running, to_ipa).ok()?;
@@ -102,8 +113,11 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             && !(self.flow.rules.has_breakpoints
                 && (self.running.domain.follow.has_page(pc)
                     || self.running.domain.views.lock().has_breakpoints(ipa)));
+        let core = &mut *self.running.core;
         if may_know {
-            self.running.core.context.know_page(pc, page);
+            core.context.know_page(pc, page);
+        } else {
+            core.slow_page = Some((pc.align_down(4096), page));
         }
         Some((page, may_know))
     }

@@ -295,21 +295,25 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         {
             return 1;
         }
-        let straight = match range {
-            None if leaves_at_jumps => straight_on(core, (0, u64::MAX)),
-            None => u64::MAX,
-            Some(within) => straight_on(core, within),
-        };
-        let room = if self.flow.rules.record { core.recorder.room() } else { u64::MAX };
-        let due = match self.flow.tally.deadline {
-            u64::MAX => u64::MAX,
-            deadline => {
-                self.running.domain.clock.lock().steps_until(self.flow.rules.time, deadline)
-            }
-        };
-        // The others are quiesced for no longer than they have to.
-        let sequence = if self.flow.turn.has_quiesced_others { SEQUENCE_MAX } else { u64::MAX };
-        room.min(due).min(straight).min(watch_limit).min(sequence).max(1)
+        // Most of the time none of these is there to ask.
+        let mut limit = watch_limit;
+        if let Some(within) = range {
+            limit = limit.min(straight_on(core, within));
+        } else if leaves_at_jumps {
+            limit = limit.min(straight_on(core, (0, u64::MAX)));
+        }
+        if self.flow.rules.record {
+            limit = limit.min(core.recorder.room());
+        }
+        if self.flow.tally.deadline != u64::MAX {
+            let clock = self.running.domain.clock.lock();
+            limit = limit.min(clock.steps_until(self.flow.rules.time, self.flow.tally.deadline));
+        }
+        if self.flow.turn.has_quiesced_others {
+            // For no longer than they have to.
+            limit = limit.min(SEQUENCE_MAX);
+        }
+        limit.max(1)
     }
 }
 

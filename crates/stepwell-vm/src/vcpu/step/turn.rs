@@ -1,6 +1,5 @@
 //! Turns: a stepped vCPU beside others of its domain.
 
-use crate::cpu::Context as _;
 use crate::cpu::Cpu;
 use crate::domain::{Order, Role, StepOrder, bit};
 use crate::vcpu::advance::{Needs, Onward, VcpuLoop};
@@ -206,7 +205,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             time::update_lines(self.running);
             self.find_deadline();
             interrupt::invalidate_interface(self.running);
-            self.running.core.context.forget_pages();
+            self.running.core.forget_pages();
             self.flow.tally.ring_room = 0;
         }
         // What is recorded here needs room, and whoever had the turn may have left none.
