@@ -453,6 +453,8 @@ fn debian(smp: u8) -> (QemuMachine, Link) {
         qemu: std::env::var_os("STEPWELL_QEMU")
             .map_or_else(|| "qemu-system-aarch64".into(), Into::into),
         verbose: false,
+        cpus: None,
+        turn: None,
         test_mode: None,
     };
     let (machine, mut link) = QemuMachine::launch(&options, &guest).unwrap();

@@ -56,7 +56,9 @@ fn states(code: &[u8], cpu: &str, mut seed: u64) -> Vec<StateHash> {
         }
         stops.sort_unstable();
         stops.dedup();
-        stops.iter().filter(|&&stop| stop > 0).for_each(|&stop| drop(run_until(&mut link, stop)));
+        for &stop in stops.iter().filter(|&&stop| stop > 0) {
+            let _state = run_until(&mut link, stop);
+        }
         all.push(run_until(&mut link, (n + 1) * APART));
     }
     all
