@@ -12,6 +12,7 @@ mod finding;
 pub mod licences;
 mod machine_code;
 mod panic_free;
+mod reading;
 mod rust_sources;
 mod sources;
 mod tree;
@@ -83,6 +84,7 @@ fn findings() -> Result<Vec<Finding>> {
         findings.extend(words::check(file));
     }
     findings.extend(panic_free::check_lints(&tree));
+    findings.extend(reading::check(&tree));
     findings.extend(circles::check(&tree));
     findings.extend(dependencies::check(&tree)?);
     Ok(findings)

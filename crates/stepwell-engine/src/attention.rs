@@ -7,10 +7,12 @@
 //! 3. [`SYSTEM`] looks at bit `7:5` of byte `23:8` in [`Attention::system`];
 //! 4. [`BRANCH`] leaves it where bit 23 is set (ERET and DRPS, not BR, BLR and RET).
 //!
-//! The table is made from [`plan`], so the two cannot disagree; a host test asks both about every
-//! word of the system space. Where one answer covers several instructions, the table errs on the
-//! side of attention: LDAR, STLR and CAS share the bytes of the exclusives, and a word that would
-//! be a hint or an MSR (immediate) but for its Rt is undefined.
+//! The table of the system space is made from [`plan`], word by word. The classes of bits 31:24 are
+//! written down here, because making them from [`plan`], too, would be four thousand million
+//! decodings at each boot; host tests hold them against it, every word of the system space and
+//! words from all over. Where one answer covers several instructions, the table errs on the side of
+//! attention: LDAR, STLR and CAS share the bytes of the exclusives, and a word that would be a hint
+//! or an MSR (immediate) but for its Rt is undefined.
 //!
 //! Source: Arm ARM (DDI 0487, issue L.b), "A64 instruction set encoding".
 

@@ -205,7 +205,9 @@ impl<'d> Session<'d> {
     }
 
     fn packet(&mut self, body: &[u8]) -> Result<Option<Leaving>, Error> {
-        let before = self.output.len();
+        if body.starts_with(b"qSupported") {
+            self.output.add_to_next_packet(FEATURES);
+        }
         let leaving = match body {
             b"?" => self.answer(format!("T05thread:{};", self.thread()).as_bytes()).map(|()| None),
             b"qC" => self.answer(format!("QC{}", self.thread()).as_bytes()).map(|()| None),
@@ -231,7 +233,7 @@ impl<'d> Session<'d> {
             },
         }?;
         if body.starts_with(b"qSupported") {
-            self.announce(before)?;
+            self.output.add_nothing();
             self.has_processes = body.windows(13).any(|words| words == b"multiprocess+");
         }
         self.has_no_acks |= body == b"QStartNoAckMode";
@@ -254,23 +256,15 @@ impl<'d> Session<'d> {
         result
     }
 
-    /// Adds to `gdbstub`'s answer what it does not know that we can.
-    fn announce(&mut self, before: usize) -> Result<(), Error> {
-        let sent = self.output.since(before);
-        let is_frame = |byte: &u8| matches!(byte, b'$' | b'#');
-        let mut parts = sent.split(is_frame);
-        let (Some(ack), Some(body)) = (parts.next(), parts.next()) else { return Ok(()) };
-        self.output.truncate(before);
-        self.send_raw(ack)?;
-        self.send_raw(&framed(&[body, FEATURES].concat()))
-    }
-
     /// The current thread as a packet names it.
     fn thread(&self) -> String {
         let process = if self.has_processes { "p1." } else { "" };
         format!("{process}{:x}", tid_of(self.guest.selected))
     }
 
+    /// Says what a thread is. `gdbstub` knows the packet, but asks for the text by a shared
+    /// reference, where this debuggee has to be asked first, and gives the session up for a thread
+    /// that is not there.
     fn thread_info(&mut self, body: &[u8]) -> Result<(), Error> {
         let id = body.rsplit(|&byte| byte == b',' || byte == b'.').next().unwrap_or_default();
         let tid = std::str::from_utf8(id).ok().and_then(|id| usize::from_str_radix(id, 16).ok());

@@ -1,10 +1,10 @@
 //! A domain: one guest machine, its vCPUs, devices and clock, and who may let it run.
 //!
 //! Lock order, outermost first: the domain's `control`, then `turns`, then any one of `vgic`,
-//! `uart`, `console`, `clock`, `stage2`, `follow`, `views` (`follow` before `views`), then the link. A vCPU's CPU holds its `core` from
-//! an order to the stop that answers it, and takes `control` while it does; whoever holds `control`
-//! may take the `core` of a
-//! vCPU whose bit in [`Control::running`] is clear, and of no other, because its CPU has let go
+//! `uart`, `console`, `clock`, `stage2`, `follow`, `views` (`follow` before `views`), then the link
+//! (ARCHITECTURE.md has it as a picture). A vCPU's CPU holds its `core` from an order to the stop
+//! that answers it, and takes `control` while it does; whoever holds `control` may take the `core` of
+//! a vCPU whose bit in [`Control::running`] is clear, and of no other, because its CPU has let go
 //! before it clears that bit. A CPU that runs several takes the `core` of one of its own at a time.
 
 use crate::concurrency::counted::Counted;

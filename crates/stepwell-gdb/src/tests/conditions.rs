@@ -36,7 +36,7 @@ fn they_are_announced() {
     with(|client| {
         assert!(client.answer("qSupported:multiprocess+").ends_with(";ConditionalBreakpoints+"));
         assert_eq!(client.answer("QStartNoAckMode"), "OK");
-        assert!(client.answer("qSupported:").ends_with(";ConditionalBreakpoints+"));
+        assert!(client.answer("qSupported:swbreak+").ends_with(";ConditionalBreakpoints+"));
     });
 }
 

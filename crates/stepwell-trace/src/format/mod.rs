@@ -35,6 +35,7 @@
 //! | --- | --- |
 //! | 1.0 | runs, interrupts, events |
 //! | 1.1 | exceptions, exclusives, contexts, time, registers, memory; state repeated in each chunk |
+//! | 1.2 | turns of other vCPUs, instruction sets |
 
 mod chunk;
 mod details;
@@ -110,4 +111,31 @@ pub struct Totals {
     pub details: u64,
     /// Bytes of the file, without the `End` chunk.
     pub bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAJOR, MINOR};
+
+    /// The page for people, and the two module docs beside the code.
+    const PAGE: &str = include_str!("../../../../docs/recording-format.md");
+    const LAYOUT: &str = include_str!("mod.rs");
+    const RECORDS: &str = include_str!("records.rs");
+
+    #[test]
+    fn the_texts_of_the_format_agree() {
+        let version = format!("version {MAJOR}.{MINOR}");
+        assert!(PAGE.starts_with(&format!("# The recording format, {version}\n")));
+        assert!(LAYOUT.starts_with(&format!("//! Layout of a recording, {version}.\n")));
+        for minor in 0..=MINOR {
+            assert!(PAGE.contains(&format!("\n| {MAJOR}.{minor} | ")), "1.{minor}");
+            assert!(LAYOUT.contains(&format!("\n//! | {MAJOR}.{minor} | ")), "1.{minor}");
+        }
+        for number in (1..super::details::FIRST_UNKNOWN).step_by(2) {
+            assert!(PAGE.contains(&format!("\n| {number} | ")), "{number}");
+            assert!(RECORDS.contains(&format!("\n//! | {number} | ")), "{number}");
+        }
+        let unknown = format!("| {} and up, odd |", super::details::FIRST_UNKNOWN);
+        assert!(PAGE.contains(&unknown) && RECORDS.contains(&unknown), "{unknown}");
+    }
 }

@@ -21,6 +21,7 @@
 //! | 21 | register | length; number (bit 7: found, not changed), value (from the register's last) |
 //! | 23 | memory | length; access (bit 7: no value), size, address (from the last), value's low and high half |
 //! | 25 | state from the chunks before is repeated | length; how many of the records that follow are that |
+//! | 27 | others' turns | length; why, PC (distance), instructions of the others |
 //! | 29 | instruction set | length; 0 A64, 1 A32, 2 T32 |
 //! | 31 and up, odd | of a later version | length, bytes: skipped |
 //!

@@ -1,6 +1,7 @@
 //! `stepwell gdb`: serves a debugger.
 
 use super::options::GuestOptions;
+use super::policies::StepPolicies;
 use crate::ending;
 use crate::gdb::{Recordings, SocketFolder, Tool, init_file};
 use crate::interruption;
@@ -10,7 +11,7 @@ use crate::terminal::notice;
 use anyhow::Context;
 use clap::Args;
 use std::path::{Path, PathBuf};
-use stepwell_debuggee::{Debuggee, InterruptPolicy, OthersPolicy, TimePolicy};
+use stepwell_debuggee::Debuggee;
 use stepwell_gdb::{Address, Left, OnDisconnect, Policies, Server};
 use stepwell_trace::Header;
 
@@ -38,15 +39,8 @@ pub(super) struct Gdb {
     /// What becomes of the guest when a debugger is gone without a word: pause or continue
     #[arg(long, value_name = "WHAT", default_value = "pause")]
     on_disconnect: OnDisconnect,
-    /// What happens to interrupts while stepping: into, over or hold
-    #[arg(long, value_name = "POLICY", default_value = "over")]
-    irq: InterruptPolicy,
-    /// What the other vCPUs do while one is stepped: stop, run, step or step=N
-    #[arg(long, value_name = "POLICY", default_value = "stop")]
-    others: OthersPolicy,
-    /// How the guest's clock goes while it is stopped or steps: stopped, natural[=SEED], real or per-step=NS
-    #[arg(long, value_name = "POLICY", default_value = "stopped")]
-    time: TimePolicy,
+    #[command(flatten)]
+    policies: StepPolicies,
     /// Lets the debugger make recordings in this folder (monitor trace start NAME)
     #[arg(long, value_name = "FOLDER")]
     recordings: Option<PathBuf>,
@@ -69,8 +63,8 @@ impl Gdb {
         let recordings = recordings.transpose()?;
         // The folder is kept until the socket in it is closed.
         let (_folder, mut server) = self.bind()?;
-        let policies =
-            Policies { interrupts: self.irq, others: self.others, time: self.time, smc: false };
+        let StepPolicies { irq: interrupts, others, time } = self.policies;
+        let policies = Policies { interrupts, others, time, smc: false };
         server.set_policies(policies);
         let symbols = self.guest.symbols().or(self.write_symbols.as_deref());
         self.write_files(&prepared.names, symbols, server.address())?;
@@ -84,15 +78,7 @@ impl Gdb {
         }
         let left = session.with(|link| {
             let debuggee: &mut dyn Debuggee = link;
-            if let Some(interrupts) = debuggee.support_interrupts() {
-                interrupts.set_interrupt_policy(0, self.irq)?;
-            }
-            if let Some(others) = debuggee.support_others() {
-                others.set_others_policy(0, self.others)?;
-            }
-            if let Some(time) = debuggee.support_time() {
-                time.set_time_policy(0, self.time)?;
-            }
+            self.policies.choose(debuggee)?;
             tool.look_out(debuggee)?;
             if !self.wait {
                 debuggee.resume(0)?;
@@ -173,8 +159,8 @@ impl Gdb {
             stepwell_version: env!("CARGO_PKG_VERSION").into(),
             cpu_model: self.guest.cpu().into(),
             command_line: self.guest.append().into(),
-            interrupt_policy: self.irq.to_string(),
-            time_policy: self.time.to_string(),
+            interrupt_policy: self.policies.irq.to_string(),
+            time_policy: self.policies.time.to_string(),
             recorded: "pc".into(),
             vcpus: self.guest.smp(),
         }

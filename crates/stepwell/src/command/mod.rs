@@ -6,6 +6,7 @@ mod diff;
 mod gdb;
 mod only;
 mod options;
+mod policies;
 mod pursuit;
 mod record;
 mod replay;

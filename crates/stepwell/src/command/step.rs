@@ -4,6 +4,7 @@ mod editor;
 
 use super::arrive::At;
 use super::options::GuestOptions;
+use super::policies::StepPolicies;
 use crate::console::MarkedLines;
 use crate::ending;
 use crate::follow::{Follower, Outcome};
@@ -14,7 +15,7 @@ use crate::terminal::{Visible, notice};
 use clap::Args;
 use editor::Lines;
 use std::io::{Write, stdout};
-use stepwell_debuggee::{Debuggee, InterruptPolicy, OthersPolicy, TimePolicy};
+use stepwell_debuggee::Debuggee;
 
 /// Steps a guest interactively
 ///
@@ -30,16 +31,8 @@ pub(super) struct Step {
     /// MODULE:SYMBOL of a Linux module once it is loaded, or PROGRAM!SYMBOL of a program (--sysroot)
     #[arg(long, value_name = "WHERE", default_value = "reset")]
     at: At,
-    /// What happens to interrupts: into, over or hold
-    #[arg(long, value_name = "POLICY", default_value = "over")]
-    irq: InterruptPolicy,
-    /// What the other vCPUs do: stop (moving only so that the stepped one makes progress), run, or
-    /// step
-    #[arg(long, value_name = "POLICY", default_value = "stop")]
-    others: OthersPolicy,
-    /// How the guest's clock goes: stopped, natural[=SEED], real or per-step=NS
-    #[arg(long, value_name = "POLICY", default_value = "stopped")]
-    time: TimePolicy,
+    #[command(flatten)]
+    policies: StepPolicies,
 }
 
 impl Step {
@@ -49,15 +42,7 @@ impl Step {
         let (mut session, mut names) = prepared.launch()?;
         let (status, text) = session.with(|link| {
             let debuggee: &mut dyn Debuggee = link;
-            if let Some(interrupts) = debuggee.support_interrupts() {
-                interrupts.set_interrupt_policy(0, self.irq)?;
-            }
-            if let Some(time) = debuggee.support_time() {
-                time.set_time_policy(0, self.time)?;
-            }
-            if let Some(others) = debuggee.support_others() {
-                others.set_others_policy(0, self.others)?;
-            }
+            self.policies.choose(debuggee)?;
             let (mut output, mut lines, mut records) =
                 (Visible(stdout()), MarkedLines::default(), Vec::new());
             let mut console = |bytes: &[u8]| lines.push(bytes, &mut stdout());

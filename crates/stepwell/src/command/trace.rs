@@ -6,6 +6,7 @@
 use super::arrive::{At, Start};
 use super::only::{Only, Sieve};
 use super::options::GuestOptions;
+use super::policies::StepPolicies;
 use super::pursuit::{Caught, Pursuit};
 use crate::console::MarkedLines;
 use crate::ending;
@@ -24,8 +25,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 use stepwell_arch::Va;
 use stepwell_debuggee::{
-    Debuggee, DomainEnding, InterruptPolicy, OthersPolicy, StepRequest, Stop, StopReason,
-    TimePolicy, TraceDetail, TraceRecord, VcpuId,
+    Debuggee, DomainEnding, OthersPolicy, StepRequest, Stop, StopReason, TraceDetail, TraceRecord,
+    VcpuId,
 };
 use stepwell_trace::export::pc::PcLines;
 use stepwell_trace::{Event, Header};
@@ -38,6 +39,8 @@ use stepwell_trace::{Event, Header};
 #[command(after_help = "Examples:\n  \
     stepwell trace --kernel vmlinuz --steps 200000 --irq hold -o boot.stepwell\n  \
     stepwell trace --kernel vmlinuz --at start_kernel --until rest_init")]
+// A recording is of what happened, handlers included.
+#[command(mut_arg("irq", |irq| irq.default_value("into")))]
 pub(super) struct Trace {
     #[command(flatten)]
     guest: GuestOptions,
@@ -51,16 +54,8 @@ pub(super) struct Trace {
     /// Where to end: SYMBOL, SYMBOL+0xOFFSET or 0xADDRESS
     #[arg(long, value_name = "WHERE")]
     until: Option<String>,
-    /// What happens to interrupts: into, over or hold
-    #[arg(long, value_name = "POLICY", default_value = "into")]
-    irq: InterruptPolicy,
-    /// What the other vCPUs do: stop (moving only so that the traced one makes progress), run, or
-    /// step (all are traced, one at a time; step=N: N steps a turn)
-    #[arg(long, value_name = "POLICY", default_value = "stop")]
-    others: OthersPolicy,
-    /// How the guest's clock goes: stopped, natural[=SEED], real or per-step=NS
-    #[arg(long, value_name = "POLICY", default_value = "stopped")]
-    time: TimePolicy,
+    #[command(flatten)]
+    policies: StepPolicies,
     /// What is recorded of each step: pc; regs, the registers that it changed; mem, what it loaded
     /// and stored. All but pc is slow
     #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',', default_value = "pc")]
@@ -117,8 +112,8 @@ impl Trace {
             stepwell_version: env!("CARGO_PKG_VERSION").into(),
             cpu_model: self.guest.cpu().into(),
             command_line: self.guest.append().into(),
-            interrupt_policy: self.irq.to_string(),
-            time_policy: self.time.to_string(),
+            interrupt_policy: self.policies.irq.to_string(),
+            time_policy: self.policies.time.to_string(),
             recorded: self.recorded(),
             vcpus: self.guest.smp(),
         };
@@ -131,7 +126,7 @@ impl Trace {
         let mut job = Job {
             recorder,
             sieve,
-            waits: (self.others == OthersPolicy::Stop && self.guest.smp() > 1)
+            waits: (self.policies.others == OthersPolicy::Stop && self.guest.smp() > 1)
                 .then(WaitWatch::default),
             pursuit,
             names,
@@ -152,18 +147,10 @@ impl Trace {
 
     /// Has the guest stepped and recorded as the options say.
     fn choose_policies(&self, debuggee: &mut dyn Debuggee) -> anyhow::Result<()> {
-        if let Some(interrupts) = debuggee.support_interrupts() {
-            interrupts.set_interrupt_policy(0, self.irq)?;
-        }
-        if let Some(time) = debuggee.support_time() {
-            time.set_time_policy(0, self.time)?;
-        }
+        self.policies.choose(debuggee)?;
         if let Some(trace) = debuggee.support_trace() {
             let registers = self.records(What::Regs);
             trace.set_detail(0, TraceDetail { registers, memory: self.records(What::Mem) })?;
-        }
-        if let Some(others) = debuggee.support_others() {
-            others.set_others_policy(0, self.others)?;
         }
         Ok(())
     }
@@ -275,7 +262,7 @@ impl Job {
                 Some(Err(end)) => return Ok(end),
             }
             let count = slice.min(self.steps - self.done);
-            let all = matches!(options.others, OthersPolicy::Step { .. });
+            let all = matches!(options.policies.others, OthersPolicy::Step { .. });
             let request = StepRequest { record: true, all, ..StepRequest::steps(count) };
             debuggee.step(vcpu, request)?;
             let (outcome, interruption) =
