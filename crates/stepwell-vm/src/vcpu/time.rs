@@ -298,9 +298,12 @@ pub fn go_on<C: Cpu>(running: &mut Running<'_, C>) {
 
 /// Lets the guest's clock run with the CPU's.
 pub fn release<C: Cpu>(running: &mut Running<'_, C>) {
-    if running.domain.timeline.is_none() {
-        running.cpu.set_offset(running.domain.clock_offset.load(Ordering::Acquire));
-    }
+    let offset = match running.domain.timeline {
+        // It is set when the guest is entered. Until then its timers are not to go off.
+        Some(_) => running.cpu.counter(),
+        None => running.domain.clock_offset.load(Ordering::Acquire),
+    };
+    running.cpu.set_offset(offset);
     let up = virtual_line(running);
     set_virtual_line(running, up);
     running.cpu.enable_virtual_timer(!up);
@@ -316,7 +319,8 @@ pub fn hold<C: Cpu>(running: &mut Running<'_, C>) {
 /// interrupt is switched off until then.
 pub fn virtual_timer_fired<C: Cpu>(running: &mut Running<'_, C>) {
     if running.domain.timeline.is_some() {
-        // It is looked at after each exit.
+        // It is looked at after each exit. While EL2 works the machine's counter is nobody's time.
+        running.cpu.set_offset(running.cpu.counter());
         return;
     }
     running.cpu.enable_virtual_timer(false);
