@@ -5,10 +5,10 @@
 //! made of it; the symbols that a kernel carries itself; the code.
 
 use super::{SymbolKind, Symbols};
-use object::elf::PT_LOAD;
+use object::elf::{PT_LOAD, SHF_EXECINSTR};
 use object::read::elf::ProgramHeader;
 use object::read::{Object, ObjectSection};
-use object::{ObjectKind, SectionKind};
+use object::{ObjectKind, SectionFlags, SectionKind};
 use std::collections::HashMap;
 
 /// The symbols of an ELF are not those of the kernel. Reads well after the file's name.
@@ -87,7 +87,9 @@ pub fn check(
 pub fn lies_elsewhere(elf: &[u8], base: u64, bytes: u64) -> bool {
     let Ok(file) = object::File::parse(elf) else { return false };
     let is_in = |at: u64| at.checked_sub(base).is_some_and(|offset| offset < bytes);
-    let code = file.sections().filter(|section| section.kind() == SectionKind::Text);
+    // By its flags: what `--write-symbols` makes has code sections without contents.
+    let is_code = |flags| matches!(flags, SectionFlags::Elf { sh_flags, .. } if sh_flags.contains(SHF_EXECINSTR));
+    let code = file.sections().filter(|section| is_code(section.flags()));
     let mut linked = code.map(|section| section.address()).peekable();
     if linked.peek().is_none() || linked.any(is_in) {
         return false;
