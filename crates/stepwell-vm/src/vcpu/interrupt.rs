@@ -156,6 +156,9 @@ pub fn sync<C: Cpu>(running: &mut Running<'_, C>) {
     if running.core.serror.is_some() && running.cpu.take_serror_back() {
         running.core.serror = None;
     }
-    running.domain.vgic.lock().sync(running.index, &running.core.interface);
+    let deactivated = running.domain.vgic.lock().sync(running.index, &running.core.interface);
+    if deactivated & 1 << VIRTUAL_TIMER_INTID != 0 {
+        time::virtual_timer_ended(running);
+    }
     kick_others(running);
 }

@@ -112,10 +112,17 @@ fn now_of<C: Cpu>(cpu: &C, domain: &Domain<C>) -> u64 {
 }
 
 /// Takes the timers' lines of a vCPU that is on no CPU to the GIC.
+///
+/// Where instructions are counted its virtual timer's interrupt stays until it runs: see
+/// [`count::SETTLED_EVERY`].
 pub fn update_lines_of<C: Cpu>(cpu: &C, domain: &Domain<C>, index: usize, core: &mut VcpuCore<C>) {
     let now = now_of(cpu, domain);
-    let [of_virtual, of_physical] = timers_of(core).map(|(ctl, compare)| line(ctl, compare, now));
+    let [mut of_virtual, of_physical] =
+        timers_of(core).map(|(ctl, compare)| line(ctl, compare, now));
     let lines = &mut core.lines;
+    of_virtual |= domain.timeline.is_some()
+        && lines.virtual_timer
+        && domain.vgic.lock().is_offered(index, VIRTUAL_TIMER_INTID);
     for (known, up, intid) in [
         (&mut lines.virtual_timer, of_virtual, VIRTUAL_TIMER_INTID),
         (&mut lines.physical_timer, of_physical, PHYSICAL_TIMER_INTID),
@@ -304,7 +311,9 @@ pub fn release<C: Cpu>(running: &mut Running<'_, C>) {
         None => running.domain.clock_offset.load(Ordering::Acquire),
     };
     running.cpu.set_offset(offset);
-    let up = virtual_line(running);
+    // A counted guest is let go after any stop, which is to make no difference.
+    let is_kept = running.domain.timeline.is_some() && is_virtual_timer_offered(running);
+    let up = virtual_line(running) || is_kept;
     set_virtual_line(running, up);
     running.cpu.enable_virtual_timer(!up);
     update_lines(running);
@@ -325,6 +334,16 @@ pub fn virtual_timer_fired<C: Cpu>(running: &mut Running<'_, C>) {
     }
     running.cpu.enable_virtual_timer(false);
     set_virtual_line(running, true);
+}
+
+/// The guest has deactivated the virtual timer's interrupt: whether another one is pending is the
+/// timer's to say, also where instructions are counted and one that waits is kept.
+pub fn virtual_timer_ended<C: Cpu>(running: &mut Running<'_, C>) {
+    if running.domain.timeline.is_some() {
+        let up = virtual_line(running);
+        set_virtual_line(running, up);
+        running.cpu.enable_virtual_timer(!up);
+    }
 }
 
 /// Takes the timers' lines, as they are now, to the GIC.
