@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use stepwell_debuggee::{Debuggee, Event, Moment, StateHash, StopReason};
 use stepwell_link::Link;
+use stepwell_tests::debian::debian;
 use stepwell_tests::guest::Guest;
 use stepwell_tests::machine::launch_counted;
 use stepwell_tests::plain::Setup;
@@ -96,9 +97,9 @@ fn vcpus_share_cpus() {
 }
 
 /// Records with the command, and replays.
-fn recorded_and_replayed(setup: &Setup, until: &str, log: &Path) -> String {
+fn recorded_and_replayed(setup: &Setup, every: &str, until: &str, log: &Path) -> String {
     let mut record = command("record", setup);
-    record.args(["--quiet", "--state-every", "20000", "--until", until, "-o"]).arg(log);
+    record.args(["--quiet", "--state-every", every, "--until", until, "-o"]).arg(log);
     let recorded = run(&mut record, LIMIT).unwrap();
     assert!(recorded.status.success(), "{}", recorded.output());
     replay(log, &["--verify"])
@@ -121,7 +122,7 @@ fn what_was_recorded_is_replayed() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("boot.replay");
     let setup = Setup { smp: VCPUS, ..Setup::new(&Guest::named("hammer").path) };
-    let said = recorded_and_replayed(&setup, "150000", &log);
+    let said = recorded_and_replayed(&setup, "20000", "150000", &log);
     assert!(said.contains("states compared: all the same"), "{said}");
     let whole = place(&said).to_owned();
     assert!(whole.starts_with("position 150000,"), "{said}");
@@ -141,4 +142,26 @@ fn what_was_recorded_is_replayed() {
     let refused = run(refused.args(["replay", "--quiet"]).arg(&half), LIMIT).unwrap();
     assert_eq!(refused.status.code(), Some(1), "{}", refused.output());
     assert!(refused.stderr.contains("is damaged"), "{}", refused.output());
+}
+
+/// Linux on four vCPUs, with its timers and calls between CPUs: a recording stops every five million
+/// instructions, and a replay where it is told to.
+fn a_boot_is_the_same_in_its_replay(cpu: &'static str) {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("boot.replay");
+    let said = recorded_and_replayed(&debian(cpu, VCPUS), "70000000", "350000000", &log);
+    assert!(said.contains("6 states compared: all the same"), "{said}");
+    let whole = place(&said).to_owned();
+    assert!(whole.starts_with("position 350000000,"), "{said}");
+    assert_eq!(place(&replay(&log, &[])), whole, "with no stop on the way");
+}
+
+#[test]
+fn a_boot_is_the_same_in_its_replay_on_cortex_a57() {
+    a_boot_is_the_same_in_its_replay("cortex-a57");
+}
+
+#[test]
+fn a_boot_is_the_same_in_its_replay_on_max() {
+    a_boot_is_the_same_in_its_replay("max");
 }

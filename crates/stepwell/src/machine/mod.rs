@@ -164,7 +164,8 @@ fn arguments(options: &MachineOptions, layout: &Layout, inherited: &Inherited) -
     ];
     if options.turn.is_some() {
         // 16 ns an instruction, and no pause where every CPU waits.
-        arguments.extend(["-icount", "shift=4,sleep=off"].map(str::to_owned));
+        // With a seed: RNDR is to read the same each time.
+        arguments.extend(["-icount", "shift=4,sleep=off", "-seed", "1"].map(str::to_owned));
     }
     arguments.extend(more.into_iter().flat_map(|(name, value)| [name.to_owned(), value]));
     arguments

@@ -7,12 +7,13 @@ use crate::vcpu::hand::{Purpose, Question};
 use crate::vcpu::handled::Handled;
 use crate::vcpu::roots::Root;
 use crate::vcpu::running::End;
-use crate::vcpu::{address_space, interrupt, pages};
+use crate::vcpu::{address_space, debug, interrupt, pages};
 use stepwell_arch::esr::{EsrEl2, ec};
 use stepwell_arch::{Pstate, SystemRegister, Va};
 use stepwell_engine::completion::{complete, has_executed, leaves_nothing, only_arms};
 use stepwell_engine::{After, Before, Boundary, Completion, MonitorChange, Saved};
 use stepwell_engine::{Outcome, Plan, StepState, own_step};
+use stepwell_protocol::StopReason;
 
 /// What has become of an instruction that was entered for.
 enum Came {
@@ -179,12 +180,24 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
                 Came::Nothing
             }
             Handled::Past => self.let_past(),
+            Handled::Stop(StopReason::Breakpoint) if self.is_for_a_return() => {
+                self.take_back();
+                Came::Done
+            }
             Handled::Stop(reason) => {
                 self.take_back();
                 Came::End(End::Stop(reason))
             }
             Handled::SwitchedOff => Came::End(self.switched_off()),
         }
+    }
+
+    /// Whether a breakpoint was met that only waits for an unseen handler to return there. Whoever
+    /// meets it, the next boundary finds out.
+    fn is_for_a_return(&self) -> bool {
+        let core = &*self.running.core;
+        core.handler_of.is_some_and(|interrupted| interrupted.pc == core.pc())
+            && debug::breakpoint_at_pc(self.running).is_none()
     }
 
     /// Whether what trapped made another address space current.
