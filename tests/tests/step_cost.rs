@@ -25,8 +25,9 @@ fn a_plain_step_stays_within_its_limits() {
     let whole = |cost: Cost| (cost.silent.round(), cost.traced.round());
     // As ARCHITECTURE.md has them, instruction by instruction: change them there, too.
     assert_eq!(whole(plain), (31.0, 36.0), "{plain:?}");
-    // A look at whether the guest spins may fall into the longer run of plain steps alone.
-    assert!([(0.0, 17.0), (-1.0, 17.0)].contains(&whole(branch)), "{branch:?}");
+    // A look at whether the guest spins may fall into either of two runs alone.
+    let (silent, traced) = whole(branch);
+    assert!((-1.0..=1.0).contains(&silent) && (16.0..=18.0).contains(&traced), "{branch:?}");
     for cost in &costs[2..] {
         // The others leave the fast path, at least where a turn ends; what a compiler makes of them
         // may change, but not by that much unseen.

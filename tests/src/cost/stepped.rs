@@ -35,6 +35,8 @@ const CLOCK: [usize; 2] = [10, 11];
 const AROUND: u64 = 8;
 /// Turns of the run that warms up, and of the two whose difference is counted.
 const TURNS_COUNTED: [u64; 3] = [10, 50, 250];
+/// Each is run so often, and the least counts.
+const REPEATED: usize = 9;
 /// Steps of the two runs whose difference is timed, before calibration.
 const STEPS_FIRST: u64 = 50_000;
 /// What a timed run should take: more than a scheduler's whims, less than one's patience.
@@ -158,13 +160,17 @@ impl Stepped {
         self.deliver_interrupts(of.interrupts > 0)?;
         let mut ticks = [0; 3];
         for (ticks, turns) in ticks.iter_mut().zip(TURNS_COUNTED) {
-            self.begin(of, turns)?;
-            self.run(turns * of.steps() + AROUND, record)?;
-            let x = self.link.read_registers(V0)?.x;
-            if x[TURNS] != 0 {
-                bail!("{}: {} turns are left after {turns}", of.title, x[TURNS]);
+            // What the host has come between, such as a look into the mailbox, only adds.
+            *ticks = u64::MAX;
+            for _ in 0..REPEATED {
+                self.begin(of, turns)?;
+                self.run(turns * of.steps() + AROUND, record)?;
+                let x = self.link.read_registers(V0)?.x;
+                if x[TURNS] != 0 {
+                    bail!("{}: {} turns are left after {turns}", of.title, x[TURNS]);
+                }
+                *ticks = x[CLOCK[1]].wrapping_sub(x[CLOCK[0]]).min(*ticks);
             }
-            *ticks = x[CLOCK[1]].wrapping_sub(x[CLOCK[0]]);
         }
         self.deliver_interrupts(false)?;
         let turns = TURNS_COUNTED[2] - TURNS_COUNTED[1];
