@@ -2,7 +2,8 @@
 //!
 //! A vCPU that has its CPU for itself never comes here. One that shares it gives it away where its turn
 //! is over and where it waits, and goes on from there when it is there again: what it was in the middle
-//! of is a [`Flow`]. One that is called out is always next, since the others that stop wait for it; and an idle CPU waits for the first timer of any of its vCPUs.
+//! of is a [`Flow`]. One that is called out is always next, since the others that stop wait for it; and
+//! an idle CPU waits for the first timer of any of its vCPUs.
 //!
 //! Turns are of a length in time, or, where the machine counts instructions, in instructions: then
 //! which vCPU executes when is a function of the domain's position, and nothing that comes from
