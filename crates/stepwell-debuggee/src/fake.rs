@@ -168,6 +168,9 @@ impl Fake {
                 return self.stop(reason);
             }
             let pc = self.cpu.registers.pc;
+            if let Some((address, true)) = self.cpu.next_access() {
+                self.timeline.stores.push((self.timeline.position, address));
+            }
             match self.cpu.execute() {
                 Outcome::Executed => {}
                 Outcome::Printed(byte) => {

@@ -30,5 +30,5 @@ pub use stepwell_protocol::{
     TraceRecord, VcpuId, VcpuState, VectorLength, Waiting, WatchAccess, Watchpoint,
 };
 pub use stop::{Event, Stop};
-pub use time_travel::{Checkpoint, Checkpoints, Moment, StateHash, TimeTravel};
+pub use time_travel::{CHECKPOINTS_MAX, Checkpoint, Checkpoints, Moment, StateHash, TimeTravel};
 pub use value::{CodeRange, StepRequest, VcpuStatus};

@@ -10,6 +10,7 @@
 
 use crate::Error;
 use std::fmt;
+use stepwell_arch::Ipa;
 
 /// A moment of a domain: how many instructions its vCPUs have executed since reset, all together, and
 /// what time it is.
@@ -90,11 +91,25 @@ pub trait TimeTravel {
     /// As [`TimeTravel::moment`].
     fn state_hash(&mut self, domain: u8) -> Result<StateHash, Error>;
 
+    /// Begins another run here: what comes from now on is not what the positions so far were those of.
+    ///
+    /// Until then, whatever would make it another one is refused as [`crate::Refusal::WouldDiverge`]:
+    /// writes, steps of one vCPU, policies. Going to a moment that was kept before goes back to the run
+    /// that it is of.
+    ///
+    /// # Errors
+    ///
+    /// As [`TimeTravel::moment`].
+    fn fork(&mut self, domain: u8) -> Result<(), Error>;
+
     /// Keeps moments to go back to, where that is possible.
     fn support_checkpoints(&mut self) -> Option<&mut dyn Checkpoints> {
         None
     }
 }
+
+/// The most moments that anybody keeps at a time.
+pub const CHECKPOINTS_MAX: usize = 64;
 
 /// A moment that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -104,15 +119,21 @@ pub struct Checkpoint(pub u64);
 ///
 /// What a debugger has set (breakpoints, watchpoints, monitors, policies) belongs to no checkpoint: it
 /// stays as it is.
+///
+/// Memory for what differs between moments is bounded. Where it is full while the guest runs, a moment is
+/// let go that has others close to it, but the earliest last of all; that it has been,
+/// [`Checkpoints::go_to`] tells ([`crate::Refusal::NoSuchCheckpoint`]).
 pub trait Checkpoints {
     /// Keeps the moment at which a domain is stopped.
     ///
     /// # Errors
     ///
-    /// As [`TimeTravel::moment`], and [`crate::Refusal::NoMemory`].
+    /// As [`TimeTravel::moment`], and [`crate::Refusal::NoMemory`] where as many are kept as can be:
+    /// [`CHECKPOINTS_MAX`], or fewer.
     fn keep(&mut self, domain: u8) -> Result<Checkpoint, Error>;
 
-    /// Takes a stopped domain to a moment that was kept, which lies before or after.
+    /// Takes a stopped domain to a moment that was kept, which lies before or after. It is stopped there
+    /// as after [`TimeTravel::run_until`], and nothing is told of it.
     ///
     /// # Errors
     ///
@@ -121,4 +142,20 @@ pub trait Checkpoints {
 
     /// Lets a kept moment go, and its memory.
     fn forget(&mut self, checkpoint: Checkpoint);
+
+    /// Tells whether any of `bytes` bytes from `ipa` on may have been written on the way from one kept
+    /// moment to a later one. It is cheap, and goes by pages: where it says no, nothing has stored there,
+    /// not even what was there before.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Refusal::NoSuchCheckpoint`].
+    fn wrote(
+        &mut self,
+        domain: u8,
+        from: Checkpoint,
+        to: Checkpoint,
+        ipa: Ipa,
+        bytes: u64,
+    ) -> Result<bool, Error>;
 }

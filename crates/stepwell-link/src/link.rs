@@ -11,10 +11,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{
-    Console, Debuggee, Error, Event, InterruptPolicy, Interrupts, Moment, Monitor, Monitors,
-    Others, OthersPolicy, Place, Refusal, Registers, Simd, StateHash, StepRequest, Stop,
-    StopReason, Sve, SystemRegisters, Time, TimePolicy, TimeTravel, Trace, TraceDetail,
-    TraceRecord, VcpuId, VcpuStatus, Watchpoint, Watchpoints,
+    Checkpoint, Checkpoints, Console, Debuggee, Error, Event, InterruptPolicy, Interrupts, Moment,
+    Monitor, Monitors, Others, OthersPolicy, Place, Refusal, Registers, Simd, StateHash,
+    StepRequest, Stop, StopReason, Sve, SystemRegisters, Time, TimePolicy, TimeTravel, Trace,
+    TraceDetail, TraceRecord, VcpuId, VcpuStatus, Watchpoint, Watchpoints,
 };
 use stepwell_wire::message::MAX_BYTES;
 use stepwell_wire::{Answer, Command, FromHypervisor, MAX_FRAME, Request, VERSION, encode};
@@ -605,6 +605,37 @@ impl TimeTravel for Link {
         let memory = ram.hash(timeline.ram, timeline.ram_bytes);
         let memory = memory.map_err(|error| self.fail(error))?;
         Ok(StateHash { registers: timeline.registers, memory })
+    }
+
+    fn fork(&mut self, domain: u8) -> Result<(), Error> {
+        self.done(Command::Fork { domain })
+    }
+}
+
+impl Checkpoints for Link {
+    fn keep(&mut self, domain: u8) -> Result<Checkpoint, Error> {
+        self.value(Command::Keep { domain }).map(Checkpoint)
+    }
+
+    fn go_to(&mut self, domain: u8, checkpoint: Checkpoint) -> Result<(), Error> {
+        self.done(Command::GoTo { domain, checkpoint: checkpoint.0 })
+    }
+
+    fn forget(&mut self, checkpoint: Checkpoint) {
+        // Whatever is in the way of it, whoever asks for something next is told.
+        let _forgotten = self.done(Command::Forget { checkpoint: checkpoint.0 });
+    }
+
+    fn wrote(
+        &mut self,
+        domain: u8,
+        from: Checkpoint,
+        to: Checkpoint,
+        ipa: Ipa,
+        bytes: u64,
+    ) -> Result<bool, Error> {
+        let command = Command::Wrote { domain, from: from.0, to: to.0, ipa, bytes };
+        self.value(command).map(|wrote| wrote != 0)
     }
 }
 

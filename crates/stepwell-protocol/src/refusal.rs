@@ -89,4 +89,7 @@ pub enum Refusal {
     /// A moment that is not kept.
     #[error("there is no such checkpoint")]
     NoSuchCheckpoint,
+    /// It would make another run of one that is counted.
+    #[error("that would make another run of this one: begin that by `fork`")]
+    WouldDiverge,
 }

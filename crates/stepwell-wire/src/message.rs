@@ -5,6 +5,7 @@
 
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
+use stepwell_arch::Ipa;
 use stepwell_protocol::{
     DomainEnding, InterruptPolicy, MAX_VCPUS, Monitor, OthersPolicy, Place, Refusal, Registers,
     SimdRegisters, StopReason, SveRegister, TimePolicy, VcpuState, VectorLength, Watchpoint,
@@ -298,6 +299,42 @@ pub enum Command {
         /// By steps, and write them into the trace ring.
         record: bool,
     },
+    /// Keeps the moment at which a domain is stopped; answered by [`Answer::Value`], its number.
+    Keep {
+        /// The domain.
+        domain: u8,
+    },
+    /// Takes a stopped domain to a moment that is kept.
+    GoTo {
+        /// The domain.
+        domain: u8,
+        /// The moment's number.
+        checkpoint: u64,
+    },
+    /// Lets a moment go that is kept.
+    Forget {
+        /// Its number.
+        checkpoint: u64,
+    },
+    /// Asks whether memory may have been written between two moments that are kept; answered by
+    /// [`Answer::Value`], which is 0 where it has not been.
+    Wrote {
+        /// The domain.
+        domain: u8,
+        /// The earlier one's number.
+        from: u64,
+        /// The later one's.
+        to: u64,
+        /// The first byte.
+        ipa: Ipa,
+        /// How many.
+        bytes: u64,
+    },
+    /// Lets a domain depart from the run that its positions are of.
+    Fork {
+        /// The domain.
+        domain: u8,
+    },
 }
 
 impl Command {
@@ -315,6 +352,10 @@ impl Command {
                 | Self::VectorLength { .. }
                 | Self::ReadSve { .. }
                 | Self::ReadTimeline { .. }
+                | Self::Keep { .. }
+                | Self::Forget { .. }
+                | Self::Wrote { .. }
+                | Self::Fork { .. }
         )
     }
 
@@ -352,6 +393,11 @@ impl Command {
             Self::ClearWatchpoint { .. } => "clear-watchpoint",
             Self::ReadTimeline { .. } => "read-timeline",
             Self::RunUntil { .. } => "run-until",
+            Self::Keep { .. } => "keep",
+            Self::GoTo { .. } => "go-to",
+            Self::Forget { .. } => "forget",
+            Self::Wrote { .. } => "wrote",
+            Self::Fork { .. } => "fork",
         }
     }
 }

@@ -205,6 +205,13 @@ fn positions() {
     request(Command::ReadTimeline { domain: 1 }, &[28, 1]);
     let (position, clock, record) = (300, 7, true);
     request(Command::RunUntil { domain: 0, position, clock, record }, &[29, 0, 0xac, 2, 7, 1]);
+    request(Command::Keep { domain: 1 }, &[30, 1]);
+    request(Command::GoTo { domain: 1, checkpoint: 300 }, &[31, 1, 0xac, 2]);
+    request(Command::Forget { checkpoint: 300 }, &[32, 0xac, 2]);
+    let (ipa, bytes) = (Ipa(0x80), 8);
+    let wrote = Command::Wrote { domain: 1, from: 2, to: 300, ipa, bytes };
+    request(wrote, &[33, 1, 2, 0xac, 2, 0x80, 1, 8]);
+    request(Command::Fork { domain: 1 }, &[34, 1]);
     let timeline =
         Timeline { position: 300, clock: 301, vcpu: 2, registers: 5, ram: 0x80, ram_bytes: 4 };
     answer(Answer::Timeline(timeline), &[8, 0xac, 2, 0xad, 2, 2, 5, 0x80, 1, 4]);
@@ -244,6 +251,7 @@ fn refusals() {
     refusal(Refusal::NotANumber, &[24]);
     refusal(Refusal::NotCounted, &[25]);
     refusal(Refusal::NoSuchCheckpoint, &[26]);
+    refusal(Refusal::WouldDiverge, &[27]);
 }
 
 #[test]

@@ -3,8 +3,11 @@
 use super::cpu::Cpu;
 use super::{Fake, Going};
 use crate::{
-    Checkpoint, Checkpoints, Error, Moment, Refusal, StateHash, StepRequest, TimeTravel, VcpuId,
+    CHECKPOINTS_MAX, Checkpoint, Checkpoints, Error, Moment, Refusal, StateHash, StepRequest,
+    TimeTravel, VcpuId,
 };
+
+use stepwell_arch::Ipa;
 
 /// How far it has come, and the moments that are kept.
 #[derive(Default)]
@@ -14,6 +17,8 @@ pub(super) struct Timeline {
     /// Where it is to stop.
     pub(super) until: Option<u64>,
     kept: Vec<Option<Kept>>,
+    /// Stores on the way here: the position of each, and its first byte.
+    pub(super) stores: Vec<(u64, u64)>,
 }
 
 impl Timeline {
@@ -28,7 +33,10 @@ struct Kept {
     cpu: Cpu,
     typed: Vec<u8>,
     position: u64,
+    stores: Vec<(u64, u64)>,
 }
+
+const PAGE: u64 = 4096;
 
 /// FNV-1a.
 fn hash<'a>(bytes: impl IntoIterator<Item = &'a u8>) -> u64 {
@@ -70,27 +78,45 @@ impl TimeTravel for Fake {
         Ok(StateHash { registers, memory: hash(self.cpu.ram()) })
     }
 
+    fn fork(&mut self, domain: u8) -> Result<(), Error> {
+        // It refuses nothing: its positions are nobody else's.
+        Ok(self.stopped(VcpuId { domain, vcpu: 0 })?)
+    }
+
     fn support_checkpoints(&mut self) -> Option<&mut dyn Checkpoints> {
         Some(self)
+    }
+}
+
+impl Fake {
+    fn kept(&self, checkpoint: Checkpoint) -> Result<&Kept, Refusal> {
+        let place = usize::try_from(checkpoint.0).ok();
+        let kept = place.and_then(|place| self.timeline.kept.get(place)?.as_ref());
+        kept.ok_or(Refusal::NoSuchCheckpoint)
     }
 }
 
 impl Checkpoints for Fake {
     fn keep(&mut self, domain: u8) -> Result<Checkpoint, Error> {
         self.stopped(VcpuId { domain, vcpu: 0 })?;
-        let (cpu, typed, position) = (self.cpu.clone(), self.typed.clone(), self.timeline.position);
-        self.timeline.kept.push(Some(Kept { cpu, typed, position }));
+        if self.timeline.kept.iter().flatten().count() >= CHECKPOINTS_MAX {
+            return Err(Refusal::NoMemory.into());
+        }
+        let (cpu, typed) = (self.cpu.clone(), self.typed.clone());
+        let Timeline { position, stores, .. } = &self.timeline;
+        let kept = Kept { cpu, typed, position: *position, stores: stores.clone() };
+        self.timeline.kept.push(Some(kept));
         Ok(Checkpoint(self.timeline.kept.len() as u64 - 1))
     }
 
     fn go_to(&mut self, domain: u8, checkpoint: Checkpoint) -> Result<(), Error> {
         self.stopped(VcpuId { domain, vcpu: 0 })?;
-        let place = usize::try_from(checkpoint.0).ok();
-        let kept = place.and_then(|place| self.timeline.kept.get(place)?.as_ref());
-        let kept = kept.ok_or(Refusal::NoSuchCheckpoint)?;
-        self.cpu.clone_from(&kept.cpu);
-        self.typed.clone_from(&kept.typed);
-        self.timeline.position = kept.position;
+        let Kept { cpu, typed, position, stores } = self.kept(checkpoint)?;
+        let (cpu, typed, position, stores) =
+            (cpu.clone(), typed.clone(), *position, stores.clone());
+        (self.cpu, self.typed) = (cpu, typed);
+        (self.timeline.position, self.timeline.stores) = (position, stores);
+        self.reported = true;
         Ok(())
     }
 
@@ -99,5 +125,22 @@ impl Checkpoints for Fake {
         if let Some(kept) = place.and_then(|place| self.timeline.kept.get_mut(place)) {
             *kept = None;
         }
+    }
+
+    fn wrote(
+        &mut self,
+        domain: u8,
+        from: Checkpoint,
+        to: Checkpoint,
+        ipa: Ipa,
+        bytes: u64,
+    ) -> Result<bool, Error> {
+        self.stopped(VcpuId { domain, vcpu: 0 })?;
+        let (from, to) = (self.kept(from)?, self.kept(to)?);
+        let (first, end) = (ipa.0 & !(PAGE - 1), ipa.0.saturating_add(bytes));
+        let is_between = |&&(position, _): &&(u64, u64)| position >= from.position;
+        let mut between = to.stores.iter().filter(is_between);
+        // A store of 8 bytes may begin before the page.
+        Ok(between.any(|&(_, at)| at < end.next_multiple_of(PAGE) && at.saturating_add(8) > first))
     }
 }
