@@ -53,19 +53,22 @@ pub struct Calmness {
     pub delivered: u64,
     /// The latest SGI, in microseconds of its receiver's running time.
     pub call_us: u64,
-    /// The latest timer.
+    /// The latest timer, from when it said that its condition is met.
     pub timer_us: u64,
+    /// Timers that said so too late themselves.
+    pub board_late: u64,
     /// How often a thread was suspended.
     pub suspensions: u64,
 }
 
 impl fmt::Display for Calmness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { delivered, call_us, timer_us, suspensions } = self;
+        let Self { delivered, call_us, timer_us, board_late, suspensions } = self;
         write!(
             f,
             "{delivered} interrupts, the latest SGI {call_us} us late and the latest timer \
-             {timer_us} us, by their vCPU's running time; threads suspended {suspensions} times"
+             {timer_us} us, by their vCPU's running time; {board_late} timers went off later than \
+             that, by the emulator's own fault; threads suspended {suspensions} times"
         )
     }
 }
@@ -95,6 +98,7 @@ pub fn cross_calls(calls: &Calls, progress: &mut dyn FnMut(u64)) -> Result<Calmn
         delivered: said("cross_calls: ok ").ok_or_else(|| finished.output())?,
         call_us: said("calls, us: ").ok_or_else(|| finished.output())?,
         timer_us: said("timers, us: ").ok_or_else(|| finished.output())?,
+        board_late: said("board's that were late: ").ok_or_else(|| finished.output())?,
         suspensions,
     };
     Ok(outcome)

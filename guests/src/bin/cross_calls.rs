@@ -3,7 +3,10 @@
 //! Late by the running time of whom it is for. A host may suspend a CPU for as long as it likes, and
 //! the counters go on; so each CPU adds up the time between two looks at its counter, but of each no
 //! more than [`LOOKS`] times what the fastest took. An interrupt that is pending while its CPU goes on
-//! looking is late.
+//! looking is late. A timer's interrupt is late from when the timer has said that its condition is met: a
+//! busy emulator may have its timers go off many milliseconds behind their counter (QEMU's main loop is
+//! a thread like others), which is nobody's fault here. It is asked once per limit only, for a
+//! hypervisor that is asked also looks.
 //!
 //! How long it goes on and what is late are words in the image, behind `CALLNOTE`.
 
@@ -23,10 +26,12 @@ use stepwell_guests::{instruction, read_register, translation, write_register};
 
 /// A turn of the loop takes no longer than so many of the fastest, unless somebody keeps the CPU.
 const LOOKS: u64 = 4;
-/// What a turn of the loop cannot take.
-const TURN_US: u64 = 2_500;
+/// Turns in which no running time is added up, to find out first what the fastest takes.
+const TRIALS: u32 = 200;
 const PHYSICAL_TIMER: u32 = 30;
 const OFF: u64 = 1;
+/// CNTV_CTL_EL0 and CNTP_CTL_EL0: the condition is met.
+const ISTATUS: u64 = 1 << 2;
 
 global_asm!(
     r#"
@@ -74,6 +79,9 @@ static FIRED_AT: [AtomicU64; CPUS_MAX] = [ZERO; CPUS_MAX];
 static WORST_CALL: AtomicU64 = AtomicU64::new(0);
 static WORST_TIMER: AtomicU64 = AtomicU64::new(0);
 static DELIVERED: AtomicU64 = AtomicU64::new(0);
+/// What is late, in ticks, and how often the board's own timer was.
+static LATE: AtomicU64 = AtomicU64::new(u64::MAX);
+static BOARD_LATE: AtomicU64 = AtomicU64::new(0);
 static CPUS: AtomicU64 = AtomicU64::new(1);
 /// CPUs whose part of the GIC is set up: an SGI for another would be dropped.
 static READY: AtomicU64 = AtomicU64::new(0);
@@ -110,10 +118,16 @@ struct Member {
     last: u64,
     /// What the fastest turn of the loop took, in ticks.
     fastest: u64,
+    /// Turns so far, up to [`TRIALS`].
+    trials: u32,
     /// Whom it called, and the receiver's running time right after.
     called: Option<(usize, u64)>,
     /// Its timer's deadline, and its own running time when it first saw that it is past.
     deadline: Option<(u64, Option<u64>)>,
+    /// Whether that is its virtual timer, not the physical one.
+    is_virtual: bool,
+    /// Whether it was late and, when it was asked, said that its condition is met.
+    has_gone_off: bool,
     timers: u64,
 }
 
@@ -130,8 +144,21 @@ impl Member {
         while READY.load(SeqCst) <= others as u64 {}
         let random = 0x9e37_79b9_7f4a_7c15 ^ (cpu as u64) << 40;
         let last = read_register!("cntvct_el0");
-        let fastest = timer::ticks_of_us(TURN_US);
-        Self { cpu, others, random, last, fastest, called: None, deadline: None, timers: 0 }
+        let (fastest, trials, called, deadline) = (u64::MAX, 0, None, None);
+        let (is_virtual, has_gone_off, timers) = (false, false, 0);
+        Self {
+            cpu,
+            others,
+            random,
+            last,
+            fastest,
+            trials,
+            called,
+            deadline,
+            is_virtual,
+            has_gone_off,
+            timers,
+        }
     }
 
     fn random(&mut self) -> u64 {
@@ -148,7 +175,10 @@ impl Member {
         let took = now - self.last;
         self.last = now;
         self.fastest = self.fastest.min(took.max(1));
-        let ran = RAN[self.cpu].load(Relaxed) + took.min(LOOKS * self.fastest);
+        let is_trial = self.trials < TRIALS;
+        self.trials += u32::from(is_trial);
+        let counted = if is_trial { 0 } else { took.min(LOOKS * self.fastest) };
+        let ran = RAN[self.cpu].load(Relaxed) + counted;
         RAN[self.cpu].store(ran, SeqCst);
         self.mind_call();
         self.mind_timer(now, ran);
@@ -158,9 +188,12 @@ impl Member {
     fn mind_call(&mut self) {
         let Some((to, at)) = self.called else { return self.call() };
         let call = &CALLS[self.cpu][to];
+        // Before it is asked whether the call was taken: this CPU may be suspended in between, for
+        // as long as the host likes, while the receiver takes the call and runs on.
+        let ran = RAN[to].load(SeqCst);
         let is_taken = call.taken.load(SeqCst) == call.sent.load(SeqCst);
-        let until = if is_taken { &call.taken_at } else { &RAN[to] };
-        let late = until.load(SeqCst).saturating_sub(at);
+        let until = if is_taken { call.taken_at.load(SeqCst) } else { ran };
+        let late = until.saturating_sub(at);
         WORST_CALL.fetch_max(late, Relaxed);
         if is_taken {
             DELIVERED.fetch_add(1, Relaxed);
@@ -185,7 +218,14 @@ impl Member {
         let has_fired = FIRED[self.cpu].load(Relaxed) == self.timers;
         if let Some(since) = seen {
             let until = if has_fired { FIRED_AT[self.cpu].load(Relaxed) } else { ran };
-            WORST_TIMER.fetch_max(until.saturating_sub(since), Relaxed);
+            let late = until.saturating_sub(since);
+            if !has_fired && late >= LATE.load(Relaxed) && !self.has_gone_off {
+                BOARD_LATE.fetch_add(1, Relaxed);
+                self.has_gone_off = self.condition_is_met();
+                self.deadline = Some((deadline, Some(ran)));
+            } else {
+                WORST_TIMER.fetch_max(late, Relaxed);
+            }
         }
         if has_fired {
             DELIVERED.fetch_add(1, Relaxed);
@@ -195,11 +235,23 @@ impl Member {
         }
     }
 
+    /// Whether its timer says that its condition is met.
+    fn condition_is_met(&self) -> bool {
+        let control = if self.is_virtual {
+            read_register!("cntv_ctl_el0")
+        } else {
+            read_register!("cntp_ctl_el0")
+        };
+        control & ISTATUS != 0
+    }
+
     fn set_timer(&mut self, now: u64) {
         let deadline = now + self.random() % timer::ticks_of_us(1_000);
         self.timers += 1;
         self.deadline = Some((deadline, None));
-        if self.random() & 1 == 0 {
+        self.is_virtual = self.random() & 1 == 0;
+        self.has_gone_off = false;
+        if self.is_virtual {
             write_register!("cntv_cval_el0", deadline);
             write_register!("cntv_ctl_el0", 1);
         } else {
@@ -228,13 +280,14 @@ fn run() -> Outcome {
     translation::start();
     let is_there = |cpu: &u64| call(AFFINITY_INFO, *cpu, 0, 0) == OFF;
     let others = (1..CPUS_MAX as u64).take_while(is_there).count();
+    // SAFETY: the table is part of the image, and nobody writes it while the guest runs.
+    let [_, seconds, late_us] = unsafe { core::ptr::read_volatile(&raw const call_notes) };
+    LATE.store(timer::ticks_of_us(late_us), SeqCst);
     CPUS.store(others as u64 + 1, SeqCst);
     for cpu in 1..=others {
         check("CPU_ON", cpus::start(cpu, secondary), 0)?;
     }
     let mut member = Member::new(0, others);
-    // SAFETY: the table is part of the image, and nobody writes it while the guest runs.
-    let [_, seconds, late_us] = unsafe { core::ptr::read_volatile(&raw const call_notes) };
     let end = read_register!("cntvct_el0") + seconds * read_register!("cntfrq_el0");
     while member.turn() < end && WORST_CALL.load(Relaxed) < timer::ticks_of_us(2 * late_us) {}
     STOP.store(1, Relaxed);
@@ -244,6 +297,9 @@ fn run() -> Outcome {
         stepwell_guests::hardware::uart::write(what);
         report::number(us(worst.load(Relaxed)));
     }
+    report::line("");
+    stepwell_guests::hardware::uart::write("timers of the board's that were late: ");
+    report::number(BOARD_LATE.load(Relaxed));
     report::line("");
     require("no call is late", us(WORST_CALL.load(Relaxed)) < late_us)?;
     require("no timer is late", us(WORST_TIMER.load(Relaxed)) < late_us)?;
