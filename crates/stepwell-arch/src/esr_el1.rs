@@ -75,6 +75,13 @@ impl EsrEl1 {
         Self(if bytes == 2 { syndrome & !IL } else { syndrome })
     }
 
+    /// Trapped WFIT with its time-out in register `rt`: CV 1, COND 0b1110, RN, RV 1, TI 0b10.
+    #[must_use]
+    pub const fn wfit(rt: u8) -> Self {
+        let rn = ((rt & 0x1f) as u32) << 5;
+        Self::new(ec::WFX, 1 << 24 | 0b1110 << 20 | rn | 1 << 2 | 0b10)
+    }
+
     /// SVC with its immediate.
     #[must_use]
     pub const fn svc(immediate: u16) -> Self {

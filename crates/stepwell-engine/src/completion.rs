@@ -361,7 +361,7 @@ mod tests {
 
     #[test]
     fn what_the_cpu_was_asked_about_has_executed_where_the_pc_is_past_it() {
-        let asked = before(Plan::WaitForInterrupt, USER);
+        let asked = before(Plan::WaitForInterrupt { until: None }, USER);
         let executed = after(STEPPED, USER);
         assert!(has_executed(asked, executed, Va(PC.0 + 4), 4));
         assert!(has_executed(asked, executed, Va(PC.0 + 2), 2));

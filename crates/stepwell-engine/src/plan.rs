@@ -34,8 +34,12 @@ pub enum Plan {
     /// Let it execute and clear the monitor.
     ClearExclusive,
     /// Wait for an interrupt as the policy says, then advance: a WFI executed under a step may
-    /// keep the CPU until something that EL2 is holding back arrives.
-    WaitForInterrupt,
+    /// keep the CPU until something that EL2 is holding back arrives, and a WFIT goes by the CPU's
+    /// counter, which is not the guest's while it is stepped.
+    WaitForInterrupt {
+        /// Register with the count of the guest's virtual counter at which WFIT ends.
+        until: Option<u8>,
+    },
     /// Let it execute. The guest would wait here for what another vCPU does.
     WaitForEvent,
     /// Let it execute; an exception return clears the monitor and may end a handler.
@@ -99,9 +103,9 @@ pub fn plan(instruction: Instruction) -> Plan {
             Plan::StoreExclusive(StoreExclusive { bytes, pair, rn, rs, rt, rt2 })
         }
         Instruction::ClearExclusive => Plan::ClearExclusive,
-        // WFIT ends by itself, at the latest when its time is up.
-        Instruction::Wfi => Plan::WaitForInterrupt,
-        Instruction::Wfe => Plan::WaitForEvent,
+        Instruction::Wfi => Plan::WaitForInterrupt { until: None },
+        Instruction::Wfit { rt } => Plan::WaitForInterrupt { until: Some(rt) },
+        Instruction::Wfe | Instruction::Wfet { .. } => Plan::WaitForEvent,
         Instruction::Eret => Plan::ExceptionReturn,
         Instruction::Mrs { register, rt } if generic_timer::is_access(register, true) => {
             Plan::ReadTimer { register, rt }
@@ -219,13 +223,13 @@ mod tests {
     #[test]
     fn a_wait_for_event_executes_and_is_told() {
         assert_eq!(plan_of(0xd503_205f), Plan::WaitForEvent, "wfe: it executes");
-        assert_eq!(plan_of(0xd503_1000), Plan::Execute, "wfet x0");
+        assert_eq!(plan_of(0xd503_1000), Plan::WaitForEvent, "wfet x0");
     }
 
     #[test]
     fn a_wait_for_interrupt_is_done_at_el2() {
-        assert_eq!(plan_of(0xd503_207f), Plan::WaitForInterrupt, "wfi");
-        assert_eq!(plan_of(0xd503_1023), Plan::Execute, "wfit x3 ends by itself");
+        assert_eq!(plan_of(0xd503_207f), Plan::WaitForInterrupt { until: None }, "wfi");
+        assert_eq!(plan_of(0xd503_1023), Plan::WaitForInterrupt { until: Some(3) }, "wfit x3");
     }
 
     #[test]

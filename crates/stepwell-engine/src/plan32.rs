@@ -28,7 +28,7 @@ pub fn plan32(found: Found, pstate: Pstate) -> Plan {
             Plan::StoreExclusive(StoreExclusive { bytes, pair, rn, rs: rd, rt, rt2 })
         }
         Instruction::ClearExclusive => Plan::ClearExclusive,
-        Instruction::Wfi => Plan::WaitForInterrupt,
+        Instruction::Wfi => Plan::WaitForInterrupt { until: None },
         Instruction::Wfe => Plan::WaitForEvent,
         Instruction::ReadTimer { register, rt, rt2 } => match rt2 {
             None => Plan::ReadTimer { register, rt },
@@ -81,7 +81,8 @@ mod tests {
         assert_eq!(plan_of(0x1180_3f92), Plan::Execute, "strexne r3, r2, [r0]");
         assert_eq!(plan_of(0x1320_f003), Plan::Execute, "wfine");
         let wfi = t32::decode(0xbf30, 0);
-        for (it, plan) in [(0x18, Plan::Execute), (0x08, Plan::WaitForInterrupt)] {
+        let waits = Plan::WaitForInterrupt { until: None };
+        for (it, plan) in [(0x18, Plan::Execute), (0x08, waits)] {
             let in_block = with_it_state(Pstate(USER.0 | Pstate::T), it);
             assert_eq!(plan32(wfi, in_block), plan, "{it:#x}");
         }
@@ -89,7 +90,7 @@ mod tests {
 
     #[test]
     fn waits_calls_and_all_else() {
-        assert_eq!(plan_of(0xe320_f003), Plan::WaitForInterrupt, "wfi");
+        assert_eq!(plan_of(0xe320_f003), Plan::WaitForInterrupt { until: None }, "wfi");
         assert_eq!(plan_of(0xe320_f002), Plan::WaitForEvent, "wfe");
         assert_eq!(plan_of(0xef00_0001), Plan::Execute, "svc");
         assert_eq!(plan_of(0xe1a0_0000), Plan::Execute, "nop");

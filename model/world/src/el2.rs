@@ -180,7 +180,7 @@ impl World {
                     self.machine.line = stored(self.machine.loaded);
                 }
             }
-            Plan::WaitForInterrupt => {}
+            Plan::WaitForInterrupt { .. } => {}
             _ => return false,
         }
         self.carried_out(program, INSTRUCTION);

@@ -149,6 +149,7 @@ fn injected_syndromes_are_bit_exact() {
         (EsrEl1::sp_alignment(), 0x9a00_0000),
         (EsrEl1::wfi(4), 0x07e0_0000),
         (EsrEl1::wfi(2), 0x05e0_0000),
+        (EsrEl1::wfit(3), 0x07e0_0066),
         (EsrEl1::svc(0x12), 0x5600_0012),
         (EsrEl1::brk(0xf000), 0xf200_f000),
         (EsrEl1::software_step(LowerEl, true, false), 0xcb00_0022),

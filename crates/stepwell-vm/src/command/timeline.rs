@@ -78,6 +78,9 @@ fn take_registers<C: Cpu>(hash: &mut Hash, core: &VcpuCore<C>) {
         hash.take_all(sve.ffr.map(u64::from));
     }
     hash.take(core.is_suspended.into());
+    if core.wakes_at != u64::MAX {
+        hash.take(core.wakes_at);
+    }
 }
 
 /// A hash that takes words: each is mixed by a multiplication and a shift, so that every bit of it

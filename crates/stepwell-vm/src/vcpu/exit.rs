@@ -3,10 +3,11 @@
 //! Those who handle a class are functions of their own also in machine code: merged into one, each exit
 //! would save the registers of all.
 
-use super::{coprocessor, count, debug, inject, interrupt, memory, psci, system};
+use super::{coprocessor, count, debug, inject, interrupt, memory, pages, psci, system};
 use crate::cpu::{Cpu, Vector};
 use crate::vcpu::handled::{Handled, advance, advance_by, fault};
 use crate::vcpu::running::Running;
+use stepwell_arch::Instruction;
 use stepwell_arch::esr::{EsrEl1, EsrEl2, ec};
 use stepwell_protocol::{FaultKind, StopReason};
 
@@ -63,9 +64,14 @@ fn system_error<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
     Handled::Resume
 }
 
-/// WFI, where another vCPU may have the CPU meanwhile. It has executed, and returns when an interrupt is
-/// pending: see [`super::sharing`].
+/// WFI or WFIT, where another vCPU may have the CPU meanwhile. It has executed, and returns when an
+/// interrupt is pending or its time is up: see [`super::sharing`].
 fn wait<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
+    // Not by the syndrome: QEMU 10 has TI for a WFI there, and no RN.
+    running.core.wakes_at = match pages::instruction(running).map(Instruction::decode) {
+        Some(Instruction::Wfit { rt }) => running.core.context.register(rt),
+        _ => u64::MAX,
+    };
     count::uncount(running);
     advance(running);
     running.core.is_suspended = true;

@@ -85,11 +85,12 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             let is_broken = pages::is_in_sequence(running, running.core.pc());
             return self.begin_past(Root::Guarded, is_broken);
         }
-        if running.core.is_suspended && !interrupt::has_pending(running) {
+        if running.core.is_suspended && !interrupt::has_waited(running) {
             self.flow.at = At::Suspended;
             return Onward::WAIT;
         }
         running.core.is_suspended = false;
+        running.core.wakes_at = u64::MAX;
         if debug::must_step_for_guest(running) {
             return self.begin_own_step();
         }

@@ -25,6 +25,7 @@ pub fn write<C: Cpu>(core: &mut VcpuCore<C>, registers: &Registers) -> bool {
         // Whoever writes it knows what is there.
         core.acknowledged = Some(Acknowledged { pc: registers.pc, act: false });
         core.is_suspended = false;
+        core.wakes_at = u64::MAX;
     } else if let Some(acknowledged) = &mut core.acknowledged {
         acknowledged.act = false;
     }

@@ -123,6 +123,11 @@ pub fn has_pending<C: Cpu>(running: &Running<'_, C>) -> bool {
         || running.domain.vgic.lock().has_pending(running.index, &running.core.interface)
 }
 
+/// Tells whether a wait for an interrupt is over: one is pending, or a WFIT's time is up.
+pub fn has_waited<C: Cpu>(running: &Running<'_, C>) -> bool {
+    has_pending(running) || time::is_to_wake(running)
+}
+
 /// Makes the next step look at the GIC, whatever it knows.
 pub fn invalidate_interface<C: Cpu>(running: &mut Running<'_, C>) {
     running.core.idle_interface = IdleInterface::default();

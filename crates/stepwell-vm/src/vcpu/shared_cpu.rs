@@ -51,10 +51,11 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
                 return Some(Onward::End(End::Asked));
             }
             time::update_lines(self.running);
-            if !interrupt::has_pending(self.running) {
+            if !interrupt::has_waited(self.running) {
                 return Some(self.wait_suspended());
             }
             self.running.core.is_suspended = false;
+            self.running.core.wakes_at = u64::MAX;
         }
         let (is_reached, is_over) = count::what_is_due(self.running);
         if is_reached {

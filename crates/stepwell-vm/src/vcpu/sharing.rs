@@ -174,7 +174,8 @@ fn waits<C: Cpu>(cpu: &C, domain: &Domain<C>, index: usize) -> bool {
         return false;
     }
     time::update_lines_of(cpu, domain, index, &mut core);
-    core.serror.is_none() && !domain.vgic.lock().has_pending(index, &core.interface)
+    let is_to_wake = time::is_to_wake_at(cpu, domain, &core);
+    !is_to_wake && core.serror.is_none() && !domain.vgic.lock().has_pending(index, &core.interface)
 }
 
 /// Waits until one of them can move, or somebody has something to say.

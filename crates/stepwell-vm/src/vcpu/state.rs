@@ -60,6 +60,8 @@ pub struct VcpuCore<C: Cpu> {
     /// The guest waits for an interrupt, in what has executed and has not returned: CPU_SUSPEND, or,
     /// where another vCPU may have the CPU meanwhile, WFI.
     pub is_suspended: bool,
+    /// The guest's counter when it waits no longer, in a WFIT: else all ones.
+    pub wakes_at: u64,
     /// The machine's counter when its turn on a shared CPU is over.
     pub turn_end: u64,
     /// Instructions that it has executed since it entered the guest last, where these are counted.
@@ -109,6 +111,7 @@ impl<C: Cpu> VcpuCore<C> {
             is_reset: false,
             handler_of: None,
             is_suspended: false,
+            wakes_at: u64::MAX,
             turn_end: 0,
             executed: 0,
             private: PrivateRegisters::new(),
@@ -191,6 +194,7 @@ impl<C: Cpu> VcpuCore<C> {
         self.within = None;
         self.handler_of = None;
         self.is_suspended = false;
+        self.wakes_at = u64::MAX;
         self.left_at = None;
         self.is_hidden = false;
         self.virtual_clock = false;

@@ -136,7 +136,21 @@ pub fn update_lines_of<C: Cpu>(cpu: &C, domain: &Domain<C>, index: usize, core: 
 /// As [`next_deadline`], of a vCPU that is on no CPU while its domain runs.
 #[must_use]
 pub fn next_deadline_of<C: Cpu>(cpu: &C, domain: &Domain<C>, core: &VcpuCore<C>) -> Option<u64> {
-    first_deadline(timers_of(core), now_of(cpu, domain))
+    let [of_virtual, of_physical] = timers_of(core);
+    first_deadline([of_virtual, of_physical, (ENABLE, core.wakes_at)], now_of(cpu, domain))
+}
+
+/// Tells whether the time is up that a WFIT waits for at the longest.
+#[must_use]
+pub fn is_to_wake<C: Cpu>(running: &Running<'_, C>) -> bool {
+    let at = running.core.wakes_at;
+    at != u64::MAX && now(running) >= at
+}
+
+/// As [`is_to_wake`], of a vCPU that is on no CPU while its domain runs.
+#[must_use]
+pub fn is_to_wake_at<C: Cpu>(cpu: &C, domain: &Domain<C>, core: &VcpuCore<C>) -> bool {
+    core.wakes_at != u64::MAX && now_of(cpu, domain) >= core.wakes_at
 }
 
 /// When the physical timer goes off, if it is on and has not yet.
@@ -356,7 +370,8 @@ pub fn update_lines<C: Cpu>(running: &mut Running<'_, C>) {
         || running.domain.timeline.is_some()
         || core.lines.virtual_timer
         || core.lines.physical_timer
-        || core.physical_timer.control & ENABLE != 0;
+        || core.physical_timer.control & ENABLE != 0
+        || core.wakes_at != u64::MAX;
     if may_change {
         update_lines_now(running);
     }
@@ -375,7 +390,8 @@ fn update_lines_now<C: Cpu>(running: &mut Running<'_, C>) {
         }
     }
     let PhysicalTimer { control, compare } = running.core.physical_timer;
-    if control & ENABLE == 0 && !running.core.lines.physical_timer {
+    let wakes_at = running.core.wakes_at;
+    if control & ENABLE == 0 && !running.core.lines.physical_timer && wakes_at == u64::MAX {
         return;
     }
     let now = now(running);
@@ -384,9 +400,9 @@ fn update_lines_now<C: Cpu>(running: &mut Running<'_, C>) {
         running.core.lines.physical_timer = up;
         set_line(running, PHYSICAL_TIMER_INTID, up);
     }
-    let waiting = !up && control & (ENABLE | IMASK) == ENABLE;
-    if waiting && !virtual_clock && running.domain.timeline.is_none() {
-        let ns = ticks_to_ns(running.cpu, compare.saturating_sub(now));
+    let next = first_deadline([(control, compare), (ENABLE, wakes_at)], now);
+    if let Some(next) = next.filter(|_| !virtual_clock && running.domain.timeline.is_none()) {
+        let ns = ticks_to_ns(running.cpu, next.saturating_sub(now));
         running.cpu.interrupt_in(ns.min(LONGEST_WAIT_NS));
     }
 }
@@ -428,7 +444,7 @@ pub fn ticks_to_ns<C: Cpu>(cpu: &C, ticks: u64) -> u64 {
 }
 
 /// The next tick of the guest's clock at which a timer of this vCPU goes off, if one is on and has
-/// not gone off yet.
+/// not gone off yet, or a WFIT ends.
 #[must_use]
 pub fn next_deadline<C: Cpu>(running: &Running<'_, C>) -> Option<u64> {
     let now = now(running);
@@ -439,6 +455,7 @@ pub fn next_deadline<C: Cpu>(running: &Running<'_, C>) -> Option<u64> {
             running.cpu.read(SystemRegister::CNTV_CVAL_EL0),
         ),
         (physical.control, physical.compare),
+        (ENABLE, running.core.wakes_at),
     ];
     first_deadline(timers, now)
 }

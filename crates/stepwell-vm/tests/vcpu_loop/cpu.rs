@@ -24,6 +24,8 @@ use stepwell_vm::vgic::CpuInterface;
 
 /// Instructions of a free run after which the CPU's own timer interrupts it.
 const RUN_MAX: u64 = 5000;
+/// Ticks after which EL2's timer wakes the CPU, whatever it was set to.
+const ALARM: u64 = 100;
 const VBAR: u64 = 0x4000_8000;
 const KEPT: [SystemRegister; 10] = [
     SystemRegister::SCTLR_EL1,
@@ -155,6 +157,10 @@ pub struct FakeCpu {
     ram: Ram,
     kicks: Arc<AtomicU8>,
     state: RefCell<State>,
+}
+
+const fn is_wait(word: u32) -> bool {
+    word == 0xd503_207f || word & !0x1f == 0xd503_1020
 }
 
 /// How an instruction ended.
@@ -290,10 +296,11 @@ impl FakeCpu {
         let mut next = context.elr + 4;
         match word {
             0xd503_201f => {} // NOP
-            0xd503_207f if self.state.borrow().traps_waits => {
+            // WFI and WFIT. QEMU's syndrome is the same of both.
+            _ if is_wait(word) && self.state.borrow().traps_waits => {
                 return Err(Self::trap(context, 0x01, 0));
             }
-            0xd503_207f => {} // WFI that does not wait
+            _ if is_wait(word) => {} // It does not wait.
             0xd400_0001 => {
                 // SVC: SPSR_EL1.SS is what PSTATE.SS was, as the CPU leaves it.
                 self.take_to_el1(context, 0, 0x15 << 26 | 1 << 25, next);
@@ -356,7 +363,7 @@ impl FakeCpu {
                     return Err(self.withheld(context, word));
                 }
                 let pa = self.access(context, va, rd, false)?;
-                context.set_register(rd, self.ram.load(pa, 8));
+                context.set_register(rd, self.ram.load_unaligned(pa, 8));
                 self.state.borrow_mut().monitor = Some(va);
                 done = Done::LoadExclusive;
             }
@@ -552,8 +559,9 @@ impl Cpu for FakeCpu {
     fn write(&self, register: SystemRegister, value: u64) {
         self.set(register, value);
     }
-    fn guest_feature_id(&self, _: SystemRegister) -> u64 {
-        0
+    fn guest_feature_id(&self, register: SystemRegister) -> u64 {
+        // FEAT_LSE2.
+        if register == SystemRegister::ID_AA64MMFR2_EL1 { 1 << 32 } else { 0 }
     }
     fn read_debug(&self, bank: DebugBank, n: usize) -> u64 {
         self.state.borrow().debug[bank as usize][n]
@@ -647,6 +655,9 @@ impl Cpu for FakeCpu {
     }
     fn enable_virtual_timer(&self, _: bool) {}
     fn wait_for_interrupt(&self) {
+        if std::mem::take(&mut self.state.borrow_mut().alarm) {
+            self.pass_time(ALARM);
+        }
         std::thread::yield_now();
     }
     fn enable_link(&self, _: bool) {}

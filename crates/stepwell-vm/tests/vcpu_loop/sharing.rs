@@ -2,6 +2,7 @@
 
 use crate::board::{
     Board, CONTINUE, DATA, ENTRY, HVC, Sharing, Stop, add, b, cbnz, ldr, ldxr, step, str, stxr,
+    wfit,
 };
 use crate::cpu::FakeCpu;
 use stepwell_arch::Ipa;
@@ -256,6 +257,27 @@ fn a_stop_changes_nothing_that_comes_after_it() {
     }
     let all: Vec<_> = (1..end).collect();
     assert_eq!(at_end(&all), straight, "after a stop at each");
+}
+
+/// A WFIT, which has executed and waits behind it, wakes when its time is up, alone or beside others.
+#[test]
+fn a_wait_with_a_timeout_ends() {
+    for others in [false, true] {
+        let program = [wfit(3), add(1, 1, 1), b(-1), add(2, 2, 1), b(-1)];
+        let board = Board::with(2, &program, Sharing::Counted(10));
+        let cpu = cpu_of(&board);
+        board.machine.domains[0].vcpus[0].core.lock().context.x[3] = 100;
+        if others {
+            board.switch_on(1, ENTRY + 12);
+        }
+        run_until(&board, &cpu, if others { 200 } else { 41 });
+        let (first, clock) = (x(&board, 0, 1), timeline(&board, &cpu).clock);
+        if others {
+            assert!((20..30).contains(&first), "half of what is left after 100: {first}");
+        } else {
+            assert_eq!((first, clock), (20, 140), "it slept from 1 to 100");
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What of the time that the debugger takes is seen by a guest that runs freely.
 
-use crate::board::{Board, CONTINUE, DATA, ENTRY, HVC, NOP, add, b, ldr, step};
+use crate::board::{Board, CONTINUE, DATA, ENTRY, HVC, NOP, add, b, ldr, step, wfit};
 use crate::cpu::{Asynchronous, FakeCpu};
 use stepwell_arch::{Ipa, SystemRegister, Va};
 use stepwell_protocol::{Place, StopReason, TimePolicy};
@@ -108,6 +108,26 @@ fn beside_another_vcpu_nothing_is_taken_out() {
     let stop = board.stop();
     assert_eq!((stop.vcpu, stop.reason), (0, StopReason::Breakpoint));
     assert!(clock(&board, &cpu) - before > AT_EL2);
+}
+
+/// A WFIT waits until the guest's counter is where its register says, and no longer.
+#[test]
+fn a_wait_with_a_timeout_ends_by_the_guests_clock() {
+    for policy in [TimePolicy::Stopped, TimePolicy::PerStep { ns: 16 }, TimePolicy::Real] {
+        let board = Board::new(1, &[wfit(3), wfit(4), add(1, 1, 1), b(-1)]);
+        let cpu = board.cpu(0);
+        board.serve(&cpu, Command::SetTimePolicy { domain: 0, policy });
+        let wakes_at = clock(&board, &cpu) + 1000;
+        core(&board, |core| (core.context.x[3], core.context.x[4]) = (wakes_at, wakes_at - 500));
+        let stop = board.go(&cpu, step(1, true));
+        assert_eq!((stop.steps, stop.registers.pc), (1, ENTRY + 4), "{policy}");
+        let now = clock(&board, &cpu);
+        assert!((wakes_at..wakes_at + 200).contains(&now), "{policy}: {now}, {wakes_at}");
+        let stop = board.go(&cpu, step(1, true));
+        assert_eq!((stop.steps, stop.registers.pc), (1, ENTRY + 8), "{policy}");
+        assert!(clock(&board, &cpu) < now + 200, "{policy}: its time was up");
+        assert_eq!(core(&board, |core| core.wakes_at), u64::MAX, "it waits for nothing");
+    }
 }
 
 /// A natural clock: the same for any number of steps at a time, recorded or not, and in every run; by

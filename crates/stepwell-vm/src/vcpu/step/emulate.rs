@@ -69,7 +69,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     pub(super) fn is_for_el2(&self) -> bool {
         match self.flow.hand.next.plan {
             Plan::StoreExclusive(_) => self.running.core.monitor.armed().is_some(),
-            Plan::WaitForInterrupt => true,
+            Plan::WaitForInterrupt { .. } => true,
             Plan::ReadTimer { .. }
             | Plan::WriteTimer { .. }
             | Plan::ReadTimerPair { .. }
@@ -102,7 +102,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
                     Carried::LeftToCpu => self.execute(),
                 };
             }
-            Plan::WaitForInterrupt => return self.wait(),
+            Plan::WaitForInterrupt { until } => return self.wait(until),
             Plan::ReadTimer { register, rt } => self.read_timer(register, rt),
             Plan::WriteTimer { register, rt } => self.write_timer(register, rt),
             Plan::ReadTimerPair { register, rt, rt2 } => self.read_timer_pair(register, rt, rt2),
@@ -309,14 +309,20 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     }
 
     /// WFI: done when an interrupt is pending, whether it is held or not, or trapped to the guest's
-    /// EL1.
-    fn wait(&mut self) -> Onward {
+    /// EL1. WFIT: also when the guest's counter is at what the register `until` has.
+    fn wait(&mut self, until: Option<u8>) -> Onward {
         let Next { pstate, bytes, .. } = self.flow.hand.next;
         let sctlr = self.running.cpu.read(SystemRegister::SCTLR_EL1);
-        if !interrupt::has_pending(self.running) && precedence::traps_wait(pstate, sctlr) {
+        let core = &mut *self.running.core;
+        core.wakes_at = until.map_or(u64::MAX, |rt| core.context.register(rt));
+        // On the machine's clock somebody has to wake it.
+        time::update_lines(self.running);
+        if !interrupt::has_waited(self.running) && precedence::traps_wait(pstate, sctlr) {
             // The CPU counts it.
             count::count(self.running);
-            inject::synchronous(self.running, EsrEl1::wfi(bytes), None);
+            let syndrome = until.map_or(EsrEl1::wfi(bytes), EsrEl1::wfit);
+            inject::synchronous(self.running, syndrome, None);
+            self.running.core.wakes_at = u64::MAX;
             self.entered_exception();
             return self.done(None);
         }
@@ -334,7 +340,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     pub(in crate::vcpu) fn wait_for_interrupt(&mut self, is_begun: bool) -> Onward {
         self.flow.at = At::Interrupt { is_begun };
         // One that a vCPU which runs freely is stepped past may end early, and does.
-        if self.flow.rules.is_stepping_past || interrupt::has_pending(self.running) {
+        if self.flow.rules.is_stepping_past || interrupt::has_waited(self.running) {
             return self.end_wait(is_begun);
         }
         if self.running.is_called() {
@@ -384,6 +390,8 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             self.take_back();
         }
         let then = Then::Interrupt { is_begun };
+                self.running.core.wakes_at = u64::MAX;
         self.yield_turn(Yield::Idle { deadline }, Some(Waiting::Interrupt), then);
     }
 }
+        self.running.core.wakes_at = u64::MAX;

@@ -34,7 +34,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         let plan = self.flow.hand.next.plan;
         let context = &self.running.core.context;
         let (x, pc, pstate) = (context.x, context.elr, context.spsr);
-        let waits = matches!(plan, Plan::WaitForInterrupt);
+        let waits = matches!(plan, Plan::WaitForInterrupt { .. });
         if waits {
             self.running.cpu.trap_waits(true);
         }

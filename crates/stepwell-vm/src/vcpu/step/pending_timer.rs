@@ -74,7 +74,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         let is_alone = self.running.domain.runs_alone.load(Ordering::Acquire);
         match self.look().plan {
             Plan::LoadExclusive(_) if !is_alone => self.run_for_a_moment(),
-            Plan::WaitForInterrupt if !interrupt::has_pending(self.running) => {
+            Plan::WaitForInterrupt { .. } if !interrupt::has_pending(self.running) => {
                 self.run_for_a_moment()
             }
             _ => self.one(if is_over { 1 } else { STEPS_AT_ONCE }),

@@ -259,7 +259,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             return;
         }
         time::update_lines(self.running);
-        if interrupt::has_pending(self.running) {
+        if interrupt::has_waited(self.running) {
             let _has_turn = turns.lock().wake(bit(self.running.index));
         }
     }
@@ -313,7 +313,7 @@ pub(super) fn yield_turn<C: Cpu>(running: &Running<'_, C>, why: Yield) -> bool {
     let mut turns = domain.turns.lock();
     // Within `turns`, as is who wakes it: an interrupt that came since it found none pending would
     // find it awake, and it would sleep all the same.
-    let is_late = matches!(why, Yield::Idle { .. }) && interrupt::has_pending(running);
+    let is_late = matches!(why, Yield::Idle { .. }) && interrupt::has_waited(running);
     let why = if is_late { Yield::NoProgress } else { why };
     // Likewise: the next is not to begin before the clock is right.
     let mut clock = domain.clock.lock();
