@@ -78,12 +78,23 @@ impl Image {
         Self { value, bytes: bytes.wrapping_mul(2) }
     }
 
-    /// Replaces the bytes that `first` has by those: its own, or as many as there are here.
+    /// Replaces bytes, from the one at `offset` on, by those of `part`: all that it has, or as many
+    /// as there are here.
     #[must_use]
-    pub const fn with_first(self, first: Self) -> Self {
-        let bytes = if first.bytes < self.bytes { first.bytes } else { self.bytes };
-        let mask = ones(bytes);
-        Self { value: self.value & !mask | first.value & mask, bytes: self.bytes }
+    pub const fn with_part(self, part: Self, offset: u8) -> Self {
+        let room = self.bytes.saturating_sub(offset);
+        let bytes = if part.bytes < room { part.bytes } else { room };
+        let shift = 8_u32.wrapping_mul(offset as u32);
+        let mask = if bytes == 0 { 0 } else { ones(bytes).wrapping_shl(shift) };
+        let value = self.value & !mask | part.value.wrapping_shl(shift) & mask;
+        Self { value, bytes: self.bytes }
+    }
+
+    /// The `bytes` bytes from the one at `offset` on.
+    #[must_use]
+    pub const fn part(self, offset: u8, bytes: u8) -> Self {
+        let shift = 8_u32.wrapping_mul(offset as u32);
+        Self { value: self.value.wrapping_shr(shift) & ones(bytes), bytes }
     }
 }
 
@@ -257,9 +268,14 @@ mod tests {
         let held = Image { value: 0x1111_2222_3333_4444, bytes: 8 };
         let word = Image { value: 0xaaaa_bbbb, bytes: 4 };
         let pair = Image { value: 0x5555 << 64 | 0xcccc_dddd_eeee_ffff, bytes: 16 };
-        assert_eq!(held.with_first(word), Image { value: 0x1111_2222_aaaa_bbbb, bytes: 8 });
-        assert_eq!(held.with_first(pair), Image { value: 0xcccc_dddd_eeee_ffff, bytes: 8 });
-        assert_eq!(pair.with_first(pair), pair);
+        assert_eq!(held.with_part(word, 0), Image { value: 0x1111_2222_aaaa_bbbb, bytes: 8 });
+        assert_eq!(held.with_part(pair, 0), Image { value: 0xcccc_dddd_eeee_ffff, bytes: 8 });
+        assert_eq!(pair.with_part(pair, 0), pair);
+        let byte = Image { value: 0x55, bytes: 1 };
+        assert_eq!(held.with_part(byte, 3).value >> 24 & 0xff, 0x55);
+        assert_eq!(held.with_part(byte, 3).part(3, 1), byte);
+        assert_eq!(held.with_part(byte, 8), held, "it lies behind");
+        assert_eq!(held.with_part(word, 6).part(0, 4), held.part(0, 4));
     }
 
     #[test]

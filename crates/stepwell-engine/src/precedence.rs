@@ -35,6 +35,8 @@ use stepwell_arch::{Pstate, Va};
 /// SCTLR_EL1.SA0 and SA: the stack pointer is checked at EL0, and at EL1.
 const SCTLR_SA0: u64 = 1 << 4;
 const SCTLR_SA: u64 = 1 << 3;
+/// SCTLR_EL1.A: whatever is not aligned faults.
+const SCTLR_A: u64 = 1 << 1;
 /// SCTLR_EL1.nTWI: WFI at EL0 is not trapped to EL1.
 const SCTLR_NTWI: u64 = 1 << 16;
 
@@ -87,11 +89,15 @@ pub const fn traps_wait(pstate: Pstate, sctlr: u64) -> bool {
     pstate.el() == 0 && sctlr & SCTLR_NTWI == 0
 }
 
-/// Tells whether an exclusive access of `bytes` bytes at `address` is aligned: else it faults,
-/// whatever SCTLR_EL1.A says.
+/// Tells whether an exclusive access of `bytes` bytes at `address` is aligned as it has to be, so
+/// that it does not fault. With FEAT_LSE2 it may lie anywhere within 16 bytes that are, unless
+/// SCTLR_EL1.A is set.
+///
+/// Source: Arm ARM, DDI 0487 L.b, pseudocode `AArch64.UnalignedAccessFaults`.
 #[must_use]
-pub const fn is_aligned(address: Va, bytes: u64) -> bool {
-    address.0 & bytes.wrapping_sub(1) == 0
+pub const fn is_aligned(address: Va, bytes: u64, sctlr: u64, has_lse2: bool) -> bool {
+    let is_within_16 = (address.0 & 15).saturating_add(bytes) <= 16;
+    address.0 & bytes.wrapping_sub(1) == 0 || has_lse2 && is_within_16 && sctlr & SCTLR_A == 0
 }
 
 #[cfg(test)]
@@ -164,7 +170,22 @@ mod tests {
 
     #[test]
     fn exclusives_are_aligned_to_all_that_they_transfer() {
-        assert!(is_aligned(Va(0x1010), 16) && is_aligned(Va(0x1001), 1));
-        assert!(!is_aligned(Va(0x1008), 16) && !is_aligned(Va(0x1004), 8));
+        for has_lse2 in [false, true] {
+            assert!(is_aligned(Va(0x1010), 16, SCTLR_A, has_lse2));
+            assert!(is_aligned(Va(0x1001), 1, SCTLR_A, has_lse2));
+            assert!(!is_aligned(Va(0x1008), 16, 0, has_lse2));
+            assert!(!is_aligned(Va(0x1004), 8, SCTLR_A, has_lse2));
+            assert_eq!(is_aligned(Va(0x1004), 8, 0, has_lse2), has_lse2);
+            assert!(is_aligned(Va(0x1008), 8, 0, has_lse2));
+        }
+    }
+
+    #[test]
+    fn with_lse2_they_lie_anywhere_within_sixteen_bytes() {
+        for (offset, bytes, aligned) in [(8, 8, true), (9, 8, false), (13, 4, false), (12, 4, true)]
+        {
+            assert_eq!(is_aligned(Va(0x1000 + offset), bytes, 0, true), aligned, "{offset}");
+        }
+        assert!(is_aligned(Va(0x1003), 4, 0, true) && !is_aligned(Va(0x100f), 2, 0, true));
     }
 }

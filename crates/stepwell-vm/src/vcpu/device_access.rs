@@ -103,7 +103,7 @@ pub fn store_exclusive<C: Cpu>(
     for &(at, shift) in places.clone() {
         old.value |= u128::from(device.load(at, bytes)?) << shift;
     }
-    let has_stored = old.with_first(loaded) == old;
+    let has_stored = old.with_part(loaded, 0) == old;
     let image = if has_stored { new } else { old };
     for &(at, shift) in places {
         device.store(at, bytes, (image.value >> shift) as u64)?;

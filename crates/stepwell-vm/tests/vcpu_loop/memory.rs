@@ -41,6 +41,11 @@ impl Ram {
         (word >> (pa.0 % 8 * 8)) << unused >> unused
     }
 
+    /// Reads up to 8 bytes, aligned or not.
+    pub fn load_unaligned(&self, pa: Pa, bytes: u64) -> u64 {
+        (0..bytes).map(|n| self.load(pa.offset(n), 1) << (8 * n)).sum()
+    }
+
     pub fn store(&self, pa: Pa, bytes: u64, value: u64) {
         let Some(word) = self.word(pa) else { return };
         let shift = pa.0 % 8 * 8;
@@ -101,14 +106,24 @@ impl GuestMemory for Ram {
     }
 
     fn compare_and_store(&self, pa: Pa, old: Image, new: Image) -> Result<bool, OutsideRam> {
-        assert_eq!(new.bytes, 8, "the programs here have no others");
+        assert!(pa.is_aligned(new.bytes.into()) && new.bytes >= 8, "no program has others");
+        if new.bytes == 16 {
+            let has_old = self.image(pa, 16)? == old;
+            if has_old {
+                self.store(pa, 8, new.value as u64);
+                self.store(pa.offset(8), 8, (new.value >> 64) as u64);
+            }
+            return Ok(has_old);
+        }
         let (word, order) = (self.word(pa).ok_or(OutsideRam)?, Ordering::SeqCst);
         let stored = word.compare_exchange(old.value as u64, new.value as u64, order, order);
         Ok(stored.is_ok())
     }
 
     fn image(&self, pa: Pa, bytes: u8) -> Result<Image, OutsideRam> {
-        Ok(Image { value: self.load(pa, bytes.into()).into(), bytes })
+        let low = self.load(pa, bytes.min(8).into());
+        let high = if bytes == 16 { self.load(pa.offset(8), 8) } else { 0 };
+        Ok(Image { value: u128::from(high) << 64 | u128::from(low), bytes })
     }
 
     fn poke(&self, pa: Pa, bytes: u8, value: u64) -> Result<(), OutsideRam> {

@@ -77,6 +77,31 @@ fn an_exclusive_sequence_comes_to_its_end_under_a_step() {
     assert_eq!(board.recorded().len(), 5, "what EL2 carries out is recorded, too");
 }
 
+/// With FEAT_LSE2, which this CPU has, they need only lie within 16 bytes.
+#[test]
+fn an_exclusive_sequence_that_is_not_aligned_comes_to_its_end() {
+    let program = [ldxr(1, 3), add(1, 1, 1), stxr(2, 1, 3), cbnz(2, -3), b(0)];
+    for (offset, is_aligned) in [(4, true), (8, true), (9, false)] {
+        let board = Board::new(1, &program);
+        let cpu = board.cpu(0);
+        board.machine.domains[0].vcpus[0].core.lock().context.x[3] = DATA + offset;
+        let data = stepwell_arch::Pa(crate::memory::BASE.0 + 0x1_0000);
+        for at in [0, 8, 16] {
+            board.ram.store(data.offset(at), 8, 0x1111_2222_3333_4444);
+        }
+        let before = board.ram.load_unaligned(data.offset(offset), 8);
+        let stop = board.go(&cpu, step(3, true));
+        let stored = board.ram.load_unaligned(data.offset(offset), 8);
+        if is_aligned {
+            assert_eq!((stored, stop.registers.pc), (before + 1, ENTRY + 12), "{offset}");
+            assert_eq!(board.ram.load(data, 4), 0x3333_4444, "what is beside it stays");
+        } else {
+            assert_eq!(stored, before);
+            assert_eq!(cpu.read(SystemRegister::ESR_EL1) & 0x3f, 0x21, "alignment fault");
+        }
+    }
+}
+
 #[test]
 fn until_and_ranges_stop_where_they_say() {
     let board = Board::new(1, &LOOP);

@@ -3,7 +3,7 @@
 
 use crate::cpu::{Cpu, Purpose, TranslationFailed};
 use crate::device::board::RAM_BASE;
-use crate::memory::{GuestMemory, Physical};
+use crate::memory::{GuestMemory, OutsideRam, Physical};
 use crate::vcpu::advance::{Onward, VcpuLoop};
 use crate::vcpu::byte_order::is_big_endian;
 use crate::vcpu::debug::{self, origin};
@@ -29,11 +29,41 @@ fn peek<C: Cpu>(
 ) -> Option<[u64; 2]> {
     let to_pa = || running.cpu.to_pa(address, pstate.el() == 0, Purpose::Read);
     let pa = pages::translated(running, to_pa).ok()?;
-    let peeked = running.domain.ram.peek(pa, load.bytes, load.pair).ok()?;
+    let peeked = peek_at(&running.domain.ram, pa, load).ok()?;
     // What is swapped twice is as it was.
     let swapped =
         |value| Image::of([value, 0], load.bytes, false, is_big_endian(running.cpu, pstate));
     Some(peeked.map(|value| swapped(value).value as u64))
+}
+
+/// What lies where a load-exclusive is from: it need not be aligned (FEAT_LSE2).
+fn peek_at<M: GuestMemory>(ram: &M, pa: Pa, load: LoadExclusive) -> Result<[u64; 2], OutsideRam> {
+    let bytes = if load.pair { load.bytes.wrapping_mul(2) } else { load.bytes };
+    let around = Around::of(pa, bytes);
+    if around.offset == 0 {
+        return ram.peek(pa, load.bytes, load.pair);
+    }
+    let image = ram.image(around.pa, around.bytes)?.part(around.offset, bytes);
+    let second = if load.pair { image.part(load.bytes, load.bytes).value } else { 0 };
+    Ok([image.part(0, load.bytes).value as u64, second as u64])
+}
+
+/// The aligned bytes, of which one access is atomic, that others lie within.
+struct Around {
+    pa: Pa,
+    bytes: u8,
+    /// Where within these the others begin.
+    offset: u8,
+}
+
+impl Around {
+    /// `bytes` bytes at `pa` that an exclusive may access: aligned, or within 16 that are.
+    fn of(pa: Pa, bytes: u8) -> Self {
+        if pa.is_aligned(u64::from(bytes)) {
+            return Self { pa, bytes, offset: 0 };
+        }
+        Self { pa: Pa(pa.0 & !15), bytes: 16, offset: (pa.0 & 15) as u8 }
+    }
 }
 
 /// Arms the monitor within an exclusive sequence of A64 code that an exit of ours has broken, as the
@@ -139,7 +169,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         let new = [core.context.register(store.rt), core.context.register(store.rt2)];
         let new = Image::of(new, store.bytes, store.pair, big_endian);
         let bytes = u64::from(new.bytes);
-        if !precedence::is_aligned(address, bytes) {
+        if !self.is_aligned(address, bytes, pstate) {
             return self.store_fault(FaultStatus::ALIGNMENT, address);
         }
         let pa = match self.where_to_store(address, pstate) {
@@ -157,13 +187,16 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         }
         let loaded = Image::of(armed.value, armed.bytes, armed.pair, big_endian);
         let ram = &self.running.domain.ram;
-        let old = if loaded.bytes == new.bytes {
-            Ok(loaded)
+        let around = Around::of(pa, new.bytes);
+        let stored = if loaded.bytes == around.bytes {
+            ram.compare_and_store(pa, loaded, new)
         } else {
             // What the load did not read is as it was: the others are stopped.
-            ram.image(pa, new.bytes).map(|old| old.with_first(loaded))
+            ram.image(around.pa, around.bytes).and_then(|found| {
+                let old = found.with_part(loaded, around.offset);
+                ram.compare_and_store(around.pa, old, found.with_part(new, around.offset))
+            })
         };
-        let stored = old.and_then(|old| ram.compare_and_store(pa, old, new));
         let Ok(stored) = stored else { return self.leave_store() };
         if stored {
             let ipa = Ipa(RAM_BASE.0.wrapping_add(pa.0.wrapping_sub(ram.base().0)));
@@ -172,6 +205,18 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         self.stored_exclusive(store.rs, stored);
         self.advance_pc(length);
         Carried::Done(None)
+    }
+
+    /// Whether an exclusive access is aligned as it has to be.
+    fn is_aligned(&self, address: Va, bytes: u64, pstate: Pstate) -> bool {
+        let cpu = self.running.cpu;
+        if precedence::is_aligned(address, bytes, 0, false) {
+            return true;
+        }
+        // FEAT_LSE2 is ID_AA64MMFR2_EL1.AT, and AArch64's.
+        let features = cpu.guest_feature_id(SystemRegister::ID_AA64MMFR2_EL1);
+        let has_lse2 = features >> 32 & 0xf != 0 && !pstate.is_aarch32();
+        precedence::is_aligned(address, bytes, cpu.read(SystemRegister::SCTLR_EL1), has_lse2)
     }
 
     /// As [`Self::store_exclusive`], where its load was of a device.
@@ -345,6 +390,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         }
         if self.running.is_called() {
             if is_begun {
+                self.running.core.wakes_at = u64::MAX;
                 self.take_back();
             }
             return self.done(Some(End::Asked));
@@ -365,6 +411,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     }
 
     fn end_wait(&mut self, is_begun: bool) -> Onward {
+        self.running.core.wakes_at = u64::MAX;
         if is_begun {
             self.advance_pc(self.flow.hand.next.bytes);
             return self.done(None);
@@ -390,8 +437,6 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             self.take_back();
         }
         let then = Then::Interrupt { is_begun };
-                self.running.core.wakes_at = u64::MAX;
         self.yield_turn(Yield::Idle { deadline }, Some(Waiting::Interrupt), then);
     }
 }
-        self.running.core.wakes_at = u64::MAX;
