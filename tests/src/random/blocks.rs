@@ -520,9 +520,9 @@ impl Block {
                 0 => self.code.put(0xf940_0000 | reg::UNMAPPED << 5 | rt),
                 1 => self.code.put(0xf900_0000 | reg::UNMAPPED << 5 | rt),
                 2 => self.code.put(0xa900_0000 | 3 << 10 | reg::UNMAPPED << 5 | rt),
-                // A load-exclusive of an address that is not aligned.
+                // A load-exclusive that is not aligned, nor within 16 bytes that are.
                 3 => {
-                    self.code.add(reg::A, reg::DATA, 0x101);
+                    self.code.add(reg::A, reg::DATA, 0x10b);
                     self.code.put(0xc85f_7c00 | reg::A << 5 | rt);
                 }
                 4 => self.code.put(0xf900_0000 | 64 << 10 | reg::READ_ONLY << 5 | rt),
