@@ -9,6 +9,8 @@ use crate::cpu::{Cpu, Vector};
 use crate::domain::Order;
 use crate::vcpu::handled::Handled;
 use crate::vcpu::roots::Root;
+use core::sync::atomic::Ordering;
+use stepwell_arch::Va;
 use stepwell_arch::esr::{EsrEl2, ec};
 use stepwell_protocol::StopReason;
 
@@ -144,16 +146,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             Handled::Injected => Onward::GoOn,
             // A call to EL2 clears the monitor on every machine.
             Handled::Emulated if EsrEl2(running.core.context.esr).ec() == ec::HVC64 => Onward::GoOn,
-            Handled::Emulated if running.domain.timeline.is_some() => {
-                self.keep_sequence();
-                Onward::GoOn
-            }
-            Handled::Emulated => {
-                // One that began at a device is stepped to its store.
-                let is_armed = running.core.monitor.armed().is_some();
-                let is_broken = is_armed || pages::is_in_sequence(running, pc);
-                if is_broken { self.begin_sequence() } else { Onward::GoOn }
-            }
+            Handled::Emulated => self.emulated(pc),
             Handled::Past => self.past(Root::Guarded),
             Handled::Unrestricted => self.past(Root::Unrestricted),
             // The exception has cleared the monitor: this store could not succeed, however often it is
@@ -166,16 +159,31 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         }
     }
 
+    /// After an instruction, at `pc`, that EL2 has carried out.
+    fn emulated(&mut self, pc: Va) -> Onward {
+        self.keep_sequence();
+        if self.flow.is_armed || self.running.domain.timeline.is_some() {
+            return Onward::GoOn;
+        }
+        // One that began at a device is stepped to its store.
+        let is_armed = self.running.core.monitor.armed().is_some();
+        let is_broken = is_armed || pages::is_in_sequence(self.running, pc);
+        if is_broken { self.begin_sequence() } else { Onward::GoOn }
+    }
+
     /// After an exit that the guest has not asked for, or that EL2 has carried out its instruction at:
-    /// goes on within an exclusive sequence as if there had been none, where instructions are counted.
+    /// goes on within an exclusive sequence as if there had been none, where nobody else can have
+    /// written what it loaded.
     fn keep_sequence(&mut self) {
         let running = &mut *self.running;
-        if running.domain.timeline.is_some() {
-            if running.core.monitor.armed().is_none() {
-                step::rearm(running, running.core.executed);
-            }
-            self.flow.is_armed = running.core.monitor.armed().is_some();
+        let is_counted = running.domain.timeline.is_some();
+        if !is_counted && !running.domain.runs_alone.load(Ordering::Acquire) {
+            return;
         }
+        if running.core.monitor.armed().is_none() {
+            step::rearm(running, if is_counted { running.core.executed } else { u64::MAX });
+        }
+        self.flow.is_armed = running.core.monitor.armed().is_some();
     }
 
     /// Has the instruction at the PC executed under a step, and what is left of an exclusive sequence

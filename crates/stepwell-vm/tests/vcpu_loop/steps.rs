@@ -77,6 +77,33 @@ fn an_exclusive_sequence_comes_to_its_end_under_a_step() {
     assert_eq!(board.recorded().len(), 5, "what EL2 carries out is recorded, too");
 }
 
+/// The interrupt is EL2's, and comes in the middle of a sequence, which on the guest's board nothing
+/// would have broken.
+#[test]
+fn what_interrupts_a_running_guest_breaks_no_exclusive_sequence() {
+    // X6 counts the stores that fail, X5 the turns that are left, of seven instructions each.
+    let turn =
+        [ldxr(1, 3), add(1, 1, 1), NOP, stxr(2, 1, 3), cbnz(2, 4), sub(5, 5, 1), cbnz(5, -6)];
+    let failed = [b(0), add(6, 6, 1), b(-9)];
+    let fails = |returned_to: u64| {
+        let board = Board::new(1, &[turn.as_slice(), &failed].concat());
+        let cpu = board.cpu(0);
+        let place = stepwell_protocol::Place::Va(Va(ENTRY + 28));
+        board.serve(&cpu, Command::SetBreakpoint { domain: 0, place });
+        {
+            let mut core = board.machine.domains[0].vcpus[0].core.lock();
+            (core.context.x[3], core.context.x[5]) = (DATA, 1000);
+            core.snapshot.write(SystemRegister::ELR_EL1, returned_to);
+        }
+        let stop = board.go(&cpu, crate::board::CONTINUE);
+        assert_eq!((stop.reason, stop.registers.x[5]), (StopReason::Breakpoint, 0));
+        stop.registers.x[6]
+    };
+    assert_eq!(fails(0), 0);
+    // An exception has returned there, as far as anybody knows since the load: that breaks it.
+    assert_eq!(fails(ENTRY + 8), 1);
+}
+
 /// With FEAT_LSE2, which this CPU has, they need only lie within 16 bytes.
 #[test]
 fn an_exclusive_sequence_that_is_not_aligned_comes_to_its_end() {

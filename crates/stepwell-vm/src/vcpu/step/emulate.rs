@@ -68,10 +68,13 @@ impl Around {
 
 /// Arms the monitor within an exclusive sequence of A64 code that an exit of ours has broken, as the
 /// CPU's was by the load that it has executed, if that is among the last `executed` instructions: else
-/// it had been open before.
+/// it had been open before. If that is not known, it is all ones; then an exception that has returned
+/// into the sequence counts as having opened it, as it has, if that was not in an earlier turn of it.
 pub fn rearm<C: Cpu>(running: &mut Running<'_, C>, executed: u64) {
     let Some((load, since)) = pages::load_of_sequence(running) else { return };
-    if since > executed {
+    let returned_to = running.cpu.read(SystemRegister::ELR_EL1);
+    let is_returned_into = running.core.context.elr.wrapping_sub(returned_to) < 4 * since;
+    if since > executed || executed == u64::MAX && is_returned_into {
         return;
     }
     let pstate = running.core.pstate();
