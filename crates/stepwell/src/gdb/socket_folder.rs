@@ -3,26 +3,34 @@
 //! A port of the computer's own is open to every user of it and to every page in its browsers; a
 //! folder that only its owner may enter is not. It is made where the system keeps such things for
 //! the session (`XDG_RUNTIME_DIR`), or else with the temporary files. One that a killed process has
-//! left is taken away by the next.
+//! left is taken away by the next: whoever lives has its folder locked, and a lock dies with its
+//! process, whenever that is killed.
 
 use crate::leftovers::Registered;
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use std::fs::Permissions;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 use stepwell_gdb::Address;
 use tempfile::TempDir;
 
 const PREFIX: &str = "stepwell-gdb-";
 const PREFIX_BYTES: &[u8] = PREFIX.as_bytes();
 const SOCKET: &str = "socket";
+/// How long it may take from making a folder to locking it.
+const UNLOCKED: Duration = Duration::from_secs(10);
 
 /// A private folder for a socket. Dropping it removes it, and so does leaving by `exit`.
 #[derive(Debug)]
 pub struct SocketFolder {
     folder: TempDir,
+    /// Locked for as long as this is open.
+    _lock: OwnedFd,
     _registered: Registered,
 }
 
@@ -49,7 +57,8 @@ impl SocketFolder {
         }
         let folder = made?;
         let registered = Registered::new(folder.path());
-        Ok(Self { folder, _registered: registered })
+        let lock = lock(folder.path())?;
+        Ok(Self { folder, _lock: lock, _registered: registered })
     }
 
     /// Returns where to listen.
@@ -63,21 +72,36 @@ impl SocketFolder {
     }
 }
 
-/// Takes folders away that are like ours, and ours to remove, with a socket at which nobody listens.
+/// Locks a folder, if nobody has.
+fn lock(folder: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = open(folder, flags, Mode::empty())?;
+    flock(&folder, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(folder)
+}
+
+/// Takes folders away that are like ours, and ours to remove, which nobody has locked: empty, or with
+/// a socket at which nobody listens.
 fn remove_dead(place: &Path) {
     let Ok(entries) = std::fs::read_dir(place) else { return };
     for entry in entries.flatten().filter(|it| it.file_name().as_bytes().starts_with(PREFIX_BYTES))
     {
         let (folder, socket) = (entry.path(), entry.path().join(SOCKET));
-        let refused = UnixStream::connect(&socket).err().map(|error| error.kind());
-        if entry.file_type().is_ok_and(|kind| kind.is_dir())
-            && refused == Some(io::ErrorKind::ConnectionRefused)
-            && std::fs::remove_file(&socket).is_ok()
-        {
-            // It stays where there is something else in it.
-            drop(std::fs::remove_dir(folder));
+        let is_new = entry.metadata().and_then(|it| it.modified()).is_ok_and(is_new);
+        let Ok(_lock) = lock(&folder) else { continue };
+        match UnixStream::connect(&socket).map_err(|error| error.kind()) {
+            Err(io::ErrorKind::ConnectionRefused) => drop(std::fs::remove_file(&socket)),
+            Err(io::ErrorKind::NotFound) if !is_new => {}
+            _ => continue,
         }
+        // It stays where there is something else in it.
+        drop(std::fs::remove_dir(folder));
     }
+}
+
+/// Whether something was changed so lately that its owner may be about to lock it.
+fn is_new(changed: SystemTime) -> bool {
+    changed.elapsed().is_ok_and(|time| time < UNLOCKED)
 }
 
 #[cfg(test)]
@@ -105,12 +129,21 @@ mod tests {
             path
         };
         let (dead, living) = (folder("stepwell-gdb-dead"), folder("stepwell-gdb-living"));
-        let (empty, other) = (folder("stepwell-gdb-empty"), folder("other"));
+        let (empty, locked) = (folder("stepwell-gdb-empty"), folder("stepwell-gdb-locked"));
+        let (new, full) = (folder("stepwell-gdb-new"), folder("stepwell-gdb-full"));
+        let other = folder("other");
         drop(UnixListener::bind(dead.join(SOCKET)).unwrap());
         drop(UnixListener::bind(other.join(SOCKET)).unwrap());
         let _listener = UnixListener::bind(living.join(SOCKET)).unwrap();
+        let _lock = lock(&locked).unwrap();
+        std::fs::write(full.join("file"), "").unwrap();
+        for path in [&living, &empty, &locked, &full] {
+            let long_ago = SystemTime::now() - 2 * UNLOCKED;
+            std::fs::File::open(path).unwrap().set_modified(long_ago).unwrap();
+        }
         remove_dead(place.path());
-        assert!(!dead.exists());
-        assert!(living.join(SOCKET).exists() && empty.exists() && other.join(SOCKET).exists());
+        assert!(!dead.exists() && !empty.exists());
+        assert!(living.join(SOCKET).exists() && other.join(SOCKET).exists());
+        assert!(locked.exists() && new.exists() && full.join("file").exists());
     }
 }
