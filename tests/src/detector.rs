@@ -87,6 +87,29 @@ impl Round {
     }
 }
 
+/// Every way in which it can be debugged: running freely, and stepped under each policy with each
+/// other one.
+#[must_use]
+pub fn product() -> Vec<Round> {
+    let flags = [(false, false), (true, false), (false, true), (true, true)];
+    let mut rounds =
+        flags.map(|(breakpoints, pauses)| Round::Free { breakpoints, pauses }).to_vec();
+    let per_step = [3, 20, 200].map(|ns| TimePolicy::PerStep { ns });
+    let others = [1_000, 10_000].map(|quantum| OthersPolicy::Step { quantum });
+    for irq in [InterruptPolicy::Hold, InterruptPolicy::Into, InterruptPolicy::Over] {
+        let mut add = |time, others| rounds.push(Round::Stepped { irq, time, others });
+        let clocks = [TimePolicy::Stopped, TimePolicy::Real, TimePolicy::Natural { seed: 5 }];
+        for time in clocks.into_iter().chain(per_step) {
+            add(time, OthersPolicy::Stop);
+            others.iter().for_each(|&others| add(time, others));
+        }
+        // Beside others that run no clock goes by the steps of one.
+        add(TimePolicy::Stopped, OthersPolicy::Run);
+        add(TimePolicy::Real, OthersPolicy::Run);
+    }
+    rounds
+}
+
 impl fmt::Display for Round {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.conditions().join(", "))

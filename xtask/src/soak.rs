@@ -33,6 +33,10 @@ pub struct Soak {
     /// the machine are suspended at random: none may be 10 ms late
     #[arg(long)]
     interrupts: bool,
+    /// The guest that looks for a debugger instead, running freely and under every interrupt policy
+    /// with every clock and every policy for the other vCPUs: see docs/stealth.md
+    #[arg(long, conflicts_with = "interrupts")]
+    detector: bool,
     /// Runs with a mistake of the engine's, to see that it is found
     #[arg(long, value_name = "NAME")]
     mutant: Option<String>,
@@ -42,7 +46,7 @@ impl Soak {
     /// Builds what it takes and runs it.
     ///
     /// # Errors
-    /// When something cannot be built, at a divergence, or where an hour has not covered everything.
+    /// When something cannot be built, at a divergence or a tell, or where an hour has not covered everything.
     pub fn run(self) -> Result<()> {
         setup::ensure(setup::MACHINE)?;
         build::everything()?;
@@ -56,6 +60,7 @@ impl Soak {
             ("--programs", self.programs.map(|number| number.to_string())),
             ("--blocks", self.blocks),
             ("--interrupts", self.interrupts.then(|| "1".to_owned())),
+            ("--detector", self.detector.then(|| "1".to_owned())),
             ("--mutant", self.mutant),
         ];
         for (name, value) in given {

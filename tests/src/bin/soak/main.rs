@@ -3,7 +3,8 @@
 //! Each program has its own seed, counted up from the first; two are under way at a time. At the end
 //! the log says what was covered. A divergence ends it, shrunk as far as dropping blocks shrinks it.
 //!
-//! With `--interrupts 1` it is interrupts between vCPUs instead, with their threads suspended.
+//! With `--interrupts 1` it is interrupts between vCPUs instead, with their threads suspended; with
+//! `--detector 1` the guest that looks for a debugger, under every policy with every other one.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use signal_hook::consts::SIGINT;
 use stepwell_tests::cross_calls::{Calls, cross_calls};
+use stepwell_tests::detector::{detect, product};
 use stepwell_tests::random::case::{Case, Failure, Options, Outcome};
 
 /// Programs at a time: QEMU takes one CPU for each.
@@ -38,6 +40,8 @@ struct Arguments {
     options: Options,
     /// Interrupts between vCPUs instead of programs.
     interrupts: bool,
+    /// The detector instead of programs.
+    detector: bool,
 }
 
 /// What all jobs share.
@@ -67,6 +71,9 @@ fn main() -> ExitCode {
     };
     if arguments.interrupts {
         return interrupts(arguments.time);
+    }
+    if arguments.detector {
+        return detector();
     }
     if let Some(image) = &arguments.image {
         return match arguments.case(0).write(image) {
@@ -118,6 +125,27 @@ fn interrupts(duration: Duration) -> ExitCode {
     }
 }
 
+/// The detector under all policies, on each CPU.
+fn detector() -> ExitCode {
+    let rounds = product();
+    let mut is_found = false;
+    for cpu in ["cortex-a57", "max"] {
+        println!("{cpu}: {} rounds", rounds.len());
+        match detect(cpu, &rounds) {
+            Ok((faults, tells)) => {
+                is_found |= !faults.is_empty();
+                faults.iter().for_each(|fault| println!("{fault}"));
+                println!("{cpu}: {} not listed, {} tells that are", faults.len(), tells.len());
+            }
+            Err(error) => {
+                eprintln!("soak: {error:#}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    if is_found { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
 fn arguments() -> Result<Arguments, String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let mut arguments = Arguments {
@@ -129,6 +157,7 @@ fn arguments() -> Result<Arguments, String> {
         image: None,
         options: Options::default(),
         interrupts: false,
+        detector: false,
     };
     let mut words = std::env::args().skip(1);
     while let Some(name) = words.next() {
@@ -145,6 +174,7 @@ fn arguments() -> Result<Arguments, String> {
                 arguments.only = Some(numbers.map_err(|_| format!("{name}: no numbers: {value}"))?);
             }
             "--interrupts" => arguments.interrupts = number()? != 0,
+            "--detector" => arguments.detector = number()? != 0,
             "--over" => arguments.options.over = number()? != 0,
             "--mutant" => arguments.options.mutant = Some(value),
             _ => return Err(format!("unknown option {name}")),
