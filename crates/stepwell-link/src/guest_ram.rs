@@ -1,6 +1,8 @@
 //! The guest's RAM, as it is in the machine's RAM file.
 
 use crate::LinkError;
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -33,24 +35,54 @@ impl GuestRam {
         let start = address
             .checked_sub(self.base)
             .ok_or_else(|| failed(io::Error::other(format!("nothing of it is at {address:#x}"))))?;
+        let end = start.saturating_add(bytes);
+        if end > self.file.metadata().map_err(failed)?.len() {
+            return Err(failed(io::ErrorKind::UnexpectedEof.into()));
+        }
         let mut chunk = vec![0; CHUNK];
         let mut hash = 0_u64;
-        let mut done = 0;
-        while done < bytes {
-            let length = (bytes - done).min(CHUNK as u64) as usize;
-            let part = &mut chunk[..length];
-            self.file.read_exact_at(part, start + done).map_err(failed)?;
-            for (n, page) in (0..).zip(part.chunks(PAGE)) {
-                if page.iter().any(|&byte| byte != 0) {
-                    // By its place, so that pages that change places make a difference.
-                    let place = done / PAGE as u64 + n;
-                    hash = hash.wrapping_add(XxHash3_64::oneshot_with_seed(place, page));
-                }
+        let mut at = start;
+        while let Some((from, to)) = self.data(at, end)? {
+            at = from;
+            while at < to {
+                let length = (to - at).min(CHUNK as u64) as usize;
+                let part = &mut chunk[..length];
+                self.file.read_exact_at(part, at).map_err(failed)?;
+                // By its place, so that pages that change places make a difference.
+                let first = (at - start) / PAGE as u64;
+                hash = hash.wrapping_add(hash_pages(first, part));
+                at += length as u64;
             }
-            done += length as u64;
         }
         Ok(hash)
     }
+
+    /// The next piece of whole pages, from `at` up to `end`, of which the file has anything. RAM that
+    /// was never touched takes no time.
+    fn data(&self, at: u64, end: u64) -> Result<Option<(u64, u64)>, LinkError> {
+        if at >= end {
+            return Ok(None);
+        }
+        let from = match seek(&self.file, SeekFrom::Data(at)) {
+            Ok(from) => from - from % PAGE as u64,
+            Err(Errno::NXIO) => return Ok(None),
+            // It knows of no holes.
+            Err(Errno::INVAL) => return Ok(Some((at, end))),
+            Err(error) => return Err(failed(error.into())),
+        };
+        let hole = seek(&self.file, SeekFrom::Hole(from)).map_err(|error| failed(error.into()))?;
+        let to = hole.next_multiple_of(PAGE as u64).min(end);
+        Ok((from < end).then(|| (from.max(at), to)))
+    }
+}
+
+/// Hashes pages that begin with this one. Pages of zeros do not count.
+fn hash_pages(first: u64, pages: &[u8]) -> u64 {
+    let pages = (first..).zip(pages.chunks(PAGE));
+    let counting = pages.filter(|(_, page)| page.iter().any(|&byte| byte != 0));
+    counting.fold(0, |hash: u64, (place, page)| {
+        hash.wrapping_add(XxHash3_64::oneshot_with_seed(place, page))
+    })
 }
 
 fn failed(error: io::Error) -> LinkError {
