@@ -1,12 +1,14 @@
 //! A domain: one guest machine, its vCPUs, devices and clock, and who may let it run.
 //!
 //! Lock order, outermost first: the domain's `control`, then `turns`, then any one of `vgic`,
-//! `uart`, `console`, `clock`, `stage2`, `follow`, `views` (`follow` before `views`), then the link
+//! `uart`, `console`, `clock`, `checkpoints`, `stage2`, `follow`, `views` (`checkpoints` before
+//! `follow`, that before `views`, and `stage2` after them), then the link
 //! (ARCHITECTURE.md has it as a picture). A vCPU's CPU holds its `core` from an order to the stop
 //! that answers it, and takes `control` while it does; whoever holds `control` may take the `core` of
 //! a vCPU whose bit in [`Control::running`] is clear, and of no other, because its CPU has let go
 //! before it clears that bit. A CPU that runs several takes the `core` of one of its own at a time.
 
+use crate::checkpoint::Checkpoints;
 use crate::concurrency::counted::Counted;
 use crate::concurrency::quiescence::Quiescence;
 use crate::cpu::Cpu;
@@ -69,6 +71,8 @@ pub struct Domain<C: Cpu> {
     pub on_cpu: AtomicU8,
     /// Its time, where the machine counts instructions.
     pub timeline: Option<Mutex<Timeline>>,
+    /// Moments of it that are kept. Locked before `stage2`, `follow` and `views`.
+    pub checkpoints: Checkpoints,
     /// Whose turn it is while several vCPUs are stepped.
     pub turns: Mutex<Turns>,
     /// Who is quiesced during an exclusive sequence of the stepped vCPU.

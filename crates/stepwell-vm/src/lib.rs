@@ -17,6 +17,7 @@
 //! | [`follow`] | where virtual addresses with breakpoints lead to, whatever the guest does to its tables |
 //! | [`feature_id`], [`implementation_defined`] | which features and registers its CPU has |
 //! | [`devicetree`], [`image_layout`] | the guest's device tree, and where its images lie |
+//! | [`checkpoint`] | moments of a domain that are kept, to go back to |
 //! | [`timeline`] | the time of a machine that counts instructions |
 //! | [`recorder`] | runs of the trace |
 //! | [`adversary`] | a [`cpu::Cpu`] around another one, to which happens what may happen: the test mode's |
@@ -42,6 +43,7 @@
 extern crate alloc;
 
 pub mod adversary;
+pub mod checkpoint;
 pub mod command;
 pub mod concurrency;
 pub mod cpu;

@@ -9,6 +9,12 @@ use stepwell_arch::stage1::PhysicalMemory;
 use stepwell_arch::{Ipa, Pa, Va};
 use stepwell_engine::Image;
 
+/// Doublewords of a page.
+pub const PAGE_WORDS: usize = 512;
+/// Bytes of a page that are copied at a time, where nothing copies more.
+const PIECE: usize = PIECE_WORDS * 8;
+const PIECE_WORDS: usize = 32;
+
 /// The address lies outside the domain's RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutsideRam;
@@ -69,6 +75,28 @@ pub trait GuestMemory {
     ///
     /// [`OutsideRam`], as [`GuestMemory::compare_and_store`].
     fn poke(&self, pa: Pa, bytes: u8, value: u64) -> Result<(), OutsideRam>;
+    /// Copies a page out, by words.
+    fn save_page(&self, page: Ipa, into: &mut [u64; PAGE_WORDS]) {
+        for (n, words) in (0..).zip(into.as_chunks_mut::<PIECE_WORDS>().0) {
+            let mut bytes = [0; PIECE];
+            if self.read(page.offset(n * PIECE as u64), &mut bytes).is_ok() {
+                for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
+                    *word = u64::from_le_bytes(*bytes);
+                }
+            }
+        }
+    }
+    /// Copies a page in, by words, and makes it visible to instruction fetch.
+    fn restore_page(&self, page: Ipa, from: &[u64; PAGE_WORDS]) {
+        for (n, words) in (0..).zip(from.as_chunks::<PIECE_WORDS>().0) {
+            let mut bytes = [0; PIECE];
+            for (word, bytes) in words.iter().zip(bytes.as_chunks_mut().0) {
+                *bytes = word.to_le_bytes();
+            }
+            // Whoever asks has a page of this RAM.
+            let _written = self.write(page.offset(n * PIECE as u64), &bytes);
+        }
+    }
     /// Reads what a load-exclusive of this size read.
     ///
     /// # Errors

@@ -109,6 +109,9 @@ impl SimdRegisters {
 }
 
 impl Sve {
+    /// Bytes that one takes.
+    pub const BYTES: usize = size_of::<Self>() + size_of::<[[u8; Z_MAX]; 32]>();
+
     fn new(zcr: u64, lengths: [u16; LENGTHS]) -> Option<Self> {
         // On the heap at once: a stack has no room for them. There are 32.
         let z = vec![[0; Z_MAX]; 32].into_boxed_slice().try_into().ok()?;

@@ -288,6 +288,27 @@ impl Stage2 {
         self.change(memory, ipa, bytes, |entry| entry & !PERMISSIONS | permissions.bits())
     }
 
+    /// Lets the guest store in a mapped range, or not, and leaves its other permissions as they are.
+    /// When it fails part of the range may have changed.
+    ///
+    /// Nothing is invalidated but what had to be split, so that many pages can change at once. Whoever
+    /// withholds stores calls [`TableMemory::invalidate`] after that. Where they are permitted, a TLB may
+    /// go on to refuse them until it is: that shows as a fault of what is permitted.
+    ///
+    /// # Errors
+    ///
+    /// Every [`Stage2Error`] but [`Stage2Error::AlreadyMapped`].
+    pub fn set_stores<M: TableMemory>(
+        &mut self,
+        memory: &mut M,
+        ipa: Ipa,
+        bytes: u64,
+        permitted: bool,
+    ) -> Result<(), Stage2Error> {
+        let bit = if permitted { S2AP_WRITE } else { 0 };
+        self.rewrite(memory, ipa, bytes, |entry| entry & !S2AP_WRITE | bit)
+    }
+
     /// Unmaps a mapped range, splitting blocks that reach beyond it. Tables that become empty stay.
     /// When it fails part of the range may be unmapped.
     ///
@@ -337,22 +358,27 @@ impl Stage2 {
         bytes: u64,
         rewrite: impl Fn(u64) -> u64,
     ) -> Result<(), Stage2Error> {
-        check(ipa.0, bytes, IPA_BITS)?;
-        let mut done = 0;
-        let mut result = Ok(());
-        while done < bytes {
-            match self.change_one(memory, ipa.offset(done), bytes - done, &rewrite) {
-                Ok(size) => done += size,
-                Err(error) => {
-                    result = Err(error);
-                    break;
-                }
-            }
-        }
-        if done > 0 {
-            memory.invalidate(ipa, done);
+        let result = self.rewrite(memory, ipa, bytes, rewrite);
+        if bytes > 0 {
+            memory.invalidate(ipa, bytes);
         }
         result
+    }
+
+    /// As [`Stage2::change`], without invalidating what changed.
+    fn rewrite<M: TableMemory>(
+        &mut self,
+        memory: &mut M,
+        ipa: Ipa,
+        bytes: u64,
+        rewrite: impl Fn(u64) -> u64,
+    ) -> Result<(), Stage2Error> {
+        check(ipa.0, bytes, IPA_BITS)?;
+        let mut done = 0;
+        while done < bytes {
+            done += self.change_one(memory, ipa.offset(done), bytes - done, &rewrite)?;
+        }
+        Ok(())
     }
 
     /// Rewrites one leaf at the start of a range; returns its size.

@@ -44,6 +44,8 @@ pub struct Timeline {
     /// The position at which the turn is over.
     turn_end: u64,
     until: Option<Moment>,
+    /// What comes is not what was recorded, or is to be replayed: a debugger's doing.
+    is_forked: bool,
 }
 
 impl Timeline {
@@ -59,7 +61,19 @@ impl Timeline {
             vcpu: 0,
             turn_end: turn_length,
             until: None,
+            is_forked: false,
         }
+    }
+
+    /// Has what comes be another run.
+    pub const fn fork(&mut self) {
+        self.is_forked = true;
+    }
+
+    /// Tells whether it is another run already.
+    #[must_use]
+    pub const fn is_forked(&self) -> bool {
+        self.is_forked
     }
 
     /// Instructions that were executed.

@@ -229,6 +229,9 @@ pub struct Views {
     tables: Option<(Stage2, Stage2)>,
     /// The tables are in use even where no page differs: pages may come while vCPUs run.
     is_kept: bool,
+    /// What pages in which nobody has an interest begin with: stores may be withheld until the first
+    /// one has been seen ([`crate::checkpoint`]).
+    others: Permissions,
     /// By address.
     pages: Vec<Page>,
 }
@@ -246,7 +249,36 @@ impl Views {
     /// Makes the views of a domain whose RAM is `bytes` bytes at `ipa`, and physically at `pa`.
     #[must_use]
     pub const fn new(ipa: Ipa, pa: Pa, bytes: u64) -> Self {
-        Self { ram: (ipa, pa, bytes), tables: None, is_kept: false, pages: Vec::new() }
+        let others = Permissions::ALL;
+        Self { ram: (ipa, pa, bytes), tables: None, is_kept: false, others, pages: Vec::new() }
+    }
+
+    /// Has stores withheld from now on until the first one to a page has been seen, or not any more, in
+    /// all pages. Nothing is invalidated.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError::NoMemory`], where they are to be withheld; some may be then.
+    pub fn set_stores<M: CodeMemory>(
+        &mut self,
+        memory: &mut M,
+        permitted: bool,
+    ) -> Result<(), ViewError> {
+        self.others.write = permitted;
+        let (ipa, _, bytes) = self.ram;
+        for tables in self.tables(None) {
+            tables.set_stores(memory, ipa, bytes, permitted)?;
+        }
+        // Those that are withheld for another reason stay so.
+        (0..self.pages.len()).try_for_each(|at| self.apply(memory, at).map(drop))
+    }
+
+    /// The tables that begin at `root`, if they are of these, and all of them.
+    pub fn tables(&mut self, root: Option<Pa>) -> impl Iterator<Item = &mut Stage2> {
+        let tables = self.tables.as_mut().map(|(running, guarded)| [running, guarded]);
+        let is_meant =
+            move |tables: &&mut Stage2| root.is_none_or(|root| tables.vttbr(0).root() == root);
+        tables.into_iter().flatten().filter(is_meant)
     }
 
     /// The tables to use instead of the domain's own, if any page differs.
@@ -308,7 +340,7 @@ impl Views {
         keep: bool,
     ) -> Result<(), ViewError> {
         if keep && self.tables.is_none() {
-            self.tables = Some(make_tables(memory, self.ram)?);
+            self.tables = Some(make_tables(memory, self.ram, self.others)?);
         }
         self.is_kept = keep;
         Ok(())
@@ -437,10 +469,10 @@ impl Views {
         self.pages.try_reserve(1).map_err(|_| ViewError::NoMemory)?;
         let (running, guarded) = match &mut self.tables {
             Some(tables) => tables,
-            none => none.insert(make_tables(memory, self.ram)?),
+            none => none.insert(make_tables(memory, self.ram, self.others)?),
         };
         for tables in [running, guarded] {
-            tables.protect(memory, ipa, PAGE_BYTES, Permissions::ALL)?;
+            tables.protect(memory, ipa, PAGE_BYTES, self.others)?;
         }
         self.pages.insert(at, Page::new(ipa, original));
         Ok(at)
@@ -456,7 +488,11 @@ impl Views {
             return Ok(false);
         };
         let mut has_changed = false;
-        let mut tables = [(running, page.running()), (guarded, page.guarded())];
+        let others = self.others;
+        let of = |(pa, permissions): (Pa, Permissions)| {
+            (pa, Permissions { write: permissions.write && others.write, ..permissions })
+        };
+        let mut tables = [(running, of(page.running())), (guarded, of(page.guarded()))];
         for (tables, (pa, permissions)) in &mut tables {
             let now = tables.walk(memory, page.ipa);
             if now.is_none_or(|now| now.pa != *pa || now.permissions != *permissions) {
@@ -497,10 +533,11 @@ impl Views {
 fn make_tables<M: TableMemory>(
     memory: &mut M,
     (ipa, pa, bytes): (Ipa, Pa, u64),
+    permissions: Permissions,
 ) -> Result<(Stage2, Stage2), ViewError> {
     let mut make = || -> Result<Stage2, ViewError> {
         let mut tables = Stage2::new(memory)?;
-        match tables.map(memory, ipa, pa, bytes, Permissions::ALL, MemoryKind::Normal) {
+        match tables.map(memory, ipa, pa, bytes, permissions, MemoryKind::Normal) {
             Ok(()) => Ok(tables),
             Err(error) => {
                 tables.free(memory);

@@ -81,6 +81,15 @@ pub fn serve<C: Cpu>(cpu: &C, machine: &Machine<C>, command: Command) -> Result 
             let moment = Moment { position, clock };
             timeline::run_until(cpu, machine, find(machine, domain)?, moment, record)
         }
+        Command::Keep { domain } => timeline::keep(find(machine, domain)?),
+        Command::GoTo { domain, checkpoint } => {
+            timeline::go_to(cpu, find(machine, domain)?, checkpoint)
+        }
+        Command::Forget { checkpoint } => timeline::forget(machine, checkpoint),
+        Command::Wrote { domain, from, to, ipa, bytes } => {
+            timeline::wrote(find(machine, domain)?, (from, to), ipa, bytes)
+        }
+        Command::Fork { domain } => timeline::fork(find(machine, domain)?),
         Command::ConsoleInput { domain, bytes } => type_in(cpu, find(machine, domain)?, &bytes),
         Command::SetDetail { domain, registers, memory } => {
             running::set_detail(find(machine, domain)?, TraceDetail { registers, memory })

@@ -158,6 +158,7 @@ fn write_memory<C: Cpu>(
     })?;
     pages(cpu, domain, core, place, bytes.len(), |ipa, range| {
         let from = bytes.get(range).ok_or(TOO_LONG)?;
+        domain.about_to_store(ipa, from.len() as u64);
         domain.ram.write(ipa, from).map_err(|_| Refusal::NotMapped(ipa.0))?;
         let bytes = from.len() as u64;
         domain.sync_views(ipa, bytes);

@@ -7,7 +7,7 @@ use crate::machine::Machine;
 use crate::memory::GuestMemory;
 use crate::timeline::Moment;
 use crate::vcpu::state::VcpuCore;
-use stepwell_arch::SystemRegister;
+use stepwell_arch::{Ipa, SystemRegister};
 use stepwell_protocol::Refusal;
 use stepwell_wire::{Answer, Timeline};
 
@@ -45,6 +45,52 @@ pub(super) fn run_until<C: Cpu>(
         timeline.lock().stop_at(before);
     }
     result
+}
+
+pub(super) fn keep<C: Cpu>(domain: &Domain<C>) -> Result {
+    let control = stopped(domain)?;
+    domain.keep_moment(&control).map(|number| Answer::Value(number_of(domain, number)))
+}
+
+pub(super) fn go_to<C: Cpu>(cpu: &C, domain: &Domain<C>, checkpoint: u64) -> Result {
+    let mut control = stopped(domain)?;
+    let number = number_in(domain, checkpoint).ok_or(Refusal::NoSuchCheckpoint)?;
+    domain.go_to_moment(cpu, &mut control, number).map(|()| Answer::Done)
+}
+
+pub(super) fn forget<C: Cpu>(machine: &Machine<C>, checkpoint: u64) -> Result {
+    let mut domains = machine.domains.iter();
+    let is_forgotten = domains.any(|domain| {
+        number_in(domain, checkpoint).is_some_and(|number| domain.forget_moment(number))
+    });
+    if is_forgotten { Ok(Answer::Done) } else { Err(Refusal::NoSuchCheckpoint) }
+}
+
+pub(super) fn wrote<C: Cpu>(
+    domain: &Domain<C>,
+    (from, to): (u64, u64),
+    ipa: Ipa,
+    bytes: u64,
+) -> Result {
+    let number = |one| number_in(domain, one).ok_or(Refusal::NoSuchCheckpoint);
+    let wrote = domain.wrote_between((number(from)?, number(to)?), ipa, bytes)?;
+    Ok(Answer::Value(wrote.into()))
+}
+
+pub(super) fn fork<C: Cpu>(domain: &Domain<C>) -> Result {
+    let _control = stopped(domain)?;
+    domain.timeline.as_ref().ok_or(Refusal::NotCounted)?.lock().fork();
+    Ok(Answer::Done)
+}
+
+/// The number of a moment among those of all domains.
+fn number_of<C: Cpu>(domain: &Domain<C>, number: u64) -> u64 {
+    number << u8::BITS | u64::from(domain.id)
+}
+
+/// A moment's number in its domain, if it is one of this domain's.
+fn number_in<C: Cpu>(domain: &Domain<C>, number: u64) -> Option<u64> {
+    (number as u8 == domain.id).then_some(number >> u8::BITS)
 }
 
 /// A hash of the registers of every vCPU that is on, and of which are.

@@ -352,6 +352,7 @@ impl<C: Cpu> Device<'_, '_, C> {
         let value = Extension::Zero.extend(value, bytes);
         let memory = value.to_le_bytes();
         let memory = memory.get(..usize::from(bytes)).unwrap_or_default();
+        self.running.domain.about_to_store(ipa, bytes.into());
         if self.running.domain.ram.write(ipa, memory).is_ok() {
             pages::written(self.running, ipa, bytes.into());
             return Ok(());

@@ -1,6 +1,7 @@
 //! Aborts at stage 2: devices, and guests that reach for what is not there.
 
 use super::{debug, device_access, pages};
+use crate::checkpoint::withheld::Seen;
 use crate::cpu::Cpu;
 use crate::memory::GuestMemory;
 use crate::vcpu::handled::Handled;
@@ -21,6 +22,10 @@ pub(super) fn fault_address<C: Cpu>(running: &Running<'_, C>) -> Ipa {
 /// Handles a stage-2 data abort.
 #[inline(never)]
 pub fn data_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled {
+    let iss = esr.data_abort();
+    if iss.dfsc().is_permission() && is_first_store(running, iss.s1ptw()) {
+        return Handled::Resume;
+    }
     if let Some(handled) = pages::data_abort(running, esr) {
         return handled;
     }
@@ -45,6 +50,29 @@ pub fn data_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled 
     device_access::carry_out(running, esr, address)
 }
 
+/// Tells whether a permission fault was that of a store that was withheld to be seen, and which can
+/// execute now: see [`crate::checkpoint::withheld`].
+fn is_first_store<C: Cpu>(running: &Running<'_, C>, is_walk: bool) -> bool {
+    if !running.domain.checkpoints.withholds() {
+        return false;
+    }
+    // HPFAR_EL2 is UNKNOWN for permission faults but those of walks.
+    let address = match is_walk {
+        true => Some(fault_address(running)),
+        false => pages::to_ipa(running, running.core.context.far),
+    };
+    let Some(address) = address else { return false };
+    match running.domain.has_faulted(running.core.vttbr, address) {
+        Seen::Permitted => true,
+        Seen::Already => {
+            // If it was a store, the CPU goes by what its TLB has kept.
+            running.cpu.invalidate_guest_stage1();
+            false
+        }
+        Seen::NotOurs => false,
+    }
+}
+
 /// Tells whether an abort is about RAM, of which the domain's own tables keep nothing back: a page
 /// that was withheld when the CPU looked, and is not any more, or a stage 1 that has just changed.
 fn is_given_back<C: Cpu>(running: &Running<'_, C>, esr: EsrEl2) -> bool {
@@ -67,6 +95,10 @@ pub fn instruction_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> H
     let mut address = fault_address(running);
     let iss = esr.instruction_abort();
     if iss.ifsc().is_translation() && pages::is_being_changed(running) {
+        return Handled::Resume;
+    }
+    // The CPU keeps the access flag in the guest's tables by stores.
+    if iss.ifsc().is_permission() && iss.s1ptw() && is_first_store(running, true) {
         return Handled::Resume;
     }
     if iss.ifsc().is_permission() && iss.s1ptw() && running.core.vttbr != running.domain.vttbr {

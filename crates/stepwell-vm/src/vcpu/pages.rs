@@ -111,7 +111,7 @@ pub fn translated<T, C: Cpu>(
 }
 
 /// Translates by stage 1, as EL1 may read.
-fn to_ipa<C: Cpu>(running: &Running<'_, C>, va: u64) -> Option<Ipa> {
+pub fn to_ipa<C: Cpu>(running: &Running<'_, C>, va: u64) -> Option<Ipa> {
     translated(running, || running.cpu.to_ipa(Va(va), false)).ok()
 }
 
@@ -434,6 +434,7 @@ fn carry_out_described<C: Cpu>(
     if access.write {
         let value = access.store_value(running.core.context.register(access.register));
         address_space::before_store(running, ipa, access.bytes, value);
+        running.domain.about_to_store(ipa, access.bytes.into());
         if ram.poke(pa, access.bytes, value).is_err() {
             return false;
         }
@@ -464,6 +465,9 @@ fn carry_out_decoded<C: Cpu>(running: &mut Running<'_, C>, ipa: Ipa) -> bool {
     let Some(pa) = ram.locate(first, all).ok().filter(|pa| is_here && pa.is_aligned(size)) else {
         return false;
     };
+    if transfer.write {
+        running.domain.about_to_store(first, all);
+    }
     for (n, &register) in (0..u64::from(transfer.count)).zip(&transfer.registers) {
         let at = pa.offset(n * size);
         // Aligned, and in RAM: neither can fail.

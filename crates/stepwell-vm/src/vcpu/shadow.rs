@@ -171,6 +171,15 @@ impl DebugShadow {
         }
     }
 
+    /// Takes the guest's registers from those of another moment. What the debugger has stays.
+    pub(super) fn restore(&mut self, from: &Self) {
+        self.values = from.values;
+        (self.mdscr, self.os_lock, self.os_double_lock) =
+            (from.mdscr, from.os_lock, from.os_double_lock);
+        (self.own_stepped, self.is_reset) = (from.own_stepped, from.is_reset);
+        self.forget_machine();
+    }
+
     /// Another vCPU may have had the CPU: what is in the machine is not known.
     pub(super) fn forget_machine(&mut self) {
         (self.loaded, self.is_stale) = (None, true);

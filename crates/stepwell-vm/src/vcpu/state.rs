@@ -205,6 +205,52 @@ impl<C: Cpu> VcpuCore<C> {
         self.idle_interface = IdleInterface::default();
     }
 
+    /// Copies what a vCPU is for its guest, while it is stopped.
+    #[must_use]
+    pub fn values(&self) -> VcpuValues {
+        VcpuValues {
+            registers: self.context.clone(),
+            snapshot: self.snapshot.clone(),
+            private: self.private.clone(),
+            is_reset: self.is_reset,
+            simd: self.simd.clone(),
+            engine: self.engine.clone(),
+            monitor: self.monitor.clone(),
+            interface: self.interface.clone(),
+            debug: self.debug.clone(),
+            is_suspended: self.is_suspended,
+            virtual_clock: self.virtual_clock,
+            physical_timer: self.physical_timer,
+            lines: self.lines,
+            serror: self.serror,
+        }
+    }
+
+    /// Makes a stopped vCPU what it was for its guest. What is a debugger's stays, but that it had been
+    /// told of anything.
+    pub fn restore(&mut self, was: &VcpuValues) {
+        (*self.context).clone_from(&was.registers);
+        self.snapshot.clone_from(&was.snapshot);
+        self.private.clone_from(&was.private);
+        self.is_reset = was.is_reset;
+        self.simd.clone_from(&was.simd);
+        self.simd.is_written = true;
+        self.engine.clone_from(&was.engine);
+        self.monitor.clone_from(&was.monitor);
+        self.interface.clone_from(&was.interface);
+        self.debug.restore(&was.debug);
+        self.is_suspended = was.is_suspended;
+        self.virtual_clock = was.virtual_clock;
+        self.physical_timer = was.physical_timer;
+        self.lines = was.lines;
+        self.serror = was.serror;
+        (self.acknowledged, self.within, self.handler_of) = (None, None, None);
+        (self.left_at, self.is_hidden) = (None, false);
+        self.spin = SpinDetector::new();
+        self.idle_interface = IdleInterface::default();
+        self.forget_pages();
+    }
+
     /// The stack pointer in use.
     #[must_use]
     pub fn sp(&self) -> u64 {
@@ -227,6 +273,25 @@ impl<C: Cpu> VcpuCore<C> {
             pstate: self.context.spsr,
         }
     }
+}
+
+/// What a stopped vCPU is for its guest: see [`VcpuCore`].
+#[derive(Clone)]
+pub struct VcpuValues {
+    registers: GuestRegisters,
+    snapshot: Snapshot,
+    private: PrivateRegisters,
+    is_reset: bool,
+    simd: SimdRegisters,
+    engine: Engine,
+    monitor: ExclusiveMonitor,
+    interface: CpuInterface,
+    debug: DebugShadow,
+    is_suspended: bool,
+    virtual_clock: bool,
+    physical_timer: PhysicalTimer,
+    lines: TimerLines,
+    serror: Option<u32>,
 }
 
 /// Whether the virtual CPU interface can be left alone between steps: nothing was pending or active

@@ -8,6 +8,8 @@ use stepwell_arch::Ipa;
 use stepwell_engine::{Turns, VirtualClock};
 use stepwell_protocol::TraceRecord;
 use stepwell_protocol::{Refusal, Registers, StopReason};
+use stepwell_vm::checkpoint::Checkpoints;
+use stepwell_vm::checkpoint::versions::Memory;
 use stepwell_vm::command;
 use stepwell_vm::concurrency::counted::Counted;
 use stepwell_vm::concurrency::quiescence::Quiescence;
@@ -74,6 +76,18 @@ pub const fn brk(n: u32) -> u32 {
     0xd420_0000 | n << 5
 }
 
+/// Copies of pages that a domain has room for.
+const COPIES: usize = 64;
+
+/// Room for so many copies of pages.
+pub fn checkpoints(copies: usize) -> Checkpoints {
+    let pages = BYTES as usize / 4096;
+    // Doublewords of a page, what is kept of a copy, and of a page of RAM.
+    let words = copies * (512 + 2) + pages * 4;
+    let words = Box::leak(vec![0; words].into_boxed_slice());
+    Checkpoints::new(Memory::new(words, pages).expect("there is room"))
+}
+
 /// The tool's side of the link.
 #[derive(Clone, Default)]
 pub struct Events(Arc<Mutex<Vec<Event>>>);
@@ -107,6 +121,15 @@ pub enum Sharing {
     ByTime,
     /// In turns of so many instructions.
     Counted(u64),
+}
+
+impl Sharing {
+    fn timeline(self) -> Option<Timeline> {
+        match self {
+            Self::Counted(turn) => Some(Timeline::new(62_500_000, turn)),
+            Self::None | Self::ByTime => None,
+        }
+    }
 }
 
 /// The machine, and what its tool sees.
@@ -175,10 +198,8 @@ impl<C: Cpu<Context = FakeContext, Memory = Ram, Ring = FakeRing>> Board<C> {
             left_at: AtomicU64::new(0),
             real_time: AtomicBool::new(false),
             on_cpu: AtomicU8::new(if is_shared { 0 } else { u8::MAX }),
-            timeline: match sharing {
-                Sharing::Counted(turn) => Some(spin::Mutex::new(Timeline::new(62_500_000, turn))),
-                Sharing::None | Sharing::ByTime => None,
-            },
+            checkpoints: checkpoints(COPIES),
+            timeline: sharing.timeline().map(spin::Mutex::new),
             turns: spin::Mutex::new(Turns::new()),
             quiescence: Quiescence::new(),
             translation: Changes::new(),

@@ -4,6 +4,7 @@
 mod adversary;
 mod board;
 mod breakpoints;
+mod checkpoints;
 mod cpu;
 mod devices;
 mod exits;

@@ -27,7 +27,7 @@ fn adding(sharing: Sharing) -> (Board, FakeCpu) {
 }
 
 /// The CPU that all share. Where turns are of some time, one is over after a few entries.
-fn cpu_of(board: &Board) -> FakeCpu {
+pub fn cpu_of(board: &Board) -> FakeCpu {
     let cpu = board.cpu(0);
     cpu.take_time_at_el2(cpu.frequency_hz() / 2_000);
     cpu
@@ -185,17 +185,17 @@ fn an_exclusive_sequence_beside_one_that_runs_is_whole() {
     assert!(u64::from_le_bytes(bytes) > 40, "both have counted");
 }
 
-fn run_until(board: &Board, cpu: &FakeCpu, position: u64) -> Stop {
+pub fn run_until(board: &Board, cpu: &FakeCpu, position: u64) -> Stop {
     go_until(board, cpu, position, false)
 }
 
-fn go_until(board: &Board, cpu: &FakeCpu, position: u64, record: bool) -> Stop {
+pub fn go_until(board: &Board, cpu: &FakeCpu, position: u64, record: bool) -> Stop {
     board.serve(cpu, Command::RunUntil { domain: 0, position, clock: 0, record });
     board.share(cpu, TURNS);
     board.stop()
 }
 
-fn timeline(board: &Board, cpu: &FakeCpu) -> stepwell_wire::Timeline {
+pub fn timeline(board: &Board, cpu: &FakeCpu) -> stepwell_wire::Timeline {
     match board.serve(cpu, Command::ReadTimeline { domain: 0 }) {
         Answer::Timeline(timeline) => timeline,
         other => panic!("a timeline, not {other:?}"),

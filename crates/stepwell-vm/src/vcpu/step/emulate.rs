@@ -189,6 +189,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             return carried;
         }
         let loaded = Image::of(armed.value, armed.bytes, armed.pair, big_endian);
+        self.running.domain.about_to_store_at(pa, bytes);
         let ram = &self.running.domain.ram;
         let around = Around::of(pa, new.bytes);
         let stored = if loaded.bytes == around.bytes {
