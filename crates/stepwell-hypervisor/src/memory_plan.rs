@@ -97,7 +97,9 @@ fn loaded<'a>(host: &'a HostTree<'_>) -> impl Iterator<Item = (&'static str, Ran
     };
     let ring = host.trace_ring.map(|range| ("the trace ring", range));
     let mailbox = host.mailbox.map(|range| ("the link's mailbox", range));
-    host.domains.iter().flat_map(modules).flatten().chain(ring).chain(mailbox)
+    let checkpoints = host.checkpoints.map(|range| ("what is set aside for checkpoints", range));
+    let ours = ring.into_iter().chain(mailbox).chain(checkpoints);
+    host.domains.iter().flat_map(modules).flatten().chain(ours)
 }
 
 /// What of a domain's RAM is to be cleared before its images are loaded: what the boot loader left
@@ -183,6 +185,7 @@ mod tests {
             is_zeroed: false,
             trace_ring: Some(range(0x4a00_0000, 16 * MIB)),
             mailbox: Some(range(0x4c00_0000, 2 * MIB)),
+            checkpoints: Some(range(0x4d00_0000, 4 * MIB)),
             test_mode: None,
             domains: Vec::from_slice(&[domain]).unwrap(),
         }
@@ -202,6 +205,7 @@ mod tests {
             host.domains[0].ramdisk.unwrap(),
             host.trace_ring.unwrap(),
             host.mailbox.unwrap(),
+            host.checkpoints.unwrap(),
         ];
         while let Some(range) = plan.take(30 * MIB) {
             assert!(range.base.is_aligned(GRANULE) && range.bytes >= 30 * MIB);

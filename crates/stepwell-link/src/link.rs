@@ -610,6 +610,10 @@ impl TimeTravel for Link {
     fn fork(&mut self, domain: u8) -> Result<(), Error> {
         self.done(Command::Fork { domain })
     }
+
+    fn support_checkpoints(&mut self) -> Option<&mut dyn Checkpoints> {
+        Some(self)
+    }
 }
 
 impl Checkpoints for Link {

@@ -16,6 +16,7 @@ use heapless::Vec;
 use spin::Mutex;
 use stepwell_arch::Pa;
 use stepwell_engine::{Attention, Turns, VirtualClock};
+use stepwell_vm::checkpoint::Checkpoints;
 use stepwell_vm::concurrency::counted::Counted;
 use stepwell_vm::concurrency::quiescence::Quiescence;
 use stepwell_vm::device::board::RAM_BASE;
@@ -153,6 +154,7 @@ pub unsafe fn build(
         left_at: AtomicU64::new(0),
         real_time: AtomicBool::new(false),
         on_cpu: AtomicU8::new(on_cpu),
+        checkpoints: Checkpoints::default(),
         timeline: config
             .turn_instructions
             .map(|turn| Mutex::new(Timeline::new(timer::frequency_hz(), u64::from(turn)))),

@@ -15,7 +15,7 @@ use crate::hw::{gic, link, log, power, registers, reset_registers, system_regist
 use crate::loop_cpu::{self, LoopCpu, this_cpu};
 use crate::mem::mailbox::MailboxMemory;
 use crate::mem::ring::TraceRing;
-use crate::mem::{el2, heap};
+use crate::mem::{checkpoints, el2, heap};
 use crate::{memory_plan, server};
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -23,6 +23,7 @@ use core::arch::global_asm;
 use spin::{Mutex, Once};
 use stepwell_arch::Pa;
 use stepwell_engine::Attention;
+use stepwell_vm::checkpoint::Checkpoints;
 use stepwell_vm::command;
 use stepwell_vm::machine::Machine;
 use stepwell_vm::registers::Snapshot;
@@ -36,6 +37,7 @@ const BOOT_STACK_BYTES: usize = 0x20_0000;
 const EARLY_STACK_BYTES: usize = 0x8000;
 /// What is looked at of the device tree before its length is known.
 const TREE_HEADER_BYTES: usize = 8;
+const PAGE: u64 = 4096;
 const MAX_TREE_BYTES: usize = 4 << 20;
 
 global_asm!(
@@ -179,6 +181,8 @@ fn build_machine(
         memory_plan::Memory::new(host, el2::image()).map_err(|error| error.to_string())?;
     let mut domains = heapless::Vec::new();
     let attention = attention();
+    // The first domain that can make use of it has it.
+    let mut set_aside = host.checkpoints;
     let mut cpu = 0;
     for (id, config) in (0_u8..).zip(host.domains.iter()) {
         let left = usize::from(cpus).saturating_sub(cpu);
@@ -197,7 +201,15 @@ fn build_machine(
         unsafe { builder::clear(ram, &stale) }.map_err(|error| error.to_string())?;
         // SAFETY: as above.
         let domain = unsafe { builder::build(id, config, host, ram, own, attention, &reset) };
-        let domain = domain.map_err(|error| error.to_string())?;
+        let mut domain = domain.map_err(|error| error.to_string())?;
+        if domain.timeline.is_some()
+            && let Some(range) = set_aside.take()
+        {
+            let pages = (domain.ram.bytes() / PAGE) as usize;
+            // SAFETY: the tool set this range aside, and the plan hands it to nobody.
+            let memory = unsafe { checkpoints::memory(range, pages) };
+            domain.checkpoints = memory.map(Checkpoints::new).unwrap_or_default();
+        }
         domains.push(domain).map_err(|_| "too many domains")?;
         cpu += own.count;
     }

@@ -56,6 +56,8 @@ pub struct HostTree<'a> {
     pub trace_ring: Option<Range>,
     /// Where the link's mailbox is.
     pub mailbox: Option<Range>,
+    /// What is set aside for the moments that are kept of a domain.
+    pub checkpoints: Option<Range>,
     /// RAM that nothing was loaded to is known to be zero.
     pub is_zeroed: bool,
     /// What the test mode is to do; only an image that was built with it takes this.
@@ -87,6 +89,7 @@ pub fn parse(bytes: &[u8]) -> Result<HostTree<'_>, HostTreeError> {
         psci: conduit(root)?,
         trace_ring: chosen.map(|node| shared(node, "stepwell,trace-ring")).transpose()?.flatten(),
         mailbox: chosen.map(|node| shared(node, "stepwell,mailbox")).transpose()?.flatten(),
+        checkpoints: chosen.map(|node| shared(node, "stepwell,checkpoints")).transpose()?.flatten(),
         is_zeroed: chosen.is_some_and(|chosen| chosen.property(ZEROED_MEMORY).is_some()),
         test_mode: chosen.map(test_mode).transpose()?.flatten(),
         domains: chosen.map(domains::domains).transpose()?.unwrap_or_default(),
@@ -97,7 +100,7 @@ pub fn parse(bytes: &[u8]) -> Result<HostTree<'_>, HostTreeError> {
 /// tree name.
 const ZEROED_MEMORY: &str = "stepwell,zeroed-memory";
 
-/// RAM that the tool maps as well.
+/// RAM that the tool has set aside.
 fn shared(chosen: FdtNode<'_>, name: &'static str) -> Result<Option<Range>, HostTreeError> {
     let Some(property) = chosen.property(name) else { return Ok(None) };
     let bad = HostTreeError::PropertyBad { node: "chosen", property: name };

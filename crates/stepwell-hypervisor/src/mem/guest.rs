@@ -15,7 +15,7 @@ use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fe
 use stepwell_arch::{Ipa, Pa, Va};
 use stepwell_engine::Image;
 use stepwell_vm::device::board::RAM_BASE;
-use stepwell_vm::memory::{GuestMemory, OutsideRam};
+use stepwell_vm::memory::{GuestMemory, OutsideRam, PAGE_WORDS};
 
 const PAGE: u64 = 4096;
 
@@ -201,6 +201,23 @@ impl GuestMemory for GuestRam {
         registers::clean_data_cache(to.0, from.len() as u64);
         registers::invalidate_instruction_caches();
         Ok(())
+    }
+
+    fn save_page(&self, page: Ipa, into: &mut [u64; PAGE_WORDS]) {
+        let Ok(from) = self.locate(page, PAGE) else { return };
+        registers::clean_data_cache(from.0, PAGE);
+        for (word, from) in into.iter_mut().zip(self.words(from, PAGE).words) {
+            *word = from.load(Ordering::Relaxed);
+        }
+    }
+
+    fn restore_page(&self, page: Ipa, from: &[u64; PAGE_WORDS]) {
+        let Ok(to) = self.locate(page, PAGE) else { return };
+        for (word, to) in from.iter().zip(self.words(to, PAGE).words) {
+            to.store(*word, Ordering::Relaxed);
+        }
+        registers::clean_data_cache(to.0, PAGE);
+        registers::invalidate_instruction_caches();
     }
 
     fn code_page(&self, pa: Pa) -> Option<CodePage> {

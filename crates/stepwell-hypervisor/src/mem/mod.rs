@@ -1,6 +1,9 @@
 //! Memory: EL2's own translation and heap, what stage-2 tables lie in, guest RAM, the mailbox, the
-//! trace ring.
+//! trace ring, and what is set aside for checkpoints.
 
+#[cfg(feature = "el2")]
+#[expect(unsafe_code, reason = "takes memory that was set aside")]
+pub mod checkpoints;
 pub mod early;
 #[cfg(feature = "el2")]
 #[expect(unsafe_code, reason = "turns the MMU to tables of ours")]

@@ -1,7 +1,7 @@
 //! The machine's device tree: QEMU's own, with the guest written into it.
 //!
 //! The guest is described by Xen's dom0less binding, which image builders and boot loaders know;
-//! the trace ring and the link's mailbox are ours alone.
+//! the trace ring, the link's mailbox and what is set aside for checkpoints are ours alone.
 
 use super::layout::Piece;
 use super::{Guest, Layout, MachineError, MachineOptions};
@@ -33,6 +33,9 @@ pub(super) fn edit(
     chosen.add_property(property("stepwell,zeroed-memory", Vec::new()));
     chosen.add_property(property("stepwell,trace-ring", range(layout.ring)));
     chosen.add_property(property("stepwell,mailbox", range(layout.mailbox)));
+    if let Some(checkpoints) = layout.checkpoints {
+        chosen.add_property(property("stepwell,checkpoints", range(checkpoints)));
+    }
     if let Some(words) = &options.test_mode {
         chosen.add_property(property("stepwell,test-mode", strings(&[words])));
     }
@@ -122,7 +125,7 @@ mod tests {
         let (initrd, devicetree) = (Some(vec![2; 10]), None);
         let command_line = "quiet a=b".into();
         let guest = Guest { kernel, initrd, devicetree, command_line, moves: true };
-        let layout = Layout::new(Memory { bytes: 64 << 20 }, &guest).unwrap();
+        let layout = Layout::with_checkpoints(Memory { bytes: 64 << 20 }, &guest).unwrap();
         let options = MachineOptions {
             smp: 2,
             turn: Some(500),
@@ -141,6 +144,8 @@ mod tests {
         assert_eq!(ring.value(), range(layout.ring));
         let mailbox = chosen.property("stepwell,mailbox").unwrap();
         assert_eq!(mailbox.value(), range(layout.mailbox));
+        let checkpoints = chosen.property("stepwell,checkpoints").unwrap();
+        assert_eq!(checkpoints.value(), range(layout.checkpoints.unwrap()));
         let test_mode = chosen.property("stepwell,test-mode").unwrap();
         assert_eq!(test_mode.value(), b"seed=1\0");
         let domain = chosen.child("domU0").unwrap();

@@ -1,7 +1,7 @@
 //! Where everything lies: the guest's files in the guest's memory and in the machine's.
 //!
-//! In the machine's RAM the modules, the trace ring and the link's mailbox lie at the top, each on a 2 MiB border, so
-//! that the hypervisor can carve the guest's memory out of what is below in one piece. In the
+//! In the machine's RAM the modules, the trace ring, the link's mailbox and what is set aside for
+//! checkpoints lie at the top, each on a 2 MiB border, so that the hypervisor can carve the guest's memory out of what is below in one piece. In the
 //! guest's RAM everything goes where QEMU's own loader would put it, so that a guest cannot tell.
 
 use super::{Guest, MachineError, Memory};
@@ -17,6 +17,9 @@ pub const GUEST_RAM: Ipa = Ipa(0x4000_0000);
 const HYPERVISOR_BYTES: u64 = 64 << 20;
 /// Two million words: a full ring costs a stop, and this is half a second's worth.
 const RING_BYTES: u64 = 16 << 20;
+/// For what differs between the moments that are kept. What is not used of it is never touched, and
+/// takes no memory; with the default guest's it is less than 1 GiB.
+const CHECKPOINT_BYTES: u64 = 384 << 20;
 const BLOCK: u64 = Memory::GRANULE;
 /// QEMU moves an Image that would begin below this, to leave room for its own first instructions.
 const LOADER_ROOM: u64 = 4096;
@@ -61,6 +64,8 @@ pub struct Layout {
     pub ring: Piece,
     /// The link's mailbox.
     pub mailbox: Piece,
+    /// What is set aside for checkpoints, where the machine can have them.
+    pub checkpoints: Option<Piece>,
     /// Where the guest's kernel starts, in its own memory.
     pub kernel_load: Ipa,
     /// How much of its memory the kernel takes there.
@@ -77,6 +82,25 @@ impl Layout {
     ///
     /// [`MachineError::TooLittleMemory`].
     pub fn new(memory: Memory, guest: &Guest) -> Result<Self, MachineError> {
+        Self::beside(memory, guest, None)
+    }
+
+    /// As [`Layout::new`], with memory set aside for checkpoints.
+    ///
+    /// # Errors
+    ///
+    /// As [`Layout::new`].
+    pub fn with_checkpoints(memory: Memory, guest: &Guest) -> Result<Self, MachineError> {
+        Self::beside(memory, guest, Some(CHECKPOINT_BYTES))
+    }
+
+    /// What is set aside for checkpoints comes first: QEMU puts its device tree below the modules, and
+    /// the further from the beginning the more RAM there is.
+    fn beside(
+        memory: Memory,
+        guest: &Guest,
+        checkpoints: Option<u64>,
+    ) -> Result<Self, MachineError> {
         let kernel_load = GUEST_RAM.offset(kernel_offset(guest));
         let kernel_bytes = kernel_bytes(guest);
         if !fits(memory.bytes, guest) {
@@ -89,6 +113,7 @@ impl Layout {
             next = next.offset(bytes.next_multiple_of(BLOCK));
             Piece { address, bytes }
         };
+        let checkpoints = checkpoints.map(&mut piece);
         let kernel = piece(guest.kernel.bytes.len() as u64);
         let initrd = guest.initrd.as_ref().map(|initrd| piece(initrd.len() as u64));
         let devicetree = guest.devicetree.as_ref().map(|tree| piece(tree.len() as u64));
@@ -102,6 +127,7 @@ impl Layout {
             devicetree,
             ring,
             mailbox,
+            checkpoints,
             kernel_load,
             kernel_bytes,
         })
@@ -201,15 +227,21 @@ mod tests {
     #[test]
     fn nothing_overlaps_in_the_machine() {
         let guest = guest(image(0, 48 << 20), 27 << 20, Some(5 << 20 | 1));
-        let layout = Layout::new(MEMORY, &guest).unwrap();
+        let layout = Layout::with_checkpoints(MEMORY, &guest).unwrap();
         let mut end = MACHINE_RAM.offset(MEMORY.bytes + HYPERVISOR_BYTES);
-        for piece in [layout.kernel, layout.initrd.unwrap(), layout.ring, layout.mailbox] {
+        let (set_aside, initrd) = (layout.checkpoints.unwrap(), layout.initrd.unwrap());
+        for piece in [set_aside, layout.kernel, initrd, layout.ring, layout.mailbox] {
             assert!(piece.address >= end && piece.address.is_aligned(BLOCK), "{layout:x?}");
             end = piece.address.offset(piece.bytes);
         }
         assert!(end.0 <= MACHINE_RAM.0 + layout.ram_bytes);
         assert!(layout.ram_bytes.is_multiple_of(BLOCK));
         assert_eq!(layout.pieces(&guest).len(), 2);
+        let plain = Layout::new(MEMORY, &guest).unwrap();
+        assert_eq!(
+            (plain.checkpoints, plain.ram_bytes),
+            (None, layout.ram_bytes - set_aside.bytes)
+        );
     }
 
     #[test]

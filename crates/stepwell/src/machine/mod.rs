@@ -46,7 +46,10 @@ impl QemuMachine {
     /// [`MachineError`] says who is to blame and what to try next. Nothing is left behind.
     pub fn launch(options: &MachineOptions, guest: &Guest) -> Result<(Self, Link), MachineError> {
         let hypervisor = options.hypervisor_image()?;
-        let layout = Layout::new(options.memory, guest)?;
+        let layout = match options.turn {
+            None => Layout::new(options.memory, guest)?,
+            Some(_) => Layout::with_checkpoints(options.memory, guest)?,
+        };
         let ram = Ram::new(layout.ram_bytes)?;
         for (address, bytes) in layout.pieces(guest) {
             ram.write(address, bytes)?;
