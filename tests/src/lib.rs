@@ -23,6 +23,7 @@ pub mod kernel_module;
 pub mod machine;
 pub mod own_debug;
 pub mod plain;
+pub mod positions;
 pub mod process;
 pub mod prompt;
 pub mod random;

@@ -14,6 +14,7 @@ use stepwell_tests::debian::debian;
 use stepwell_tests::guest::Guest;
 use stepwell_tests::machine::launch_counted;
 use stepwell_tests::plain::Setup;
+use stepwell_tests::positions::{Random, straight, walk};
 use stepwell_tests::process::run;
 use stepwell_tests::stepwell::{binary, command, run_guest};
 
@@ -81,6 +82,27 @@ fn stops_leave_no_trace_on_cortex_a57() {
 #[test]
 fn stops_leave_no_trace_on_max() {
     stops_leave_no_trace("max,pauth-impdef=on");
+}
+
+/// Comes to known states of a guest in every way, so often.
+fn a_position_is_one_state(guest: &str, cpu: &str, (vcpus, end): (u8, u64), count: u64) {
+    let code = fs::read(&Guest::named(guest).path).unwrap();
+    let positions = Random::new(0x5eed).positions(400, end);
+    let (_machine, mut link) = launch_counted(&code, cpu, vcpus, TURN).unwrap();
+    let known = straight(&mut link, &positions).unwrap();
+    let (_machine, mut link) = launch_counted(&code, cpu, vcpus, TURN).unwrap();
+    let tally = walk(&mut link, &known, count, 0x1234_5678).unwrap();
+    println!("{guest} on {cpu}: {tally}");
+}
+
+#[test]
+fn a_position_is_one_state_on_cortex_a57() {
+    a_position_is_one_state("hammer", "cortex-a57", (VCPUS, COMPARED * APART), 600);
+}
+
+#[test]
+fn a_position_is_one_state_on_max() {
+    a_position_is_one_state("hammer", "max,pauth-impdef=on", (VCPUS, COMPARED * APART), 200);
 }
 
 /// Each lock, counter and list, hammered by four vCPUs that have one or two CPUs.
