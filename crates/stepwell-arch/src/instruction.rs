@@ -165,8 +165,8 @@ impl Instruction {
     #[inline(always)]
     #[must_use]
     pub const fn decode(word: u32) -> Self {
-        if word & 0x3f00_0000 == 0x0800_0000 {
-            return decode_exclusive(word as u64);
+        if Self::is_exclusive_class(word) {
+            return Self::decode_exclusive(word);
         }
         match word >> 24 {
             0xd4 => decode_exception(word),
@@ -174,6 +174,40 @@ impl Instruction {
             0xd6 | 0xd7 => decode_branch_register(word),
             0x94..=0x97 => Self::Bl { offset: (((word << 6) as i32) >> 4) as i64 },
             _ => Self::Other,
+        }
+    }
+
+    /// Tells of a word whether [`Instruction::decode_exclusive`] knows it: loads and stores, exclusive
+    /// and relatives, have 0b001000 in bits 29:24.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_exclusive_class(word: u32) -> bool {
+        word & 0x3f00_0000 == 0x0800_0000
+    }
+
+    /// As [`Instruction::decode`], of a word of the class of exclusives.
+    ///
+    /// o2 (bit 23) selects LDAR, STLR, LDLAR, STLLR and CAS; o1 (bit 21) selects pairs, which with
+    /// a size below 4 bytes are CASP: none of those is an exclusive.
+    #[inline(always)]
+    #[must_use]
+    pub const fn decode_exclusive(word: u32) -> Self {
+        let word = word as u64;
+        let size = field(word, 31, 30);
+        let pair = bit(word, 21);
+        if bit(word, 23) || pair && size < 2 {
+            return Self::Other;
+        }
+        let bytes = 1_u8.wrapping_shl(size as u32);
+        let ordered = bit(word, 15);
+        let rn = field(word, 9, 5) as u8;
+        let rt = field(word, 4, 0) as u8;
+        let rt2 = if pair { field(word, 14, 10) as u8 } else { 31 };
+        if bit(word, 22) {
+            Self::LoadExclusive { bytes, pair, acquire: ordered, rn, rt, rt2 }
+        } else {
+            let rs = field(word, 20, 16) as u8;
+            Self::StoreExclusive { bytes, pair, release: ordered, rn, rs, rt, rt2 }
         }
     }
 
@@ -196,30 +230,6 @@ impl Instruction {
     #[must_use]
     pub const fn is_call(self) -> bool {
         matches!(self, Self::Bl { .. } | Self::Blr { .. })
-    }
-}
-
-/// Loads and stores, exclusive and relatives: bits 29:24 are 0b001000.
-///
-/// o2 (bit 23) selects LDAR, STLR, LDLAR, STLLR and CAS; o1 (bit 21) selects pairs, which with
-/// a size below 4 bytes are CASP: none of those is an exclusive.
-#[inline]
-const fn decode_exclusive(word: u64) -> Instruction {
-    let size = field(word, 31, 30);
-    let pair = bit(word, 21);
-    if bit(word, 23) || pair && size < 2 {
-        return Instruction::Other;
-    }
-    let bytes = 1_u8.wrapping_shl(size as u32);
-    let ordered = bit(word, 15);
-    let rn = field(word, 9, 5) as u8;
-    let rt = field(word, 4, 0) as u8;
-    let rt2 = if pair { field(word, 14, 10) as u8 } else { 31 };
-    if bit(word, 22) {
-        Instruction::LoadExclusive { bytes, pair, acquire: ordered, rn, rt, rt2 }
-    } else {
-        let rs = field(word, 20, 16) as u8;
-        Instruction::StoreExclusive { bytes, pair, release: ordered, rn, rs, rt, rt2 }
     }
 }
 

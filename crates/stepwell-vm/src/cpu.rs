@@ -108,7 +108,8 @@ pub trait Cpu: Sized + 'static {
 
     /// Loads the virtual CPU interface.
     fn load_interface(&self, interface: &CpuInterface);
-    /// Takes the virtual CPU interface back, and quiets its maintenance interrupt.
+    /// Takes the virtual CPU interface back, and leaves it off: it signals nothing, to EL2 neither,
+    /// until it is loaded again.
     fn save_interface(&self, interface: &mut CpuInterface);
 
     /// Makes a virtual SError pending for the guest, with this ISS, where it may have one.

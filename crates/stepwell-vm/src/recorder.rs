@@ -41,13 +41,22 @@ impl Recorder {
     /// Takes an instruction that begins to execute. Returns the record of the run that it did not
     /// lengthen.
     pub fn begin(&mut self, vcpu: u8, pc: u64) -> Option<TraceRecord> {
-        if self.length > 0 && self.length < MAX_RUN && pc == self.next() {
-            self.length += 1;
+        if self.lengthen(self.set, pc) {
             return None;
         }
         let done = self.finish(vcpu);
         (self.start, self.length) = (pc, 1);
         done
+    }
+
+    /// Takes an instruction that lengthens the run, and is of the set that it is of; tells whether it is
+    /// one.
+    #[inline]
+    pub fn lengthen(&mut self, set: InstructionSet, pc: u64) -> bool {
+        let lengthens =
+            set == self.set && self.length > 0 && self.length < MAX_RUN && pc == self.next();
+        self.length += u16::from(lengthens);
+        lengthens
     }
 
     /// The run as the fast path takes it over: its first PC, and the one that would lengthen it.
@@ -206,6 +215,18 @@ mod tests {
         assert!(recorder.is_new_set(InstructionSet::A32));
         recorder.emit_all();
         assert!(recorder.is_new_set(InstructionSet::A32));
+    }
+
+    #[test]
+    fn only_what_follows_in_the_same_set_lengthens_a_run() {
+        let mut recorder = Recorder::default();
+        assert!(!recorder.lengthen(InstructionSet::A64, 0), "there is none");
+        assert_eq!(recorder.begin(0, 0x100), None);
+        assert!(!recorder.lengthen(InstructionSet::T32, 0x104));
+        assert!(!recorder.lengthen(InstructionSet::A64, 0x108));
+        assert!(recorder.lengthen(InstructionSet::A64, 0x104));
+        let run = TraceRecord::Run { vcpu: 0, pc: Va(0x100), length: 2 };
+        assert_eq!(recorder.finish(0), Some(run));
     }
 
     #[test]

@@ -23,8 +23,8 @@ pub fn read(interface: &mut CpuInterface) {
     interface.ap0r0 = mrs!("ich_ap0r0_el2");
     interface.ap1r0 = mrs!("ich_ap1r0_el2");
     interface.hcr = mrs!("ich_hcr_el2");
-    // The maintenance interrupt stays up until the list registers are written anew; EL2 must not
-    // take it over and over until then.
+    // Off, En = 0. The maintenance interrupt stays up until the list registers are written anew; EL2
+    // must not take it over and over until then. Nor is a guest that is stepped to have what they hold.
     msr!("ich_hcr_el2", 0);
 }
 

@@ -104,11 +104,23 @@ pub fn before_store<C: Cpu>(running: &Running<'_, C>, ipa: Ipa, bytes: u8, value
     }
 }
 
-/// After guest memory was written: `bytes` bytes from an address on, or nobody knows what.
-pub fn stored<C: Cpu>(running: &Running<'_, C>, written: Option<(Ipa, u64)>) {
-    let domain = running.domain;
-    if domain.follow.is_used() {
-        tell(running, domain.stored(written));
+/// After `bytes` bytes of guest memory were written.
+#[inline]
+pub fn stored<C: Cpu>(running: &Running<'_, C>, ipa: Ipa, bytes: u64) {
+    if running.domain.follow.is_used() {
+        follow_stored(running, ipa, bytes);
+    }
+}
+
+#[inline(never)]
+fn follow_stored<C: Cpu>(running: &Running<'_, C>, ipa: Ipa, bytes: u64) {
+    tell(running, running.domain.stored(Some((ipa, bytes))));
+}
+
+/// After guest memory was written, and nobody knows where.
+pub fn stored_anywhere<C: Cpu>(running: &Running<'_, C>) {
+    if running.domain.follow.is_used() {
+        tell(running, running.domain.stored(None));
     }
 }
 

@@ -29,20 +29,19 @@ pub enum Needs {
     Nothing(End),
 }
 
-/// What is next.
+/// What is next. Of one byte, which a register holds: how it all ended is in the flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Onward {
     /// Whatever the flow says.
     GoOn,
-    /// The vCPU needs something.
-    Needs(Needs),
-    /// What is being done ends.
-    End(End),
-}
-
-impl Onward {
-    pub(super) const ENTER: Self = Self::Needs(Needs::Entry);
-    pub(super) const WAIT: Self = Self::Needs(Needs::Interrupt);
+    /// [`Needs::Entry`].
+    Enter,
+    /// [`Needs::Interrupt`].
+    Wait,
+    /// [`Needs::Others`].
+    WaitForOthers,
+    /// [`Needs::Turn`].
+    GiveWay,
 }
 
 /// A vCPU and what it is in the middle of.
@@ -53,7 +52,6 @@ pub(super) struct VcpuLoop<'a, 'b, C: Cpu> {
 
 /// Goes on to where the vCPU needs something. `left`: how it left the guest, where it was let into
 /// it.
-#[inline]
 pub fn advance<C: Cpu>(
     running: &mut Running<'_, C>,
     flow: &mut Flow,
@@ -80,7 +78,8 @@ pub fn drive_in_turn<C: Cpu>(running: &mut Running<'_, C>, flow: &mut Flow) -> O
 pub fn drive<C: Cpu>(running: &mut Running<'_, C>, flow: &mut Flow) -> End {
     let mut left = None;
     loop {
-        match advance(running, flow, left.take()) {
+        // In here, and not called: for most steps that are not plain.
+        match (VcpuLoop { running, flow }).advance(left.take()) {
             Needs::Entry => left = Some(running.cpu.enter(&mut running.core.context)),
             Needs::Interrupt => running.cpu.wait_for_interrupt(),
             Needs::Others | Needs::Turn => core::hint::spin_loop(),
@@ -90,6 +89,7 @@ pub fn drive<C: Cpu>(running: &mut Running<'_, C>, flow: &mut Flow) -> End {
 }
 
 impl<C: Cpu> VcpuLoop<'_, '_, C> {
+    #[inline(always)]
     fn advance(&mut self, left: Option<Vector>) -> Needs {
         let mut onward = match (self.flow.at, left) {
             (At::Step, Some(vector)) => self.step_left(vector),
@@ -98,23 +98,34 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         };
         loop {
             onward = match onward {
-                Onward::GoOn => self.go_on(),
-                Onward::Needs(needs) => return needs,
-                Onward::End(end) => self.end(end),
+                Onward::GoOn => match self.flow.at {
+                    At::End(end) => return Needs::Nothing(end),
+                    _ => self.go_on(),
+                },
+                Onward::Enter => return Needs::Entry,
+                Onward::Wait => return Needs::Interrupt,
+                Onward::WaitForOthers => return Needs::Others,
+                Onward::GiveWay => return Needs::Turn,
             };
         }
     }
 
-    #[inline]
+    /// What is being done ends.
+    pub(super) const fn ends(&mut self, end: End) -> Onward {
+        self.flow.at = At::Ending(end);
+        Onward::GoOn
+    }
+
+    #[inline(always)]
     fn go_on(&mut self) -> Onward {
         match self.flow.at {
             At::Boundary => self.at_boundary(),
-            At::Free | At::Step => Onward::ENTER,
+            At::Free | At::Step => Onward::Enter,
             _ => self.go_on_elsewhere(),
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn at_boundary(&mut self) -> Onward {
         if self.running.vcpu.shares_cpu
             && let Some(onward) = self.at_shared_boundary()
@@ -138,15 +149,15 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             At::Quiescing { has_taken } => self.quiesce(has_taken),
             At::Interrupt { is_begun } => self.waited_for_interrupt(is_begun),
             At::Turn(wait) => self.wait_for_turn(wait),
-            At::Boundary | At::Free | At::Step => Onward::GoOn,
-            At::End(end) => Onward::Needs(Needs::Nothing(end)),
+            At::Ending(end) => self.end(end),
+            At::Boundary | At::Free | At::Step | At::End(_) => Onward::GoOn,
         }
     }
 
     /// What is being done ends: in a detour or a handler of a stepped guest, that may be what was
     /// waited for.
-    #[inline(never)]
     fn end(&mut self, end: End) -> Onward {
+        self.flow.at = At::Boundary;
         if self.flow.detour.is_some() {
             self.end_detour(Some(end));
         }

@@ -8,6 +8,7 @@ use crate::cpu::Cpu;
 use crate::device::board::{PL011_INTID, Region, region};
 use crate::device::form::Extension;
 use crate::device::pcie;
+use crate::device::pl011::Pl011;
 use crate::domain::Domain;
 use crate::vcpu::running::Running;
 use stepwell_arch::Ipa;
@@ -27,8 +28,7 @@ pub struct Nobody;
 pub fn read<C: Cpu>(running: &mut Running<'_, C>, at: Ipa, bytes: u8) -> Result<u64, Nobody> {
     let known = region(at, running.domain.vcpus.len());
     if bytes > known.widest_bytes() {
-        let low = read(running, at, 4)?;
-        return Ok(low | read(running, at.offset(4), 4)? << 32);
+        return read_words(running, at);
     }
     let value = match known {
         Region::Gicd | Region::Gicr => {
@@ -39,9 +39,7 @@ pub fn read<C: Cpu>(running: &mut Running<'_, C>, at: Ipa, bytes: u8) -> Result<
         }
         Region::Pl011(offset) => {
             // Registers are words, and an access of less reaches the word that it lies in.
-            let value = running.domain.uart.lock().read(offset & !3, bytes);
-            update_uart_line(running);
-            value
+            with_uart(running, |uart| uart.read(offset & !3, bytes))
         }
         Region::PcieConfiguration(offset) => pcie::read_configuration(offset, bytes),
         Region::Zeros(_) => 0,
@@ -49,6 +47,12 @@ pub fn read<C: Cpu>(running: &mut Running<'_, C>, at: Ipa, bytes: u8) -> Result<
         Region::Nothing => return Err(Nobody),
     };
     Ok(Extension::Zero.extend(value, bytes))
+}
+
+#[inline(never)]
+fn read_words<C: Cpu>(running: &mut Running<'_, C>, at: Ipa) -> Result<u64, Nobody> {
+    let low = read(running, at, 4)?;
+    Ok(low | read(running, at.offset(4), 4)? << 32)
 }
 
 /// Stores 1, 2, 4 or 8 bytes into a device.
@@ -75,11 +79,10 @@ pub fn write<C: Cpu>(
             interrupt::kick_others(running);
         }
         Region::Pl011(offset) => {
-            let sent = running.domain.uart.lock().write(offset & !3, bytes, value);
+            let sent = with_uart(running, |uart| uart.write(offset & !3, bytes, value));
             if let Some(byte) = sent {
                 print(running, byte);
             }
-            update_uart_line(running);
         }
         Region::PcieConfiguration(_) | Region::Zeros(_) | Region::Ones => {}
         Region::Nothing => return Err(Nobody),
@@ -87,18 +90,27 @@ pub fn write<C: Cpu>(
     Ok(())
 }
 
-/// Takes the UART's interrupt line to the GIC.
-fn update_uart_line<C: Cpu>(running: &mut Running<'_, C>) {
-    if update_domain_uart_line(running.domain) {
+/// Does something with the UART, and takes its interrupt line to the GIC.
+fn with_uart<C: Cpu, T>(running: &Running<'_, C>, act: impl FnOnce(&mut Pl011) -> T) -> T {
+    let mut uart = running.domain.uart.lock();
+    let done = act(&mut uart);
+    let has_changed = update_line(running.domain, &mut uart);
+    drop(uart);
+    if has_changed {
         interrupt::kick_others(running);
     }
+    done
 }
 
 /// Takes the UART's interrupt line to the GIC, from outside of any vCPU. Tells whether it has changed:
 /// the vCPU that is to notice is kicked by the caller.
 pub fn update_domain_uart_line<C: Cpu>(domain: &Domain<C>) -> bool {
-    let mut uart = domain.uart.lock();
-    // Within the lock: a later change is not to get to the GIC first.
+    update_line(domain, &mut domain.uart.lock())
+}
+
+/// Within the UART's lock: a later change is not to get to the GIC first.
+#[inline]
+fn update_line<C: Cpu>(domain: &Domain<C>, uart: &mut Pl011) -> bool {
     let Some(line) = uart.line_change() else { return false };
     domain.vgic.change().set_line(PL011_INTID, None, line);
     true

@@ -17,6 +17,7 @@ use stepwell_arch::debug::placement::BANK;
 use stepwell_arch::debug::{DataAccess, mdcr_el2, mdscr_el1};
 use stepwell_arch::esr::{EsrEl1, EsrEl2, Origin};
 use stepwell_arch::{Ipa, Va};
+use stepwell_engine::DebugControls;
 use stepwell_engine::precedence::may_hit;
 use stepwell_protocol::{Place, StopReason};
 
@@ -60,14 +61,31 @@ pub fn program_for_step<C: Cpu>(running: &mut Running<'_, C>) {
 }
 
 /// Before a stepped entry. `is_let_past`: whatever hits is not wanted where the guest is.
+#[inline(always)]
 pub fn load_for_step<C: Cpu>(running: &mut Running<'_, C>, is_let_past: bool) {
     let pstate = running.core.pstate();
     let core = &mut *running.core;
-    let mut controls = core.engine.on_entry(pstate);
+    let controls = core.engine.on_entry(pstate);
     core.context.spsr = controls.spsr.0;
     if !controls.debug_masked {
         running.cpu.set_debug_masked(false);
     }
+    if core.acknowledged.is_none()
+        && !is_let_past
+        && core.debug.is_right_for(controls.mdscr, controls.mdcr)
+    {
+        return;
+    }
+    load_other_controls(running, controls, is_let_past);
+}
+
+#[inline(never)]
+fn load_other_controls<C: Cpu>(
+    running: &mut Running<'_, C>,
+    mut controls: DebugControls,
+    is_let_past: bool,
+) {
+    let core = &mut *running.core;
     let acknowledged = core.acknowledged_here();
     let debug = &mut core.debug;
     debug.hide_ours(acknowledged.is_some(), acknowledged.is_some_and(|what| what.act));

@@ -57,11 +57,37 @@ impl Abort {
 
 /// Carries out the access that stage 2 has caught at `at`.
 pub fn carry_out<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2, at: Ipa) -> Handled {
+    match MmioAccess::decode(esr.0) {
+        Some(access) if load_register(running, access, at) => {
+            advance(running);
+            Handled::Emulated
+        }
+        _ => carry_out_other(running, esr, at),
+    }
+}
+
+/// Loads one register from one device, as most that is caught does: in one piece, which nothing else
+/// is to be asked for. Tells whether it was that.
+fn load_register<C: Cpu>(running: &mut Running<'_, C>, access: MmioAccess, at: Ipa) -> bool {
+    let bytes = access.bytes;
+    let is_ram = || running.domain.ram.locate(at, bytes.into()).is_ok();
+    if access.write || !at.is_aligned(bytes.into()) || is_ram() {
+        return false;
+    }
+    let Ok(value) = bus::read(running, at, bytes) else { return false };
+    let big_endian = is_big_endian(running.cpu, running.core.pstate());
+    let value = access.load_result(ordered(value, bytes, big_endian));
+    running.core.context.set_register(access.register, value);
+    true
+}
+
+#[inline(never)]
+fn carry_out_other<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2, at: Ipa) -> Handled {
     let (far, pstate) = (running.core.context.far, running.core.pstate());
     let big_endian = is_big_endian(running.cpu, pstate);
-    let mut device = Device { running, known: Some((far, at)), big_endian };
     let described = MmioAccess::decode(esr.0);
     let is_aligned = described.is_some_and(|access| Va(far).is_aligned(access.bytes.into()));
+    let mut device = Device { running, known: Some((far, at)), big_endian };
     let done = match described {
         Some(access) if is_aligned || pstate.is_aarch32() => device.described(access, far),
         _ if pstate.is_aarch32() => Err(Abort::external(far, esr.data_abort().wnr())),
@@ -109,6 +135,11 @@ pub fn store_exclusive<C: Cpu>(
         device.store(at, bytes, (image.value >> shift) as u64)?;
     }
     Ok(has_stored)
+}
+
+/// What memory has in its order as a register has it, and the other way round.
+fn ordered(value: u64, bytes: u8, big_endian: bool) -> u64 {
+    if big_endian { value.swap_bytes() >> (64 - 8 * u32::from(bytes)) } else { value }
 }
 
 /// A vCPU at an access to what may be a device.
@@ -310,9 +341,8 @@ impl<C: Cpu> Device<'_, '_, C> {
         self.running.core.context.register(register)
     }
 
-    /// What memory has in its order as a register has it, and the other way round.
     fn ordered(&self, value: u64, bytes: u8) -> u64 {
-        if self.big_endian { value.swap_bytes() >> (64 - 8 * u32::from(bytes)) } else { value }
+        ordered(value, bytes, self.big_endian)
     }
 
     /// One that is not aligned comes out of two that are.

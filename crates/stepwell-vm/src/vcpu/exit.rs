@@ -66,6 +66,7 @@ fn system_error<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
 
 /// WFI or WFIT, where another vCPU may have the CPU meanwhile. It has executed, and returns when an
 /// interrupt is pending or its time is up: see [`super::sharing`].
+#[inline(never)]
 fn wait<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
     // Not by the syndrome: QEMU 10 has TI for a WFI there, and no RN.
     running.core.wakes_at = match pages::instruction(running).map(Instruction::decode) {

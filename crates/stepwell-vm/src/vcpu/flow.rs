@@ -54,6 +54,7 @@ pub struct Flow {
 
 /// What a vCPU does as ordered.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[repr(u64)] // asked for at each boundary: a tag of its own is told in one comparison
 pub(super) enum Mode {
     /// Its guest runs.
     Free,
@@ -128,6 +129,8 @@ pub(super) enum At {
     Turn(TurnWait),
     /// It waits within CPU_SUSPEND of a guest that runs.
     Suspended,
+    /// What it does ends.
+    Ending(End),
     /// It is over.
     End(End),
 }

@@ -42,7 +42,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         let quiescence = &running.domain.quiescence;
         if !running.is_called() && quiescence.must_wait(vcpu) {
             self.flow.at = At::Quiesced;
-            return Onward::WAIT;
+            return Onward::Wait;
         }
         if self.flow.at == At::Quiesced {
             quiescence.leave(vcpu);
@@ -51,7 +51,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             self.flow.at = At::Boundary;
         }
         if running.is_called() {
-            return Onward::End(End::Asked);
+            return self.ends(End::Asked);
         }
         if core::mem::take(&mut self.flow.is_armed) {
             return self.finish_sequence();
@@ -89,7 +89,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         }
         if running.core.is_suspended && !interrupt::has_waited(running) {
             self.flow.at = At::Suspended;
-            return Onward::WAIT;
+            return Onward::Wait;
         }
         running.core.is_suspended = false;
         running.core.wakes_at = u64::MAX;
@@ -120,7 +120,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         debug::load(running);
         time::enter(running);
         self.flow.at = At::Free;
-        Onward::ENTER
+        Onward::Enter
     }
 
     /// The guest has left.
@@ -154,8 +154,8 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             Handled::Stop(StopReason::Watchpoint { .. }) if pages::is_store_exclusive(running) => {
                 self.begin_sequence()
             }
-            Handled::Stop(reason) => Onward::End(End::Stop(reason)),
-            Handled::SwitchedOff => Onward::End(End::SwitchedOff),
+            Handled::Stop(reason) => self.ends(End::Stop(reason)),
+            Handled::SwitchedOff => self.ends(End::SwitchedOff),
         }
     }
 

@@ -5,7 +5,7 @@ use crate::cpu::{Cpu, Interrupt};
 use crate::domain::{Domain, bit};
 use crate::machine::Machine;
 use crate::vcpu::running::Running;
-use crate::vcpu::state::IdleInterface;
+use crate::vcpu::state::Signalled;
 use crate::vgic::Signal;
 use stepwell_arch::Pstate;
 
@@ -13,6 +13,7 @@ use stepwell_arch::Pstate;
 pub const VIRTUAL_TIMER_INTID: u32 = 27;
 
 /// Takes all that is pending while a guest's exit is in hand.
+#[inline(never)]
 pub fn take_all<C: Cpu>(running: &mut Running<'_, C>) {
     while let Some(interrupt) = running.cpu.take_interrupt() {
         match interrupt {
@@ -71,10 +72,15 @@ pub fn call_out<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpus: u8) {
     cpu.kick(mask);
 }
 
-/// Tells whether nothing can be delivered to a stepped vCPU, without asking the GIC.
+/// Tells whether something may be taken if a stepped guest went on now, without asking the GIC.
+#[inline]
 #[must_use]
-pub fn is_idle<C: Cpu>(running: &Running<'_, C>) -> bool {
-    running.core.idle_interface.holds(running.domain.vgic.count()) && running.core.serror.is_none()
+pub fn may_be_taken<C: Cpu>(running: &Running<'_, C>) -> bool {
+    let core = &*running.core;
+    let pstate = core.pstate();
+    let has_serror = core.serror.is_some() && !pstate.serror_masked();
+    let takes_interrupts = !pstate.irq_masked() || !pstate.fiq_masked();
+    has_serror || takes_interrupts && !core.signalled.is_still_nothing(running.domain.vgic.count())
 }
 
 /// An asynchronous exception that is pending for the guest.
@@ -91,8 +97,7 @@ pub enum Asynchronous {
 /// Which of an SError and an interrupt comes first is the implementation's to choose
 /// ("Prioritization and recognition of interrupts"). The error does here: what it spoiled may
 /// matter to the handler.
-#[must_use]
-pub fn to_be_taken<C: Cpu>(running: &Running<'_, C>) -> Option<Asynchronous> {
+pub fn to_be_taken<C: Cpu>(running: &mut Running<'_, C>) -> Option<Asynchronous> {
     let pstate = running.core.pstate();
     if running.core.serror.is_some() && !pstate.serror_masked() {
         return Some(Asynchronous::SError);
@@ -100,8 +105,13 @@ pub fn to_be_taken<C: Cpu>(running: &Running<'_, C>) -> Option<Asynchronous> {
     if pstate.irq_masked() && pstate.fiq_masked() {
         return None;
     }
-    let vgic = running.domain.vgic.lock();
-    let (signal, intid) = vgic.signalled(running.index, &running.core.interface)?;
+    let vgic = &running.domain.vgic;
+    let seen = vgic.count();
+    let signalled = vgic.lock().signalled(running.index, &running.core.interface);
+    let Some((signal, intid)) = signalled else {
+        running.core.signalled = Signalled::nothing(seen);
+        return None;
+    };
     let is_masked = match signal {
         Signal::Irq => pstate.irq_masked(),
         Signal::Fiq => pstate.fiq_masked(),
@@ -110,6 +120,7 @@ pub fn to_be_taken<C: Cpu>(running: &Running<'_, C>) -> Option<Asynchronous> {
 }
 
 /// Tells whether PSTATE keeps every asynchronous exception from being taken.
+#[inline]
 #[must_use]
 pub fn all_masked(pstate: Pstate) -> bool {
     const ALL: u64 = Pstate::A | Pstate::I | Pstate::F;
@@ -128,24 +139,13 @@ pub fn has_waited<C: Cpu>(running: &Running<'_, C>) -> bool {
     has_pending(running) || time::is_to_wake(running)
 }
 
-/// Makes the next step look at the GIC, whatever it knows.
-pub fn invalidate_interface<C: Cpu>(running: &mut Running<'_, C>) {
-    running.core.idle_interface = IdleInterface::default();
-}
-
-/// As [`load`], for a step. `all_held`: nothing is to be delivered before stepping ends, so what is
-/// pending does not matter.
-pub fn load_for_step<C: Cpu>(running: &mut Running<'_, C>, hold: bool, all_held: bool) {
-    let seen = running.domain.vgic.count();
-    load(running, hold);
-    let core = &*running.core;
-    let is_empty = core.interface.lr.iter().all(|&register| register == 0);
-    let is_idle = is_empty
-        && (all_held || !running.domain.vgic.lock().has_pending(running.index, &core.interface));
-    running.core.idle_interface = IdleInterface::found(is_idle, seen);
+/// Has the next boundary ask the GIC, whatever is known of it.
+pub fn forget_signalled<C: Cpu>(running: &mut Running<'_, C>) {
+    running.core.signalled = Signalled::default();
 }
 
 /// Before an entry: fills the list registers. With `hold`, nothing is delivered.
+#[inline(never)]
 pub fn load<C: Cpu>(running: &mut Running<'_, C>, hold: bool) {
     let core = &mut *running.core;
     running.domain.vgic.lock().flush(running.index, hold, &mut core.interface);
@@ -156,8 +156,11 @@ pub fn load<C: Cpu>(running: &mut Running<'_, C>, hold: bool) {
 }
 
 /// After an exit: takes the list registers back.
+#[inline(never)]
 pub fn sync<C: Cpu>(running: &mut Running<'_, C>) {
     running.cpu.save_interface(&mut running.core.interface);
+    // It was the guest's to change, which counts no change.
+    forget_signalled(running);
     if running.core.serror.is_some() && running.cpu.take_serror_back() {
         running.core.serror = None;
     }

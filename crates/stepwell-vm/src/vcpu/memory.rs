@@ -76,12 +76,13 @@ fn is_first_store<C: Cpu>(running: &Running<'_, C>, is_walk: bool) -> bool {
 /// Tells whether an abort is about RAM, of which the domain's own tables keep nothing back: a page
 /// that was withheld when the CPU looked, and is not any more, or a stage 1 that has just changed.
 fn is_given_back<C: Cpu>(running: &Running<'_, C>, esr: EsrEl2) -> bool {
-    let iss = esr.data_abort();
-    if !iss.dfsc().is_permission() {
-        return false;
-    }
+    esr.data_abort().dfsc().is_permission() && is_about_ram(running, esr)
+}
+
+#[inline(never)]
+fn is_about_ram<C: Cpu>(running: &Running<'_, C>, esr: EsrEl2) -> bool {
     // HPFAR_EL2 is UNKNOWN for permission faults but those of walks.
-    let address = if iss.s1ptw() {
+    let address = if esr.data_abort().s1ptw() {
         Ok(fault_address(running))
     } else {
         running.cpu.to_ipa(Va(running.core.context.far), false)

@@ -64,6 +64,7 @@ impl<C: Cpu> Domain<C> {
         }
     }
 
+    #[inline(never)]
     fn sync_copies(&self, ipa: Ipa, bytes: u64) {
         let views = self.views.lock();
         let first = (PAGE_BYTES - ipa.0 % PAGE_BYTES).min(bytes);
@@ -222,12 +223,16 @@ fn operand<C: Cpu>(running: &Running<'_, C>, esr: EsrEl2) -> Operand {
 /// What comes of a watchpoint in a register, the debugger's or the guest's own, that the access of a
 /// stage-2 abort hits, where EL2 is to carry the access out: a Watchpoint comes after an MMU fault, and
 /// the CPU did not get to it.
+#[inline]
 pub fn watchpoint<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Option<Handled> {
     let debug = &running.core.debug;
-    let is_watched = !debug.watched.is_empty() && !running.core.is_act_acknowledged();
-    if !is_watched && debug.mdscr() & mdscr_el1::MDE == 0 {
-        return None;
-    }
+    let may_hit = !debug.watched.is_empty() || debug.mdscr() & mdscr_el1::MDE != 0;
+    if may_hit { hit_by_access(running, esr) } else { None }
+}
+
+#[inline(never)]
+fn hit_by_access<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Option<Handled> {
+    let is_watched = !running.core.debug.watched.is_empty() && !running.core.is_act_acknowledged();
     let Operand { address, bytes, read, write, .. } = operand(running, esr);
     if is_watched && let Some(reason) = watch::accesses(running, address, bytes, read, write) {
         return Some(Handled::Stop(reason));
@@ -300,9 +305,8 @@ fn decoded<C: Cpu>(running: &Running<'_, C>) -> Option<Operand> {
 /// and waits until that is over. All RAM has one.
 #[must_use]
 pub fn is_being_changed<C: Cpu>(running: &Running<'_, C>) -> bool {
-    let address = memory::fault_address(running);
-    let is_ram = running.domain.ram.locate(address, 1).is_ok();
-    let may_be = is_ram && running.core.vttbr != running.domain.vttbr;
+    let is_ram = || running.domain.ram.locate(memory::fault_address(running), 1).is_ok();
+    let may_be = running.core.vttbr != running.domain.vttbr && is_ram();
     if may_be {
         drop(running.domain.views.lock());
     }
@@ -310,13 +314,19 @@ pub fn is_being_changed<C: Cpu>(running: &Running<'_, C>) -> bool {
 }
 
 /// Handles a stage-2 abort of a load or store, if it is about a page of interest.
+#[inline]
 pub fn data_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Option<Handled> {
-    let iss = esr.data_abort();
     let is_withheld = running.core.vttbr != running.domain.vttbr;
+    if is_withheld { data_abort_in_views(running, esr) } else { None }
+}
+
+#[inline(never)]
+fn data_abort_in_views<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Option<Handled> {
+    let iss = esr.data_abort();
     if iss.dfsc().is_translation() && is_being_changed(running) {
         return Some(Handled::Resume);
     }
-    if !iss.dfsc().is_permission() || !is_withheld {
+    if !iss.dfsc().is_permission() {
         return None;
     }
     let far = running.core.context.far;
@@ -363,9 +373,10 @@ fn write_set<C: Cpu>(running: &Running<'_, C>, operand: Operand) -> WriteSet {
 }
 
 /// EL2 has written guest memory for the guest: brings up to date what depends on it.
+#[inline(always)]
 pub fn written<C: Cpu>(running: &Running<'_, C>, ipa: Ipa, bytes: u64) {
     running.domain.sync_views(ipa, bytes);
-    address_space::stored(running, Some((ipa, bytes)));
+    address_space::stored(running, ipa, bytes);
 }
 
 /// After the instruction, or when it is given up: brings what the guest executes up to date.
@@ -386,7 +397,7 @@ fn settle_touched<C: Cpu>(running: &mut Running<'_, C>) {
         }
         WriteSet::Unknown => {
             running.domain.views.lock().sync_all(&mut running.domain.ram.tables());
-            address_space::stored(running, None);
+            address_space::stored_anywhere(running);
         }
     }
 }

@@ -35,6 +35,9 @@ pub struct DebugShadow {
     is_reset: bool,
     /// MDSCR_EL1 and MDCR_EL2 as they are in the machine, if they are ours.
     loaded: Option<(u64, u64)>,
+    /// The same, where nothing of the debugger's is to be in the machine, and all that is to be there
+    /// is: as before most steps.
+    right_for: Option<(u64, u64)>,
     /// The debugger's breakpoints that are to be in the machine.
     pub(super) programmed: Vec<u64, BANK>,
     /// The debugger's watchpoints that are to be in the machine: value and control.
@@ -95,6 +98,7 @@ impl Default for DebugShadow {
             wanted: Vec::new(),
             is_reset: true,
             loaded: None,
+            right_for: None,
             programmed: Vec::new(),
             watched: Vec::new(),
             is_stale: true,
@@ -156,6 +160,7 @@ impl DebugShadow {
             self.programmed = Vec::from_slice(ours).unwrap_or_default();
             self.watched = watched.iter().copied().take(BANK).collect();
             self.is_stale = true;
+            self.right_for = None;
         }
     }
 
@@ -182,7 +187,7 @@ impl DebugShadow {
 
     /// Another vCPU may have had the CPU: what is in the machine is not known.
     pub(super) fn forget_machine(&mut self) {
-        (self.loaded, self.is_stale) = (None, true);
+        (self.loaded, self.right_for, self.is_stale) = (None, None, true);
     }
 
     /// Puts what is to be there into the machine.
@@ -191,6 +196,18 @@ impl DebugShadow {
         if self.is_stale || self.loaded != Some((mdscr, mdcr)) {
             self.write_control(cpu, mdscr, mdcr);
         }
+        let has_ours = !self.programmed.is_empty() || !self.watched.is_empty();
+        self.right_for = self.loaded.filter(|_| !has_ours && !self.is_hiding());
+    }
+
+    const fn is_hiding(&self) -> bool {
+        self.is_hiding_ours || self.is_hiding_watched
+    }
+
+    /// Tells of controls, with nothing of the debugger's in the machine, that nothing is to be put there.
+    #[inline]
+    pub(super) fn is_right_for(&self, mdscr: u64, mdcr: u64) -> bool {
+        self.right_for == Some((mdscr, mdcr))
     }
 
     fn write_control<C: Cpu>(&mut self, cpu: &C, mdscr: u64, mdcr: u64) {
@@ -250,7 +267,7 @@ impl DebugShadow {
     pub fn write<C: Cpu>(&mut self, cpu: &C, register: SystemRegister, value: u64) -> Option<()> {
         if let Some((bank, n)) = bank_of(cpu, register) {
             *self.values.get_mut(bank)?.get_mut(n)? = value;
-            self.is_stale = true;
+            (self.is_stale, self.right_for) = (true, None);
             return Some(());
         }
         match register {
@@ -302,7 +319,7 @@ impl DebugShadow {
                     let kept = cpu.read(SystemRegister::MDSCR_EL1);
                     cpu.write(SystemRegister::OSLAR_EL1, 0);
                     cpu.synchronize();
-                    self.loaded = None;
+                    (self.loaded, self.right_for) = (None, None);
                     kept
                 }
                 SystemRegister::OSLAR_EL1 => value,

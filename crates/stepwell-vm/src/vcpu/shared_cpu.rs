@@ -1,7 +1,7 @@
 //! A vCPU on a CPU that it shares: how it gets there, when it leaves, and what it takes with it. Who is
 //! next is [`super::sharing`]'s to say.
 
-use super::advance::{Needs, Onward, VcpuLoop};
+use super::advance::{Onward, VcpuLoop};
 use super::flow::{At, Mode};
 use super::running::{End, Running};
 use super::state::{VcpuCore, vmpidr};
@@ -41,14 +41,14 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         if has_load || self.flow.turn.has_quiesced_others || !is_turn_over(self.running) {
             return None;
         }
-        Some(Onward::Needs(Needs::Turn))
+        Some(Onward::GiveWay)
     }
 
     /// A wait, a stop that is due, or the end of a turn, between which and the next the link is served.
     fn at_counted_boundary(&mut self) -> Option<Onward> {
         if self.running.core.is_suspended {
             if self.running.is_called() {
-                return Some(Onward::End(End::Asked));
+                return Some(self.ends(End::Asked));
             }
             time::update_lines(self.running);
             if !interrupt::has_waited(self.running) {
@@ -59,7 +59,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         }
         let (is_reached, is_over) = count::what_is_due(self.running);
         if is_reached {
-            return Some(Onward::End(End::Stop(StopReason::Reached)));
+            return Some(self.ends(End::Stop(StopReason::Reached)));
         }
         if !is_over {
             return None;
@@ -73,10 +73,10 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         interrupt::take_all(self.running);
         self.running.machine.link.pass_by(self.running.cpu, self.running.machine);
         if self.running.is_called() {
-            return Some(Onward::End(End::Asked));
+            return Some(self.ends(End::Asked));
         }
         if !is_alone(self.running) {
-            return Some(Onward::Needs(Needs::Turn));
+            return Some(Onward::GiveWay);
         }
         count::begin_turn(self.running);
         None
@@ -87,7 +87,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             return self.wait_for_interrupt(false);
         }
         self.flow.at = At::Suspended;
-        Onward::WAIT
+        Onward::Wait
     }
 }
 

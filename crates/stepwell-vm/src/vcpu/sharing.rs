@@ -119,7 +119,7 @@ fn take_turn<C: Cpu>(
 /// Others have had the CPU: what is where, what is pending, and whose timer it is.
 fn regain<C: Cpu>(running: &mut Running<'_, C>) {
     running.core.forget_pages();
-    interrupt::invalidate_interface(running);
+    interrupt::forget_signalled(running);
     if running.core.virtual_clock {
         time::hold(running);
     } else {

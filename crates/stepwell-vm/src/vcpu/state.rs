@@ -80,8 +80,8 @@ pub struct VcpuCore<C: Cpu> {
     pub lines: TimerLines,
     /// An SError that is pending for the guest: ISS of its syndrome.
     pub serror: Option<u32>,
-    /// Whether the virtual CPU interface can be left alone between steps.
-    pub idle_interface: IdleInterface,
+    /// What is known of what the GIC signals.
+    pub signalled: Signalled,
     /// The page of code that was looked up last of those that the fast path is not to know.
     pub(super) slow_page: Option<(Va, <C::Memory as GuestMemory>::Page)>,
 }
@@ -126,7 +126,7 @@ impl<C: Cpu> VcpuCore<C> {
             virtual_clock: false,
             physical_timer: PhysicalTimer::default(),
             lines: TimerLines::default(),
-            idle_interface: IdleInterface::default(),
+            signalled: Signalled::default(),
             slow_page: None,
         }
     }
@@ -202,7 +202,7 @@ impl<C: Cpu> VcpuCore<C> {
         self.physical_timer = PhysicalTimer::default();
         self.serror = None;
         self.spin = SpinDetector::new();
-        self.idle_interface = IdleInterface::default();
+        self.signalled = Signalled::default();
     }
 
     /// Copies what a vCPU is for its guest, while it is stopped.
@@ -247,7 +247,7 @@ impl<C: Cpu> VcpuCore<C> {
         (self.acknowledged, self.within, self.handler_of) = (None, None, None);
         (self.left_at, self.is_hidden) = (None, false);
         self.spin = SpinDetector::new();
-        self.idle_interface = IdleInterface::default();
+        self.signalled = Signalled::default();
         self.forget_pages();
     }
 
@@ -294,26 +294,26 @@ pub struct VcpuValues {
     serror: Option<u32>,
 }
 
-/// Whether the virtual CPU interface can be left alone between steps: nothing was pending or active
-/// when it was loaded last, and nothing has happened since.
+/// What is known of what the GIC signals to a stepped vCPU, whatever its PSTATE masks: that it had
+/// nothing to signal, so many changes ago. The vCPU's own CPU interface counts no change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct IdleInterface {
-    is_idle: bool,
+pub struct Signalled {
+    is_nothing: bool,
     seen: Count,
 }
 
-impl IdleInterface {
-    /// Takes down what was found when so many changes had been made.
+impl Signalled {
+    /// Takes down that it had nothing to signal when so many changes had been made.
     #[must_use]
-    pub const fn found(is_idle: bool, seen: Count) -> Self {
-        Self { is_idle, seen }
+    pub const fn nothing(seen: Count) -> Self {
+        Self { is_nothing: true, seen }
     }
 
-    /// Tells whether it was idle, and nothing has changed since.
+    /// Tells whether it had nothing to signal, and nothing has changed since.
     #[inline]
     #[must_use]
-    pub fn holds(self, now: Count) -> bool {
-        self.is_idle && self.seen == now
+    pub fn is_still_nothing(self, now: Count) -> bool {
+        self.is_nothing && self.seen == now
     }
 }
 

@@ -5,7 +5,7 @@
 use super::{address_space, inject, interrupt, time, translation};
 use crate::cpu::Cpu;
 use crate::implementation_defined;
-use crate::vcpu::handled::{Handled, advance_under};
+use crate::vcpu::handled::{Handled, advance, advance_under};
 use crate::vcpu::running::Running;
 use stepwell_arch::esr::SystemRegisterIss;
 use stepwell_arch::{SystemRegister, generic_timer};
@@ -13,6 +13,18 @@ use stepwell_arch::{SystemRegister, generic_timer};
 /// Carries out a trapped MRS or MSR.
 #[inline(never)]
 pub fn access<C: Cpu>(running: &mut Running<'_, C>, iss: SystemRegisterIss) -> Handled {
+    if !iss.is_read() || !iss.register().is_feature_id() {
+        return access_other(running, iss);
+    }
+    // As programs do in loops. Nothing of the guest's depends on it.
+    let value = running.cpu.guest_feature_id(iss.register());
+    running.core.context.set_register(iss.rt(), value);
+    advance(running);
+    Handled::Emulated
+}
+
+#[inline(never)]
+fn access_other<C: Cpu>(running: &mut Running<'_, C>, iss: SystemRegisterIss) -> Handled {
     let register = iss.register();
     let guest = running.core.debug.guest();
     let done = if iss.is_read() {
@@ -38,9 +50,6 @@ fn read<C: Cpu>(
     register: SystemRegister,
     before: u64,
 ) -> Option<u64> {
-    if register.is_feature_id() {
-        return Some(running.cpu.guest_feature_id(register));
-    }
     if generic_timer::is_access(register, true) {
         return Some(time::read(running, register));
     }

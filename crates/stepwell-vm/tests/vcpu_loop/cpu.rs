@@ -638,8 +638,9 @@ impl Cpu for FakeCpu {
         state.interface = Some(interface.clone());
     }
     fn save_interface(&self, interface: &mut CpuInterface) {
-        if let Some(kept) = &self.state.borrow().interface {
+        if let Some(kept) = &mut self.state.borrow_mut().interface {
             *interface = kept.clone();
+            kept.hcr = 0;
         }
     }
     fn raise_serror(&self, _: u32) {}

@@ -30,7 +30,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         let StepOrder { until, record, within, role } = order;
         self.flow.at = At::Boundary;
         if let Err(end) = enable(self.running) {
-            return Onward::End(end);
+            return self.ends(end);
         }
         self.flow.mode = Mode::Step;
         (self.running.core.left_at, self.running.core.is_hidden) = (None, false);
@@ -98,7 +98,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// Before the first of some steps.
     pub(super) fn begin_steps(&mut self, interrupts: InterruptPolicy, time: TimePolicy) {
         debug::program_for_step(self.running);
-        interrupt::invalidate_interface(self.running);
+        interrupt::forget_signalled(self.running);
         // Whoever ran since may have changed what is where.
         self.running.core.forget_pages();
         let control = self.running.domain.control.lock();

@@ -39,6 +39,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     }
 
     /// Ends the run, so that what is told comes behind it.
+    #[inline(never)]
     fn emit(&mut self, record: TraceRecord) {
         self.finish_recording();
         self.write(record);
@@ -145,6 +146,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     }
 
     /// A store-exclusive has just executed.
+    #[inline]
     pub(super) fn emit_exclusive(&mut self, pc: Va, stored: bool) {
         self.flow.hand.has_stored = stored;
         if self.flow.rules.record {

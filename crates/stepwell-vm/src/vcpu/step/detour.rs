@@ -57,7 +57,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// because an exit in the middle would break it.
     pub(in crate::vcpu) fn begin_own_step(&mut self) -> Onward {
         if let Err(end) = enable(self.running) {
-            return Onward::End(end);
+            return self.ends(end);
         }
         if self.begin_detour(InterruptPolicy::Into) {
             self.flow.detour = Some(Detour::OwnStep { left: SEQUENCE_MAX });
@@ -156,7 +156,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     pub(super) fn finish(&mut self, end: Option<End>) -> Onward {
         let detour = self.flow.detour;
         if let Some(end) = end {
-            return Onward::End(end);
+            return self.ends(end);
         }
         self.end_detour(None);
         match detour {

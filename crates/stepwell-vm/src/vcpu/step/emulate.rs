@@ -125,16 +125,22 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     }
 
     /// Carries out an instruction before which nothing comes but what its data access may lead to.
+    #[inline(never)]
     pub(super) fn carry_out(&mut self) -> Onward {
         // What the CPU was asked has not happened.
         count::set_clock(self.running, self.flow.hand.clock);
+        let Plan::StoreExclusive(store) = self.flow.hand.next.plan else {
+            return self.carry_out_other();
+        };
+        match self.store_exclusive(store) {
+            Carried::Done(end) => self.done(end),
+            Carried::LeftToCpu => self.execute(),
+        }
+    }
+
+    #[inline(never)]
+    fn carry_out_other(&mut self) -> Onward {
         match self.flow.hand.next.plan {
-            Plan::StoreExclusive(store) => {
-                return match self.store_exclusive(store) {
-                    Carried::Done(end) => self.done(end),
-                    Carried::LeftToCpu => self.execute(),
-                };
-            }
             Plan::WaitForInterrupt { until } => return self.wait(until),
             Plan::ReadTimer { register, rt } => self.read_timer(register, rt),
             Plan::WriteTimer { register, rt } => self.write_timer(register, rt),
@@ -224,6 +230,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     }
 
     /// As [`Self::store_exclusive`], where its load was of a device.
+    #[inline(never)]
     fn store_to_device(&mut self, store: StoreExclusive, loaded: Image, new: Image) -> Carried {
         let Next { base, pstate, bytes, .. } = self.flow.hand.next;
         if let Some(carried) = self.watched_store(Va(base), u64::from(new.bytes), pstate) {
@@ -243,6 +250,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     }
 
     /// A store-exclusive has been carried out.
+    #[inline]
     fn stored_exclusive(&mut self, status: u8, stored: bool) {
         let core = &mut *self.running.core;
         core.monitor.clear();
@@ -256,6 +264,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         Carried::LeftToCpu
     }
 
+    #[inline(never)]
     fn store_fault(&mut self, status: FaultStatus, address: Va) -> Carried {
         let syndrome = EsrEl1::data_abort(origin(self.running), status, false, true);
         inject::synchronous(self.running, syndrome, Some(address));
@@ -264,7 +273,18 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     }
 
     /// A store that hits a watchpoint: the debugger's, or the guest's own.
+    #[inline(always)]
     fn watched_store(&mut self, address: Va, bytes: u64, pstate: Pstate) -> Option<Carried> {
+        let has_own = self.running.core.debug.mdscr() & mdscr_el1::MDE != 0;
+        if has_own || self.flow.rules.has_watchpoints {
+            self.hit_by_store(address, bytes, pstate)
+        } else {
+            None
+        }
+    }
+
+    #[inline(never)]
+    fn hit_by_store(&mut self, address: Va, bytes: u64, pstate: Pstate) -> Option<Carried> {
         if self.flow.rules.has_watchpoints
             && !self.running.core.is_act_acknowledged()
             && let Some(reason) = watch::accesses(self.running, address.0, bytes, false, true)
@@ -312,11 +332,13 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     }
 
     /// The instruction was carried out at EL2, and the PC moved.
+    #[inline]
     pub(super) fn carried_out(&mut self) {
         self.report();
     }
 
     /// Takes the boundary that EL2 came to in the CPU's place.
+    #[inline]
     pub(super) fn report(&mut self) {
         match self.running.core.engine.emulated() {
             Some(_) => self.passed(1),
@@ -410,7 +432,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
                 self.running.domain.clock.lock().skip_to(deadline);
                 Onward::GoOn
             }
-            _ => Onward::WAIT,
+            _ => Onward::Wait,
         }
     }
 

@@ -10,11 +10,10 @@ use crate::vcpu::{debug, interrupt, pages, time};
 use stepwell_arch::esr::{EsrEl2, ec};
 use stepwell_arch::{SystemRegister, Va};
 use stepwell_engine::{Exit, Outcome, Plan};
-use stepwell_protocol::InterruptPolicy;
 
 impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// Enters for the instruction in hand, which nothing is known to have come of yet.
-    #[inline]
+    #[inline(always)]
     pub(super) fn enter_anew(&mut self) -> Onward {
         let next = &self.flow.hand.next;
         let needs_interface =
@@ -23,15 +22,21 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         let hand = &mut self.flow.hand;
         (hand.in_run, hand.is_let_past) = (false, false);
         (hand.shown, hand.needs_interface) = (shown, needs_interface);
-        self.enter()
+        self.enter_now()
+    }
+
+    /// As [`Self::enter_now`], for those who are seldom here.
+    #[inline(never)]
+    pub(super) fn enter(&mut self) -> Onward {
+        self.enter_now()
     }
 
     /// Enters for the instruction in hand.
-    #[inline]
-    pub(super) fn enter(&mut self) -> Onward {
+    #[inline(always)]
+    fn enter_now(&mut self) -> Onward {
         self.load_entry();
         self.flow.at = At::Step;
-        Onward::ENTER
+        Onward::Enter
     }
 
     /// What an entry for the instruction in hand is to find of what is pending, if anything.
@@ -40,6 +45,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// that no instruction that was begun is overtaken. So what is pending is in the machine only for
     /// what looks at it, with everything masked while that executes. The instruction cannot tell, as
     /// none of these reads PSTATE. At EL0 they are undefined, and see nothing.
+    #[inline(always)]
     fn shown(&self) -> Shown {
         let next = &self.flow.hand.next;
         let is_masked = interrupt::all_masked(next.pstate);
@@ -53,17 +59,16 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         }
     }
 
-    pub(super) fn load_entry(&mut self) {
+    #[inline(always)]
+    fn load_entry(&mut self) {
         let running = &mut *self.running;
         let hand = &mut self.flow.hand;
         pages::select(running, hand.root);
-        // The virtual CPU interface costs more than the step: left alone while it is quiet and
-        // the instruction does not look at it.
-        let interface = hand.needs_interface || !interrupt::is_idle(running);
+        // The virtual CPU interface costs more than the step: left empty where the instruction does
+        // not look at it. Nothing that could be signalled would be taken from it.
+        let interface = hand.needs_interface || hand.shown != Shown::Nothing;
         if interface {
-            let is_held = self.flow.rules.interrupts == InterruptPolicy::Hold;
-            let all_held = is_held && !self.flow.rules.is_stepping_past;
-            interrupt::load_for_step(running, hand.shown == Shown::Nothing, all_held);
+            interrupt::load(running, hand.shown == Shown::Nothing);
         }
         debug::load_for_step(running, hand.is_let_past);
         let masks = (hand.shown == Shown::Masked).then_some(running.core.context.spsr & MASKS);
@@ -78,6 +83,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     }
 
     /// The guest has left: what the engine makes of that.
+    #[inline(always)]
     pub(super) fn unload_entry(&mut self, vector: Vector) -> Outcome {
         let Entry { begun, masks, interface } = self.flow.hand.entry;
         if let Some(own) = masks {

@@ -7,7 +7,7 @@ use crate::vcpu::hand::{Purpose, Question};
 use crate::vcpu::handled::Handled;
 use crate::vcpu::roots::Root;
 use crate::vcpu::running::End;
-use crate::vcpu::{address_space, debug, interrupt, pages};
+use crate::vcpu::{address_space, debug, pages};
 use stepwell_arch::esr::{EsrEl2, ec};
 use stepwell_arch::{Pstate, SystemRegister, Va};
 use stepwell_engine::completion::{complete, has_executed, leaves_nothing, only_arms};
@@ -30,6 +30,7 @@ enum Came {
 impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// Has the CPU execute an instruction that EL2 is to carry out, to see what comes before it, and
     /// puts back what that changes: see [`stepwell_engine::precedence`].
+    #[inline(never)]
     pub(super) fn ask_cpu(&mut self) -> Onward {
         let plan = self.flow.hand.next.plan;
         let context = &self.running.core.context;
@@ -94,7 +95,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     }
 
     /// The guest has left, which was entered for the instruction in hand.
-    #[inline]
+    #[inline(always)]
     pub(in crate::vcpu) fn step_left(&mut self, vector: Vector) -> Onward {
         let outcome = self.unload_entry(vector);
         let came = match outcome {
@@ -117,7 +118,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn came_to(&mut self, boundary: Boundary) -> Came {
         if self.asks() && self.has_executed(boundary) {
             return Came::Accepted;
@@ -145,6 +146,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         self.interrupted(handled).map_or(Came::Nothing, Came::End)
     }
 
+    #[inline(always)]
     fn came_by_trap(&mut self, vector: Vector) -> Came {
         // It would wait, and that is EL2's to do.
         if self.asks() && self.class() == ec::WFX {
@@ -328,10 +330,6 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
                 self.running.core.forget_pages();
                 self.flow.hand.executed_page = None;
                 self.emit_context();
-            }
-            // What was masked may be deliverable now.
-            Plan::InterruptMask | Plan::CpuInterface | Plan::PendingInterrupts => {
-                interrupt::invalidate_interface(self.running)
             }
             // Those that went to EL1 are recorded already.
             _ if spsr_el1.is_some() => {}

@@ -84,9 +84,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
 
     /// At a boundary: takes up telling again where an unseen handler has returned. A reason to stop
     /// there.
-    #[inline]
-    pub(super) fn take_return(&mut self) -> Option<StopReason> {
-        let interrupted = self.running.core.handler_of?;
+    pub(super) fn take_return(&mut self, interrupted: InterruptedContext) -> Option<StopReason> {
         let is_here = self.running.core.pc() == interrupted.pc && self.context() == interrupted;
         if is_here { self.show() } else { None }
     }
@@ -130,7 +128,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// At a boundary of the handler.
     pub(in crate::vcpu) fn over(&mut self) -> Onward {
         if self.running.is_called() {
-            return Onward::End(End::Asked);
+            return self.ends(End::Asked);
         }
         if self.flow.turn.has_turns() && self.must_share() {
             self.yield_turn(Yield::NoProgress, None, Then::Handler);
@@ -154,7 +152,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         self.end_handler();
         self.running.core.acknowledged = handler.acknowledged;
         if let Err(end) = enable(self.running) {
-            return Some(Onward::End(end));
+            return Some(self.ends(end));
         }
         self.emit_state();
         Some(Onward::GoOn)
@@ -167,7 +165,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         self.running.core.is_hidden = false;
         self.running.core.debug.wanted.pop();
         debug::program_for_step(self.running);
-        interrupt::invalidate_interface(self.running);
+        interrupt::forget_signalled(self.running);
         self.find_deadline();
         self.running.core.forget_pages();
     }

@@ -13,45 +13,66 @@ use stepwell_engine::{LoadExclusive, Plan, StoreExclusive, is_data_processing, p
 type PageOf<C> = <<C as Cpu>::Memory as GuestMemory>::Page;
 
 impl<C: Cpu> VcpuLoop<'_, '_, C> {
-    /// Fetches the next instruction and plans it.
-    pub(super) fn look(&mut self) -> Next {
+    /// Fetches the next instruction and plans it, as the one in hand.
+    #[inline(always)]
+    pub(super) fn look(&mut self) {
         self.acknowledge_translation();
         let core = &mut *self.running.core;
         let (pc, pstate) = (core.pc(), core.pstate());
         if pstate.is_aarch32() {
-            return self.look32(Next::unknown(pc, pstate));
+            return self.look32(pc, pstate);
         }
+        let unknown = Next::unknown(pc, pstate);
+        // Written where it is to be, and once: a copy costs as much as all of this.
         let Some((word, may_know)) = self.fetch(pc) else {
-            return Next::unknown(pc, pstate);
+            self.flow.hand.next = unknown;
+            return;
         };
-        let known =
-            Next { word: Some(word), plain: may_know, is_known: true, ..Next::unknown(pc, pstate) };
+        self.flow.hand.next = Next { word: Some(word), plain: may_know, is_known: true, ..unknown };
         // As most instructions that follow one that is slow.
-        if is_data_processing(word) { known } else { self.look_into(known, word) }
+        if is_data_processing(word) {
+            return;
+        }
+        if Instruction::is_exclusive_class(word) {
+            self.look_into_exclusive(word);
+        } else {
+            self.look_into(word);
+        }
+    }
+
+    /// As [`Self::look`], for those who seldom do.
+    #[inline(never)]
+    pub(super) fn look_ahead(&mut self) -> Next {
+        self.look();
+        self.flow.hand.next
+    }
+
+    #[inline(never)]
+    fn look_into(&mut self, word: u32) {
+        self.plan(Instruction::decode(word));
+    }
+
+    /// As [`Self::look_into`]: of these there are many, and of their plans few.
+    #[inline(never)]
+    fn look_into_exclusive(&mut self, word: u32) {
+        self.plan(Instruction::decode_exclusive(word));
     }
 
     #[inline(always)]
-    fn look_into(&mut self, known: Next, word: u32) -> Next {
-        let instruction = Instruction::decode(word);
+    fn plan(&mut self, instruction: Instruction) {
         let plan = plan(instruction);
-        let pstate = known.pstate;
+        let pstate = self.flow.hand.next.pstate;
         let base = match plan {
             Plan::LoadExclusive(LoadExclusive { rn, .. })
             | Plan::StoreExclusive(StoreExclusive { rn, .. }) => self.base(rn, pstate),
             _ => 0,
         };
-        let is_return = matches!(plan, Plan::ExceptionReturn);
-        Next {
-            plan,
-            plain: known.plain && matches!(plan, Plan::Execute),
-            svc: matches!(instruction, Instruction::Svc { .. }),
-            base,
-            spsr_el1: Pstate(if is_return {
-                self.running.cpu.read(SystemRegister::SPSR_EL1)
-            } else {
-                0
-            }),
-            ..known
+        let next = &mut self.flow.hand.next;
+        (next.plan, next.base) = (plan, base);
+        next.plain &= matches!(plan, Plan::Execute);
+        next.svc = matches!(instruction, Instruction::Svc { .. });
+        if matches!(plan, Plan::ExceptionReturn) {
+            next.spsr_el1 = Pstate(self.running.cpu.read(SystemRegister::SPSR_EL1));
         }
     }
 

@@ -14,15 +14,21 @@ use stepwell_engine::{Plan, plan32};
 
 impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// Fills in what is known of an instruction that is about to execute in AArch32 state.
-    pub(super) fn look32(&mut self, mut next: Next) -> Next {
-        let Some(found) = self.fetch32(next.pc, next.pstate) else { return next };
-        next.plan = plan32(found, next.pstate);
+    #[inline(never)]
+    pub(super) fn look32(&mut self, pc: Va, pstate: Pstate) {
+        self.flow.hand.next = Next::unknown(pc, pstate);
+        let Some(found) = self.fetch32(pc, pstate) else { return };
+        let plan = plan32(found, pstate);
+        let base = match plan {
+            Plan::LoadExclusive(_) | Plan::StoreExclusive(_) => {
+                self.exclusive_address(found.instruction)
+            }
+            _ => 0,
+        };
+        let next = &mut self.flow.hand.next;
+        (next.plan, next.base) = (plan, base);
         (next.is_known, next.bytes) = (true, found.bytes.into());
-        next.svc = found.instruction == Instruction::Svc && found.executes(next.pstate);
-        if let Plan::LoadExclusive(_) | Plan::StoreExclusive(_) = next.plan {
-            next.base = self.exclusive_address(found.instruction);
-        }
-        next
+        next.svc = found.instruction == Instruction::Svc && found.executes(pstate);
     }
 
     fn exclusive_address(&self, instruction: Instruction) -> u64 {

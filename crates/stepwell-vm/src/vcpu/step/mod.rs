@@ -33,7 +33,7 @@ use crate::vcpu::state::VcpuCore;
 pub use emulate::rearm;
 use stepwell_arch::debug::mdscr_el1;
 use stepwell_arch::esr::EsrEl1;
-use stepwell_engine::{Plan, own_step};
+use stepwell_engine::{InterruptedContext, Plan, own_step};
 use stepwell_protocol::{InterruptPolicy, StopReason};
 
 /// What comes at a boundary instead of the next instruction.
@@ -47,15 +47,17 @@ pub(super) enum Event {
 
 impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// At a boundary of a guest that is stepped as ordered.
+    #[inline(always)]
     pub(super) fn step(&mut self) -> Onward {
         if self.running.is_called() {
-            return Onward::End(End::Asked);
+            return self.ends(End::Asked);
         }
-        if let Some(reason) = self.take_return() {
-            return Onward::End(End::Stop(reason));
-        }
-        if let Some(reason) = self.stop_at_boundary() {
-            return Onward::End(End::Stop(reason));
+        let reason = match self.running.core.handler_of {
+            None => self.stop_at_boundary(),
+            Some(interrupted) => self.stop_in_handler(interrupted),
+        };
+        if let Some(reason) = reason {
+            return self.ends(End::Stop(reason));
         }
         if self.yield_if_due() {
             return Onward::GoOn;
@@ -67,33 +69,53 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             return Onward::GoOn;
         }
         if self.flow.rules.record && !self.has_ring_room() {
-            return Onward::End(End::Stop(StopReason::RingFull));
+            return self.ends(End::Stop(StopReason::RingFull));
         }
         self.emit_time_if_due();
-        self.one(self.flow.tally.count.saturating_sub(self.flow.tally.steps))
+        self.next_one(self.flow.tally.count.saturating_sub(self.flow.tally.steps))
     }
 
-    #[inline]
-    fn stop_at_boundary(&mut self) -> Option<StopReason> {
-        if self.running.core.acknowledged.is_none() {
-            let pc = self.running.core.pc().0;
-            if self.flow.until() == Some(pc) {
-                return Some(StopReason::Until);
-            }
-            if self.flow.rules.has_breakpoints && debug::breakpoint_at_pc(self.running).is_some() {
-                return Some(StopReason::Breakpoint);
-            }
-            let is_outside = |(start, end): (u64, u64)| !(start..end).contains(&pc);
-            if self.range().is_some_and(is_outside) {
-                return Some(StopReason::LeftRange);
-            }
+    /// A reason to stop within a handler that is stepped over, or where it has returned.
+    #[inline(never)]
+    fn stop_in_handler(&mut self, interrupted: InterruptedContext) -> Option<StopReason> {
+        if let Some(reason) = self.take_return(interrupted) {
+            return Some(reason);
         }
-        if let Some(interrupted) = self.running.core.handler_of {
-            if interrupted.pc == self.running.core.pc() {
-                // Others that execute the same code are to get past the breakpoint there.
-                self.running.core.acknowledge_pc();
-            }
-            return None;
+        if self.running.core.handler_of.is_none() {
+            return self.stop_at_boundary();
+        }
+        if self.running.core.acknowledged.is_none()
+            && let Some(reason) = self.stop_at_pc(None)
+        {
+            return Some(reason);
+        }
+        if interrupted.pc == self.running.core.pc() {
+            // Others that execute the same code are to get past the breakpoint there.
+            self.running.core.acknowledge_pc();
+        }
+        None
+    }
+
+    /// A reason to stop at what is next, by where it is. `range`: what steps are to stay in.
+    #[inline(always)]
+    fn stop_at_pc(&self, range: Option<(u64, u64)>) -> Option<StopReason> {
+        let pc = self.running.core.pc().0;
+        if self.flow.until() == Some(pc) {
+            return Some(StopReason::Until);
+        }
+        if self.flow.rules.has_breakpoints && debug::breakpoint_at_pc(self.running).is_some() {
+            return Some(StopReason::Breakpoint);
+        }
+        let is_outside = |(start, end): (u64, u64)| !(start..end).contains(&pc);
+        range.is_some_and(is_outside).then_some(StopReason::LeftRange)
+    }
+
+    #[inline(always)]
+    fn stop_at_boundary(&mut self) -> Option<StopReason> {
+        if self.running.core.acknowledged.is_none()
+            && let Some(reason) = self.stop_at_pc(self.running.core.within)
+        {
+            return Some(reason);
         }
         let is_due = self.flow.tally.steps >= self.flow.tally.count;
         let is_done = is_due && (!self.has_turns() || self.emit_steps());
@@ -102,14 +124,12 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
 
     /// What comes at a boundary instead of the next instruction: the guest's own step exception,
     /// or an interrupt.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_event(&mut self) -> Event {
-        let pstate = self.running.core.pstate();
         let own_step = self.is_own_step_pending();
         let is_held = self.flow.rules.interrupts == InterruptPolicy::Hold
             || self.flow.must_move
-            || interrupt::all_masked(pstate)
-            || interrupt::is_idle(self.running);
+            || !interrupt::may_be_taken(self.running);
         if !own_step && is_held { Event::None } else { self.take_boundary_event(own_step) }
     }
 
@@ -186,6 +206,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         }
     }
 
+    #[inline(never)]
     fn advance_clock(&mut self, steps: u64) {
         let mut clock = self.running.domain.clock.lock();
         clock.advance(self.flow.rules.time, steps);
@@ -203,18 +224,40 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         self.flow.tally.deadline = deadline.flatten().unwrap_or(u64::MAX);
     }
 
+    /// As [`Self::next_one`], for those who are seldom here.
+    #[inline(never)]
+    pub(super) fn one(&mut self, limit: u64) -> Onward {
+        self.next_one(limit)
+    }
+
     /// Lets the next instruction execute, and as many plain ones after it as the fast path can
     /// take, up to `limit`.
-    #[inline]
-    pub(super) fn one(&mut self, limit: u64) -> Onward {
-        self.flow.hand.next = self.look();
+    #[inline(always)]
+    fn next_one(&mut self, limit: u64) -> Onward {
+        self.look();
         self.begin(self.flow.hand.next.pc);
         self.flow.hand.steps_before = self.flow.tally.steps;
         self.flow.hand.limit = limit;
-        self.flow.hand.clock = count::clock(self.running);
+        if self.running.domain.timeline.is_some() {
+            self.flow.hand.clock = count::clock(self.running);
+        }
         if self.has_detail() {
             self.look_in_detail();
         }
+        let is_for_the_cpu = matches!(
+            self.flow.hand.next.plan,
+            Plan::Execute | Plan::LoadExclusive(_) | Plan::ExceptionReturn
+        );
+        if is_for_the_cpu && !self.flow.rules.quiesces_others {
+            self.execute_now()
+        } else {
+            self.in_the_way()
+        }
+    }
+
+    /// Has those quiesced that are in the way of the instruction in hand.
+    #[inline(never)]
+    fn in_the_way(&mut self) -> Onward {
         let plan = self.flow.hand.next.plan;
         if self.flow.rules.quiesces_others
             && !self.flow.turn.has_quiesced_others
@@ -228,7 +271,6 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     }
 
     /// Nobody is in the way of the instruction in hand.
-    #[inline]
     pub(super) fn in_hand(&mut self) -> Onward {
         if matches!(self.flow.hand.next.plan, Plan::WaitForEvent) {
             self.flow.turn.waits_for_event = true;
@@ -241,9 +283,15 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         if self.must_ask() { self.ask_cpu() } else { self.carry_out() }
     }
 
-    /// The CPU is to execute the instruction in hand.
-    #[inline]
+    /// As [`Self::execute_now`], for those who are seldom here.
+    #[inline(never)]
     pub(super) fn execute(&mut self) -> Onward {
+        self.execute_now()
+    }
+
+    /// The CPU is to execute the instruction in hand.
+    #[inline(always)]
+    fn execute_now(&mut self) -> Onward {
         let wanted = self.flow.hand.limit;
         let limit = if self.flow.hand.next.plain { wanted.min(self.fast_limit()) } else { 1 };
         self.flow.hand.limit = limit;
@@ -251,7 +299,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     }
 
     /// The instruction in hand is done with, or given up.
-    #[inline]
+    #[inline(always)]
     pub(super) fn done(&mut self, end: Option<End>) -> Onward {
         self.flow.at = At::Boundary;
         if self.flow.turn.has_quiesced_others {
@@ -264,7 +312,8 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             self.emit_in_detail();
         }
         if let Some(end) = end {
-            return Onward::End(self.ended_at(end));
+            let end = self.ended_at(end);
+            return self.ends(end);
         }
         match self.flow.detour {
             None => Onward::GoOn,
@@ -282,10 +331,9 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         }
     }
 
+    #[inline(always)]
     fn fast_limit(&mut self) -> u64 {
-        let (watch_limit, range) = (self.watch_limit(), self.range());
-        let leaves_at_jumps = self.is_natural() && !self.flow.rules.record;
-        let core = &mut *self.running.core;
+        let core = &*self.running.core;
         // The fast path does not say what it costs.
         if self.running.domain.timeline.is_some()
             || core.debug.guest().mdscr & mdscr_el1::SS != 0
@@ -296,14 +344,14 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             return 1;
         }
         // Most of the time none of these is there to ask.
-        let mut limit = watch_limit;
-        if let Some(within) = range {
-            limit = limit.min(straight_on(core, within));
-        } else if leaves_at_jumps {
-            limit = limit.min(straight_on(core, (0, u64::MAX)));
+        let mut limit = self.watch_limit();
+        if let Some(within) = self.range() {
+            limit = limit.min(straight_on(self.running.core, within));
+        } else if self.is_natural() && !self.flow.rules.record {
+            limit = limit.min(straight_on(self.running.core, (0, u64::MAX)));
         }
         if self.flow.rules.record {
-            limit = limit.min(core.recorder.room());
+            limit = limit.min(self.running.core.recorder.room());
         }
         if self.flow.tally.deadline != u64::MAX {
             let clock = self.running.domain.clock.lock();

@@ -46,7 +46,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// At a boundary while the interrupt is pending.
     pub(super) fn while_timer_is_pending(&mut self, mut in_sequence: u64) -> Onward {
         if self.running.is_called() {
-            return Onward::End(End::Asked);
+            return self.ends(End::Asked);
         }
         let is_over = self.running.core.is_suspended
             || !time::is_virtual_timer_offered(self.running)
@@ -65,14 +65,14 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             self.find_deadline();
         }
         if self.flow.rules.has_breakpoints && debug::breakpoint_at_pc(self.running).is_some() {
-            return Onward::End(End::Stop(StopReason::Breakpoint));
+            return self.ends(End::Stop(StopReason::Breakpoint));
         }
         if self.take_event() == Event::Entered {
             return Onward::GoOn;
         }
         // As long as it is in here, nobody switches another vCPU on.
         let is_alone = self.running.domain.runs_alone.load(Ordering::Acquire);
-        match self.look().plan {
+        match self.look_ahead().plan {
             Plan::LoadExclusive(_) if !is_alone => self.run_for_a_moment(),
             Plan::WaitForInterrupt { .. } if !interrupt::has_pending(self.running) => {
                 self.run_for_a_moment()

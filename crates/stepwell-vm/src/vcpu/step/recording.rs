@@ -18,16 +18,20 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         self.flow.tally.ring_room >= WORDS_PER_STEP
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn begin(&mut self, pc: Va) {
-        if self.flow.rules.record {
-            self.record_begin(pc);
+        if !self.flow.rules.record {
+            return;
+        }
+        let set = InstructionSet::of(self.running.core.pstate());
+        if !self.running.core.recorder.lengthen(set, pc.0) {
+            self.begin_run(set, pc);
         }
     }
 
-    fn record_begin(&mut self, pc: Va) {
+    #[inline(never)]
+    fn begin_run(&mut self, set: InstructionSet, pc: Va) {
         let vcpu = self.running.index as u8;
-        let set = InstructionSet::of(self.running.core.pstate());
         if self.running.core.recorder.is_new_set(set) {
             self.finish_recording();
             self.write(TraceRecord::InstructionSet { vcpu, set });
@@ -63,9 +67,6 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// within a range have nowhere to write it: a jump is for the slow path, which looks where it
     /// leads. So have those by a natural clock, which looks at what was executed.
     pub(super) fn lend_run(&mut self) {
-        if !self.flow.rules.record {
-            return;
-        }
         let is_whole = self.running.core.within.is_none() && !self.is_natural();
         let core = &mut *self.running.core;
         // What is left over is for the slow path, which has asked for it.
@@ -84,9 +85,6 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
 
     /// Takes the run back, and publishes what the fast path wrote.
     pub(super) fn take_run_back(&mut self) {
-        if !self.flow.rules.record {
-            return;
-        }
         let core = &mut *self.running.core;
         let (run, lease) = core.context.take_run_back();
         core.recorder.resume(run.start, run.next);

@@ -2,7 +2,7 @@
 
 use crate::cpu::Cpu;
 use crate::domain::{Order, Role, StepOrder, bit};
-use crate::vcpu::advance::{Needs, Onward, VcpuLoop};
+use crate::vcpu::advance::{Onward, VcpuLoop};
 use crate::vcpu::flow::{At, Then, TurnWait};
 use crate::vcpu::quiesce::{self, SEQUENCE_MAX};
 use crate::vcpu::running::{End, Running};
@@ -31,11 +31,20 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
 
     /// At a boundary: hands the turn on where it is over, or where this vCPU gets nowhere. Tells
     /// whether it did.
-    #[inline]
+    #[inline(always)]
     pub(super) fn yield_if_due(&mut self) -> bool {
-        if !self.flow.turn.has_turns() {
+        let turn = &self.flow.turn;
+        if !turn.has_turns() {
             return false;
         }
+        let may_be_due = self.flow.tally.steps >= self.flow.tally.count
+            || turn.waits_for_event
+            || turn.leads() && self.running.core.spin.wait() == 0;
+        may_be_due && self.yield_where_due()
+    }
+
+    #[inline(never)]
+    fn yield_where_due(&mut self) -> bool {
         if self.flow.tally.steps >= self.flow.tally.count {
             return self.end_turn();
         }
@@ -81,7 +90,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
 
     /// What the next instruction looks at: memory, by which registers, or the machine's state.
     fn what_it_looks_at(&mut self) -> Look {
-        let next = self.look();
+        let next = self.look_ahead();
         let asks = matches!(
             next.plan,
             Plan::ReadTimer { .. } | Plan::ReadTimerPair { .. } | Plan::PendingInterrupts
@@ -183,7 +192,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             let Some(left) = self.left_of_turn() else {
                 self.flow.at = At::Turn(TurnWait { has_waited: true, ..wait });
                 self.acknowledge_translation();
-                return Onward::WAIT;
+                return Onward::Wait;
             };
             self.flow.tally.count = self.flow.tally.steps.saturating_add(left);
             self.take_turn(wait.has_waited)
@@ -204,7 +213,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         if has_waited {
             time::update_lines(self.running);
             self.find_deadline();
-            interrupt::invalidate_interface(self.running);
+            interrupt::forget_signalled(self.running);
             self.running.core.forget_pages();
             self.flow.tally.ring_room = 0;
         }
@@ -234,7 +243,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             Then::Interrupt { is_begun } => self.flow.at = At::Interrupt { is_begun },
         }
         if let Some(end) = end {
-            return Onward::End(end);
+            return self.ends(end);
         }
         if then == (Then::Interrupt { is_begun: true }) {
             self.begin(self.running.core.pc());
@@ -275,7 +284,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
                 self.take_back();
                 return self.done(Some(End::Asked));
             }
-            return if quiescence.must_wait(index) { Onward::WAIT } else { Onward::GoOn };
+            return if quiescence.must_wait(index) { Onward::Wait } else { Onward::GoOn };
         }
         if !has_taken {
             quiescence.leave(index);
@@ -287,7 +296,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             self.flow.turn.has_quiesced_others = true;
             return self.in_hand();
         }
-        Onward::Needs(Needs::Others)
+        Onward::WaitForOthers
     }
 
     /// Lets the others go on, once the sequence is over or too long to be one.
