@@ -69,6 +69,14 @@ pub fn console(setup: &Setup, limit: Duration) -> Result<Finished, Error> {
     run(setup.qemu("").args(["-serial", "stdio"]), limit)
 }
 
+/// As [`console`], with more options of QEMU's.
+///
+/// # Errors
+/// As [`console`].
+pub fn console_with(setup: &Setup, more: &[&str], limit: Duration) -> Result<Finished, Error> {
+    run(setup.qemu("").args(["-serial", "stdio"]).args(more), limit)
+}
+
 /// Writes the device tree that the guest is given.
 ///
 /// # Errors

@@ -7,6 +7,7 @@
 //! another Debian, whose kernel would be another one), and for backports, a sources file of ours
 //! names Debian's archive and its keyring. An archive that cannot be verified is never used.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -224,6 +225,33 @@ impl Package {
         let deb = File::open(&self.path).context("opening the package")?;
         let mut tar = tar::Archive::new(XzDecoder::new(data_member(deb)?));
         tar.unpack(folder).with_context(|| format!("unpacking {}", self.path.display()))
+    }
+
+    /// The contents of all files that `wanted` takes a path's name for, by these names.
+    ///
+    /// # Errors
+    /// When the package is broken.
+    pub fn files(
+        &self,
+        wanted: impl Fn(&str) -> Option<String>,
+    ) -> Result<BTreeMap<String, Vec<u8>>> {
+        let deb = File::open(&self.path).context("opening the package")?;
+        let mut tar = tar::Archive::new(XzDecoder::new(data_member(deb)?));
+        let mut files = BTreeMap::new();
+        for entry in tar.entries().context("unpacking")? {
+            let entry = entry.context("unpacking")?;
+            let path = entry.path().context("unpacking")?.to_string_lossy().into_owned();
+            if !entry.header().entry_type().is_file() {
+                continue;
+            }
+            if let Some(name) = wanted(&path) {
+                ensure!(entry.size() <= MEMBER_BYTES_MAX, "{path} is too large");
+                let mut contents = Vec::new();
+                entry.take(MEMBER_BYTES_MAX).read_to_end(&mut contents).context("unpacking")?;
+                files.insert(name, contents);
+            }
+        }
+        Ok(files)
     }
 
     fn find(&self, prefix: &str) -> Result<Vec<u8>> {

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::debian::Archive;
+use crate::debian::{Archive, Package};
 use crate::toolchain::BareMetal;
-use crate::{elf_image, initramfs, layout, metadata, process};
+use crate::{elf_image, initramfs, layout, metadata, modules, process};
 
 const BUILD_LIMIT: Duration = Duration::from_secs(10 * 60);
 
@@ -81,6 +81,11 @@ impl DebianGuest {
         self.folder.join("xt_limit.ko")
     }
 
+    /// Modules for disks, each named by its place in the order in which they are loaded.
+    fn modules(&self) -> PathBuf {
+        self.folder.join("modules")
+    }
+
     /// The boot loader that starts the image in tests.
     fn u_boot(&self) -> PathBuf {
         self.folder.join("u-boot.bin")
@@ -94,7 +99,7 @@ impl DebianGuest {
     /// Whether it was fetched.
     pub fn is_complete(&self) -> bool {
         let files = [self.kernel(), self.busybox(), self.module(), self.u_boot(), self.version()];
-        files.iter().all(|file| file.is_file())
+        files.iter().all(|file| file.is_file()) && self.modules().is_dir()
     }
 }
 
@@ -148,7 +153,7 @@ fn debian(refresh: bool) -> Result<()> {
         fetch(&guest)?;
     }
     let busybox = fs::read(guest.busybox()).context("reading busybox")?;
-    let archive = initramfs::build(&busybox)?;
+    let archive = initramfs::build(&busybox, &read_modules(&guest.modules())?)?;
     if !fs::read(guest.initramfs()).is_ok_and(|old| old == archive) {
         fs::write(guest.initramfs(), archive).context("writing the initramfs")?;
     }
@@ -176,12 +181,41 @@ fn fetch(guest: &DebianGuest) -> Result<()> {
     let release = name.trim_start_matches("linux-image-");
     let module = format!("lib/modules/{release}/kernel/net/netfilter/xt_limit.ko");
     fs::write(guest.module(), kernel.file(&module)?).context("writing a module")?;
+    write_modules(&guest.modules(), &kernel, release)?;
     fs::write(guest.busybox(), busybox.file("bin/busybox")?).context("writing busybox")?;
     let program = u_boot.file("usr/lib/u-boot/qemu_arm64/u-boot.bin")?;
     fs::write(guest.u_boot(), program).context("writing U-Boot")?;
     let versions = format!("{}\n{}\n{}\n", kernel.title, busybox.title, u_boot.title);
     fs::write(guest.version(), versions).context("writing the versions")?;
     fs::remove_dir_all(guest.folder.join("apt")).context("removing apt's folders")
+}
+
+/// Takes the modules that a guest needs out of its kernel's package.
+fn write_modules(folder: &Path, kernel: &Package, release: &str) -> Result<()> {
+    let found = kernel.files(modules::name_of)?;
+    let builtin = kernel.file(&format!("lib/modules/{release}/modules.builtin"))?;
+    let order = modules::in_order(&found, &String::from_utf8_lossy(&builtin))?;
+    if folder.is_dir() {
+        fs::remove_dir_all(folder).context("removing old modules")?;
+    }
+    fs::create_dir_all(folder).context("creating the modules' folder")?;
+    for (place, name) in order.iter().enumerate() {
+        let file = folder.join(format!("{place:02}-{name}.ko"));
+        fs::write(file, &found[name]).context("writing a module")?;
+    }
+    Ok(())
+}
+
+/// The modules in their order.
+fn read_modules(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut modules = Vec::new();
+    for entry in fs::read_dir(folder).context("looking for modules")? {
+        let path = entry.context("looking for modules")?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        modules.push((name, fs::read(&path).context("reading a module")?));
+    }
+    modules.sort();
+    Ok(modules)
 }
 
 /// The kernel of the highest ABI number among `names`, which is between the two.

@@ -20,6 +20,7 @@ mod guests;
 mod initramfs;
 mod layout;
 mod metadata;
+mod modules;
 mod pictures;
 mod process;
 mod python;

@@ -98,7 +98,8 @@ fn loaded<'a>(host: &'a HostTree<'_>) -> impl Iterator<Item = (&'static str, Ran
     let ring = host.trace_ring.map(|range| ("the trace ring", range));
     let mailbox = host.mailbox.map(|range| ("the link's mailbox", range));
     let checkpoints = host.checkpoints.map(|range| ("what is set aside for checkpoints", range));
-    let ours = ring.into_iter().chain(mailbox).chain(checkpoints);
+    let devices = host.device_channel.map(|range| ("the device channel", range));
+    let ours = ring.into_iter().chain(mailbox).chain(checkpoints).chain(devices);
     host.domains.iter().flat_map(modules).flatten().chain(ours)
 }
 
@@ -186,6 +187,7 @@ mod tests {
             trace_ring: Some(range(0x4a00_0000, 16 * MIB)),
             mailbox: Some(range(0x4c00_0000, 2 * MIB)),
             checkpoints: Some(range(0x4d00_0000, 4 * MIB)),
+            device_channel: Some(range(0x4c20_0000, 2 * MIB)),
             test_mode: None,
             domains: Vec::from_slice(&[domain]).unwrap(),
         }
@@ -206,6 +208,7 @@ mod tests {
             host.trace_ring.unwrap(),
             host.mailbox.unwrap(),
             host.checkpoints.unwrap(),
+            host.device_channel.unwrap(),
         ];
         while let Some(range) = plan.take(30 * MIB) {
             assert!(range.base.is_aligned(GRANULE) && range.bytes >= 30 * MIB);

@@ -9,6 +9,7 @@
 //! the conversation with an error that says so, and no answer within the allotted time is an
 //! error too, never a hang.
 
+mod devices;
 mod error;
 mod guest_ram;
 mod link;
@@ -19,9 +20,11 @@ mod shared;
 mod vectors;
 mod wait;
 
+pub use devices::device_channel;
 pub use error::{LinkError, RingError};
 pub use guest_ram::GuestRam;
 pub use link::{Hello, Link, Patience};
 pub use mailbox::Mailbox;
 pub use ring::Ring;
+pub use stepwell_wire::devices::BYTES as DEVICE_CHANNEL_BYTES;
 pub use stepwell_wire::mailbox::BYTES as MAILBOX_BYTES;

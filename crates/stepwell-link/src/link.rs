@@ -1,6 +1,6 @@
 //! The conversation: requests, their answers, and the events that fall between.
 
-use crate::receiver::{self, FromStream, Incoming};
+use crate::receiver::{self, DeviceThread, FromStream, Incoming};
 use crate::wait::Wait;
 use crate::{GuestRam, LinkError, Mailbox, Ring};
 use std::collections::VecDeque;
@@ -8,6 +8,7 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{
@@ -71,6 +72,7 @@ pub struct Link {
     ring: Option<Ring>,
     mailbox: Option<Mailbox>,
     ram: Option<GuestRam>,
+    devices: DeviceThread,
     /// Tells whether somebody wants to leave.
     is_interrupted: fn() -> bool,
 }
@@ -83,7 +85,8 @@ impl Link {
     /// [`LinkError`], in particular [`LinkError::Version`].
     pub fn open(stream: UnixStream, patience: Patience) -> Result<Self, LinkError> {
         stream.set_write_timeout(Some(patience.answer))?;
-        let incoming = receiver::start(stream.try_clone()?)?;
+        let devices = DeviceThread::default();
+        let incoming = receiver::start(stream.try_clone()?, devices.clone())?;
         let hello =
             Hello { cpus: 0, vcpus: Vec::new(), frequency_hz: 0, ring_bytes: 0, mailbox: false };
         let mut link = Self {
@@ -98,6 +101,7 @@ impl Link {
             ring: None,
             mailbox: None,
             ram: None,
+            devices,
             is_interrupted: || false,
         };
         link.hello = link.greet()?;
@@ -124,6 +128,34 @@ impl Link {
     /// anything is asked of it: from its greeting on it looks and speaks nowhere else.
     pub fn attach_mailbox(&mut self, mailbox: Mailbox) {
         self.mailbox = Some(mailbox);
+    }
+
+    /// Wakes a thread by the doorbell, which may ring for the devices that it serves. There is one.
+    pub fn wake_for_devices(&mut self, thread: &Thread) {
+        // A second one is nobody's.
+        let _is_set = self.devices.set(thread.clone());
+    }
+
+    /// Puts a device into a virtio-mmio slot of a stopped domain: its type, what it offers, how long
+    /// its queues are, and its configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::TooLong`], or what the hypervisor says.
+    pub fn attach_device(
+        &mut self,
+        domain: u8,
+        slot: u8,
+        (device, features): (u32, u64),
+        queues: &[u16],
+        configuration: &[u8],
+    ) -> Result<(), Error> {
+        let too_long = |_| Error::Refused(Refusal::TooLong(configuration.len() as u16));
+        let queues = heapless::Vec::from_slice(queues).map_err(too_long)?;
+        let configuration = heapless::Vec::from_slice(configuration).map_err(too_long)?;
+        let command =
+            Command::AttachDevice { domain, slot, device, features, queues, configuration };
+        self.done(command)
     }
 
     /// Asks `is_interrupted` while an answer is waited for: whoever wants to leave is not made to

@@ -3,6 +3,8 @@
 use crate::LinkError;
 use std::io::{ErrorKind, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
 use stepwell_wire::{FrameDecoder, FrameError, FromHypervisor, MAX_FRAME};
 
 /// Messages that wait for the caller at most; then the stream is left alone, and the hypervisor
@@ -23,18 +25,28 @@ pub(crate) enum FromStream {
 
 pub(crate) type Incoming = Result<FromStream, LinkError>;
 
+/// The thread that serves the guest's devices, if there are any: the doorbell may be for it.
+pub(crate) type DeviceThread = Arc<OnceLock<Thread>>;
+
 /// Starts reading. The last thing received is an error, whatever happens.
-pub(crate) fn start(stream: impl Read + Send + 'static) -> std::io::Result<Receiver<Incoming>> {
+pub(crate) fn start(
+    stream: impl Read + Send + 'static,
+    devices: DeviceThread,
+) -> std::io::Result<Receiver<Incoming>> {
     let (sender, receiver) = sync_channel(QUEUE);
     std::thread::Builder::new().name("link".into()).spawn(move || {
-        let error = read(stream, &sender);
+        let error = read(stream, &sender, &devices);
         // Nobody listens any more where this fails, which is as good as told.
         drop(sender.send(Err(error)));
     })?;
     Ok(receiver)
 }
 
-fn read(mut stream: impl Read, sender: &SyncSender<Incoming>) -> LinkError {
+fn read(
+    mut stream: impl Read,
+    sender: &SyncSender<Incoming>,
+    devices: &OnceLock<Thread>,
+) -> LinkError {
     let mut decoder = FrameDecoder::new();
     let (mut frames, mut bytes, mut last) = (0, 0, FrameError::TooLong);
     let mut buffer = [0; 4096];
@@ -54,6 +66,9 @@ fn read(mut stream: impl Read, sender: &SyncSender<Incoming>) -> LinkError {
                 // The end of an empty frame. Where the queue is full there is enough to wake for.
                 None if byte == 0 => {
                     bytes = 0;
+                    if let Some(thread) = devices.get() {
+                        thread.unpark();
+                    }
                     drop(sender.try_send(Ok(FromStream::Doorbell)));
                 }
                 None => {}
@@ -87,7 +102,7 @@ mod tests {
     }
 
     fn receive(bytes: Vec<u8>) -> Vec<Incoming> {
-        start(std::io::Cursor::new(bytes)).unwrap().iter().collect()
+        start(std::io::Cursor::new(bytes), DeviceThread::default()).unwrap().iter().collect()
     }
 
     #[test]

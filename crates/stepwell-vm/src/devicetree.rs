@@ -2,8 +2,8 @@
 //!
 //! Nodes, properties, their order and the phandles are those that QEMU 7.2 writes, so that a
 //! kernel walks this tree as it walks QEMU's, and what it prints can be compared. Absent on
-//! purpose: `kaslr-seed` and `rng-seed`, which would make each boot another; the PMU; PCIe,
-//! virtio, flash, RTC, GPIO and fw-cfg, which are not there.
+//! purpose: `kaslr-seed` and `rng-seed`, which would make each boot another; the PMU; PCIe, flash,
+//! RTC, GPIO and fw-cfg, which are not there.
 
 use alloc::format;
 
@@ -13,6 +13,7 @@ use stepwell_arch::Ipa;
 use thiserror::Error;
 
 use crate::device::board::{PL011_BASE, PL011_BYTES, PL011_INTID, RAM_BASE};
+use crate::device::virtio::{FIRST_INTID, SLOT_BYTES, SLOTS, VIRTIO_BASE};
 use crate::vgic::{GICD_BASE, GICD_BYTES, GICR_BASE, VCPUS_MAX};
 
 /// What QEMU leaves room for: 123 redistributors, however many vCPUs there are.
@@ -25,6 +26,7 @@ const FIRST_CPU_PHANDLE: u32 = 0x8001;
 /// First cell of an interrupt specifier.
 const SPI: u32 = 0;
 const PPI: u32 = 1;
+const EDGE_RISING: u32 = 1;
 const LEVEL_HIGH: u32 = 4;
 
 /// What differs between guests.
@@ -77,16 +79,15 @@ impl GuestTree<'_> {
             .with("#size-cells", 2u32)
             .with("#address-cells", 2u32)
             .with("compatible", "linux,dummy-virt");
-        for child in [
-            psci(),
-            self.memory(),
-            uart(),
-            self.interrupt_controller(),
-            self.cpus(),
-            timer(),
-            clock(),
-            self.chosen(),
-        ] {
+        for child in [psci(), self.memory()] {
+            root.add_child(child);
+        }
+        for slot in (0..).take(SLOTS) {
+            root.add_child(virtio(slot));
+        }
+        for child in
+            [uart(), self.interrupt_controller(), self.cpus(), timer(), clock(), self.chosen()]
+        {
             root.add_child(child);
         }
         tree.root = root;
@@ -170,6 +171,16 @@ fn psci() -> DeviceTreeNode {
         .with("compatible", ["arm,psci-1.0", "arm,psci-0.2", "arm,psci"].as_slice())
 }
 
+/// A slot of virtio-mmio, whether or not something is in it.
+fn virtio(slot: u32) -> DeviceTreeNode {
+    let address = VIRTIO_BASE + SLOT_BYTES * u64::from(slot);
+    node(&format!("virtio_mmio@{address:x}"))
+        .with("dma-coherent", EMPTY)
+        .with("interrupts", [SPI, FIRST_INTID - 32 + slot, EDGE_RISING])
+        .with("reg", reg(&[(address, SLOT_BYTES)]).as_slice())
+        .with("compatible", "virtio,mmio")
+}
+
 fn uart() -> DeviceTreeNode {
     node(&format!("pl011@{:x}", PL011_BASE.0))
         .with("clock-names", ["uartclk", "apb_pclk"].as_slice())
@@ -248,7 +259,7 @@ mod tests {
     };
 
     fn written(guest: GuestTree<'_>) -> Vec<u8> {
-        let mut buffer = vec![0; 8192];
+        let mut buffer = vec![0; 16384];
         let length = guest.write(&mut buffer).expect("it fits");
         buffer.truncate(length);
         buffer
@@ -276,6 +287,8 @@ mod tests {
             " interrupt-parent 00008003",
             "psci method 68766300",
             "memory@40000000 reg 00000000400000000000000020000000",
+            "virtio_mmio@a000000 interrupts 000000000000001000000001",
+            "virtio_mmio@a003e00 reg 000000000a003e000000000000000200",
             "pl011@9000000 interrupts 000000000000000100000004",
             "intc@8000000 phandle 00008003",
             "intc@8000000 ranges ",

@@ -1,5 +1,5 @@
 //! What travels between the hypervisor and the tool: commands, events, framing, and the layouts of
-//! the mailbox and the trace ring. Versioned as one thing, by [`VERSION`].
+//! the mailbox, the device channel and the trace ring. Versioned as one thing, by [`VERSION`].
 //!
 //! The tool sends a [`Request`]; the hypervisor answers each with exactly one
 //! [`FromHypervisor::Response`] bearing the same id, and sends [`Event`]s whenever it has
@@ -26,6 +26,8 @@
     )
 )]
 
+mod commands;
+pub mod devices;
 pub mod frame;
 pub mod mailbox;
 pub mod message;
@@ -35,4 +37,4 @@ pub use frame::{FrameDecoder, FrameError, MAX_FRAME, encode};
 pub use message::{Answer, Bytes, Command, Event, FromHypervisor, Request, Timeline};
 
 /// Version of everything in this crate. Both sides refuse to talk to any other.
-pub const VERSION: u16 = 8;
+pub const VERSION: u16 = 9;

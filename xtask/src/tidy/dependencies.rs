@@ -10,7 +10,7 @@ use super::tree::Tree;
 use crate::metadata::{self, list, manifest_path, text};
 
 /// A package and those of ours that it may depend on, also for its tests.
-const MAY_IMPORT: [(&str, &[&str]); 19] = [
+const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("stepwell-arch", &[]),
     // What all ends speak of: everybody may know it.
     ("stepwell-protocol", &["stepwell-arch"]),
@@ -26,6 +26,8 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
         "stepwell-link",
         &["stepwell-arch", "stepwell-debuggee", "stepwell-protocol", "stepwell-wire"],
     ),
+    // Serves what EL2 asks for over memory that both map, and knows nothing of who plugs it in.
+    ("stepwell-devices", &["stepwell-wire"]),
     // Knows no link and no machine: any debuggee will do.
     ("stepwell-gdb", &["stepwell-arch", "stepwell-debuggee"]),
     ("stepwell-trace", &["stepwell-arch", "stepwell-protocol"]),
@@ -43,9 +45,10 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("stepwell-model", &["stepwell-arch", "stepwell-engine", "stepwell-spec"]),
 ];
 
-const TOOL_LIBRARIES: [&str; 10] = [
+const TOOL_LIBRARIES: [&str; 11] = [
     "stepwell-arch",
     "stepwell-debuggee",
+    "stepwell-devices",
     "stepwell-engine",
     "stepwell-gdb",
     "stepwell-link",

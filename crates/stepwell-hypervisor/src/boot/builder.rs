@@ -21,6 +21,7 @@ use stepwell_vm::concurrency::counted::Counted;
 use stepwell_vm::concurrency::quiescence::Quiescence;
 use stepwell_vm::device::board::RAM_BASE;
 use stepwell_vm::device::pl011::Pl011;
+use stepwell_vm::device::virtio::Virtio;
 use stepwell_vm::devicetree::GuestTree;
 use stepwell_vm::domain::{Control, Domain, MAX_VCPUS, Vcpu, bit};
 use stepwell_vm::image_layout::{Images, Layout, layout};
@@ -146,6 +147,7 @@ pub unsafe fn build(
         stage2: Mutex::new(stage2),
         vgic: Counted::new(Vgic::new(config.cpus)),
         uart: Mutex::new(Pl011::new()),
+        virtio: Mutex::new(Virtio::new()),
         console: Mutex::new(Vec::new()),
         clock: Mutex::new(VirtualClock::at_reset(timer::frequency_hz(), timer::counter_at_reset())),
         clock_offset: AtomicU64::new(0),

@@ -13,7 +13,7 @@ mod secondary;
 use crate::devicetree::host::{self, HostTree, Range, VirtioSlot};
 use crate::hw::{gic, link, log, power, registers, reset_registers, system_registers, timer};
 use crate::loop_cpu::{self, LoopCpu, this_cpu};
-use crate::mem::mailbox::MailboxMemory;
+use crate::mem::mailbox::{DeviceChannelMemory, MailboxMemory};
 use crate::mem::ring::TraceRing;
 use crate::mem::{checkpoints, el2, heap};
 use crate::{memory_plan, server};
@@ -221,6 +221,13 @@ fn build_machine(
         host.mailbox.and_then(|Range { base, bytes }| unsafe { MailboxMemory::new(base.0, bytes) });
     if let Some(mailbox) = mailbox {
         server::mailbox::setup(mailbox);
+    }
+    // SAFETY: as for the ring.
+    let channel = host
+        .device_channel
+        .and_then(|Range { base, bytes }| unsafe { DeviceChannelMemory::new(base.0, bytes) });
+    if let Some(channel) = channel {
+        server::devices::setup(channel);
     }
     Ok(Machine { domains, ring: Mutex::new(ring), cpus, reset, link: Box::new(server::Server) })
 }

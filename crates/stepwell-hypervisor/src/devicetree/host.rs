@@ -58,6 +58,8 @@ pub struct HostTree<'a> {
     pub mailbox: Option<Range>,
     /// What is set aside for the moments that are kept of a domain.
     pub checkpoints: Option<Range>,
+    /// Where the device channel is.
+    pub device_channel: Option<Range>,
     /// RAM that nothing was loaded to is known to be zero.
     pub is_zeroed: bool,
     /// What the test mode is to do; only an image that was built with it takes this.
@@ -90,6 +92,10 @@ pub fn parse(bytes: &[u8]) -> Result<HostTree<'_>, HostTreeError> {
         trace_ring: chosen.map(|node| shared(node, "stepwell,trace-ring")).transpose()?.flatten(),
         mailbox: chosen.map(|node| shared(node, "stepwell,mailbox")).transpose()?.flatten(),
         checkpoints: chosen.map(|node| shared(node, "stepwell,checkpoints")).transpose()?.flatten(),
+        device_channel: chosen
+            .map(|node| shared(node, "stepwell,device-channel"))
+            .transpose()?
+            .flatten(),
         is_zeroed: chosen.is_some_and(|chosen| chosen.property(ZEROED_MEMORY).is_some()),
         test_mode: chosen.map(test_mode).transpose()?.flatten(),
         domains: chosen.map(domains::domains).transpose()?.unwrap_or_default(),

@@ -1,16 +1,23 @@
-//! The mailbox's memory, hypervisor's side: see [`stepwell_wire::mailbox`] for the layout.
+//! Words in RAM that the tool maps as well, hypervisor's side: see [`stepwell_wire::mailbox`] and
+//! [`stepwell_wire::devices`] for what they are.
 
 use core::sync::atomic::{AtomicU64, Ordering};
-use stepwell_wire::mailbox::{BYTES, Memory};
+use stepwell_wire::mailbox::Memory;
+use stepwell_wire::{devices, mailbox};
 
-/// RAM that the tool maps.
+/// The mailbox's memory.
+pub type MailboxMemory = SharedWords<{ mailbox::BYTES }>;
+/// The device channel's memory.
+pub type DeviceChannelMemory = SharedWords<{ devices::BYTES }>;
+
+/// RAM that the tool maps: so many bytes, a multiple of 8.
 #[derive(Clone, Copy, Debug)]
-pub struct MailboxMemory {
+pub struct SharedWords<const BYTES: u64> {
     base: u64,
 }
 
-impl MailboxMemory {
-    /// Makes an empty mailbox of `bytes` bytes at `base`. Returns nothing where that is too small.
+impl<const BYTES: u64> SharedWords<BYTES> {
+    /// Makes the `bytes` bytes at `base` all zero. Returns nothing where these are too few.
     ///
     /// # Safety
     ///
@@ -28,7 +35,7 @@ impl MailboxMemory {
     }
 }
 
-impl Memory for MailboxMemory {
+impl<const BYTES: u64> Memory for SharedWords<BYTES> {
     fn word(&self, offset: u64) -> &AtomicU64 {
         // SAFETY: `new`'s contract, and what comes out of the remainder is a multiple of 8 below
         // `BYTES`, whatever was asked for.

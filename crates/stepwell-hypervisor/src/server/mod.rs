@@ -7,16 +7,19 @@
 //! The conversation begins on the link's stream and goes on in the [`mailbox`], where the tool has
 //! one. Then whatever CPU lingers serves as well.
 
+pub mod devices;
 pub mod mailbox;
 mod unattended;
 
 use crate::hw::link;
 use crate::loop_cpu::LoopCpu;
 use spin::Mutex;
+use stepwell_arch::Ipa;
 use stepwell_protocol::StopReason;
 use stepwell_vm::command;
 use stepwell_vm::domain::PendingStop;
 use stepwell_vm::link::Link;
+use stepwell_wire::devices::{QueueRequest, Served};
 use stepwell_wire::{Command, Event, FrameDecoder, FromHypervisor, MAX_FRAME, Request, encode};
 
 /// This machine.
@@ -49,6 +52,10 @@ impl Link<LoopCpu> for Server {
 
     fn linger(&self, cpu: &LoopCpu, machine: &Machine, is_over: &dyn Fn() -> bool) -> bool {
         mailbox::linger(|| poll_mailbox(cpu, machine), is_over)
+    }
+
+    fn serve_queue(&self, request: QueueRequest, write: &mut dyn FnMut(Ipa, &[u8])) -> Served {
+        devices::serve(request, write)
     }
 
     fn has_mailbox(&self) -> bool {

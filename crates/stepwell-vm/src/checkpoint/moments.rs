@@ -148,6 +148,7 @@ impl Values {
             timeline: domain.timeline.as_ref().map(|timeline| timeline.lock().clone()),
             vgic: domain.vgic.lock().clone(),
             uart: domain.uart.lock().clone(),
+            virtio: domain.virtio.lock().clone(),
             on: powered(control),
             vcpus: vcpus.collect(),
         }))
@@ -164,6 +165,7 @@ impl Values {
         }
         *domain.vgic.change() = self.vgic.clone();
         domain.uart.lock().clone_from(&self.uart);
+        domain.virtio.lock().clone_from(&self.virtio);
         for (index, power) in control.power.iter_mut().enumerate() {
             *power = if self.on & bit(index) == 0 { Power::Off } else { Power::On };
         }

@@ -9,6 +9,7 @@ mod timeline;
 mod vectors;
 
 use crate::cpu::Cpu;
+use crate::device::virtio::Identity;
 use crate::domain::{Control, Domain, MAX_VCPUS, Power, Role, StepOrder, bit};
 use crate::machine::Machine;
 use crate::ring::Ring as _;
@@ -90,6 +91,10 @@ pub fn serve<C: Cpu>(cpu: &C, machine: &Machine<C>, command: Command) -> Result 
             timeline::wrote(find(machine, domain)?, (from, to), ipa, bytes)
         }
         Command::Fork { domain } => timeline::fork(find(machine, domain)?),
+        Command::AttachDevice { domain, slot, device, features, queues, configuration } => {
+            let identity = Identity { id: device, features, queues, configuration };
+            attach(find(machine, domain)?, slot, identity)
+        }
         Command::ConsoleInput { domain, bytes } => type_in(cpu, find(machine, domain)?, &bytes),
         Command::SetDetail { domain, registers, memory } => {
             running::set_detail(find(machine, domain)?, TraceDetail { registers, memory })
@@ -156,6 +161,12 @@ fn status<C: Cpu>(domain: &Domain<C>) -> Result {
         let _fits = vcpus.push((state, pc));
     }
     Ok(Answer::Vcpus(vcpus))
+}
+
+fn attach<C: Cpu>(domain: &Domain<C>, slot: u8, identity: Identity) -> Result {
+    let _stopped = stopped(domain)?;
+    let is_attached = domain.virtio.lock().attach(slot.into(), identity);
+    if is_attached { Ok(Answer::Done) } else { Err(Refusal::Busy) }
 }
 
 fn type_in<C: Cpu>(cpu: &C, domain: &Domain<C>, bytes: &Bytes) -> Result {

@@ -8,6 +8,7 @@
 
 use stepwell_arch::Ipa;
 
+use crate::device::virtio::{SLOT_BYTES, SLOTS, VIRTIO_BASE};
 use crate::vgic::{GICD_BASE, GICD_BYTES, GICR_BASE, GICR_BYTES, VCPUS_MAX};
 
 /// First address of RAM.
@@ -28,6 +29,8 @@ pub enum Region {
     Gicr,
     /// The UART, at this offset into its frame.
     Pl011(u64),
+    /// A slot of virtio-mmio, at this offset.
+    Virtio(usize, u64),
     /// PCIe configuration space, at this offset.
     PcieConfiguration(u64),
     /// A device of the board that we leave out: reads as zero, ignores writes.
@@ -44,7 +47,7 @@ impl Region {
     pub const fn widest_bytes(&self) -> u8 {
         match self {
             Self::Gicd | Self::Gicr | Self::Zeros(_) | Self::Ones | Self::Nothing => 8,
-            Self::Pl011(_) | Self::PcieConfiguration(_) => 4,
+            Self::Pl011(_) | Self::Virtio(..) | Self::PcieConfiguration(_) => 4,
         }
     }
 }
@@ -57,13 +60,12 @@ const PCIE_CONFIGURATION: [(u64, u64); 2] =
     [(0x3f00_0000, 0x0100_0000), (0x40_1000_0000, 0x1000_0000)];
 
 /// The devices left out: first address, bytes, name.
-const LEFT_OUT: [(u64, u64, &str); 6] = [
+const LEFT_OUT: [(u64, u64, &str); 5] = [
     (0x0000_0000, 0x0800_0000, "flash"),
     (0x0808_0000, 0x0002_0000, "ITS"),
     (0x0901_0000, 0x0000_1000, "PL031"),
     (0x0902_0000, 0x0000_0018, "fw-cfg"),
     (0x0903_0000, 0x0000_1000, "PL061"),
-    (0x0a00_0000, 0x0000_4000, "virtio-mmio"),
 ];
 
 /// Tells who answers at an address that is not RAM, in a domain of `vcpus` vCPUs.
@@ -79,6 +81,10 @@ pub fn region(address: Ipa, vcpus: usize) -> Region {
     }
     if let Some(offset) = within(PL011_BASE.0, PL011_BYTES) {
         return Region::Pl011(offset);
+    }
+    if let Some(offset) = within(VIRTIO_BASE, SLOT_BYTES * SLOTS as u64) {
+        let slot = usize::try_from(offset / SLOT_BYTES).unwrap_or(SLOTS);
+        return Region::Virtio(slot, offset % SLOT_BYTES);
     }
     let in_any = |ranges: &[(u64, u64)]| ranges.iter().find_map(|&(base, size)| within(base, size));
     if let Some(offset) = in_any(&PCIE_CONFIGURATION) {
@@ -106,7 +112,8 @@ mod tests {
         assert_eq!(at(0x0900_0018), Region::Pl011(0x18));
         assert_eq!(at(0x0900_1000), Region::Nothing);
         assert_eq!(at(0x07ff_ffff), Region::Zeros("flash"));
-        assert_eq!(at(0x0a00_3fff), Region::Zeros("virtio-mmio"));
+        assert_eq!(at(0x0a00_0000), Region::Virtio(0, 0));
+        assert_eq!(at(0x0a00_3fff), Region::Virtio(31, 0x1ff));
         assert_eq!(at(0x0a00_4000), Region::Nothing);
         assert_eq!(at(0x0801_0000), Region::Nothing, "no CPU interface of GICv2's");
         assert_eq!(at(0x1000_0000), Region::Ones);

@@ -7,3 +7,4 @@ pub mod pcie;
 pub mod pl011;
 pub mod psci;
 pub mod transfer;
+pub mod virtio;

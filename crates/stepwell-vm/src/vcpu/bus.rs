@@ -3,7 +3,7 @@
 //! An access comes here in the sizes that a device takes, aligned. Where nobody answers that is for
 //! the caller to make an external abort of, as on the board.
 
-use super::interrupt;
+use super::{interrupt, virtio};
 use crate::cpu::Cpu;
 use crate::device::board::{PL011_INTID, Region, region};
 use crate::device::form::Extension;
@@ -41,6 +41,7 @@ pub fn read<C: Cpu>(running: &mut Running<'_, C>, at: Ipa, bytes: u8) -> Result<
             // Registers are words, and an access of less reaches the word that it lies in.
             with_uart(running, |uart| uart.read(offset & !3, bytes))
         }
+        Region::Virtio(slot, offset) => running.domain.virtio.lock().read(slot, offset, bytes),
         Region::PcieConfiguration(offset) => pcie::read_configuration(offset, bytes),
         Region::Zeros(_) => 0,
         Region::Ones => u64::MAX,
@@ -84,6 +85,7 @@ pub fn write<C: Cpu>(
                 print(running, byte);
             }
         }
+        Region::Virtio(slot, offset) => virtio::write(running, slot, offset, bytes, value),
         Region::PcieConfiguration(_) | Region::Zeros(_) | Region::Ones => {}
         Region::Nothing => return Err(Nobody),
     }

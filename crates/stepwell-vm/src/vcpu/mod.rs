@@ -39,6 +39,7 @@ pub mod system;
 pub mod time;
 pub mod timers;
 pub mod translation;
+mod virtio;
 pub mod watch;
 pub mod watchpoint;
 

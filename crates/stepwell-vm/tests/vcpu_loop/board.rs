@@ -16,6 +16,7 @@ use stepwell_vm::concurrency::quiescence::Quiescence;
 use stepwell_vm::cpu::Cpu;
 use stepwell_vm::device::board::RAM_BASE;
 use stepwell_vm::device::pl011::Pl011;
+use stepwell_vm::device::virtio::Virtio;
 use stepwell_vm::domain::{Control, Domain, Power, Vcpu};
 use stepwell_vm::link::Link;
 use stepwell_vm::machine::Machine;
@@ -31,6 +32,7 @@ use stepwell_vm::vcpu::sharing::{self, Shared};
 use stepwell_vm::vcpu::state::VcpuCore;
 use stepwell_vm::vgic::Vgic;
 use stepwell_vm::views::Views;
+use stepwell_wire::devices::{QueueRequest, Served};
 use stepwell_wire::ring::Decoder;
 use stepwell_wire::{Answer, Command, Event};
 
@@ -90,13 +92,22 @@ pub fn checkpoints(copies: usize) -> Checkpoints {
 
 /// The tool's side of the link.
 #[derive(Clone, Default)]
-pub struct Events(Arc<Mutex<Vec<Event>>>);
+pub struct Events(Arc<Mutex<Vec<Event>>>, Arc<Mutex<Vec<QueueRequest>>>);
 
 impl Events {
     pub fn take(&self) -> Vec<Event> {
         std::mem::take(&mut self.0.lock().expect("no test panics with it"))
     }
+
+    /// The queues that were to be served.
+    pub fn take_queues(&self) -> Vec<QueueRequest> {
+        std::mem::take(&mut self.1.lock().expect("no test panics with it"))
+    }
 }
+
+/// What is written for each queue that is served, from the last bytes of a page on.
+pub const SERVED: [u8; 5] = [1, 2, 3, 4, 5];
+pub const SERVED_AT: u64 = DATA + 0xffd;
 
 impl<C: Cpu> Link<C> for Events {
     fn send(&self, event: &Event) {
@@ -106,6 +117,15 @@ impl<C: Cpu> Link<C> for Events {
     fn pass_by(&self, _: &C, _: &Machine<C>) {}
     fn linger(&self, _: &C, _: &Machine<C>, _: &dyn Fn() -> bool) -> bool {
         false
+    }
+    fn serve_queue(&self, request: QueueRequest, write: &mut dyn FnMut(Ipa, &[u8])) -> Served {
+        self.1.lock().expect("no test panics with it").push(request);
+        write(Ipa(SERVED_AT), &SERVED);
+        // Nowhere.
+        write(Ipa(0), &SERVED);
+        let QueueRequest { next_available, next_used, .. } = request;
+        let (next_available, next_used) = (next_available + 1, next_used + 1);
+        Served::Done { next_available, next_used, interrupt: true }
     }
     fn has_mailbox(&self) -> bool {
         false
@@ -190,6 +210,7 @@ impl<C: Cpu<Context = FakeContext, Memory = Ram, Ring = FakeRing>> Board<C> {
             stage2: spin::Mutex::new(stage2),
             vgic: Counted::new(Vgic::new(vcpus)),
             uart: spin::Mutex::new(Pl011::new()),
+            virtio: spin::Mutex::new(Virtio::new()),
             console: spin::Mutex::new(heapless::Vec::new()),
             clock: spin::Mutex::new(VirtualClock::at_reset(62_500_000, 0)),
             clock_offset: AtomicU64::new(0),

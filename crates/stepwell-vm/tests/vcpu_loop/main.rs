@@ -15,3 +15,4 @@ mod several;
 mod sharing;
 mod steps;
 mod time;
+mod virtio;

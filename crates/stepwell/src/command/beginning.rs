@@ -52,6 +52,7 @@ pub(super) fn options(header: &Header, sources: Sources) -> GuestOptions {
         cpu: header.cpu.clone(),
         dtb: header.devicetree.as_ref().map(|file| path(sources.devicetree, file)),
         raw: header.raw,
+        disks: Vec::new(),
         symbols: None,
         sysroot: None,
         hypervisor: sources.hypervisor,

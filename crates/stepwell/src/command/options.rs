@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use stepwell_arch::Ipa;
+use stepwell_devices::{Device, Devices, Disk, DiskOptions};
 use stepwell_trace::Symbols;
 use stepwell_trace::kernel_image::{LoadPlan, RawPolicy};
 use stepwell_trace::symbols::{elf, identity};
@@ -45,6 +46,10 @@ pub(super) struct GuestOptions {
     /// Takes a kernel without any header for bare-metal code, loaded at 0x40080000
     #[arg(long, help_heading = "Guest")]
     pub(super) raw: bool,
+    /// Disk: a raw or qcow2 image, with `,readonly` for one that the guest may not write, or with
+    /// `,snapshot` to forget what it writes. May be given several times
+    #[arg(long = "disk", value_name = "FILE", help_heading = "Guest")]
+    pub(super) disks: Vec<DiskOptions>,
     /// ELF with the kernel's symbols, where it carries none itself
     #[arg(long, value_name = "ELF", help_heading = "Guest")]
     pub(super) symbols: Option<PathBuf>,
@@ -114,8 +119,20 @@ impl GuestOptions {
             qemu: self.qemu.clone(),
             verbose: self.verbose,
             test_mode: self.test_mode.clone(),
+            devices: self.devices()?,
         };
         Ok(Prepared { options, guest, names })
+    }
+
+    /// Opens the disks.
+    fn devices(&self) -> anyhow::Result<Devices> {
+        let mut devices: Vec<Box<dyn Device>> = Vec::new();
+        for disk in &self.disks {
+            devices.push(Box::new(Disk::open(disk)?));
+        }
+        let count = devices.len();
+        Devices::new(devices)
+            .with_context(|| format!("{count} disks are more than a board has slots for: 32"))
     }
 
     /// Says which options have no effect beside others.
@@ -134,6 +151,7 @@ impl GuestOptions {
 
     /// The files that are read, and what they are.
     pub(super) fn inputs(&self) -> impl Iterator<Item = (&Path, &'static str)> {
+        let disks = self.disks.iter().map(|disk| (disk.path.as_path(), "a disk"));
         let files = [
             (Some(&self.kernel), "the kernel"),
             (self.initrd.as_ref(), "the initial ramdisk"),
@@ -141,7 +159,12 @@ impl GuestOptions {
             (self.symbols.as_ref(), "the ELF with the symbols"),
             (self.hypervisor.as_ref(), "the hypervisor"),
         ];
-        files.into_iter().filter_map(|(path, what)| Some((path?.as_path(), what)))
+        let files = files.into_iter().filter_map(|(path, what)| Some((path?.as_path(), what)));
+        files.chain(disks)
+    }
+
+    pub(super) const fn has_disks(&self) -> bool {
+        !self.disks.is_empty()
     }
 
     pub(super) fn cpu(&self) -> &str {

@@ -104,6 +104,10 @@ impl FromStr for Schedule {
 
 impl Record {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
+        anyhow::ensure!(
+            !self.guest.has_disks(),
+            "a recording has no disks: what is on them would not be in the log"
+        );
         let prepared = self.guest.prepare()?.with_turns(self.schedule.turn);
         let header = beginning::describe(&self.guest, &prepared)?;
         let log = create(&self.output)?;

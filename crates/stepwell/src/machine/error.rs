@@ -110,6 +110,9 @@ pub enum MachineError {
     /// QEMU's monitor does not do what it is asked for.
     #[error("QEMU's monitor cannot be used: {0}")]
     Monitor(#[source] std::io::Error),
+    /// The guest's devices cannot be served.
+    #[error("the guest's devices cannot be plugged in: {0}")]
+    Devices(#[source] std::io::Error),
     /// The user wants to leave.
     #[error("interrupted")]
     Interrupted,

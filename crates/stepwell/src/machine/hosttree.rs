@@ -1,7 +1,8 @@
 //! The machine's device tree: QEMU's own, with the guest written into it.
 //!
 //! The guest is described by Xen's dom0less binding, which image builders and boot loaders know;
-//! the trace ring, the link's mailbox and what is set aside for checkpoints are ours alone.
+//! the trace ring, the link's mailbox, the device channel and what is set aside for checkpoints are
+//! ours alone.
 
 use super::layout::Piece;
 use super::{Guest, Layout, MachineError, MachineOptions};
@@ -36,6 +37,7 @@ pub(super) fn edit(
     if let Some(checkpoints) = layout.checkpoints {
         chosen.add_property(property("stepwell,checkpoints", range(checkpoints)));
     }
+    chosen.add_property(property("stepwell,device-channel", range(layout.device_channel)));
     if let Some(words) = &options.test_mode {
         chosen.add_property(property("stepwell,test-mode", strings(&[words])));
     }
@@ -146,6 +148,8 @@ mod tests {
         assert_eq!(mailbox.value(), range(layout.mailbox));
         let checkpoints = chosen.property("stepwell,checkpoints").unwrap();
         assert_eq!(checkpoints.value(), range(layout.checkpoints.unwrap()));
+        let channel = chosen.property("stepwell,device-channel").unwrap();
+        assert_eq!(channel.value(), range(layout.device_channel));
         let test_mode = chosen.property("stepwell,test-mode").unwrap();
         assert_eq!(test_mode.value(), b"seed=1\0");
         let domain = chosen.child("domU0").unwrap();

@@ -1,12 +1,13 @@
 //! Where everything lies: the guest's files in the guest's memory and in the machine's.
 //!
-//! In the machine's RAM the modules, the trace ring, the link's mailbox and what is set aside for
-//! checkpoints lie at the top, each on a 2 MiB border, so that the hypervisor can carve the guest's memory out of what is below in one piece. In the
+//! In the machine's RAM the modules, the trace ring, the link's mailbox, the device channel and what is
+//! set aside for checkpoints lie at the top, each on a 2 MiB border, so that the hypervisor can carve
+//! the guest's memory out of what is below in one piece. In the
 //! guest's RAM everything goes where QEMU's own loader would put it, so that a guest cannot tell.
 
 use super::{Guest, MachineError, Memory};
 use stepwell_arch::{Ipa, Pa};
-use stepwell_link::MAILBOX_BYTES;
+use stepwell_link::{DEVICE_CHANNEL_BYTES, MAILBOX_BYTES};
 use stepwell_trace::kernel_image::LoadPlan;
 
 /// First byte of the machine's RAM on `virt`.
@@ -66,6 +67,8 @@ pub struct Layout {
     pub mailbox: Piece,
     /// What is set aside for checkpoints, where the machine can have them.
     pub checkpoints: Option<Piece>,
+    /// The channel by which queues of devices are served.
+    pub device_channel: Piece,
     /// Where the guest's kernel starts, in its own memory.
     pub kernel_load: Ipa,
     /// How much of its memory the kernel takes there.
@@ -119,6 +122,7 @@ impl Layout {
         let devicetree = guest.devicetree.as_ref().map(|tree| piece(tree.len() as u64));
         let ring = piece(RING_BYTES);
         let mailbox = piece(MAILBOX_BYTES);
+        let device_channel = piece(DEVICE_CHANNEL_BYTES);
         Ok(Self {
             ram_bytes: next.0 - MACHINE_RAM.0,
             guest_bytes: memory.bytes,
@@ -128,6 +132,7 @@ impl Layout {
             ring,
             mailbox,
             checkpoints,
+            device_channel,
             kernel_load,
             kernel_bytes,
         })
@@ -229,8 +234,9 @@ mod tests {
         let guest = guest(image(0, 48 << 20), 27 << 20, Some(5 << 20 | 1));
         let layout = Layout::with_checkpoints(MEMORY, &guest).unwrap();
         let mut end = MACHINE_RAM.offset(MEMORY.bytes + HYPERVISOR_BYTES);
+        let Layout { kernel, ring, mailbox, device_channel, .. } = layout;
         let (set_aside, initrd) = (layout.checkpoints.unwrap(), layout.initrd.unwrap());
-        for piece in [set_aside, layout.kernel, initrd, layout.ring, layout.mailbox] {
+        for piece in [set_aside, kernel, initrd, ring, mailbox, device_channel] {
             assert!(piece.address >= end && piece.address.is_aligned(BLOCK), "{layout:x?}");
             end = piece.address.offset(piece.bytes);
         }

@@ -24,7 +24,8 @@ use ram::Ram;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
-use stepwell_link::{GuestRam, Link, LinkError, Mailbox, Patience, Ring};
+use stepwell_devices::{Identity, Serving};
+use stepwell_link::{GuestRam, Link, LinkError, Mailbox, Patience, Ring, device_channel};
 
 /// How long QEMU may take to set the machine up, before it runs anything.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -33,6 +34,8 @@ const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct QemuMachine {
     qemu: Qemu,
     layout: Layout,
+    /// Whoever serves the guest's devices, if it has any.
+    _serving: Option<Serving>,
 }
 
 impl QemuMachine {
@@ -86,7 +89,8 @@ impl QemuMachine {
             let ring = Ring::map(ram.file(), layout.ring.offset(), layout.ring.bytes);
             link.attach_ring(ring.map_err(|error| MachineError::Link(error.into()))?);
         }
-        Ok((Self { qemu, layout }, link))
+        let serving = plug_in(options, &layout, &ram, &mut link)?;
+        Ok((Self { qemu, layout, _serving: serving }, link))
     }
 
     /// Returns where everything lies.
@@ -105,6 +109,32 @@ impl QemuMachine {
     pub fn explain(&mut self, error: LinkError) -> MachineError {
         explain(&mut self.qemu, error)
     }
+}
+
+/// Plugs the devices in, before the guest runs, and has them served.
+fn plug_in(
+    options: &MachineOptions,
+    layout: &Layout,
+    ram: &Ram,
+    link: &mut Link,
+) -> Result<Option<Serving>, MachineError> {
+    if options.devices.is_empty() {
+        return Ok(None);
+    }
+    let channel = device_channel(ram.file(), layout.device_channel.offset())?;
+    let guest_ram = stepwell_devices::GuestRam::new(ram.file(), Layout::RAM.0);
+    let guest_ram = guest_ram.map_err(MachineError::Devices)?;
+    let serving = Serving::start(channel, guest_ram, options.devices.clone());
+    let serving = serving.map_err(MachineError::Devices)?;
+    if let Some(thread) = serving.thread() {
+        link.wake_for_devices(thread);
+    }
+    for (slot, identity) in options.devices.identities() {
+        let Identity { id, features, queues, configuration } = identity;
+        link.attach_device(0, slot, (id, features), &queues, &configuration)
+            .map_err(|error| MachineError::Devices(std::io::Error::other(error)))?;
+    }
+    Ok(Some(serving))
 }
 
 /// Where the link only says that it closed, QEMU's own end says more.

@@ -4,6 +4,7 @@ use super::MachineError;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use stepwell_devices::Devices;
 use stepwell_trace::kernel_image::{KernelImage, LoadPlan, RawPolicy};
 
 /// `cargo xtask build` puts the hypervisor here; empty where it was not built.
@@ -88,6 +89,8 @@ pub struct MachineOptions {
     pub verbose: bool,
     /// What the hypervisor's test mode is to do; only an image that was built with it takes any.
     pub test_mode: Option<String>,
+    /// What is plugged into the guest's board.
+    pub devices: Devices,
 }
 
 impl Default for MachineOptions {
@@ -103,6 +106,7 @@ impl Default for MachineOptions {
             qemu: "qemu-system-aarch64".into(),
             verbose: false,
             test_mode: None,
+            devices: Devices::default(),
         }
     }
 }

@@ -77,6 +77,7 @@ fn machine() -> DeviceTree {
     let mut chosen = cells(DeviceTreeNode::new("chosen").expect("the name is valid"), 2, 2);
     chosen.add_property(property("stepwell,trace-ring", [0u32, 0x5ff0_0000, 0, 0x10_0000]));
     chosen.add_property(property("stepwell,mailbox", [0u32, 0x5fe0_0000, 0, 0x2_1000]));
+    chosen.add_property(property("stepwell,device-channel", [0u32, 0x5fc0_0000, 0, 0x10_8000]));
     chosen.add_child(domain_node());
     root.add_child(chosen);
     tree.root = root;
@@ -105,6 +106,7 @@ fn the_virt_board_is_understood() {
     assert_eq!(machine.psci, Some(Conduit::Smc));
     assert_eq!(machine.trace_ring, Some(range_of(0x5ff0_0000, 0x10_0000)));
     assert_eq!(machine.mailbox, Some(range_of(0x5fe0_0000, 0x2_1000)));
+    assert_eq!(machine.device_channel, Some(range_of(0x5fc0_0000, 0x10_8000)));
     let slots: std::vec::Vec<_> =
         machine.virtio.iter().map(|slot| (slot.registers.base.0, slot.intid)).collect();
     assert_eq!(slots, [(0x0a00_0000, 48), (0x0a00_0200, 49)]);
