@@ -9,6 +9,7 @@ use stepwell::machine::{Guest, MachineError, MachineOptions, Memory, QemuMachine
 use stepwell_link::Link;
 use stepwell_trace::RawPolicy;
 
+use crate::plain::Setup;
 use crate::process::configured;
 use crate::stepwell::binary;
 
@@ -112,6 +113,26 @@ pub fn launch_counted(
     turn: u32,
 ) -> Result<(QemuMachine, Link), MachineError> {
     start(code, MachineOptions { cpu: cpu.to_owned(), turn: Some(turn), ..options(smp) })
+}
+
+/// Starts the machine of a setup, which counts instructions; it is stopped at reset.
+///
+/// # Errors
+/// As [`launch`].
+pub fn launch_counted_setup(setup: &Setup, turn: u32) -> Result<(QemuMachine, Link), MachineError> {
+    let mut guest = Guest::read(&setup.kernel, RawPolicy::Accept)?;
+    if let Some(initrd) = &setup.initrd {
+        guest = guest.with_initrd(initrd)?;
+    }
+    guest.command_line = setup.append.clone().unwrap_or_default();
+    let memory = Memory { bytes: u64::from(setup.memory_mib) << 20 };
+    let options = MachineOptions {
+        cpu: setup.cpu.to_owned(),
+        turn: Some(turn),
+        memory,
+        ..options(setup.smp)
+    };
+    QemuMachine::launch(&options, &guest)
 }
 
 fn options(smp: u8) -> MachineOptions {

@@ -6,6 +6,7 @@
 //! the state is to be the same.
 
 use std::fmt;
+use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
 use stepwell_debuggee::{
@@ -49,6 +50,23 @@ pub struct Tally {
     pub mixed: u64,
     /// By going back.
     pub back: u64,
+}
+
+impl Tally {
+    /// How many ways there were.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        self.run + self.stepped + self.mixed + self.back
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.run += other.run;
+        self.stepped += other.stepped;
+        self.mixed += other.mixed;
+        self.back += other.back;
+    }
 }
 
 impl fmt::Display for Tally {

@@ -14,7 +14,7 @@ use stepwell_tests::debian::debian;
 use stepwell_tests::guest::Guest;
 use stepwell_tests::machine::launch_counted;
 use stepwell_tests::plain::Setup;
-use stepwell_tests::positions::{Random, straight, walk};
+use stepwell_tests::positions::{Random, go, straight, walk};
 use stepwell_tests::process::run;
 use stepwell_tests::stepwell::{binary, command, run_guest};
 
@@ -98,6 +98,25 @@ fn a_position_is_one_state(guest: &str, cpu: &str, (vcpus, end): (u8, u64), coun
 #[test]
 fn a_position_is_one_state_on_cortex_a57() {
     a_position_is_one_state("hammer", "cortex-a57", (VCPUS, COMPARED * APART), 600);
+    a_position_is_one_state("irq_storm", "cortex-a57", (1, 80_000), 200);
+    a_position_is_one_state("ticks", "cortex-a57", (2, 60_000), 200);
+}
+
+/// A guest that reads one system register after another, most of which trap: what that is counted as does
+/// not depend on where it stops, and each position is there.
+#[test]
+fn registers_that_trap_are_one_instruction_each() {
+    const END: u64 = 2_400;
+    let code = fs::read(&Guest::named("sysregs").path).unwrap();
+    let (_machine, mut link) = launch_counted(&code, "cortex-a57", 1, TURN).unwrap();
+    let straight = go(&mut link, END, false).unwrap();
+    let at_end = |by_steps: bool, apart: usize| {
+        let (_machine, mut link) = launch_counted(&code, "cortex-a57", 1, TURN).unwrap();
+        let all = (1..=END).step_by(apart).chain([END]);
+        all.map(|position| go(&mut link, position, by_steps).unwrap()).last().unwrap()
+    };
+    assert_eq!(at_end(false, 1), straight, "one by one");
+    assert_eq!(at_end(true, 1_000), straight, "by steps");
 }
 
 #[test]

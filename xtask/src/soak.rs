@@ -37,6 +37,13 @@ pub struct Soak {
     /// with every clock and every policy for the other vCPUs: see docs/stealth.md
     #[arg(long, conflicts_with = "interrupts")]
     detector: bool,
+    /// So many times a random position of a Debian boot on four vCPUs instead, whose machine counts
+    /// instructions: come to by countdown, by steps, by both, and by going back, each is one state
+    #[arg(long, value_name = "N", conflicts_with_all = ["interrupts", "detector"])]
+    time_travel: Option<u64>,
+    /// The CPU of that boot
+    #[arg(long, value_name = "MODEL", requires = "time_travel")]
+    cpu: Option<String>,
     /// Runs with a mistake of the engine's, to see that it is found
     #[arg(long, value_name = "NAME")]
     mutant: Option<String>,
@@ -50,7 +57,10 @@ impl Soak {
     pub fn run(self) -> Result<()> {
         setup::ensure(setup::MACHINE)?;
         build::everything()?;
-        guests::bare()?;
+        match self.time_travel {
+            None => guests::bare()?,
+            Some(_) => guests::everything()?,
+        }
         let mut cargo = process::host_cargo();
         cargo.args(["run", "--quiet", "--release", "--package", "stepwell-tests"]);
         cargo.args(["--bin", "soak", "--", "--minutes", &self.minutes.to_string()]);
@@ -59,6 +69,8 @@ impl Soak {
             ("--seed", self.seed.map(|number| number.to_string())),
             ("--programs", self.programs.map(|number| number.to_string())),
             ("--blocks", self.blocks),
+            ("--time-travel", self.time_travel.map(|number| number.to_string())),
+            ("--cpu", self.cpu),
             ("--interrupts", self.interrupts.then(|| "1".to_owned())),
             ("--detector", self.detector.then(|| "1".to_owned())),
             ("--mutant", self.mutant),

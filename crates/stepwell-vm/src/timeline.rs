@@ -113,9 +113,10 @@ impl Timeline {
         self.clock = self.clock.wrapping_add(self.ticks_per_instruction);
     }
 
-    /// The CPU has counted an instruction that has not executed, or that EL2 counts.
-    pub const fn uncount(&mut self) {
-        self.clock = self.clock.wrapping_sub(self.ticks_per_instruction);
+    /// The CPU has counted instructions that have not executed, or that EL2 counts.
+    pub const fn uncount(&mut self, instructions: u64) {
+        let ticks = self.ticks_per_instruction.wrapping_mul(instructions);
+        self.clock = self.clock.wrapping_sub(ticks);
     }
 
     /// Every vCPU waits: sleeps until the clock shows `deadline`.
@@ -208,7 +209,7 @@ mod tests {
             timeline.set_clock(10 * ticks);
             timeline.count();
             assert_eq!(timeline.now(), Moment { position: 11, clock: 11 * ticks });
-            timeline.uncount();
+            timeline.uncount(1);
             assert_eq!(timeline.position(), 10);
         }
     }

@@ -18,7 +18,7 @@ use crate::vcpu::bus::update_domain_uart_line;
 use crate::vcpu::interrupt;
 use heapless::Vec;
 use stepwell_engine::Scope;
-use stepwell_protocol::{Refusal, TraceDetail, VcpuState};
+use stepwell_protocol::{Monitor, Refusal, TraceDetail, VcpuState};
 use stepwell_wire::{Answer, Bytes, Command, VERSION};
 
 type Result<T = Answer> = core::result::Result<T, Refusal>;
@@ -38,6 +38,9 @@ pub fn run_freely<C: Cpu>(cpu: &C, domain: &Domain<C>) -> Result {
 ///
 /// [`Refusal`].
 pub fn serve<C: Cpu>(cpu: &C, machine: &Machine<C>, command: Command) -> Result {
+    if would_diverge(machine, &command) {
+        return Err(Refusal::WouldDiverge);
+    }
     match command {
         Command::Hello { version } => hello(cpu, machine, version),
         Command::PowerOff => {
@@ -101,6 +104,24 @@ pub fn serve<C: Cpu>(cpu: &C, machine: &Machine<C>, command: Command) -> Result 
         }
         other => state::inspect(cpu, machine, other),
     }
+}
+
+/// Tells whether a command would make another run of one whose instructions are counted, without its
+/// having been [forked](Command::Fork): all vCPUs move by positions there, and nothing is written.
+fn would_diverge<C: Cpu>(machine: &Machine<C>, command: &Command) -> bool {
+    let domain = match *command {
+        Command::WriteRegisters { domain, .. }
+        | Command::WriteSimd { domain, .. }
+        | Command::WriteSve { domain, .. }
+        | Command::WriteSystemRegister { domain, .. }
+        | Command::WriteMemory { domain, .. }
+        | Command::Step { domain, .. }
+        | Command::Continue { domain, vcpu: Some(_) }
+        | Command::SetMonitor { domain, monitor: Monitor::SingleStep, on: true, .. } => domain,
+        _ => return false,
+    };
+    let timeline = find(machine, domain).ok().and_then(|domain| domain.timeline.as_ref());
+    timeline.is_some_and(|timeline| !timeline.lock().is_forked())
 }
 
 fn hello<C: Cpu>(cpu: &C, machine: &Machine<C>, version: u16) -> Result {

@@ -30,7 +30,7 @@ pub fn count<C: Cpu>(running: &Running<'_, C>) {
 /// The CPU has counted an instruction that EL2 carries out and counts.
 pub fn uncount<C: Cpu>(running: &Running<'_, C>) {
     if let Some(timeline) = &running.domain.timeline {
-        timeline.lock().uncount();
+        timeline.lock().uncount(1);
     }
 }
 

@@ -13,9 +13,10 @@
 //! sequence is stepped to its end as any stepped one ([`super::step`]). The end of a turn is part of the
 //! run, and clears the monitor each time.
 //!
-//! What an exit itself costs is a matter of the machine. On QEMU an instruction that traps before it
-//! executes is not counted by the CPU, and is by EL2 once it has been carried out; WFI and HVC are
-//! (docs/qemu.md, "Instruction counting").
+//! What an exit itself costs is a matter of the machine. On QEMU a load or store that traps before it
+//! executes is not counted by the CPU, and is by EL2 once it has been carried out; WFI and HVC are; and
+//! what is counted of a system register's access is [`super::block`]'s to say (docs/qemu.md,
+//! "Instruction counting").
 
 use super::count::SETTLED_EVERY;
 use super::time;
@@ -45,9 +46,11 @@ pub fn enter<C: Cpu>(running: &mut Running<'_, C>, steps: bool) -> Vector {
             until = until.min(settled);
         }
     }
+    running.core.entered_at = running.core.context.elr;
     let (vector, after) = running.cpu.enter_counted(&mut running.core.context, clock, until);
     let mut timeline = timeline.lock();
     timeline.set_clock(after);
+    running.core.executed_all = after >= until;
     running.core.executed = after.wrapping_sub(clock) / timeline.ticks_per_instruction().max(1);
     vector
 }

@@ -1,6 +1,7 @@
 //! The instruction that is being stepped, as a value: what was seen of it before, and how it is let
 //! execute.
 
+use crate::vcpu::interrupt::Asynchronous;
 use crate::vcpu::roots::Root;
 use stepwell_arch::{LoadStore, Pstate, Va};
 use stepwell_engine::Plan;
@@ -38,6 +39,8 @@ pub(super) struct InHand {
     pub(super) executed_page: Option<Va>,
     /// The interrupt that is being entered.
     pub(super) intid: Option<u32>,
+    /// What the CPU of a guest that runs would have taken right behind it, before anything else.
+    pub(super) taken_behind: Option<Asynchronous>,
     /// It led to an exception.
     pub(super) has_entered: bool,
     /// It is an access of a device.
@@ -143,6 +146,7 @@ impl InHand {
         steps_before: 0,
         executed_page: None,
         intid: None,
+        taken_behind: None,
         has_entered: false,
         is_device: false,
         has_stored: false,

@@ -5,6 +5,7 @@ use crate::cpu::Cpu;
 use crate::vcpu::handled::Handled;
 use crate::vcpu::running::Running;
 use crate::vgic::Signal;
+use stepwell_arch::Pstate;
 use stepwell_arch::SystemRegister;
 use stepwell_arch::Va;
 use stepwell_arch::esr::EsrEl1;
@@ -34,6 +35,11 @@ fn enter<C: Cpu>(running: &mut Running<'_, C>, kind: ExceptionKind) {
     running.cpu.write(SystemRegister::ELR_EL1, elr_el1.0);
     running.core.context.elr = pc.0;
     running.core.context.spsr = pstate.0;
+    if running.domain.timeline.is_some() {
+        // Instructions are counted by QEMU, whose own entries clear these (docs/qemu.md): what EL2 enters
+        // under a step is to leave what the CPU does where the guest runs.
+        running.core.context.spsr &= !(Pstate::NZCV | Pstate::DIT);
+    }
     running.core.monitor.clear();
 }
 

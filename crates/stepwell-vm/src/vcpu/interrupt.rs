@@ -84,7 +84,7 @@ pub fn may_be_taken<C: Cpu>(running: &Running<'_, C>) -> bool {
 }
 
 /// An asynchronous exception that is pending for the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Asynchronous {
     /// What the GIC signals, and the INTID that it signals it for.
     Interrupt(Signal, u32),

@@ -7,6 +7,7 @@
 pub mod acknowledged;
 pub mod address_space;
 pub mod advance;
+mod block;
 pub mod bus;
 pub mod byte_order;
 pub mod call_out;

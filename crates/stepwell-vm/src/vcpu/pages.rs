@@ -1,10 +1,8 @@
 //! Accesses to pages that a debugger has an interest in: see [`crate::views`].
 //!
 //! Stage 2 keeps the guest from loads and stores of a page with breakpoints, and from the watched
-//! accesses of a page with watched bytes. What it is kept from comes here. An access of watched
-//! bytes stops the vCPU. Every other one happens: simple ones are carried out here, the rest of
-//! them by the CPU itself, which executes that one instruction with the domain's own tables, where
-//! nothing is withheld.
+//! accesses of a page with watched bytes. An access of watched bytes stops the vCPU. Every other one
+//! happens: simple ones here, the rest by the CPU itself, with the domain's own tables.
 
 use super::{address_space, debug, memory, watch};
 use crate::cpu::{Cpu, TranslationFailed};
@@ -148,7 +146,10 @@ pub fn is_store_exclusive<C: Cpu>(running: &Running<'_, C>) -> bool {
 }
 
 /// The page of guest code at an address.
-fn code_page<C: Cpu>(running: &Running<'_, C>, pc: Va) -> Option<<C::Memory as GuestMemory>::Page> {
+pub fn code_page<C: Cpu>(
+    running: &Running<'_, C>,
+    pc: Va,
+) -> Option<<C::Memory as GuestMemory>::Page> {
     let ram = &running.domain.ram;
     let pa = to_ipa(running, pc.0).and_then(|ipa| ram.locate(ipa, 2).ok());
     pa.and_then(|pa| ram.code_page(pa))

@@ -46,6 +46,10 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
 
     /// A wait, a stop that is due, or the end of a turn, between which and the next the link is served.
     fn at_counted_boundary(&mut self) -> Option<Onward> {
+        if let Some(what) = self.flow.hand.taken_behind.take() {
+            self.enter_handler(what);
+            return Some(Onward::GoOn);
+        }
         if self.running.core.is_suspended {
             if self.running.is_called() {
                 return Some(self.ends(End::Asked));

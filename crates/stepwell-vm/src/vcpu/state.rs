@@ -66,6 +66,10 @@ pub struct VcpuCore<C: Cpu> {
     pub turn_end: u64,
     /// Instructions that it has executed since it entered the guest last, where these are counted.
     pub executed: u64,
+    /// It has executed up to the moment at which it was to be interrupted.
+    pub executed_all: bool,
+    /// The PC at which it entered the guest last, where instructions are counted.
+    pub entered_at: u64,
     /// What the machine's counter showed when it came out of the guest, where it runs freely.
     pub left_at: Option<u64>,
     /// What the write takes that has its clock go on.
@@ -114,6 +118,8 @@ impl<C: Cpu> VcpuCore<C> {
             wakes_at: u64::MAX,
             turn_end: 0,
             executed: 0,
+            executed_all: false,
+            entered_at: 0,
             private: PrivateRegisters::new(),
             left_at: None,
             offset_write: OffsetWrite::default(),

@@ -116,7 +116,7 @@ mod vmcr {
 }
 
 /// Which exception the virtual CPU interface asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Signal {
     /// A Group 1 interrupt: virtual IRQ.
     Irq,
@@ -174,6 +174,13 @@ impl CpuInterface {
         } else {
             Signal::Fiq
         })
+    }
+
+    /// Tells whether an interrupt was ended that EL2 is to be told of: its maintenance interrupt is up.
+    #[must_use]
+    pub fn has_ended_for_el2(&self) -> bool {
+        let has_ended = |one: ListRegister| one.eoi() && !one.is_pending() && !one.is_active();
+        self.hcr & hcr::EN != 0 && self.list_registers().any(has_ended)
     }
 
     /// The list registers that exist.

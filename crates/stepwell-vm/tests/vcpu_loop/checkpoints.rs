@@ -1,7 +1,7 @@
 //! Moments that are kept and gone to: whatever the way, a position is one state.
 
 use crate::board::{
-    Board, DATA, ENTRY, HVC, Sharing, add, b, cbnz, checkpoints, ldxr, str, stxr, sub,
+    Board, DATA, ENTRY, HVC, Sharing, add, b, cbnz, checkpoints, ldxr, step, str, stxr, sub,
 };
 use crate::cpu::FakeCpu;
 use crate::sharing::{cpu_of, go_until, run_until, timeline};
@@ -269,4 +269,37 @@ fn a_machine_that_counts_nothing_or_has_no_memory_for_it_keeps_none() {
     board.machine.domains[0].checkpoints = Default::default();
     assert_eq!(board.try_to(&cpu, keep), Err(Refusal::Unsupported));
     assert_eq!(go_to(&board, &cpu, 0), Err(Refusal::NoSuchCheckpoint));
+}
+
+#[test]
+fn what_would_make_another_run_is_refused_until_it_is_forked() {
+    let (board, cpu) = writers();
+    run_until(&board, &cpu, 50);
+    let kept = keep(&board, &cpu);
+    let Answer::Registers(registers) =
+        board.serve(&cpu, Command::ReadRegisters { domain: 0, vcpu: 0 })
+    else {
+        panic!("registers")
+    };
+    let bytes = heapless::Vec::from_slice(&[1, 2, 3, 4]).expect("it is short");
+    let place = Place::Ipa(Ipa(DATA + 0x100));
+    let refused = [
+        Command::WriteRegisters { domain: 0, vcpu: 0, registers },
+        Command::WriteMemory { domain: 0, vcpu: 0, place, bytes },
+        Command::WriteSystemRegister { domain: 0, vcpu: 0, register: 0xc220, value: 0 },
+        Command::Continue { domain: 0, vcpu: Some(0) },
+        step(1, false),
+    ];
+    let before = state(&board, &cpu);
+    for command in &refused {
+        assert_eq!(board.try_to(&cpu, command.clone()), Err(Refusal::WouldDiverge), "{command:?}");
+    }
+    assert_eq!(state(&board, &cpu), before, "nothing has changed");
+    board.serve(&cpu, Command::Fork { domain: 0 });
+    board.serve(&cpu, refused[1].clone());
+    assert_ne!(state(&board, &cpu), before);
+    // Back in the run that it has left.
+    go_to(&board, &cpu, kept).expect("it is kept");
+    assert_eq!(state(&board, &cpu), before);
+    assert_eq!(board.try_to(&cpu, refused[1].clone()), Err(Refusal::WouldDiverge));
 }

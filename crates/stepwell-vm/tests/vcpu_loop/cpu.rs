@@ -447,11 +447,26 @@ impl FakeCpu {
 
     /// Counts an instruction that has trapped, if that is counted; tells whether it has executed.
     fn count_trapped(&self, esr: u64) -> bool {
-        // HVC has executed, whatever else traps has not.
+        // HVC has executed, whatever else traps has not; that an SMC has not is not taken back.
         let is_hvc = esr >> 26 == 0x16;
-        let is_wait = esr >> 26 == 0x01;
-        self.state.borrow_mut().counted += u64::from(is_hvc || is_wait);
+        let is_counted = is_hvc || matches!(esr >> 26, 0x01 | 0x17);
+        self.state.borrow_mut().counted += u64::from(is_counted);
         is_hvc
+    }
+
+    /// QEMU looks at what is virtual between two blocks, and at its timers where the count is over.
+    fn take_before_timer(&self, context: &mut GuestRegisters, is_over: bool) {
+        if is_over && self.takes_virtual_interrupt(context) {
+            let back = context.elr;
+            self.take_to_el1(context, 0x80, 0, back);
+            self.note(back);
+        }
+    }
+
+    /// Exception return clears the monitor.
+    fn return_to_guest(&self) {
+        let mut state = self.state.borrow_mut();
+        (state.monitor, state.counted) = (None, 0);
     }
 
     /// Runs from ERET to the exit, without the fast path.
@@ -468,12 +483,11 @@ impl FakeCpu {
             && self.state.borrow().traps & mdcr_el2::TDE != 0;
         let mut ss = steps && context.spsr >> 21 & 1 != 0;
         context.spsr &= !(1 << 21);
-        // Exception return clears the monitor.
-        self.state.borrow_mut().monitor = None;
         let (mut kind, mut left) = (None, limit.unwrap_or(RUN_MAX));
-        self.state.borrow_mut().counted = 0;
+        self.return_to_guest();
         loop {
             let is_pending = steps && !ss;
+            self.take_before_timer(context, limit.is_some() && left == 0 && kind.is_some());
             let comes = match interference {
                 Some(Asynchronous::Before) => true,
                 Some(Asynchronous::After) => is_pending && kind.is_some(),

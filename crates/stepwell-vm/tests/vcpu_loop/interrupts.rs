@@ -1,7 +1,8 @@
 //! Virtual interrupts while stepping: held, stepped into, run over.
 
-use crate::board::{Board, ENTRY, ERET, NOP, b, step};
+use crate::board::{Board, ENTRY, ERET, NOP, Sharing, b, step};
 use crate::cpu::FakeCpu;
+use crate::sharing::{go_until, run_until, timeline};
 use stepwell_arch::{Ipa, Pstate, SystemRegister, Va};
 use stepwell_protocol::{InterruptPolicy, Place, StopReason, TimePolicy};
 use stepwell_vm::device::board::PL011_INTID;
@@ -9,13 +10,19 @@ use stepwell_vm::memory::GuestMemory;
 use stepwell_vm::vgic::GICD_BASE;
 use stepwell_wire::{Answer, Command};
 
+/// MSR DAIFClr, #2
+const DAIF_CLEAR_I: u32 = 0xd503_42ff;
 const IRQ_VECTOR: u64 = 0x4000_8000 + 0x280;
 
 /// A guest at an endless row of NOPs, with the UART's interrupt up and nothing masked.
 fn interrupted() -> (Board, FakeCpu) {
+    interrupted_on(Sharing::None)
+}
+
+fn interrupted_on(sharing: Sharing) -> (Board, FakeCpu) {
     let mut program = [NOP; 32];
     program[31] = b(-31);
-    let board = Board::new(1, &program);
+    let board: Board = Board::with(1, &program, sharing);
     let cpu = board.cpu(0);
     // The handler masks nothing more and goes back.
     for (n, word) in (0..).zip([NOP, NOP, ERET]) {
@@ -36,6 +43,25 @@ fn interrupted() -> (Board, FakeCpu) {
     core.context.spsr &= !Pstate::I;
     drop(core);
     (board, cpu)
+}
+
+/// The CPU takes what an instruction has unmasked before it comes to EL2 for a stop, or for the end of a
+/// turn: so do steps.
+#[test]
+fn where_a_counted_guest_stops_what_was_unmasked_has_come_first() {
+    for turn in [4, 1000] {
+        for position in 1..40 {
+            let (ran, cpu) = interrupted_on(Sharing::Counted(turn));
+            ran.machine.domains[0].vcpus[0].core.lock().context.spsr |= Pstate::I;
+            ran.ram.write(Ipa(ENTRY + 8), &DAIF_CLEAR_I.to_le_bytes()).expect("it is RAM");
+            run_until(&ran, &cpu, position);
+            let (stepped, other) = interrupted_on(Sharing::Counted(turn));
+            stepped.machine.domains[0].vcpus[0].core.lock().context.spsr |= Pstate::I;
+            stepped.ram.write(Ipa(ENTRY + 8), &DAIF_CLEAR_I.to_le_bytes()).expect("it is RAM");
+            go_until(&stepped, &other, position, true);
+            assert_eq!(timeline(&stepped, &other), timeline(&ran, &cpu), "{position}, {turn}");
+        }
+    }
 }
 
 fn policy(board: &Board, cpu: &FakeCpu, policy: InterruptPolicy) {

@@ -3,8 +3,10 @@
 //! Each program has its own seed, counted up from the first; two are under way at a time. At the end
 //! the log says what was covered. A divergence ends it, shrunk as far as dropping blocks shrinks it.
 //!
-//! With `--interrupts 1` it is interrupts between vCPUs instead, with their threads suspended; with
+//! With `--time-travel N` it is positions of a counted boot instead. With `--interrupts 1` it is interrupts between vCPUs instead, with their threads suspended; with
 //! `--detector 1` the guest that looks for a debugger, under every policy with every other one.
+
+mod time_travel;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -40,6 +42,9 @@ struct Arguments {
     options: Options,
     /// Interrupts between vCPUs instead of programs.
     interrupts: bool,
+    /// So many positions of a counted boot instead, on this CPU.
+    time_travel: u64,
+    cpu: &'static str,
     /// The detector instead of programs.
     detector: bool,
 }
@@ -69,6 +74,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if arguments.time_travel > 0 {
+        return time_travel::run(arguments.cpu, arguments.time_travel, arguments.first_seed);
+    }
     if arguments.interrupts {
         return interrupts(arguments.time);
     }
@@ -157,6 +165,8 @@ fn arguments() -> Result<Arguments, String> {
         image: None,
         options: Options::default(),
         interrupts: false,
+        time_travel: 0,
+        cpu: "cortex-a57",
         detector: false,
     };
     let mut words = std::env::args().skip(1);
@@ -173,6 +183,8 @@ fn arguments() -> Result<Arguments, String> {
                 let numbers = value.split(',').map(str::parse).collect::<Result<_, _>>();
                 arguments.only = Some(numbers.map_err(|_| format!("{name}: no numbers: {value}"))?);
             }
+            "--time-travel" => arguments.time_travel = number()?,
+            "--cpu" => arguments.cpu = value.leak(),
             "--interrupts" => arguments.interrupts = number()? != 0,
             "--detector" => arguments.detector = number()? != 0,
             "--over" => arguments.options.over = number()? != 0,

@@ -6,6 +6,7 @@ use crate::cpu::{Cpu, Vector};
 use crate::vcpu::advance::{Onward, VcpuLoop};
 use crate::vcpu::flow::At;
 use crate::vcpu::hand::{Entry, MASKS, Shown};
+use crate::vcpu::interrupt::Asynchronous;
 use crate::vcpu::{debug, interrupt, pages, time};
 use stepwell_arch::esr::{EsrEl2, ec};
 use stepwell_arch::{SystemRegister, Va};
@@ -105,10 +106,24 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         if interface {
             interrupt::sync(self.running);
         }
+        if self.running.domain.timeline.is_some() && matches!(outcome, Outcome::Boundary(_)) {
+            self.flow.hand.taken_behind = self.taken_behind(interface);
+        }
         if !self.running.core.virtual_clock {
             time::update_lines(self.running);
         }
         outcome
+    }
+
+    /// What the CPU of a guest that runs would have taken right behind the instruction that has
+    /// executed: an interrupt that was pending before it, and that it has unmasked. At the end of a turn,
+    /// or where a run is to stop, the CPU takes that first, and so has a step to. What becomes pending
+    /// with it (a timer, what EL2 is told of by a maintenance interrupt) comes to EL2 instead.
+    fn taken_behind(&self, has_interface: bool) -> Option<Asynchronous> {
+        let rules = &self.flow.rules;
+        let is_offered = rules.interrupts == InterruptPolicy::Into && !rules.is_stepping_past;
+        let is_maintained = has_interface && self.running.core.interface.has_ended_for_el2();
+        if !is_offered || is_maintained { None } else { interrupt::to_be_taken(self.running) }
     }
 
     /// PSTATE has the guest's own masks again after an instruction at `begun` for which all were set.

@@ -164,7 +164,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     }
 
     /// Enters what is pending: one step.
-    pub(super) fn enter_handler(&mut self, what: Asynchronous) {
+    pub(in crate::vcpu) fn enter_handler(&mut self, what: Asynchronous) {
         self.flow.hand.intid = match what {
             Asynchronous::Interrupt(_, intid) => Some(intid),
             Asynchronous::SError => None,
