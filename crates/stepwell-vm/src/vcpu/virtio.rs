@@ -78,7 +78,7 @@ fn write_memory<C: Cpu>(running: &Running<'_, C>, ipa: Ipa, bytes: &[u8]) {
         let (now, later) = rest.split_at(count);
         if domain.ram.write(at, now).is_ok() {
             domain.sync_views(at, now.len() as u64);
-            address_space::stored(running, Some((at, now.len() as u64)));
+            address_space::stored(running, at, now.len() as u64);
         }
         at = at.offset(now.len() as u64);
         rest = later;
