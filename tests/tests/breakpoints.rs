@@ -452,10 +452,7 @@ fn debian(smp: u8) -> (QemuMachine, Link) {
         hypervisor: Some(hypervisor()),
         qemu: std::env::var_os("STEPWELL_QEMU")
             .map_or_else(|| "qemu-system-aarch64".into(), Into::into),
-        verbose: false,
-        cpus: None,
-        turn: None,
-        test_mode: None,
+        ..MachineOptions::default()
     };
     let (machine, mut link) = QemuMachine::launch(&options, &guest).unwrap();
     contract::wait_for_stop(&mut link);

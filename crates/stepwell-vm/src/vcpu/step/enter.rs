@@ -11,6 +11,7 @@ use crate::vcpu::{debug, interrupt, pages, time};
 use stepwell_arch::esr::{EsrEl2, ec};
 use stepwell_arch::{SystemRegister, Va};
 use stepwell_engine::{Exit, Outcome, Plan};
+use stepwell_protocol::InterruptPolicy;
 
 impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// Enters for the instruction in hand, which nothing is known to have come of yet.
@@ -119,7 +120,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// executed: an interrupt that was pending before it, and that it has unmasked. At the end of a turn,
     /// or where a run is to stop, the CPU takes that first, and so has a step to. What becomes pending
     /// with it (a timer, what EL2 is told of by a maintenance interrupt) comes to EL2 instead.
-    fn taken_behind(&self, has_interface: bool) -> Option<Asynchronous> {
+    fn taken_behind(&mut self, has_interface: bool) -> Option<Asynchronous> {
         let rules = &self.flow.rules;
         let is_offered = rules.interrupts == InterruptPolicy::Into && !rules.is_stepping_past;
         let is_maintained = has_interface && self.running.core.interface.has_ended_for_el2();
