@@ -76,6 +76,7 @@ fn write_memory<C: Cpu>(running: &Running<'_, C>, ipa: Ipa, bytes: &[u8]) {
         let in_page = PAGE_BYTES - at.0 % PAGE_BYTES;
         let count = usize::try_from(in_page).unwrap_or(rest.len()).min(rest.len());
         let (now, later) = rest.split_at(count);
+        domain.about_to_store(at, now.len() as u64);
         if domain.ram.write(at, now).is_ok() {
             domain.sync_views(at, now.len() as u64);
             address_space::stored(running, at, now.len() as u64);
