@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::guest::folder;
 use crate::plain::Setup;
 use crate::process::{Finished, Running, run};
-use crate::stepwell::command;
+use crate::stepwell::{binary, command};
 
 /// What the guest's start script says when its shell is up.
 const BANNER: &str = "stepwell-demo: shell is up";
@@ -47,10 +47,25 @@ impl Served {
     /// When it cannot be started.
     #[must_use]
     pub fn start(setup: &Setup, options: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("tests need a place for temporary files");
         let mut gdb = command("gdb", setup);
-        gdb.arg("--listen").arg(format!("unix:{}", folder.path().join("socket").display()));
         gdb.args(options);
+        Self::serve(gdb)
+    }
+
+    /// Starts a replay, from a position.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn replay(log: &Path, at: &str) -> Self {
+        let mut gdb = Command::new(binary());
+        gdb.args(["gdb", "--at", at, "--replay"]).arg(log);
+        Self::serve(gdb)
+    }
+
+    fn serve(mut gdb: Command) -> Self {
+        let folder = tempfile::tempdir().expect("tests need a place for temporary files");
+        gdb.arg("--listen").arg(format!("unix:{}", folder.path().join("socket").display()));
         gdb.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut running = Running::start(&mut gdb).expect("the command is built");
         let input = Box::new(running.stdin().expect("it was piped"));

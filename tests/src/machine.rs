@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use stepwell::machine::{Guest, MachineError, MachineOptions, Memory, QemuMachine};
+use stepwell_debuggee::Schedule;
 use stepwell_link::Link;
 use stepwell_trace::RawPolicy;
 
@@ -112,7 +113,8 @@ pub fn launch_counted(
     smp: u8,
     turn: u32,
 ) -> Result<(QemuMachine, Link), MachineError> {
-    start(code, MachineOptions { cpu: cpu.to_owned(), turn: Some(turn), ..options(smp) })
+    let schedule = Some(Schedule::Turns { instructions: turn });
+    start(code, MachineOptions { cpu: cpu.to_owned(), schedule, ..options(smp) })
 }
 
 /// Starts the machine of a setup, which counts instructions; it is stopped at reset.
@@ -128,7 +130,7 @@ pub fn launch_counted_setup(setup: &Setup, turn: u32) -> Result<(QemuMachine, Li
     let memory = Memory { bytes: u64::from(setup.memory_mib) << 20 };
     let options = MachineOptions {
         cpu: setup.cpu.to_owned(),
-        turn: Some(turn),
+        schedule: Some(Schedule::Turns { instructions: turn }),
         memory,
         ..options(setup.smp)
     };

@@ -5,7 +5,7 @@
 //! ended, is an [`Event`] of [`Debuggee::wait`]. Nothing but `wait` waits.
 
 use crate::{
-    Error, Event, InterruptPolicy, Monitor, OthersPolicy, Place, Registers, SimdRegisters,
+    Error, Event, InterruptPolicy, Monitor, OthersPolicy, Place, Registers, Reverse, SimdRegisters,
     StepRequest, SveRegister, TimePolicy, TimeTravel, TraceDetail, TraceRecord, VcpuId, VcpuStatus,
     VectorLength, Watchpoint,
 };
@@ -166,6 +166,11 @@ pub trait Debuggee {
 
     /// Goes to positions of a run, where the machine counts instructions.
     fn support_time_travel(&mut self) -> Option<&mut dyn TimeTravel> {
+        None
+    }
+
+    /// Goes back, where there is a whole run to go back in.
+    fn support_reverse(&mut self) -> Option<&mut dyn Reverse> {
         None
     }
 

@@ -91,7 +91,8 @@ impl Fake {
     fn stop(&mut self, reason: StopReason) {
         self.going = Going::Stopped;
         self.timeline.until = None;
-        self.reported = true;
+        // That one tells of a moment, and not of the instruction that is next.
+        self.reported |= reason != StopReason::Reached;
         let pc = Va(self.cpu.registers.pc);
         let (vcpu, steps) = (VcpuId::default(), self.steps);
         self.events.push_back(Event::Stopped(Stop { vcpu, reason, pc, steps }));

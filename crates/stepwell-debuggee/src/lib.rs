@@ -14,6 +14,7 @@ pub mod contract;
 mod debuggee;
 mod error;
 pub mod fake;
+mod reverse;
 mod stop;
 mod time_travel;
 mod value;
@@ -24,10 +25,12 @@ pub use debuggee::{
 };
 pub use error::Error;
 // What the trait speaks of, so that who is built on it needs no second crate.
+pub use reverse::{Edge, Reverse};
 pub use stepwell_protocol::{
     DomainEnding, ExceptionCause, FaultKind, GuestFault, InterruptPolicy, Monitor, OthersPolicy,
-    Place, Refusal, Registers, SimdRegisters, StopReason, SveRegister, TimePolicy, TraceDetail,
-    TraceRecord, VcpuId, VcpuState, VectorLength, Waiting, WatchAccess, Watchpoint,
+    Place, Refusal, Registers, Schedule, ScheduleError, SimdRegisters, StopReason, SveRegister,
+    TimePolicy, TraceDetail, TraceRecord, VcpuId, VcpuState, VectorLength, Waiting, WatchAccess,
+    Watchpoint,
 };
 pub use stop::{Event, Stop};
 pub use time_travel::{CHECKPOINTS_MAX, Checkpoint, Checkpoints, Moment, StateHash, TimeTravel};

@@ -8,7 +8,7 @@
 //! it: go back to one, and run forwards from there. Which checkpoints to keep, and where to look for what
 //! happened last, is not the debuggee's business.
 
-use crate::Error;
+use crate::{Error, VcpuId};
 use std::fmt;
 use stepwell_arch::Ipa;
 
@@ -57,7 +57,7 @@ impl fmt::Display for StateHash {
 
 /// The ability to go to any moment that lies ahead, and to say what is there.
 pub trait TimeTravel {
-    /// Returns the moment at which a domain is stopped.
+    /// Returns the moment at which a domain is stopped, or at which it ended.
     ///
     /// # Errors
     ///
@@ -75,6 +75,22 @@ pub trait TimeTravel {
     ///
     /// As [`TimeTravel::moment`], and [`crate::Refusal::Ended`].
     fn run_until(&mut self, domain: u8, moment: Moment) -> Result<(), Error>;
+
+    /// As [`TimeTravel::run_until`], but stops before that where it is this vCPU's turn, and it has not
+    /// executed anything more; where it has its turn now, that is here.
+    ///
+    /// # Errors
+    ///
+    /// As [`TimeTravel::run_until`].
+    fn run_until_turn(&mut self, vcpu: VcpuId, moment: Moment) -> Result<(), Error>;
+
+    /// Returns for each vCPU the position behind the last instruction that it has executed; 0 for none.
+    /// Where that is the domain's own position, it was the last one to execute any.
+    ///
+    /// # Errors
+    ///
+    /// As [`TimeTravel::moment`].
+    fn executed(&mut self, domain: u8) -> Result<Vec<u64>, Error>;
 
     /// As [`TimeTravel::run_until`], by steps, which are recorded ([`crate::Trace`]). It may stop
     /// before, where no more fits ([`crate::StopReason::RingFull`]): drain, and ask again.

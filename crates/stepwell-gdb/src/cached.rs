@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{
-    Console, Debuggee, Error, Event, Interrupts, Monitors, Others, Place, Registers, Simd,
+    Console, Debuggee, Error, Event, Interrupts, Monitors, Others, Place, Registers, Reverse, Simd,
     StepRequest, Sve, SystemRegisters, Time, TimeTravel, Trace, VcpuId, VcpuState, VcpuStatus,
     Watchpoints,
 };
@@ -190,6 +190,11 @@ impl Debuggee for CachedDebuggee<'_> {
     fn support_time_travel(&mut self) -> Option<&mut dyn TimeTravel> {
         // It moves the guest.
         self.forget().support_time_travel()
+    }
+
+    fn support_reverse(&mut self) -> Option<&mut dyn Reverse> {
+        // As this does.
+        self.forget().support_reverse()
     }
 
     fn support_console(&mut self) -> Option<&mut dyn Console> {

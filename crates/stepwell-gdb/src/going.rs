@@ -1,6 +1,6 @@
 //! How a guest goes: what a `vCont` asks for, and what is known of it until it stops.
 
-use stepwell_debuggee::{Refusal, VcpuId};
+use stepwell_debuggee::{Refusal, Stop, VcpuId};
 
 /// What the actions of one `vCont` came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +24,13 @@ pub(crate) enum Going {
     Free,
     /// One vCPU goes, the others are stopped.
     Alone(VcpuId),
+    /// Back, to what happened last.
+    Back,
+    /// Back by one instruction of a vCPU.
+    StepBack(VcpuId),
+    /// It was to go back to an access that is watched, has come there, and goes on to behind it:
+    /// GDB takes what it hears of for done, and undoes it itself by a step back.
+    BehindAccess(Stop),
     /// One vCPU steps once, and on while it is within a range.
     Step {
         /// The vCPU.

@@ -16,6 +16,7 @@
 
 mod agent;
 mod arch;
+mod back;
 mod breakpoints;
 mod cached;
 mod conditions;

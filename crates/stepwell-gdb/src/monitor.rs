@@ -5,6 +5,7 @@
 
 mod memory;
 mod mmu;
+mod time;
 
 use crate::breakpoints::{Sort, Tally};
 use crate::guest::Guest;
@@ -25,6 +26,10 @@ mmu ADDRESS                  how the current thread translates it, level by leve
 break-in [any|current|PID|NAME] [ADDRESS]  the processes in which breakpoints in programs hold
 breakpoints                  those that are set, and how often they were met
 where                        where every vCPU is
+when                         the position, in a replay
+goto N|start|end             to a position of a replay
+last ADDRESS [BYTES]         to the instruction that wrote there last, in a replay
+fork                         leave what was recorded: writes are taken from here on
 symbols                      the command that loads the guest's symbols where they are
 trace start NAME             record every step from now on; `continue` steps, too
 trace stop                   complete the recording
@@ -53,7 +58,7 @@ fn execute(guest: &mut Guest<'_>, line: &str) -> Result<String, Error> {
         ["others"] => Ok(format!("{}\n", guest.policies.others)),
         ["others", policy] => others(guest, policy),
         ["time"] => Ok(format!("{}\n", guest.policies.time)),
-        ["time", policy] => time(guest, policy),
+        ["time", policy] => choose_time(guest, policy),
         ["smc", state @ ("on" | "off")] => smc(guest, *state == "on"),
         ["smc"] => Ok(if guest.policies.smc { "on\n" } else { "off\n" }.to_owned()),
         ["phys", address] => memory::show(guest, address, None),
@@ -67,6 +72,11 @@ fn execute(guest: &mut Guest<'_>, line: &str) -> Result<String, Error> {
         ["break-in", choice, place] => guest.break_in(Some(choice), Some(place)),
         ["breakpoints"] => Ok(breakpoints(guest)),
         ["where"] => places(guest),
+        ["when"] => time::when(guest),
+        ["goto", position] => time::go_to(guest, position),
+        ["last", address] => time::last(guest, address, None),
+        ["last", address, length] => time::last(guest, address, Some(length)),
+        ["fork"] => time::fork(guest),
         ["symbols"] => Ok(symbols(guest)),
         ["trace", "start", name] => trace_start(guest, name),
         ["trace", "stop"] => Ok(told(guest.services.stop_trace())),
@@ -140,7 +150,7 @@ fn others(guest: &mut Guest<'_>, word: &str) -> Result<String, Error> {
     Ok(format!("{policy}\n"))
 }
 
-fn time(guest: &mut Guest<'_>, word: &str) -> Result<String, Error> {
+fn choose_time(guest: &mut Guest<'_>, word: &str) -> Result<String, Error> {
     let policy = match word.parse() {
         Ok(policy) => policy,
         Err(error) => return Ok(format!("{error}\n")),

@@ -15,6 +15,9 @@ use gdbstub::target::ext::base::multithread::{
     MultiThreadSchedulerLocking, MultiThreadSchedulerLockingOps, MultiThreadSingleStep,
     MultiThreadSingleStepOps,
 };
+use gdbstub::target::ext::base::reverse_exec::{
+    ReverseCont, ReverseContOps, ReverseStep, ReverseStepOps,
+};
 use std::time::{Duration, Instant};
 use stepwell_arch::Va;
 use stepwell_debuggee::{CodeRange, Debuggee, InterruptPolicy, OthersPolicy, StepRequest, VcpuId};
@@ -38,7 +41,7 @@ impl Guest<'_> {
 
     /// Takes what has happened while the guest was stopped: a pause that came too late, the
     /// console.
-    fn forget_events(&mut self) -> Result<(), Error> {
+    pub(crate) fn forget_events(&mut self) -> Result<(), Error> {
         while let Some(event) = self.debuggee.wait(Duration::ZERO)? {
             self.happened(event)?;
         }
@@ -157,6 +160,7 @@ impl Guest<'_> {
                 let until = Some(Va(from));
                 self.debuggee.step(vcpu, StepRequest { until, ..request(u64::MAX) })
             }
+            Going::Back | Going::StepBack(_) | Going::BehindAccess(_) => self.set_going_back(),
             Going::Step { vcpu, range: None, .. } => self.debuggee.step(vcpu, request(1)),
             Going::Step { vcpu, range: Some(range), .. } => {
                 let within = Some(within(range));
@@ -167,7 +171,9 @@ impl Guest<'_> {
             Ok(()) => Ok(()),
             Err(stepwell_debuggee::Error::Refused(refusal)) => {
                 let vcpu = match self.going {
-                    Going::Alone(vcpu) | Going::Step { vcpu, .. } => vcpu.vcpu,
+                    Going::Alone(vcpu) | Going::StepBack(vcpu) | Going::Step { vcpu, .. } => {
+                        vcpu.vcpu
+                    }
                     _ => self.selected,
                 };
                 self.going = Going::Refused(refusal, vcpu);
@@ -247,6 +253,14 @@ impl MultiThreadResume for Guest<'_> {
 
     fn support_range_step(&mut self) -> Option<MultiThreadRangeSteppingOps<'_, Self>> {
         Some(self)
+    }
+
+    fn support_reverse_step(&mut self) -> Option<ReverseStepOps<'_, Tid, Self>> {
+        self.goes_back().then_some(self as &mut dyn ReverseStep<Tid, Arch = _, Error = _>)
+    }
+
+    fn support_reverse_cont(&mut self) -> Option<ReverseContOps<'_, Tid, Self>> {
+        self.goes_back().then_some(self as &mut dyn ReverseCont<Tid, Arch = _, Error = _>)
     }
 
     fn support_scheduler_locking(&mut self) -> Option<MultiThreadSchedulerLockingOps<'_, Self>> {

@@ -57,6 +57,8 @@ pub struct Session<'d> {
     framer: Framer,
     has_no_acks: bool,
     has_processes: bool,
+    /// A thread was chosen for what goes on, and not any of them.
+    has_chosen: bool,
     /// The last reply, in case that it has to be said again.
     last: Vec<u8>,
     ending: Option<DomainEnding>,
@@ -86,6 +88,7 @@ impl<'d> Session<'d> {
             framer: Framer::default(),
             has_no_acks: false,
             has_processes: false,
+            has_chosen: false,
             last: Vec::new(),
             ending: None,
         })
@@ -219,6 +222,7 @@ impl<'d> Session<'d> {
                 let step = format!("vCont;s:{};c", self.thread());
                 self.feed(step.as_bytes())
             }
+            b"bs" if !self.has_chosen => self.step_back(),
             _ if body.starts_with(b"vKill") => self.answer(b"OK").map(|()| Some(Leaving::Killed)),
             b"qHostInfo" => match self.guest.host_info() {
                 Ok(info) => self.answer(info.as_bytes()).map(|()| None),
@@ -237,11 +241,24 @@ impl<'d> Session<'d> {
             self.has_processes = body.windows(13).any(|words| words == b"multiprocess+");
         }
         self.has_no_acks |= body == b"QStartNoAckMode";
+        if let Some(thread) = body.strip_prefix(b"Hc") {
+            self.has_chosen =
+                !(thread.ends_with(b"-1") || thread == b"0" || thread.ends_with(b".0"));
+        }
         if leaving.is_some() {
             return Ok(leaving);
         }
         let report = self.guest.refusal();
         self.report(report)
+    }
+
+    /// Steps the current thread back: GDB, which means that one, has chosen any.
+    fn step_back(&mut self) -> Result<Option<Leaving>, Error> {
+        let before = self.output.len();
+        let thread = format!("Hc{}", self.thread());
+        self.feed(thread.as_bytes())?;
+        self.output.truncate(before);
+        self.feed(b"bs")
     }
 
     /// Sets a breakpoint with what comes with it.

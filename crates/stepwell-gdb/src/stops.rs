@@ -46,6 +46,11 @@ impl Guest<'_> {
             // It was told of already, or nobody asked for it.
             return Ok(None);
         }
+        if let Going::BehindAccess(access) = self.going {
+            self.going = Going::Stopped;
+            self.learn(access.vcpu)?;
+            return self.report(access, false).map(Some);
+        }
         let is_hit = stop.reason == StopReason::Breakpoint && self.is_hit(stop.vcpu, stop.pc)?;
         if stop.reason == StopReason::Breakpoint && !is_hit {
             self.learn(stop.vcpu)?;
@@ -53,6 +58,9 @@ impl Guest<'_> {
         let is_met = stop.reason == StopReason::Breakpoint && !is_hit;
         let elsewhere = if is_met { self.met_elsewhere(stop.pc) } else { None };
         if self.is_passed_over(stop, is_hit || elsewhere.is_some())? {
+            return Ok(None);
+        }
+        if self.goes_behind(stop)? {
             return Ok(None);
         }
         let stop = self.step_done(stop, is_hit || elsewhere.is_some())?;
@@ -160,11 +168,11 @@ impl Guest<'_> {
                 let kind = self.breakpoints.watched(address, access);
                 (None, Reason::Watch { tid, kind, addr: address.0 })
             }
+            StopReason::Reached => (None, self.edge(tid)?.unwrap_or(with(Signal::SIGTRAP))),
             StopReason::Reset
             | StopReason::Stepped
             | StopReason::LeftRange
             | StopReason::Until
-            | StopReason::Reached
             | StopReason::RingFull => (None, with(Signal::SIGTRAP)),
             _ => (told(), with(Signal::SIGTRAP)),
         };

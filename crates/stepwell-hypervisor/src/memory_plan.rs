@@ -161,7 +161,7 @@ mod tests {
         let domain = DomainConfig {
             name: "domU0",
             cpus: 1,
-            turn_instructions: None,
+            schedule: None,
             memory_bytes: 64 * MIB,
             kernel: range(0x4800_0000, 5 * MIB),
             linked: None,

@@ -67,6 +67,8 @@ pub struct Link {
     events: VecDeque<Event>,
     /// Registers that came with the last stop, until something may have changed them.
     stopped: Option<(VcpuId, Registers)>,
+    /// Where the domain ended, if its machine counts instructions.
+    ended: Option<Moment>,
     /// Set once: why nothing works any more.
     lost: Option<LinkError>,
     ring: Option<Ring>,
@@ -97,6 +99,7 @@ impl Link {
             next_id: 0,
             events: VecDeque::new(),
             stopped: None,
+            ended: None,
             lost: None,
             ring: None,
             mailbox: None,
@@ -333,6 +336,9 @@ impl Link {
             let vcpu = VcpuId { domain: *domain, vcpu: *vcpu };
             self.stopped = Some((vcpu, registers.clone()));
         }
+        if let stepwell_wire::Event::DomainEnded { moment: Some((position, clock)), .. } = event {
+            self.ended = Some(Moment { position, clock });
+        }
         event_of(event)
     }
 
@@ -363,7 +369,7 @@ fn event_of(event: stepwell_wire::Event) -> Event {
         stepwell_wire::Event::Console { domain, bytes } => {
             Event::Console { domain, bytes: bytes.to_vec() }
         }
-        stepwell_wire::Event::DomainEnded { domain, ending } => Event::Ended { domain, ending },
+        stepwell_wire::Event::DomainEnded { domain, ending, .. } => Event::Ended { domain, ending },
     }
 }
 
@@ -617,18 +623,33 @@ impl Link {
 
 impl TimeTravel for Link {
     fn moment(&mut self, domain: u8) -> Result<Moment, Error> {
+        if let Some(ended) = self.ended {
+            return Ok(ended);
+        }
         let stepwell_wire::Timeline { position, clock, .. } = self.timeline(domain)?;
         Ok(Moment { position, clock })
     }
 
     fn run_until(&mut self, domain: u8, moment: Moment) -> Result<(), Error> {
         let Moment { position, clock } = moment;
-        self.done(Command::RunUntil { domain, position, clock, record: false })
+        self.done(Command::RunUntil { domain, position, clock, turn: None, record: false })
+    }
+
+    fn run_until_turn(&mut self, vcpu: VcpuId, moment: Moment) -> Result<(), Error> {
+        let (Moment { position, clock }, VcpuId { domain, vcpu }) = (moment, vcpu);
+        let turn = Some(vcpu);
+        self.done(Command::RunUntil { domain, position, clock, turn, record: false })
+    }
+
+    fn executed(&mut self, domain: u8) -> Result<Vec<u64>, Error> {
+        let vcpus = self.hello.vcpus.get(usize::from(domain)).copied().unwrap_or_default();
+        let executed = self.timeline(domain)?.executed;
+        Ok(executed.into_iter().take(usize::from(vcpus)).collect())
     }
 
     fn record_until(&mut self, domain: u8, moment: Moment) -> Result<(), Error> {
         let Moment { position, clock } = moment;
-        self.done(Command::RunUntil { domain, position, clock, record: true })
+        self.done(Command::RunUntil { domain, position, clock, turn: None, record: true })
     }
 
     fn state_hash(&mut self, domain: u8) -> Result<StateHash, Error> {

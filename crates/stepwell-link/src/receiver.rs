@@ -94,7 +94,8 @@ mod tests {
     use stepwell_wire::{Event, encode};
 
     fn event() -> FromHypervisor {
-        FromHypervisor::Event(Event::DomainEnded { domain: 0, ending: DomainEnding::PoweredOff })
+        let ending = DomainEnding::PoweredOff;
+        FromHypervisor::Event(Event::DomainEnded { domain: 0, ending, moment: None })
     }
 
     fn frame() -> Vec<u8> {

@@ -287,7 +287,8 @@ impl Server {
                 wire::Event::Console { domain, bytes: wire::Bytes::from_slice(&bytes).unwrap() }
             }
             debuggee::Event::Ended { domain, .. } => {
-                wire::Event::DomainEnded { domain, ending: debuggee::DomainEnding::PoweredOff }
+                let ending = debuggee::DomainEnding::PoweredOff;
+                wire::Event::DomainEnded { domain, ending, moment: None }
             }
             debuggee::Event::Stopped(stop) => {
                 let VcpuId { domain, vcpu } = stop.vcpu;

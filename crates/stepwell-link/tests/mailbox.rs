@@ -93,7 +93,7 @@ impl Peer {
 
 fn ended() -> FromHypervisor {
     let ending = stepwell_debuggee::DomainEnding::PoweredOff;
-    FromHypervisor::Event(wire::Event::DomainEnded { domain: 0, ending })
+    FromHypervisor::Event(wire::Event::DomainEnded { domain: 0, ending, moment: None })
 }
 
 fn lost(error: Error) -> LinkError {

@@ -31,6 +31,7 @@ mod place;
 mod policy;
 mod refusal;
 mod registers;
+mod schedule;
 mod stop;
 mod trace;
 
@@ -38,6 +39,7 @@ pub use place::{Place, VcpuId, VcpuState, Watchpoint};
 pub use policy::{InterruptPolicy, Monitor, OthersPolicy, TimePolicy, UnknownPolicy};
 pub use refusal::Refusal;
 pub use registers::{Registers, SimdRegisters, SveRegister, VectorLength};
+pub use schedule::{Schedule, ScheduleError, TURN_MIN};
 pub use stepwell_arch::debug::WatchAccess;
 pub use stop::{DomainEnding, FaultKind, GuestFault, StopReason};
 pub use trace::{

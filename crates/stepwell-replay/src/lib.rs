@@ -5,13 +5,18 @@
 //! inputs, each with the moment at which it came in. That is what a replay log holds ([`log`]), with
 //! hashes of states in between, by which a replay notices that it is another run.
 //!
-//! [`record`] makes one while a guest runs, and [`replay`] runs it again; both over any debuggee. Who
+//! [`record`] makes one while a guest runs, [`replay`] runs it again, and a [`navigator`] goes back and
+//! forth in it; all over any debuggee. Who
 //! launches machines and compares files is not to be found here.
 
 #![forbid(unsafe_code)]
 
 pub mod log;
+pub mod navigator;
 pub mod record;
 pub mod replay;
+pub mod script;
 
 pub use log::{Entry, FileIdentity, Header, LogError, Reader, Writer};
+pub use navigator::{Keeping, Machine, Navigator};
+pub use script::Script;

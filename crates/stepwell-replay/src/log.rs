@@ -12,7 +12,7 @@ use std::io::{self, BufRead, ErrorKind, Read, Write};
 use stepwell_debuggee::{Moment, StateHash};
 
 /// The version of the format, in its header.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Longest line that is believed: an entry has a few hundred bytes of input at most.
 const LINE_MAX: u64 = 1 << 20;
 
@@ -27,8 +27,8 @@ pub struct Header {
     pub vcpus: u8,
     /// Bytes of the guest's memory.
     pub memory_bytes: u64,
-    /// Instructions of a vCPU's turn.
-    pub turn: u32,
+    /// Who executes when: a [`stepwell_debuggee::Schedule`] in words.
+    pub schedule: String,
     /// The kernel's command line.
     pub command_line: String,
     /// The kernel was taken without any header.
@@ -87,6 +87,10 @@ pub enum Entry {
     },
     /// The guest ended.
     Ended {
+        /// Instructions that were executed.
+        position: u64,
+        /// The guest's counter.
+        clock: u64,
         /// How, in words.
         how: String,
     },
@@ -110,14 +114,14 @@ impl Entry {
         Self::State { position, clock, registers, memory }
     }
 
-    /// Returns when it happened, if that is known.
+    /// Returns when it happened.
     #[must_use]
-    pub const fn moment(&self) -> Option<Moment> {
+    pub const fn moment(&self) -> Moment {
         match *self {
             Self::Input { position, clock, .. }
             | Self::State { position, clock, .. }
-            | Self::Left { position, clock } => Some(Moment { position, clock }),
-            Self::Ended { .. } => None,
+            | Self::Left { position, clock }
+            | Self::Ended { position, clock, .. } => Moment { position, clock },
         }
     }
 
@@ -251,12 +255,11 @@ impl<R: BufRead> Reader<R> {
         if !entry.is_sound() {
             return Err(damaged);
         }
-        if let Some(moment) = entry.moment() {
-            if moment < self.last || moment.clock < self.last.clock {
-                return Err(LogError::Order(self.line));
-            }
-            self.last = moment;
+        let moment = entry.moment();
+        if moment < self.last || moment.clock < self.last.clock {
+            return Err(LogError::Order(self.line));
         }
+        self.last = moment;
         Ok(Some(entry))
     }
 }
@@ -303,7 +306,7 @@ mod tests {
             cpu: "cortex-a57".into(),
             vcpus: 4,
             memory_bytes: 512 << 20,
-            turn: 50_000,
+            schedule: "turns=50000".into(),
             command_line: "console=ttyAMA0".into(),
             raw: false,
             kernel: file("vmlinuz"),
@@ -320,7 +323,7 @@ mod tests {
             Entry::input(at(10, 12), b"ls\n"),
             Entry::state(at(10, 40), StateHash { registers: 1, memory: u64::MAX }),
             Entry::Left { position: 50, clock: 80 },
-            Entry::Ended { how: "powered off".into() },
+            Entry::Ended { position: 50, clock: 80, how: "powered off".into() },
         ]
     }
 

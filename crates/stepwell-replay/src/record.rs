@@ -6,7 +6,7 @@
 use crate::log::{Entry, LogError, Writer};
 use std::io::Write;
 use std::time::{Duration, Instant};
-use stepwell_debuggee::{Debuggee, DomainEnding, Error, Event, Moment, StopReason};
+use stepwell_debuggee::{Debuggee, DomainEnding, Error, Event, Moment, Refusal, StopReason};
 
 /// Instructions of a slice: a key that is typed waits for its end.
 const SLICE: u64 = 5_000_000;
@@ -127,8 +127,11 @@ impl<'a, W: Write> Recorder<'a, W> {
             }
             self.type_waiting(world)?;
             if let Some(ending) = self.slice(world)? {
-                self.log.add(&Entry::Ended { how: describe(ending).into() })?;
-                return Ok(End::Ended(ending));
+                let travel = self.debuggee.support_time_travel().ok_or(RecordError::NotCounted)?;
+                let moment @ Moment { position, clock } = travel.moment(0)?;
+                self.log.add(&Entry::Ended { position, clock, how: describe(ending).into() })?;
+                let is_reached = self.has_said_it;
+                return Ok(if is_reached { End::Reached(moment) } else { End::Ended(ending) });
             }
             world.progress(self.now);
         }
@@ -180,7 +183,12 @@ impl<'a, W: Write> Recorder<'a, W> {
                         !self.waiting.is_empty() || self.has_said_it || world.wants_to_leave();
                     if is_wanted && !is_asked && begun.elapsed() > PATIENCE {
                         is_asked = true;
-                        self.debuggee.pause(0)?;
+                        // Where the guest has just ended, that is the next event.
+                        match self.debuggee.pause(0) {
+                            Ok(()) | Err(Error::Lost(_)) => {}
+                            Err(Error::Refused(Refusal::Ended)) => {}
+                            Err(error) => return Err(error.into()),
+                        }
                     }
                 }
             }

@@ -106,20 +106,20 @@ impl<'a, R: BufRead> Replay<'a, R> {
         let mut last = None;
         loop {
             let entry = self.log.next_entry()?;
-            let moment = entry.as_ref().and_then(Entry::moment);
+            let moment = entry.as_ref().map(Entry::moment);
             if let Some(position) = to
                 && moment.is_none_or(|moment| moment.position > position)
             {
-                if moment.is_none() && !matches!(entry, Some(Entry::Ended { .. })) {
+                if entry.is_none() {
                     return self.too_far(position);
                 }
                 return self.arrive(Moment::at(position), audience);
             }
             match entry {
                 None => return self.finish(last),
-                Some(Entry::Ended { how }) => return self.end_as(&how, audience),
+                Some(Entry::Ended { how, .. }) => return self.end_as(&how, audience),
                 Some(entry) => {
-                    let moment = entry.moment().unwrap_or_default();
+                    let moment = entry.moment();
                     match self.run_to(moment, audience)? {
                         Run::Came => {}
                         Run::Left => return Ok(End::Left),

@@ -23,7 +23,7 @@ fn header() -> Header {
         cpu: "none".into(),
         vcpus: 1,
         memory_bytes: 0,
-        turn: 1,
+        schedule: "turns".into(),
         command_line: String::new(),
         raw: true,
         kernel,

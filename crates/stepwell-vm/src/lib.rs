@@ -50,6 +50,7 @@ pub mod cpu;
 pub mod device;
 pub mod devicetree;
 pub mod domain;
+mod draws;
 pub mod feature_id;
 pub mod follow;
 pub mod image_layout;

@@ -167,7 +167,11 @@ impl<C: Cpu> Domain<C> {
         self.quiescence.resume();
         machine.flush_console(self);
         if let Some(ending) = control.ending {
-            machine.link.send(&Event::DomainEnded { domain: self.id, ending });
+            let moment = self.timeline.as_ref().map(|timeline| {
+                let now = timeline.lock().now();
+                (now.position, now.clock)
+            });
+            machine.link.send(&Event::DomainEnded { domain: self.id, ending, moment });
             drop(control);
             machine.power_off_if_over(cpu);
             return;

@@ -8,6 +8,8 @@
 //! The vCPUs take turns on one CPU, a number of instructions each, so that their order is a function of
 //! the position, too.
 
+use crate::domain::{MAX_VCPUS, bit};
+use crate::draws::Draws;
 use serde::{Deserialize, Serialize};
 
 /// What an instruction takes. QEMU counts so with `-icount shift=4`.
@@ -40,10 +42,17 @@ pub struct Timeline {
     slept: u64,
     ticks_per_instruction: u64,
     turn_length: u64,
+    /// Where turns are drawn.
+    draws: Option<Draws>,
     vcpu: u8,
-    /// The position at which the turn is over.
+    /// Where the turn began, and where it is over.
+    turn_begin: u64,
     turn_end: u64,
+    /// For each vCPU, where its last turn ended in which it executed anything.
+    executed: [u64; MAX_VCPUS],
     until: Option<Moment>,
+    /// The vCPU whose turn it is to stop at, too.
+    until_turn: Option<u8>,
     /// What comes is not what was recorded, or is to be replayed: a debugger's doing.
     is_forked: bool,
 }
@@ -58,9 +67,13 @@ impl Timeline {
             slept: 0,
             ticks_per_instruction: ticks_per_instruction(frequency_hz),
             turn_length,
+            draws: None,
             vcpu: 0,
+            turn_begin: 0,
             turn_end: turn_length,
+            executed: [0; MAX_VCPUS],
             until: None,
+            until_turn: None,
             is_forked: false,
         }
     }
@@ -74,6 +87,14 @@ impl Timeline {
     #[must_use]
     pub const fn is_forked(&self) -> bool {
         self.is_forked
+    }
+
+    /// Makes that of a domain whose turns are drawn from a seed.
+    #[must_use]
+    pub fn drawn(frequency_hz: u64, seed: u64) -> Self {
+        let mut draws = Draws::new(seed);
+        let length = draws.length();
+        Self { draws: Some(draws), ..Self::new(frequency_hz, length) }
     }
 
     /// Instructions that were executed.
@@ -138,22 +159,60 @@ impl Timeline {
         self.position() >= self.turn_end
     }
 
+    /// One of those that can move begins its turn, if any can.
+    pub fn next_turn(&mut self, can_move: u8) -> Option<usize> {
+        let current = self.vcpu();
+        let next = match &mut self.draws {
+            Some(draws) => draws.vcpu(can_move),
+            None => (1..=MAX_VCPUS)
+                .map(|ahead| current.wrapping_add(ahead) & (MAX_VCPUS - 1))
+                .find(|&vcpu| can_move & bit(vcpu) != 0),
+        }?;
+        self.begin_turn(next);
+        Some(next)
+    }
+
     /// A vCPU begins its turn.
-    pub const fn begin_turn(&mut self, vcpu: usize) {
+    pub fn begin_turn(&mut self, vcpu: usize) {
+        let position = self.position();
+        self.executed = self.executed();
         self.vcpu = vcpu as u8;
-        self.turn_end = self.position().saturating_add(self.turn_length);
+        self.turn_begin = position;
+        let length = self.draws.as_mut().map_or(self.turn_length, Draws::length);
+        self.turn_end = position.saturating_add(length);
+    }
+
+    /// For each vCPU, the position behind the last instruction that it has executed; 0 for none.
+    #[must_use]
+    pub fn executed(&self) -> [u64; MAX_VCPUS] {
+        let (mut executed, position) = (self.executed, self.position());
+        if let Some(last) = executed.get_mut(self.vcpu()).filter(|_| position > self.turn_begin) {
+            *last = position;
+        }
+        executed
     }
 
     /// Has the domain stop at a moment, or nowhere: before it executes more instructions, or, where all
-    /// wait, once the clock has come there, too.
+    /// wait, once the clock has come there, too; and before, where a vCPU has its turn.
     /// Returns where it was to stop so far.
-    pub const fn stop_at(&mut self, until: Option<Moment>) -> Option<Moment> {
-        core::mem::replace(&mut self.until, until)
+    pub const fn stop_at(
+        &mut self,
+        until: Option<Moment>,
+        turn: Option<u8>,
+    ) -> (Option<Moment>, Option<u8>) {
+        let before = (self.until, self.until_turn);
+        (self.until, self.until_turn) = (until, turn);
+        before
     }
 
     /// Tells whether the domain is to stop rather than to execute another instruction.
     #[must_use]
-    pub const fn is_reached(&self) -> bool {
+    pub fn is_reached(&self) -> bool {
+        self.is_there() || self.until_turn == Some(self.vcpu) && !self.is_turn_over()
+    }
+
+    /// Tells whether the position has come.
+    const fn is_there(&self) -> bool {
         match self.until {
             Some(Moment { position, .. }) => self.position() >= position,
             None => false,
@@ -164,14 +223,14 @@ impl Timeline {
     #[must_use]
     pub const fn is_reached_asleep(&self) -> bool {
         match self.until {
-            Some(Moment { clock, .. }) => self.is_reached() && self.clock >= clock,
+            Some(Moment { clock, .. }) => self.is_there() && self.clock >= clock,
             None => false,
         }
     }
 
     /// Tells whether something other than the next instruction is due.
     #[must_use]
-    pub const fn is_due(&self) -> bool {
+    pub fn is_due(&self) -> bool {
         self.is_turn_over() || self.is_reached()
     }
 
@@ -244,19 +303,74 @@ mod tests {
     #[test]
     fn it_stops_at_a_position_and_a_time() {
         let mut timeline = Timeline::new(QEMU_7_HZ, 100);
-        let _before = timeline.stop_at(Some(Moment { position: 30, clock: 0 }));
+        let _before = timeline.stop_at(Some(Moment { position: 30, clock: 0 }), None);
         assert_eq!(timeline.due_at(), 30);
         timeline.set_clock(30);
         assert!(timeline.is_reached());
-        let _before = timeline.stop_at(Some(Moment { position: 30, clock: 500 }));
+        let _before = timeline.stop_at(Some(Moment { position: 30, clock: 500 }), None);
         assert!(timeline.is_reached(), "an instruction more would be too many");
         assert!(!timeline.is_reached_asleep(), "but it may sleep");
         timeline.sleep_until(500);
         assert!(timeline.is_reached_asleep());
-        let _before = timeline.stop_at(None);
+        let _before = timeline.stop_at(None, None);
         assert!(!timeline.is_due());
         // A position that lies behind is reached at once.
-        let _before = timeline.stop_at(Some(Moment { position: 3, clock: 0 }));
+        let _before = timeline.stop_at(Some(Moment { position: 3, clock: 0 }), None);
+        assert!(timeline.is_reached());
+    }
+
+    #[test]
+    fn who_is_next_goes_round() {
+        let mut timeline = Timeline::new(QEMU_7_HZ, 100);
+        let next = |timeline: &mut Timeline, can_move| timeline.next_turn(can_move);
+        assert_eq!(next(&mut timeline, 0b1011), Some(1));
+        assert_eq!(next(&mut timeline, 0b1011), Some(3));
+        assert_eq!(next(&mut timeline, 0b1011), Some(0));
+        assert_eq!(next(&mut timeline, 0b0001), Some(0), "it is the only one");
+        assert_eq!(next(&mut timeline, 0), None);
+    }
+
+    #[test]
+    fn turns_can_be_drawn() {
+        let ends = |seed| {
+            let mut timeline = Timeline::drawn(QEMU_7_HZ, seed);
+            let turn = |_| {
+                timeline.set_clock(timeline.due_at());
+                (timeline.next_turn(0b111), timeline.position())
+            };
+            (0..50).map(turn).collect::<Vec<_>>()
+        };
+        assert_eq!(ends(5), ends(5));
+        assert_ne!(ends(5), ends(6));
+        assert!(ends(5).iter().all(|(vcpu, _)| vcpu.is_some_and(|vcpu| vcpu < 3)));
+    }
+
+    #[test]
+    fn it_is_known_who_has_executed() {
+        let mut timeline = Timeline::new(QEMU_7_HZ, 100);
+        timeline.set_clock(30);
+        assert_eq!(timeline.executed()[..2], [30, 0]);
+        // It waits, and another one has the turn.
+        timeline.begin_turn(1);
+        timeline.sleep_until(500);
+        assert_eq!(timeline.executed()[..2], [30, 0], "sleep is no instruction");
+        timeline.count();
+        assert_eq!(timeline.executed()[..2], [30, 31]);
+        timeline.begin_turn(0);
+        timeline.begin_turn(2);
+        assert_eq!(timeline.executed()[..3], [30, 31, 0], "an empty turn is none");
+    }
+
+    #[test]
+    fn it_stops_where_a_vcpu_has_its_turn() {
+        let mut timeline = Timeline::new(QEMU_7_HZ, 100);
+        let _before = timeline.stop_at(Some(Moment { position: 300, clock: 0 }), Some(1));
+        assert!(!timeline.is_reached());
+        timeline.begin_turn(1);
+        assert!(timeline.is_reached() && !timeline.is_reached_asleep());
+        timeline.set_clock(100);
+        assert!(!timeline.is_reached(), "its turn is over");
+        timeline.set_clock(300);
         assert!(timeline.is_reached());
     }
 

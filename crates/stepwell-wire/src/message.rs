@@ -296,6 +296,8 @@ pub enum Command {
         position: u64,
         /// The counter.
         clock: u64,
+        /// Stop before that where it is this vCPU's turn, before it executes anything.
+        turn: Option<u8>,
         /// By steps, and write them into the trace ring.
         record: bool,
     },
@@ -399,8 +401,8 @@ pub struct Timeline {
     pub position: u64,
     /// The guest's counter.
     pub clock: u64,
-    /// The vCPU whose turn it is.
-    pub vcpu: u8,
+    /// For each vCPU, the position behind the last instruction that it has executed; 0 for none.
+    pub executed: [u64; 8],
     /// A hash of what its vCPUs' registers hold.
     pub registers: u64,
     /// Where its RAM begins, physically.
@@ -439,5 +441,7 @@ pub enum Event {
         domain: u8,
         /// How.
         ending: DomainEnding,
+        /// Its position and its counter, where its machine counts instructions.
+        moment: Option<(u64, u64)>,
     },
 }

@@ -204,7 +204,10 @@ fn answers() {
 fn positions() {
     request(Command::ReadTimeline { domain: 1 }, &[28, 1]);
     let (position, clock, record) = (300, 7, true);
-    request(Command::RunUntil { domain: 0, position, clock, record }, &[29, 0, 0xac, 2, 7, 1]);
+    for (turn, bytes) in [(None, &[0][..]), (Some(3), &[1, 3])] {
+        let command = Command::RunUntil { domain: 0, position, clock, turn, record };
+        request(command, &[&[29, 0, 0xac, 2, 7], bytes, &[1]].concat());
+    }
     request(Command::Keep { domain: 1 }, &[30, 1]);
     request(Command::GoTo { domain: 1, checkpoint: 300 }, &[31, 1, 0xac, 2]);
     request(Command::Forget { checkpoint: 300 }, &[32, 0xac, 2]);
@@ -212,9 +215,11 @@ fn positions() {
     let wrote = Command::Wrote { domain: 1, from: 2, to: 300, ipa, bytes };
     request(wrote, &[33, 1, 2, 0xac, 2, 0x80, 1, 8]);
     request(Command::Fork { domain: 1 }, &[34, 1]);
+    let executed = [0, 300, 299, 0, 0, 0, 0, 0];
     let timeline =
-        Timeline { position: 300, clock: 301, vcpu: 2, registers: 5, ram: 0x80, ram_bytes: 4 };
-    answer(Answer::Timeline(timeline), &[8, 0xac, 2, 0xad, 2, 2, 5, 0x80, 1, 4]);
+        Timeline { position: 300, clock: 301, executed, registers: 5, ram: 0x80, ram_bytes: 4 };
+    let bytes = [8, 0xac, 2, 0xad, 2, 0, 0xac, 2, 0xab, 2, 0, 0, 0, 0, 0, 5, 0x80, 1, 4];
+    answer(Answer::Timeline(timeline), &bytes);
 }
 
 #[test]
@@ -285,9 +290,11 @@ fn stops() {
 #[test]
 fn what_a_domain_says_and_how_it_ends() {
     event(Event::Console { domain: 0, bytes: text(b"# ") }, b"\x01\0\x02# ");
-    let ended = |ending| Event::DomainEnded { domain: 0, ending };
-    event(ended(DomainEnding::PoweredOff), &[2, 0, 0]);
-    event(ended(DomainEnding::Reset), &[2, 0, 1]);
+    let ended = |ending| Event::DomainEnded { domain: 0, ending, moment: None };
+    event(ended(DomainEnding::PoweredOff), &[2, 0, 0, 0]);
+    let (ending, moment) = (DomainEnding::Reset, Some((300, 301)));
+    let counted = Event::DomainEnded { domain: 0, ending, moment };
+    event(counted, &[2, 0, 1, 1, 0xac, 2, 0xad, 2]);
     let kinds = [
         FaultKind::UnmappedAccess,
         FaultKind::UnmappedFetch,
@@ -298,7 +305,7 @@ fn what_a_domain_says_and_how_it_ends() {
     ];
     for (number, kind) in (0..).zip(kinds) {
         let fault = GuestFault { vcpu: 1, pc: Va(4), esr: 0x82, address: 0, kind };
-        event(ended(DomainEnding::Fault(fault)), &[2, 0, 2, 1, 4, 0x82, 1, 0, number]);
+        event(ended(DomainEnding::Fault(fault)), &[2, 0, 2, 1, 4, 0x82, 1, 0, number, 0]);
     }
 }
 

@@ -7,6 +7,7 @@ use assert_cmd::Command;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use stepwell_replay::log::{Entry, FileIdentity, Header, VERSION, Writer};
 use tempfile::TempDir;
 
 /// A directory for one test, which is also its `TMPDIR`.
@@ -203,4 +204,61 @@ fn what_is_read_is_not_written_over() {
     assert!(told.contains("both"), "{told}");
     assert_eq!(fs::read(&kernel).unwrap(), image());
     assert_eq!(fs::read(&initrd).unwrap(), b"cpio");
+}
+
+/// A replay log of a run that nobody can have again.
+fn replay_log(kernel: &Path) -> Vec<u8> {
+    let kernel = FileIdentity { path: text(kernel).into(), sha256: "00".into() };
+    let header = Header {
+        stepwell_replay: VERSION,
+        cpu: "cortex-a57".into(),
+        vcpus: 1,
+        memory_bytes: 64 << 20,
+        schedule: "turns=50000".into(),
+        command_line: String::new(),
+        raw: true,
+        kernel,
+        initrd: None,
+        devicetree: None,
+        hypervisor: String::new(),
+        qemu: String::new(),
+    };
+    let mut bytes = Vec::new();
+    let mut log = Writer::new(&mut bytes, &header).unwrap();
+    log.add(&Entry::Left { position: 50, clock: 50 }).unwrap();
+    bytes
+}
+
+#[test]
+fn a_replay_log_that_is_none_is_told_by_every_command() {
+    let place = Place::new();
+    let gone = place.0.path().join("gone.bin");
+    let log = replay_log(&gone);
+    let flipped = |at: usize| {
+        let mut log = log.clone();
+        log[at] ^= 1;
+        log
+    };
+    let json = "{\"stepwell_replay\":9}";
+    let future = format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()));
+    for (bytes, words) in [
+        (&b"hello\n"[..], "not a replay log: `stepwell record` writes them"),
+        (b"", "not a replay log"),
+        (&flipped(20), "not a replay log"),
+        (&flipped(log.len() - 5), "line 2 is damaged"),
+        (future.as_bytes(), "a replay log of version 9"),
+        (&log, "gone.bin"),
+    ] {
+        let file = place.file("run.replay", bytes);
+        for command in [&["replay"][..], &["step", "--replay"], &["gdb", "--replay"]] {
+            let said = place.refused(&[command, &[text(&file)]].concat());
+            assert!(said.contains(words), "{command:?}: {said}");
+        }
+        let output = place.0.path().join("part.stepwell");
+        let said = place.refused(&["trace", "-o", text(&output), "--replay", text(&file)]);
+        assert!(said.contains(words) && !output.exists(), "{said}");
+    }
+    let missing = place.0.path().join("missing.replay");
+    let said = place.refused(&["step", "--replay", text(&missing)]);
+    assert!(said.contains("missing.replay"), "{said}");
 }

@@ -43,6 +43,12 @@ pub(super) fn a_position_is_one_state(debuggee: &mut dyn Debuggee) {
     // Beyond what the guest stores.
     let later = go(debuggee, BEHIND_THE_STORE, false);
     assert_ne!((later.registers, later.memory), (first.registers, first.memory));
+    let Some(travel) = debuggee.support_time_travel() else { return };
+    let executed = travel.executed(0).expect("it is stopped");
+    assert_eq!(executed.first(), Some(&BEHIND_THE_STORE), "nobody else executes anything");
+    travel.run_until_turn(V0, Moment::at(BEHIND_THE_STORE + 1)).expect("it is stopped");
+    assert_eq!(wait_for_stop(debuggee).0.reason, StopReason::Reached);
+    assert_eq!(go(debuggee, BEHIND_THE_STORE, false), later, "it has its turn already");
     let kept = checkpoints_of(debuggee).keep(0).expect("it is stopped");
     let end = go(debuggee, BEHIND_THE_STORE + 2, false);
     let last = checkpoints_of(debuggee).keep(0).expect("it is stopped");

@@ -48,7 +48,9 @@ fn hash<'a>(bytes: impl IntoIterator<Item = &'a u8>) -> u64 {
 
 impl TimeTravel for Fake {
     fn moment(&mut self, domain: u8) -> Result<Moment, Error> {
-        self.stopped(VcpuId { domain, vcpu: 0 })?;
+        if self.going != Going::Ended {
+            self.stopped(VcpuId { domain, vcpu: 0 })?;
+        }
         // It never waits: its clock is its position.
         let position = self.timeline.position;
         Ok(Moment { position, clock: position })
@@ -59,6 +61,17 @@ impl TimeTravel for Fake {
         self.timeline.until = Some(moment.position);
         (self.going, self.steps) = (Going::Free, 0);
         Ok(())
+    }
+
+    fn run_until_turn(&mut self, vcpu: VcpuId, moment: Moment) -> Result<(), Error> {
+        self.stopped(vcpu)?;
+        // Its only vCPU always has its turn.
+        let position = self.timeline.position.min(moment.position);
+        self.run_until(vcpu.domain, Moment::at(position))
+    }
+
+    fn executed(&mut self, domain: u8) -> Result<Vec<u64>, Error> {
+        Ok(vec![self.moment(domain)?.position])
     }
 
     fn record_until(&mut self, domain: u8, moment: Moment) -> Result<(), Error> {
@@ -116,7 +129,7 @@ impl Checkpoints for Fake {
             (cpu.clone(), typed.clone(), *position, stores.clone());
         (self.cpu, self.typed) = (cpu, typed);
         (self.timeline.position, self.timeline.stores) = (position, stores);
-        self.reported = true;
+        self.reported = false;
         Ok(())
     }
 

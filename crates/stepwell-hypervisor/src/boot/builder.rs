@@ -16,6 +16,7 @@ use heapless::Vec;
 use spin::Mutex;
 use stepwell_arch::Pa;
 use stepwell_engine::{Attention, Turns, VirtualClock};
+use stepwell_protocol::Schedule;
 use stepwell_vm::checkpoint::Checkpoints;
 use stepwell_vm::concurrency::counted::Counted;
 use stepwell_vm::concurrency::quiescence::Quiescence;
@@ -94,6 +95,16 @@ pub struct Cpus {
     pub count: usize,
 }
 
+/// The time of a domain whose machine counts instructions.
+fn timeline(schedule: Schedule) -> Timeline {
+    match schedule {
+        Schedule::Turns { instructions } => {
+            Timeline::new(timer::frequency_hz(), u64::from(instructions))
+        }
+        Schedule::Random { seed } => Timeline::drawn(timer::frequency_hz(), seed),
+    }
+}
+
 /// Builds the domain number `id`. `ram` is where its memory is, `cpu` its physical CPUs.
 ///
 /// # Errors
@@ -128,7 +139,7 @@ pub unsafe fn build(
         let core = new_core(attention, index == 0, places, vttbr, reset);
         let vcpu = Vcpu {
             cpu: cpu.first + index % cpu.count,
-            shares_cpu: cpu.count < config.cpus || config.turn_instructions.is_some(),
+            shares_cpu: cpu.count < config.cpus || config.schedule.is_some(),
             core: Mutex::new(core),
             stop_requested: AtomicBool::new(false),
             order: Mutex::new(None),
@@ -157,9 +168,7 @@ pub unsafe fn build(
         real_time: AtomicBool::new(false),
         on_cpu: AtomicU8::new(on_cpu),
         checkpoints: Checkpoints::default(),
-        timeline: config
-            .turn_instructions
-            .map(|turn| Mutex::new(Timeline::new(timer::frequency_hz(), u64::from(turn)))),
+        timeline: config.schedule.map(|schedule| Mutex::new(timeline(schedule))),
         turns: Mutex::new(Turns::new()),
         quiescence: Quiescence::new(),
         translation: Changes::new(),

@@ -190,7 +190,7 @@ fn build_machine(
         if own.count == 0 {
             return Err(builder::BuildError::NoCpu.to_string());
         }
-        if config.turn_instructions.is_some() && cpus != 1 {
+        if config.schedule.is_some() && cpus != 1 {
             return Err(builder::BuildError::SeveralCpusCount(cpus).to_string());
         }
         let missing = builder::BuildError::NoMemory(config.memory_bytes >> 20);

@@ -8,7 +8,7 @@ use stepwell_wire::Event;
 pub(super) fn show(event: &Event) {
     match event {
         Event::Console { bytes, .. } => log::guest(bytes),
-        Event::DomainEnded { domain, ending } => show_ending(*domain, ending),
+        Event::DomainEnded { domain, ending, .. } => show_ending(*domain, ending),
         // Nobody has asked for any other.
         _ => {}
     }

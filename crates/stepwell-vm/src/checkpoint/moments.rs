@@ -157,12 +157,10 @@ impl Values {
 
     /// Makes a domain what it was.
     fn restore<C: Cpu>(&self, domain: &Domain<C>, control: &mut Control) {
-        let mut in_turn = None;
         if let (Some(timeline), Some(was)) = (&domain.timeline, &self.timeline) {
             let mut timeline = timeline.lock();
             timeline.clone_from(was);
-            let _until = timeline.stop_at(None);
-            in_turn = Some(was.vcpu());
+            let _until = timeline.stop_at(None, None);
         }
         *domain.vgic.change() = self.vgic.clone();
         domain.uart.lock().clone_from(&self.uart);
@@ -170,13 +168,9 @@ impl Values {
         for (index, power) in control.power.iter_mut().enumerate() {
             *power = if self.on & bit(index) == 0 { Power::Off } else { Power::On };
         }
-        for (index, (vcpu, was)) in domain.vcpus.iter().zip(&self.vcpus).enumerate() {
-            let mut core = vcpu.core.lock();
-            core.restore(was);
-            // As after a stop there: the one that had the turn was told of.
-            if in_turn == Some(index) {
-                core.acknowledge_pc();
-            }
+        // As after a stop at a moment: nobody was told of the instructions that are next.
+        for (vcpu, was) in domain.vcpus.iter().zip(&self.vcpus) {
+            vcpu.core.lock().restore(was);
         }
     }
 }

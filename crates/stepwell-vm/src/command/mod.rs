@@ -81,9 +81,9 @@ pub fn serve<C: Cpu>(cpu: &C, machine: &Machine<C>, command: Command) -> Result 
             breakpoints::clear_watchpoint(find(machine, domain)?, watchpoint)
         }
         Command::ReadTimeline { domain } => timeline::read(find(machine, domain)?),
-        Command::RunUntil { domain, position, clock, record } => {
-            let moment = Moment { position, clock };
-            timeline::run_until(cpu, machine, find(machine, domain)?, moment, record)
+        Command::RunUntil { domain, position, clock, turn, record } => {
+            let until = (Moment { position, clock }, turn);
+            timeline::run_until(cpu, machine, find(machine, domain)?, until, record)
         }
         Command::Keep { domain } => timeline::keep(find(machine, domain)?),
         Command::GoTo { domain, checkpoint } => {

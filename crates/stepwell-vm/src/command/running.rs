@@ -43,7 +43,7 @@ fn powered<C: Cpu>(control: &Control, domain: &Domain<C>) -> u8 {
 
 pub(super) fn go_on<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpu: Option<u8>) -> Result {
     if let Some(timeline) = &domain.timeline {
-        let _before = timeline.lock().stop_at(None);
+        let _before = timeline.lock().stop_at(None, None);
     }
     resume(cpu, domain, vcpu)
 }

@@ -18,7 +18,7 @@ pub(super) fn read<C: Cpu>(domain: &Domain<C>) -> Result {
     Ok(Answer::Timeline(Timeline {
         position,
         clock,
-        vcpu: timeline.vcpu() as u8,
+        executed: timeline.executed(),
         registers: hash_of_registers(domain, &control),
         ram: domain.ram.base().0,
         ram_bytes: domain.ram.bytes(),
@@ -29,20 +29,20 @@ pub(super) fn run_until<C: Cpu>(
     cpu: &C,
     machine: &Machine<C>,
     domain: &Domain<C>,
-    moment: Moment,
+    (moment, turn): (Moment, Option<u8>),
     record: bool,
 ) -> Result {
     let control = stopped(domain)?;
     let timeline = domain.timeline.as_ref().ok_or(Refusal::NotCounted)?;
     drop(control);
     // Commands are served one at a time: nothing moves in between.
-    let before = timeline.lock().stop_at(Some(moment));
+    let (until, until_turn) = timeline.lock().stop_at(Some(moment), turn);
     let result = match record {
         true => running::record_until(cpu, machine, domain),
         false => running::go_on_until(cpu, domain),
     };
     if result.is_err() {
-        timeline.lock().stop_at(before);
+        let _ours = timeline.lock().stop_at(until, until_turn);
     }
     result
 }

@@ -2,6 +2,7 @@
 //! [`super::counted`].
 
 use crate::cpu::Cpu;
+use crate::domain::bit;
 use crate::vcpu::running::Running;
 
 /// Whether a stop is due that was asked for, and whether the turn is over.
@@ -12,10 +13,11 @@ pub fn what_is_due<C: Cpu>(running: &Running<'_, C>) -> (bool, bool) {
     (timeline.is_reached(), timeline.is_turn_over())
 }
 
-/// The vCPU begins its next turn.
+/// The vCPU, which alone can move, begins its next turn: as if it had been chosen, which it is where it
+/// was stopped here.
 pub fn begin_turn<C: Cpu>(running: &Running<'_, C>) {
     if let Some(timeline) = &running.domain.timeline {
-        timeline.lock().begin_turn(running.index);
+        let _itself = timeline.lock().next_turn(bit(running.index));
     }
 }
 

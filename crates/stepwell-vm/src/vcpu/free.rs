@@ -151,10 +151,16 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             Handled::Unrestricted => self.past(Root::Unrestricted),
             // The exception has cleared the monitor: this store could not succeed, however often it is
             // tried. The one that is tried next, under a step, can.
-            Handled::Stop(StopReason::Watchpoint { .. }) if pages::is_store_exclusive(running) => {
+            Handled::Stop(StopReason::Watchpoint { .. })
+                if running.domain.timeline.is_none() && pages::is_store_exclusive(running) =>
+            {
                 self.begin_sequence()
             }
-            Handled::Stop(reason) => self.ends(End::Stop(reason)),
+            Handled::Stop(reason) => {
+                // Where instructions are counted, this store does what it would have done.
+                self.keep_sequence();
+                self.ends(End::Stop(reason))
+            }
             Handled::SwitchedOff => self.ends(End::SwitchedOff),
         }
     }

@@ -52,6 +52,7 @@ use crate::vcpu::call_out::Progress;
 use crate::vcpu::flow::Flow;
 use crate::vcpu::running::{End, Running};
 use crate::vcpu::state::{VcpuCore, vmpidr};
+use stepwell_protocol::StopReason;
 
 /// Runs whatever vCPUs are this CPU's, for good.
 pub fn serve_cpu<C: Cpu>(machine: &Machine<C>, cpu: &C, number: usize) -> ! {
@@ -124,7 +125,9 @@ pub fn park<C: Cpu>(machine: &Machine<C>, domain: &Domain<C>, index: usize, cpu:
         let mut core = vcpu.core.lock();
         // Whoever stops within a handler goes on from there, seen.
         core.handler_of = None;
-        if is_reported {
+        if is_reported && own.reason == StopReason::Reached {
+            // It tells of a moment, and not of the instruction that is next.
+        } else if is_reported {
             core.acknowledge(own.reason);
         } else if let End::Stop(_) = end {
             // Another vCPU's reason was first: this one's comes again when they go on.

@@ -83,7 +83,8 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             return Some(Onward::GiveWay);
         }
         count::begin_turn(self.running);
-        None
+        let (is_reached, _) = count::what_is_due(self.running);
+        is_reached.then(|| self.ends(End::Stop(StopReason::Reached)))
     }
 
     fn wait_suspended(&mut self) -> Onward {

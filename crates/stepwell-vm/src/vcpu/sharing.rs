@@ -140,12 +140,9 @@ fn next<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpus: u8, last: &mut usize) -> Opt
         return Some(called);
     }
     let can_move = |index: usize| has_order(index) && !waits(cpu, domain, index);
-    let after = |index: usize| {
-        let rest = ours().filter(move |&other| other > index);
-        rest.chain(ours().take_while(move |&other| other <= index)).find(|&other| can_move(other))
-    };
     let Some(timeline) = &domain.timeline else {
-        let next = after(*last)?;
+        let rest = ours().filter(|&other| other > *last);
+        let next = rest.chain(ours()).find(|&other| can_move(other))?;
         *last = next;
         return Some(next);
     };
@@ -156,8 +153,8 @@ fn next<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpus: u8, last: &mut usize) -> Opt
     if !is_over && can_move(current) {
         return Some(current);
     }
-    let next = after(current)?;
-    timeline.lock().begin_turn(next);
+    let movable = ours().filter(|&index| can_move(index)).fold(0, |mask, index| mask | bit(index));
+    let next = timeline.lock().next_turn(movable)?;
     // A turn begins with the monitor open: it may have been stopped at the end of its last one, within
     // a sequence.
     if let Some(vcpu) = domain.vcpus.get(next) {

@@ -248,11 +248,17 @@ fn what_a_debugger_has_set_is_of_no_moment() {
     let kept = keep(&board, &cpu);
     let place = Place::Va(Va(ENTRY + 8));
     board.serve(&cpu, Command::SetBreakpoint { domain: 0, place });
-    board.serve(&cpu, Command::RunUntil { domain: 0, position: 100, clock: 0, record: false });
+    board.serve(
+        &cpu,
+        Command::RunUntil { domain: 0, position: 100, clock: 0, turn: None, record: false },
+    );
     board.share(&cpu, 60);
     assert_eq!(board.stop().reason, StopReason::Breakpoint);
     go_to(&board, &cpu, kept).expect("it is kept");
-    board.serve(&cpu, Command::RunUntil { domain: 0, position: 100, clock: 0, record: false });
+    board.serve(
+        &cpu,
+        Command::RunUntil { domain: 0, position: 100, clock: 0, turn: None, record: false },
+    );
     board.share(&cpu, 60);
     let stop = board.stop();
     assert_eq!((stop.reason, stop.registers.pc), (StopReason::Breakpoint, ENTRY + 8));

@@ -190,7 +190,7 @@ pub fn run_until(board: &Board, cpu: &FakeCpu, position: u64) -> Stop {
 }
 
 pub fn go_until(board: &Board, cpu: &FakeCpu, position: u64, record: bool) -> Stop {
-    board.serve(cpu, Command::RunUntil { domain: 0, position, clock: 0, record });
+    board.serve(cpu, Command::RunUntil { domain: 0, position, clock: 0, turn: None, record });
     board.share(cpu, TURNS);
     board.stop()
 }
@@ -208,8 +208,28 @@ fn turns_of_instructions_are_exact() {
     let stop = run_until(&board, &cpu, 94);
     assert_eq!(stop.reason, StopReason::Reached);
     let now = timeline(&board, &cpu);
-    assert_eq!((now.position, now.clock, now.vcpu), (94, 94, 1));
+    assert_eq!((now.position, now.clock, &now.executed[..3]), (94, 94, &[90, 94, 0][..]));
     assert_eq!((x(&board, 0, 1), x(&board, 1, 2)), (25, 22), "five turns, and four and a part");
+}
+
+#[test]
+fn it_stops_where_a_vcpu_has_its_turn() {
+    let (board, cpu) = adding(Sharing::Counted(10));
+    let go = |turn, position| {
+        let turn = Some(turn);
+        let clock = 0;
+        let command = Command::RunUntil { domain: 0, position, clock, turn, record: false };
+        board.serve(&cpu, command);
+        board.share(&cpu, TURNS);
+        assert_eq!(board.stop().reason, StopReason::Reached);
+        timeline(&board, &cpu).position
+    };
+    assert_eq!(go(0, 100), 0, "it has it already");
+    assert_eq!(go(1, 100), 10);
+    assert_eq!(go(1, 100), 10);
+    assert_eq!(run_until(&board, &cpu, 13).reason, StopReason::Reached);
+    assert_eq!(go(0, 100), 20);
+    assert_eq!(go(1, 25), 25, "the position comes before its turn");
 }
 
 #[test]
@@ -217,7 +237,7 @@ fn a_machine_that_counts_nothing_has_no_positions() {
     let (board, cpu) = adding(Sharing::ByTime);
     for command in [
         Command::ReadTimeline { domain: 0 },
-        Command::RunUntil { domain: 0, position: 1, clock: 0, record: false },
+        Command::RunUntil { domain: 0, position: 1, clock: 0, turn: None, record: false },
     ] {
         assert_eq!(board.try_to(&cpu, command), Err(Refusal::NotCounted));
     }

@@ -6,7 +6,9 @@ use crate::questions::{EXECUTED, LOADED, coming, current_task, mappings};
 use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
-use stepwell_debuggee::{Debuggee, Monitor, Place, StopReason};
+use stepwell_debuggee::{Debuggee, Moment, Monitor, Place, StopReason};
+use stepwell_replay::Script;
+use stepwell_replay::replay::ReplayError;
 
 /// What the user wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +44,8 @@ impl FromStr for At {
 #[derive(Clone, Debug)]
 pub(super) enum Start {
     Reset,
+    /// A moment of a replay.
+    Moment(Moment),
     Smc,
     Place(Target),
     /// A place in a module, which is yet to be loaded, and where the kernel begins to initialize
@@ -58,6 +62,25 @@ pub(super) enum Start {
 }
 
 impl At {
+    /// As [`At::resolve`], in a replay: also a position, or its end.
+    pub(super) fn resolve_in_replay(
+        &self,
+        script: &Script,
+        names: &mut Names,
+    ) -> anyhow::Result<Start> {
+        let Self::Word(word) = self else { return Ok(self.resolve(names)?) };
+        let end = script.end;
+        match (word.as_str(), word.parse()) {
+            ("end", _) => Ok(Start::Moment(end)),
+            ("start", _) => Ok(Start::Reset),
+            (_, Ok(wanted)) if wanted > end.position => {
+                Err(ReplayError::TooFar { last: end.position, wanted }.into())
+            }
+            (_, Ok(position)) => Ok(Start::Moment(Moment::at(position))),
+            _ => Ok(self.resolve(names)?),
+        }
+    }
+
     /// Finds out what it means, before there is a machine.
     pub(super) fn resolve(&self, names: &mut Names) -> Result<Start, NameError> {
         match self {
@@ -89,6 +112,13 @@ impl Start {
         let Outcome::Stopped(stop) = reset else { return Ok(reset) };
         match self {
             Self::Reset => Ok(reset),
+            Self::Moment(moment) => {
+                let Some(reverse) = debuggee.support_reverse() else {
+                    anyhow::bail!("only a replay has positions: name it with --replay")
+                };
+                reverse.go_to(0, moment)?;
+                follower.follow(debuggee)
+            }
             Self::Place(target) if target.va == stop.pc => Ok(reset),
             Self::Place(target) => go_to(debuggee, follower, target.place),
             Self::Module { word, loaded } => {

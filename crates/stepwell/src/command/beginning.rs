@@ -27,10 +27,10 @@ pub(super) fn describe(options: &GuestOptions, prepared: &Prepared) -> anyhow::R
         cpu: machine.cpu.clone(),
         vcpus: machine.smp,
         memory_bytes: machine.memory.bytes,
-        turn: machine.turn.unwrap_or_default(),
+        schedule: machine.schedule.unwrap_or_default().to_string(),
         command_line: options.append().into(),
         raw: options.raw,
-        kernel: identity(&options.kernel)?,
+        kernel: identity(options.kernel()?)?,
         initrd: options.initrd.as_deref().map(identity).transpose()?,
         devicetree: options.dtb.as_deref().map(identity).transpose()?,
         hypervisor: digest(&machine.hypervisor_image()?),
@@ -43,7 +43,7 @@ pub(super) fn options(header: &Header, sources: Sources) -> GuestOptions {
     let path =
         |given: Option<PathBuf>, file: &FileIdentity| given.unwrap_or(file.path.clone().into());
     GuestOptions {
-        kernel: path(sources.kernel, &header.kernel),
+        kernel: Some(path(sources.kernel, &header.kernel)),
         initrd: header.initrd.as_ref().map(|file| path(sources.initrd, file)),
         append: header.command_line.clone(),
         smp: header.vcpus,

@@ -1,8 +1,11 @@
 //! `stepwell gdb`: serves a debugger.
 
-use super::options::GuestOptions;
+use super::arrive::{At, Start};
+use super::options::{GuestOptions, OF_THE_RUN};
 use super::policies::StepPolicies;
+use super::replayed::Replayed;
 use crate::ending;
+use crate::follow::Follower;
 use crate::gdb::{Recordings, SocketFolder, Tool, init_file};
 use crate::interruption;
 use crate::names::Names;
@@ -24,11 +27,25 @@ use stepwell_trace::Header;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  stepwell gdb --kernel vmlinuz --initrd initrd.cpio.gz --smp 4 \
-    --append 'console=ttyAMA0' \\\n    --write-symbols kernel.elf --init-file kernel.gdb\n  gdb-multiarch -x kernel.gdb"
+    --append 'console=ttyAMA0' \\\n    --write-symbols kernel.elf --init-file kernel.gdb\n  gdb-multiarch -x kernel.gdb\n  \
+    stepwell gdb --replay boot.replay --at end"
 )]
+#[command(mut_arg("kernel", |kernel| kernel.required(false).required_unless_present("replay")))]
 pub(super) struct Gdb {
     #[command(flatten)]
     guest: GuestOptions,
+    /// Serves a run that was recorded (stepwell record), to go forwards and backwards in
+    #[arg(long, value_name = "FILE", conflicts_with_all = OF_THE_RUN)]
+    replay: Option<PathBuf>,
+    /// Where to begin in a replay: a position, start, end, or SYMBOL, where that is first executed
+    #[arg(
+        long,
+        value_name = "WHERE",
+        requires = "replay",
+        default_value = "reset",
+        hide_default_value = true
+    )]
+    at: At,
     /// Where to listen: unix:PATH, or HOST:PORT, which asks nobody for a password. Port 0 takes a
     /// free one [default: a socket in a new private folder]
     #[arg(long, value_name = "ADDRESS")]
@@ -55,40 +72,75 @@ pub(super) struct Gdb {
 impl Gdb {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
         self.refuse_inputs()?;
-        let prepared = self.guest.prepare()?;
         let recordings = self
             .recordings
             .as_deref()
             .map(|folder| Recordings::new(folder).with_context(|| folder.display().to_string()));
         let recordings = recordings.transpose()?;
         // The folder is kept until the socket in it is closed.
-        let (_folder, mut server) = self.bind()?;
+        let (_folder, server) = self.bind()?;
+        match &self.replay {
+            None => {
+                let prepared = self.guest.prepare()?;
+                self.write_files(&prepared.names, &self.guest, server.address())?;
+                let (mut session, names) = prepared.launch()?;
+                session.with(|link| {
+                    self.policies.choose(link)?;
+                    self.serve(link, names, &self.guest, (server, recordings), None)
+                })
+            }
+            Some(log) => {
+                let mut replayed = Replayed::open(log, &self.guest)?;
+                let (script, guest) = (replayed.script.clone(), replayed.guest.clone());
+                let start = self.at.resolve_in_replay(&script, replayed.names())?;
+                self.write_files(replayed.names(), &guest, server.address())?;
+                replayed.with(|navigator, names| {
+                    self.serve(navigator, names, &guest, (server, recordings), Some(start))
+                })
+            }
+        }
+    }
+
+    /// Serves a guest that is at reset; one that is replayed, from where it is to begin.
+    fn serve(
+        &self,
+        debuggee: &mut dyn Debuggee,
+        mut names: Names,
+        guest: &GuestOptions,
+        (mut server, recordings): (Server, Option<Recordings>),
+        replayed_from: Option<Start>,
+    ) -> anyhow::Result<u8> {
         let StepPolicies { irq: interrupts, others, time } = self.policies;
-        let policies = Policies { interrupts, others, time, smc: false };
-        server.set_policies(policies);
-        let symbols = self.guest.symbols().or(self.write_symbols.as_deref());
-        self.write_files(&prepared.names, symbols, server.address())?;
-        let (mut session, names) = prepared.launch()?;
-        let mut tool = Tool::new(names, self.header())?;
+        server.set_policies(Policies { interrupts, others, time, smc: false });
+        let is_replayed = replayed_from.is_some();
+        if let Some(start) = replayed_from {
+            let mut console = |_: &[u8]| Ok(());
+            let mut records = Vec::new();
+            let mut follower =
+                Follower { console: &mut console, records: &mut records, interruption: None };
+            start.arrive(debuggee, &mut names, &mut follower)?;
+            if follower.interruption.is_some() {
+                return Ok(ending::LEFT);
+            }
+        }
+        let mut tool = Tool::new(names, self.header(guest))?;
         if let Some(folder) = recordings {
             tool.allow_recordings(folder);
         }
-        if let Some(file) = symbols {
+        if let Some(file) = self.symbols(guest) {
             tool.set_symbols(file, self.write_symbols.is_some());
         }
-        let left = session.with(|link| {
-            let debuggee: &mut dyn Debuggee = link;
-            self.policies.choose(debuggee)?;
+        if !is_replayed {
             tool.look_out(debuggee)?;
             if !self.wait {
                 debuggee.resume(0)?;
             }
-            notice(&format!("in GDB: target remote {}", server.address()));
-            let mut called = || interruption::take().is_some();
-            server.serve(debuggee, &mut tool, &mut called).map_err(|error| match error {
-                stepwell_gdb::Error::Lost(error) => error.into(),
-                error => anyhow::Error::from(error),
-            })
+        }
+        notice(&format!("in GDB: target remote {}", server.address()));
+        let mut called = || interruption::take().is_some();
+        let left = server.serve(debuggee, &mut tool, &mut called).map_err(|error| match error {
+            stepwell_gdb::Error::Lost(error) => error.into(),
+            error => anyhow::Error::from(error),
         })?;
         Ok(match left {
             Left::Called | Left::Killed => ending::LEFT,
@@ -98,6 +150,11 @@ impl Gdb {
                 status
             }
         })
+    }
+
+    /// The file that a debugger is to load symbols from.
+    fn symbols<'a>(&'a self, guest: &'a GuestOptions) -> Option<&'a Path> {
+        guest.symbols().or(self.write_symbols.as_deref())
     }
 
     /// Refuses to write over what is read, or one file over the other.
@@ -137,7 +194,7 @@ impl Gdb {
     fn write_files(
         &self,
         names: &Names,
-        symbols: Option<&Path>,
+        guest: &GuestOptions,
         address: &Address,
     ) -> anyhow::Result<()> {
         if let Some(file) = &self.write_symbols {
@@ -147,22 +204,22 @@ impl Gdb {
             output::write(file, &names.to_elf()).with_context(|| file.display().to_string())?;
         }
         if let Some(file) = &self.init_file {
-            let text = init_file(symbols, &address.to_string());
+            let text = init_file(self.symbols(guest), &address.to_string());
             let written = text.and_then(|text| output::write(file, text.as_bytes()));
             written.with_context(|| file.display().to_string())?;
         }
         Ok(())
     }
 
-    fn header(&self) -> Header {
+    fn header(&self, guest: &GuestOptions) -> Header {
         Header {
             stepwell_version: env!("CARGO_PKG_VERSION").into(),
-            cpu_model: self.guest.cpu().into(),
-            command_line: self.guest.append().into(),
+            cpu_model: guest.cpu().into(),
+            command_line: guest.append().into(),
             interrupt_policy: self.policies.irq.to_string(),
             time_policy: self.policies.time.to_string(),
             recorded: "pc".into(),
-            vcpus: self.guest.smp(),
+            vcpus: guest.smp(),
         }
     }
 }

@@ -10,6 +10,7 @@ mod policies;
 mod pursuit;
 mod record;
 mod replay;
+mod replayed;
 mod report;
 mod run;
 mod selection;

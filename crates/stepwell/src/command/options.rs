@@ -9,17 +9,22 @@ use anyhow::Context;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use stepwell_arch::Ipa;
+use stepwell_debuggee::Schedule;
 use stepwell_devices::{Device, Devices, Disk, DiskOptions};
 use stepwell_trace::Symbols;
 use stepwell_trace::kernel_image::{LoadPlan, RawPolicy};
 use stepwell_trace::symbols::{elf, identity};
 
+/// What a replay's log says of its run, and no option can.
+pub(super) const OF_THE_RUN: [&str; 10] =
+    ["append", "smp", "cpus", "memory", "cpu", "raw", "disks", "irq", "others", "time"];
+
 /// The guest and its machine.
 #[derive(Clone, Debug, Args)]
 pub(super) struct GuestOptions {
     /// Kernel: Image, Image.gz, EFI zboot, ELF, or Debian's vmlinuz
-    #[arg(long, value_name = "FILE", help_heading = "Guest")]
-    pub(super) kernel: PathBuf,
+    #[arg(long, value_name = "FILE", required = true, help_heading = "Guest")]
+    pub(super) kernel: Option<PathBuf>,
     /// Initial ramdisk
     #[arg(long, value_name = "FILE", help_heading = "Guest")]
     pub(super) initrd: Option<PathBuf>,
@@ -88,7 +93,7 @@ impl GuestOptions {
     /// Reads and checks everything that needs no machine.
     pub(super) fn prepare(&self) -> anyhow::Result<Prepared> {
         let raw = if self.raw { RawPolicy::Accept } else { RawPolicy::Refuse };
-        let mut guest = Guest::read(&self.kernel, raw)?;
+        let mut guest = Guest::read(self.kernel()?, raw)?;
         let is_elf = matches!(guest.kernel.load, LoadPlan::Fixed { .. });
         if let Some(initrd) = self.initrd.as_ref().filter(|_| !is_elf) {
             guest = guest.with_initrd(initrd)?;
@@ -112,7 +117,7 @@ impl GuestOptions {
         let options = MachineOptions {
             smp: self.smp,
             cpus: self.cpus,
-            turn: None,
+            schedule: None,
             memory: self.memory,
             cpu: self.cpu.clone(),
             hypervisor: self.hypervisor.clone(),
@@ -153,7 +158,7 @@ impl GuestOptions {
     pub(super) fn inputs(&self) -> impl Iterator<Item = (&Path, &'static str)> {
         let disks = self.disks.iter().map(|disk| (disk.path.as_path(), "a disk"));
         let files = [
-            (Some(&self.kernel), "the kernel"),
+            (self.kernel.as_ref(), "the kernel"),
             (self.initrd.as_ref(), "the initial ramdisk"),
             (self.dtb.as_ref(), "the device tree"),
             (self.symbols.as_ref(), "the ELF with the symbols"),
@@ -165,6 +170,10 @@ impl GuestOptions {
 
     pub(super) const fn has_disks(&self) -> bool {
         !self.disks.is_empty()
+    }
+
+    pub(super) fn kernel(&self) -> anyhow::Result<&Path> {
+        self.kernel.as_deref().context("which kernel? Write --kernel FILE")
     }
 
     pub(super) fn cpu(&self) -> &str {
@@ -205,9 +214,9 @@ fn symbols_of(path: &Path, guest: &Guest, load: Ipa) -> anyhow::Result<Symbols> 
 }
 
 impl Prepared {
-    /// Has the machine count instructions, and its vCPUs take turns of so many.
-    pub(super) fn with_turns(mut self, turn: u32) -> Self {
-        self.options.turn = Some(turn);
+    /// Has the machine count instructions, and its vCPUs take turns.
+    pub(super) fn with_schedule(mut self, schedule: Schedule) -> Self {
+        self.options.schedule = Some(schedule);
         self
     }
 

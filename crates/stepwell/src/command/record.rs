@@ -1,19 +1,20 @@
 //! `stepwell record`: runs a guest so that the run can be had again.
 
 use super::beginning;
-use super::options::GuestOptions;
+use super::options::{GuestOptions, Prepared};
 use crate::console::{Escapes, Input, Key};
 use crate::ending;
 use crate::interruption;
 use crate::terminal::{RawMode, notice};
 use crate::travelled::Travelled;
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget};
 use std::fs::{File, OpenOptions};
 use std::io::{Write, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use stepwell_debuggee::Moment;
+use stepwell_debuggee::{DomainEnding, Moment, Schedule};
 use stepwell_replay::log::Writer;
 use stepwell_replay::record::{End, RecordError, Recorder, Until, World};
 
@@ -25,17 +26,23 @@ use stepwell_replay::record::{End, RecordError, Recorder, Until, World};
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  stepwell record --kernel vmlinuz --initrd initrd.cpio.gz \
     --append 'console=ttyAMA0' --smp 4 --until 'text:# ' -o boot.replay\n  \
-    stepwell replay boot.replay --verify")]
+    stepwell replay boot.replay --verify\n  \
+    stepwell record --kernel guest.bin --raw --smp 4 --schedule random --runs 100 --until panic")]
 pub(super) struct Record {
     #[command(flatten)]
     guest: GuestOptions,
     /// Where to end: a position (instructions since reset), text:WORDS once the console has shown
-    /// them, or power-off
+    /// them, panic once it has shown that word, or power-off
     #[arg(long, value_name = "WHERE", default_value = "power-off")]
     until: UntilWord,
-    /// Who executes when: turns[=N], N instructions each
+    /// Who executes when: turns[=N], N instructions each, or random[=SEED], turns that are drawn
     #[arg(long, value_name = "HOW", default_value = "turns=50000")]
     schedule: Schedule,
+    /// Records so many runs, with one seed after the other, until one comes to where --until says, and
+    /// keeps the log of that one
+    #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true,
+        value_parser = clap::value_parser!(u64).range(1..))]
+    runs: u64,
     /// Takes the state down every N instructions
     #[arg(long, value_name = "N", default_value_t = 200_000_000,
         value_parser = clap::value_parser!(u64).range(1..))]
@@ -53,8 +60,13 @@ pub(super) struct Record {
 enum UntilWord {
     Position(u64),
     Text(String),
+    /// It panics, or crashes.
+    Panic,
     PowerOff,
 }
+
+/// What a kernel writes that panics, and a program.
+const PANIC: &[u8] = b"panic";
 
 impl FromStr for UntilWord {
     type Err = String;
@@ -64,41 +76,14 @@ impl FromStr for UntilWord {
             Some(("text", "")) => Err("which text? Write text:WORDS".into()),
             Some(("text", text)) => Ok(Self::Text(text.into())),
             _ if word == "power-off" => Ok(Self::PowerOff),
+            _ if word == "panic" => Ok(Self::Panic),
             _ => match word.parse() {
                 Ok(0) | Err(_) => {
-                    Err("neither a position from 1 on, nor text:WORDS, nor power-off".into())
+                    Err("neither a position from 1 on, nor text:WORDS, panic or power-off".into())
                 }
                 Ok(position) => Ok(Self::Position(position)),
             },
         }
-    }
-}
-
-/// Who executes when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Schedule {
-    /// Instructions of a turn.
-    turn: u32,
-}
-
-/// A turn's instructions, if they are not told.
-const TURN: u32 = 50_000;
-/// Shorter turns would be spent on changing them.
-const TURN_MIN: u32 = 100;
-
-impl FromStr for Schedule {
-    type Err = String;
-
-    fn from_str(word: &str) -> Result<Self, String> {
-        let turn = match word.split_once('=') {
-            None if word == "turns" => Some(TURN),
-            Some(("turns", length)) => length.parse().ok(),
-            _ => return Err("not a schedule: write turns or turns=N".into()),
-        };
-        let turn = turn.filter(|&turn| turn >= TURN_MIN);
-        let turn =
-            turn.ok_or(format!("a turn has between {TURN_MIN} and {} instructions", u32::MAX))?;
-        Ok(Self { turn })
     }
 }
 
@@ -108,27 +93,82 @@ impl Record {
             !self.guest.has_disks(),
             "a recording has no disks: what is on them would not be in the log"
         );
-        let prepared = self.guest.prepare()?.with_turns(self.schedule.turn);
-        let header = beginning::describe(&self.guest, &prepared)?;
+        let prepared = self.guest.prepare()?.with_schedule(self.schedule);
+        if self.runs > 1 {
+            return self.search(prepared);
+        }
+        interruption::install().context("cannot handle signals")?;
+        let raw = RawMode::enter();
+        let mut terminal = Terminal::new(raw.is_some(), self.quiet)?;
+        let end = self.record(&prepared, &mut terminal);
+        drop(raw);
+        self.conclude(end?, &prepared.names)
+    }
+
+    /// Records one run.
+    fn record(&self, prepared: &Prepared, terminal: &mut Terminal) -> anyhow::Result<End> {
+        let header = beginning::describe(&self.guest, prepared)?;
         let log = create(&self.output)?;
         let file = self.output.display();
         let log = Writer::new(log, &header).with_context(|| file.to_string())?;
-        let (mut session, names) = prepared.launch()?;
-        let raw = RawMode::enter();
-        let mut terminal = Terminal::new(raw.is_some(), self.quiet)?;
+        let mut session = prepared.start()?;
         let until = match &self.until {
             UntilWord::Position(position) => Until { position: Some(*position), text: None },
             UntilWord::Text(text) => Until { position: None, text: Some(text.as_bytes()) },
+            UntilWord::Panic => Until { position: None, text: Some(PANIC) },
             UntilWord::PowerOff => Until::default(),
         };
         let result = session.with(|link| {
             let mut recorder = Recorder::new(link, log, until, self.state_every);
-            recorder.run(&mut terminal).map_err(explained)
+            recorder.run(terminal).map_err(explained)
         });
         terminal.travelled.finish();
-        drop(raw);
-        let end = result.with_context(|| format!("{file} has the run up to there"))?;
-        self.conclude(end, &names)
+        result.with_context(|| format!("{file} has the run up to there"))
+    }
+
+    /// Records runs by one seed after the other, until one comes to where `--until` says.
+    fn search(&self, mut prepared: Prepared) -> anyhow::Result<u8> {
+        let Schedule::Random { seed: first } = self.schedule else {
+            bail!("--runs is for schedules that differ: --schedule random[=SEED]")
+        };
+        interruption::install().context("cannot handle signals")?;
+        let (file, bar) = (self.output.display(), ProgressBar::new(self.runs));
+        if self.quiet {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        for run in 0..self.runs {
+            let seed = first.wrapping_add(run);
+            bar.set_position(run);
+            prepared = prepared.with_schedule(Schedule::Random { seed });
+            let mut terminal = Terminal::silent();
+            let end = bar.suspend(|| self.record(&prepared, &mut terminal))?;
+            let is_found = match end {
+                End::Reached(_) => true,
+                End::Ended(DomainEnding::Fault(_)) => self.until == UntilWord::Panic,
+                End::Ended(_) => false,
+                End::Left(_) => {
+                    remove(&self.output)?;
+                    bar.finish_and_clear();
+                    return Ok(ending::LEFT);
+                }
+            };
+            if is_found {
+                bar.finish_and_clear();
+                stdout().write_all(&terminal.shown)?;
+                if !terminal.shown.ends_with(b"\n") {
+                    println!();
+                }
+                println!("seed {seed}, run {} of {}: {file}", run + 1, self.runs);
+                return Ok(ending::CLEAN);
+            }
+            remove(&self.output)?;
+        }
+        bar.finish_and_clear();
+        notice(&format!(
+            "none of {} runs came to where --until says: try more, or other seeds",
+            self.runs
+        ));
+        Ok(ending::FAILED)
     }
 
     fn conclude(&self, end: End, names: &crate::names::Names) -> anyhow::Result<u8> {
@@ -154,6 +194,10 @@ impl Record {
     }
 }
 
+fn remove(log: &Path) -> anyhow::Result<()> {
+    std::fs::remove_file(log).with_context(|| log.display().to_string())
+}
+
 /// The errors of a log are about its file, those of a machine have an explanation of their own.
 fn explained(error: RecordError) -> anyhow::Error {
     match error {
@@ -163,7 +207,7 @@ fn explained(error: RecordError) -> anyhow::Error {
 }
 
 /// Makes the log, where there is no file yet.
-fn create(path: &std::path::Path) -> anyhow::Result<File> {
+fn create(path: &Path) -> anyhow::Result<File> {
     let made = OpenOptions::new().write(true).create_new(true).open(path);
     made.with_context(|| {
         let there = if path.exists() { ": choose another name, or remove it" } else { "" };
@@ -173,26 +217,45 @@ fn create(path: &std::path::Path) -> anyhow::Result<File> {
 
 /// The guest's console on this terminal.
 struct Terminal {
-    input: Input,
+    /// Nothing, where runs are to differ by their schedule alone.
+    input: Option<Input>,
     escapes: Escapes,
     typed_here: bool,
     leaves: bool,
     travelled: Travelled,
+    /// What the guest has written, where that is shown later, if at all.
+    shown: Vec<u8>,
+    is_silent: bool,
 }
 
 impl Terminal {
     fn new(typed_here: bool, quiet: bool) -> anyhow::Result<Self> {
-        let input = Input::start().context("cannot read standard input")?;
+        let input = Some(Input::start().context("cannot read standard input")?);
         // A bar beside a console that somebody types on would be in the way.
         let travelled = Travelled::new(quiet || typed_here, None);
-        Ok(Self { input, escapes: Escapes::default(), typed_here, leaves: false, travelled })
+        let (escapes, leaves) = (Escapes::default(), false);
+        let (shown, is_silent) = (Vec::new(), false);
+        Ok(Self { input, escapes, typed_here, leaves, travelled, shown, is_silent })
+    }
+
+    /// Makes one of a run that may be of no interest.
+    fn silent() -> Self {
+        Self {
+            input: None,
+            escapes: Escapes::default(),
+            typed_here: false,
+            leaves: false,
+            travelled: Travelled::new(true, None),
+            shown: Vec::new(),
+            is_silent: true,
+        }
     }
 }
 
 impl World for Terminal {
     fn input(&mut self) -> Vec<u8> {
         let mut typed = Vec::new();
-        for byte in self.input.take() {
+        for byte in self.input.as_mut().map(Input::take).unwrap_or_default() {
             match if self.typed_here { self.escapes.push(byte) } else { Some(Key::Guest(byte)) } {
                 Some(Key::Guest(byte)) => typed.push(byte),
                 Some(Key::Leave) => self.leaves = true,
@@ -203,6 +266,10 @@ impl World for Terminal {
     }
 
     fn console(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        if self.is_silent {
+            self.shown.extend(bytes);
+            return Ok(());
+        }
         self.travelled.aside(|| {
             let mut out = stdout().lock();
             out.write_all(bytes)?;
@@ -225,18 +292,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ends_and_schedules_are_read() {
+    fn ends_are_read() {
         let until = |word: &str| word.parse::<UntilWord>();
         assert_eq!(until("1000"), Ok(UntilWord::Position(1000)));
         assert_eq!(until("text:# "), Ok(UntilWord::Text("# ".into())));
         assert_eq!(until("power-off"), Ok(UntilWord::PowerOff));
+        assert_eq!(until("panic"), Ok(UntilWord::Panic));
         for word in ["", "0", "text:", "never", "-1", "18446744073709551616"] {
             assert!(until(word).is_err(), "{word}");
-        }
-        let turn = |word: &str| word.parse::<Schedule>().map(|schedule| schedule.turn);
-        assert_eq!((turn("turns"), turn("turns=1000")), (Ok(TURN), Ok(1000)));
-        for word in ["", "turns=", "turns=99", "turns=4294967296", "random"] {
-            assert!(turn(word).is_err(), "{word}");
         }
     }
 }

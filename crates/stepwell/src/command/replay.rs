@@ -90,7 +90,8 @@ impl Replay {
         let log = Reader::new(BufReader::new(log)).with_context(|| file.to_string())?;
         let header = log.header().clone();
         let guest = beginning::options(&header, self.sources());
-        let prepared = guest.prepare()?.with_turns(header.turn);
+        let schedule = header.schedule.parse().with_context(|| file.to_string())?;
+        let prepared = guest.prepare()?.with_schedule(schedule);
         beginning::compare(&header, &beginning::describe(&guest, &prepared)?)?;
         let (mut session, names) = prepared.launch()?;
         let to = match self.to {

@@ -3,9 +3,11 @@
 //! The guest goes in slices, and is stopped in between: its code is fetched then, and Ctrl-C
 //! served.
 
+mod replayed;
+
 use super::arrive::{At, Start};
 use super::only::{Only, Sieve};
-use super::options::GuestOptions;
+use super::options::{GuestOptions, OF_THE_RUN};
 use super::policies::StepPolicies;
 use super::pursuit::{Caught, Pursuit};
 use crate::console::MarkedLines;
@@ -38,9 +40,11 @@ use stepwell_trace::{Event, Header};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     stepwell trace --kernel vmlinuz --steps 200000 --irq hold -o boot.stepwell\n  \
-    stepwell trace --kernel vmlinuz --at start_kernel --until rest_init")]
+    stepwell trace --kernel vmlinuz --at start_kernel --until rest_init\n  \
+    stepwell trace --replay boot.replay --from 500000000 --to 500100000")]
 // A recording is of what happened, handlers included.
 #[command(mut_arg("irq", |irq| irq.default_value("into")))]
+#[command(mut_arg("kernel", |kernel| kernel.required(false).required_unless_present("replay")))]
 pub(super) struct Trace {
     #[command(flatten)]
     guest: GuestOptions,
@@ -48,6 +52,22 @@ pub(super) struct Trace {
     /// MODULE:SYMBOL of a Linux module once it is loaded, or PROGRAM!SYMBOL of a program (--sysroot)
     #[arg(long, value_name = "WHERE", default_value = "reset")]
     at: At,
+    /// Records a part of a run that was recorded before (stepwell record)
+    #[arg(long, value_name = "FILE", conflicts_with_all = OF_THE_RUN,
+        conflicts_with_all = ["at", "steps", "until", "follow"])]
+    replay: Option<PathBuf>,
+    /// Where the part of a replay begins: a position
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "replay",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    from: u64,
+    /// Where it ends: a position [default: where the recording does]
+    #[arg(long, value_name = "N", requires = "replay")]
+    to: Option<u64>,
     /// How many steps at most [default: 100000, or no limit with --until]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
@@ -101,6 +121,9 @@ const FLUSH_STEPS_LAST: u64 = 1 << 20;
 impl Trace {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
         output::refuse_inputs(&self.output, self.guest.inputs())?;
+        if let Some(log) = &self.replay {
+            return self.execute_replayed(log);
+        }
         let mut prepared = self.guest.prepare()?;
         let start = self.at.resolve(&mut prepared.names)?;
         let until = self
@@ -108,29 +131,38 @@ impl Trace {
             .as_deref()
             .map(|word| prepared.names.resolve_instruction(word))
             .transpose()?;
+        let mut job = self.job(&self.guest, prepared.names.clone())?;
+        job.until = until;
+        let (mut session, names) = prepared.launch()?;
+        job.names = names;
+        let result = session.with(|link| job.run(self, link, start));
+        drop(session);
+        job.conclude(self, result)
+    }
+
+    /// Makes the recording, and what is to be done for it.
+    fn job(&self, guest: &GuestOptions, names: Names) -> anyhow::Result<Job> {
         let header = Header {
             stepwell_version: env!("CARGO_PKG_VERSION").into(),
-            cpu_model: self.guest.cpu().into(),
-            command_line: self.guest.append().into(),
+            cpu_model: guest.cpu().into(),
+            command_line: guest.append().into(),
             interrupt_policy: self.policies.irq.to_string(),
             time_policy: self.policies.time.to_string(),
             recorded: self.recorded(),
-            vcpus: self.guest.smp(),
+            vcpus: guest.smp(),
         };
-        let sieve = Sieve::new(&self.only, &prepared.names)?;
-        let pursuit =
-            self.only.follow().map(|who| Pursuit::new(who, &prepared.names)).transpose()?;
+        let sieve = Sieve::new(&self.only, &names)?;
+        let pursuit = self.only.follow().map(|who| Pursuit::new(who, &names)).transpose()?;
         let file = || self.output.display().to_string();
         let recorder = Recorder::create(&self.output, &header).with_context(file)?;
-        let (mut session, names) = prepared.launch()?;
-        let mut job = Job {
+        Ok(Job {
             recorder,
             sieve,
-            waits: (self.policies.others == OthersPolicy::Stop && self.guest.smp() > 1)
+            waits: (self.policies.others == OthersPolicy::Stop && guest.smp() > 1)
                 .then(WaitWatch::default),
             pursuit,
             names,
-            until,
+            until: None,
             steps: self.limit(),
             done: 0,
             bar: self.progress_bar(),
@@ -139,15 +171,14 @@ impl Trace {
             started: Instant::now(),
             flushed: 0,
             flush_steps: FLUSH_STEPS_FIRST,
-        };
-        let result = session.with(|link| job.run(self, link, start));
-        drop(session);
-        job.conclude(self, result)
+        })
     }
 
     /// Has the guest stepped and recorded as the options say.
     fn choose_policies(&self, debuggee: &mut dyn Debuggee) -> anyhow::Result<()> {
-        self.policies.choose(debuggee)?;
+        if self.replay.is_none() {
+            self.policies.choose(debuggee)?;
+        }
         if let Some(trace) = debuggee.support_trace() {
             let registers = self.records(What::Regs);
             trace.set_detail(0, TraceDetail { registers, memory: self.records(What::Mem) })?;
@@ -157,6 +188,14 @@ impl Trace {
 
     fn records(&self, what: What) -> bool {
         self.record.contains(&what)
+    }
+
+    /// The longest slice.
+    fn slice_last(&self) -> u64 {
+        match self.records(What::Regs) || self.records(What::Mem) {
+            true => SLICE_LAST_IN_DETAIL,
+            false => SLICE_LAST,
+        }
     }
 
     /// As the recording's header says it.
@@ -170,8 +209,8 @@ impl Trace {
     }
 
     fn limit(&self) -> u64 {
-        let default = if self.until.is_some() { u64::MAX } else { STEPS_DEFAULT };
-        self.steps.unwrap_or(default)
+        let has_end = self.until.is_some() || self.replay.is_some();
+        self.steps.unwrap_or(if has_end { u64::MAX } else { STEPS_DEFAULT })
     }
 
     fn progress_bar(&self) -> ProgressBar {
@@ -252,8 +291,7 @@ impl Job {
             pursuit.begin(&mut self.names, debuggee, stop)?;
         }
         (self.done, self.flushed, self.started) = (0, 0, Instant::now());
-        let in_detail = options.records(What::Regs) || options.records(What::Mem);
-        let slice_last = if in_detail { SLICE_LAST_IN_DETAIL } else { SLICE_LAST };
+        let slice_last = options.slice_last();
         let (mut slice, mut vcpu) = (SLICE_FIRST, stop.vcpu);
         while self.done < self.steps {
             match self.catch(debuggee)? {

@@ -50,8 +50,8 @@ fn domain(layout: &Layout, guest: &Guest, options: &MachineOptions) -> DeviceTre
     let mut domain = node("domU0", &["xen,domain"]);
     cells(&mut domain);
     domain.add_property(property("cpus", u32::from(options.smp).to_be_bytes().to_vec()));
-    if let Some(turn) = options.turn {
-        domain.add_property(property("stepwell,turn-instructions", turn.to_be_bytes().to_vec()));
+    if let Some(schedule) = options.schedule {
+        domain.add_property(property("stepwell,schedule", strings(&[&schedule.to_string()])));
     }
     let kib = layout.guest_bytes / 1024;
     domain.add_property(property("memory", kib.to_be_bytes().to_vec()));
@@ -130,7 +130,7 @@ mod tests {
         let layout = Layout::with_checkpoints(Memory { bytes: 64 << 20 }, &guest).unwrap();
         let options = MachineOptions {
             smp: 2,
-            turn: Some(500),
+            schedule: Some(stepwell_debuggee::Schedule::Turns { instructions: 500 }),
             test_mode: Some("seed=1".into()),
             ..Default::default()
         };
@@ -154,8 +154,8 @@ mod tests {
         assert_eq!(test_mode.value(), b"seed=1\0");
         let domain = chosen.child("domU0").unwrap();
         assert_eq!(domain.property("cpus").unwrap().value(), 2_u32.to_be_bytes());
-        let turn = domain.property("stepwell,turn-instructions").unwrap();
-        assert_eq!(turn.value(), 500_u32.to_be_bytes());
+        let schedule = domain.property("stepwell,schedule").unwrap();
+        assert_eq!(schedule.value(), b"turns=500\0");
         assert_eq!(domain.property("memory").unwrap().value(), 65536_u64.to_be_bytes());
         assert_eq!(domain.children().count(), 2);
         let module = format!("module@{:x}", layout.kernel.address.0);

@@ -49,7 +49,7 @@ impl QemuMachine {
     /// [`MachineError`] says who is to blame and what to try next. Nothing is left behind.
     pub fn launch(options: &MachineOptions, guest: &Guest) -> Result<(Self, Link), MachineError> {
         let hypervisor = options.hypervisor_image()?;
-        let layout = match options.turn {
+        let layout = match options.schedule {
             None => Layout::new(options.memory, guest)?,
             Some(_) => Layout::with_checkpoints(options.memory, guest)?,
         };
@@ -81,7 +81,7 @@ impl QemuMachine {
             let mailbox = Mailbox::map(ram.file(), layout.mailbox.offset());
             link.attach_mailbox(mailbox?);
         }
-        if options.turn.is_some() {
+        if options.schedule.is_some() {
             link.attach_ram(GuestRam::new(ram.file(), Layout::RAM.0)?);
         }
         link.interrupt_when(interruption::is_recent);
@@ -195,7 +195,7 @@ fn arguments(options: &MachineOptions, layout: &Layout, inherited: &Inherited) -
         // The hypervisor's log: standard output is a pipe to us.
         ("-serial", "file:/dev/stdout".to_owned()),
     ];
-    if options.turn.is_some() {
+    if options.schedule.is_some() {
         // 16 ns an instruction, and no pause where every CPU waits.
         // With a seed: RNDR is to read the same each time.
         arguments.extend(["-icount", "shift=4,sleep=off", "-seed", "1"].map(str::to_owned));

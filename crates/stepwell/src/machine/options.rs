@@ -4,6 +4,7 @@ use super::MachineError;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use stepwell_debuggee::Schedule;
 use stepwell_devices::Devices;
 use stepwell_trace::kernel_image::{KernelImage, LoadPlan, RawPolicy};
 
@@ -75,8 +76,8 @@ pub struct MachineOptions {
     pub smp: u8,
     /// CPUs of the machine, where there is not one for each vCPU: they share these in turns.
     pub cpus: Option<u8>,
-    /// Instructions of a vCPU's turn, on a machine that counts them; it has one CPU.
-    pub turn: Option<u32>,
+    /// How vCPUs take turns, on a machine that counts instructions; it has one CPU.
+    pub schedule: Option<Schedule>,
     /// The guest's memory.
     pub memory: Memory,
     /// QEMU's name of the CPU model.
@@ -99,7 +100,7 @@ impl Default for MachineOptions {
         Self {
             smp: 1,
             cpus: None,
-            turn: None,
+            schedule: None,
             memory: Memory { bytes: 512 << 20 },
             cpu: "cortex-a57".into(),
             hypervisor: None,
@@ -114,7 +115,7 @@ impl Default for MachineOptions {
 impl MachineOptions {
     /// Returns how many CPUs the machine has.
     pub(super) fn machine_cpus(&self) -> u8 {
-        if self.turn.is_some() { 1 } else { self.cpus.unwrap_or(self.smp).min(self.smp) }
+        if self.schedule.is_some() { 1 } else { self.cpus.unwrap_or(self.smp).min(self.smp) }
     }
 
     /// Returns QEMU's name of the CPU with the properties that are chosen for it, where the user has

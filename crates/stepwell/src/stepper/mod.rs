@@ -4,11 +4,12 @@
 //! it is the same behind a line editor, a pipe and a test. It knows no link either: any
 //! [`Debuggee`] will do.
 
+mod back;
 mod breakpoints;
 mod parse;
 mod view;
 
-pub use parse::{Command, HELP, NAMES, ParseError};
+pub use parse::{Command, HELP, NAMES, ParseError, Position};
 
 use crate::console::MarkedLines;
 use crate::follow::{Follower, Outcome};
@@ -142,6 +143,14 @@ impl<'a> Prompt<'a> {
             Command::Continue => return self.follow(),
             Command::Next => return self.next(),
             Command::Until(word) => return self.until(word),
+            Command::StepBack(_)
+            | Command::NextBack
+            | Command::ContinueBack
+            | Command::UntilBack(_)
+            | Command::GoTo(_)
+            | Command::When
+            | Command::Last(..)
+            | Command::Fork => self.go_back(command)?,
             Command::Leave => return Ok(Flow::Leave),
             Command::Registers(None) => self.registers()?,
             Command::Registers(Some(name)) => self.register(name)?,
@@ -407,7 +416,8 @@ impl<'a> Prompt<'a> {
     fn arrived(&mut self, stop: Stop) -> anyhow::Result<()> {
         (self.stop, self.vcpu) = (stop, stop.vcpu);
         self.names.locate(self.debuggee, stop.vcpu, stop.pc)?;
-        self.show_stop(stop)
+        self.show_stop(stop)?;
+        self.show_edge(stop)
     }
 
     fn choose(&mut self, vcpu: Option<u8>) -> anyhow::Result<()> {

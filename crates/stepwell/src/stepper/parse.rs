@@ -13,6 +13,15 @@ u WHERE        run until WHERE; Ctrl-C pauses
 break [WHERE [if pid=N,comm=NAME]]  a breakpoint that stays; without WHERE, list them
 delete N       take breakpoint N away
 b [N]          back: the last N executed PCs (16)
+In a replay (stepwell step --replay FILE):
+rs [N]         step back N instructions of this vCPU (1)
+rn             step back, but over a call as a whole
+rc             continue back, to the last stop before this one
+ru WHERE       back to where WHERE was executed last
+goto N         to a position: N, +N, -N, start, end
+when           the position, and the guest's time
+last WHERE [N] to the instruction that wrote any of N bytes (8) last
+fork           leave what was recorded: writes are taken from here on
 r [NAME]       registers: core, PSTATE, system; or one, such as x0 or ESR_EL1
 m WHERE [N]    N bytes of memory (64)
 d [WHERE] [N]  disassemble N instructions (8), from the PC
@@ -36,9 +45,10 @@ for m, d and watch also a register (sp, x0, pc).
 ";
 
 /// The commands' names, for completion.
-pub const NAMES: [&str; 25] = [
-    "s", "n", "c", "u", "break", "delete", "b", "r", "m", "d", "i", "time", "others", "smc",
-    "watch", "unwatch", "t", "vcpu", "ps", "bt", "maps", "lsmod", "p", "h", "x",
+pub const NAMES: [&str; 33] = [
+    "rs", "rn", "rc", "ru", "goto", "when", "last", "fork", "s", "n", "c", "u", "break", "delete",
+    "b", "r", "m", "d", "i", "time", "others", "smc", "watch", "unwatch", "t", "vcpu", "ps", "bt",
+    "maps", "lsmod", "p", "h", "x",
 ];
 
 const MEMORY_DEFAULT: u64 = 64;
@@ -61,6 +71,22 @@ pub enum Command {
     Until(String),
     /// `b`
     Back(usize),
+    /// `rs`
+    StepBack(u64),
+    /// `rn`
+    NextBack,
+    /// `rc`
+    ContinueBack,
+    /// `ru`
+    UntilBack(String),
+    /// `goto`
+    GoTo(Position),
+    /// `when`
+    When,
+    /// `last`: where, and how many bytes.
+    Last(String, u64),
+    /// `fork`
+    Fork,
     /// `r`
     Registers(Option<String>),
     /// `m`
@@ -101,6 +127,19 @@ pub enum Command {
     Help,
     /// `x`
     Leave,
+}
+
+/// A position in a replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// From the beginning.
+    At(u64),
+    /// Behind this one.
+    Ahead(u64),
+    /// Before this one.
+    Back(u64),
+    /// The last one.
+    End,
 }
 
 /// A line that is no command.
@@ -182,7 +221,27 @@ impl Command {
             ("lsmod", []) => Self::Modules,
             ("h" | "help" | "?", _) => Self::Help,
             ("x" | "q" | "quit" | "exit", []) => Self::Leave,
-            _ => return Err(refuse(name)),
+            _ => Self::parse_in_replay(name, arguments)?.ok_or_else(|| refuse(name))?,
+        };
+        Ok(Some(command))
+    }
+
+    /// The commands that a replay has besides; nothing where it is none of them.
+    fn parse_in_replay(name: &str, arguments: &[&str]) -> Result<Option<Self>, ParseError> {
+        let command = match (name, arguments) {
+            ("rs", []) => Self::StepBack(1),
+            ("rs", [n]) => Self::StepBack(count(n, u64::MAX, "rs [N]")?),
+            ("rn", []) => Self::NextBack,
+            ("rc", []) => Self::ContinueBack,
+            ("ru", [word]) => Self::UntilBack((*word).to_owned()),
+            ("goto", [word]) => Self::GoTo(position(word)?),
+            ("when", []) => Self::When,
+            ("last", [word]) => Self::Last((*word).to_owned(), WATCH_DEFAULT),
+            ("last", [word, n]) => {
+                Self::Last((*word).to_owned(), count(n, MEMORY_MAX, "last WHERE [N]")?)
+            }
+            ("fork", []) => Self::Fork,
+            _ => return Ok(None),
         };
         Ok(Some(command))
     }
@@ -228,6 +287,19 @@ fn told(error: &dyn std::error::Error, usage: &'static str) -> ParseError {
     ParseError::Arguments { reason: error.to_string(), usage }
 }
 
+fn position(word: &str) -> Result<Position, ParseError> {
+    let read = |digits: &str| number(digits).map_err(|error| told(&error, "goto N"));
+    Ok(match word {
+        "start" => Position::At(0),
+        "end" => Position::End,
+        _ => match (word.strip_prefix('+'), word.strip_prefix('-')) {
+            (Some(digits), _) => Position::Ahead(read(digits)?),
+            (_, Some(digits)) => Position::Back(read(digits)?),
+            _ => Position::At(read(word)?),
+        },
+    })
+}
+
 fn count(word: &str, max: u64, usage: &'static str) -> Result<u64, ParseError> {
     let count = number(word).map_err(|error| told(&error, usage))?;
     if (1..=max).contains(&count) {
@@ -262,6 +334,17 @@ mod tests {
         assert_eq!(parse("break f if pid=7"), Some(Command::Break("f".into(), only)));
         assert_eq!(parse("p current->mm"), Some(Command::Print("current->mm".into())));
         assert_eq!(parse("bt 7"), Some(Command::Stack(Some(7))));
+        assert_eq!(parse("rs 3"), Some(Command::StepBack(3)));
+        for (word, position) in [
+            ("start", Position::At(0)),
+            ("end", Position::End),
+            ("7", Position::At(7)),
+            ("+7", Position::Ahead(7)),
+            ("-0x10", Position::Back(16)),
+        ] {
+            assert_eq!(parse(&format!("goto {word}")), Some(Command::GoTo(position)));
+        }
+        assert_eq!(parse("last x0 4"), Some(Command::Last("x0".into(), 4)));
         assert_eq!(parse(" t echo  a\n"), Some(Command::Type("echo  a".into())));
         assert_eq!(parse("t"), Some(Command::Type(String::new())));
     }

@@ -2,6 +2,8 @@
 
 use super::*;
 use stepwell_debuggee::{contract, fake::Fake};
+use stepwell_replay::log::{Entry, FileIdentity, Reader, VERSION, Writer};
+use stepwell_replay::{Keeping, Navigator, Script};
 
 /// Feeds lines to a stepper that is stopped at reset; returns what it wrote and the last flow.
 fn session(lines: &[&str]) -> (String, Flow) {
@@ -115,4 +117,87 @@ fn a_guest_that_is_no_linux_is_told() {
     let (output, flow) = session(&lines);
     assert_eq!(output.matches("this guest is no Linux kernel with symbols").count(), 7, "{output}");
     assert_eq!(flow, Flow::More);
+}
+
+/// The fake, which goes back to its beginning by a checkpoint.
+struct Again(Fake);
+
+impl stepwell_replay::Machine for Again {
+    fn debuggee(&mut self) -> &mut dyn Debuggee {
+        &mut self.0
+    }
+    fn restart(&mut self) -> Result<(), Error> {
+        panic!("it has a checkpoint of its beginning")
+    }
+}
+
+/// As [`session`], in a replay of the guest up to its last instruction.
+fn replayed(lines: &[&str]) -> String {
+    let file = FileIdentity { path: "kernel".into(), sha256: String::new() };
+    let header = stepwell_replay::Header {
+        stepwell_replay: VERSION,
+        cpu: "none".into(),
+        vcpus: 1,
+        memory_bytes: 0,
+        schedule: "turns".into(),
+        command_line: String::new(),
+        raw: true,
+        kernel: file,
+        initrd: None,
+        devicetree: None,
+        hypervisor: String::new(),
+        qemu: String::new(),
+    };
+    let mut log = Vec::new();
+    let mut writer = Writer::new(&mut log, &header).unwrap();
+    let how = "powered off".to_owned();
+    writer.add(&Entry::Ended { position: 24, clock: 24, how }).unwrap();
+    let script = Script::read(Reader::new(log.as_slice()).unwrap()).unwrap();
+    let mut machine = Again(Fake::new(&contract::guest_bytes()));
+    let mut navigator = Navigator::new(&mut machine, script, Keeping::default());
+    let stop = contract::wait_for_stop(&mut navigator).0;
+    let mut output = Vec::new();
+    let mut stepper = Prompt::new(&mut navigator, Names::none(), stop, &mut output).unwrap();
+    for line in lines {
+        stepper.execute(line).unwrap();
+    }
+    drop(stepper);
+    String::from_utf8(output).unwrap()
+}
+
+#[test]
+fn a_replay_is_gone_back_in() {
+    let lines = ["goto 20", "rn", "goto +6", "last 0x41000000", "ru 0x40080014", "rs 3", "rc", "s"];
+    // Over the call as a whole; the store; the loop's last turn; and the beginning.
+    assert_eq!(pcs(&replayed(&lines)), [0, 0x1c, 0x18, 0x1c, 0x38, 0x14, 0x10, 0, 4]);
+}
+
+#[test]
+fn a_replay_says_where_it_is_and_where_it_ends() {
+    let lines = ["when", "rs", "goto end", "s", "goto 24", "goto -3", "when", "last 0x41000800"];
+    let output = replayed(&lines);
+    assert_eq!(pcs(&output), [0, 0, 0x28, 0x28, 0x1c, 0]);
+    for part in [
+        "position 0 of 23, clock 0\n",
+        "this is where the run begins",
+        "this is where the recording ends",
+        "the recording ends at position 23, before 24",
+        "position 20 of 23, clock 20\n",
+        "nothing has written there since the run began",
+    ] {
+        assert!(output.contains(part), "{part} in {output}");
+    }
+}
+
+#[test]
+fn a_replay_is_changed_by_nothing_but_a_fork() {
+    let output = replayed(&["t x", "fork", "t x", "goto 1", "t x"]);
+    assert_eq!(output.matches("that would make another run").count(), 2, "{output}");
+}
+
+#[test]
+fn only_a_replay_goes_back() {
+    for line in ["rs", "rn", "rc", "ru 0x40080000", "goto 1", "when", "last sp", "fork"] {
+        assert!(session(&[line]).0.contains("only a replay goes back"), "{line}");
+    }
 }

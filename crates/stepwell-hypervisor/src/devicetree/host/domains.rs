@@ -8,6 +8,7 @@ use dtoolkit::standard::NodeStandard;
 use dtoolkit::{Node, Property};
 use heapless::Vec;
 use stepwell_arch::Ipa;
+use stepwell_protocol::Schedule;
 use stepwell_vm::image_layout::Linked;
 
 /// A domain to make.
@@ -19,8 +20,8 @@ pub struct DomainConfig<'a> {
     pub cpus: usize,
     /// Bytes of RAM.
     pub memory_bytes: u64,
-    /// Instructions of a turn, where its machine counts instructions.
-    pub turn_instructions: Option<u32>,
+    /// How its vCPUs take turns, where its machine counts instructions.
+    pub schedule: Option<Schedule>,
     /// The kernel's image.
     pub kernel: Range,
     /// Where the kernel is to be, and its entry, where that is no matter of its header.
@@ -61,7 +62,7 @@ fn domain<'a>(node: FdtNode<'a>) -> Result<DomainConfig<'a>, HostTreeError> {
     Ok(DomainConfig {
         name: node.name(),
         cpus,
-        turn_instructions: turn_instructions(node)?,
+        schedule: schedule(node)?,
         memory_bytes: value("memory")?.checked_mul(1024).ok_or(bad("memory"))?,
         kernel: region(&Place::direct(kernel), 0, "multiboot,kernel")?,
         linked: linked(kernel).map_err(bad)?,
@@ -82,11 +83,11 @@ fn linked(kernel: FdtNode<'_>) -> Result<Option<Linked>, &'static str> {
     Ok(Some(Linked { address, entry: Ipa(number(entry).ok_or(LINKED)?) }))
 }
 
-/// How long a turn of a vCPU is, where the machine counts instructions (`stepwell record`).
-fn turn_instructions(node: FdtNode<'_>) -> Result<Option<u32>, HostTreeError> {
-    const PROPERTY: &str = "stepwell,turn-instructions";
+/// How vCPUs take turns, in the words of `stepwell record --schedule`.
+fn schedule(node: FdtNode<'_>) -> Result<Option<Schedule>, HostTreeError> {
+    const PROPERTY: &str = "stepwell,schedule";
     let Some(property) = node.property(PROPERTY) else { return Ok(None) };
-    let turn = number(property.value()).and_then(|turn| u32::try_from(turn).ok());
+    let word = property.value_as::<&str>().ok();
     let bad = HostTreeError::PropertyBad { node: "chosen/domU", property: PROPERTY };
-    turn.filter(|&turn| turn > 0).map(Some).ok_or(bad)
+    word.and_then(|word| word.parse().ok()).map(Some).ok_or(bad)
 }

@@ -119,7 +119,7 @@ fn a_domain_has_its_modules() {
     let expected = DomainConfig {
         name: "domU0",
         cpus: 2,
-        turn_instructions: None,
+        schedule: None,
         memory_bytes: 512 << 20,
         kernel: range_of(0x5000_0000, 0x1234),
         linked: None,
