@@ -4,6 +4,8 @@
 //! repeated by hand, under headings that say what to look at. The stepper's lines come from a
 //! file, which it shows as if they had been typed.
 
+mod time;
+
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::Stdio;
@@ -53,6 +55,9 @@ pub struct Demo {
     /// Prints what would be installed, fetched and built, and does nothing
     #[arg(long)]
     plan: bool,
+    /// Goes back from a panic to its cause instead, in a guest of Stepwell's own
+    #[arg(long)]
+    time: bool,
 }
 
 impl Demo {
@@ -67,6 +72,12 @@ impl Demo {
         let mut phases = Phases::default();
         let installed = phases.time("setting up", || setup::ensure(setup::MACHINE))?;
         phases.time("building", build::for_demo)?;
+        if self.time {
+            phases.time("building the guest", guests::bare)?;
+            phases.time("showing", time::show)?;
+            println!("\n{}", phases.told());
+            return Ok(());
+        }
         phases.time("fetching the guest", guests::debian_only)?;
         phases.time("showing", show)?;
         println!("\n{}", phases.told());

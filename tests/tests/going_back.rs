@@ -1,0 +1,210 @@
+//! Recorded runs, gone back and forth in: with GDB, with the stepper, and in traces of their parts.
+
+#![cfg(feature = "machine")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use stepwell_tests::debugger::Served;
+use stepwell_tests::guest::{Guest, LOAD};
+use stepwell_tests::plain::{Setup, dump_device_tree, witness};
+use stepwell_tests::process::{Finished, Running, run};
+use stepwell_tests::stepwell::{binary, command, show};
+use stepwell_tests::stream::demand_equal;
+
+const LIMIT: Duration = Duration::from_secs(300);
+const VCPUS: u8 = 4;
+
+/// Records a guest to where it ends.
+fn recorded(setup: &Setup, folder: &Path, options: &[&str]) -> (PathBuf, Finished) {
+    let log = folder.join("run.replay");
+    let mut record = command("record", setup);
+    record.arg("--quiet").args(options).arg("-o").arg(&log);
+    let finished = run(&mut record, LIMIT).unwrap();
+    (log, finished)
+}
+
+/// What the stepper says to these lines, in a replay.
+fn stepped(log: &Path, at: &str, lines: &str) -> String {
+    let mut step = Command::new(binary());
+    step.args(["step", "--at", at, "--replay"]).arg(log);
+    step.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = Running::start(&mut step).unwrap();
+    std::io::Write::write_all(&mut running.stdin().unwrap(), lines.as_bytes()).unwrap();
+    let finished = running.finish(LIMIT).unwrap();
+    assert!(finished.status.success(), "{}", finished.output());
+    finished.stdout
+}
+
+/// The positions that `when` has said.
+fn positions(said: &str) -> Vec<u64> {
+    let position = |line: &str| line.strip_prefix("position ")?.split(' ').next()?.parse().ok();
+    said.lines().filter_map(position).collect()
+}
+
+fn hunt(folder: &Path) -> PathBuf {
+    let setup = Setup { smp: VCPUS, ..Setup::new(&Guest::named("hunt").path) };
+    let (log, finished) = recorded(&setup, folder, &["--until", "panic"]);
+    let said = finished.output();
+    assert!(finished.status.success() && said.contains("panic: no parcel"), "{said}");
+    log
+}
+
+#[test]
+fn a_panic_is_followed_back_to_its_cause() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = hunt(folder.path());
+    let served = Served::replay(&log, "end");
+    served.passes(&Guest::named("hunt").path.with_extension("elf"), "hunt.py", LIMIT);
+}
+
+#[test]
+fn the_stepper_goes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = hunt(folder.path());
+    let symbols = std::fs::read(Guest::named("hunt").path.with_extension("elf")).unwrap();
+    let symbols = stepwell_trace::symbols::elf::from_elf(&symbols).unwrap();
+    let address = |name: &str| symbols.address_of(name).unwrap().0;
+    let (route, note) = (address("DESK") + 128, address("note"));
+    let lines = format!(
+        "when\nlast {route:#x}\nwhen\nrs 3\nwhen\ns 3\nwhen\ngoto -1\ngoto +1\nwhen\n\
+         ru {note:#x}\nwhen\nrc\nwhen\ngoto 99999999999\nt x\nx\n"
+    );
+    let said = stepped(&log, "end", &lines);
+    let at = positions(&said);
+    let [end, last, before, again, there, called, begin] = at[..] else { panic!("{said}") };
+    assert!(said.contains("watchpoint at"), "{said}");
+    assert!(last + 100_000 < end && before < last && called < last, "{said}");
+    assert_eq!((again, there, begin), (last, last, 0), "{said}");
+    for text in ["vcpu2", "this is where the run begins", "before 99999999999", "another run"] {
+        assert!(said.contains(text), "{text}: {said}");
+    }
+}
+
+/// Must be what QEMU itself executes: recorded at full speed, traced from the replay.
+#[test]
+fn parts_of_a_replay_are_traced_exactly() {
+    const STEPS: u64 = 20_000;
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["loop_sum", "exclusives", "exceptions"] {
+        let guest = Guest::named(name);
+        let setup = Setup::new(&guest.path);
+        let dtb = folder.path().join("plain.dtb");
+        dump_device_tree(&setup, &dtb).unwrap();
+        let dtb = dtb.to_str().unwrap();
+        let seen = witness(&setup, LOAD, STEPS as usize, LIMIT).unwrap().swap_remove(0);
+        let end = STEPS.to_string();
+        let (log, finished) = recorded(&setup, folder.path(), &["--until", &end, "--dtb", dtb]);
+        let last = match finished.status.code() {
+            Some(0) if finished.output().contains("recorded to position") => STEPS,
+            _ => seen.len() as u64 - 2,
+        };
+        let mut whole = Vec::new();
+        let middle = last / 3;
+        for (from, to) in [(0, middle), (middle, last)] {
+            let file = folder.path().join("part.stw");
+            let mut trace = Command::new(binary());
+            trace.args(["trace", "--quiet", "--replay"]).arg(&log).arg("-o").arg(&file);
+            trace.args(["--from", &from.to_string(), "--to", &to.to_string()]);
+            let finished = run(&mut trace, LIMIT).unwrap();
+            assert!(finished.status.success(), "{name}: {}", finished.output());
+            whole.extend(show(&file).unwrap());
+        }
+        let length = whole.len().min(seen.len());
+        assert!(length as u64 + 2 >= last, "{name}: {length} of {last}");
+        if let Err(text) = demand_equal(length, ("witness", &seen), ("replayed", &whole)) {
+            panic!("{name}: {text}");
+        }
+        std::fs::remove_file(&log).unwrap();
+    }
+}
+
+#[test]
+fn a_race_is_found_by_its_seed_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = Setup { smp: VCPUS, ..Setup::new(&Guest::named("race").path) };
+    let (log, finished) = recorded(&setup, folder.path(), &[]);
+    let said = finished.output();
+    assert!(finished.status.success() && !said.contains("panic"), "in long turns: {said}");
+    std::fs::remove_file(&log).unwrap();
+    for text in ["an update is lost", "used when it was freed"] {
+        let until =
+            format!("text:panic: {}", if text.starts_with("an") { text } else { "the object" });
+        let options = ["--schedule", "random", "--runs", "200", "--until", &until];
+        let (log, finished) = recorded(&setup, folder.path(), &options);
+        let said = finished.output();
+        assert!(finished.status.success() && said.contains("seed "), "{text}: {said}");
+        let mut replay = Command::new(binary());
+        let again = run(replay.arg("replay").arg(&log).arg("--verify"), LIMIT).unwrap();
+        assert!(again.status.success() && again.output().contains(text), "{}", again.output());
+        std::fs::remove_file(&log).unwrap();
+    }
+}
+
+/// Who wrote each word last, by a trace of all accesses: the vCPU and the address of its instruction.
+fn writers(file: &Path) -> BTreeMap<u64, (u64, u64)> {
+    let mut show = Command::new(binary());
+    let finished = run(show.arg("show").arg(file).args(["--format", "json"]), LIMIT).unwrap();
+    assert!(finished.status.success(), "{}", finished.output());
+    let number = |value: &serde_json::Value| {
+        let digits = value.as_str()?.strip_prefix("0x")?;
+        u64::from_str_radix(digits, 16).ok()
+    };
+    let (mut last, mut writers) = (BTreeMap::new(), BTreeMap::new());
+    for line in finished.stdout.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let vcpu = line["vcpu"].as_u64().unwrap_or_default();
+        match line["type"].as_str() {
+            Some("run") => {
+                let length = line["length"].as_u64().unwrap();
+                last.insert(vcpu, number(&line["pc"]).unwrap() + 4 * (length - 1));
+            }
+            Some("memory") if line["access"] != "load" => {
+                let address = number(&line["address"]).unwrap();
+                for byte in address..address + line["size"].as_u64().unwrap() {
+                    writers.insert(byte & !7, (vcpu, last[&vcpu]));
+                }
+            }
+            _ => {}
+        }
+    }
+    writers
+}
+
+#[test]
+fn the_last_writer_is_who_a_trace_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = Setup { smp: VCPUS, ..Setup::new(&Guest::named("hammer").path) };
+    let (log, finished) = recorded(&setup, folder.path(), &[]);
+    assert!(finished.output().contains("hammer: ok"), "{}", finished.output());
+    let file = folder.path().join("whole.stw");
+    let mut trace = Command::new(binary());
+    trace.args(["trace", "--quiet", "--record", "mem", "--replay"]).arg(&log).arg("-o").arg(&file);
+    let finished = run(&mut trace, LIMIT).unwrap();
+    assert!(finished.status.success(), "{}", finished.output());
+    let is_ram = |&(word, _): &(u64, _)| word >= 0x4000_0000;
+    let writers: Vec<_> = writers(&file).into_iter().filter(is_ram).collect();
+    assert!(writers.len() > 100, "{} words were written", writers.len());
+    let every = writers.len() / 100;
+    let asked: Vec<_> = writers.into_iter().step_by(every).take(100).collect();
+    let lines: String =
+        asked.iter().map(|(word, _)| format!("goto end\nlast {word:#x}\n")).collect();
+    let said = stepped(&log, "end", &format!("{lines}x\n"));
+    let found: Vec<(u64, u64)> = said
+        .lines()
+        .filter(|line| line.contains("(watchpoint at"))
+        .map(|line| {
+            let mut words = line.split_whitespace();
+            let vcpu = words.next().unwrap().strip_prefix("vcpu").unwrap().parse().unwrap();
+            let pc = words.next().unwrap().strip_prefix("0x").unwrap();
+            (vcpu, u64::from_str_radix(pc, 16).unwrap())
+        })
+        .collect();
+    assert_eq!(found.len(), asked.len(), "{said}");
+    for ((word, writer), found) in asked.iter().zip(found) {
+        assert_eq!(found, *writer, "who wrote {word:#x}");
+    }
+}
