@@ -112,7 +112,11 @@ fn travel(link: &mut Link) -> &mut dyn TimeTravel {
     link.support_time_travel().expect("the machine counts instructions")
 }
 
-fn checkpoints(link: &mut Link) -> &mut dyn Checkpoints {
+/// A machine's moments.
+///
+/// # Panics
+/// Where it keeps none.
+pub fn checkpoints(link: &mut Link) -> &mut dyn Checkpoints {
     travel(link).support_checkpoints().expect("the machine keeps moments")
 }
 
@@ -124,6 +128,18 @@ fn checkpoints(link: &mut Link) -> &mut dyn Checkpoints {
 /// # Panics
 /// Where it does not come there.
 pub fn go(link: &mut Link, position: u64, by_steps: bool) -> Result<StateHash, Error> {
+    arrive(link, position, by_steps)?;
+    travel(link).state_hash(0)
+}
+
+/// Goes on to a position.
+///
+/// # Errors
+/// The machine's.
+///
+/// # Panics
+/// Where it does not come there.
+pub fn arrive(link: &mut Link, position: u64, by_steps: bool) -> Result<(), Error> {
     let mut records = Vec::new();
     let begun = Instant::now();
     loop {
@@ -151,7 +167,7 @@ pub fn go(link: &mut Link, position: u64, by_steps: bool) -> Result<StateHash, E
         }
     }
     assert_eq!(travel(link).moment(0)?.position, position);
-    travel(link).state_hash(0)
+    Ok(())
 }
 
 /// The states at positions, which are in order, in a run that goes straight on.
