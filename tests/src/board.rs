@@ -273,12 +273,6 @@ fn property(name: &str, value: &[u8]) -> DeviceTreeProperty {
     DeviceTreeProperty::new_unchecked(name, value)
 }
 
-/// QEMU, as the tests are told which.
-#[must_use]
-pub fn qemu() -> PathBuf {
-    std::env::var_os("STEPWELL_QEMU").map_or_else(|| "qemu-system-aarch64".into(), PathBuf::from)
-}
-
 const VIRT: &str = "virt,virtualization=on,gic-version=3,dtb-randomness=off";
 const VIRT_OPTIONS: &str = "-cpu cortex-a57 -m 1G -nic none -serial stdio";
 const PLAIN: Option<InTree> = Some(InTree { name: "plain", at: 0x6000_0000, cpus: 1 });

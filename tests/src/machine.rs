@@ -11,7 +11,7 @@ use stepwell_link::Link;
 use stepwell_trace::RawPolicy;
 
 use crate::plain::Setup;
-use crate::process::configured;
+use crate::process::{configured, qemu};
 use crate::stepwell::binary;
 
 /// QEMU's clock counts instructions.
@@ -44,11 +44,6 @@ pub fn hypervisor_for_tests() -> PathBuf {
 /// When the code cannot be written to a file.
 pub fn launch(code: &[u8], cpu: &str, smp: u8) -> Result<(QemuMachine, Link), MachineError> {
     launch_in(None, code, cpu, smp)
-}
-
-/// QEMU, as the tests were told.
-fn qemu() -> PathBuf {
-    std::env::var_os("STEPWELL_QEMU").map_or_else(|| "qemu-system-aarch64".into(), PathBuf::from)
 }
 
 /// Writes a script into a folder that starts this QEMU with a clock that counts instructions, 16 ns

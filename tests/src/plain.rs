@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::process::{Error, Finished, Running, run};
+use crate::process::{Error, Finished, Running, qemu, run};
 use crate::stream::Stream;
 
 /// A guest's machine, in terms that QEMU and Stepwell both understand.
@@ -41,7 +41,7 @@ impl Setup {
     }
 
     fn qemu(&self, machine: &str) -> Command {
-        let mut command = Command::new("qemu-system-aarch64");
+        let mut command = Command::new(qemu());
         command
             .arg("-machine")
             .arg(format!("virt,gic-version=3,dtb-randomness=off{machine}"))
@@ -104,7 +104,7 @@ pub fn dump_device_tree(setup: &Setup, file: &Path) -> Result<(), Error> {
 fn one_instruction_at_a_time() -> &'static [&'static str] {
     static CHOICE: OnceLock<bool> = OnceLock::new();
     let property = *CHOICE.get_or_init(|| {
-        let output = Command::new("qemu-system-aarch64").arg("--version").output();
+        let output = Command::new(qemu()).arg("--version").output();
         let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
         version(&text.unwrap_or_default()).is_some_and(|version| version >= (8, 1))
     });

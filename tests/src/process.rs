@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -265,11 +266,17 @@ fn joined(thread: Option<thread::JoinHandle<String>>) -> String {
 
 /// A path in an environment variable, or a default below the workspace's root.
 #[must_use]
-pub fn configured(variable: &str, default: &str) -> std::path::PathBuf {
+pub fn configured(variable: &str, default: &str) -> PathBuf {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     std::env::var_os(variable)
         .filter(|value| value != OsStr::new(""))
         .map_or_else(|| root.join(default), |value| root.join(value))
+}
+
+/// The QEMU that everything here runs, witnesses too: `$STEPWELL_QEMU`, or the one in the PATH.
+#[must_use]
+pub fn qemu() -> PathBuf {
+    std::env::var_os("STEPWELL_QEMU").map_or_else(|| "qemu-system-aarch64".into(), PathBuf::from)
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 #![cfg(feature = "machine")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use stepwell_tests::board::{Board, QUICK, qemu};
+use stepwell_tests::board::{Board, QUICK};
+use stepwell_tests::process::qemu;
 
 fn behaves(board: &Board) {
     assert!(board.is_known_to(&qemu()).unwrap(), "{board:?}");

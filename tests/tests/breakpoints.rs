@@ -450,8 +450,7 @@ fn debian(smp: u8) -> (QemuMachine, Link) {
         memory: Memory { bytes: 512 << 20 },
         cpu: "cortex-a57".into(),
         hypervisor: Some(hypervisor()),
-        qemu: std::env::var_os("STEPWELL_QEMU")
-            .map_or_else(|| "qemu-system-aarch64".into(), Into::into),
+        qemu: stepwell_tests::process::qemu(),
         ..MachineOptions::default()
     };
     let (machine, mut link) = QemuMachine::launch(&options, &guest).unwrap();

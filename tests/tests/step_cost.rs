@@ -5,6 +5,7 @@
 
 use stepwell_tests::cost::{self, Cost, Programs};
 use stepwell_tests::machine::hypervisor;
+use stepwell_tests::process::qemu;
 
 /// Most EL2 instructions of a plain step.
 const SILENT_MAX: f64 = 40.0;
@@ -13,8 +14,7 @@ const TRACED_MAX: f64 = 64.0;
 
 #[test]
 fn a_plain_step_stays_within_its_limits() {
-    let qemu = std::env::var_os("STEPWELL_QEMU").unwrap_or_else(|| "qemu-system-aarch64".into());
-    let programs = Programs { qemu: qemu.into(), hypervisor: Some(hypervisor()) };
+    let programs = Programs { qemu: qemu(), hypervisor: Some(hypervisor()) };
     let (bare, costs) = cost::count(&programs).unwrap();
     println!("{bare} {costs:#?}");
     assert_eq!(bare.round(), 14.0, "the bare loop is what it was");

@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use stepwell_tests::board::{Board, DEBIAN, QUICK, Start, qemu};
+use stepwell_tests::board::{Board, DEBIAN, QUICK, Start};
+use stepwell_tests::process::qemu;
 
 fn main() -> ExitCode {
     let mut qemus = vec![qemu()];
