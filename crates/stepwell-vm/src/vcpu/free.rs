@@ -195,7 +195,10 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// Has the instruction at the PC executed under a step, and what is left of an exclusive sequence
     /// around it, which the exit broke.
     fn past(&mut self, root: Root) -> Onward {
-        let is_broken = pages::is_in_sequence(self.running, self.running.core.pc());
+        self.keep_sequence();
+        // It is stepped to its end now.
+        let is_kept = core::mem::take(&mut self.flow.is_armed);
+        let is_broken = !is_kept && pages::is_in_sequence(self.running, self.running.core.pc());
         self.begin_past(root, is_broken)
     }
 }

@@ -107,5 +107,5 @@ pub fn look() {
             value(name, place.swap(u64::MAX, SeqCst));
         }
     }
-    beside(exclusives::look);
+    beside(exclusives::look_beside);
 }
