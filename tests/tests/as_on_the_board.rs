@@ -106,7 +106,8 @@ fn a_deadline_near_the_end_of_time_survives_stops() {
     let (_machine, mut link) = launch(&late_deadlines(), "cortex-a57", 1).unwrap();
     contract::wait_for_stop(&mut link);
     let mut before = u64::MAX;
-    for _ in 0..5 {
+    let mut stops = 0;
+    while stops < 5 {
         link.resume(0).unwrap();
         thread::sleep(Duration::from_millis(50));
         link.pause(0).unwrap();
@@ -114,6 +115,11 @@ fn a_deadline_near_the_end_of_time_survives_stops() {
         // What was taken out of the guest's time meanwhile is what would make the sum wrap.
         thread::sleep(Duration::from_millis(50));
         let x0 = link.read_registers(V0).unwrap().x[0];
+        // On a busy host it may not have come to its first deadline.
+        if x0 >> 63 == 0 {
+            continue;
+        }
+        stops += 1;
         let system = link.support_system_registers().unwrap();
         for register in [SystemRegister::CNTV_CVAL_EL0, SystemRegister::CNTP_CVAL_EL0] {
             let value = system.read_system_register(V0, register.0).unwrap();

@@ -215,12 +215,15 @@ extern "C" fn second_cpu() -> ! {
     cpus::off()
 }
 
+/// It tries some ten thousand encodings, each in code that it writes: minutes on a busy host.
+const PATIENCE_US: u64 = 170_000_000;
+
 /// Starts the second CPU and waits until it is off again.
 fn round(round: u64) -> Outcome {
     let top = cpus::stack_top(1) as u64;
     ROUND.store(round, SeqCst);
     check("CPU_ON", call(CPU_ON, 1, reset_entry as *const () as u64, top), 0)?;
-    let patience = timer::ticks_of_us(60_000_000);
+    let patience = timer::ticks_of_us(PATIENCE_US);
     require("it comes to its end", timer::wait_for(&ROUNDS_DONE, round + 1, patience))?;
     while call(AFFINITY_INFO, 1, 0, 0) != 1 {
         timer::spin(timer::ticks_of_us(100));
