@@ -27,6 +27,8 @@ pub trait Cpu: Sized + 'static {
     type Memory: GuestMemory + Send + Sync;
     /// The trace ring.
     type Ring: Ring + Send;
+    /// What this kind of CPU can do beside executing its guest.
+    const CAN: Abilities = Abilities::ALL;
 
     /// Its number among the machine's.
     fn number(&self) -> usize;
@@ -192,6 +194,36 @@ pub struct Near<Lease> {
     pub tag: u64,
     /// Where they go.
     pub lease: Lease,
+}
+
+/// What a kind of CPU can do beside executing its guest. It is known when the loop is compiled, so that
+/// asking costs nothing where all of it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abilities {
+    /// Stage 2 is the loop's: pages can be withheld from the guest, and copies of them be shown.
+    pub views: bool,
+    /// The guest takes interrupts from the list registers by itself. Where it does not, each
+    /// acknowledgement comes to the loop.
+    pub list_registers: bool,
+    /// The guest's TLB invalidations, and its writes of the registers that make an address space, can
+    /// be had trap.
+    pub translation_traps: bool,
+    /// The guest's SMCs come to the loop.
+    pub privileged_calls: bool,
+    /// The guest's accesses to its debug registers come to the loop, so that it shares the machine's with
+    /// the debugger.
+    pub debug_traps: bool,
+}
+
+impl Abilities {
+    /// All of them: what EL2 has.
+    pub const ALL: Self = Self {
+        views: true,
+        list_registers: true,
+        translation_traps: true,
+        privileged_calls: true,
+        debug_traps: true,
+    };
 }
 
 /// What a CPU has of what guest and debugger share.

@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::device::board::{PL011_BASE, PL011_BYTES, PL011_INTID, RAM_BASE};
 use crate::device::virtio::{FIRST_INTID, SLOT_BYTES, SLOTS, VIRTIO_BASE};
-use crate::vgic::{GICD_BASE, GICD_BYTES, GICR_BASE, VCPUS_MAX};
+use crate::vgic::{GICC_BASE, GICC_BYTES, GICD_BASE, GICD_BYTES, GICR_BASE, VCPUS_MAX};
 
 /// What QEMU leaves room for: 123 redistributors, however many vCPUs there are.
 const REDISTRIBUTORS_BYTES: u64 = 0xf6_0000;
@@ -28,6 +28,8 @@ const SPI: u32 = 0;
 const PPI: u32 = 1;
 const EDGE_RISING: u32 = 1;
 const LEVEL_HIGH: u32 = 4;
+/// Where a PPI's specifier has the CPUs, for a GICv2.
+const PPI_CPUS_SHIFT: u32 = 8;
 
 /// What differs between guests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub struct GuestTree<'a> {
     pub bootargs: &'a str,
     /// The initial ramdisk: where, and how many bytes.
     pub initrd: Option<(Ipa, u64)>,
+    /// It has a GICv2 in place of a GICv3.
+    pub has_gicv2: bool,
 }
 
 /// Why no tree was written.
@@ -86,7 +90,7 @@ impl GuestTree<'_> {
             root.add_child(virtio(slot));
         }
         for child in
-            [uart(), self.interrupt_controller(), self.cpus(), timer(), clock(), self.chosen()]
+            [uart(), self.interrupt_controller(), self.cpus(), self.timer(), clock(), self.chosen()]
         {
             root.add_child(child);
         }
@@ -113,17 +117,35 @@ impl GuestTree<'_> {
     }
 
     fn interrupt_controller(&self) -> DeviceTreeNode {
-        let frames = [(GICD_BASE.0, GICD_BYTES), (GICR_BASE.0, REDISTRIBUTORS_BYTES)];
-        node(&format!("intc@{:x}", GICD_BASE.0))
-            .with("phandle", self.gic_phandle())
-            .with("reg", reg(&frames).as_slice())
-            .with("#redistributor-regions", 1u32)
-            .with("compatible", "arm,gic-v3")
+        let controller =
+            node(&format!("intc@{:x}", GICD_BASE.0)).with("phandle", self.gic_phandle());
+        let controller = if self.has_gicv2 {
+            let frames = [(GICD_BASE.0, GICD_BYTES), (GICC_BASE.0, GICC_BYTES)];
+            controller.with("reg", reg(&frames).as_slice()).with("compatible", "arm,cortex-a15-gic")
+        } else {
+            let frames = [(GICD_BASE.0, GICD_BYTES), (GICR_BASE.0, REDISTRIBUTORS_BYTES)];
+            controller
+                .with("reg", reg(&frames).as_slice())
+                .with("#redistributor-regions", 1u32)
+                .with("compatible", "arm,gic-v3")
+        };
+        controller
             .with("ranges", EMPTY)
             .with("#size-cells", 2u32)
             .with("#address-cells", 2u32)
             .with("interrupt-controller", EMPTY)
             .with("#interrupt-cells", 3u32)
+    }
+
+    /// The generic timer's PPIs: secure physical, physical, virtual, hypervisor, INTID 16 and up. For a
+    /// GICv2 each tells which vCPUs have it.
+    fn timer(&self) -> DeviceTreeNode {
+        let vcpus = if self.has_gicv2 { ((1 << self.vcpus()) - 1) << PPI_CPUS_SHIFT } else { 0 };
+        let interrupts = [13, 14, 11, 10].map(|ppi| [PPI, ppi, vcpus | LEVEL_HIGH]);
+        node("timer")
+            .with("interrupts", interrupts.as_flattened())
+            .with("always-on", EMPTY)
+            .with("compatible", ["arm,armv8-timer", "arm,armv7-timer"].as_slice())
     }
 
     fn cpus(&self) -> DeviceTreeNode {
@@ -190,15 +212,6 @@ fn uart() -> DeviceTreeNode {
         .with("compatible", ["arm,pl011", "arm,primecell"].as_slice())
 }
 
-/// The generic timer's PPIs: secure physical, physical, virtual, hypervisor, INTID 16 and up.
-fn timer() -> DeviceTreeNode {
-    let interrupts = [13, 14, 11, 10].map(|ppi| [PPI, ppi, LEVEL_HIGH]);
-    node("timer")
-        .with("interrupts", interrupts.as_flattened())
-        .with("always-on", EMPTY)
-        .with("compatible", ["arm,armv8-timer", "arm,armv7-timer"].as_slice())
-}
-
 fn clock() -> DeviceTreeNode {
     node("apb-pclk")
         .with("phandle", CLOCK_PHANDLE)
@@ -256,6 +269,7 @@ mod tests {
         memory_bytes: 512 << 20,
         bootargs: "console=ttyAMA0 x",
         initrd: Some((Ipa(0x4800_0000), 0x1388)),
+        has_gicv2: false,
     };
 
     fn written(guest: GuestTree<'_>) -> Vec<u8> {
@@ -308,6 +322,21 @@ mod tests {
         for line in expected {
             assert!(rest.any(|found| found == line), "{line} in {lines:#?}");
         }
+    }
+
+    #[test]
+    fn a_gicv2_has_its_frames_and_timers_tell_their_vcpus() {
+        let lines = listing(&written(GuestTree { has_gicv2: true, ..GUEST }));
+        for line in [
+            "intc@8000000 compatible 61726d2c636f727465782d6131352d67696300",
+            "intc@8000000 reg 00000000080000000000000000010000\
+             00000000080100000000000000010000",
+            "timer interrupts 000000010000000d00000304000000010000000e00000304\
+             000000010000000b00000304000000010000000a00000304",
+        ] {
+            assert!(lines.iter().any(|found| found == line), "{line} in {lines:#?}");
+        }
+        assert!(!lines.iter().any(|line| line.contains("redistributor")));
     }
 
     #[test]

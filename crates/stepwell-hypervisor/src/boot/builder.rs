@@ -238,6 +238,7 @@ unsafe fn load_images(
         memory_bytes: memory.bytes(),
         bootargs: config.bootargs,
         initrd: config.ramdisk.map(|ramdisk| (places.ramdisk, ramdisk.bytes)),
+        has_gicv2: false,
     };
     let length = tree.write(&mut buffer).map_err(|_| BuildError::Tree)?;
     let bytes = buffer.get(..length).ok_or(BuildError::Tree)?;

@@ -26,7 +26,8 @@ use super::instruction_class::InstructionClass;
 use super::withdrawal::{give_back, withdraw};
 use super::{Config, Decisions, Interference};
 use crate::cpu::{
-    Context as _, Cpu, CpuFacts, DebugBank, Interrupt, Purpose, TranslationFailed, Vector,
+    Abilities, Context as _, Cpu, CpuFacts, DebugBank, Interrupt, Purpose, TranslationFailed,
+    Vector,
 };
 use crate::domain::{Domain, Vcpu};
 use crate::machine::Machine;
@@ -284,6 +285,7 @@ impl<C: Cpu> Cpu for Adversary<C> {
     type Context = C::Context;
     type Memory = C::Memory;
     type Ring = C::Ring;
+    const CAN: Abilities = C::CAN;
 
     fn enter(&self, context: &mut C::Context) -> Vector {
         let Some((domain, vcpu)) = self.stepped() else { return self.cpu.enter(context) };

@@ -16,6 +16,7 @@ pub(super) fn set_breakpoint<C: Cpu>(cpu: &C, domain: &Domain<C>, place: Place) 
     match place {
         Place::Va(va) => set_virtual(cpu, domain, &mut control, va.0)?,
         Place::Ipa(ipa) if !ipa.is_aligned(4) => return Err(Refusal::Misaligned(ipa.0)),
+        Place::Ipa(_) if !C::CAN.views => return Err(Refusal::Unsupported),
         Place::Ipa(ipa) => {
             domain.ram.locate(ipa, 4).map_err(|_| Refusal::NotMapped(ipa.0))?;
             let mut views = domain.views.lock();
@@ -46,7 +47,7 @@ fn set_virtual<C: Cpu>(
     {
         return Ok(());
     }
-    if !Va(va).is_aligned(4) {
+    if !Va(va).is_aligned(4) || !C::CAN.views {
         // AArch32 code executes no BRK of A64.
         return Err(Refusal::NoBreakpointLeft(usable));
     }

@@ -254,6 +254,9 @@ pub(super) fn set_monitor<C: Cpu>(
     monitor: Monitor,
     on: bool,
 ) -> Result {
+    if monitor == Monitor::PrivilegedCall && !C::CAN.privileged_calls {
+        return Err(Refusal::Unsupported);
+    }
     let mask = match vcpu {
         None => (0..domain.vcpus.len()).fold(0, |mask, index| mask | bit(index)),
         Some(vcpu) if usize::from(vcpu) < domain.vcpus.len() => bit(usize::from(vcpu)),

@@ -11,6 +11,7 @@ use crate::device::pcie;
 use crate::device::pl011::Pl011;
 use crate::domain::Domain;
 use crate::vcpu::running::Running;
+use crate::vgic::{GICC_BASE, GICC_BYTES};
 use stepwell_arch::Ipa;
 
 /// How long a partial line waits for more.
@@ -20,12 +21,25 @@ const CONSOLE_PATIENCE_NS: u64 = 5_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Nobody;
 
+/// The offset into the CPU interface of a GICv2, if the guest has one there.
+fn gicc_offset<C: Cpu>(running: &Running<'_, C>, at: Ipa) -> Option<u64> {
+    let offset = at.0.checked_sub(GICC_BASE.0).filter(|&offset| offset < GICC_BYTES)?;
+    running.domain.vgic.lock().is_version_2().then_some(offset)
+}
+
 /// Loads 1, 2, 4 or 8 bytes of a device's.
 ///
 /// # Errors
 ///
 /// [`Nobody`].
 pub fn read<C: Cpu>(running: &mut Running<'_, C>, at: Ipa, bytes: u8) -> Result<u64, Nobody> {
+    if let Some(offset) = gicc_offset(running, at) {
+        let mut vgic = running.domain.vgic.change();
+        let value = vgic.read_gicc(running.index, &mut running.core.interface, offset, bytes);
+        drop(vgic);
+        interrupt::kick_others(running);
+        return Ok(value);
+    }
     let known = region(at, running.domain.vcpus.len());
     if bytes > known.widest_bytes() {
         return read_words(running, at);
@@ -67,6 +81,13 @@ pub fn write<C: Cpu>(
     bytes: u8,
     value: u64,
 ) -> Result<(), Nobody> {
+    if let Some(offset) = gicc_offset(running, at) {
+        let mut vgic = running.domain.vgic.change();
+        vgic.write_gicc(running.index, &mut running.core.interface, offset, bytes, value);
+        drop(vgic);
+        interrupt::kick_others(running);
+        return Ok(());
+    }
     let known = region(at, running.domain.vcpus.len());
     if bytes > known.widest_bytes() {
         write(running, at, 4, value & 0xffff_ffff)?;

@@ -410,10 +410,12 @@ fn update_lines_now<C: Cpu>(running: &mut Running<'_, C>) {
 /// Tells whether the virtual timer's interrupt waits in a list register to be acknowledged.
 ///
 /// The CPU's timer goes down when the guest switches it off, masks or moves it, which does not trap
-/// without FEAT_ECV; a list register stays pending.
+/// without FEAT_ECV; a list register stays pending. Without list registers the loop is asked for the
+/// interrupt, and looks at the timer then.
 #[must_use]
 pub fn is_virtual_timer_offered<C: Cpu>(running: &Running<'_, C>) -> bool {
-    running.core.lines.virtual_timer
+    C::CAN.list_registers
+        && running.core.lines.virtual_timer
         && running.domain.vgic.lock().is_offered(running.index, VIRTUAL_TIMER_INTID)
 }
 

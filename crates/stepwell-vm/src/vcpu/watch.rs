@@ -31,9 +31,10 @@ const LEFT_TO_GUEST: u8 = 2;
 /// A CPU may tell an address so far below the watched bytes that an access touched.
 const FAR_REACH: u64 = 64;
 
-/// How many of the CPU's watchpoints are ours to use.
+/// How many of the CPU's watchpoints are ours to use: all, where the guest cannot share them.
 fn usable<C: Cpu>(cpu: &C) -> usize {
-    usize::from(cpu.facts().watchpoints.saturating_sub(LEFT_TO_GUEST))
+    let left = if C::CAN.debug_traps { LEFT_TO_GUEST } else { 0 };
+    usize::from(cpu.facts().watchpoints.saturating_sub(left))
 }
 
 /// What the CPU's registers have to hold for a watchpoint, if one pair of them can.
@@ -72,6 +73,9 @@ pub fn set<C: Cpu>(
     let used = control.watchpoints.iter().filter(|watch| watch.registers.is_some()).count();
     let registers = registers(what).filter(|_| used < usable(cpu));
     if registers.is_none() {
+        if !C::CAN.views {
+            return Err(Refusal::NoBreakpointLeft(usable(cpu) as u8));
+        }
         protect(cpu, domain, control, what, translate)?;
     }
     control.watchpoints.push(Watch { what, registers });

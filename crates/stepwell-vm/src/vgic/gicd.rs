@@ -102,6 +102,18 @@ impl Distributor {
         named.or((route & IROUTER_IRM != 0).then_some(0))
     }
 
+    /// CTLR's enables of the two groups.
+    pub const fn group_enables(&self) -> u32 {
+        self.enables
+    }
+
+    /// Has an SPI go to a vCPU of this affinity.
+    pub fn set_affinity(&mut self, spi: usize, affinity: u64) {
+        if let Some(route) = self.routes.get_mut(spi) {
+            *route = affinity;
+        }
+    }
+
     /// The vCPU that acknowledged an active SPI.
     pub fn home(&self, spi: usize) -> usize {
         self.homes.get(spi).copied().map_or(0, usize::from)

@@ -72,6 +72,11 @@ impl ListRegister {
         self.0 as u32
     }
 
+    /// The same, active in place of pending.
+    pub(super) const fn acknowledged(self) -> Self {
+        Self(self.0 & !Self::STATE_PENDING | Self::STATE_ACTIVE)
+    }
+
     /// Group 1 is signalled as IRQ, Group 0 as FIQ.
     #[must_use]
     pub const fn is_group1(self) -> bool {
@@ -104,9 +109,10 @@ pub(super) mod hcr {
 }
 
 /// ICH_VMCR_EL2.
-mod vmcr {
+pub(super) mod vmcr {
     pub const VENG0: u64 = 1 << 0;
     pub const VENG1: u64 = 1 << 1;
+    pub const VACKCTL: u64 = 1 << 2;
     pub const VFIQEN: u64 = 1 << 3;
     pub const VCBPR: u64 = 1 << 4;
     pub const VEOIM: u64 = 1 << 9;
@@ -169,11 +175,13 @@ impl CpuInterface {
         });
         // `min_by_key` keeps the first of equals, as hardware takes the lowest list register.
         let best = pending.min_by_key(|register| register.priority())?;
-        self.can_preempt(best.priority(), best.is_group1()).then_some(if best.is_group1() {
-            Signal::Irq
-        } else {
-            Signal::Fiq
-        })
+        self.can_preempt(best.priority(), best.is_group1())
+            .then_some(self.signal_of(best.is_group1()))
+    }
+
+    /// What an interrupt of a group is signalled as. A GICv3's VFIQEn is 1 for good.
+    pub(super) const fn signal_of(&self, group1: bool) -> Signal {
+        if group1 || self.vmcr & vmcr::VFIQEN == 0 { Signal::Irq } else { Signal::Fiq }
     }
 
     /// Tells whether an interrupt was ended that EL2 is to be told of: its maintenance interrupt is up.
@@ -210,8 +218,30 @@ impl CpuInterface {
         running == IDLE_PRIORITY || priority & group_priority < running & group_priority
     }
 
+    /// Takes down that an interrupt was acknowledged.
+    pub(super) const fn raise_priority(&mut self, register: ListRegister) {
+        let group1 = register.is_group1();
+        let level = 1 << ((register.priority() & self.group_priority_mask(group1)) >> 3);
+        if group1 {
+            self.ap1r0 |= level;
+        } else {
+            self.ap0r0 |= level;
+        }
+    }
+
+    /// Takes down that the handler of the most urgent one has ended.
+    pub(super) const fn drop_priority(&mut self) {
+        let first = (self.ap0r0 | self.ap1r0).trailing_zeros();
+        let kept = match 1_u64.checked_shl(first) {
+            Some(level) => !level,
+            None => u64::MAX,
+        };
+        self.ap0r0 &= kept;
+        self.ap1r0 &= kept;
+    }
+
     /// Priority of what is being handled, from the active priorities.
-    const fn running_priority(&self) -> u8 {
+    pub(super) const fn running_priority(&self) -> u8 {
         let active = (self.ap0r0 | self.ap1r0) as u32;
         if active == 0 { IDLE_PRIORITY } else { (active.trailing_zeros() as u8) << 3 }
     }

@@ -347,7 +347,7 @@ impl Vgic {
             offer(bank, (index + 1) * 32, ours);
         }
         let ((priority, intid), group1) = best?;
-        let signal = if group1 { Signal::Irq } else { Signal::Fiq };
+        let signal = interface.signal_of(group1);
         let intid = u32::try_from(intid).ok()?;
         interface.can_preempt(priority, group1).then_some((signal, intid))
     }

@@ -1,4 +1,4 @@
-//! The virtual GICv3 of one domain.
+//! The virtual GIC of one domain: a GICv3, or a GICv2 in front of the same interrupts.
 //!
 //! The guest's distributor and redistributors are emulated here; its CPU interface is hardware's,
 //! fed through list registers. The rule that keeps the two consistent is the simplest there is:
@@ -15,12 +15,17 @@
 //! of the vCPU that acknowledged it, room permitting. Nothing here indexes by a guest's number
 //! unchecked.
 //!
+//! A GICv2 has another distributor ([`gicv2`]), and a CPU interface in memory ([`gicc`]), which is ours:
+//! for a CPU that does not let list registers be filled.
+//!
 //! Not in here: hardware interrupts (no list register has HW set; the physical timer's interrupt is
 //! resampled into [`Vgic::set_line`] by the vCPU loop), LPIs, the ITS.
 
 mod bank;
+mod gicc;
 mod gicd;
 mod gicr;
+mod gicv2;
 pub mod list_registers;
 mod load;
 mod sgi;
@@ -28,8 +33,10 @@ mod sgi;
 mod tests;
 
 use bank::{Bank, WordRegister, bit_mask, bits};
+pub use gicc::GICC_BYTES;
 use gicd::{Change, Distributor, FIRST_SPI, SPI_BANKS};
 use gicr::Redistributor;
+use gicv2::Version2;
 pub use list_registers::{CpuInterface, ListRegister, Signal};
 use load::Loaded;
 use sgi::SgiRequest;
@@ -43,6 +50,8 @@ pub const GICD_BASE: Ipa = Ipa(0x0800_0000);
 pub const GICD_BYTES: u64 = 0x1_0000;
 /// Where the guest finds the redistributors.
 pub const GICR_BASE: Ipa = Ipa(0x080a_0000);
+/// Where the guest finds the CPU interface, if it has a GICv2.
+pub const GICC_BASE: Ipa = Ipa(0x0801_0000);
 /// Bytes of redistributor frames for each vCPU.
 pub const GICR_BYTES: u64 = gicr::FRAMES;
 
@@ -56,6 +65,8 @@ pub struct Vgic {
     /// What each vCPU's list registers were filled with.
     loaded: [Loaded; VCPUS_MAX],
     kicks: u8,
+    /// What a GICv2 has beside all that; none in a GICv3.
+    version_2: Option<Version2>,
 }
 
 /// An address of ours, taken apart.
@@ -75,6 +86,7 @@ impl Vgic {
             redistributors: [const { Redistributor::new() }; VCPUS_MAX],
             loaded: [const { Loaded::new() }; VCPUS_MAX],
             kicks: 0,
+            version_2: None,
         }
     }
 
@@ -85,7 +97,9 @@ impl Vgic {
     }
 
     fn frame(&self, address: Ipa) -> Option<Frame> {
-        if let Some(offset) = address.0.checked_sub(GICR_BASE.0) {
+        if let Some(offset) =
+            address.0.checked_sub(GICR_BASE.0).filter(|_| self.version_2.is_none())
+        {
             let vcpu = usize::try_from(offset / GICR_BYTES).ok().filter(|&n| n < self.vcpus)?;
             return Some(Frame::Redistributor { vcpu, offset: offset % GICR_BYTES });
         }
@@ -103,6 +117,9 @@ impl Vgic {
         // it: see to it that the state gets here.
         self.kicks |= self.holders(vcpu, address);
         match self.frame(address) {
+            Some(Frame::Distributor(offset)) if self.is_version_2() => {
+                self.read_distributor_2(vcpu, offset, bytes)
+            }
             Some(Frame::Distributor(offset)) => self.distributor.read(offset, bytes),
             Some(Frame::Redistributor { vcpu, offset }) => self
                 .redistributors
@@ -118,6 +135,9 @@ impl Vgic {
             return;
         }
         match self.frame(address) {
+            Some(Frame::Distributor(offset)) if self.is_version_2() => {
+                self.write_distributor_2(vcpu, offset, bytes, value);
+            }
             Some(Frame::Distributor(offset)) => {
                 self.write_distributor(vcpu, offset, bytes, value);
             }

@@ -8,6 +8,7 @@ mod against_ideal;
 mod delivery;
 mod registers;
 mod several_vcpus;
+mod version_2;
 
 const SPI: u32 = 33;
 const VIRTUAL_TIMER: u32 = 27;

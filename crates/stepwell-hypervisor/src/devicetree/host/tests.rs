@@ -335,6 +335,7 @@ fn the_tree_that_a_guest_gets_is_understood() {
         memory_bytes: 512 << 20,
         bootargs: "",
         initrd: None,
+        has_gicv2: false,
     };
     let mut bytes = vec![0; 8192];
     guest.write(&mut bytes).expect("it fits");

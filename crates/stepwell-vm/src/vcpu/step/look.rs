@@ -79,7 +79,10 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// Forgets the known pages where another vCPU has changed page tables. It is not let go on before.
     #[inline]
     pub(super) fn acknowledge_translation(&mut self) {
-        if self.flow.rules.is_beside_others && self.running.domain.translation.take() {
+        // Where nothing tells of a change, there may always be one.
+        if self.flow.rules.is_beside_others
+            && (self.running.domain.translation.take() || !C::CAN.translation_traps)
+        {
             self.running.core.forget_pages();
             self.flow.hand.executed_page = None;
         }
