@@ -45,7 +45,15 @@ impl Archive {
     /// # Errors
     /// When there is no apt, no keyring, or no network.
     pub fn arm64(folder: &Path) -> Result<Self> {
-        let archive = Self { folder: folder.to_owned(), architecture: Some("arm64") };
+        Self::of_architecture(folder, "arm64")
+    }
+
+    /// Opens the archive of an architecture's packages, as if nothing were installed.
+    ///
+    /// # Errors
+    /// As [`arm64`](Self::arm64).
+    pub fn of_architecture(folder: &Path, architecture: &'static str) -> Result<Self> {
+        let archive = Self { folder: folder.to_owned(), architecture: Some(architecture) };
         archive.make_folders()?;
         fs::write(folder.join("state/status"), "").context("creating apt's folders")?;
         if !runs_release() {
@@ -119,6 +127,18 @@ impl Archive {
         let deb = files_with_prefix(&packages, &prefix).pop();
         let deb = deb.with_context(|| format!("apt-get left no package file of {package}"))?;
         Package::of(deb)
+    }
+
+    /// What a package of the compiler's depends on of the compiler's: its libraries, and LLVM's.
+    ///
+    /// # Errors
+    /// When apt cannot be run.
+    pub fn depended_on(&self, package: &str) -> Result<Vec<String>> {
+        let output = process::capture(self.apt("apt-cache").args(["depends", package]))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let name = |line: &str| line.trim().strip_prefix("Depends: ").map(str::to_owned);
+        let is_its = |name: &String| name.starts_with("libstd-rust") || name.starts_with("libllvm");
+        Ok(text.lines().filter_map(name).filter(is_its).collect())
     }
 
     /// What apt would install for `package` out of the backports: itself, and what it depends on and

@@ -72,7 +72,8 @@ impl DebianGuest {
         self.folder.join("initramfs.cpio.gz")
     }
 
-    fn busybox(&self) -> PathBuf {
+    /// Busybox alone.
+    pub fn busybox(&self) -> PathBuf {
         self.folder.join("busybox")
     }
 

@@ -117,6 +117,43 @@ pub fn build(busybox: &[u8], modules: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
 /// Loads what a disk takes. Nobody does by himself: a guest without disks boots as fast as before.
 const LOAD_MODULES: &str =
     "#!/bin/sh\nfor module in /lib/modules/*.ko; do /bin/insmod $module || exit 1; done\n";
+/// The archive of an emulated host: busybox, these files, all of them programs, and a script that runs the
+/// words behind `run=` on the kernel's command line, separated by commas.
+///
+/// # Errors
+/// When a file is too large for the archive's format.
+pub fn host(busybox: &[u8], files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    for folder in FOLDERS.iter().chain(&["guests"]) {
+        archive.add(folder, FOLDER_MODE, b"")?;
+    }
+    archive.add_device("dev/console", CONSOLE_MODE, CONSOLE_DEVICE)?;
+    archive.add("bin/busybox", PROGRAM_MODE, busybox)?;
+    for applet in APPLETS {
+        archive.add(&format!("bin/{applet}"), SYMLINK_MODE, b"busybox")?;
+    }
+    for applet in SYSTEM_APPLETS {
+        archive.add(&format!("sbin/{applet}"), SYMLINK_MODE, b"../bin/busybox")?;
+    }
+    for (name, contents) in files {
+        archive.add(name, PROGRAM_MODE, contents)?;
+    }
+    archive.add("init", PROGRAM_MODE, HOST_SCRIPT)?;
+    // Most of it is packed already.
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(&archive.finish()?).context("compressing the initramfs")?;
+    gzip.finish().context("compressing the initramfs")
+}
+
+/// Process 1 of an emulated host.
+const HOST_SCRIPT: &[u8] = b"#!/bin/sh\n\
+    export PATH=/bin:/sbin HOME=/root STEPWELL_GUESTS=/guests\n\
+    mount -t proc proc /proc\n\
+    mount -t sysfs sys /sys\n\
+    mount -t devtmpfs dev /dev\n\
+    $(sed 's/.*run=//; s/,/ /g' /proc/cmdline)\n\
+    echo \"emulated host: status $?\"\n\
+    poweroff -f\n";
 
 /// Process 1. `poweroff -f` throughout: there is no init to ask. The shell gets the terminal behind
 /// /dev/console, because the console itself cannot be a controlling terminal and Ctrl-C would do

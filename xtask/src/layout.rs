@@ -50,6 +50,21 @@ pub fn stepwell_binary() -> PathBuf {
     target_dir().join("release").join("stepwell")
 }
 
+/// The folder in which the command for arm64 Linux is built.
+pub fn cross_dir() -> PathBuf {
+    target_dir().join("cross")
+}
+
+/// The initramfs of the emulated host that the tests of KVM run in.
+pub fn emulated_host() -> PathBuf {
+    cross_dir().join("host.cpio.gz")
+}
+
+/// The `stepwell` command for arm64 Linux, optimised.
+pub fn arm64_binary() -> PathBuf {
+    cross_dir().join("aarch64-unknown-linux-gnu").join("release").join("stepwell")
+}
+
 /// The names of the whole-machine tests: the files of `tests/tests`.
 ///
 /// # Errors

@@ -13,11 +13,13 @@ mod bench;
 mod boards;
 mod build;
 mod coverage;
+mod cross;
 mod debian;
 mod demo;
 mod elf_image;
 mod guests;
 mod initramfs;
+mod kvm;
 mod layout;
 mod metadata;
 mod modules;
@@ -53,6 +55,8 @@ Environment:
 enum Command {
     Setup(setup::Setup),
     Build(build::Build),
+    Cross(cross::Cross),
+    Kvm(kvm::Kvm),
     Guests(guests::Guests),
     Qemu(qemu::Qemu),
     Demo(demo::Demo),
@@ -79,6 +83,8 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Setup(command) => command.run(),
         Command::Build(command) => command.run(),
+        Command::Cross(command) => command.run(),
+        Command::Kvm(command) => command.run(),
         Command::Guests(command) => command.run(),
         Command::Qemu(command) => command.run(),
         Command::Demo(command) => command.run(),

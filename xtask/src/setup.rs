@@ -84,12 +84,31 @@ const VENV: Need = Need {
     },
 };
 
+const CROSS_GCC: Need = Need {
+    name: "aarch64-linux-gnu-gcc",
+    purpose: "links the command for arm64 hosts",
+    package: "gcc-aarch64-linux-gnu",
+    present: || cfg!(target_arch = "aarch64") || process::is_installed("aarch64-linux-gnu-gcc"),
+};
+
+const CROSS_LIBC: Need = Need {
+    name: "/usr/aarch64-linux-gnu/lib/libc.a",
+    purpose: "the C library of the command for arm64 hosts",
+    package: "libc6-dev-arm64-cross",
+    present: || {
+        cfg!(target_arch = "aarch64") || Path::new("/usr/aarch64-linux-gnu/lib/libc.a").exists()
+    },
+};
+
+/// What building the command for arm64 hosts takes, beside a compiler.
+pub const CROSS: &[Need] = &[KEYRING, CROSS_GCC, CROSS_LIBC];
 /// What running a guest takes: the demo and the measurements need no more.
 pub const MACHINE: &[Need] = &[QEMU, KEYRING];
 /// What taking pictures of reports takes.
 pub const PICTURES: &[Need] = &[QEMU, KEYRING, BROWSER];
 /// What all tests take.
-pub const TESTS: &[Need] = &[QEMU, KEYRING, GDB, LLDB, GENHTML, BROWSER, VENV];
+pub const TESTS: &[Need] =
+    &[QEMU, KEYRING, GDB, LLDB, GENHTML, BROWSER, VENV, CROSS_GCC, CROSS_LIBC];
 
 /// Browsers that will do, the one from Debian first.
 pub const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::tidy::{self, licences};
-use crate::{build, coverage, guests, layout, process, python, qemu, setup};
+use crate::{build, coverage, guests, kvm, layout, process, python, qemu, setup};
 
 const LINT_LIMIT: Duration = Duration::from_secs(15 * 60);
 const HOST_LIMIT: Duration = Duration::from_secs(20 * 60);
@@ -53,6 +53,7 @@ impl Test {
         if !self.host_only {
             group("build", build::everything)?;
             group("guests", guests::everything)?;
+            group("emulated host", kvm::host)?;
             group("machine tests", || self.machine_tests(&setup::qemu()))?;
             if self.filter.is_none() {
                 group("Python module", python::test)?;
@@ -104,6 +105,7 @@ pub fn point_to_machine(command: &mut Command) {
     command.env("STEPWELL_BIN", layout::stepwell_binary());
     command.env("STEPWELL_GUESTS", layout::guests_dir());
     command.env("STEPWELL_QEMU", setup::qemu());
+    command.env("STEPWELL_KVM_HOST", layout::emulated_host());
 }
 
 fn group(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {

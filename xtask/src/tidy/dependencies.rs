@@ -10,7 +10,7 @@ use super::tree::Tree;
 use crate::metadata::{self, list, manifest_path, text};
 
 /// A package and those of ours that it may depend on, also for its tests.
-const MAY_IMPORT: [(&str, &[&str]); 20] = [
+const MAY_IMPORT: [(&str, &[&str]); 21] = [
     ("stepwell-arch", &[]),
     // What all ends speak of: everybody may know it.
     ("stepwell-protocol", &["stepwell-arch"]),
@@ -20,6 +20,19 @@ const MAY_IMPORT: [(&str, &[&str]); 20] = [
     (
         "stepwell-hypervisor",
         &["stepwell-arch", "stepwell-engine", "stepwell-protocol", "stepwell-vm", "stepwell-wire"],
+    ),
+    // Its tests hold it to the contract, by the tool's end of the link.
+    (
+        "stepwell-kvm",
+        &[
+            "stepwell-arch",
+            "stepwell-debuggee",
+            "stepwell-engine",
+            "stepwell-link",
+            "stepwell-protocol",
+            "stepwell-vm",
+            "stepwell-wire",
+        ],
     ),
     ("stepwell-debuggee", &["stepwell-arch", "stepwell-protocol"]),
     (
@@ -45,17 +58,20 @@ const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("stepwell-model", &["stepwell-arch", "stepwell-engine", "stepwell-spec"]),
 ];
 
-const TOOL_LIBRARIES: [&str; 11] = [
+const TOOL_LIBRARIES: [&str; 13] = [
     "stepwell-arch",
     "stepwell-debuggee",
     "stepwell-devices",
     "stepwell-engine",
     "stepwell-gdb",
+    // Machines on the host's own CPU, and where images lie in their memory.
+    "stepwell-kvm",
     "stepwell-link",
     "stepwell-linux",
     "stepwell-protocol",
     "stepwell-replay",
     "stepwell-trace",
+    "stepwell-vm",
     "stepwell-wire",
 ];
 

@@ -21,18 +21,24 @@ const REGISTER_TABLES: [&str; 0] = [];
 const REGISTER_TABLE_MARK: &str = "//! register table";
 
 /// Where unsafe may be: the entry, the hardware and the memory of EL2; the guests, which are
-/// bare-metal programs; the module that maps the trace ring; and the one that starts QEMU, which
-/// asks the kernel, between fork and exec, to kill it with us.
+/// bare-metal programs; the modules that share memory with a guest, the kernel or the tool; and the one
+/// that starts QEMU, which asks the kernel, between fork and exec, to kill it with us.
 const UNSAFE_FOLDERS: [&str; 4] = [
     "crates/stepwell-hypervisor/src/boot",
     "crates/stepwell-hypervisor/src/hw",
     "crates/stepwell-hypervisor/src/mem",
     "guests",
 ];
-const UNSAFE_FILES: [&str; 5] = [
+const UNSAFE_FILES: [&str; 11] = [
     "crates/stepwell-hypervisor/src/boot.rs",
     "crates/stepwell-hypervisor/src/hw.rs",
     "crates/stepwell-hypervisor/src/mem.rs",
+    "crates/stepwell-kvm/src/host/calls.rs",
+    "crates/stepwell-kvm/src/host/machine_code.rs",
+    "crates/stepwell-kvm/src/host/ram.rs",
+    "crates/stepwell-kvm/src/host/ring.rs",
+    "crates/stepwell-kvm/src/host/vcpu.rs",
+    "crates/stepwell-kvm/src/host/vm.rs",
     "crates/stepwell-link/src/shared.rs",
     "crates/stepwell/src/machine/process.rs",
 ];

@@ -1,7 +1,7 @@
 //! What a recorded run begins with: taken down when it is recorded, and compared when it is replayed.
 
 use super::options::{GuestOptions, Prepared};
-use crate::machine::Memory;
+use crate::machine::{MachineKind, Memory};
 use crate::terminal::notice;
 use anyhow::{Context, anyhow, bail};
 use sha2::{Digest, Sha256};
@@ -43,6 +43,7 @@ pub(super) fn options(header: &Header, sources: Sources) -> GuestOptions {
     let path =
         |given: Option<PathBuf>, file: &FileIdentity| given.unwrap_or(file.path.clone().into());
     GuestOptions {
+        machine: Some(MachineKind::Qemu),
         kernel: Some(path(sources.kernel, &header.kernel)),
         initrd: header.initrd.as_ref().map(|file| path(sources.initrd, file)),
         append: header.command_line.clone(),

@@ -4,6 +4,7 @@ mod arrive;
 mod beginning;
 mod diff;
 mod gdb;
+mod machines;
 mod only;
 mod options;
 mod policies;
@@ -43,6 +44,7 @@ enum Command {
     Run(run::Run),
     Step(step::Step),
     Gdb(gdb::Gdb),
+    Machines(machines::Machines),
     Trace(trace::Trace),
     Record(record::Record),
     Replay(replay::Replay),
@@ -58,6 +60,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Run(run) => run.execute(),
         Command::Step(step) => step.execute(),
         Command::Gdb(gdb) => gdb.execute(),
+        Command::Machines(machines) => machines.execute(),
         Command::Trace(trace) => trace.execute(),
         Command::Record(record) => record.execute(),
         Command::Replay(replay) => replay.execute(),

@@ -2,7 +2,7 @@
 
 use super::session::Session;
 use crate::interruption;
-use crate::machine::{Guest, Layout, MachineOptions, Memory, QemuMachine};
+use crate::machine::{Guest, Layout, Machine, MachineKind, MachineOptions, Memory};
 use crate::names::Names;
 use crate::terminal::notice;
 use anyhow::Context;
@@ -35,6 +35,10 @@ pub(super) struct GuestOptions {
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Guest",
         value_parser = clap::value_parser!(u8).range(1..=8))]
     pub(super) smp: u8,
+    /// What the guest runs on: qemu, or kvm on an arm64 host, which is chosen by itself where it can do
+    /// what is asked for
+    #[arg(long, value_name = "KIND", help_heading = "Machine")]
+    pub(super) machine: Option<MachineKind>,
     /// CPUs of the machine, where the vCPUs are to share fewer, in turns
     #[arg(long, value_name = "N", help_heading = "Machine",
         value_parser = clap::value_parser!(u8).range(1..=8))]
@@ -84,6 +88,7 @@ pub(super) struct GuestOptions {
 
 /// A guest that is ready to be started.
 pub(super) struct Prepared {
+    kind: Option<MachineKind>,
     options: MachineOptions,
     guest: Guest,
     pub(super) names: Names,
@@ -126,7 +131,7 @@ impl GuestOptions {
             test_mode: self.test_mode.clone(),
             devices: self.devices()?,
         };
-        Ok(Prepared { options, guest, names })
+        Ok(Prepared { kind: self.machine, options, guest, names })
     }
 
     /// Opens the disks.
@@ -232,7 +237,8 @@ impl Prepared {
 
     /// As [`Prepared::launch`], where signals are handled already.
     pub(super) fn start(&self) -> anyhow::Result<Session> {
-        let (machine, link) = QemuMachine::launch(&self.options, &self.guest)?;
+        let kind = self.kind.unwrap_or_else(|| MachineKind::choose(&self.options));
+        let (machine, link) = Machine::launch(kind, &self.options, &self.guest)?;
         Ok(Session { machine, link })
     }
 }

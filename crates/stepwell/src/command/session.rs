@@ -1,13 +1,13 @@
 //! A machine and its link, as a command holds them.
 
-use crate::machine::QemuMachine;
+use crate::machine::Machine;
 use anyhow::anyhow;
 use stepwell_debuggee::Error;
 use stepwell_link::{Link, LinkError};
 
-/// A machine with its link, which are dropped in the right order: QEMU first.
+/// A machine with its link, which are dropped in the right order: the machine first.
 pub(super) struct Session {
-    pub(super) machine: QemuMachine,
+    pub(super) machine: Machine,
     pub(super) link: Link,
 }
 

@@ -113,6 +113,15 @@ pub enum MachineError {
     /// The guest's devices cannot be served.
     #[error("the guest's devices cannot be plugged in: {0}")]
     Devices(#[source] std::io::Error),
+    /// KVM cannot be used.
+    #[error(transparent)]
+    Kvm(#[from] stepwell_kvm::KvmError),
+    /// An option that only QEMU can do something with.
+    #[error("{option} is for QEMU: leave it out, or say --machine qemu")]
+    OnlyQemu {
+        /// Its name.
+        option: &'static str,
+    },
     /// The user wants to leave.
     #[error("interrupted")]
     Interrupted,

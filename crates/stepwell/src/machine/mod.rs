@@ -1,4 +1,4 @@
-//! Machines: QEMU with our hypervisor and a guest in it.
+//! Machines: QEMU with our hypervisor and a guest in it, or the host's own CPU by KVM ([`Machine`]).
 //!
 //! [`QemuMachine::launch`] does what a boot loader would: it lays the guest's files out in the
 //! machine's RAM (a file that we share with QEMU), starts QEMU, which sets the machine up and
@@ -8,6 +8,7 @@
 
 mod error;
 mod hosttree;
+mod kvm;
 mod layout;
 mod monitor;
 mod options;
@@ -15,6 +16,7 @@ mod process;
 mod ram;
 
 pub use error::MachineError;
+pub use kvm::{Machine, MachineKind, UnknownKind};
 pub use layout::{GUEST_RAM, Layout};
 pub use options::{Guest, MachineOptions, Memory};
 

@@ -1,0 +1,539 @@
+//! A CPU of the host's, by way of KVM, as the vCPU loop's [`Cpu`].
+//!
+//! One value belongs to one thread, which runs one vCPU. Whoever serves the link has one without a vCPU:
+//! it calls the others, reads the clock, and knows what all vCPUs have in common.
+
+use super::calls::AllCalls;
+use super::context::KvmContext;
+use super::machine_code;
+use super::ram::GuestRam;
+use super::ring::TraceRing;
+use super::vcpu::{Left, Vcpu};
+use super::vm::Vm;
+use crate::syndrome::{self, Syndrome};
+use kvm_bindings::{
+    KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW, kvm_guest_debug,
+};
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use stepwell_arch::debug::{mdcr_el2, mdscr_el1};
+use stepwell_arch::stage1::{Access, AccessKind, Regime, WalkError, translate};
+use stepwell_arch::{Ipa, LoadStore, Pa, Pstate, SystemRegister, Va};
+use stepwell_engine::attention::needs_attention;
+use stepwell_vm::cpu::{
+    Abilities, Cpu, CpuFacts, DebugBank, Interrupt, Purpose, TranslationFailed, Vector,
+};
+use stepwell_vm::memory::{GuestMemory, Physical};
+use stepwell_vm::registers::{PrivateRegisters, Snapshot};
+use stepwell_vm::simd::SimdRegisters;
+use stepwell_vm::stage2::Vttbr;
+use stepwell_vm::vgic::{CpuInterface, Signal};
+
+/// The number of who serves the link: no vCPU has it.
+pub const NO_VCPU: usize = usize::MAX;
+/// PSCI's calls of the same, which the loop carries out.
+const SYSTEM_OFF: u64 = 0x8400_0008;
+const SYSTEM_RESET: u64 = 0x8400_0009;
+/// SCTLR_EL1.nTWI: EL0 may wait.
+const NTWI: u64 = 1 << 16;
+const NS_PER_SECOND: u128 = 1_000_000_000;
+
+/// The system registers that are copied for a stop.
+pub const KEPT: [SystemRegister; 24] = [
+    SystemRegister::SCTLR_EL1,
+    SystemRegister::CPACR_EL1,
+    SystemRegister::TTBR0_EL1,
+    SystemRegister::TTBR1_EL1,
+    SystemRegister::TCR_EL1,
+    SystemRegister::MAIR_EL1,
+    SystemRegister::AMAIR_EL1,
+    SystemRegister::VBAR_EL1,
+    SystemRegister::ESR_EL1,
+    SystemRegister::FAR_EL1,
+    SystemRegister::AFSR0_EL1,
+    SystemRegister::AFSR1_EL1,
+    SystemRegister::ELR_EL1,
+    SystemRegister::SPSR_EL1,
+    SystemRegister::SP_EL1,
+    SystemRegister::TPIDR_EL0,
+    SystemRegister::TPIDRRO_EL0,
+    SystemRegister::TPIDR_EL1,
+    SystemRegister::CONTEXTIDR_EL1,
+    SystemRegister::PAR_EL1,
+    SystemRegister::CSSELR_EL1,
+    SystemRegister::CNTKCTL_EL1,
+    SystemRegister::CNTV_CVAL_EL0,
+    SystemRegister::CNTV_CTL_EL0,
+];
+
+/// What the loop has set, and KVM is told at the next entry.
+#[derive(Default)]
+struct Controls {
+    /// MDSCR_EL1 as EL2 would have it.
+    mdscr: Cell<u64>,
+    traps: Cell<u64>,
+    banks: RefCell<[[u64; 16]; 4]>,
+    traps_waits: Cell<bool>,
+    takes_virtual_timer: Cell<bool>,
+    /// What the interrupt lines are, IRQ and FIQ.
+    lines: Cell<(bool, bool)>,
+    offset: Cell<u64>,
+}
+
+/// The CPU.
+pub struct KvmCpu {
+    number: usize,
+    vm: Arc<Vm>,
+    vcpu: Option<RefCell<Vcpu>>,
+    controls: Controls,
+}
+
+impl KvmCpu {
+    /// The one that runs vCPU `number`, on this thread.
+    #[must_use]
+    pub fn of_vcpu(number: usize, vm: Arc<Vm>, mut vcpu: Vcpu) -> Self {
+        vm.join(number, &mut vcpu);
+        Self { number, vm, vcpu: Some(RefCell::new(vcpu)), controls: Controls::default() }
+    }
+
+    /// The one of who serves the link.
+    #[must_use]
+    pub fn of_nobody(vm: Arc<Vm>) -> Self {
+        Self { number: NO_VCPU, vm, vcpu: None, controls: Controls::default() }
+    }
+
+    fn calls(&self) -> &AllCalls {
+        &self.vm.calls
+    }
+
+    fn is_stepping(&self) -> bool {
+        self.controls.mdscr.get() & mdscr_el1::SS != 0
+            && self.controls.traps.get() & mdcr_el2::TDE != 0
+    }
+
+    /// What KVM is to debug: nothing, where the guest's debug exceptions are its own.
+    fn wanted_debug(&self) -> kvm_guest_debug {
+        let mut wanted = kvm_guest_debug::default();
+        if self.controls.traps.get() & mdcr_el2::TDE == 0 {
+            return wanted;
+        }
+        wanted.control = KVM_GUESTDBG_ENABLE;
+        if self.is_stepping() {
+            wanted.control |= KVM_GUESTDBG_SINGLESTEP;
+        }
+        if self.controls.mdscr.get() & mdscr_el1::MDE != 0 {
+            let [bvr, bcr, wvr, wcr] = *self.controls.banks.borrow();
+            wanted.control |= KVM_GUESTDBG_USE_HW;
+            (wanted.arch.dbg_bvr, wanted.arch.dbg_bcr) = (bvr, bcr);
+            (wanted.arch.dbg_wvr, wanted.arch.dbg_wcr) = (wvr, wcr);
+        }
+        wanted
+    }
+
+    fn regime(&self) -> Regime {
+        Regime {
+            sctlr: self.read(SystemRegister::SCTLR_EL1),
+            tcr: self.read(SystemRegister::TCR_EL1),
+            ttbr0: self.read(SystemRegister::TTBR0_EL1),
+            ttbr1: self.read(SystemRegister::TTBR1_EL1),
+            mair: self.read(SystemRegister::MAIR_EL1),
+            pa_bits: Regime::pa_bits_of(
+                self.guest_feature_id(SystemRegister::ID_AA64MMFR0_EL1) & 0xf,
+            ),
+        }
+    }
+
+    fn walk(&self, va: Va, el0: bool, purpose: Purpose) -> Result<Ipa, TranslationFailed> {
+        let kind = match purpose {
+            Purpose::Read => AccessKind::Read,
+            Purpose::Write => AccessKind::Write,
+        };
+        let access = Access { kind, el0, pan: false };
+        match translate(&self.regime(), va, access, &Physical(&self.vm.ram)) {
+            Ok(found) => Ok(found.ipa),
+            Err(error) => {
+                let stage2 = matches!(error, WalkError::Memory { .. });
+                Err(TranslationFailed { status: error.fsc().0, stage2 })
+            }
+        }
+    }
+
+    /// The virtual address that the instruction at the PC accesses, if that can be told.
+    fn accessed(&self, context: &KvmContext) -> Option<Va> {
+        let pstate = Pstate(context.spsr);
+        if pstate.is_aarch32() {
+            return None;
+        }
+        let mut bytes = [0; 4];
+        let ipa = self.walk(Va(context.elr), false, Purpose::Read).ok()?;
+        self.vm.ram.read(ipa, &mut bytes).ok()?;
+        let what = LoadStore::decode(u32::from_le_bytes(bytes))?;
+        let base = |n| match (n, pstate.uses_sp_elx()) {
+            (31, true) => self.read(SystemRegister::SP_EL1),
+            (31, false) => context.sp_el0,
+            _ => context.register(n),
+        };
+        what.address(context.elr, base, |n| context.register(n)).map(Va)
+    }
+
+    /// Enters the guest once. Nothing where the entry ended for KVM's own reasons.
+    fn enter_once(&self, vcpu: &mut Vcpu) -> Option<Left> {
+        if !self.calls().may_enter(self.number) {
+            return Some(Left::Interrupted);
+        }
+        let left = vcpu.run();
+        self.calls().left(self.number);
+        // KVM tells of a change once, with whatever exit comes first.
+        if self.controls.takes_virtual_timer.get() && vcpu.virtual_timer_level() {
+            self.calls().note_virtual_timer(self.number);
+        }
+        if left != Left::Interrupted {
+            return Some(left);
+        }
+        self.calls().is_called(self.number).then_some(left)
+    }
+
+    /// Whether what would trap at EL2 is what the loop asks about, and KVM would wait in it.
+    fn traps_wait(&self, context: &KvmContext) -> bool {
+        let may_wait =
+            || Pstate(context.spsr).el() > 0 || self.read(SystemRegister::SCTLR_EL1) & NTWI != 0;
+        self.controls.traps_waits.get() && self.is_stepping() && may_wait()
+    }
+
+    /// Makes of an exit of KVM's what EL2 would have seen.
+    fn exited(&self, context: &mut KvmContext, left: Left) -> Vector {
+        let found = match left {
+            Left::Debug(hsr, far) => syndrome::debug(hsr, far),
+            Left::Device(at, is_write) => {
+                syndrome::data_abort(at, self.accessed(context), is_write)
+            }
+            Left::SwitchedOff | Left::Reset => {
+                let is_reset = left == Left::Reset;
+                context.x[0] = if is_reset { SYSTEM_RESET } else { SYSTEM_OFF };
+                syndrome::hypervisor_call()
+            }
+            Left::Interrupted => return Vector::Irq,
+            Left::Failed(errno) => {
+                let error = std::io::Error::from_raw_os_error(errno);
+                self.log(format_args!("KVM_RUN of vCPU {} failed: {error}", self.number));
+                let Syndrome { esr, .. } = syndrome::machine_error();
+                context.esr = esr;
+                return Vector::SError;
+            }
+        };
+        (context.esr, context.far, context.hpfar) = (found.esr, found.far, found.hpfar);
+        Vector::Synchronous
+    }
+
+    /// Tells whether the guest, after a plain step, goes on by itself.
+    fn goes_on(&self, context: &mut KvmContext, vcpu: &mut Vcpu, left: Left) -> bool {
+        use stepwell_vm::cpu::Context as _;
+        let Left::Debug(hsr, _) = left else { return false };
+        if !syndrome::is_plain_step(hsr) || !context.has_budget() {
+            return false;
+        }
+        let pc = vcpu.pc();
+        let page = context.known_page(pc);
+        let word = page.and_then(|page| self.vm.ram.instruction(page, pc));
+        word.is_some_and(|word| !needs_attention(word)) && context.goes_on(pc)
+    }
+
+    /// Until when the guest's virtual timer has not gone off, if it is to call the vCPU.
+    fn until_virtual_timer(&self) -> Option<Duration> {
+        if !self.controls.takes_virtual_timer.get() {
+            return None;
+        }
+        let control = self.read(SystemRegister::CNTV_CTL_EL0);
+        if control & 0b11 != 0b01 {
+            return None;
+        }
+        let now = self.counter().wrapping_sub(self.offset());
+        let ticks = self.read(SystemRegister::CNTV_CVAL_EL0).saturating_sub(now);
+        let ns = u128::from(ticks) * NS_PER_SECOND / u128::from(self.frequency_hz().max(1));
+        Some(Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX)))
+    }
+}
+
+impl Cpu for KvmCpu {
+    type Context = KvmContext;
+    type Memory = GuestRam;
+    type Ring = TraceRing;
+    const CAN: Abilities = Abilities {
+        views: false,
+        list_registers: false,
+        translation_traps: false,
+        privileged_calls: false,
+        debug_traps: false,
+    };
+
+    fn number(&self) -> usize {
+        self.number
+    }
+
+    fn facts(&self) -> CpuFacts {
+        self.vm.facts
+    }
+
+    fn prepare(&self, _: u64, _: Vttbr) {}
+
+    fn change_vcpu(&self, _: u64, _: Vttbr) {}
+
+    fn read(&self, register: SystemRegister) -> u64 {
+        match (register, &self.vcpu) {
+            (SystemRegister::MDSCR_EL1, _) => self.controls.mdscr.get(),
+            (SystemRegister::DCZID_EL0, _) => machine_code::dczid(),
+            (_, Some(vcpu)) if !register.is_feature_id() => vcpu.borrow_mut().read(register),
+            _ => self.guest_feature_id(register),
+        }
+    }
+
+    fn write(&self, register: SystemRegister, value: u64) {
+        match (register, &self.vcpu) {
+            (SystemRegister::MDSCR_EL1, _) => self.controls.mdscr.set(value),
+            // Of the guest's debug registers KVM keeps its own.
+            (
+                SystemRegister::MDCCINT_EL1 | SystemRegister::OSLAR_EL1 | SystemRegister::OSDLR_EL1,
+                _,
+            ) => {}
+            (_, Some(vcpu)) => vcpu.borrow_mut().write(register, value),
+            _ => {}
+        }
+    }
+
+    fn guest_feature_id(&self, register: SystemRegister) -> u64 {
+        self.vm.ids.get(&register).copied().unwrap_or(0)
+    }
+
+    fn read_debug(&self, bank: DebugBank, n: usize) -> u64 {
+        let banks = self.controls.banks.borrow();
+        banks.get(bank as usize).and_then(|bank| bank.get(n)).copied().unwrap_or(0)
+    }
+
+    fn write_debug(&self, bank: DebugBank, n: usize, value: u64) {
+        let mut banks = self.controls.banks.borrow_mut();
+        if let Some(place) = banks.get_mut(bank as usize).and_then(|bank| bank.get_mut(n)) {
+            *place = value;
+        }
+    }
+
+    /// KVM carries these out.
+    fn access_debug(&self, _: SystemRegister, _: u64, _: bool) -> Option<u64> {
+        None
+    }
+
+    fn set_debug_traps(&self, traps: u64) {
+        self.controls.traps.set(traps);
+    }
+
+    fn set_debug_masked(&self, _: bool) {}
+
+    fn synchronize(&self) {}
+
+    fn reset(&self) {
+        let Some(vcpu) = &self.vcpu else { return };
+        if let Err(error) = vcpu.borrow_mut().reset() {
+            self.log(format_args!("vCPU {} cannot be reset: {error}", self.number));
+        }
+    }
+
+    fn save_private(&self, _: &mut PrivateRegisters) {}
+
+    fn load_private(&self, _: &PrivateRegisters) {}
+
+    fn save(&self, into: &mut Snapshot) {
+        into.fill(KEPT.iter().map(|&register| (register, self.read(register))));
+    }
+
+    fn load(&self, from: &Snapshot) {
+        from.iter().for_each(|(register, value)| self.write(register, value));
+    }
+
+    fn save_simd(&self, into: &mut SimdRegisters) {
+        if let Some(vcpu) = &self.vcpu {
+            (into.fpcr, into.fpsr) = vcpu.borrow_mut().read_simd(&mut into.v);
+            into.is_written = false;
+        }
+    }
+
+    fn load_simd(&self, from: &mut SimdRegisters) {
+        if let Some(vcpu) = &self.vcpu
+            && std::mem::take(&mut from.is_written)
+        {
+            vcpu.borrow_mut().write_simd(&from.v, from.fpcr, from.fpsr);
+        }
+    }
+
+    /// What it asks for while its vCPU is stopped nobody hears.
+    fn stop_virtual_timer(&self) {}
+
+    fn enter(&self, context: &mut KvmContext) -> Vector {
+        let Some(own) = &self.vcpu else { return Vector::Irq };
+        if self.calls().is_called(self.number) {
+            return Vector::Irq;
+        }
+        if self.traps_wait(context) {
+            context.esr = syndrome::wait_for_interrupt().esr;
+            return Vector::Synchronous;
+        }
+        let (begun, is_stepping) = (context.elr, self.is_stepping());
+        let left = self.run(context, &mut own.borrow_mut());
+        self.leave(context, left, begun, is_stepping)
+    }
+
+    /// Nobody counts instructions here.
+    fn enter_counted(&self, context: &mut KvmContext, clock: u64, _: u64) -> (Vector, u64) {
+        (self.enter(context), clock)
+    }
+
+    fn to_pa(&self, va: Va, el0: bool, purpose: Purpose) -> Result<Pa, TranslationFailed> {
+        let ipa = self.walk(va, el0, purpose)?;
+        let outside = TranslationFailed { status: 0x07, stage2: true };
+        self.vm.ram.locate(ipa, 1).map_err(|_| outside)
+    }
+
+    fn to_ipa(&self, va: Va, el0: bool) -> Result<Ipa, TranslationFailed> {
+        self.walk(va, el0, Purpose::Read)
+    }
+
+    fn invalidate_guest_stage1(&self) {}
+
+    fn trap_waits(&self, trap: bool) {
+        self.controls.traps_waits.set(trap);
+    }
+
+    fn trap_invalidations(&self, _: bool) {}
+
+    fn trap_translation_changes(&self, _: bool) {}
+
+    fn set_stage2(&self, _: Vttbr) {}
+
+    fn load_interface(&self, interface: &CpuInterface) {
+        let signal = interface.signal();
+        let wanted = (signal == Some(Signal::Irq), signal == Some(Signal::Fiq));
+        if self.controls.lines.replace(wanted) != wanted {
+            self.vm.set_lines(self.number, wanted);
+        }
+    }
+
+    /// The guest changes it by accesses that the loop carries out.
+    fn save_interface(&self, _: &mut CpuInterface) {}
+
+    fn raise_serror(&self, _: u32) {}
+
+    fn take_serror_back(&self) -> bool {
+        false
+    }
+
+    fn take_interrupt(&self) -> Option<Interrupt> {
+        self.calls().take(self.number)
+    }
+
+    fn enable_virtual_timer(&self, enable: bool) {
+        self.controls.takes_virtual_timer.set(enable);
+        if enable && let Some(vcpu) = &self.vcpu {
+            vcpu.borrow_mut().forget_virtual_timer_level();
+        }
+    }
+
+    fn wait_for_interrupt(&self) {
+        let until = self.until_virtual_timer();
+        if !self.calls().sleep(self.number, until)
+            && self.until_virtual_timer() == Some(Duration::ZERO)
+        {
+            self.calls().note_virtual_timer(self.number);
+        }
+    }
+
+    fn enable_link(&self, _: bool) {}
+
+    fn kick(&self, cpus: u8) {
+        self.calls().kick(cpus);
+    }
+
+    fn frequency_hz(&self) -> u64 {
+        machine_code::frequency_hz()
+    }
+
+    fn counter(&self) -> u64 {
+        self.vm.counter()
+    }
+
+    fn counter_at_reset(&self) -> u64 {
+        0
+    }
+
+    fn set_offset(&self, offset: u64) {
+        self.controls.offset.set(offset);
+        if let Some(vcpu) = &self.vcpu {
+            self.vm.set_counter_offset(offset, &mut vcpu.borrow_mut());
+        }
+    }
+
+    fn offset(&self) -> u64 {
+        self.controls.offset.get()
+    }
+
+    fn interrupt_in(&self, ns: u64) {
+        self.calls().set_alarm(self.number, ns);
+    }
+
+    fn cancel_interrupt(&self) {
+        self.calls().cancel_alarm(self.number);
+    }
+
+    fn power_off(&self) {
+        self.vm.close_link();
+    }
+
+    fn log(&self, line: fmt::Arguments<'_>) {
+        if self.vm.verbose {
+            eprintln!("[kvm] {line}\r");
+        }
+    }
+}
+
+impl KvmCpu {
+    /// Runs the guest until something is for the loop.
+    fn run(&self, context: &mut KvmContext, vcpu: &mut Vcpu) -> Left {
+        let begun = machine_code::counter();
+        vcpu.push(context, context.spsr & !Pstate::SS);
+        vcpu.set_debug(self.wanted_debug());
+        // A stepped guest's clock is the loop's.
+        if !self.is_stepping() {
+            self.vm.hide_since(begun);
+            self.vm.set_counter_offset(self.controls.offset.get(), vcpu);
+        }
+        loop {
+            let Some(left) = self.enter_once(vcpu) else { continue };
+            if !self.goes_on(context, vcpu, left) {
+                let ended = machine_code::counter();
+                vcpu.pull(context);
+                self.vm.hide_since(ended);
+                return left;
+            }
+        }
+    }
+
+    /// What an entry came to. While stepping, PSTATE.SS tells as at EL2 whether the instruction has
+    /// executed that nobody has reported.
+    fn leave(&self, context: &mut KvmContext, left: Left, begun: u64, is_stepping: bool) -> Vector {
+        let vector = self.exited(context, left);
+        if is_stepping {
+            let has_executed = match left {
+                Left::Debug(hsr, _) => (hsr >> 26) == 0x32,
+                Left::Interrupted => context.elr != begun,
+                _ => false,
+            };
+            context.spsr = context.spsr & !Pstate::SS | if has_executed { 0 } else { Pstate::SS };
+        }
+        vector
+    }
+}
+
+impl Drop for KvmCpu {
+    fn drop(&mut self) {
+        self.calls().leave(self.number);
+    }
+}

@@ -1,0 +1,158 @@
+//! The machine on an arm64 Linux host.
+
+mod build;
+mod calls;
+mod context;
+mod cpu;
+mod machine_code;
+mod ram;
+mod registers;
+mod ring;
+mod server;
+mod tables;
+mod vcpu;
+mod vm;
+
+use crate::{Files, KvmError, VCPUS_MAX};
+use cpu::KvmCpu;
+use server::{Sender, ToTool};
+use std::fs::File;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use stepwell_protocol::DomainEnding;
+use stepwell_vm::domain::Domain;
+use stepwell_vm::machine::Machine;
+use stepwell_vm::vcpu::{carry_out_and_park, interrupt};
+use vcpu::Vcpu;
+use vm::{Opened, Vm};
+
+/// Where recorded steps lie: a file without a name.
+#[derive(Debug)]
+pub struct Ring {
+    /// The file.
+    pub file: File,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+/// A running machine. Dropping it ends all of its threads.
+pub struct KvmMachine {
+    vm: Arc<Vm>,
+    machine: Arc<Machine<KvmCpu>>,
+    threads: Vec<JoinHandle<()>>,
+    ring: Ring,
+}
+
+impl KvmMachine {
+    /// Starts a machine and returns it with the stream to its end of the link; the guest is stopped at
+    /// reset.
+    ///
+    /// # Errors
+    ///
+    /// [`KvmError`]. Nothing is left behind.
+    pub fn launch(files: &Files<'_>) -> Result<(Self, UnixStream), KvmError> {
+        if !(1..=VCPUS_MAX).contains(&files.vcpus) {
+            let why = "KVM's own PSCI powers on vCPUs without asking";
+            return Err(KvmError::Vcpus { wanted: files.vcpus, most: VCPUS_MAX, why });
+        }
+        let opened = Opened::open()?;
+        let failed = |error| KvmError::Refused { what: "be spoken with", error };
+        let (tool, own) = UnixStream::pair().map_err(failed)?;
+        let ram = ram::GuestRam::new(files.memory_bytes)?;
+        let closer = own.try_clone().map_err(failed)?;
+        let (vm, vcpus) = opened.make(ram, files.vcpus, closer, files.verbose)?;
+        let vm = Arc::new(vm);
+        let (ring, file, bytes) = ring::TraceRing::new()
+            .map_err(|error| KvmError::NoMemory { mib: files.memory_bytes >> 20, error })?;
+        let sender = Arc::new(Sender::new(own.try_clone().map_err(failed)?));
+        let link = Box::new(ToTool(sender.clone()));
+        let (machine, cpus) = build::machine(files, &vm, vcpus, ring, link)?;
+        let machine = Arc::new(machine);
+        let ring = Ring { file, bytes };
+        let mut started =
+            Self { vm: vm.clone(), machine: machine.clone(), threads: Vec::new(), ring };
+        for (number, vcpu) in cpus.into_iter().enumerate() {
+            let (machine, vm) = (machine.clone(), vm.clone());
+            let run = move || run(&machine, number, vm, vcpu);
+            started.threads.push(spawn(format!("vcpu-{number}"), run)?);
+        }
+        let alarms = vm.clone();
+        started.threads.push(spawn("alarms".into(), move || alarms.calls.give_alarms())?);
+        let nobody = vm.clone();
+        started.threads.push(spawn("link".into(), move || {
+            server::serve(&KvmCpu::of_nobody(nobody), &machine, &sender, own);
+        })?);
+        Ok((started, tool))
+    }
+
+    /// Where recorded steps lie.
+    #[must_use]
+    pub const fn ring(&self) -> &Ring {
+        &self.ring
+    }
+}
+
+impl Drop for KvmMachine {
+    fn drop(&mut self) {
+        self.vm.close_link();
+        // Nobody hears of it, and whoever runs comes out.
+        let cpu = KvmCpu::of_nobody(self.vm.clone());
+        for domain in &self.machine.domains {
+            domain.end(&cpu, DomainEnding::PoweredOff);
+        }
+        self.vm.calls.end();
+        for thread in self.threads.drain(..) {
+            // One that panicked has said so.
+            drop(thread.join());
+        }
+    }
+}
+
+fn spawn(name: String, act: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, KvmError> {
+    let thread = thread::Builder::new().name(name).spawn(act);
+    thread.map_err(|error| KvmError::Refused { what: "have a thread", error })
+}
+
+/// Runs a vCPU until the machine is over.
+fn run(machine: &Machine<KvmCpu>, number: usize, vm: Arc<Vm>, vcpu: Vcpu) {
+    let Some(domain) = machine.domains.first() else { return };
+    let Some(own) = domain.vcpus.get(number) else { return };
+    let cpu = KvmCpu::of_vcpu(number, vm.clone(), vcpu);
+    while !vm.calls.is_over() {
+        interrupt::take_all_at_el2(machine, &cpu, number);
+        match take_order(domain, number) {
+            Some(order) => carry_out_and_park(machine, domain, number, own, &cpu, order),
+            None => stepwell_vm::cpu::Cpu::wait_for_interrupt(&cpu),
+        }
+    }
+}
+
+fn take_order(domain: &Domain<KvmCpu>, number: usize) -> Option<stepwell_vm::domain::Order> {
+    domain.vcpus.get(number)?.order.lock().take()
+}
+
+/// Says what KVM can do here.
+///
+/// # Errors
+///
+/// [`KvmError`]: why it cannot.
+pub fn describe() -> Result<Vec<String>, KvmError> {
+    let features = Opened::open()?.features;
+    let clock = if features.counter_offset {
+        "the guest's clock is set exactly"
+    } else {
+        "the guest's clock is set to some microseconds (exactly from Linux 6.4 on)"
+    };
+    Ok(vec![
+        "steps, interrupts held or entered, exclusives, virtual time".to_owned(),
+        clock.to_owned(),
+        format!(
+            "{} breakpoints and {} watchpoints; none beyond those of the CPU",
+            features.breakpoints.saturating_sub(2),
+            features.watchpoints,
+        ),
+        "1 vCPU: PSCI is KVM's own".to_owned(),
+        "no SVE, no record and replay, no breakpoints by physical address".to_owned(),
+    ])
+}

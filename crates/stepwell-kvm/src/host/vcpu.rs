@@ -1,0 +1,252 @@
+//! A vCPU of KVM's: its registers, as far as they are not here already, and one entry into the guest.
+
+#![expect(unsafe_code, reason = "the page that KVM shares with us is a union")]
+
+use super::registers::{self, FPCR, FPSR, PC, PSTATE, SP_EL0, system};
+use crate::KvmError;
+use kvm_bindings::{
+    KVM_ARM_DEV_EL1_VTIMER, KVM_EXIT_ARM_NISV, KVM_EXIT_UNKNOWN, kvm_guest_debug, kvm_vcpu_init,
+};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use std::collections::HashMap;
+use std::io;
+use std::ptr::addr_of_mut;
+use stepwell_arch::{Ipa, SystemRegister, Va};
+use stepwell_vm::registers::GuestRegisters;
+
+/// ISS of a data abort, WnR.
+const ISS_WNR: u64 = 1 << 6;
+
+/// How an entry ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// A debug exception: its ESR_EL2, and FAR_EL2 where it is a watchpoint's.
+    Debug(u64, u64),
+    /// An access to what is no RAM, which has not happened.
+    Device(Ipa, bool),
+    /// The guest asked KVM to be switched off, or to be reset.
+    SwitchedOff,
+    /// See [`Left::SwitchedOff`].
+    Reset,
+    /// A signal, or a change of the timer's level.
+    Interrupted,
+    /// KVM cannot go on.
+    Failed(i32),
+}
+
+/// A vCPU of KVM's.
+pub struct Vcpu {
+    fd: VcpuFd,
+    init: kvm_vcpu_init,
+    /// Core registers as KVM has them; nothing where that is not known.
+    core: Option<GuestRegisters>,
+    /// System registers as KVM has them, since the last entry.
+    system: HashMap<SystemRegister, u64>,
+    debug: Option<kvm_guest_debug>,
+    /// A register that KVM did not let be read or written, the first one.
+    pub refused: Option<(u64, io::Error)>,
+}
+
+impl Vcpu {
+    /// Takes a vCPU over and resets it.
+    ///
+    /// # Errors
+    ///
+    /// [`KvmError::Refused`].
+    pub fn new(fd: VcpuFd, init: kvm_vcpu_init) -> Result<Self, KvmError> {
+        let mut vcpu =
+            Self { fd, init, core: None, system: HashMap::new(), debug: None, refused: None };
+        let what = "make a vCPU";
+        vcpu.reset().map_err(|error| KvmError::Refused { what, error })?;
+        Ok(vcpu)
+    }
+
+    /// Resets it.
+    ///
+    /// # Errors
+    ///
+    /// As KVM says.
+    pub fn reset(&mut self) -> io::Result<()> {
+        self.fd.vcpu_init(&self.init).map_err(from_errno)?;
+        self.core = None;
+        self.system.clear();
+        Ok(())
+    }
+
+    /// Where KVM looks whether it is to return at once.
+    pub fn immediate_exit(&mut self) -> *mut u8 {
+        addr_of_mut!(self.fd.get_kvm_run().immediate_exit)
+    }
+
+    /// Tells whether the guest's virtual timer asks for an interrupt, as of the last exit.
+    pub fn virtual_timer_level(&mut self) -> bool {
+        // SAFETY: of this union arm64 has no other member.
+        let level = unsafe { self.fd.get_kvm_run().s.regs.device_irq_level };
+        level & u64::from(KVM_ARM_DEV_EL1_VTIMER) != 0
+    }
+
+    /// Has KVM tell again if the virtual timer asks for an interrupt: it tells of changes only.
+    pub fn forget_virtual_timer_level(&mut self) {
+        let run = self.fd.get_kvm_run();
+        // SAFETY: as above. It is ours to say what we know.
+        unsafe { run.s.regs.device_irq_level &= !u64::from(KVM_ARM_DEV_EL1_VTIMER) };
+    }
+
+    fn get<const N: usize>(&mut self, id: u64) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        match self.fd.get_one_reg(id, &mut bytes) {
+            Ok(_) => Some(bytes),
+            Err(error) => {
+                self.refused.get_or_insert((id, from_errno(error)));
+                None
+            }
+        }
+    }
+
+    fn get_u64(&mut self, id: u64) -> u64 {
+        self.get(id).map_or(0, u64::from_le_bytes)
+    }
+
+    fn set(&mut self, id: u64, bytes: &[u8]) {
+        if let Err(error) = self.fd.set_one_reg(id, bytes) {
+            self.refused.get_or_insert((id, from_errno(error)));
+        }
+    }
+
+    /// Tells what a register has, if KVM knows it.
+    pub fn try_read(&mut self, register: SystemRegister) -> Option<u64> {
+        let mut bytes = [0; 8];
+        self.fd.get_one_reg(system(register), &mut bytes).ok()?;
+        Some(u64::from_le_bytes(bytes))
+    }
+
+    /// Reads a system register.
+    pub fn read(&mut self, register: SystemRegister) -> u64 {
+        if let Some(&known) = self.system.get(&register) {
+            return known;
+        }
+        let value = self.get_u64(system(register));
+        self.system.insert(register, value);
+        value
+    }
+
+    /// Writes a system register, where that makes a difference.
+    pub fn write(&mut self, register: SystemRegister, value: u64) {
+        if self.system.get(&register) != Some(&value) {
+            self.set(system(register), &value.to_le_bytes());
+            // What KVM keeps of it is KVM's to say.
+            self.system.remove(&register);
+        }
+    }
+
+    /// Moves the guest's counter: it is to show `value` now.
+    pub fn set_counter(&mut self, value: u64) {
+        self.set(registers::COUNTER, &value.to_le_bytes());
+    }
+
+    /// Copies V0 to V31, FPCR and FPSR.
+    pub fn read_simd(&mut self, v: &mut [u128; 32]) -> (u64, u64) {
+        for (n, value) in v.iter_mut().enumerate() {
+            *value = self.get(registers::v(n)).map_or(0, u128::from_le_bytes);
+        }
+        let mut word = |id| self.get(id).map_or(0, |bytes| u64::from(u32::from_le_bytes(bytes)));
+        (word(FPCR), word(FPSR))
+    }
+
+    /// Writes V0 to V31, FPCR and FPSR.
+    pub fn write_simd(&mut self, v: &[u128; 32], fpcr: u64, fpsr: u64) {
+        for (n, value) in v.iter().enumerate() {
+            self.set(registers::v(n), &value.to_le_bytes());
+        }
+        self.set(FPCR, &(fpcr as u32).to_le_bytes());
+        self.set(FPSR, &(fpsr as u32).to_le_bytes());
+    }
+
+    /// The PC, as KVM has it.
+    pub fn pc(&mut self) -> Va {
+        Va(self.get_u64(PC))
+    }
+
+    /// Copies the core registers out, after an entry. PSTATE.SS is not the guest's.
+    pub fn pull(&mut self, into: &mut GuestRegisters) {
+        for (n, value) in into.x.iter_mut().enumerate() {
+            *value = self.get_u64(registers::x(n));
+        }
+        into.sp_el0 = self.get_u64(SP_EL0);
+        into.elr = self.get_u64(PC);
+        into.spsr = self.get_u64(PSTATE);
+        self.core = Some(into.clone());
+    }
+
+    /// Puts those in that differ from what KVM has.
+    pub fn push(&mut self, from: &GuestRegisters, pstate: u64) {
+        let known = self.core.take();
+        let mut put = |id, value: u64, before: Option<u64>| {
+            if before != Some(value) {
+                self.set(id, &value.to_le_bytes());
+            }
+        };
+        let before = |read: &dyn Fn(&GuestRegisters) -> u64| known.as_ref().map(read);
+        for (n, &value) in from.x.iter().enumerate() {
+            let n_before = before(&|registers| registers.x.get(n).copied().unwrap_or(0));
+            put(registers::x(n), value, n_before);
+        }
+        put(SP_EL0, from.sp_el0, before(&|registers| registers.sp_el0));
+        put(PC, from.elr, before(&|registers| registers.elr));
+        put(PSTATE, pstate, before(&|registers| registers.spsr));
+    }
+
+    /// Sets what KVM is to debug.
+    pub fn set_debug(&mut self, wanted: kvm_guest_debug) {
+        if self.debug != Some(wanted) {
+            self.debug = match self.fd.set_guest_debug(&wanted) {
+                Ok(()) => Some(wanted),
+                Err(error) => {
+                    self.refused.get_or_insert((0, from_errno(error)));
+                    None
+                }
+            };
+        }
+    }
+
+    /// Enters the guest, until something is for us.
+    pub fn run(&mut self) -> Left {
+        // From here on nothing is known.
+        self.core = None;
+        self.system.clear();
+        let left = match self.fd.run() {
+            Ok(VcpuExit::Debug(exit)) => {
+                let hsr = u64::from(exit.hsr) | u64::from(exit.hsr_high) << 32;
+                Left::Debug(hsr, exit.far)
+            }
+            Ok(VcpuExit::MmioRead(at, _)) => Left::Device(Ipa(at), false),
+            Ok(VcpuExit::MmioWrite(at, _)) => Left::Device(Ipa(at), true),
+            Ok(VcpuExit::SystemEvent(kvm_bindings::KVM_SYSTEM_EVENT_SHUTDOWN, _)) => {
+                Left::SwitchedOff
+            }
+            Ok(VcpuExit::SystemEvent(kvm_bindings::KVM_SYSTEM_EVENT_RESET, _)) => Left::Reset,
+            Ok(VcpuExit::Intr) => Left::Interrupted,
+            Ok(VcpuExit::Unsupported(KVM_EXIT_ARM_NISV)) => self.without_syndrome(),
+            Ok(_) => Left::Failed(0),
+            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => Left::Interrupted,
+            Err(error) => Left::Failed(error.errno()),
+        };
+        if let Left::Device(..) = left {
+            // KVM would carry the access out when it is entered next. The loop does, and moves the PC.
+            self.fd.get_kvm_run().exit_reason = KVM_EXIT_UNKNOWN;
+        }
+        left
+    }
+
+    /// An access that the CPU has not described.
+    fn without_syndrome(&mut self) -> Left {
+        let run = self.fd.get_kvm_run();
+        // SAFETY: the exit reason says that this is the member.
+        let exit = unsafe { run.__bindgen_anon_1.arm_nisv };
+        Left::Device(Ipa(exit.fault_ipa), exit.esr_iss & ISS_WNR != 0)
+    }
+}
+
+fn from_errno(error: kvm_ioctls::Error) -> io::Error {
+    io::Error::from_raw_os_error(error.errno())
+}

@@ -1,0 +1,45 @@
+//! Hosts on which KVM runs no arm64 guests.
+
+use crate::{Files, KvmError};
+use std::convert::Infallible;
+use std::fs::File;
+use std::os::unix::net::UnixStream;
+
+/// A machine, of which there is none here.
+#[derive(Debug)]
+pub struct KvmMachine(Infallible);
+
+/// Where recorded steps lie.
+#[derive(Debug)]
+pub struct Ring {
+    /// The file.
+    pub file: File,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+impl KvmMachine {
+    /// Says that there is none.
+    ///
+    /// # Errors
+    ///
+    /// Always.
+    pub fn launch(_: &Files<'_>) -> Result<(Self, UnixStream), KvmError> {
+        Err(KvmError::OtherHost)
+    }
+
+    /// Where recorded steps lie.
+    #[must_use]
+    pub const fn ring(&self) -> &Ring {
+        match self.0 {}
+    }
+}
+
+/// Says what KVM can do here.
+///
+/// # Errors
+///
+/// [`KvmError`]: why it cannot.
+pub fn describe() -> Result<Vec<String>, KvmError> {
+    Err(KvmError::OtherHost)
+}

@@ -1,0 +1,162 @@
+//! Machines of the host's own: KVM with a guest in it, in this process.
+
+use super::{Guest, MachineError, MachineOptions, QemuMachine};
+use crate::interruption;
+use std::fmt;
+use std::str::FromStr;
+use stepwell_arch::Ipa;
+use stepwell_kvm::{Files, KvmMachine};
+use stepwell_link::{Link, LinkError, Patience, Ring};
+use stepwell_trace::kernel_image::LoadPlan;
+use stepwell_vm::image_layout::Linked;
+
+/// What a guest runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MachineKind {
+    /// QEMU with our hypervisor, on any host.
+    Qemu,
+    /// The host's own CPU, by KVM.
+    Kvm,
+}
+
+/// A word that names no kind of machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there are qemu and kvm: `stepwell machines` tells what each can do here")]
+pub struct UnknownKind;
+
+impl FromStr for MachineKind {
+    type Err = UnknownKind;
+
+    fn from_str(word: &str) -> Result<Self, UnknownKind> {
+        match word {
+            "qemu" => Ok(Self::Qemu),
+            "kvm" => Ok(Self::Kvm),
+            _ => Err(UnknownKind),
+        }
+    }
+}
+
+impl fmt::Display for MachineKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Qemu => "qemu",
+            Self::Kvm => "kvm",
+        })
+    }
+}
+
+/// A running machine. Dropping it ends it.
+pub enum Machine {
+    /// QEMU.
+    Qemu(Box<QemuMachine>),
+    /// KVM.
+    Kvm(KvmMachine),
+}
+
+impl Machine {
+    /// Starts a machine of this kind and returns it with the link to it; the guest is stopped at reset.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError`] says who is to blame and what to try next. Nothing is left behind.
+    pub fn launch(
+        kind: MachineKind,
+        options: &MachineOptions,
+        guest: &Guest,
+    ) -> Result<(Self, Link), MachineError> {
+        match kind {
+            MachineKind::Qemu => {
+                let (machine, link) = QemuMachine::launch(options, guest)?;
+                Ok((Self::Qemu(Box::new(machine)), link))
+            }
+            MachineKind::Kvm => {
+                let (machine, link) = launch(options, guest)?;
+                Ok((Self::Kvm(machine), link))
+            }
+        }
+    }
+
+    /// Says what became of the machine, given the link's error.
+    pub fn explain(&mut self, error: LinkError) -> MachineError {
+        match self {
+            Self::Qemu(machine) => machine.explain(error),
+            Self::Kvm(_) => error.into(),
+        }
+    }
+}
+
+impl MachineKind {
+    /// The kind for whoever names none: the host's own CPU, where that can do what is asked for.
+    #[must_use]
+    pub fn choose(options: &MachineOptions) -> Self {
+        let can = only_qemu(options).is_none()
+            && usize::from(options.smp) <= stepwell_kvm::VCPUS_MAX
+            && stepwell_kvm::describe().is_ok();
+        if can { Self::Kvm } else { Self::Qemu }
+    }
+}
+
+/// The option that only QEMU can do something with.
+fn only_qemu(options: &MachineOptions) -> Option<&'static str> {
+    let default = MachineOptions::default();
+    [
+        (options.schedule.is_some(), "counting instructions (record and replay)"),
+        (options.cpus.is_some(), "--cpus"),
+        (!options.devices.is_empty(), "--disk"),
+        (options.hypervisor.is_some(), "--hypervisor"),
+        (options.test_mode.is_some(), "--test-mode"),
+        (options.cpu != default.cpu, "--cpu"),
+    ]
+    .into_iter()
+    .find_map(|(is_given, name)| is_given.then_some(name))
+}
+
+fn launch(options: &MachineOptions, guest: &Guest) -> Result<(KvmMachine, Link), MachineError> {
+    if let Some(option) = only_qemu(options) {
+        return Err(MachineError::OnlyQemu { option });
+    }
+    let linked = match guest.kernel.load {
+        LoadPlan::Fixed { address, entry } => {
+            Some(Linked { address: Ipa(address), entry: Ipa(entry) })
+        }
+        LoadPlan::Image { .. } | LoadPlan::Anywhere => None,
+    };
+    let files = Files {
+        kernel: &guest.kernel.bytes,
+        linked,
+        ramdisk: guest.initrd.as_deref(),
+        devicetree: guest.devicetree.as_deref(),
+        command_line: &guest.command_line,
+        vcpus: options.smp.into(),
+        memory_bytes: options.memory.bytes,
+        verbose: options.verbose,
+    };
+    let (machine, stream) = KvmMachine::launch(&files)?;
+    let mut link = Link::open(stream, Patience::default())?;
+    link.interrupt_when(interruption::is_recent);
+    let ring = machine.ring();
+    let ring = Ring::map(&ring.file, 0, ring.bytes);
+    link.attach_ring(ring.map_err(LinkError::from)?);
+    Ok((machine, link))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_named_and_read() {
+        for kind in [MachineKind::Qemu, MachineKind::Kvm] {
+            assert_eq!(kind.to_string().parse(), Ok(kind));
+        }
+        assert_eq!("xen".parse::<MachineKind>(), Err(UnknownKind));
+    }
+
+    #[test]
+    fn what_only_qemu_can_do_is_left_to_it() {
+        assert_eq!(only_qemu(&MachineOptions::default()), None);
+        let options = MachineOptions { cpus: Some(1), ..MachineOptions::default() };
+        assert_eq!(only_qemu(&options), Some("--cpus"));
+        assert_eq!(MachineKind::choose(&options), MachineKind::Qemu);
+    }
+}
