@@ -18,7 +18,7 @@ Four CPUs; one of them follows a pointer, finds nothing there and panics. Nobody
 
 const STEPPING: &str = "\
 The run again, at its end. `last` goes to the instruction that wrote the pointer last: another CPU's,
-two million instructions before.";
+millions of instructions before.";
 
 const DEBUGGING: &str = "\
 The same with GDB: a watchpoint, and reverse-continue.";
