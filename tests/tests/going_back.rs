@@ -13,7 +13,7 @@ use stepwell_tests::guest::{Guest, LOAD};
 use stepwell_tests::plain::{Setup, dump_device_tree, witness};
 use stepwell_tests::process::{Finished, Running, run};
 use stepwell_tests::stepwell::{binary, command, show};
-use stepwell_tests::stream::demand_equal;
+use stepwell_tests::stream::{demand_equal, without_ranges};
 
 const LIMIT: Duration = Duration::from_secs(300);
 const VCPUS: u8 = 4;
@@ -113,6 +113,10 @@ fn parts_of_a_replay_are_traced_exactly() {
             assert!(finished.status.success(), "{name}: {}", finished.output());
             whole.extend(show(&file).unwrap());
         }
+        // A stepper stops where a fetch will abort; QEMU never gets to report that.
+        let not_memory = [0..0x4000_0000, 0x1_0000_0000..u64::MAX];
+        let (seen, whole) =
+            (without_ranges(&seen, &not_memory), without_ranges(&whole, &not_memory));
         let length = whole.len().min(seen.len());
         assert!(length as u64 + 2 >= last, "{name}: {length} of {last}");
         if let Err(text) = demand_equal(length, ("witness", &seen), ("replayed", &whole)) {
