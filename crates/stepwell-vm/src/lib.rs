@@ -58,6 +58,7 @@ pub mod implementation_defined;
 pub mod link;
 pub mod machine;
 pub mod memory;
+pub mod mutation;
 pub mod recorder;
 pub mod registers;
 pub mod ring;

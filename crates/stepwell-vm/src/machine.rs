@@ -3,6 +3,7 @@
 use crate::cpu::Cpu;
 use crate::domain::{Domain, Order, PendingStop, Power, bit};
 use crate::link::Link;
+use crate::mutation::{self, LoopMutant};
 use crate::registers::Snapshot;
 use alloc::boxed::Box;
 use core::sync::atomic::Ordering;
@@ -153,7 +154,7 @@ impl<C: Cpu> Domain<C> {
         if is_off && let Some(power) = control.power.get_mut(own.vcpu) {
             *power = Power::Off;
         }
-        if control.running != 0 {
+        if control.running != 0 && !mutation::is(LoopMutant::StopToldByEach) {
             return;
         }
         control.joining = None;
@@ -177,6 +178,15 @@ impl<C: Cpu> Domain<C> {
             return;
         }
         let stop = control.stop.take().unwrap_or(own);
+        // Not before: a pause gives way to what another vCPU comes to meanwhile, and then who was to
+        // be told of has not been. A position that is reached tells of a moment, and not of the
+        // instruction that is next.
+        if let Some(stopped) = self.vcpus.get(stop.vcpu)
+            && stop.reason != StopReason::Reached
+            && !mutation::is(LoopMutant::StopNotAcknowledged)
+        {
+            stopped.core.lock().acknowledge(stop.reason);
+        }
         let steps = match self.vcpus.get(stop.vcpu) {
             Some(stopped) if !by_turns => stopped.core.lock().steps,
             _ => self.turns.lock().counted(),

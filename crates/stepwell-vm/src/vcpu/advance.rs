@@ -10,7 +10,7 @@
 
 use super::flow::{At, Flow, Mode};
 use super::running::{End, Running};
-use super::{counted, time};
+use super::time;
 use crate::cpu::{Cpu, Vector};
 use crate::domain::Order;
 
@@ -58,20 +58,6 @@ pub fn advance<C: Cpu>(
     left: Option<Vector>,
 ) -> Needs {
     VcpuLoop { running, flow }.advance(left)
-}
-
-/// Does as ordered until the vCPU is to leave the CPU that it shares: then nothing is returned, and
-/// `flow` is what it is in the middle of.
-pub fn drive_in_turn<C: Cpu>(running: &mut Running<'_, C>, flow: &mut Flow) -> Option<End> {
-    let mut left = None;
-    loop {
-        match advance(running, flow, left.take()) {
-            Needs::Entry => left = Some(counted::enter(running, flow.at == At::Step)),
-            Needs::Others => core::hint::spin_loop(),
-            Needs::Interrupt | Needs::Turn => return None,
-            Needs::Nothing(end) => return Some(end),
-        }
-    }
 }
 
 /// Does as ordered, on a CPU that has nothing else to do.
@@ -171,10 +157,14 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         if self.flow.mode == Mode::Step {
             self.end_steps(end);
         }
+        // Of a guest that runs, those that it was stepped past something are nobody's.
+        self.running.core.steps = match self.flow.order {
+            Order::Run => 0,
+            Order::Step(_) => self.flow.tally.steps - self.flow.tally.unseen,
+        };
         if self.flow.order == Order::Run {
             time::ran(self.running);
         }
-        self.running.core.steps = self.flow.tally.steps - self.flow.tally.unseen;
         self.flow.at = At::End(end);
         Onward::GoOn
     }

@@ -13,7 +13,7 @@ use core::sync::atomic::Ordering;
 use stepwell_protocol::StopReason;
 
 /// An order that a vCPU carries out, in as many pieces as calls without a reason make of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Progress {
     /// What is left of it.
     pub order: Order,

@@ -7,11 +7,11 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 #[derive(Debug)]
 pub struct Changes {
     /// Invalidations of the vCPUs that run beside a stepped one trap.
-    pub(super) are_trapped: AtomicBool,
+    pub are_trapped: AtomicBool,
     /// How many there have been.
-    pub(super) made: AtomicU64,
+    pub made: AtomicU64,
     /// How many the stepped vCPU has acknowledged; all where it has no pages.
-    pub(super) acknowledged: AtomicU64,
+    pub acknowledged: AtomicU64,
 }
 
 impl Changes {

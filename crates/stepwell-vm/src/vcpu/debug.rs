@@ -8,6 +8,7 @@
 
 use super::{inject, pages, watch};
 use crate::cpu::Cpu;
+use crate::mutation::{self, LoopMutant};
 use crate::vcpu::handled::Handled;
 use crate::vcpu::running::Running;
 use crate::views::Whose;
@@ -86,7 +87,8 @@ fn load_other_controls<C: Cpu>(
     is_let_past: bool,
 ) {
     let core = &mut *running.core;
-    let acknowledged = core.acknowledged_here();
+    let acknowledged =
+        core.acknowledged_here().filter(|_| !mutation::is(LoopMutant::BreakpointNotHidden));
     let debug = &mut core.debug;
     debug.hide_ours(acknowledged.is_some(), acknowledged.is_some_and(|what| what.act));
     let ours = !debug.programmed.is_empty() && !debug.is_hiding_ours

@@ -17,10 +17,10 @@
 //! Deliberately absent: what lasts longer than an order.
 
 use super::acknowledged::Acknowledged;
-use super::hand::InHand;
+use super::hand::{InHand, Purpose};
 use super::running::End;
 use crate::domain::{Order, Role};
-use stepwell_engine::{InterruptedContext, OthersPolicy, TimePolicy};
+use stepwell_engine::{InterruptedContext, OthersPolicy, Plan, TimePolicy};
 use stepwell_protocol::{InterruptPolicy, TraceDetail, Waiting};
 
 /// What a vCPU's loop is in the middle of.
@@ -229,6 +229,50 @@ impl Flow {
             must_move: false,
             aside: None,
         }
+    }
+
+    /// Whether what the vCPU executes is counted, and recorded if its steps are: not what it runs, nor
+    /// steps that are made for another reason than its order.
+    #[must_use]
+    pub fn is_counting(&self) -> bool {
+        self.mode == Mode::Step && self.detour.is_none()
+    }
+
+    /// Whether the guest runs, or is about to.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.at == At::Free
+    }
+
+    /// Whether the CPU is asked what comes before an instruction that EL2 is to carry out: what it
+    /// executes meanwhile is put back.
+    #[must_use]
+    pub const fn is_asking(&self) -> bool {
+        matches!(self.at, At::Step) && matches!(self.hand.purpose, Purpose::Ask(_))
+    }
+
+    /// What the instruction in hand needs.
+    #[must_use]
+    pub const fn plan_in_hand(&self) -> Plan {
+        self.hand.next.plan
+    }
+
+    /// Whether it is quiesced for another one's exclusive sequence.
+    #[must_use]
+    pub fn is_quiesced(&self) -> bool {
+        self.at == At::Quiesced
+    }
+
+    /// Whether the guest is let execute one instruction.
+    #[must_use]
+    pub fn is_stepping(&self) -> bool {
+        self.at == At::Step
+    }
+
+    /// Whether a handler runs that steps go over.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        matches!(self.mode, Mode::Over(_))
     }
 }
 

@@ -4,6 +4,7 @@ use super::time;
 use crate::cpu::{Cpu, Interrupt};
 use crate::domain::{Domain, bit};
 use crate::machine::Machine;
+use crate::mutation::{self, LoopMutant};
 use crate::vcpu::running::Running;
 use crate::vcpu::state::Signalled;
 use crate::vgic::Signal;
@@ -162,7 +163,8 @@ pub fn sync<C: Cpu>(running: &mut Running<'_, C>) {
     // It was the guest's to change, which counts no change.
     forget_signalled(running);
     if running.core.serror.is_some() && running.cpu.take_serror_back() {
-        running.core.serror = None;
+        let kept = running.core.serror.filter(|_| mutation::is(LoopMutant::SystemErrorKept));
+        running.core.serror = kept;
     }
     let deactivated = running.domain.vgic.lock().sync(running.index, &running.core.interface);
     if deactivated & 1 << VIRTUAL_TIMER_INTID != 0 {

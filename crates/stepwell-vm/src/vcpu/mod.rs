@@ -52,7 +52,6 @@ use crate::vcpu::call_out::Progress;
 use crate::vcpu::flow::Flow;
 use crate::vcpu::running::{End, Running};
 use crate::vcpu::state::{VcpuCore, vmpidr};
-use stepwell_protocol::StopReason;
 
 /// Runs whatever vCPUs are this CPU's, for good.
 pub fn serve_cpu<C: Cpu>(machine: &Machine<C>, cpu: &C, number: usize) -> ! {
@@ -117,19 +116,12 @@ pub fn take_off_cpu<C: Cpu>(cpu: &C, core: &mut VcpuCore<C>) {
 /// Parks a vCPU whose order has come to its end. The last one of its domain reports the stop.
 pub fn park<C: Cpu>(machine: &Machine<C>, domain: &Domain<C>, index: usize, cpu: &C, end: End) {
     let own = PendingStop { vcpu: index, reason: end.reason() };
-    let is_reported = match end {
-        End::Stop(_) => domain.request_stop(cpu, own),
-        _ => domain.control.lock().stop.is_some_and(|stop| stop.vcpu == index),
-    };
+    let is_other = matches!(end, End::Stop(_)) && !domain.request_stop(cpu, own);
     if let Some(vcpu) = domain.vcpus.get(index) {
         let mut core = vcpu.core.lock();
         // Whoever stops within a handler goes on from there, seen.
         core.handler_of = None;
-        if is_reported && own.reason == StopReason::Reached {
-            // It tells of a moment, and not of the instruction that is next.
-        } else if is_reported {
-            core.acknowledge(own.reason);
-        } else if let End::Stop(_) = end {
+        if is_other {
             // Another vCPU's reason was first: this one's comes again when they go on.
             core.acknowledged = None;
             core.monitor.clear();

@@ -17,6 +17,7 @@
 use super::{interrupt, time};
 use crate::cpu::Cpu;
 use crate::domain::{Domain, bit};
+use crate::mutation::{self, LoopMutant};
 use crate::vcpu::running::Running;
 use core::sync::atomic::Ordering;
 
@@ -45,7 +46,8 @@ pub fn call_others<C: Cpu>(running: &Running<'_, C>) {
 /// Tells whether all others are quiesced, or have parked.
 #[must_use]
 pub fn are_others_quiesced<C: Cpu>(running: &Running<'_, C>) -> bool {
-    running.domain.quiescence.missing(others(running)) == 0
+    mutation::is(LoopMutant::OthersNotAwaited)
+        || running.domain.quiescence.missing(others(running)) == 0
 }
 
 /// Lets the others go on, if they are quiesced for this one.
@@ -53,6 +55,9 @@ pub fn resume_others<C: Cpu>(running: &Running<'_, C>) {
     let quiescence = &running.domain.quiescence;
     if quiescence.is_held_by(running.index) {
         quiescence.resume();
+        if mutation::is(LoopMutant::QuiescedNotCalled) {
+            return;
+        }
         kick(running.cpu, running.domain, others(running));
     }
 }

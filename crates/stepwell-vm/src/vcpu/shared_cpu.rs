@@ -7,6 +7,7 @@ use super::running::{End, Running};
 use super::state::{VcpuCore, vmpidr};
 use super::{count, interrupt, time};
 use crate::cpu::Cpu;
+use crate::mutation::{self, LoopMutant};
 use stepwell_protocol::StopReason;
 
 /// How long a turn is, where time is.
@@ -15,7 +16,9 @@ const TURN_NS: u64 = 2_000_000;
 /// Puts a vCPU on a CPU that another may have had.
 pub fn take_over<C: Cpu>(cpu: &C, index: usize, core: &mut VcpuCore<C>) {
     cpu.change_vcpu(vmpidr(index), core.vttbr);
-    core.debug.forget_machine();
+    if !mutation::is(LoopMutant::MachineNotForgotten) {
+        core.debug.forget_machine();
+    }
     core.simd.is_written = true;
     if !core.is_reset {
         cpu.load_private(&core.private);

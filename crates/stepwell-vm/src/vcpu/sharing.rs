@@ -9,37 +9,40 @@
 //! which vCPU executes when is a function of the domain's position, and nothing that comes from
 //! outside gets in but between turns ([`super::counted`]).
 
-use super::advance::drive_in_turn;
+use super::advance::{Needs, advance};
 use super::call_out::Progress;
 use super::flow::Flow;
-use super::running::{End, Running};
-use super::state::vmpidr;
-use super::{interrupt, park, put_on_cpu, shared_cpu, take_off_cpu, time};
-use crate::cpu::Cpu;
-use crate::domain::{Domain, MAX_VCPUS, PendingStop, Vcpu, bit};
+use super::running::Running;
+use super::state::{VcpuCore, vmpidr};
+use super::{counted, interrupt, park, put_on_cpu, shared_cpu, take_off_cpu, time};
+use crate::cpu::{Cpu, Vector};
+use crate::domain::{Domain, MAX_VCPUS, Order, PendingStop, Vcpu, bit};
 use crate::machine::Machine;
 use core::sync::atomic::Ordering;
+use spin::MutexGuard;
 use stepwell_protocol::StopReason;
 
 /// Longest wait for a timer: far deadlines would overflow the counter.
 const LONGEST_WAIT_NS: u64 = 1_000_000_000;
 
 /// What a CPU keeps of the vCPUs that share it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Shared {
     /// Whose turn it was.
-    last: usize,
+    pub last: usize,
     /// What each was in the middle of when another one got the CPU. It has its order back then.
-    paused: [Option<Paused>; MAX_VCPUS],
+    pub paused: [Option<Paused>; MAX_VCPUS],
 }
 
 /// What a vCPU was in the middle of.
-#[derive(Debug)]
-struct Paused {
-    /// What is left of its order.
-    progress: Progress,
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Paused {
+    /// What it was ordered.
+    pub order: Order,
+    /// What is left of that.
+    pub progress: Progress,
     /// Where it is in that.
-    flow: Flow,
+    pub flow: Flow,
 }
 
 /// Runs the vCPUs of a CPU, one bit each in `vcpus`, for good.
@@ -68,51 +71,122 @@ pub fn serve_once<C: Cpu>(
     vcpus: u8,
     shared: &mut Shared,
 ) -> bool {
-    let Some(index) = next(cpu, domain, vcpus, &mut shared.last) else { return false };
-    let Some(vcpu) = domain.vcpus.get(index) else { return false };
-    if domain.timeline.is_some() {
-        cpu.enable_link(false);
+    let Some(mut turn) = InTurn::begin(machine, cpu, domain, vcpus, shared) else { return false };
+    let mut left = None;
+    loop {
+        match turn.go_on(left.take()) {
+            Needs::Entry => left = Some(turn.enter()),
+            Needs::Others => core::hint::spin_loop(),
+            needs => {
+                turn.end(needs, shared);
+                return true;
+            }
+        }
     }
-    domain.on_cpu.fetch_or(bit(index), Ordering::SeqCst);
-    let paused = shared.paused.get_mut(index);
-    let end = paused.and_then(|paused| take_turn(machine, cpu, domain, (index, vcpu), paused));
-    domain.on_cpu.fetch_and(!bit(index), Ordering::SeqCst);
-    if let Some(end) = end {
-        park(machine, domain, index, cpu, end);
-    }
-    true
 }
 
-/// Goes on with a vCPU's order until that has come to its end, or another is to have the CPU.
-fn take_turn<C: Cpu>(
-    machine: &Machine<C>,
-    cpu: &C,
-    domain: &Domain<C>,
-    (index, vcpu): (usize, &Vcpu<C>),
-    paused: &mut Option<Paused>,
-) -> Option<End> {
-    let order = vcpu.order.lock().take()?;
-    let begun = || Paused { progress: Progress::new(order), flow: Flow::new(order) };
-    let Paused { mut progress, mut flow } = paused.take().unwrap_or_else(begun);
-    let mut core = vcpu.core.lock();
-    loop {
-        shared_cpu::take_over(cpu, index, &mut core);
-        put_on_cpu(cpu, domain, &mut core, progress.order);
-        let mut running = Running { machine, domain, index, vcpu, cpu, core: &mut core };
-        regain(&mut running);
-        let piece = drive_in_turn(&mut running, &mut flow);
-        let end = piece.map(|piece| progress.came_to(&mut running, piece));
-        take_off_cpu(cpu, &mut core);
-        shared_cpu::give_away(cpu, &mut core);
-        match end {
-            None => {
-                *paused = Some(Paused { progress, flow });
-                *vcpu.order.lock() = Some(order);
-                return None;
-            }
-            Some(Some(end)) => return Some(end),
-            Some(None) => flow = Flow::new(progress.order),
+/// A vCPU that has the CPU, for a turn.
+pub struct InTurn<'a, C: Cpu> {
+    /// What it is in the middle of.
+    pub paused: Paused,
+    /// The vCPU's number in its domain.
+    pub index: usize,
+    machine: &'a Machine<C>,
+    domain: &'a Domain<C>,
+    cpu: &'a C,
+    vcpu: &'a Vcpu<C>,
+    /// Its registers and all.
+    pub core: MutexGuard<'a, VcpuCore<C>>,
+}
+
+impl<'a, C: Cpu> InTurn<'a, C> {
+    /// Gives the CPU to the next one of `vcpus`, if any can move.
+    pub fn begin(
+        machine: &'a Machine<C>,
+        cpu: &'a C,
+        domain: &'a Domain<C>,
+        vcpus: u8,
+        shared: &mut Shared,
+    ) -> Option<Self> {
+        let index = next(cpu, domain, vcpus, &mut shared.last)?;
+        let order = domain.vcpus.get(index)?.order.lock().take()?;
+        if domain.timeline.is_some() {
+            cpu.enable_link(false);
         }
+        let begun = || Paused { order, progress: Progress::new(order), flow: Flow::new(order) };
+        let paused = shared.paused.get_mut(index)?.take().unwrap_or_else(begun);
+        domain.on_cpu.fetch_or(bit(index), Ordering::SeqCst);
+        let mut turn = Self::of(machine, cpu, domain, index, paused)?;
+        turn.get_on();
+        Some(turn)
+    }
+
+    /// The turn of a vCPU that has the CPU already.
+    pub fn of(
+        machine: &'a Machine<C>,
+        cpu: &'a C,
+        domain: &'a Domain<C>,
+        index: usize,
+        paused: Paused,
+    ) -> Option<Self> {
+        let vcpu = domain.vcpus.get(index)?;
+        Some(Self { paused, index, machine, domain, cpu, vcpu, core: vcpu.core.lock() })
+    }
+
+    fn running(&mut self) -> Running<'_, C> {
+        let Self { index, machine, domain, cpu, vcpu, core, .. } = self;
+        Running { machine, domain, index: *index, vcpu, cpu: *cpu, core }
+    }
+
+    fn get_on(&mut self) {
+        shared_cpu::take_over(self.cpu, self.index, &mut self.core);
+        put_on_cpu(self.cpu, self.domain, &mut self.core, self.paused.progress.order);
+        regain(&mut self.running());
+    }
+
+    fn get_off(&mut self) {
+        take_off_cpu(self.cpu, &mut self.core);
+        shared_cpu::give_away(self.cpu, &mut self.core);
+    }
+
+    /// Goes on with the order. The turn is over where that has come to its end, and where the vCPU
+    /// waits for anything but other CPUs.
+    pub fn go_on(&mut self, mut left: Option<Vector>) -> Needs {
+        loop {
+            let Self { index, machine, domain, cpu, vcpu, core, paused } = self;
+            let index = *index;
+            let mut running = Running { machine, domain, index, vcpu, cpu: *cpu, core };
+            let needs = advance(&mut running, &mut paused.flow, left.take());
+            let Needs::Nothing(piece) = needs else { return needs };
+            if let Some(end) = paused.progress.came_to(&mut running, piece) {
+                return Needs::Nothing(end);
+            }
+            self.get_off();
+            self.paused.flow = Flow::new(self.paused.progress.order);
+            self.get_on();
+        }
+    }
+
+    /// Lets the vCPU into its guest.
+    pub fn enter(&mut self) -> Vector {
+        let steps = self.paused.flow.is_stepping();
+        counted::enter(&mut self.running(), steps)
+    }
+
+    /// Takes the CPU from the vCPU, because of what it needs.
+    pub fn end(mut self, needs: Needs, shared: &mut Shared) {
+        self.get_off();
+        let Self { paused, index, machine, domain, cpu, vcpu, core } = self;
+        drop(core);
+        if let Needs::Nothing(end) = needs {
+            domain.on_cpu.fetch_and(!bit(index), Ordering::SeqCst);
+            return park(machine, domain, index, cpu, end);
+        }
+        *vcpu.order.lock() = Some(paused.order);
+        if let Some(place) = shared.paused.get_mut(index) {
+            *place = Some(paused);
+        }
+        domain.on_cpu.fetch_and(!bit(index), Ordering::SeqCst);
     }
 }
 

@@ -1,10 +1,12 @@
 //! Two vCPUs on two CPUs, stepped by turns: one order, whatever the threads do.
 
-use crate::board::{Board, ENTRY, add, b, step};
+use crate::board::{Board, CONTINUE, ENTRY, NOP, add, b, step};
 use std::thread;
-use stepwell_protocol::TraceRecord;
-use stepwell_protocol::{OthersPolicy, StopReason};
+use stepwell_arch::Va;
+use stepwell_protocol::{OthersPolicy, Place, StopReason, TraceRecord};
 use stepwell_vm::domain::Power;
+use stepwell_vm::vcpu;
+use stepwell_vm::vcpu::running::End;
 use stepwell_wire::Command;
 use stepwell_wire::ring::Decoder;
 
@@ -47,4 +49,24 @@ fn turns_have_one_order() {
     for _ in 0..5 {
         assert_eq!(order(), first);
     }
+}
+
+/// A pause is to be told of the first vCPU, which stops at a breakpoint for it, and gives way to a
+/// breakpoint of the second one: that the first is at one has not been told.
+#[test]
+fn whoever_parked_for_a_pause_that_gave_way_was_not_told_of() {
+    let board = Board::new(2, &[NOP, NOP]);
+    board.switch_on(1, ENTRY);
+    let cpu = board.cpu(0);
+    board.serve(&cpu, Command::SetBreakpoint { domain: 0, place: Place::Va(Va(ENTRY)) });
+    let domain = &board.machine.domains[0];
+    domain.vcpus[0].core.lock().acknowledged = None;
+    board.serve(&cpu, CONTINUE);
+    board.serve(&cpu, Command::Pause { domain: 0 });
+    vcpu::park(&board.machine, domain, 0, &cpu, End::Asked);
+    vcpu::park(&board.machine, domain, 1, &cpu, End::Stop(StopReason::Breakpoint));
+    let stop = board.stop();
+    assert_eq!((stop.vcpu, stop.reason), (1, StopReason::Breakpoint));
+    let is_told = |n: usize| domain.vcpus[n].core.lock().acknowledged_here().is_some();
+    assert_eq!((is_told(0), is_told(1)), (false, true));
 }

@@ -147,7 +147,7 @@ proptest! {
         let mut virtio = board();
         drive(&mut virtio);
         for (offset, bytes, value) in accesses {
-            let (offset, bytes) = (offset % SLOT_BYTES & !3, 1 << (bytes % 4));
+            let (offset, bytes) = ((offset % SLOT_BYTES) & !3, 1 << (bytes % 4));
             if let Effect::Notified(queue) = virtio.write(31, offset, bytes, value)
                 && let Some(work) = virtio.begin(31, queue)
             {

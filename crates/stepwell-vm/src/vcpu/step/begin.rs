@@ -4,6 +4,7 @@ use super::switch::{disable, enable};
 use crate::cpu::Context as _;
 use crate::cpu::{Cpu, Run};
 use crate::domain::{PendingStop, Role, StepOrder};
+use crate::mutation::{self, LoopMutant};
 use crate::vcpu::advance::{Onward, VcpuLoop};
 use crate::vcpu::flow::{At, Flow, Mode, Rules, Tally, Then, Turn};
 use crate::vcpu::hand::InHand;
@@ -120,7 +121,9 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// After the last one of those that were ordered.
     pub(in crate::vcpu) fn end_steps(&mut self, end: End) {
         self.running.domain.translation.ignore();
-        self.finish_recording();
+        if !mutation::is(LoopMutant::RunDroppedAtStop) {
+            self.finish_recording();
+        }
         self.leave_turns(end);
         quiesce::resume_others(self.running);
         disable(self.running);

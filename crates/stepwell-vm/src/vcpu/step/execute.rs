@@ -1,6 +1,7 @@
 //! What an exit says of the instruction in hand, and what an executed one leaves to do.
 
 use crate::cpu::{Cpu, Vector};
+use crate::mutation::{self, LoopMutant};
 use crate::vcpu::advance::{Onward, VcpuLoop};
 use crate::vcpu::exit::handle;
 use crate::vcpu::hand::{Purpose, Question};
@@ -57,7 +58,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             self.running.cpu.trap_waits(self.running.vcpu.shares_cpu);
         }
         let context = &mut self.running.core.context;
-        if is_accepted {
+        if is_accepted && !mutation::is(LoopMutant::QuestionNotPutBack) {
             (context.x, context.elr, context.spsr) = (question.x, question.pc, question.pstate);
         } else if question.has_operand {
             context.x = question.x;
@@ -140,6 +141,9 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     #[inline(never)]
     fn came_for_nothing(&mut self, vector: Vector) -> Came {
         let handled = handle(self.running, vector);
+        if mutation::is(LoopMutant::RetryCounted) {
+            self.passed(1);
+        }
         if self.asks() && self.has_executed_unreported() {
             return Came::Accepted;
         }
@@ -246,11 +250,14 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         if !self.running.is_called() {
             return None;
         }
-        if self.running.core.engine.state() == StepState::ActivePending {
+        let is_executed = self.running.core.engine.state() == StepState::ActivePending;
+        if is_executed && mutation::is(LoopMutant::CallDropsExecuted) {
+            self.take_back();
+        } else if is_executed {
             // It has executed: report it here and now rather than with the next command.
             self.complete(Boundary { load_exclusive: false, syndrome_valid: false });
             self.report();
-        } else {
+        } else if !mutation::is(LoopMutant::CallKeepsBegun) {
             self.take_back();
         }
         Some(End::Asked)

@@ -15,6 +15,7 @@
 use super::switch::{disable, enable};
 use crate::cpu::Context as _;
 use crate::cpu::{Cpu, Run};
+use crate::mutation::{self, LoopMutant};
 use crate::vcpu::advance::{Onward, VcpuLoop};
 use crate::vcpu::flow::{At, BeforeHandler, Handler, Mode, Then};
 use crate::vcpu::interrupt::Asynchronous;
@@ -69,7 +70,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         let rules = &mut self.flow.rules;
         self.flow.before =
             BeforeHandler { left, acknowledged, record: rules.record, time: rules.time };
-        rules.record = false;
+        rules.record &= mutation::is(LoopMutant::HandlerRecorded);
         if let TimePolicy::PerStep { ns } = &mut rules.time {
             *ns = (*ns).min(UNSEEN_STEP_MAX_NS);
         }
@@ -105,7 +106,9 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             left = self.left_of_turn().unwrap_or(0);
         }
         self.flow.tally.count = self.flow.tally.steps.saturating_add(left);
-        self.running.core.debug.wanted.pop();
+        if !mutation::is(LoopMutant::ReturnBreakpointKept) {
+            self.running.core.debug.wanted.pop();
+        }
         debug::program_for_step(self.running);
         self.flow.must_move = true;
         self.flow.rules.record = record;

@@ -27,6 +27,7 @@ use super::quiesce::SEQUENCE_MAX;
 use super::{count, inject, time};
 use crate::cpu::Context as _;
 use crate::cpu::{Cpu, Run};
+use crate::mutation::{self, LoopMutant};
 use crate::vcpu::flow::At;
 use crate::vcpu::running::End;
 use crate::vcpu::state::VcpuCore;
@@ -128,6 +129,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     pub(super) fn take_event(&mut self) -> Event {
         let own_step = self.is_own_step_pending();
         let is_held = self.flow.rules.interrupts == InterruptPolicy::Hold
+            && !mutation::is(LoopMutant::HeldInterruptEntered)
             || self.flow.must_move
             || !interrupt::may_be_taken(self.running);
         if !own_step && is_held { Event::None } else { self.take_boundary_event(own_step) }
@@ -142,8 +144,10 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
 
     #[inline(never)]
     fn take_boundary_event(&mut self, own_step: bool) -> Event {
+        let is_overtaken = mutation::is(LoopMutant::InterruptBeforeOwnStep)
+            && interrupt::to_be_taken(self.running).is_some();
         let core = &mut *self.running.core;
-        if own_step {
+        if own_step && !is_overtaken {
             // ISV and EX tell of the instruction that was stepped. There is none where the guest
             // returned to EL0 with the step pending.
             let stepped = core.debug.own_stepped.take();
@@ -201,7 +205,9 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             self.advance_clock(steps);
         }
         if steps > 0 {
-            self.running.core.acknowledged = None;
+            if !mutation::is(LoopMutant::AcknowledgedForGood) {
+                self.running.core.acknowledged = None;
+            }
             self.flow.must_move = false;
         }
     }

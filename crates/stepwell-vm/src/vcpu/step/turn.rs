@@ -2,6 +2,7 @@
 
 use crate::cpu::Cpu;
 use crate::domain::{Order, Role, StepOrder, bit};
+use crate::mutation::{self, LoopMutant};
 use crate::vcpu::advance::{Onward, VcpuLoop};
 use crate::vcpu::flow::{At, Then, TurnWait};
 use crate::vcpu::quiesce::{self, SEQUENCE_MAX};
@@ -134,7 +135,8 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         let steps = tally.steps - tally.counted_at;
         tally.counted_at = tally.steps;
         let mut turns = self.running.domain.turns.lock();
-        if self.running.core.handler_of.is_some() {
+        let is_unseen = self.running.core.handler_of.is_some();
+        if is_unseen && !mutation::is(LoopMutant::HandlerCounted) {
             turns.spend_unseen(steps);
             return false;
         }
@@ -256,7 +258,10 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         let turns = self.running.domain.turns.lock();
         match self.running.core.handler_of {
             Some(_) => turns.left_unseen(self.running.index),
-            None => turns.left(self.running.index),
+            None => {
+                let more = u64::from(mutation::is(LoopMutant::OneStepTooMany));
+                turns.left(self.running.index).map(|left| left.saturating_add(more))
+            }
         }
     }
 
