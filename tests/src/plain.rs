@@ -77,14 +77,6 @@ pub fn console_with(setup: &Setup, more: &[&str], limit: Duration) -> Result<Fin
     run(setup.qemu("").args(["-serial", "stdio"]).args(more), limit)
 }
 
-/// As [`console`], with QEMU's clock counting instructions.
-///
-/// # Errors
-/// As [`console`].
-pub fn counting_console(setup: &Setup, limit: Duration) -> Result<Finished, Error> {
-    run(setup.qemu("").args(["-icount", "shift=4,sleep=off", "-serial", "stdio"]), limit)
-}
-
 /// Writes the device tree that the guest is given.
 ///
 /// # Errors

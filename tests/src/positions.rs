@@ -112,11 +112,7 @@ fn travel(link: &mut Link) -> &mut dyn TimeTravel {
     link.support_time_travel().expect("the machine counts instructions")
 }
 
-/// A machine's moments.
-///
-/// # Panics
-/// Where it keeps none.
-pub fn checkpoints(link: &mut Link) -> &mut dyn Checkpoints {
+fn checkpoints(link: &mut Link) -> &mut dyn Checkpoints {
     travel(link).support_checkpoints().expect("the machine keeps moments")
 }
 
@@ -128,18 +124,6 @@ pub fn checkpoints(link: &mut Link) -> &mut dyn Checkpoints {
 /// # Panics
 /// Where it does not come there.
 pub fn go(link: &mut Link, position: u64, by_steps: bool) -> Result<StateHash, Error> {
-    arrive(link, position, by_steps)?;
-    travel(link).state_hash(0)
-}
-
-/// Goes on to a position.
-///
-/// # Errors
-/// The machine's.
-///
-/// # Panics
-/// Where it does not come there.
-pub fn arrive(link: &mut Link, position: u64, by_steps: bool) -> Result<(), Error> {
     let mut records = Vec::new();
     let begun = Instant::now();
     loop {
@@ -167,7 +151,7 @@ pub fn arrive(link: &mut Link, position: u64, by_steps: bool) -> Result<(), Erro
         }
     }
     assert_eq!(travel(link).moment(0)?.position, position);
-    Ok(())
+    travel(link).state_hash(0)
 }
 
 /// The states at positions, which are in order, in a run that goes straight on.

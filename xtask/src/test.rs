@@ -92,8 +92,8 @@ impl Test {
     }
 }
 
-/// The model finds each mistake made on purpose in the engine. By itself, because the feature
-/// would otherwise be in everybody's engine.
+/// The model finds each mistake made on purpose in the engine and the loop. By itself, because the
+/// feature would otherwise be in everybody's.
 fn mutants() -> Result<()> {
     let mut cargo = process::host_cargo();
     cargo.args(["test", "--package", "stepwell-model", "--features", "mutants"]);

@@ -57,13 +57,15 @@ impl SpecMachine {
         self.generate_debug_exceptions() && self.mdscr_seen.ss && !self.pstate.ss
     }
 
-    /// `AArch64.BreakpointMatch`, for the one breakpoint that there is: whether a Breakpoint
+    /// `AArch64.BreakpointMatch`, for the breakpoints that there are: whether a Breakpoint
     /// exception comes before the instruction at the PC. Software Step has the higher priority.
     ///
     /// Source: Arm ARM, DDI 0487 L.b, "Breakpoint exceptions".
     #[must_use]
     pub fn breakpoint_match(&self) -> bool {
-        self.generate_debug_exceptions() && self.mdscr_seen.mde && self.breakpoint == Some(self.pc)
+        self.generate_debug_exceptions()
+            && self.mdscr_seen.mde
+            && self.breakpoints.contains(&Some(self.pc))
     }
 
     /// `SSAdvance`: an instruction, or an exception that counts as one, was executed.

@@ -11,7 +11,12 @@ pub const FIQ_VECTOR: u8 = 0x60;
 /// Where EL1 takes SErrors.
 pub const SERROR_VECTOR: u8 = 0x70;
 
-/// Where EL1 takes an exception of a class.
+/// So much further EL1 takes an exception from a lower exception level.
+///
+/// Source: Arm ARM, DDI 0487 L.b, "Exception vectors".
+pub const FROM_LOWER_EL: u8 = 8;
+
+/// Where EL1 takes an exception of a class from EL1 itself.
 #[must_use]
 pub const fn vector_of(class: Class) -> u8 {
     match class {
@@ -102,7 +107,8 @@ impl SpecMachine {
             return;
         }
         (self.spsr_el1, self.elr_el1) = (saved, preferred_return);
-        self.pc = vector_of(syndrome.class);
+        let from = if saved.el < target { FROM_LOWER_EL } else { 0 };
+        self.pc = vector_of(syndrome.class) + from;
         // An interrupt leaves ESR_EL1 alone; an SError does not.
         if !matches!(syndrome.class, Class::Irq | Class::Fiq) {
             self.esr_el1 = syndrome;

@@ -1,7 +1,7 @@
 //! What each class of instruction does to the state, and the machine's next event.
 
 use crate::exception::{
-    Class, FIQ_VECTOR, IRQ_VECTOR, SERROR_VECTOR, SYNCHRONOUS_VECTOR, Syndrome,
+    Class, FIQ_VECTOR, FROM_LOWER_EL, IRQ_VECTOR, SERROR_VECTOR, SYNCHRONOUS_VECTOR, Syndrome,
 };
 use crate::exclusive::stored;
 use crate::state::{Daif, El, Mdscr, ProcState, SpecMachine};
@@ -67,7 +67,8 @@ impl Program {
     /// The instruction at `pc`.
     #[must_use]
     pub fn fetch(self, pc: u8) -> Op {
-        match pc {
+        // Both ways to a vector have one handler.
+        match if pc < SYNCHRONOUS_VECTOR { pc } else { pc & !FROM_LOWER_EL } {
             SYNCHRONOUS_VECTOR => Op::Handle,
             IRQ_VECTOR | FIQ_VECTOR | SERROR_VECTOR => Op::Acknowledge,
             _ if pc > SYNCHRONOUS_VECTOR => Op::Eret,
@@ -136,6 +137,8 @@ impl SpecMachine {
             Choice::SystemError => Some(Class::SystemError),
             Choice::VirtualInterrupt => {
                 self.take_exception(El::El1, Syndrome::of(self.virq_class), pc);
+                // Of an SError HCR_EL2.VSE is cleared; an interrupt is pending until acknowledged.
+                self.virq &= self.virq_class != Class::SystemError;
                 return Event::EnteredEl1(pc);
             }
             Choice::Proceed | Choice::StoreFails => None,

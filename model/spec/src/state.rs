@@ -129,8 +129,8 @@ pub struct SpecMachine {
     pub stepped: Option<bool>,
     /// What kind of PE it is.
     pub implementation: Implementation,
-    /// The instruction address that a hardware breakpoint matches, DBGBVR0_EL1, if it is enabled.
-    pub breakpoint: Option<u8>,
+    /// The instruction addresses that hardware breakpoints match, DBGBVRn_EL1, where they are enabled.
+    pub breakpoints: [Option<u8>; 4],
     /// The local monitor is in the Exclusive Access state for the line.
     pub monitor: bool,
     /// The line in memory.
@@ -205,7 +205,7 @@ impl SpecMachine {
             esr_el2: Syndrome::NONE,
             stepped: None,
             implementation: Implementation::STRICT,
-            breakpoint: None,
+            breakpoints: [None; 4],
             monitor: false,
             line: 0,
             loaded: 0,

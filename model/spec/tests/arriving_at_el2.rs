@@ -253,7 +253,7 @@ fn a_breakpoint_comes_after_a_step_and_before_its_instruction() {
     let mut machine = entered(El::El0, false);
     machine.mdscr.mde = true;
     machine.synchronize_context();
-    machine.breakpoint = Some(0);
+    machine.breakpoints[0] = Some(0);
     let mut pending = machine;
     pending.advance(Program(&[]), Choice::Proceed);
     assert_eq!(pending.esr_el2.class, Class::SoftwareStep);

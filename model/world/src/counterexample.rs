@@ -1,16 +1,27 @@
 //! The shortest way to a violation, for people.
 
-use crate::adversary::Action;
-use crate::programs::PROGRAMS;
+use crate::adversary::{Action, Order};
+use crate::exploration::Exploration;
+use crate::programs::{EXCLUSIVE_LOOP, INTERRUPTED, PAIRED, PROGRAMS, SHORT};
 use crate::progress;
-use crate::world::{Exploration, World};
+use crate::world::World;
 use stateright::{Checker, DiscoveryClassification, HasDiscoveries, Model};
-use std::fmt::Write;
-use stepwell_engine::mutation::{Mutant, select};
-use stepwell_spec::{Daif, Op, Program};
+use stepwell_engine::mutation::{self, Mutant};
+use stepwell_protocol::OthersPolicy;
+use stepwell_spec::{Class, Daif, Op, Program};
+use stepwell_vm::mutation::{self as loop_mutation, LoopMutant};
 
-/// Adversary's actions that suffice to show each mistake.
+/// Adversary's actions that suffice to show most mistakes.
 const BUDGET: u8 = 2;
+
+/// A mistake, made on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mistake {
+    /// In the step engine's place.
+    Engine(Mutant),
+    /// In the vCPU loop's.
+    Loop(LoopMutant),
+}
 
 /// A way to a violation.
 #[derive(Clone, Debug)]
@@ -23,11 +34,40 @@ pub struct Counterexample {
     pub actions: Vec<Action>,
 }
 
+impl Mistake {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Mutant::ALL.into_iter().map(Self::Engine).chain(LoopMutant::ALL.into_iter().map(Self::Loop))
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Engine(mutant) => mutant.name(),
+            Self::Loop(mutant) => mutant.name(),
+        }
+    }
+
+    /// Makes it from now on, everywhere in this program: nothing else may explore meanwhile.
+    fn select(self) {
+        match self {
+            Self::Engine(mutant) => mutation::select(Some(mutant)),
+            Self::Loop(mutant) => loop_mutation::select(Some(mutant)),
+        }
+    }
+}
+
+/// Makes no mistake any more.
+fn select_none() {
+    mutation::select(None);
+    loop_mutation::select(None);
+}
+
 /// The shortest way to a violation of any property, breadth first.
 #[must_use]
 pub fn shortest(exploration: &Exploration) -> Option<Counterexample> {
-    let checker = exploration
-        .clone()
+    let checker = (*exploration)
         .checker()
         .threads(1)
         .finish_when(HasDiscoveries::AnyFailures)
@@ -45,71 +85,100 @@ pub fn shortest(exploration: &Exploration) -> Option<Counterexample> {
         .or_else(|| {
             let (start, _) = progress::first_without(exploration)?;
             let property = "a program that ends unstepped ends stepped";
-            Some(Counterexample { property, start, actions: vec![Action::StepOn] })
+            Some(Counterexample { property, start, actions: vec![Action::Command(Order::Steps)] })
         })
 }
 
 const MASKED: Daif = Daif { d: false, a: false, i: true, f: false };
 
-/// One consequence of a mistake: a heading of its own, and the programs that show it.
-pub type Aspect = (&'static str, &'static [Program]);
+/// One consequence of a mistake: a heading of its own, and what shows it.
+pub type Aspect = (&'static str, Exploration);
+
+const fn with(programs: &'static [Program], budget: u8) -> Exploration {
+    Exploration::new(programs, budget)
+}
+
+const BESIDE: Exploration = with(PAIRED, 1).beside(&[0, 0], OthersPolicy::Run);
+const ON_ONE_CPU: Exploration = with(PAIRED, 2).beside(&[0, 0], OthersPolicy::Run).on_one_cpu();
 
 /// What a mistake is to be seen by.
 #[must_use]
-pub const fn aspects(mutant: Mutant) -> &'static [Aspect] {
-    match mutant {
-        Mutant::InterruptsMaskedInDaif => &[
-            ("the guest reads it", &[Program(&[Op::ReadMask])]),
-            ("its MSR DAIF is lost", &[Program(&[Op::WriteMask(MASKED)])]),
-            ("an exception saves it", &[Program(&[Op::Svc])]),
-        ],
-        _ => &[("", PROGRAMS)],
-    }
+pub fn aspects(mistake: Mistake) -> Vec<Aspect> {
+    const READ: &[Program] = &[Program(&[Op::ReadMask])];
+    const WRITE: &[Program] = &[Program(&[Op::WriteMask(MASKED)])];
+    const SVC: &[Program] = &[Program(&[Op::Svc])];
+    let exploration = match mistake {
+        Mistake::Engine(Mutant::InterruptsMaskedInDaif) => {
+            return vec![
+                ("the guest reads it", with(READ, BUDGET)),
+                ("its MSR DAIF is lost", with(WRITE, BUDGET)),
+                ("an exception saves it", with(SVC, BUDGET)),
+            ];
+        }
+        Mistake::Engine(Mutant::ExclusivesLeftToCpu) => with(EXCLUSIVE_LOOP, 1),
+        Mistake::Loop(LoopMutant::HeldInterruptEntered) => with(SHORT, 3),
+        Mistake::Loop(LoopMutant::SystemErrorKept) => {
+            with(INTERRUPTED, BUDGET).interrupted_by(Class::SystemError)
+        }
+        Mistake::Loop(LoopMutant::AcknowledgedForGood | LoopMutant::ReturnBreakpointKept) => {
+            with(SHORT, BUDGET)
+        }
+        Mistake::Loop(
+            LoopMutant::StopToldByEach
+            | LoopMutant::OthersNotAwaited
+            | LoopMutant::QuiescedNotCalled,
+        ) => BESIDE,
+        Mistake::Loop(LoopMutant::MachineNotForgotten) => ON_ONE_CPU,
+        _ => with(PROGRAMS, BUDGET),
+    };
+    vec![("", exploration)]
 }
 
 /// The shortest way to a violation while this mistake is made.
 ///
 /// Which mistake is made is the choice of the whole program: nothing else may explore meanwhile.
 #[must_use]
-pub fn shortest_of(mutant: Mutant, programs: &'static [Program]) -> Option<Counterexample> {
-    select(Some(mutant));
-    let found = shortest(&Exploration::new(programs, BUDGET));
-    select(None);
+pub fn shortest_of(mistake: Mistake, exploration: &Exploration) -> Option<Counterexample> {
+    mistake.select();
+    let found = shortest(exploration);
+    select_none();
     found
 }
 
-fn describe(mutant: Mutant, aspect: Aspect, text: &mut String) -> std::fmt::Result {
-    let (title, programs) = aspect;
+fn describe(mistake: Mistake, aspect: &Aspect) -> String {
+    let (title, exploration) = aspect;
     let separator = if title.is_empty() { "" } else { ": " };
-    writeln!(text, "\n## `{}`{separator}{title}\n", mutant.name())?;
-    let Some(found) = shortest_of(mutant, programs) else {
-        return writeln!(text, "Survives.");
+    let heading = format!("\n## `{}`{separator}{title}\n\n", mistake.name());
+    let Some(found) = shortest_of(mistake, exploration) else {
+        return heading + "Survives.\n";
     };
-    let start = &found.start.alone;
-    let ops = Exploration::new(programs, BUDGET).program(&found.start).0;
-    writeln!(text, "Violates: *{}*.\n", found.property)?;
-    writeln!(text, "- program: `{ops:?}`")?;
+    let start = &found.start.vcpus[0].alone;
+    let ops = exploration.program(&found.start).0;
     let own = if start.mdscr.ss { ", which the guest itself steps" } else { "" };
-    writeln!(text, "- begins at {:?}{own}", start.pstate.el)?;
+    let on_one = if exploration.shares_cpu { ", on one CPU" } else { "" };
+    let vcpus = match exploration.is_alone() {
+        true => String::new(),
+        false => format!("; {} vCPUs{on_one}", exploration.starts.len()),
+    };
     let actions: Vec<_> = found.actions.iter().map(|action| format!("{action:?}")).collect();
-    writeln!(text, "- `{}`", actions.join(", "))
+    format!(
+        "{heading}Violates: *{}*.\n\n- program: `{ops:?}`\n- begins at {:?}{own}{vcpus}\n- `{}`\n",
+        found.property,
+        start.pstate.el,
+        actions.join(", ")
+    )
 }
 
-/// The text of `model/COUNTEREXAMPLES.md`.
+/// What `model/COUNTEREXAMPLES.md` says of a mistake.
 #[must_use]
-pub fn document() -> String {
-    let mut text = String::from(
-        "# Counterexamples\n\n\
-         What the model says of each mistake made in the engine's place (`Mutant` in \
-         `crates/stepwell-engine/src/mutation.rs` says what each does): the shortest action path to \
-         a violation. Written by `STEPWELL_BLESS=1 cargo test -p stepwell-model --features mutants \
-         --test mutants`; a test fails when it is stale.\n",
-    );
-    for mutant in Mutant::ALL {
-        for &aspect in aspects(mutant) {
-            // Writing to a string does not fail.
-            let _written = describe(mutant, aspect, &mut text);
-        }
-    }
-    text
+pub fn section(mistake: Mistake) -> String {
+    aspects(mistake).iter().map(|aspect| describe(mistake, aspect)).collect()
 }
+
+/// How it begins.
+pub const INTRODUCTION: &str = "# Counterexamples\n\n\
+     What the model says of each mistake made in the engine's place (`Mutant` in \
+     `crates/stepwell-engine/src/mutation.rs` says what each does) and in the vCPU loop's \
+     (`LoopMutant` in `crates/stepwell-vm/src/mutation.rs`): the shortest action path to a \
+     violation. A number is the vCPU that an action is of. Written by `STEPWELL_BLESS=1 cargo test -p \
+     stepwell-model --features mutants --test mutants`; a test fails when it is stale.\n";

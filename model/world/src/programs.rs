@@ -1,6 +1,6 @@
 //! The guests: a few instructions each, and after them a branch to itself.
 
-use stepwell_arch::Instruction;
+use stepwell_engine::attention::needs_attention;
 use stepwell_spec::{Daif, Mdscr, Op, Program};
 
 use Op::{
@@ -46,21 +46,54 @@ pub const INTERRUPTED: &[Program] = &[
 ];
 
 /// The loop that livelocks where exclusives are not carried out.
-pub const EXCLUSIVE_LOOP: u8 = 1;
+pub const EXCLUSIVE_LOOP: &[Program] = &[Program(&[LoadExclusive, StoreExclusive, RetryIfFailed])];
 
-/// The word of an instruction, as the engine's plan is made from.
+/// One instruction before the end.
+pub const SHORT: &[Program] = &[Program(&[Plain])];
+
+/// What is explored with two vCPUs: a word that both exchange, what traps, and what waits.
+pub const PAIRED: &[Program] = &[
+    Program(&[LoadExclusive, StoreExclusive, RetryIfFailed]),
+    Program(&[Plain, Svc, Plain]),
+    Program(&[Wfi, Plain]),
+];
+
+/// As [`PAIRED`], but what waits: whoever else moves meanwhile does so for ever.
+pub const PAIRED_IN_TURNS: &[Program] =
+    &[Program(&[LoadExclusive, StoreExclusive, RetryIfFailed]), Program(&[Plain, Svc, Plain])];
+
+/// The word of an instruction, as the loop fetches it.
 #[must_use]
-pub const fn instruction(op: Op) -> Instruction {
-    Instruction::decode(match op {
-        Op::LoadExclusive => 0xc85f_7c20,  // ldxr x0, [x1]
-        Op::StoreExclusive => 0xc803_7c20, // stxr w3, x0, [x1]
-        Op::ClearExclusive => 0xd503_3f5f, // clrex
-        Op::Wfi => 0xd503_207f,            // wfi
-        Op::Wfe => 0xd503_205f,            // wfe
-        Op::Eret => 0xd69f_03e0,           // eret
-        Op::Svc => 0xd400_0001,            // svc #0
-        Op::WriteMask(_) => 0xd51b_4220,   // msr daif, x0
-        Op::Isb => 0xd503_3fdf,            // isb
-        _ => 0xd503_201f,                  // nop: it just executes, or traps
-    })
+pub const fn word(op: Op) -> u32 {
+    match op {
+        Op::LoadExclusive => 0xc85f_7c25,      // ldxr x5, [x1]
+        Op::StoreExclusive => 0xc803_7c22,     // stxr w3, x2, [x1]
+        Op::ClearExclusive => 0xd503_3f5f,     // clrex
+        Op::Wfi => 0xd503_207f,                // wfi
+        Op::Wfe => 0xd503_205f,                // wfe
+        Op::Eret => 0xd69f_03e0,               // eret
+        Op::Svc => 0xd400_0001,                // svc #0
+        Op::Hvc => 0xd400_0002,                // hvc #0
+        Op::Smc => 0xd400_0003,                // smc #0
+        Op::Brk => 0xd420_0000,                // brk #0
+        Op::WriteMdscr(_) => 0xd510_0244,      // msr mdscr_el1, x4
+        Op::WriteMask(_) => 0xd51b_4225,       // msr daif, x5
+        Op::ReadMask => 0xd53b_4225,           // mrs x5, daif
+        Op::WriteIllegalSpsr => 0xd518_4006,   // msr spsr_el1, x6
+        Op::Isb => 0xd503_3fdf,                // isb
+        Op::Branch => 0x1400_0002,             // b .+8
+        Op::End => 0x1400_0000,                // b .
+        Op::RetryIfFailed => 0x35ff_ffc3,      // cbnz w3, .-8
+        Op::Stage1 => 0xf940_00e6,             // ldr x6, [x7]
+        Op::Stage2 => 0x3dc0_0100,             // ldr q0, [x8]
+        Op::Mmio => 0xb940_0126,               // ldr w6, [x9]
+        Op::Acknowledge => 0xd538_cc06,        // mrs x6, icc_iar1_el1
+        Op::Handle | Op::Plain => 0xd503_201f, // nop
+    }
+}
+
+/// What the fast path takes without a look.
+#[must_use]
+pub fn is_plain(op: Op) -> bool {
+    !needs_attention(word(op))
 }

@@ -1,76 +1,101 @@
-//! Every interleaving, with the real engine: no property is violated, every witness is seen, and
-//! the space is as large as it was.
+//! Every interleaving, with the real engine in the real loop: no property is violated, every witness
+//! is seen, and the space is as large as it was.
 
 use stateright::{Checker, Expectation, Model};
+use std::time::Instant;
 use stepwell_engine::mutation::{self, Mutant};
-use stepwell_model::programs::{INTERRUPTED, PROGRAMS};
+use stepwell_model::programs::{EXCLUSIVE_LOOP, INTERRUPTED, PAIRED, PAIRED_IN_TURNS, PROGRAMS};
 use stepwell_model::{Exploration, progress};
-use stepwell_spec::Class;
+use stepwell_protocol::OthersPolicy;
+use stepwell_spec::{Class, Program};
+use stepwell_vm::mutation::{self as loop_mutation, LoopMutant};
 
-/// Unique states for each budget of the adversary. A change is to be explained in its commit.
-const STATES: [usize; 4] = [19_347, 265_149, 1_983_256, 11_668_288];
-/// Where the interrupt is an FIQ, and where it is an SError.
-const STATES_OF_OTHERS: [usize; 2] = [2_196_373, 2_116_631];
-/// What the adversary may do in a normal test run.
-const BUDGET: usize = 3;
+/// Unique states of each exploration. A change is to be explained in its commit.
+const STATES: [usize; 10] =
+    [272, 116_756, 2_597_072, 477_352, 483_916, 169_578, 452_626, 272_801, 1_509_185, 1_087_746];
 
-/// `STEPWELL_MODEL_BUDGET=4` explores more than is pinned.
-fn budget() -> usize {
-    let text = std::env::var("STEPWELL_MODEL_BUDGET").ok();
-    text.and_then(|text| text.parse().ok()).unwrap_or(BUDGET)
+const HANDLERS: Witnesses = Some(&["a handler is stepped over"]);
+const TURNS: Witnesses = Some(&["the other one moves under a step", "a breakpoint stops a guest"]);
+const QUIESCED: Witnesses =
+    Some(&["a vCPU is quiesced", "both are in their guests", "others are quiesced"]);
+const ON_ONE_CPU: Witnesses = Some(&[
+    "one runs while another is in the middle of a step",
+    "a turn is over while a step is pending",
+    "a breakpoint stops a guest",
+]);
+const IN_TURNS: OthersPolicy = OthersPolicy::Step { quantum: 2 };
+
+/// What must be seen of an exploration: everything that its properties are about, or these.
+type Witnesses = Option<&'static [&'static str]>;
+
+const fn alone(programs: &'static [Program], budget: u8) -> Exploration {
+    Exploration::new(programs, budget)
+}
+
+const fn beside(programs: &'static [Program], budget: u8) -> Exploration {
+    alone(programs, budget).beside(&[0, 0], OthersPolicy::Run)
+}
+
+const EXPLORATIONS: [(Exploration, Witnesses); 10] = [
+    (alone(PROGRAMS, 0), Some(&[])),
+    (alone(PROGRAMS, 1), Some(&[])),
+    (alone(PROGRAMS, 2), None),
+    // FIQ and SError in the place of IRQ.
+    (alone(INTERRUPTED, 2).interrupted_by(Class::Fiq), HANDLERS),
+    (alone(INTERRUPTED, 2).interrupted_by(Class::SystemError), HANDLERS),
+    // Handlers that are stepped over run freely, to a breakpoint at what they interrupted.
+    (alone(INTERRUPTED, 2).in_real_time(), HANDLERS),
+    // One is stepped while the other runs, each on its CPU.
+    (beside(PAIRED, 2), QUIESCED),
+    // One is stepped while the other runs, both on one CPU.
+    (beside(PAIRED, 2).on_one_cpu(), ON_ONE_CPU),
+    (beside(EXCLUSIVE_LOOP, 3).on_one_cpu(), ON_ONE_CPU),
+    // Both are stepped, one after the other, on one CPU.
+    (alone(PAIRED_IN_TURNS, 3).beside(&[0, 0], IN_TURNS).on_one_cpu(), TURNS),
+];
+
+/// Explores all of it: nothing is violated, and these are seen.
+fn explore(exploration: Exploration, witnesses: Witnesses) -> usize {
+    let start = Instant::now();
+    let properties = exploration.properties();
+    let checker = exploration.checker().threads(2).spawn_bfs().join();
+    let states = checker.unique_state_count();
+    println!("{states} unique states, depth {}, {:?}", checker.max_depth(), start.elapsed());
+    for property in properties {
+        let name = property.name;
+        match property.expectation {
+            Expectation::Always => checker.assert_no_discovery(name),
+            _ if witnesses.is_none_or(|all| all.contains(&name)) => {
+                let _path = checker.assert_any_discovery(name);
+            }
+            // What others show.
+            _ => {}
+        }
+    }
+    states
 }
 
 #[test]
 fn every_interleaving_keeps_every_property() {
-    let budget = budget();
-    let exploration = Exploration::new(PROGRAMS, u8::try_from(budget).unwrap());
-    let checker = exploration.checker().threads(2).spawn_bfs().join();
-    let states = checker.unique_state_count();
-    println!("budget {budget}: {states} unique states, depth {}", checker.max_depth());
-    checker.assert_properties();
-    if let Some(&pinned) = STATES.get(budget) {
-        assert_eq!(states, pinned, "the space has grown or shrunk");
+    let chosen = std::env::var("STEPWELL_MODEL_ONLY").ok();
+    let chosen: Option<usize> = chosen.and_then(|text| text.parse().ok());
+    let all = EXPLORATIONS.into_iter().enumerate();
+    let mut states = [0; STATES.len()];
+    for (n, (exploration, witnesses)) in all.filter(|&(n, _)| chosen.is_none_or(|only| only == n)) {
+        println!("{n}: {exploration:?}");
+        states[n] = explore(exploration, witnesses);
+    }
+    if chosen.is_none() {
+        assert_eq!(states, STATES, "a space has grown or shrunk");
     }
 }
 
 #[test]
-fn small_budgets_have_the_states_they_had() {
-    for (budget, pinned) in STATES.into_iter().enumerate().take(BUDGET) {
-        let exploration = Exploration::new(PROGRAMS, u8::try_from(budget).unwrap());
-        let checker = exploration.checker().threads(1).spawn_bfs().join();
-        println!("budget {budget}: {} unique states", checker.unique_state_count());
-        assert_eq!(checker.unique_state_count(), pinned, "with a budget of {budget}");
-    }
-}
-
-/// FIQ and SError in the place of IRQ: held, stepped into and run over alike.
-#[test]
-fn fast_interrupts_and_errors_keep_every_property() {
-    const WITNESSES: [&str; 3] =
-        ["an interrupt is entered under a step", "an interrupt is held", "a handler is run over"];
-    for (interrupt, pinned) in [Class::Fiq, Class::SystemError].into_iter().zip(STATES_OF_OTHERS) {
-        let budget = u8::try_from(BUDGET).unwrap();
-        let exploration = Exploration::new(INTERRUPTED, budget).interrupted_by(interrupt);
-        let properties = exploration.properties();
-        let checker = exploration.checker().threads(2).spawn_bfs().join();
-        println!("{interrupt:?}: {} unique states", checker.unique_state_count());
-        for property in properties {
-            match property.expectation {
-                Expectation::Always => checker.assert_no_discovery(property.name),
-                _ if WITNESSES.contains(&property.name) => {
-                    let _path = checker.assert_any_discovery(property.name);
-                }
-                // What others need more programs for.
-                _ => {}
-            }
-        }
-        assert_eq!(checker.unique_state_count(), pinned, "{interrupt:?}");
-    }
-}
-
-#[test]
-fn this_is_the_real_engine() {
+fn these_are_the_real_engine_and_the_real_loop() {
     let made: Vec<_> = Mutant::ALL.into_iter().filter(|&mutant| mutation::is(mutant)).collect();
+    assert_eq!(made, [], "built with the feature `mutants`");
+    let made: Vec<_> =
+        LoopMutant::ALL.into_iter().filter(|&mutant| loop_mutation::is(mutant)).collect();
     assert_eq!(made, [], "built with the feature `mutants`");
 }
 

@@ -55,7 +55,17 @@ const MAY_IMPORT: [(&str, &[&str]); 21] = [
     ("xtask", &[]),
     // The judge shares nothing with whom it judges.
     ("stepwell-spec", &[]),
-    ("stepwell-model", &["stepwell-arch", "stepwell-engine", "stepwell-spec"]),
+    (
+        "stepwell-model",
+        &[
+            "stepwell-arch",
+            "stepwell-engine",
+            "stepwell-protocol",
+            "stepwell-spec",
+            "stepwell-vm",
+            "stepwell-wire",
+        ],
+    ),
 ];
 
 const TOOL_LIBRARIES: [&str; 13] = [

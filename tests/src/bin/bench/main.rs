@@ -9,8 +9,7 @@
 //!   counter then advances by one for each instruction, whatever the machine is doing besides.
 //!
 //! Then several vCPUs beside each other ([`several`]), the tool by itself ([`host`]), and whole boots of Debian's kernel ([`whole`]): how small its
-//! recording gets, and how much slower it boots where nothing is stepped; and what it costs to have every
-//! moment of one again ([`time`]).
+//! recording gets, and how much slower it boots where nothing is stepped.
 //!
 //! The verdict is on the two ratios of steps; everything else is for people to read.
 
@@ -18,7 +17,6 @@ mod debugger;
 mod host;
 mod several;
 mod table;
-mod time;
 mod whole;
 
 use std::path::PathBuf;
@@ -50,8 +48,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<bool> {
     let is_debugger_alone = std::env::args().nth(1).is_some_and(|word| word == "--debugger");
-    let is_time_alone = std::env::args().nth(1).is_some_and(|word| word == "--time");
-    let rounds = if is_debugger_alone || is_time_alone { 0 } else { rounds()? };
+    let rounds = if is_debugger_alone { 0 } else { rounds()? };
     let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let programs = Programs {
         qemu: named("STEPWELL_QEMU").unwrap_or("qemu-system-aarch64".into()).into(),
@@ -61,20 +58,16 @@ fn run() -> Result<bool> {
     if is_debugger_alone {
         return debugger::measure(&programs.qemu).map(|()| true);
     }
-    if is_time_alone {
-        return time::measure().map(|()| true);
-    }
     counts(&programs)?;
     let is_fast = rates(&programs, rounds)?;
     several::measure(&programs)?;
     debugger::measure(&programs.qemu)?;
     host::measure()?;
     whole::measure()?;
-    time::measure()?;
     Ok(is_fast)
 }
 
-/// `--rounds N` is all there is, but for `--debugger` and `--time`, which measure nothing but that.
+/// `--rounds N` is all there is, but for `--debugger`, which measures nothing but that.
 fn rounds() -> Result<usize> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -83,7 +76,7 @@ fn rounds() -> Result<usize> {
             Ok(rounds @ 1..) => Ok(rounds),
             _ => bail!("--rounds {number}: not a number of rounds"),
         },
-        _ => bail!("usage: bench [--rounds N | --debugger | --time]"),
+        _ => bail!("usage: bench [--rounds N | --debugger]"),
     }
 }
 
