@@ -48,6 +48,21 @@ fn peek_at<M: GuestMemory>(ram: &M, pa: Pa, load: LoadExclusive) -> Result<[u64;
     Ok([image.part(0, load.bytes).value as u64, second as u64])
 }
 
+/// Stores `new` where its load has found `loaded`, which may be of other bytes, and not aligned.
+#[inline(never)]
+fn compare_and_store_part<M: GuestMemory>(
+    ram: &M,
+    pa: Pa,
+    loaded: Image,
+    new: Image,
+) -> Result<bool, OutsideRam> {
+    let around = Around::of(pa, new.bytes);
+    // What the load did not read is as it was: the others are stopped.
+    let found = ram.image(around.pa, around.bytes)?;
+    let old = found.with_part(loaded, around.offset);
+    ram.compare_and_store(around.pa, old, found.with_part(new, around.offset))
+}
+
 /// The aligned bytes, of which one access is atomic, that others lie within.
 struct Around {
     pa: Pa,
@@ -98,7 +113,7 @@ enum Carried {
 
 impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// Whether the instruction in hand is one that EL2 carries out.
-    #[inline]
+    #[inline(always)]
     pub(super) fn is_for_el2(&self) -> bool {
         match self.flow.hand.next.plan {
             Plan::StoreExclusive(_) => self.running.core.monitor.armed().is_some(),
@@ -197,15 +212,10 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         let loaded = Image::of(armed.value, armed.bytes, armed.pair, big_endian);
         self.running.domain.about_to_store_at(pa, bytes);
         let ram = &self.running.domain.ram;
-        let around = Around::of(pa, new.bytes);
-        let stored = if loaded.bytes == around.bytes {
+        let stored = if loaded.bytes == new.bytes && pa.is_aligned(bytes) {
             ram.compare_and_store(pa, loaded, new)
         } else {
-            // What the load did not read is as it was: the others are stopped.
-            ram.image(around.pa, around.bytes).and_then(|found| {
-                let old = found.with_part(loaded, around.offset);
-                ram.compare_and_store(around.pa, old, found.with_part(new, around.offset))
-            })
+            compare_and_store_part(ram, pa, loaded, new)
         };
         let Ok(stored) = stored else { return self.leave_store() };
         if stored {
@@ -250,7 +260,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     }
 
     /// A store-exclusive has been carried out.
-    #[inline]
+    #[inline(always)]
     fn stored_exclusive(&mut self, status: u8, stored: bool) {
         let core = &mut *self.running.core;
         core.monitor.clear();

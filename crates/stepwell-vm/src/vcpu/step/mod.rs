@@ -250,14 +250,15 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         if self.has_detail() {
             self.look_in_detail();
         }
-        let is_for_the_cpu = matches!(
-            self.flow.hand.next.plan,
-            Plan::Execute | Plan::LoadExclusive(_) | Plan::ExceptionReturn
-        );
-        if is_for_the_cpu && !self.flow.rules.quiesces_others {
-            self.execute_now()
-        } else {
-            self.in_the_way()
+        if self.flow.rules.quiesces_others {
+            return self.in_the_way();
+        }
+        match self.flow.hand.next.plan {
+            Plan::Execute | Plan::LoadExclusive(_) | Plan::ExceptionReturn => self.execute_now(),
+            Plan::StoreExclusive(_) if self.running.core.monitor.armed().is_some() => {
+                self.for_el2()
+            }
+            _ => self.in_hand(),
         }
     }
 
@@ -265,8 +266,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     #[inline(never)]
     fn in_the_way(&mut self) -> Onward {
         let plan = self.flow.hand.next.plan;
-        if self.flow.rules.quiesces_others
-            && !self.flow.turn.has_quiesced_others
+        if !self.flow.turn.has_quiesced_others
             && self.running.core.monitor.needs_others_stopped(plan)
         {
             self.flow.turn.extra = 0;
@@ -277,6 +277,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     }
 
     /// Nobody is in the way of the instruction in hand.
+    #[inline(never)]
     pub(super) fn in_hand(&mut self) -> Onward {
         if matches!(self.flow.hand.next.plan, Plan::WaitForEvent) {
             self.flow.turn.waits_for_event = true;
