@@ -149,7 +149,12 @@ struct State {
     script: VecDeque<Option<Asynchronous>>,
     executed: Vec<u64>,
     is_off: bool,
+    /// What [`TRAPPED`] leaves in ESR_EL2.
+    syndrome: u64,
 }
+
+/// An instruction that traps, with the syndrome that the test has chosen (UDF #1).
+pub const TRAPPED: u32 = 1;
 
 /// The CPU.
 pub struct FakeCpu {
@@ -196,6 +201,11 @@ impl FakeCpu {
     /// Has EL2 take so long for each entry from now on.
     pub fn take_time_at_el2(&self, ticks: u64) {
         self.state.borrow_mut().ticks_at_el2 = ticks;
+    }
+
+    /// Has [`TRAPPED`] trap with this syndrome.
+    pub fn trap_with(&self, syndrome: u64) {
+        self.state.borrow_mut().syndrome = syndrome;
     }
 
     pub fn is_off(&self) -> bool {
@@ -296,6 +306,10 @@ impl FakeCpu {
         let mut next = context.elr + 4;
         match word {
             0xd503_201f => {} // NOP
+            TRAPPED => {
+                context.esr = self.state.borrow().syndrome;
+                return Err(Done::Exit(Vector::Synchronous));
+            }
             // WFI and WFIT. QEMU's syndrome is the same of both.
             _ if is_wait(word) && self.state.borrow().traps_waits => {
                 return Err(Self::trap(context, 0x01, 0));

@@ -15,4 +15,5 @@ mod several;
 mod sharing;
 mod steps;
 mod time;
+mod trapped;
 mod virtio;
