@@ -195,7 +195,7 @@ fn timers_are_written_on_the_guests_clock() {
     assert_eq!(write(SystemRegister::CNTP_CTL_EL0, 0b11), (0b111, 0));
     assert_eq!(write(SystemRegister::CNTP_CTL_EL0, 0b110), (0b10, 0), "it is not to be written");
     assert_eq!(write(SystemRegister::CNTP_CVAL_EL0, 99), (0, 99));
-    // The clock stands still at 0.
+    // The clock is stopped at 0.
     assert_eq!(write(SystemRegister::CNTP_TVAL_EL0, 50), (0, 50));
 }
 
