@@ -74,7 +74,15 @@ pub fn console(setup: &Setup, limit: Duration) -> Result<Finished, Error> {
 /// # Errors
 /// As [`console`].
 pub fn console_with(setup: &Setup, more: &[&str], limit: Duration) -> Result<Finished, Error> {
-    run(setup.qemu("").args(["-serial", "stdio"]).args(more), limit)
+    run(on_stdio(setup).args(more), limit)
+}
+
+/// QEMU with the guest's console on its standard streams.
+#[must_use]
+pub fn on_stdio(setup: &Setup) -> Command {
+    let mut command = setup.qemu("");
+    command.args(["-serial", "stdio"]);
+    command
 }
 
 /// Writes the device tree that the guest is given.

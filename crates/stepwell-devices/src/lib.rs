@@ -1,5 +1,5 @@
-//! What is behind the guest's virtio devices, on the tool's side: disks and the queues they are asked
-//! by.
+//! What is behind the guest's virtio devices, on the tool's side: disks, random bytes, and the queues
+//! by which they are asked for.
 //!
 //! The transport is EL2's (`stepwell_vm::device::virtio`). For a queue that was notified EL2 asks here
 //! ([`stepwell_wire::devices`]), and the vCPU waits for the answer. A thread of its own serves
@@ -14,12 +14,14 @@
 //! than its buffers can hold.
 
 mod block;
+mod entropy;
 mod image;
 mod memory;
 mod queue;
 mod server;
 
 pub use block::Disk;
+pub use entropy::{Entropy, Source};
 pub use image::{DiskError, DiskOptions, Image};
 pub use memory::GuestRam;
 pub use queue::{Answer, Broken, Buffers, Device, Identity, serve};

@@ -4,7 +4,7 @@
 
 use proptest::prelude::*;
 use std::io;
-use stepwell_devices::{Answer, Broken, Device, Disk, Image, serve};
+use stepwell_devices::{Answer, Broken, Device, Disk, Entropy, Image, Source, serve};
 use stepwell_wire::devices::{QueueRequest, Served};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -122,13 +122,13 @@ impl Guest {
         self.offer(0);
     }
 
-    fn serve(&self, disk: &mut Disk) -> (Served, Writes) {
-        self.serve_as(disk, REQUEST)
+    fn serve(&self, device: &mut dyn Device) -> (Served, Writes) {
+        self.serve_as(device, REQUEST)
     }
 
-    fn serve_as(&self, disk: &mut Disk, request: QueueRequest) -> (Served, Writes) {
+    fn serve_as(&self, device: &mut dyn Device, request: QueueRequest) -> (Served, Writes) {
         let mut writes = Writes::default();
-        let served = serve(&request, &self.memory, disk, &mut writes);
+        let served = serve(&request, &self.memory, device, &mut writes);
         (served, writes)
     }
 }
@@ -256,6 +256,24 @@ fn the_rings_wrap_around_and_interrupts_can_be_declined() {
     let (served, writes) = guest.serve_as(&mut disk(false), nothing);
     assert_eq!(served, expected);
     assert!(writes.0.is_empty());
+}
+
+#[test]
+fn random_bytes_fill_what_is_offered() {
+    let bytes = |source, length: u32| {
+        let mut guest = Guest::new();
+        guest.descriptor(TABLE, 0, (DATA, 100), NEXT | WRITE, 1);
+        guest.descriptor(TABLE, 1, (DATA + 0x1000, length - 100), WRITE, 0);
+        guest.offer(0);
+        let (served, writes) = guest.serve(&mut Entropy::new(source));
+        assert_eq!(served, ONE);
+        assert_eq!(writes.at(DEVICE + 4), used(0, length.min(4096)));
+        [writes.at(DATA), writes.at(DATA + 0x1000)].concat()
+    };
+    let first = bytes(Source::Seed(1), 1000);
+    assert_eq!((first.len(), &first), (1000, &bytes(Source::Seed(1), 1000)));
+    assert_ne!(first, bytes(Source::Seed(2), 1000));
+    assert_eq!(bytes(Source::Host, 9000).len(), 4096, "a driver asks again");
 }
 
 type Spoil = fn(&mut Guest);

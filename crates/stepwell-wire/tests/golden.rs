@@ -86,6 +86,12 @@ fn commands_that_move_the_guest() {
     let (all, within) = (false, None);
     let step = Command::Step { domain: 0, vcpu: 1, count: 1, until, record: false, all, within };
     request(step, &[4, 0, 1, 1, 1, 0x80, 0x80, 0x80, 0x81, 4, 0, 0, 0]);
+    let (queues, configuration) =
+        (Vec::from_slice(&[256]).unwrap(), Vec::from_slice(&[7]).unwrap());
+    let (device, features) = (2, 1 << 32);
+    let attach =
+        Command::AttachDevice { domain: 1, slot: 31, device, features, queues, configuration };
+    request(attach, &[35, 1, 31, 2, 0x80, 0x80, 0x80, 0x80, 0x10, 1, 0x80, 2, 1, 7]);
     request(Command::PowerOff, &[19]);
     request(Command::SetDetail { domain: 1, registers: true, memory: false }, &[20, 1, 1, 0]);
 }

@@ -3,7 +3,6 @@
 use super::Image;
 use imago::file::File as Storage;
 use imago::qcow2::Qcow2;
-use imago::storage::StorageOpenOptions;
 use imago::{FormatAccess, FormatDriverBuilder, PermissiveImplicitOpenGate};
 use std::fs::File;
 use std::io;
@@ -12,13 +11,12 @@ use std::path::Path;
 /// An image, opened with what it is based on.
 pub(super) struct Qcow2Image {
     image: FormatAccess<Storage>,
-    /// It holds the lock.
+    /// It holds the lock, and is dropped after the image, which writes what it has cached then.
     _file: File,
 }
 
 impl Qcow2Image {
     pub(super) fn open(path: &Path, file: File, writes: bool) -> io::Result<Self> {
-        let _options = StorageOpenOptions::new();
         let builder = Qcow2::<Storage>::builder_path(path).write(writes);
         let image = builder.open(PermissiveImplicitOpenGate::default())?;
         Ok(Self { image: FormatAccess::new(image), _file: file })

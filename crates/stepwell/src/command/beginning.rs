@@ -54,6 +54,7 @@ pub(super) fn options(header: &Header, sources: Sources) -> GuestOptions {
         dtb: header.devicetree.as_ref().map(|file| path(sources.devicetree, file)),
         raw: header.raw,
         disks: Vec::new(),
+        entropy: None,
         symbols: None,
         sysroot: None,
         hypervisor: sources.hypervisor,

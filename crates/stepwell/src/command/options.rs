@@ -10,7 +10,7 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 use stepwell_arch::Ipa;
 use stepwell_debuggee::Schedule;
-use stepwell_devices::{Device, Devices, Disk, DiskOptions};
+use stepwell_devices::{Device, Devices, Disk, DiskOptions, Entropy, Source};
 use stepwell_trace::Symbols;
 use stepwell_trace::kernel_image::{LoadPlan, RawPolicy};
 use stepwell_trace::symbols::{elf, identity};
@@ -59,6 +59,10 @@ pub(super) struct GuestOptions {
     /// `,snapshot` to forget what it writes. May be given several times
     #[arg(long = "disk", value_name = "FILE", help_heading = "Guest")]
     pub(super) disks: Vec<DiskOptions>,
+    /// Source of random bytes for the guest (virtio's entropy device): host, or seed=N for the same
+    /// bytes in each run
+    #[arg(long, value_name = "SOURCE", help_heading = "Guest")]
+    pub(super) entropy: Option<Source>,
     /// ELF with the kernel's symbols, where it carries none itself
     #[arg(long, value_name = "ELF", help_heading = "Guest")]
     pub(super) symbols: Option<PathBuf>,
@@ -134,15 +138,19 @@ impl GuestOptions {
         Ok(Prepared { kind: self.machine, options, guest, names })
     }
 
-    /// Opens the disks.
+    /// Opens what is plugged into the guest's board.
     fn devices(&self) -> anyhow::Result<Devices> {
         let mut devices: Vec<Box<dyn Device>> = Vec::new();
         for disk in &self.disks {
             devices.push(Box::new(Disk::open(disk)?));
         }
+        if let Some(source) = self.entropy {
+            devices.push(Box::new(Entropy::new(source)));
+        }
         let count = devices.len();
-        Devices::new(devices)
-            .with_context(|| format!("{count} disks are more than a board has slots for: 32"))
+        Devices::new(devices).with_context(|| {
+            format!("{count} devices are more than the board has slots for, which is 32")
+        })
     }
 
     /// Says which options have no effect beside others.
@@ -173,8 +181,9 @@ impl GuestOptions {
         files.chain(disks)
     }
 
-    pub(super) const fn has_disks(&self) -> bool {
-        !self.disks.is_empty()
+    /// Tells whether something is plugged in that a replay would have to have again.
+    pub(super) const fn has_devices(&self) -> bool {
+        !self.disks.is_empty() || self.entropy.is_some()
     }
 
     pub(super) fn kernel(&self) -> anyhow::Result<&Path> {

@@ -90,8 +90,8 @@ impl FromStr for UntilWord {
 impl Record {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
         anyhow::ensure!(
-            !self.guest.has_disks(),
-            "a recording has no disks: what is on them would not be in the log"
+            !self.guest.has_devices(),
+            "a recording has neither disks nor an entropy device: what comes of them would not be in the log"
         );
         let prepared = self.guest.prepare()?.with_schedule(self.schedule);
         if self.runs > 1 {

@@ -8,12 +8,14 @@
 //! - *How much?* Instructions that EL2 executes for a step, from QEMU's instruction counting: the
 //!   counter then advances by one for each instruction, whatever the machine is doing besides.
 //!
-//! Then several vCPUs beside each other ([`several`]), the tool by itself ([`host`]), and whole boots of Debian's kernel ([`whole`]): how small its
-//! recording gets, and how much slower it boots where nothing is stepped.
+//! Then several vCPUs beside each other ([`several`]), the tool by itself ([`host`]), a disk ([`disk`]),
+//! and whole boots of Debian's kernel ([`whole`]): how small its recording gets, and how much slower it
+//! boots where nothing is stepped.
 //!
 //! The verdict is on the two ratios of steps; everything else is for people to read.
 
 mod debugger;
+mod disk;
 mod host;
 mod several;
 mod table;
@@ -63,6 +65,7 @@ fn run() -> Result<bool> {
     several::measure(&programs)?;
     debugger::measure(&programs.qemu)?;
     host::measure()?;
+    disk::measure()?;
     whole::measure()?;
     Ok(is_fast)
 }
