@@ -20,13 +20,13 @@ use crate::{apt, layout, metadata, process};
 
 /// The crates that are measured, and how many of a hundred of their lines must be executed.
 const PACKAGES: [(&str, usize); 3] =
-    [("stepwell-arch", 100), ("stepwell-engine", 100), ("stepwell-vm", 86)];
+    [("stepwell-arch", 100), ("stepwell-engine", 100), ("stepwell-vm", 90)];
 
 const TEST_LIMIT: Duration = Duration::from_secs(5 * 60);
 const RUSTUP_LIMIT: Duration = Duration::from_secs(3 * 60);
 
 /// Measures line coverage of Arm's facts and of the step engine (100 %), and of the guest's machine
-/// with its vCPU loop (86 %)
+/// with its vCPU loop (90 %)
 #[derive(clap::Args)]
 pub struct Coverage {
     /// Prints each line that no test executes, also where enough are
@@ -304,7 +304,7 @@ mod tests {
         let error = |executed| report(&lines(executed), false).unwrap_err().to_string();
         assert!(report(&lines([10, 10, 9]), false).is_ok());
         assert!(error([10, 9, 10]).contains("90.0 % of stepwell-engine (100 % must be)"));
-        assert!(error([10, 10, 8]).contains("80.0 % of stepwell-vm (86 % must be)"));
+        assert!(error([10, 10, 8]).contains("80.0 % of stepwell-vm (90 % must be)"));
         let half = Lines::from([(path("stepwell-arch"), BTreeMap::from([(1, 1)]))]);
         assert!(
             report(&half, false).unwrap_err().to_string().contains("nothing of stepwell-engine")
