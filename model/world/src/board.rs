@@ -45,8 +45,8 @@ use stepwell_wire::{Answer, Command, Event};
 
 /// The virtual interrupt: SGI 1.
 const SGI: u64 = 1 << 1;
-/// ICH_VMCR_EL2: both groups on, every priority let through.
-const VMCR: u64 = 0xf8 << 24 | 3;
+/// ICH_VMCR_EL2: both groups on, Group 0 as FIQ, as in any GICv3, every priority let through.
+const VMCR: u64 = 0xf8 << 24 | 1 << 3 | 3;
 /// Registers of a redistributor's frame of SGIs and PPIs.
 const IGROUPR0: u64 = 0x1_0080;
 const ISENABLER0: u64 = 0x1_0100;
