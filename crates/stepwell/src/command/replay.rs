@@ -13,6 +13,7 @@ use std::io::{BufReader, Write, stdout};
 use std::path::PathBuf;
 use std::str::FromStr;
 use stepwell_debuggee::Moment;
+use stepwell_replay::Script;
 use stepwell_replay::log::Reader;
 use stepwell_replay::replay::{Audience, End, Replay as Run, ReplayError};
 
@@ -86,8 +87,11 @@ impl FromStr for To {
 impl Replay {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
         let file = self.log.display();
-        let log = File::open(&self.log).with_context(|| file.to_string())?;
-        let log = Reader::new(BufReader::new(log)).with_context(|| file.to_string())?;
+        let open = || File::open(&self.log).with_context(|| file.to_string());
+        // All of it once beforehand: what is damaged is to be told now, not when a machine gets there.
+        let whole = Reader::new(BufReader::new(open()?)).and_then(Script::read);
+        whole.with_context(|| file.to_string())?;
+        let log = Reader::new(BufReader::new(open()?)).with_context(|| file.to_string())?;
         let header = log.header().clone();
         let guest = beginning::options(&header, self.sources());
         let schedule = header.schedule.parse().with_context(|| file.to_string())?;

@@ -344,5 +344,6 @@ fn the_tree_that_a_guest_gets_is_understood() {
     assert_eq!(machine.cpus, [0, 1]);
     assert_eq!(machine.psci, Some(Conduit::Hvc));
     assert_eq!(machine.gic.redistributors[0].base.0, 0x080a_0000);
-    assert!(machine.virtio.is_empty());
+    assert_eq!(machine.virtio.len(), 32);
+    assert_eq!(machine.virtio[0].registers.base.0, 0x0a00_0000);
 }
