@@ -22,6 +22,7 @@ use super::count::SETTLED_EVERY;
 use super::time;
 use crate::cpu::{Cpu, Vector};
 use crate::vcpu::running::Running;
+use stepwell_arch::esr::{EsrEl2, ec};
 
 /// As long as no guest executes at a time.
 const FAR: u64 = 1 << 40;
@@ -49,8 +50,20 @@ pub fn enter<C: Cpu>(running: &mut Running<'_, C>, steps: bool) -> Vector {
     running.core.entered_at = running.core.context.elr;
     let (vector, after) = running.cpu.enter_counted(&mut running.core.context, clock, until);
     let mut timeline = timeline.lock();
+    let after = if steps && has_not_stepped(running, vector) {
+        after.saturating_sub(timeline.ticks_per_instruction())
+    } else {
+        after
+    };
     timeline.set_clock(after);
     running.core.executed_all = after >= until;
     running.core.executed = after.wrapping_sub(clock) / timeline.ticks_per_instruction().max(1);
     vector
+}
+
+/// Tells whether the step's exception was pending before an instruction: the one before it has taken an
+/// exception to EL1. QEMU counts the instruction that the step's exception came in the place of.
+fn has_not_stepped<C: Cpu>(running: &Running<'_, C>, vector: Vector) -> bool {
+    let esr = EsrEl2(running.core.context.esr);
+    vector == Vector::Synchronous && esr.ec() == ec::SOFTWARE_STEP_LOWER && !esr.step().isv()
 }
