@@ -1,10 +1,12 @@
 //! Recording and replaying over the fake debuggee.
 
+mod beginning;
+
 use std::collections::VecDeque;
 use std::io;
 use stepwell_debuggee::fake::Fake;
 use stepwell_debuggee::{Debuggee, Moment, contract};
-use stepwell_replay::log::{Entry, FileIdentity, Header, Reader, VERSION, Writer};
+use stepwell_replay::log::{Entry, Reader, Writer};
 use stepwell_replay::record::{End, Recorder, Until, World};
 use stepwell_replay::replay::{self, Audience, Replay, ReplayError};
 
@@ -14,24 +16,6 @@ const LOOP: [u32; 2] = [0x9100_0421, 0x17ff_ffff];
 fn looping() -> Fake {
     let bytes: Vec<u8> = LOOP.iter().flat_map(|word| word.to_le_bytes()).collect();
     Fake::new(&bytes)
-}
-
-fn header() -> Header {
-    let kernel = FileIdentity { path: "kernel".into(), sha256: String::new() };
-    Header {
-        stepwell_replay: VERSION,
-        cpu: "none".into(),
-        vcpus: 1,
-        memory_bytes: 0,
-        schedule: "turns".into(),
-        command_line: String::new(),
-        raw: true,
-        kernel,
-        initrd: None,
-        devicetree: None,
-        hypervisor: String::new(),
-        qemu: String::new(),
-    }
 }
 
 /// Types something each time that it is asked, until there is nothing left.
@@ -71,7 +55,7 @@ impl Audience for Typist {
 
 fn record(debuggee: &mut dyn Debuggee, until: Until<'_>, world: &mut Typist) -> (End, Vec<u8>) {
     let mut bytes = Vec::new();
-    let log = Writer::new(&mut bytes, &header()).expect("memory takes it");
+    let log = Writer::new(&mut bytes, &beginning::header()).expect("memory takes it");
     let end = Recorder::new(debuggee, log, until, 7_000_000).run(world).expect("the fake is there");
     (end, bytes)
 }

@@ -1,5 +1,7 @@
 //! Going back and forth in a run of the fake debuggee, with its checkpoints and without.
 
+mod beginning;
+
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -10,7 +12,7 @@ use stepwell_debuggee::{
     StateHash, StepRequest, Stop, StopReason, TimeTravel, Trace, VcpuId, VcpuStatus, WatchAccess,
     Watchpoint, Watchpoints, contract,
 };
-use stepwell_replay::log::{Entry, FileIdentity, Header, Reader, VERSION, Writer};
+use stepwell_replay::log::{Entry, Reader, Writer};
 use stepwell_replay::{Keeping, Machine, Navigator, Script};
 
 /// `add x1, x1, #1`, `str x1, [x0]`, `nop`, and back, eight times; then the same without the store.
@@ -147,23 +149,8 @@ impl TimeTravel for Forgetful {
 }
 
 fn script(entries: &[Entry]) -> Script {
-    let kernel = FileIdentity { path: "kernel".into(), sha256: String::new() };
-    let header = Header {
-        stepwell_replay: VERSION,
-        cpu: "none".into(),
-        vcpus: 1,
-        memory_bytes: 0,
-        schedule: "turns".into(),
-        command_line: String::new(),
-        raw: true,
-        kernel,
-        initrd: None,
-        devicetree: None,
-        hypervisor: String::new(),
-        qemu: String::new(),
-    };
     let mut bytes = Vec::new();
-    let mut log = Writer::new(&mut bytes, &header).expect("memory takes it");
+    let mut log = Writer::new(&mut bytes, &beginning::header()).expect("memory takes it");
     entries.iter().for_each(|entry| log.add(entry).expect("memory takes it"));
     Script::read(Reader::new(bytes.as_slice()).expect("it is one")).expect("it is whole")
 }
