@@ -9,6 +9,7 @@
 //! before it clears that bit. A CPU that runs several takes the `core` of one of its own at a time.
 
 use crate::checkpoint::Checkpoints;
+use crate::concurrency::alone::Alone;
 use crate::concurrency::counted::Counted;
 use crate::concurrency::quiescence::Quiescence;
 use crate::cpu::Cpu;
@@ -64,8 +65,8 @@ pub struct Domain<C: Cpu> {
     pub clock_offset: AtomicU64,
     /// The clock is to go on when the first vCPU enters the guest.
     pub clock_waits: AtomicBool,
-    /// No more than one vCPU has an order.
-    pub runs_alone: AtomicBool,
+    /// Who has an order, and who has had company.
+    pub alone: Alone,
     /// When the last vCPU came out of the guest, by the machine's counter.
     pub left_at: AtomicU64,
     /// Its clock goes on with the machine's while it is stopped ([`TimePolicy::Real`]).

@@ -87,16 +87,17 @@ impl<C: Cpu> Domain<C> {
     /// The caller holds `control`, passed as `running`.
     pub fn give(&self, cpu: &C, running: &mut u8, vcpus: u8, order: Order) {
         let mut cpus = 0;
+        let all = (0..self.vcpus.len()).fold(0, |mask, index| mask | bit(index));
+        *running |= vcpus & all;
+        self.alone.set_ordered(*running);
         for (index, vcpu) in self.vcpus.iter().enumerate() {
             if vcpus & bit(index) == 0 {
                 continue;
             }
             vcpu.stop_requested.store(false, Ordering::Release);
             *vcpu.order.lock() = Some(order);
-            *running |= bit(index);
             cpus |= bit(vcpu.cpu);
         }
-        self.runs_alone.store(running.count_ones() <= 1, Ordering::Release);
         // This CPU looks for an order before it sleeps, and a call would only take it out of its
         // guest at the first instruction.
         cpu.kick(cpus & !bit(cpu.number()));
@@ -150,7 +151,7 @@ impl<C: Cpu> Domain<C> {
     pub fn park(&self, machine: &Machine<C>, cpu: &C, own: PendingStop, is_off: bool) {
         let mut control = self.control.lock();
         control.running &= !bit(own.vcpu);
-        self.runs_alone.store(control.running.count_ones() <= 1, Ordering::Release);
+        self.alone.set_ordered(control.running);
         if is_off && let Some(power) = control.power.get_mut(own.vcpu) {
             *power = Power::Off;
         }

@@ -2,6 +2,9 @@
 //!
 //! These are the files of `src/concurrency` themselves, over loom's locks and atomics.
 
+#[path = "../src/concurrency/alone.rs"]
+#[allow(dead_code, reason = "the tests use what each protocol is about")]
+mod alone;
 #[path = "../src/concurrency/counted.rs"]
 #[allow(dead_code, reason = "the tests use what each protocol is about")]
 mod counted;
@@ -28,6 +31,7 @@ mod sync {
     }
 }
 
+use alone::Alone;
 use counted::{Count, Counted};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -111,6 +115,33 @@ fn counting_before_the_change_loses_it() {
         let looked = look(&pending);
         other.join().unwrap();
         assert!(!is_lost(&pending, &looked), "is lost");
+    });
+}
+
+/// vCPU 0 enters the guest while vCPU 1 is given an order, writes, and is done with it.
+#[test]
+fn who_has_had_company_was_not_alone() {
+    loom::model(|| {
+        let alone = Arc::new(Alone::new());
+        let value = Arc::new(AtomicU64::new(0));
+        alone.set_ordered(0b01);
+        let other = {
+            let (alone, value) = (Arc::clone(&alone), Arc::clone(&value));
+            thread::spawn(move || {
+                alone.set_ordered(0b11);
+                value.store(1, Ordering::SeqCst);
+                alone.set_ordered(0b01);
+            })
+        };
+        alone.enter(0);
+        let loaded = value.load(Ordering::SeqCst);
+        let found = value.load(Ordering::SeqCst);
+        if alone.has_been(0) {
+            assert_eq!(found, loaded, "somebody has written");
+        }
+        other.join().unwrap();
+        alone.enter(0);
+        assert!(alone.has_been(0), "and is, from then on");
     });
 }
 

@@ -16,6 +16,7 @@ use stepwell_arch::{Ipa, Pa, Va};
 use stepwell_engine::{Engine, ExclusiveMonitor, SpinDetector, Turns, VirtualClock};
 use stepwell_protocol::{Refusal, TimePolicy, WatchAccess, Watchpoint};
 use stepwell_spec::{Class, SpecMachine};
+use stepwell_vm::concurrency::alone::Alone;
 use stepwell_vm::concurrency::counted::Counted;
 use stepwell_vm::concurrency::quiescence::Quiescence;
 use stepwell_vm::cpu::{Run, Vector};
@@ -116,7 +117,8 @@ pub struct Shared {
     /// Who is quiesced: one bit each.
     quiesced: u8,
     clock_waits: bool,
-    runs_alone: bool,
+    /// Who has an order, and who has had company.
+    alone: (u8, u8),
     /// Whether invalidations trap, how many there were, and how many the stepped vCPU knows of.
     invalidations: (bool, u64, u64),
 }
@@ -234,7 +236,7 @@ impl Board {
             clock: spin::Mutex::new(VirtualClock::at_reset(HZ, 0)),
             clock_offset: AtomicU64::new(0),
             clock_waits: AtomicBool::new(false),
-            runs_alone: AtomicBool::new(true),
+            alone: Alone::new(),
             left_at: AtomicU64::new(0),
             real_time: AtomicBool::new(false),
             on_cpu: AtomicU8::new(u8::MAX),
@@ -322,7 +324,8 @@ impl Board {
             vcpu.stop_requested.store(false, Ordering::Relaxed);
             domain.quiescence.leave(n);
         }
-        domain.runs_alone.store(true, Ordering::Relaxed);
+        domain.alone.ordered.store(0, Ordering::Relaxed);
+        domain.alone.accompanied.store(0, Ordering::Relaxed);
         domain.translation.watch(false);
         domain.translation.ignore();
         *domain.control.lock() = control;
@@ -367,7 +370,8 @@ impl Board {
         domain.translation.acknowledged.store(acknowledged, Ordering::Relaxed);
         domain.turns.lock().clone_from(&shared.turns);
         domain.clock_waits.store(shared.clock_waits, Ordering::Relaxed);
-        domain.runs_alone.store(shared.runs_alone, Ordering::Relaxed);
+        domain.alone.ordered.store(shared.alone.0, Ordering::Relaxed);
+        domain.alone.accompanied.store(shared.alone.1, Ordering::Relaxed);
         for n in 0..domain.vcpus.len() {
             domain.quiescence.leave(n);
             if shared.quiesced & 1 << n != 0 {
@@ -471,7 +475,10 @@ impl Board {
             holder: (0..domain.vcpus.len()).find(|&n| domain.quiescence.is_held_by(n)),
             quiesced: all & !domain.quiescence.missing(all),
             clock_waits: domain.clock_waits.load(Ordering::Relaxed),
-            runs_alone: domain.runs_alone.load(Ordering::Relaxed),
+            alone: (
+                domain.alone.ordered.load(Ordering::Relaxed),
+                domain.alone.accompanied.load(Ordering::Relaxed),
+            ),
             invalidations: (
                 domain.translation.are_trapped.load(Ordering::Relaxed),
                 domain.translation.made.load(Ordering::Relaxed),

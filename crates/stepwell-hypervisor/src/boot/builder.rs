@@ -18,6 +18,7 @@ use stepwell_arch::Pa;
 use stepwell_engine::{Attention, Turns, VirtualClock};
 use stepwell_protocol::Schedule;
 use stepwell_vm::checkpoint::Checkpoints;
+use stepwell_vm::concurrency::alone::Alone;
 use stepwell_vm::concurrency::counted::Counted;
 use stepwell_vm::concurrency::quiescence::Quiescence;
 use stepwell_vm::device::board::RAM_BASE;
@@ -163,7 +164,7 @@ pub unsafe fn build(
         clock: Mutex::new(VirtualClock::at_reset(timer::frequency_hz(), timer::counter_at_reset())),
         clock_offset: AtomicU64::new(0),
         clock_waits: AtomicBool::new(false),
-        runs_alone: AtomicBool::new(true),
+        alone: Alone::new(),
         left_at: AtomicU64::new(0),
         real_time: AtomicBool::new(false),
         on_cpu: AtomicU8::new(on_cpu),

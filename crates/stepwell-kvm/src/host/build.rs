@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use stepwell_arch::Pa;
 use stepwell_engine::{Turns, VirtualClock};
 use stepwell_vm::checkpoint::Checkpoints;
+use stepwell_vm::concurrency::alone::Alone;
 use stepwell_vm::concurrency::counted::Counted;
 use stepwell_vm::concurrency::quiescence::Quiescence;
 use stepwell_vm::device::board::RAM_BASE;
@@ -91,7 +92,7 @@ pub fn machine(
         checkpoints: Checkpoints::default(),
         clock_offset: AtomicU64::new(0),
         clock_waits: AtomicBool::new(false),
-        runs_alone: AtomicBool::new(true),
+        alone: Alone::new(),
         left_at: AtomicU64::new(0),
         real_time: AtomicBool::new(false),
         on_cpu: AtomicU8::new(u8::MAX),

@@ -121,12 +121,18 @@ fn keep_one_monitor<C: Cpu>(domain: &Domain<C>, on: u8) {
     // In turns of instructions only the one whose turn it is can be within one.
     let in_turn = domain.timeline.as_ref().map(|timeline| timeline.lock().vcpu());
     let kept = in_turn.or(reported).or_else(|| all().find(|&index| may_be(index, false)));
-    for (_, vcpu) in domain.vcpus.iter().enumerate().filter(|(index, _)| Some(*index) != kept) {
-        vcpu.core.lock().monitor.clear();
-    }
+    open_other_monitors(domain, kept);
     // In turns of instructions nobody else runs before its turn is over, which clears the monitor.
     if let Some(kept) = kept.filter(|_| domain.timeline.is_none()) {
         domain.quiescence.reserve(kept);
+    }
+}
+
+/// Has the store fail of whoever is stopped within an exclusive sequence, but for `vcpu`, which goes on:
+/// what the load has read may be written meanwhile, and be as it was again.
+fn open_other_monitors<C: Cpu>(domain: &Domain<C>, vcpu: Option<usize>) {
+    for (_, other) in domain.vcpus.iter().enumerate().filter(|(index, _)| Some(*index) != vcpu) {
+        other.core.lock().monitor.clear();
     }
 }
 
@@ -166,6 +172,9 @@ pub(super) fn step<C: Cpu>(
     let others = control.stopped() & !bit(index);
     let vcpus = if policy.is_step() { others | bit(index) } else { bit(index) };
     let is_armed = state.core.lock().monitor.armed().is_some();
+    if domain.timeline.is_none() {
+        open_other_monitors(domain, Some(index));
+    }
     domain.turns.lock().begin(TurnPlan { policy, focus: index, vcpus, scope, wanted });
     control.stop = None;
     control.by_turns = true;

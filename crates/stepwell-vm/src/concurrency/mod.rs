@@ -6,6 +6,7 @@
 //! locks and atomics of [`sync`], and `tests/concurrency.rs` runs the very same files over loom's,
 //! which tries every interleaving and what the memory model lets each read see.
 
+pub mod alone;
 pub mod counted;
 pub mod quiescence;
 pub mod sync;

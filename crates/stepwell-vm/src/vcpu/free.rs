@@ -3,13 +3,12 @@
 use super::advance::{Onward, VcpuLoop};
 use super::exit::handle;
 use super::flow::{At, Mode};
-use super::running::End;
+use super::running::{End, Running};
 use super::{address_space, debug, interrupt, pages, quiesce, step, time};
 use crate::cpu::{Cpu, Vector};
 use crate::domain::Order;
 use crate::vcpu::handled::Handled;
 use crate::vcpu::roots::Root;
-use core::sync::atomic::Ordering;
 use stepwell_arch::Va;
 use stepwell_arch::esr::{EsrEl2, ec};
 use stepwell_protocol::StopReason;
@@ -118,6 +117,8 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         pages::select(running, Root::Running);
         interrupt::load(running, false);
         debug::load(running);
+        running.domain.alone.enter(running.index);
+        running.core.entered_at = running.core.context.elr;
         time::enter(running);
         self.flow.at = At::Free;
         Onward::Enter
@@ -179,15 +180,20 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
 
     /// After an exit that the guest has not asked for, or that EL2 has carried out its instruction at:
     /// goes on within an exclusive sequence as if there had been none, where nobody else can have
-    /// written what it loaded.
+    /// written since what it loaded.
     fn keep_sequence(&mut self) {
         let running = &mut *self.running;
         let is_counted = running.domain.timeline.is_some();
-        if !is_counted && !running.domain.runs_alone.load(Ordering::Acquire) {
+        let is_alone = |running: &Running<'_, C>| running.domain.alone.has_been(running.index);
+        if !is_counted && !is_alone(running) {
             return;
         }
         if running.core.monitor.armed().is_none() {
-            step::rearm(running, if is_counted { running.core.executed } else { u64::MAX });
+            step::rearm(running);
+            // What has been read since is what the load has read, if that still holds.
+            if !is_counted && !is_alone(running) {
+                running.core.monitor.clear();
+            }
         }
         self.flow.is_armed = running.core.monitor.armed().is_some();
     }

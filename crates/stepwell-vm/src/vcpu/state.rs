@@ -68,7 +68,7 @@ pub struct VcpuCore<C: Cpu> {
     pub executed: u64,
     /// It has executed up to the moment at which it was to be interrupted.
     pub executed_all: bool,
-    /// The PC at which it entered the guest last, where instructions are counted.
+    /// The PC at which it entered the guest last, where it runs freely or instructions are counted.
     pub entered_at: u64,
     /// What the machine's counter showed when it came out of the guest, where it runs freely.
     pub left_at: Option<u64>,

@@ -265,7 +265,7 @@ fn may_hide<C: Cpu>(running: &Running<'_, C>) -> bool {
     // A counted clock does not go while EL2 works.
     domain.timeline.is_none()
         && !running.core.virtual_clock
-        && domain.runs_alone.load(Ordering::Acquire)
+        && domain.alone.is_one()
         && !domain.real_time.load(Ordering::Acquire)
         && (running.cpu.counter_at_reset() == 0 || ahead.cast_signed() > AHEAD_MIN)
 }

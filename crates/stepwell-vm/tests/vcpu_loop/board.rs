@@ -11,6 +11,7 @@ use stepwell_protocol::{Refusal, Registers, StopReason};
 use stepwell_vm::checkpoint::Checkpoints;
 use stepwell_vm::checkpoint::versions::Memory;
 use stepwell_vm::command;
+use stepwell_vm::concurrency::alone::Alone;
 use stepwell_vm::concurrency::counted::Counted;
 use stepwell_vm::concurrency::quiescence::Quiescence;
 use stepwell_vm::cpu::Cpu;
@@ -215,7 +216,7 @@ impl<C: Cpu<Context = FakeContext, Memory = Ram, Ring = FakeRing>> Board<C> {
             clock: spin::Mutex::new(VirtualClock::at_reset(62_500_000, 0)),
             clock_offset: AtomicU64::new(0),
             clock_waits: AtomicBool::new(false),
-            runs_alone: AtomicBool::new(true),
+            alone: Alone::new(),
             left_at: AtomicU64::new(0),
             real_time: AtomicBool::new(false),
             on_cpu: AtomicU8::new(if is_shared { 0 } else { u8::MAX }),

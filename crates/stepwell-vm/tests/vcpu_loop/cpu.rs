@@ -162,7 +162,11 @@ pub struct FakeCpu {
     ram: Ram,
     kicks: Arc<AtomicU8>,
     state: RefCell<State>,
+    after: RefCell<Option<(u64, Happening)>>,
 }
+
+/// What a test has happen in the middle of a run.
+type Happening = Box<dyn FnOnce() + Send>;
 
 const fn is_wait(word: u32) -> bool {
     word == 0xd503_207f || word & !0x1f == 0xd503_1020
@@ -177,7 +181,7 @@ enum Done {
 
 impl FakeCpu {
     pub fn new(number: usize, ram: Ram, kicks: Arc<AtomicU8>) -> Self {
-        let cpu = Self { number, ram, kicks, state: RefCell::default() };
+        let cpu = Self { number, ram, kicks, state: RefCell::default(), after: RefCell::default() };
         cpu.write(SystemRegister::VBAR_EL1, VBAR);
         cpu
     }
@@ -185,6 +189,11 @@ impl FakeCpu {
     /// Has this happen at the following entries.
     pub fn script(&self, script: impl IntoIterator<Item = Option<Asynchronous>>) {
         self.state.borrow_mut().script = script.into_iter().collect();
+    }
+
+    /// Has this happen once the instruction at `pc` has executed, and an interrupt come then.
+    pub fn after(&self, pc: u64, happens: impl FnOnce() + Send + 'static) {
+        *self.after.borrow_mut() = Some((pc, Box::new(happens)));
     }
 
     /// Where each instruction was that has executed, and each exception taken to EL1, since the last
@@ -551,6 +560,13 @@ impl FakeCpu {
                     self.state.borrow_mut().counted += 1;
                     self.pass_time(1);
                     self.note(pc);
+                    if let Some((_, happens)) =
+                        self.after.borrow_mut().take_if(|(after, _)| *after == pc)
+                    {
+                        happens();
+                        context.spsr |= u64::from(ss) << 21;
+                        return Vector::Irq;
+                    }
                 }
                 Err(_) => unreachable!("errors are exits"),
             }

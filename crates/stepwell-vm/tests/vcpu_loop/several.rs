@@ -1,10 +1,11 @@
 //! Two vCPUs on two CPUs, stepped by turns: one order, whatever the threads do.
 
-use crate::board::{Board, CONTINUE, ENTRY, NOP, add, b, step};
+use crate::board::{Board, CONTINUE, DATA, ENTRY, NOP, add, b, cbnz, ldxr, step, str, stxr};
 use std::thread;
-use stepwell_arch::Va;
+use stepwell_arch::{Ipa, Va};
 use stepwell_protocol::{OthersPolicy, Place, StopReason, TraceRecord};
 use stepwell_vm::domain::Power;
+use stepwell_vm::memory::GuestMemory as _;
 use stepwell_vm::vcpu;
 use stepwell_vm::vcpu::running::End;
 use stepwell_wire::Command;
@@ -36,6 +37,54 @@ fn order() -> Vec<(u8, u64, u32)> {
         _ => None,
     });
     runs.collect()
+}
+
+/// What a load-exclusive has read is not what lies there when nobody else runs any more.
+#[test]
+fn a_store_exclusive_fails_where_another_has_written_and_stopped() {
+    // X6 counts the stores that fail.
+    let turn =
+        [ldxr(1, 3), add(1, 1, 1), NOP, stxr(2, 1, 3), cbnz(2, 2), b(0), add(6, 6, 1), b(-7)];
+    let board: &Board = Box::leak(Box::new(Board::new(2, &turn)));
+    board.switch_on(1, ENTRY);
+    let cpu = board.cpu(0);
+    let domain = &board.machine.domains[0];
+    domain.vcpus[0].core.lock().context.x[3] = DATA;
+    board.serve(&cpu, Command::SetBreakpoint { domain: 0, place: Place::Va(Va(ENTRY + 20)) });
+    board.serve(&cpu, CONTINUE);
+    let other = board.cpu(1);
+    cpu.after(ENTRY + 4, move || {
+        let data = domain.ram.locate(Ipa(DATA), 8).expect("it is RAM");
+        domain.ram.poke(data, 8, 7).expect("it is RAM");
+        vcpu::park(&board.machine, domain, 1, &other, End::SwitchedOff);
+    });
+    assert!(board.carry_out(&cpu));
+    let stop = board.stop();
+    assert_eq!((stop.reason, stop.registers.x[1]), (StopReason::Breakpoint, 8));
+    assert_eq!(stop.registers.x[6], 1);
+}
+
+/// Nor is it for one that goes on after another was stepped, even if it looks the same.
+#[test]
+fn a_store_exclusive_fails_where_another_was_stepped_meanwhile() {
+    let board = Board::new(2, &[ldxr(1, 3), stxr(2, 1, 3), str(4, 3), str(5, 3), b(0)]);
+    board.switch_on(1, ENTRY + 8);
+    for vcpu in &board.machine.domains[0].vcpus {
+        vcpu.core.lock().context.x[3..6].copy_from_slice(&[DATA, 1, 0]);
+    }
+    let (cpu, other) = (board.cpu(0), board.cpu(1));
+    assert_eq!(board.go(&cpu, step(1, false)).registers.x[1], 0);
+    let two = Command::Step {
+        domain: 0,
+        vcpu: 1,
+        count: 2,
+        until: None,
+        record: false,
+        all: false,
+        within: None,
+    };
+    board.go(&other, two);
+    assert_eq!(board.go(&cpu, step(1, false)).registers.x[2], 1, "it was 1 in between");
 }
 
 #[test]

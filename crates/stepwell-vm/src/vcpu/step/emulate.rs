@@ -82,14 +82,21 @@ impl Around {
 }
 
 /// Arms the monitor within an exclusive sequence of A64 code that an exit of ours has broken, as the
-/// CPU's was by the load that it has executed, if that is among the last `executed` instructions: else
-/// it had been open before. If that is not known, it is all ones; then an exception that has returned
-/// into the sequence counts as having opened it, as it has, if that was not in an earlier turn of it.
-pub fn rearm<C: Cpu>(running: &mut Running<'_, C>, executed: u64) {
+/// CPU's was by the load, if that has executed since the guest was entered: else it had been open
+/// before. Where instructions are not counted, that is not known of a guest that was entered within
+/// the sequence, and may have gone round; nor, of one that an exception has returned into, whether
+/// that was in this turn of it, and opened the monitor. Then it stays open: such a store fails once.
+pub fn rearm<C: Cpu>(running: &mut Running<'_, C>) {
     let Some((load, since)) = pages::load_of_sequence(running) else { return };
-    let returned_to = running.cpu.read(SystemRegister::ELR_EL1);
-    let is_returned_into = running.core.context.elr.wrapping_sub(returned_to) < 4 * since;
-    if since > executed || executed == u64::MAX && is_returned_into {
+    let core = &*running.core;
+    let may_be_open = if running.domain.timeline.is_some() {
+        since > core.executed
+    } else {
+        let is_since_load = |pc: u64| core.context.elr.wrapping_sub(pc) < 4 * since;
+        let returned_to = running.cpu.read(SystemRegister::ELR_EL1);
+        is_since_load(core.entered_at) || is_since_load(returned_to)
+    };
+    if may_be_open {
         return;
     }
     let pstate = running.core.pstate();

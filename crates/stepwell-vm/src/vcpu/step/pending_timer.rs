@@ -22,7 +22,6 @@ use crate::vcpu::flow::Detour;
 use crate::vcpu::quiesce::SEQUENCE_MAX;
 use crate::vcpu::running::End;
 use crate::vcpu::{debug, interrupt, time};
-use core::sync::atomic::Ordering;
 use stepwell_engine::{Plan, TimePolicy};
 use stepwell_protocol::{InterruptPolicy, StopReason};
 
@@ -71,7 +70,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             return Onward::GoOn;
         }
         // As long as it is in here, nobody switches another vCPU on.
-        let is_alone = self.running.domain.runs_alone.load(Ordering::Acquire);
+        let is_alone = self.running.domain.alone.is_one();
         match self.look_ahead().plan {
             Plan::LoadExclusive(_) if !is_alone => self.run_for_a_moment(),
             Plan::WaitForInterrupt { .. } if !interrupt::has_pending(self.running) => {
