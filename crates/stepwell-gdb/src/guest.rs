@@ -45,6 +45,8 @@ pub(crate) struct Guest<'d> {
     pub(crate) domain: u8,
     /// The vCPU that the client was last told of, or asked about.
     pub(crate) selected: u8,
+    /// The vCPU whose memory the client has read last, since it was told of a stop.
+    pub(crate) looked_at: u8,
     pub(crate) wanted: Wanted,
     pub(crate) going: Going,
     pub(crate) breakpoints: Breakpoints,
@@ -90,6 +92,7 @@ impl<'d> Guest<'d> {
             registers,
             domain: vcpu.domain,
             selected: vcpu.vcpu,
+            looked_at: vcpu.vcpu,
             wanted: Wanted::default(),
             going: Going::Stopped,
             breakpoints: Breakpoints::default(),
@@ -275,6 +278,7 @@ impl MultiThreadBase for Guest<'_> {
 
     fn read_addrs(&mut self, start: u64, data: &mut [u8], tid: Tid) -> TargetResult<usize, Self> {
         let vcpu = vcpu_of(self.domain, tid).map_err(refused)?;
+        self.looked_at = vcpu.vcpu;
         self.read_virtual(vcpu, start, data).map_err(refused)
     }
 

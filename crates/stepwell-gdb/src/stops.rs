@@ -147,7 +147,7 @@ impl Guest<'_> {
             let first = self.threads()?.first().copied().unwrap_or_default();
             vcpu.vcpu = first;
         }
-        self.selected = vcpu.vcpu;
+        (self.selected, self.looked_at) = (vcpu.vcpu, vcpu.vcpu);
         let tid = tid_of(vcpu.vcpu);
         let with = |signal| Reason::SignalWithThread { tid, signal };
         let told = || Some(format!("{}: {}\n", stop.vcpu, stop.reason));
