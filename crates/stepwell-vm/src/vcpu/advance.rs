@@ -163,6 +163,8 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             Order::Step(_) => self.flow.tally.steps - self.flow.tally.unseen,
         };
         if self.flow.order == Order::Run {
+            self.running.core.entered_at = 0;
+            self.flow.is_owed = false;
             time::ran(self.running);
         }
         self.flow.at = At::End(end);

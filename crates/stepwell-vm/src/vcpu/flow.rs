@@ -36,6 +36,8 @@ pub struct Flow {
     pub(super) detour: Option<Detour>,
     /// Of a vCPU that began within an exclusive sequence: that is to be finished first.
     pub(super) is_armed: bool,
+    /// Of a vCPU that runs: it has executed nothing yet of its order.
+    pub(super) is_owed: bool,
     /// What holds for the steps that are being made.
     pub(super) rules: Rules,
     /// How many there have been, and are to be.
@@ -221,6 +223,7 @@ impl Flow {
             order,
             detour: None,
             is_armed: false,
+            is_owed: false,
             rules: Rules::NONE,
             tally: Tally::NONE,
             turn: Turn::new(Role::Alone(u64::MAX), OthersPolicy::Stop),

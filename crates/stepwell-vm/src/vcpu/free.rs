@@ -29,6 +29,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
                 // It may be within an exclusive sequence, with its load executed under a step.
                 self.flow.is_armed = self.running.core.monitor.armed().is_some();
                 (self.flow.mode, self.flow.at) = (Mode::Free, At::Boundary);
+                self.flow.is_owed = true;
                 Onward::GoOn
             }
         }
@@ -37,6 +38,8 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// At a boundary of a guest that runs as ordered: makes way for others, or runs on.
     pub(super) fn free(&mut self) -> Onward {
         let running = &mut *self.running;
+        // That was about its last exit.
+        running.core.entered_at = 0;
         let vcpu = running.index;
         let quiescence = &running.domain.quiescence;
         if !running.is_called() && quiescence.must_wait(vcpu) {
@@ -50,7 +53,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             self.flow.at = At::Boundary;
         }
         if running.is_called() {
-            return self.ends(End::Asked);
+            return self.called();
         }
         if core::mem::take(&mut self.flow.is_armed) {
             return self.finish_sequence();
@@ -62,6 +65,29 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     pub(super) fn quiesced(&mut self) -> Onward {
         interrupt::take_all(self.running);
         self.free()
+    }
+
+    /// It is to stop. What was let go has one instruction to execute first: a debugger that stops the
+    /// guest at once, again and again, because one vCPU goes round a loop with a breakpoint in it, would
+    /// keep the one for ever from moving that the loop waits for.
+    fn called(&mut self) -> Onward {
+        let running = &mut *self.running;
+        let has_to_stop = debug::breakpoint_at_pc(running).is_some()
+            && running.core.acknowledged_here().is_none();
+        let moves = core::mem::take(&mut self.flow.is_owed)
+            && !has_to_stop
+            && !running.core.is_suspended
+            && !debug::must_step_for_guest(running)
+            && running.domain.timeline.is_none()
+            // Beside one that is stepped, whose sequences nobody's may come between.
+            && !running.domain.control.lock().by_turns;
+        if !moves {
+            return self.ends(End::Asked);
+        }
+        // What has called it would come before that instruction.
+        interrupt::take_all(running);
+        self.flow.is_armed = false;
+        self.begin_past(Root::Guarded, false)
     }
 
     /// Goes on within an exclusive sequence, the others being quiesced.
@@ -129,6 +155,8 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     pub(super) fn free_left(&mut self, vector: Vector) -> Onward {
         self.flow.at = At::Boundary;
         let running = &mut *self.running;
+        self.flow.is_owed &=
+            vector == Vector::Irq && running.core.context.elr == running.core.entered_at;
         time::exit(running);
         interrupt::sync(running);
         // What the guest asks for is answered from what its timers are now, and may change them.

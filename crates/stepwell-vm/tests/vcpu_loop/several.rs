@@ -39,6 +39,22 @@ fn order() -> Vec<(u8, u64, u32)> {
     runs.collect()
 }
 
+/// A debugger that stops everybody again before they have moved keeps nobody from moving.
+#[test]
+fn who_is_let_go_executes_an_instruction_before_it_stops() {
+    let board = Board::new(2, &[add(1, 1, 1), b(-1)]);
+    board.switch_on(1, ENTRY);
+    let cpus = [board.cpu(0), board.cpu(1)];
+    for turn in 1..=6 {
+        board.serve(&cpus[0], CONTINUE);
+        board.serve(&cpus[0], Command::Pause { domain: 0 });
+        assert!(board.carry_out(&cpus[0]) && board.carry_out(&cpus[1]));
+        let stop = board.stop();
+        assert_eq!((stop.reason, stop.registers.x[1]), (StopReason::Paused, (turn + 1) / 2));
+    }
+    assert_eq!(board.machine.domains[0].vcpus[1].core.lock().context.x[1], 3);
+}
+
 /// What a load-exclusive has read is not what lies there when nobody else runs any more.
 #[test]
 fn a_store_exclusive_fails_where_another_has_written_and_stopped() {
