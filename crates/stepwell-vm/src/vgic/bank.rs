@@ -114,7 +114,12 @@ impl Bank {
 
     /// Those that a vCPU could be given now, with the groups of `groups` enabled.
     pub const fn deliverable(&self, groups: Groups) -> u32 {
-        self.pending() & self.enabled & groups.mask(self.group) & !self.active & !self.loaded
+        self.offered(groups) & !self.loaded
+    }
+
+    /// As [`Bank::deliverable`], whether in a list register already or not.
+    pub const fn offered(&self, groups: Groups) -> u32 {
+        self.pending() & self.enabled & groups.mask(self.group) & !self.active
     }
 
     /// Tells whether none is active, nor both pending and enabled.

@@ -206,13 +206,13 @@ impl Vgic {
     }
 
     /// Tells whether a PPI or SGI of a vCPU is pending, not active, and would be in a list register
-    /// of it. To be asked between `sync` and `flush`.
+    /// of it: between `sync` and `flush`; or was put into one, between `flush` and the entry.
     #[must_use]
     pub fn is_offered(&self, vcpu: usize, intid: u32) -> bool {
         let groups = self.distributor.groups();
         let bank = self.redistributors.get(vcpu).map(|redistributor| &redistributor.bank);
         let bit = 1_u32.checked_shl(intid).unwrap_or(0);
-        bank.is_some_and(|bank| bank.deliverable(groups) & bit != 0)
+        bank.is_some_and(|bank| bank.offered(groups) & bit != 0)
     }
 
     /// Gives an interrupt input a rising edge and takes it back: an edge-triggered interrupt

@@ -519,3 +519,16 @@ fn flushing_twice_loses_nothing() {
     cpu.enter(&mut vgic);
     assert_eq!(cpu.acknowledge(), Some(70));
 }
+
+#[test]
+fn what_waits_to_be_acknowledged_is_offered_in_a_list_register_and_out_of_it() {
+    let mut vgic = set_up(1);
+    let mut cpu = Cpu::new(0, 4);
+    vgic.set_line(VIRTUAL_TIMER, Some(0), true);
+    assert!(vgic.is_offered(0, VIRTUAL_TIMER));
+    cpu.enter(&mut vgic);
+    assert!(vgic.is_offered(0, VIRTUAL_TIMER), "loaded");
+    assert_eq!(cpu.acknowledge(), Some(VIRTUAL_TIMER));
+    cpu.exit(&mut vgic);
+    assert!(!vgic.is_offered(0, VIRTUAL_TIMER), "acknowledged");
+}
