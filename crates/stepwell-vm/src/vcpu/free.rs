@@ -216,7 +216,10 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         if !is_counted && !is_alone(running) {
             return;
         }
-        if running.core.monitor.armed().is_none() {
+        if is_counted && interrupt::to_be_taken(running).is_some() {
+            // It breaks the sequence right here, as it did each time.
+            running.core.monitor.clear();
+        } else if running.core.monitor.armed().is_none() {
             step::rearm(running);
             // What has been read since is what the load has read, if that still holds.
             if !is_counted && !is_alone(running) {

@@ -2,7 +2,7 @@
 //! next is [`super::sharing`]'s to say.
 
 use super::advance::{Onward, VcpuLoop};
-use super::flow::{At, Mode};
+use super::flow::{At, Detour, Mode};
 use super::running::{End, Running};
 use super::state::{VcpuCore, vmpidr};
 use super::{count, interrupt, time};
@@ -51,6 +51,9 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     fn at_counted_boundary(&mut self) -> Option<Onward> {
         if let Some(what) = self.flow.hand.taken_behind.take() {
             self.enter_handler(what);
+            if let Some(Detour::Past { .. } | Detour::Sequence { .. }) = self.flow.detour {
+                self.end_detour(None);
+            }
             return Some(Onward::GoOn);
         }
         if self.running.core.is_suspended {

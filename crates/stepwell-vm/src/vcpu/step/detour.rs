@@ -32,10 +32,12 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     ///
     /// `is_broken`: the exit has broken a sequence around it.
     pub(in crate::vcpu) fn begin_past(&mut self, root: Root, is_broken: bool) -> Onward {
-        if self.begin_detour(InterruptPolicy::Hold) {
+        if self.begin_detour(self.while_past()) {
             self.flow.rules.is_stepping_past = true;
             self.flow.hand.root = root;
             self.running.core.acknowledge_pc();
+            // Where instructions are counted a stop breaks none, and what else has is part of the run.
+            let is_broken = is_broken && self.running.domain.timeline.is_none();
             self.flow.detour = Some(Detour::Past { left: SEQUENCE_MAX, is_broken });
         }
         Onward::GoOn
@@ -44,13 +46,22 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// Steps from within an exclusive sequence that an exit of ours has broken, until its store has
     /// succeeded, or so far that there is none. A guest that steps itself keeps its monitor anyway.
     pub(in crate::vcpu) fn begin_sequence(&mut self) -> Onward {
-        if !debug::must_step_for_guest(self.running) && self.begin_detour(InterruptPolicy::Hold) {
+        if !debug::must_step_for_guest(self.running) && self.begin_detour(self.while_past()) {
             self.flow.rules.is_stepping_past = true;
             let level = self.running.core.pstate().el();
             self.flow.detour =
                 Some(Detour::Sequence { left: SEQUENCE_MAX, level, is_armed: false });
         }
         Onward::GoOn
+    }
+
+    /// What becomes of interrupts while it is stepped past something: they wait. Where instructions are
+    /// counted they are entered where the guest that runs would have taken them.
+    const fn while_past(&self) -> InterruptPolicy {
+        match self.running.domain.timeline {
+            None => InterruptPolicy::Hold,
+            Some(_) => InterruptPolicy::Into,
+        }
     }
 
     /// Lets a guest that steps itself come to its next boundary; an exclusive sequence to its end,
@@ -86,6 +97,10 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         match detour {
             Detour::Past { left: 0, .. } => self.finish(None),
             Detour::Past { .. } if self.is_own_step_pending() => self.finish(None),
+            Detour::Past { .. } | Detour::Sequence { .. } if self.is_interrupted() => {
+                self.end_detour(None);
+                Onward::GoOn
+            }
             Detour::Past { .. } => self.one(1),
             Detour::Sequence { left, level, .. } => self.in_sequence(left, level),
             Detour::OwnStep { left: 0 } => self.finish(None),
@@ -108,6 +123,11 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         }
         self.flow.hand.has_stored = false;
         self.one(1)
+    }
+
+    /// Enters an interrupt that is not to wait: it has broken an exclusive sequence.
+    fn is_interrupted(&mut self) -> bool {
+        self.flow.rules.interrupts == InterruptPolicy::Into && self.take_event() == Event::Entered
     }
 
     fn own_step(&mut self, detour: Detour) -> Onward {

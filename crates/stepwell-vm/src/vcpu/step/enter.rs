@@ -122,7 +122,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// with it (a timer, what EL2 is told of by a maintenance interrupt) comes to EL2 instead.
     fn taken_behind(&mut self, has_interface: bool) -> Option<Asynchronous> {
         let rules = &self.flow.rules;
-        let is_offered = rules.interrupts == InterruptPolicy::Into && !rules.is_stepping_past;
+        let is_offered = rules.interrupts == InterruptPolicy::Into;
         let is_maintained = has_interface && self.running.core.interface.has_ended_for_el2();
         if !is_offered || is_maintained { None } else { interrupt::to_be_taken(self.running) }
     }
