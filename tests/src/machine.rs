@@ -117,6 +117,18 @@ pub fn launch_counted(
 /// # Errors
 /// As [`launch`].
 pub fn launch_counted_setup(setup: &Setup, turn: u32) -> Result<(QemuMachine, Link), MachineError> {
+    launch_counted_setup_on(qemu(), setup, turn)
+}
+
+/// As [`launch_counted_setup`], on this QEMU.
+///
+/// # Errors
+/// As [`launch`].
+pub fn launch_counted_setup_on(
+    qemu: PathBuf,
+    setup: &Setup,
+    turn: u32,
+) -> Result<(QemuMachine, Link), MachineError> {
     let mut guest = Guest::read(&setup.kernel, RawPolicy::Accept)?;
     if let Some(initrd) = &setup.initrd {
         guest = guest.with_initrd(initrd)?;
@@ -127,6 +139,7 @@ pub fn launch_counted_setup(setup: &Setup, turn: u32) -> Result<(QemuMachine, Li
         cpu: setup.cpu.to_owned(),
         schedule: Some(Schedule::Turns { instructions: turn }),
         memory,
+        qemu,
         ..options(setup.smp)
     };
     QemuMachine::launch(&options, &guest)

@@ -279,6 +279,12 @@ pub fn qemu() -> PathBuf {
     std::env::var_os("STEPWELL_QEMU").map_or_else(|| "qemu-system-aarch64".into(), PathBuf::from)
 }
 
+/// Another version of it, which the two are to agree with: `$STEPWELL_OTHER_QEMU`, where there is one.
+#[must_use]
+pub fn other_qemu() -> Option<PathBuf> {
+    std::env::var_os("STEPWELL_OTHER_QEMU").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -44,17 +44,23 @@ fn folder() -> PathBuf {
     layout::target_dir().join("newer-qemu")
 }
 
+/// The path of the newer QEMU, where it was fetched.
+#[must_use]
+pub fn fetched() -> Option<PathBuf> {
+    // Written last, so its presence says that all is there.
+    Some(folder().join("qemu-system-aarch64")).filter(|wrapper| wrapper.is_file())
+}
+
 /// The path of the newer QEMU, which is fetched the first time.
 ///
 /// # Errors
 /// As [`Qemu::run`].
 pub fn newer() -> Result<PathBuf> {
-    let folder = folder();
-    // Written last, so its presence says that all is there.
-    let wrapper = folder.join("qemu-system-aarch64");
-    if wrapper.is_file() {
+    if let Some(wrapper) = fetched() {
         return Ok(wrapper);
     }
+    let folder = folder();
+    let wrapper = folder.join("qemu-system-aarch64");
     let archive = Archive::backports(&folder.join("apt"))?;
     let packages = archive.needed_for(PACKAGE)?;
     if !packages.iter().any(|package| package == PACKAGE) {

@@ -88,6 +88,11 @@ impl Test {
         // One run is long: it shows everything that fails.
         cargo.arg("--no-fail-fast").args(&self.filter).args(["--", "--test-threads", MACHINES_MAX]);
         point_to_machine(&mut cargo);
+        // Of the two that there may be, what one test compares this one with.
+        let newer = qemu::fetched().map(|path| path.display().to_string());
+        if let Some(other) = newer.filter(|newer| newer != qemu) {
+            cargo.env("STEPWELL_OTHER_QEMU", other);
+        }
         process::run(cargo.env("STEPWELL_QEMU", qemu), MACHINE_LIMIT)
     }
 }

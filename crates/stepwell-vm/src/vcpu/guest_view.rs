@@ -64,7 +64,7 @@ pub fn read_system<C: Cpu>(
         _ => {}
     }
     if register.is_feature_id() {
-        return Some(cpu.guest_feature_id(register));
+        return Some(domain.feature_id(cpu, register));
     }
     if let Some(value) = time::read_standing(cpu, domain, core, register) {
         return Some(value);

@@ -4,11 +4,22 @@
 
 use super::{address_space, inject, interrupt, time, translation};
 use crate::cpu::Cpu;
+use crate::domain::Domain;
+use crate::feature_id::counted_value;
 use crate::implementation_defined;
 use crate::vcpu::handled::{Handled, advance, advance_under};
 use crate::vcpu::running::Running;
 use stepwell_arch::esr::SystemRegisterIss;
 use stepwell_arch::{SystemRegister, generic_timer};
+
+impl<C: Cpu> Domain<C> {
+    /// A feature ID register as the domain's vCPUs read it.
+    #[inline]
+    pub fn feature_id(&self, cpu: &C, register: SystemRegister) -> u64 {
+        let value = cpu.guest_feature_id(register);
+        if self.timeline.is_some() { counted_value(register, value) } else { value }
+    }
+}
 
 /// Carries out a trapped MRS or MSR.
 #[inline(never)]
@@ -17,7 +28,7 @@ pub fn access<C: Cpu>(running: &mut Running<'_, C>, iss: SystemRegisterIss) -> H
         return access_other(running, iss);
     }
     // As programs do in loops. Nothing of the guest's depends on it.
-    let value = running.cpu.guest_feature_id(iss.register());
+    let value = running.domain.feature_id(running.cpu, iss.register());
     running.core.context.set_register(iss.rt(), value);
     advance(running);
     Handled::Emulated
