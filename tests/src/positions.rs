@@ -4,13 +4,17 @@
 //! goes from one to another of them at random: ahead by countdown, by steps that are recorded, or by
 //! both; back to a moment that is kept, and on from there; to the beginning. Each time it comes to one,
 //! the state is to be the same.
+//!
+//! In a run that is long, known states lie in clusters, with a moment kept before each: most ways are
+//! short then, and lead anywhere all the same.
 
 use std::fmt;
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
 use stepwell_debuggee::{
-    Checkpoint, Checkpoints, Debuggee, Error, Event, Moment, StateHash, StopReason, TimeTravel,
+    Checkpoint, Checkpoints, Debuggee, Error, Event, Moment, Refusal, StateHash, StopReason,
+    TimeTravel,
 };
 use stepwell_link::Link;
 
@@ -19,7 +23,11 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// So far is stepped, at most.
 const STEPPED_MAX: u64 = 3_000;
 /// Moments that are kept at a time.
-const KEPT_MAX: usize = 40;
+pub const KEPT_MAX: usize = 40;
+/// Known states that a short way leads over, at most.
+const NEAR: u64 = 5;
+/// One way ahead in so many is as long as may be.
+const FAR_EVERY: u64 = 16;
 
 /// A state that is known, and where it is.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +109,22 @@ impl Random {
         positions.dedup();
         positions
     }
+
+    /// As [`Self::positions`], so many each in clusters of this width.
+    pub fn clusters(
+        &mut self,
+        clusters: usize,
+        count: usize,
+        width: u64,
+        end: u64,
+    ) -> Vec<Vec<u64>> {
+        let starts = self.positions(clusters, end.saturating_sub(width).max(1));
+        let cluster = |start| {
+            let within = self.positions(count, width);
+            within.into_iter().map(|position| start + position).collect()
+        };
+        starts.into_iter().map(cluster).collect()
+    }
 }
 
 /// # Errors
@@ -163,19 +187,31 @@ pub fn straight(link: &mut Link, positions: &[u64]) -> Result<Vec<Known>, Error>
     positions.iter().map(known).collect()
 }
 
-/// Comes to known states in every way, `count` times.
+/// Comes to known states in every way, `count` times. Before that a moment is kept at each of `first`,
+/// which are positions in order.
 ///
 /// # Errors
 /// The machine's.
 ///
 /// # Panics
 /// Where a state is another one.
-pub fn walk(link: &mut Link, known: &[Known], count: u64, seed: u64) -> Result<Tally, Error> {
+pub fn walk(
+    link: &mut Link,
+    known: &[Known],
+    first: &[u64],
+    count: u64,
+    seed: u64,
+) -> Result<Tally, Error> {
     let mut walk =
         Walk { known, random: Random::new(seed), kept: Vec::new(), tally: Tally::default() };
     let begin = checkpoints(link).keep(0)?;
     walk.kept.push((0, begin));
     let mut now = 0;
+    for &position in first {
+        now = position;
+        let _state = go(link, position, false)?;
+        walk.kept.push((position, checkpoints(link).keep(0)?));
+    }
     for n in 0..count {
         let from = now;
         let (way, at) = walk.go_somewhere(link, &mut now)?;
@@ -207,7 +243,7 @@ impl Walk<'_> {
         if left == 0 || self.random.below(2) == 0 {
             return self.go_back(link, now);
         }
-        let reach = if self.random.below(2) == 0 { left.min(5) } else { left };
+        let reach = if self.random.below(FAR_EVERY) == 0 { left } else { left.min(NEAR) };
         let to = self.known[ahead + self.random.below(reach) as usize];
         let distance = to.position - *now;
         let way = match self.random.below(3) {
@@ -242,10 +278,19 @@ impl Walk<'_> {
         now: &mut u64,
     ) -> Result<(Way, (StateHash, StateHash)), Error> {
         // Early ones more often: there is more ahead of them.
-        let bound = self.random.below(self.kept.len() as u64) + 1;
-        let chosen = self.random.below(bound) as usize;
-        let (position, checkpoint) = self.kept[chosen];
-        checkpoints(link).go_to(0, checkpoint)?;
+        let (chosen, (position, _)) = loop {
+            let bound = self.random.below(self.kept.len() as u64) + 1;
+            let chosen = self.random.below(bound) as usize;
+            let one = self.kept[chosen];
+            match checkpoints(link).go_to(0, one.1) {
+                Ok(()) => break (chosen, one),
+                // The memory for it was needed for others. The first one stays.
+                Err(Error::Refused(Refusal::NoSuchCheckpoint)) if chosen > 0 => {
+                    let _lost = self.kept.swap_remove(chosen);
+                }
+                Err(error) => return Err(error),
+            }
+        };
         assert_eq!(travel(link).moment(0)?.position, position);
         if chosen > 0 && self.kept.len() == KEPT_MAX {
             let (_, forgotten) = self.kept.swap_remove(chosen);

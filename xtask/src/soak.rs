@@ -8,6 +8,8 @@ use crate::{build, guests, process, setup, test};
 
 /// For the build, and for the programs that are under way when the time is over.
 const MORE: Duration = Duration::from_secs(30 * 60);
+/// For each boot of a machine that counts instructions, or for ten ways to positions of it.
+const BOOT_SECONDS: u64 = 300;
 
 /// Compares random programs, stepped and unstepped, and tells what they covered
 ///
@@ -41,8 +43,11 @@ pub struct Soak {
     /// instructions: come to by countdown, by steps, by both, and by going back, each is one state
     #[arg(long, value_name = "N", conflicts_with_all = ["interrupts", "detector"])]
     time_travel: Option<u64>,
+    /// So many replays of such a boot to its end instead: each comes to the same state
+    #[arg(long, value_name = "N", conflicts_with_all = ["interrupts", "detector", "time_travel"])]
+    replays: Option<u64>,
     /// The CPU of that boot
-    #[arg(long, value_name = "MODEL", requires = "time_travel")]
+    #[arg(long, value_name = "MODEL")]
     cpu: Option<String>,
     /// Runs with a mistake of the engine's, to see that it is found
     #[arg(long, value_name = "NAME")]
@@ -57,7 +62,7 @@ impl Soak {
     pub fn run(self) -> Result<()> {
         setup::ensure(setup::MACHINE)?;
         build::everything()?;
-        match self.time_travel {
+        match self.time_travel.or(self.replays) {
             None => guests::bare()?,
             Some(_) => guests::everything()?,
         }
@@ -70,6 +75,7 @@ impl Soak {
             ("--programs", self.programs.map(|number| number.to_string())),
             ("--blocks", self.blocks),
             ("--time-travel", self.time_travel.map(|number| number.to_string())),
+            ("--replays", self.replays.map(|number| number.to_string())),
             ("--cpu", self.cpu),
             ("--interrupts", self.interrupts.then(|| "1".to_owned())),
             ("--detector", self.detector.then(|| "1".to_owned())),
@@ -79,6 +85,10 @@ impl Soak {
             cargo.args(value.iter().flat_map(|value| [name, value.as_str()]));
         }
         test::point_to_machine(&mut cargo);
-        process::run(&mut cargo, Duration::from_secs(60 * self.minutes) + MORE)
+        // A counted boot takes 20 s, and a busy machine many times that.
+        let boots =
+            self.time_travel.map_or(0, |ways| ways.div_ceil(10)).max(self.replays.unwrap_or(0));
+        let boots = Duration::from_secs(BOOT_SECONDS * boots);
+        process::run(&mut cargo, Duration::from_secs(60 * self.minutes) + MORE + boots)
     }
 }

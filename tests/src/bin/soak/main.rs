@@ -3,9 +3,11 @@
 //! Each program has its own seed, counted up from the first; two are under way at a time. At the end
 //! the log says what was covered. A divergence ends it, shrunk as far as dropping blocks shrinks it.
 //!
-//! With `--time-travel N` it is positions of a counted boot instead. With `--interrupts 1` it is interrupts between vCPUs instead, with their threads suspended; with
-//! `--detector 1` the guest that looks for a debugger, under every policy with every other one.
+//! With `--time-travel N` it is positions of a counted boot instead, with `--replays N` such a boot,
+//! replayed so often. With `--interrupts 1` it is interrupts between vCPUs, with their threads suspended;
+//! with `--detector 1` the guest that looks for a debugger, under every policy with every other one.
 
+mod replays;
 mod time_travel;
 
 use std::io::Write as _;
@@ -44,6 +46,8 @@ struct Arguments {
     interrupts: bool,
     /// So many positions of a counted boot instead, on this CPU.
     time_travel: u64,
+    /// So many replays of one instead.
+    replays: u64,
     cpu: &'static str,
     /// The detector instead of programs.
     detector: bool,
@@ -76,6 +80,9 @@ fn main() -> ExitCode {
     };
     if arguments.time_travel > 0 {
         return time_travel::run(arguments.cpu, arguments.time_travel, arguments.first_seed);
+    }
+    if arguments.replays > 0 {
+        return replays::run(arguments.cpu, arguments.replays);
     }
     if arguments.interrupts {
         return interrupts(arguments.time);
@@ -166,6 +173,7 @@ fn arguments() -> Result<Arguments, String> {
         options: Options::default(),
         interrupts: false,
         time_travel: 0,
+        replays: 0,
         cpu: "cortex-a57",
         detector: false,
     };
@@ -184,6 +192,7 @@ fn arguments() -> Result<Arguments, String> {
                 arguments.only = Some(numbers.map_err(|_| format!("{name}: no numbers: {value}"))?);
             }
             "--time-travel" => arguments.time_travel = number()?,
+            "--replays" => arguments.replays = number()?,
             "--cpu" => arguments.cpu = value.leak(),
             "--interrupts" => arguments.interrupts = number()? != 0,
             "--detector" => arguments.detector = number()? != 0,
