@@ -137,14 +137,7 @@ impl Served {
     /// When GDB cannot be started, takes too long or does not come to the script's end; the message
     /// begins with the reason.
     pub fn passes(&self, symbols: &Path, script: &str, limit: Duration) {
-        let mut gdb = Command::new("gdb-multiarch");
-        gdb.args(["-nx", "-batch", "-ex", "set pagination off", "-ex", "set confirm off"]);
-        gdb.args(["-ex", "set width 0", "-ex", "set breakpoint always-inserted on"]);
-        // Two seconds, unless it is told otherwise, which a busy machine does not always make.
-        gdb.args(["-ex", "set remotetimeout 60"]);
-        gdb.args(["-ex", &format!("symbol-file {}", symbols.display())]);
-        gdb.args(["-ex", &format!("target remote {}", self.socket().display())]);
-        gdb.arg("-x").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("gdb").join(script));
+        let mut gdb = gdb(Some(symbols), &self.socket(), script);
         let said = run(&mut gdb, limit).unwrap_or_else(|error| panic!("{script}: {error}"));
         for line in said.stdout.lines().filter(|line| line.starts_with("passed: ")) {
             println!("{line}");
@@ -153,6 +146,12 @@ impl Served {
         assert!(failed.is_none(), "{script}: {}\n{}", failed.unwrap_or_default(), said.output());
         let ended = said.stdout.contains("all passed\n") && said.stdout.contains("detached]\n");
         assert!(ended, "{script}: {}", said.output());
+    }
+
+    /// Process id of the server.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
     }
 
     /// Waits for the command's end.
@@ -165,4 +164,21 @@ impl Served {
         drop(input);
         running.finish(limit).unwrap_or_else(|error| panic!("{error}"))
     }
+}
+
+/// GDB with a script of `tests/gdb`, for who listens at a socket.
+#[must_use]
+pub fn gdb(symbols: Option<&Path>, socket: &Path, script: &str) -> Command {
+    let mut gdb = Command::new("gdb-multiarch");
+    gdb.args(["-nx", "-batch", "-ex", "set pagination off", "-ex", "set confirm off"]);
+    gdb.args(["-ex", "set width 0", "-ex", "set breakpoint always-inserted on"]);
+    // Two seconds, unless it is told otherwise, which a busy machine does not always make.
+    gdb.args(["-ex", "set remotetimeout 60"]);
+    match symbols {
+        Some(symbols) => gdb.args(["-ex", &format!("symbol-file {}", symbols.display())]),
+        None => gdb.args(["-ex", "set architecture aarch64"]),
+    };
+    gdb.args(["-ex", &format!("target remote {}", socket.display())]);
+    gdb.arg("-x").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("gdb").join(script));
+    gdb
 }

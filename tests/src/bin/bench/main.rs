@@ -10,7 +10,7 @@
 //!
 //! Then several vCPUs beside each other ([`several`]), the tool by itself ([`host`]), a disk ([`disk`]),
 //! and whole boots of Debian's kernel ([`whole`]): how small its recording gets, and how much slower it
-//! boots where nothing is stepped.
+//! boots where nothing is stepped; and going back in one that was recorded ([`time`]).
 //!
 //! The verdict is on the two ratios of steps; everything else is for people to read.
 
@@ -19,6 +19,7 @@ mod disk;
 mod host;
 mod several;
 mod table;
+mod time;
 mod whole;
 
 use std::path::PathBuf;
@@ -49,16 +50,19 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<bool> {
-    let is_debugger_alone = std::env::args().nth(1).is_some_and(|word| word == "--debugger");
-    let rounds = if is_debugger_alone { 0 } else { rounds()? };
+    let first = std::env::args().nth(1).unwrap_or_default();
+    let is_alone = matches!(first.as_str(), "--debugger" | "--time");
+    let rounds = if is_alone { 0 } else { rounds()? };
     let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let programs = Programs {
         qemu: named("STEPWELL_QEMU").unwrap_or("qemu-system-aarch64".into()).into(),
         hypervisor: named("STEPWELL_HYPERVISOR").map(PathBuf::from),
     };
     println!("{}", machine_line(&programs)?);
-    if is_debugger_alone {
-        return debugger::measure(&programs.qemu).map(|()| true);
+    match first.as_str() {
+        "--debugger" => return debugger::measure(&programs.qemu).map(|()| true),
+        "--time" => return time::measure().map(|()| true),
+        _ => {}
     }
     counts(&programs)?;
     let is_fast = rates(&programs, rounds)?;
@@ -67,10 +71,11 @@ fn run() -> Result<bool> {
     host::measure()?;
     disk::measure()?;
     whole::measure()?;
+    time::measure()?;
     Ok(is_fast)
 }
 
-/// `--rounds N` is all there is, but for `--debugger`, which measures nothing but that.
+/// `--rounds N` is all there is, but for `--debugger` and `--time`, which measure nothing but that.
 fn rounds() -> Result<usize> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -79,7 +84,7 @@ fn rounds() -> Result<usize> {
             Ok(rounds @ 1..) => Ok(rounds),
             _ => bail!("--rounds {number}: not a number of rounds"),
         },
-        _ => bail!("usage: bench [--rounds N | --debugger]"),
+        _ => bail!("usage: bench [--rounds N | --debugger | --time]"),
     }
 }
 
