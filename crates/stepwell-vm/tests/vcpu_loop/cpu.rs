@@ -492,6 +492,15 @@ impl FakeCpu {
         (state.monitor, state.counted) = (None, 0);
     }
 
+    /// The instruction at `pc` has executed. Tells whether what is to happen behind it interrupts.
+    fn is_interrupted_behind(&self, pc: u64) -> bool {
+        self.state.borrow_mut().counted += 1;
+        self.pass_time(1);
+        self.note(pc);
+        let happens = self.after.borrow_mut().take_if(|(after, _)| *after == pc);
+        happens.map(|(_, happens)| happens()).is_some()
+    }
+
     /// Runs from ERET to the exit, without the fast path.
     ///
     /// `limit`: instructions after which EL2's timer interrupts it. Those that it has executed, or that
@@ -557,13 +566,7 @@ impl FakeCpu {
                 Ok(done) => {
                     (kind, ss) = (Some(matches!(done, Done::LoadExclusive)), false);
                     left -= 1;
-                    self.state.borrow_mut().counted += 1;
-                    self.pass_time(1);
-                    self.note(pc);
-                    if let Some((_, happens)) =
-                        self.after.borrow_mut().take_if(|(after, _)| *after == pc)
-                    {
-                        happens();
+                    if self.is_interrupted_behind(pc) {
                         context.spsr |= u64::from(ss) << 21;
                         return Vector::Irq;
                     }
