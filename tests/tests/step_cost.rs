@@ -12,6 +12,20 @@ const SILENT_MAX: f64 = 40.0;
 /// And of one that is recorded.
 const TRACED_MAX: f64 = 64.0;
 
+/// Most of the others, silent and traced, in the order of README's table, which has what they are.
+const SLOW: [(f64, f64); 8] = [
+    (857.0, 1003.0),
+    (1659.0, 2137.0),
+    (1387.0, 2216.0),
+    (737.0, 883.0),
+    (66.0, 110.0),
+    (712.0, 858.0),
+    (41.0, 46.0),
+    (11_826.0, 13_181.0),
+];
+/// What another compiler may make of the same source.
+const SPREAD: f64 = 1.02;
+
 #[test]
 fn a_plain_step_stays_within_its_limits() {
     let programs = Programs { qemu: qemu(), hypervisor: Some(hypervisor()) };
@@ -28,10 +42,10 @@ fn a_plain_step_stays_within_its_limits() {
     // A look at whether the guest spins may fall into either of two runs alone.
     let (silent, traced) = whole(branch);
     assert!((-1.0..=1.0).contains(&silent) && (16.0..=18.0).contains(&traced), "{branch:?}");
-    for cost in &costs[2..] {
-        // The others leave the fast path, at least where a turn ends; what a compiler makes of them
-        // may change, but not by that much unseen.
-        assert!((plain.silent..40_000.0).contains(&cost.silent), "{cost:?}");
-        assert!(cost.traced >= cost.silent, "{cost:?}");
+    // The others leave the fast path, at least where a turn ends.
+    assert_eq!(costs[2..].len(), SLOW.len(), "each has its limits");
+    for (cost, (silent, traced)) in costs[2..].iter().zip(SLOW) {
+        assert!((plain.silent..=silent * SPREAD).contains(&cost.silent), "{cost:?}");
+        assert!((cost.silent..=traced * SPREAD).contains(&cost.traced), "{cost:?}");
     }
 }

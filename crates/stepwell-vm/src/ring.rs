@@ -9,8 +9,8 @@ pub trait Ring {
     fn bytes(&self) -> u64;
     /// How many words fit at least.
     fn room(&self) -> u64;
-    /// Appends a word and publishes it. The caller has asked [`Ring::room`].
-    fn push(&mut self, word: u64);
+    /// Appends the words of a record and publishes them. The caller has asked [`Ring::room`].
+    fn push(&mut self, words: &[u64]);
     /// Hands out where the next words go, in one piece: at most so many.
     fn lease(&mut self, words: u64) -> Self::Lease;
     /// Publishes what was written into a lease.

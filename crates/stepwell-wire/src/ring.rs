@@ -179,7 +179,8 @@ impl Encoder {
 }
 
 fn words<const N: usize>(words: [u64; N]) -> Words {
-    words.into_iter().collect()
+    const { assert!(N <= MAX_WORDS, "a record has no more") };
+    Words::from_slice(&words).unwrap_or_default()
 }
 
 /// A near record of `vcpu` but for its length and PC: for who writes them without an [`Encoder`],

@@ -260,8 +260,8 @@ impl Ring for ModelRing {
     fn room(&self) -> u64 {
         1 << 12
     }
-    fn push(&mut self, word: u64) {
-        with(|place| place.words.push(word));
+    fn push(&mut self, words: &[u64]) {
+        with(|place| place.words.extend_from_slice(words));
     }
     fn lease(&mut self, _: u64) -> NoLease {
         NoLease

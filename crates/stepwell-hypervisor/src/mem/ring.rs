@@ -56,10 +56,14 @@ impl Ring for TraceRing {
         self.capacity.saturating_sub(used)
     }
 
-    fn push(&mut self, word: u64) {
-        let place = self.head % self.capacity;
-        self.word(HEADER_BYTES + place * 8).store(word, Ordering::Relaxed);
-        self.head = self.head.wrapping_add(1);
+    #[inline(always)]
+    fn push(&mut self, words: &[u64]) {
+        let mut place = self.head % self.capacity;
+        for &word in words {
+            self.word(HEADER_BYTES + place * 8).store(word, Ordering::Relaxed);
+            place = if place + 1 == self.capacity { 0 } else { place + 1 };
+        }
+        self.head = self.head.wrapping_add(words.len() as u64);
         self.word(OFFSET_HEAD).store(self.head, Ordering::Release);
     }
 

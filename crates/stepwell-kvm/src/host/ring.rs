@@ -64,10 +64,12 @@ impl Ring for TraceRing {
         Self::CAPACITY.saturating_sub(used)
     }
 
-    fn push(&mut self, word: u64) {
-        let place = self.head % Self::CAPACITY;
-        self.word(HEADER_BYTES + place * WORD).store(word, Ordering::Relaxed);
-        self.head = self.head.wrapping_add(1);
+    fn push(&mut self, words: &[u64]) {
+        for &word in words {
+            let place = self.head % Self::CAPACITY;
+            self.word(HEADER_BYTES + place * WORD).store(word, Ordering::Relaxed);
+            self.head = self.head.wrapping_add(1);
+        }
         self.word(OFFSET_HEAD).store(self.head, Ordering::Release);
     }
 

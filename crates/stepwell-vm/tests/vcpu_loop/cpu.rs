@@ -109,9 +109,9 @@ impl Ring for FakeRing {
     fn room(&self) -> u64 {
         self.capacity - self.words.len() as u64
     }
-    fn push(&mut self, word: u64) {
-        assert!(self.room() > 0, "whoever writes has asked for room");
-        self.words.push(word);
+    fn push(&mut self, words: &[u64]) {
+        assert!(self.room() >= words.len() as u64, "whoever writes has asked for room");
+        self.words.extend_from_slice(words);
     }
     fn lease(&mut self, _: u64) -> NoLease {
         NoLease

@@ -79,9 +79,15 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         }
         hand.entry = Entry { begun: running.core.pc(), masks, interface };
         running.core.context.set_fast_budget(hand.limit - 1);
-        if self.flow.rules.record {
+        if self.lends_run() {
             self.lend_run();
         }
+    }
+
+    /// Whether the fast path may execute more than the instruction in hand, and is to record that.
+    #[inline(always)]
+    const fn lends_run(&self) -> bool {
+        self.flow.hand.limit > 1 && self.flow.rules.record
     }
 
     /// The guest has left: what the engine makes of that.
@@ -92,7 +98,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             self.give_masks_back(begun, own);
         }
         let used = (self.flow.hand.limit - 1) - self.running.core.context.fast_budget();
-        if self.flow.rules.record {
+        if self.lends_run() {
             self.take_run_back();
         }
         let core = &mut *self.running.core;

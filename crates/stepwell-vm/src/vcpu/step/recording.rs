@@ -66,6 +66,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// Lets the fast path lengthen the run, and write it where a jump ends it. Steps that are to stay
     /// within a range have nowhere to write it: a jump is for the slow path, which looks where it
     /// leads. So have those by a natural clock, which looks at what was executed.
+    #[inline(always)]
     pub(super) fn lend_run(&mut self) {
         let is_whole = self.running.core.within.is_none() && !self.is_natural();
         let core = &mut *self.running.core;
@@ -84,6 +85,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     }
 
     /// Takes the run back, and publishes what the fast path wrote.
+    #[inline(always)]
     pub(super) fn take_run_back(&mut self) {
         let core = &mut *self.running.core;
         let (run, lease) = core.context.take_run_back();
@@ -101,7 +103,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     pub(super) fn write(&mut self, record: TraceRecord) {
         let words = self.running.core.recorder.encode(record);
         if let Some(ring) = self.running.machine.ring.lock().as_mut() {
-            words.iter().for_each(|&word| ring.push(word));
+            ring.push(&words);
             self.flow.tally.ring_room =
                 self.flow.tally.ring_room.saturating_sub(words.len() as u64);
         }
