@@ -23,8 +23,8 @@ mod host;
 mod nowhere;
 pub mod syndrome;
 
-/// Most vCPUs of a guest: PSCI is KVM's own, and powers on a vCPU without asking.
-pub const VCPUS_MAX: usize = 1;
+/// Most vCPUs of a guest: its GICv2 has as many CPU interfaces.
+pub const VCPUS_MAX: usize = stepwell_vm::domain::MAX_VCPUS;
 
 pub use error::KvmError;
 pub use files::Files;

@@ -7,7 +7,9 @@ const EC_SHIFT: u32 = 26;
 /// The instruction has four bytes.
 const IL: u64 = 1 << 25;
 /// ISS of a Software Step exception: it tells of the instruction, which was no load-exclusive.
-const PLAIN_STEP: u64 = 1 << 24 | 0x22;
+const PLAIN: u64 = 1 << 24 | 0x22;
+/// What a plain step leaves: nothing else has to be looked at.
+pub const PLAIN_STEP: u64 = of_class(ec::SOFTWARE_STEP_LOWER) | PLAIN;
 /// ISS of a data abort, WnR.
 const WNR: u64 = 1 << 6;
 /// DFSC: translation fault of level 3.
@@ -35,7 +37,7 @@ const fn of_class(class: u8) -> u64 {
 /// Tells whether this is what a plain step leaves: nothing else has to be looked at.
 #[must_use]
 pub const fn is_plain_step(esr: u64) -> bool {
-    esr == of_class(ec::SOFTWARE_STEP_LOWER) | PLAIN_STEP
+    esr == PLAIN_STEP
 }
 
 /// A debug exception, of which KVM hands out ESR_EL2, and FAR_EL2 where it is a watchpoint's.

@@ -6,11 +6,14 @@
 #![cfg(all(target_os = "linux", target_arch = "aarch64", feature = "host"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "host/rates.rs"]
+mod rates;
+
 use std::path::PathBuf;
 use std::time::Duration;
 use stepwell_debuggee::{
-    Debuggee, DomainEnding, Event, InterruptPolicy, StepRequest, StopReason, TraceRecord, VcpuId,
-    contract,
+    Debuggee, DomainEnding, Event, InterruptPolicy, OthersPolicy, StepRequest, StopReason,
+    TraceRecord, VcpuId, contract,
 };
 use stepwell_kvm::{Files, KvmMachine};
 use stepwell_link::{Link, Patience, Ring};
@@ -24,6 +27,10 @@ const PATIENCE: Patience =
 
 fn launch(kernel: &[u8]) -> (KvmMachine, Link) {
     open(&bare(kernel))
+}
+
+fn launch_with(kernel: &[u8], vcpus: usize) -> (KvmMachine, Link) {
+    open(&Files { vcpus, ..bare(kernel) })
 }
 
 fn bare(kernel: &[u8]) -> Files<'_> {
@@ -92,6 +99,25 @@ fn a_guest_runs_to_its_end() {
     let (text, ending) = run_to_its_end(&mut link);
     assert_eq!(ending, DomainEnding::PoweredOff);
     assert!(text.contains("plain: ok"), "{text}");
+}
+
+/// Locks and counters that four vCPUs share come out right, whatever becomes of them under steps.
+#[test]
+fn several_vcpus_share_memory() {
+    let image = guest("hammer");
+    let policies = [OthersPolicy::Stop, OthersPolicy::STEP, OthersPolicy::Run];
+    for policy in std::iter::once(None).chain(policies.map(Some)) {
+        let (_machine, mut link) = launch_with(&image, 4);
+        contract::wait_for_stop(&mut link);
+        if let Some(policy) = policy {
+            link.support_others().unwrap().set_others_policy(0, policy).unwrap();
+            link.step(V0, StepRequest::steps(6000)).unwrap();
+            assert_eq!(stopped_or_ended(&mut link), Some(StopReason::Stepped), "{policy:?}");
+        }
+        let (text, ending) = run_to_its_end(&mut link);
+        assert_eq!(ending, DomainEnding::PoweredOff, "{policy:?}");
+        assert!(text.contains("hammer: ok 0x400"), "{policy:?}: {text}");
+    }
 }
 
 /// Guests that need no interrupt controller, and steps that say enough of each.

@@ -232,10 +232,17 @@ impl AllCalls {
         }
     }
 
-    /// Gives the alarms, until the machine is over: a thread of its own.
-    pub fn give_alarms(&self) {
+    /// Gives the alarms, until the machine is over: a thread of its own. Where `looks_in`, whoever is in its
+    /// guest is called out now and then, beside all alarms, to see what KVM has done with it.
+    pub fn give_alarms(&self, looks_in: bool) {
+        let mut looked = Instant::now();
         let mut guard = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
         while !self.is_over() {
+            if looks_in && looked.elapsed() >= LONGEST_SLEEP {
+                looked = Instant::now();
+                let inside = self.vcpus.iter().filter(|calls| calls.is_in_guest.load(SeqCst));
+                inside.for_each(|calls| calls.call(KICK));
+            }
             let next = self.vcpus.iter().filter_map(Calls::due).min().unwrap_or(LONGEST_SLEEP);
             let waited = self.alarms_changed.wait_timeout(guard, next.min(LONGEST_SLEEP));
             guard = waited.unwrap_or_else(PoisonError::into_inner).0;

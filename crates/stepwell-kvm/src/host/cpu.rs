@@ -20,11 +20,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use stepwell_arch::debug::{mdcr_el2, mdscr_el1};
 use stepwell_arch::stage1::{Access, AccessKind, Regime, WalkError, translate};
-use stepwell_arch::{Ipa, LoadStore, Pa, Pstate, SystemRegister, Va};
+use stepwell_arch::{Instruction, Ipa, LoadStore, Pa, Pstate, SystemRegister, Va};
 use stepwell_engine::attention::needs_attention;
 use stepwell_vm::cpu::{
     Abilities, Cpu, CpuFacts, DebugBank, Interrupt, Purpose, TranslationFailed, Vector,
 };
+use stepwell_vm::device::psci::PsciCall;
 use stepwell_vm::memory::{GuestMemory, Physical};
 use stepwell_vm::registers::{PrivateRegisters, Snapshot};
 use stepwell_vm::simd::SimdRegisters;
@@ -34,6 +35,7 @@ use stepwell_vm::vgic::{CpuInterface, Signal};
 /// The number of who serves the link: no vCPU has it.
 pub const NO_VCPU: usize = usize::MAX;
 /// PSCI's calls of the same, which the loop carries out.
+const CPU_OFF: u64 = 0x8400_0002;
 const SYSTEM_OFF: u64 = 0x8400_0008;
 const SYSTEM_RESET: u64 = 0x8400_0009;
 /// SCTLR_EL1.nTWI: EL0 may wait.
@@ -185,6 +187,10 @@ impl KvmCpu {
         }
         let left = vcpu.run();
         self.calls().left(self.number);
+        if left == Left::SecureCall {
+            vcpu.answer_secure_call();
+            return self.is_stepping().then_some(Left::Debug(syndrome::PLAIN_STEP, 0));
+        }
         // KVM tells of a change once, with whatever exit comes first.
         if self.controls.takes_virtual_timer.get() && vcpu.virtual_timer_level() {
             self.calls().note_virtual_timer(self.number);
@@ -192,7 +198,61 @@ impl KvmCpu {
         if left != Left::Interrupted {
             return Some(left);
         }
+        if !self.vm.features.forwards_calls && vcpu.is_off() {
+            return Some(Left::Off);
+        }
         self.calls().is_called(self.number).then_some(left)
+    }
+
+    /// Whether KVM would carry out by itself, and tell nobody, what the instruction in hand calls for: a
+    /// call that switches something on or off, or asks about that.
+    fn is_call_of_ours(&self, context: &KvmContext) -> bool {
+        let pstate = Pstate(context.spsr);
+        if self.vm.features.forwards_calls || pstate.is_aarch32() || pstate.el() == 0 {
+            return false;
+        }
+        let word = self.word_at_pc(context).map(Instruction::decode);
+        if !matches!(word, Some(Instruction::Hvc { .. })) {
+            return false;
+        }
+        matches!(
+            called(context),
+            PsciCall::CpuOn { .. }
+                | PsciCall::CpuOff
+                | PsciCall::AffinityInfo { .. }
+                | PsciCall::SystemOff
+                | PsciCall::SystemReset
+        )
+    }
+
+    fn word_at_pc(&self, context: &KvmContext) -> Option<u32> {
+        use stepwell_vm::cpu::Context as _;
+        let pc = Va(context.elr);
+        let page = match context.known_page(pc) {
+            Some(page) => page,
+            None => {
+                let ipa = self.walk(pc, false, Purpose::Read).ok()?;
+                self.vm.ram.code_page(self.vm.ram.locate(ipa, 4).ok()?)?
+            }
+        };
+        self.vm.ram.instruction(page, pc)
+    }
+
+    /// In a vCPU that is off, where KVM switches on by itself: waits for that, or for a call. Tells where it
+    /// is to start, and with what.
+    pub fn wait_until_on(&self) -> Option<(u64, u64)> {
+        let vcpu = self.vcpu.as_ref()?;
+        if !self.calls().may_enter(self.number) {
+            return None;
+        }
+        let entry = vcpu.borrow_mut().wait_until_on();
+        self.calls().left(self.number);
+        entry
+    }
+
+    /// Whether KVM switches vCPUs on by itself.
+    pub fn is_switched_by_kvm(&self) -> bool {
+        !self.vm.features.forwards_calls
     }
 
     /// Whether what would trap at EL2 is what the loop asks about, and KVM would wait in it.
@@ -214,7 +274,13 @@ impl KvmCpu {
                 context.x[0] = if is_reset { SYSTEM_RESET } else { SYSTEM_OFF };
                 syndrome::hypervisor_call()
             }
-            Left::Interrupted => return Vector::Irq,
+            Left::Off => {
+                context.x[0] = CPU_OFF;
+                syndrome::hypervisor_call()
+            }
+            Left::Call => syndrome::hypervisor_call(),
+            // It was answered: [`Self::enter_once`].
+            Left::SecureCall | Left::Interrupted => return Vector::Irq,
             Left::Failed(errno) => {
                 let error = std::io::Error::from_raw_os_error(errno);
                 self.log(format_args!("KVM_RUN of vCPU {} failed: {error}", self.number));
@@ -237,7 +303,8 @@ impl KvmCpu {
         let pc = vcpu.pc();
         let page = context.known_page(pc);
         let word = page.and_then(|page| self.vm.ram.instruction(page, pc));
-        word.is_some_and(|word| !needs_attention(word)) && context.goes_on(pc)
+        let is_plain = |word| !needs_attention(word) && !is_hypervisor_call(word);
+        word.is_some_and(is_plain) && context.goes_on(pc)
     }
 
     /// Until when the guest's virtual timer has not gone off, if it is to call the vCPU.
@@ -375,6 +442,16 @@ impl Cpu for KvmCpu {
         }
         if self.traps_wait(context) {
             context.esr = syndrome::wait_for_interrupt().esr;
+            return Vector::Synchronous;
+        }
+        if self.is_stepping() && self.is_call_of_ours(context) {
+            if called(context) == PsciCall::CpuOff {
+                // Whoever asks KVM from now on is to be told.
+                let _refused = own.borrow().set_off();
+            }
+            context.elr = context.elr.wrapping_add(4);
+            context.spsr &= !Pstate::SS;
+            context.esr = syndrome::hypervisor_call().esr;
             return Vector::Synchronous;
         }
         let (begun, is_stepping) = (context.elr, self.is_stepping());
@@ -523,6 +600,7 @@ impl KvmCpu {
         if is_stepping {
             let has_executed = match left {
                 Left::Debug(hsr, _) => (hsr >> 26) == 0x32,
+                Left::Call => true,
                 Left::Interrupted => context.elr != begun,
                 _ => false,
             };
@@ -530,6 +608,15 @@ impl KvmCpu {
         }
         vector
     }
+}
+
+/// What an HVC calls for.
+fn called(context: &KvmContext) -> PsciCall {
+    PsciCall::decode(std::array::from_fn(|n| context.register(n as u8)))
+}
+
+fn is_hypervisor_call(word: u32) -> bool {
+    matches!(Instruction::decode(word), Instruction::Hvc { .. })
 }
 
 impl Drop for KvmCpu {

@@ -21,9 +21,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use stepwell_protocol::DomainEnding;
-use stepwell_vm::domain::Domain;
+use stepwell_vm::domain::{Domain, Power};
 use stepwell_vm::machine::Machine;
-use stepwell_vm::vcpu::{carry_out_and_park, interrupt};
+use stepwell_vm::vcpu::{carry_out_and_park, interrupt, psci};
 use vcpu::Vcpu;
 use vm::{Opened, Vm};
 
@@ -53,7 +53,7 @@ impl KvmMachine {
     /// [`KvmError`]. Nothing is left behind.
     pub fn launch(files: &Files<'_>) -> Result<(Self, UnixStream), KvmError> {
         if !(1..=VCPUS_MAX).contains(&files.vcpus) {
-            let why = "KVM's own PSCI powers on vCPUs without asking";
+            let why = "its GICv2 has no more CPU interfaces";
             return Err(KvmError::Vcpus { wanted: files.vcpus, most: VCPUS_MAX, why });
         }
         let opened = Opened::open()?;
@@ -78,7 +78,9 @@ impl KvmMachine {
             started.threads.push(spawn(format!("vcpu-{number}"), run)?);
         }
         let alarms = vm.clone();
-        started.threads.push(spawn("alarms".into(), move || alarms.calls.give_alarms())?);
+        let looks_in = !vm.features.forwards_calls;
+        let give = move || alarms.calls.give_alarms(looks_in);
+        started.threads.push(spawn("alarms".into(), give)?);
         let nobody = vm.clone();
         started.threads.push(spawn("link".into(), move || {
             server::serve(&KvmCpu::of_nobody(nobody), &machine, &sender, own);
@@ -121,9 +123,15 @@ fn run(machine: &Machine<KvmCpu>, number: usize, vm: Arc<Vm>, vcpu: Vcpu) {
     let cpu = KvmCpu::of_vcpu(number, vm.clone(), vcpu);
     while !vm.calls.is_over() {
         interrupt::take_all_at_el2(machine, &cpu, number);
-        match take_order(domain, number) {
-            Some(order) => carry_out_and_park(machine, domain, number, own, &cpu, order),
-            None => stepwell_vm::cpu::Cpu::wait_for_interrupt(&cpu),
+        if let Some(order) = take_order(domain, number) {
+            carry_out_and_park(machine, domain, number, own, &cpu, order);
+        } else if cpu.is_switched_by_kvm() && domain.control.lock().power(number) == Power::Off {
+            if let Some(entry) = cpu.wait_until_on() {
+                // It was off, and is not any more.
+                let _success = psci::switch_on(machine, domain, &cpu, number, entry);
+            }
+        } else {
+            stepwell_vm::cpu::Cpu::wait_for_interrupt(&cpu);
         }
     }
 }
@@ -144,6 +152,11 @@ pub fn describe() -> Result<Vec<String>, KvmError> {
     } else {
         "the guest's clock is set to some microseconds (exactly from Linux 6.4 on)"
     };
+    let calls = if features.forwards_calls {
+        "switched on and off by us"
+    } else {
+        "switched on and off by KVM (by us from Linux 6.4 on)"
+    };
     Ok(vec![
         "steps, interrupts held or entered, exclusives, virtual time".to_owned(),
         clock.to_owned(),
@@ -152,7 +165,7 @@ pub fn describe() -> Result<Vec<String>, KvmError> {
             features.breakpoints.saturating_sub(2),
             features.watchpoints,
         ),
-        "1 vCPU: PSCI is KVM's own".to_owned(),
+        format!("up to {VCPUS_MAX} vCPUs, {calls}"),
         "no SVE, no record and replay, no breakpoints by physical address".to_owned(),
     ])
 }

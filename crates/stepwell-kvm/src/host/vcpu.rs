@@ -1,11 +1,18 @@
 //! A vCPU of KVM's: its registers, as far as they are not here already, and one entry into the guest.
+//!
+//! Where KVM forwards no calls it carries out CPU_ON and CPU_OFF by itself, and tells nobody. So a vCPU
+//! that is off waits in KVM to be switched on ([`Vcpu::wait_until_on`]), which ends before its first
+//! instruction: KVM leaves once more for any change of a timer's level that we do not know of, and we say
+//! that we know a wrong one. One that KVM has switched off is asked for whenever it comes out.
 
 #![expect(unsafe_code, reason = "the page that KVM shares with us is a union")]
 
 use super::registers::{self, FPCR, FPSR, PC, PSTATE, SP_EL0, system};
 use crate::KvmError;
 use kvm_bindings::{
-    KVM_ARM_DEV_EL1_VTIMER, KVM_EXIT_ARM_NISV, KVM_EXIT_UNKNOWN, kvm_guest_debug, kvm_vcpu_init,
+    KVM_ARM_DEV_EL1_PTIMER, KVM_ARM_DEV_EL1_VTIMER, KVM_EXIT_ARM_NISV, KVM_EXIT_UNKNOWN,
+    KVM_HYPERCALL_EXIT_SMC, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_STOPPED, kvm_guest_debug,
+    kvm_mp_state, kvm_vcpu_init,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::collections::HashMap;
@@ -16,6 +23,10 @@ use stepwell_vm::registers::GuestRegisters;
 
 /// ISS of a data abort, WnR.
 const ISS_WNR: u64 = 1 << 6;
+/// A PC at which nothing can start.
+const NOWHERE: u64 = u64::MAX;
+/// SMCCC's NOT_SUPPORTED, which KVM answers an SMC with.
+const NOT_SUPPORTED: u64 = u64::MAX;
 
 /// How an entry ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +39,12 @@ pub enum Left {
     SwitchedOff,
     /// See [`Left::SwitchedOff`].
     Reset,
+    /// KVM has switched this vCPU off, as the guest asked.
+    Off,
+    /// HVC, which KVM has only moved the PC past.
+    Call,
+    /// SMC, likewise.
+    SecureCall,
     /// A signal, or a change of the timer's level.
     Interrupted,
     /// KVM cannot go on.
@@ -48,20 +65,21 @@ pub struct Vcpu {
 }
 
 impl Vcpu {
-    /// Takes a vCPU over and resets it.
+    /// Takes a vCPU over and resets it. KVM is told if it is off.
     ///
     /// # Errors
     ///
     /// [`KvmError::Refused`].
-    pub fn new(fd: VcpuFd, init: kvm_vcpu_init) -> Result<Self, KvmError> {
+    pub fn new(fd: VcpuFd, init: kvm_vcpu_init, is_off: bool) -> Result<Self, KvmError> {
         let mut vcpu =
             Self { fd, init, core: None, system: HashMap::new(), debug: None, refused: None };
         let what = "make a vCPU";
-        vcpu.reset().map_err(|error| KvmError::Refused { what, error })?;
+        let is_ready = vcpu.reset().and_then(|()| if is_off { vcpu.set_off() } else { Ok(()) });
+        is_ready.map_err(|error| KvmError::Refused { what, error })?;
         Ok(vcpu)
     }
 
-    /// Resets it.
+    /// Resets it; KVM has it on then.
     ///
     /// # Errors
     ///
@@ -71,6 +89,42 @@ impl Vcpu {
         self.core = None;
         self.system.clear();
         Ok(())
+    }
+
+    /// Has KVM know that it is off.
+    ///
+    /// # Errors
+    ///
+    /// As KVM says.
+    pub fn set_off(&self) -> io::Result<()> {
+        self.fd.set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_STOPPED }).map_err(from_errno)
+    }
+
+    /// Whether KVM has it off.
+    pub fn is_off(&self) -> bool {
+        self.fd.get_mp_state().is_ok_and(|state| state.mp_state == KVM_MP_STATE_STOPPED)
+    }
+
+    /// In a vCPU that is off: waits until KVM has switched it on, or a signal comes. Tells where it is to
+    /// start, and with which X0, if it is on.
+    pub fn wait_until_on(&mut self) -> Option<(u64, u64)> {
+        // KVM sets it when it resets the vCPU, which it does on the way into the guest, and not always on
+        // the one on which it finds that it is on.
+        self.set(PC, &NOWHERE.to_le_bytes());
+        let wrong = u64::from(KVM_ARM_DEV_EL1_VTIMER | KVM_ARM_DEV_EL1_PTIMER);
+        // The timers of one that is off, or was just reset, ask for nothing. Arm64 has no other member of
+        // this union.
+        self.fd.get_kvm_run().s.regs.device_irq_level = wrong;
+        let _interrupted = self.run();
+        let state = self.fd.get_mp_state();
+        let is_on = state.is_ok_and(|state| state.mp_state == KVM_MP_STATE_RUNNABLE);
+        let (entry, argument) = (self.get_u64(PC), self.get_u64(registers::x(0)));
+        (is_on && entry != NOWHERE).then_some((entry, argument))
+    }
+
+    /// Answers an SMC as KVM does that forwards none.
+    pub fn answer_secure_call(&mut self) {
+        self.set(registers::x(0), &NOT_SUPPORTED.to_le_bytes());
     }
 
     /// Where KVM looks whether it is to return at once.
@@ -225,6 +279,11 @@ impl Vcpu {
                 Left::SwitchedOff
             }
             Ok(VcpuExit::SystemEvent(kvm_bindings::KVM_SYSTEM_EVENT_RESET, _)) => Left::Reset,
+            // What is called `longmode` has arm64's flags.
+            Ok(VcpuExit::Hypercall(call)) if call.longmode & KVM_HYPERCALL_EXIT_SMC != 0 => {
+                Left::SecureCall
+            }
+            Ok(VcpuExit::Hypercall(_)) => Left::Call,
             Ok(VcpuExit::Intr) => Left::Interrupted,
             Ok(VcpuExit::Unsupported(KVM_EXIT_ARM_NISV)) => self.without_syndrome(),
             Ok(_) => Left::Failed(0),

@@ -8,10 +8,12 @@ use super::ram::GuestRam;
 use super::vcpu::Vcpu;
 use crate::KvmError;
 use kvm_bindings::{
-    KVM_ARM_IRQ_CPU_FIQ, KVM_ARM_IRQ_CPU_IRQ, KVM_ARM_VCPU_PSCI_0_2, KVM_CAP_ARM_NISV_TO_USER,
-    KVM_CAP_ARM_USER_IRQ, KVM_CAP_COUNTER_OFFSET, KVM_CAP_GUEST_DEBUG_HW_BPS,
-    KVM_CAP_GUEST_DEBUG_HW_WPS, kvm_arm_counter_offset, kvm_enable_cap,
-    kvm_userspace_memory_region, kvm_vcpu_init,
+    KVM_ARM_IRQ_CPU_FIQ, KVM_ARM_IRQ_CPU_IRQ, KVM_ARM_VCPU_PSCI_0_2, KVM_ARM_VM_SMCCC_CTRL,
+    KVM_ARM_VM_SMCCC_FILTER, KVM_CAP_ARM_NISV_TO_USER, KVM_CAP_ARM_USER_IRQ,
+    KVM_CAP_COUNTER_OFFSET, KVM_CAP_GUEST_DEBUG_HW_BPS, KVM_CAP_GUEST_DEBUG_HW_WPS,
+    kvm_arm_counter_offset, kvm_device_attr, kvm_enable_cap, kvm_smccc_filter,
+    kvm_smccc_filter_action_KVM_SMCCC_FILTER_FWD_TO_USER, kvm_userspace_memory_region,
+    kvm_vcpu_init,
 };
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use std::collections::HashMap;
@@ -21,6 +23,7 @@ use std::net::Shutdown;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use stepwell_arch::SystemRegister;
 use stepwell_vm::cpu::CpuFacts;
 use stepwell_vm::device::board::RAM_BASE;
@@ -33,8 +36,10 @@ const DEVICE: &str = "/dev/kvm";
 const LINE_VCPU_SHIFT: u32 = 16;
 /// KVMIO.
 const KVMIO: u32 = 0xae;
-/// No offset was set yet: no guest's counter lags so far behind.
-const NO_OFFSET: u64 = u64::MAX;
+/// First function and number of those whose calls KVM can be asked to forward: all but the ones by which
+/// a guest asks about the conventions themselves, which it keeps for itself.
+const FORWARDED: [(u32, u32); 3] =
+    [(0, 0x8000_0000), (0x8001_0000, 0x3fff_0000), (0xc001_0000, 0x3fff_0000)];
 
 ioctl_iow_nr!(KVM_ARM_SET_COUNTER_OFFSET, KVMIO, 0xb5, kvm_arm_counter_offset);
 
@@ -43,6 +48,8 @@ ioctl_iow_nr!(KVM_ARM_SET_COUNTER_OFFSET, KVMIO, 0xb5, kvm_arm_counter_offset);
 pub struct Features {
     /// The counter's offset can be set exactly, and once for all vCPUs.
     pub counter_offset: bool,
+    /// Calls of PSCI come to us before anything is done about them.
+    pub forwards_calls: bool,
     /// Breakpoints of the CPU.
     pub breakpoints: u8,
     /// Watchpoints of the CPU.
@@ -91,6 +98,7 @@ impl Opened {
         let count = |cap: u32| u8::try_from(number(cap)).unwrap_or(0).min(16);
         let features = Features {
             counter_offset: number(KVM_CAP_COUNTER_OFFSET) > 0,
+            forwards_calls: forward_calls(&fd),
             breakpoints: count(KVM_CAP_GUEST_DEBUG_HW_BPS),
             watchpoints: count(KVM_CAP_GUEST_DEBUG_HW_WPS),
         };
@@ -124,7 +132,8 @@ impl Opened {
         let mut made = Vec::new();
         for number in 0..vcpus {
             let fd = fd.create_vcpu(number as u64).map_err(refused("make a vCPU"))?;
-            made.push(Vcpu::new(fd, init)?);
+            let is_off = number > 0 && !features.forwards_calls;
+            made.push(Vcpu::new(fd, init, is_off)?);
         }
         let ids = made.first_mut().map(read_ids).unwrap_or_default();
         let known = |register| ids.get(&register).copied().unwrap_or(0);
@@ -136,10 +145,11 @@ impl Opened {
             // The guest's CPU interface is ours, and the registers are values.
             list_registers: LIST_REGISTERS,
         };
-        let offset = AtomicU64::new(NO_OFFSET);
-        let calls = AllCalls::new();
-        let hidden = AtomicU64::new(0);
-        Ok((Vm { fd, ram, calls, ids, facts, features, offset, hidden, link, verbose }, made))
+        let (offset, hidden) = (Mutex::new(None), AtomicU64::new(0));
+        let (calls, is_alone) = (AllCalls::new(), vcpus == 1);
+        let vm =
+            Vm { fd, ram, calls, ids, facts, features, is_alone, offset, hidden, link, verbose };
+        Ok((vm, made))
     }
 }
 
@@ -157,9 +167,12 @@ pub struct Vm {
     pub ids: HashMap<SystemRegister, u64>,
     /// What the CPU has.
     pub facts: CpuFacts,
-    features: Features,
-    /// What guests' counters lag behind, where that is set for all at once.
-    offset: AtomicU64,
+    /// What KVM has here.
+    pub features: Features,
+    /// There is one vCPU.
+    is_alone: bool,
+    /// What the guest's counter lags behind, on all vCPUs, once it was set.
+    offset: Mutex<Option<u64>>,
     /// Ticks of the host's counter that went by while registers came and went: see [`Vm::counter`].
     hidden: AtomicU64,
     link: UnixStream,
@@ -186,6 +199,8 @@ impl Vm {
     /// The machine's counter: the host's, which does not go while a vCPU's registers are fetched and put
     /// back. Some forty system calls an exit are little on a CPU; on an emulated one they are longer than
     /// a guest's tick, which then would do nothing but tick.
+    ///
+    /// Where there are several vCPUs it goes on: the others' clocks do.
     #[must_use]
     pub fn counter(&self) -> u64 {
         machine_code::counter().wrapping_sub(self.hidden.load(Ordering::SeqCst))
@@ -193,25 +208,30 @@ impl Vm {
 
     /// Takes what has gone by since `mark`, by the host's counter, out of the machine's.
     pub fn hide_since(&self, mark: u64) {
-        let ticks = machine_code::counter().wrapping_sub(mark);
-        self.hidden.fetch_add(ticks, Ordering::SeqCst);
+        if self.is_alone {
+            let ticks = machine_code::counter().wrapping_sub(mark);
+            self.hidden.fetch_add(ticks, Ordering::SeqCst);
+        }
     }
 
     /// Has the guest's counter lag so far behind the machine's.
     pub fn set_counter_offset(&self, offset: u64, vcpu: &mut Vcpu) {
         let offset = offset.wrapping_add(self.hidden.load(Ordering::SeqCst));
-        if !self.features.counter_offset {
-            // It goes on while this is on its way: the guest's clock loses as much.
-            vcpu.set_counter(machine_code::counter().wrapping_sub(offset));
+        // It is the VM's either way: whoever is second has nothing to do, which would be refused while the
+        // first one runs, or be another offset by what a system call takes. And none enters before.
+        let mut known = self.offset.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known == Some(offset) {
             return;
         }
-        // It is the VM's: whoever is second has nothing to do, which KVM would refuse while the first one
-        // runs.
-        if self.offset.swap(offset, Ordering::SeqCst) != offset {
+        *known = Some(offset);
+        if self.features.counter_offset {
             let wanted = kvm_arm_counter_offset { counter_offset: offset, reserved: 0 };
             // SAFETY: the kernel reads the structure, and nothing else.
             let _refused =
                 unsafe { ioctl_with_ref(&self.fd, KVM_ARM_SET_COUNTER_OFFSET(), &wanted) };
+        } else {
+            // It goes on while this is on its way: the guest's clock loses as much.
+            vcpu.set_counter(machine_code::counter().wrapping_sub(offset));
         }
     }
 
@@ -220,6 +240,21 @@ impl Vm {
         // It fails where the tool has closed it.
         drop(self.link.shutdown(Shutdown::Both));
     }
+}
+
+/// Asks for calls of PSCI to be forwarded. Tells whether they are.
+fn forward_calls(vm: &VmFd) -> bool {
+    FORWARDED.iter().all(|&(base, nr_functions)| {
+        let action = kvm_smccc_filter_action_KVM_SMCCC_FILTER_FWD_TO_USER as u8;
+        let filter = kvm_smccc_filter { base, nr_functions, action, pad: [0; 15] };
+        let attribute = kvm_device_attr {
+            group: KVM_ARM_VM_SMCCC_CTRL,
+            attr: KVM_ARM_VM_SMCCC_FILTER.into(),
+            addr: &raw const filter as u64,
+            flags: 0,
+        };
+        vm.set_device_attr(&attribute).is_ok()
+    })
 }
 
 /// Reads the ID registers, those that there are.

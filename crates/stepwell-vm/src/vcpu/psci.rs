@@ -2,7 +2,8 @@
 
 use crate::cpu::Cpu;
 use crate::device::psci::{PsciCall, ReturnCode};
-use crate::domain::{Control, Order, Power, bit};
+use crate::domain::{Control, Domain, Order, Power, bit};
+use crate::machine::Machine;
 use crate::vcpu::handled::Handled;
 use crate::vcpu::running::Running;
 use stepwell_protocol::DomainEnding;
@@ -53,8 +54,20 @@ fn affinity_info<C: Cpu>(running: &Running<'_, C>, target: u64) -> ReturnCode {
 
 fn cpu_on<C: Cpu>(running: &Running<'_, C>, target: u64, entry: u64, argument: u64) -> ReturnCode {
     let Some(index) = vcpu_at(running, target) else { return ReturnCode::InvalidParameters };
-    let Some(vcpu) = running.domain.vcpus.get(index) else { return ReturnCode::InvalidParameters };
-    let mut control = running.domain.control.lock();
+    switch_on(running.machine, running.domain, running.cpu, index, (entry, argument))
+}
+
+/// Switches a vCPU on, to start at an entry with an argument: for another vCPU that asks for it, or
+/// where whatever executes the guest has carried the call out by itself.
+pub fn switch_on<C: Cpu>(
+    machine: &Machine<C>,
+    domain: &Domain<C>,
+    cpu: &C,
+    index: usize,
+    (entry, argument): (u64, u64),
+) -> ReturnCode {
+    let Some(vcpu) = domain.vcpus.get(index) else { return ReturnCode::InvalidParameters };
+    let mut control = domain.control.lock();
     if control.power(index) == Power::On {
         return ReturnCode::AlreadyOn;
     }
@@ -62,15 +75,15 @@ fn cpu_on<C: Cpu>(running: &Running<'_, C>, target: u64, entry: u64, argument: u
         *power = Power::On;
     }
     // Switched off, so its CPU does not hold it, or is about to let go.
-    vcpu.core.lock().reset(&running.machine.reset, entry, argument);
+    vcpu.core.lock().reset(&machine.reset, entry, argument);
     let Control { running: mask, free, joining, stop, ending, .. } = &mut *control;
     // A domain that is stopping stays so: the vCPU starts when all of them go on.
     if stop.is_none() && ending.is_none() {
         if *free {
-            running.domain.give(running.cpu, mask, bit(index), Order::Run);
+            domain.give(cpu, mask, bit(index), Order::Run);
         } else if let Some(order) = *joining {
-            running.domain.turns.lock().join(index);
-            running.domain.give(running.cpu, mask, bit(index), order);
+            domain.turns.lock().join(index);
+            domain.give(cpu, mask, bit(index), order);
         }
     }
     ReturnCode::Success
