@@ -88,7 +88,7 @@ fn the_loop_finishes_with_the_right_count_under_each_policy() {
 fn each_smc_is_reported_once() {
     let guest = Guest::named("seed");
     let start = guest.counting_loop.clone().unwrap().start;
-    let first = start - 12;
+    let first = start - 16;
     let at = format!("{first:#x}");
     let wanted = Recording { at: &at, steps: 2_000, irq: "hold", dtb: None };
     let stream = record(&Setup::new(&guest.path), wanted, LIMIT).unwrap();

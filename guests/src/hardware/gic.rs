@@ -1,4 +1,8 @@
-//! GICv3: distributor, this CPU's redistributor and CPU interface.
+//! GICv3: distributor, this CPU's redistributor and CPU interface; or a GICv2, where the board has one.
+//!
+//! Of a GICv2 it has what a guest takes that has a timer and calls other CPUs, and no groups.
+
+mod version_2;
 
 use super::{read32, write32};
 
@@ -35,6 +39,9 @@ pub const SPURIOUS: u64 = 1023;
 
 /// Brings the GIC up for a CPU: group 1, all priorities let through, nothing enabled yet.
 pub fn start(cpu: u64) {
+    if version_2::look() {
+        return version_2::start();
+    }
     // Affinity routing, groups 0 and 1.
     write32(GICD_CTLR, 0x13);
     let rd = GICR + cpu * GICR_STRIDE;
@@ -51,8 +58,11 @@ pub fn start(cpu: u64) {
     crate::write_register!("icc_igrpen1_el1", 1);
 }
 
-/// Enables an SGI or PPI of a CPU.
+/// Enables an SGI or PPI of a CPU, which with a GICv2 is the one that executes this.
 pub fn enable(cpu: u64, intid: u32) {
+    if version_2::is_there() {
+        return version_2::enable(intid);
+    }
     write32(GICR_SGI + cpu * GICR_STRIDE + ISENABLER, 1 << intid);
 }
 
@@ -71,15 +81,24 @@ pub fn enable_group_0() {
 /// Takes the highest pending interrupt.
 #[must_use]
 pub fn acknowledge() -> u64 {
+    if version_2::is_there() {
+        return version_2::acknowledge();
+    }
     crate::read_register!("icc_iar1_el1")
 }
 
 /// Ends it.
 pub fn end(intid: u64) {
+    if version_2::is_there() {
+        return version_2::end(intid);
+    }
     crate::write_register!("icc_eoir1_el1", intid);
 }
 
 /// Sends an SGI to CPUs of cluster 0.
 pub fn send_sgi(intid: u64, targets: u64) {
+    if version_2::is_there() {
+        return version_2::send_sgi(intid, targets);
+    }
     crate::write_register!("icc_sgi1r_el1", intid << 24 | targets);
 }
