@@ -17,6 +17,7 @@ pub mod cross_calls;
 pub mod debian;
 pub mod debugger;
 pub mod detector;
+pub mod emulated_host;
 pub mod encodings;
 pub mod guest;
 pub mod kernel_module;

@@ -1,44 +1,31 @@
-//! Machines of the host's own, by KVM, in an emulated host: the contract, guests to their ends, and the
-//! streams of bare-metal guests, which are those under QEMU.
+//! Machines of the host's own, by KVM, in an emulated host: the contract, the streams of bare-metal guests,
+//! which are those under QEMU, several vCPUs, Debian as a guest, and what goes wrong.
 
 #![cfg(feature = "machine")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use stepwell_debuggee::{
     Debuggee, Event, InterruptPolicy, StepRequest, TraceRecord, VcpuId, contract,
 };
-use stepwell_tests::guest;
+use stepwell_tests::debian::TROUBLE;
+use stepwell_tests::emulated_host::{Done, Host, Setup};
+use stepwell_tests::guest::{Guest, folder};
 use stepwell_tests::machine::launch;
 
 const V0: VcpuId = VcpuId { domain: 0, vcpu: 0 };
 const LIMIT: Duration = Duration::from_secs(60);
-/// Seconds that the emulated host may take for all of it, on a busy machine.
-const HOST_LIMIT: &str = "600";
-
-/// Boots the emulated host, which runs the tests of `stepwell-kvm` and switches itself off; returns what it
-/// has said.
-fn boot_host(cpu: &str) -> String {
-    let host = std::env::var_os("STEPWELL_KVM_HOST")
-        .map_or_else(|| PathBuf::from("target/cross/host.cpio.gz"), PathBuf::from);
-    assert!(host.is_file(), "{}: make it by `cargo xtask kvm`", host.display());
-    let qemu = std::env::var("STEPWELL_QEMU").unwrap_or_else(|_| "qemu-system-aarch64".into());
-    let mut command = Command::new("timeout");
-    command.args(["-k", "1", HOST_LIMIT]).arg(qemu);
-    command.args(["-machine", "virt,virtualization=on,gic-version=3", "-cpu", cpu, "-smp", "1"]);
-    command.args(["-m", "1024", "-nographic", "-nic", "none", "-no-reboot"]);
-    command.arg("-kernel").arg(guest::folder().join("debian/vmlinuz"));
-    command.arg("-initrd").arg(host);
-    command.args([
-        "-append",
-        "console=ttyAMA0 quiet panic=-1 run=kvm-tests,--nocapture,--test-threads,1",
-    ]);
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
+/// What a host may take for all of it, on a busy machine.
+const HOST_LIMIT: Duration = Duration::from_secs(900);
+const MATRIX_LIMIT: Duration = Duration::from_secs(1800);
+/// Instructions in a turn of the guests' counting loops.
+const TURN: usize = 3;
+/// A place in a system call that the guest's start script makes.
+const PLACE: &str = "__arm64_sys_newuname";
+const DEBIAN: &str = "--kernel /guests/debian/vmlinuz --initrd /guests/debian/initramfs.cpio.gz \
+    --append 'console=ttyAMA0 quiet stepwell.poweroff'";
 
 /// What the emulated host tells of streams: a guest, how many instructions, and their hash.
 fn told(said: &str) -> Vec<(String, u64, u64)> {
@@ -54,7 +41,7 @@ fn told(said: &str) -> Vec<(String, u64, u64)> {
 
 /// The hash of as many instructions of the guest under QEMU.
 fn hash_under_qemu(name: &str, count: u64) -> (u64, u64) {
-    let image = std::fs::read(guest::folder().join(format!("{name}.bin"))).unwrap();
+    let image = std::fs::read(folder().join(format!("{name}.bin"))).unwrap();
     let (_machine, mut link) = launch(&image, "cortex-a57", 1).unwrap();
     contract::wait_for_stop(&mut link);
     let interrupts = link.support_interrupts().unwrap();
@@ -74,14 +61,183 @@ fn hash_under_qemu(name: &str, count: u64) -> (u64, u64) {
     (found, hash)
 }
 
-#[test]
-fn the_same_loop_runs_under_kvm() {
-    let said = boot_host("cortex-a57");
-    println!("{said}");
-    assert!(said.contains("emulated host: status 0"), "a test failed in the emulated host");
-    let streams = told(&said);
+/// The contract, and guests that need no interrupt controller.
+fn contract_and_streams(host: &mut Host) {
+    let done = host.sh("STEPWELL_GUESTS=/guests kvm-tests --nocapture --test-threads 1");
+    println!("{}", done.text);
+    assert_eq!(done.status, 0, "a test failed in the emulated host: {}", done.text);
+    let streams = told(&done.text);
     assert!(streams.len() >= 4, "{streams:?}");
     for (name, count, hash) in streams {
         assert_eq!(hash_under_qemu(&name, count), (count, hash), "{name}");
+    }
+}
+
+/// Types a script, with `\n` between its lines, at the stepper.
+fn step(host: &mut Host, options: &str, script: &str) -> Done {
+    host.sh(&format!("printf '{script}' | stepwell step --machine kvm {options} 2>&1"))
+}
+
+fn bare(guest: &Guest) -> String {
+    format!("--kernel /guests/{}.bin --memory 64M", guest.name)
+}
+
+/// What a recording of `steps` steps from `at` on has of vCPU 0.
+fn recorded(host: &mut Host, guest: &Guest, options: &str) -> Vec<u64> {
+    let trace = format!("stepwell trace --machine kvm {} {options} --quiet", bare(guest));
+    let done = host.sh(&format!("{trace} -o /tmp/r && stepwell show --format pc /tmp/r"));
+    assert_eq!(done.status, 0, "{options}: {}", done.text);
+    let pc = |line: &str| u64::from_str_radix(line.strip_prefix("0 ")?, 16).ok();
+    done.text.lines().filter_map(pc).collect()
+}
+
+/// Every turn of the loop in order, and nothing else.
+fn is_the_loop(stream: &[u64], start: u64) {
+    for (step, &pc) in stream.iter().enumerate() {
+        let wanted = start + 4 * (step % TURN) as u64;
+        assert_eq!(pc, wanted, "step {step} is at {pc:#x} instead of {wanted:#x}");
+    }
+}
+
+/// The scenario that Stepwell comes from, and a timer that is pending at every instruction.
+fn interrupts(host: &mut Host) {
+    let seed = Guest::named("seed");
+    let start = seed.counting_loop.clone().unwrap().start;
+    for irq in ["hold", "over", "into"] {
+        let options = format!("{} --at {start:#x} --irq {irq}", bare(&seed));
+        let done = step(host, &options, "s 2000\\nc\\n");
+        assert!(seed.succeeded(&done.text), "{irq}: {}", done.text);
+    }
+    for (name, irq) in [("irq_storm", "hold"), ("seed", "over")] {
+        let guest = Guest::named(name);
+        let start = guest.counting_loop.clone().unwrap().start;
+        let options = format!("--at {start:#x} --steps 2000 --irq {irq}");
+        let stream = recorded(host, &guest, &options);
+        assert_eq!(stream.len(), 2000, "{name}");
+        is_the_loop(&stream, start);
+    }
+    // Let go after such steps all of the interrupts come.
+    let storm = Guest::named("irq_storm");
+    let start = storm.counting_loop.clone().unwrap().start;
+    let options = format!("{} --at {start:#x} --irq hold", bare(&storm));
+    let done = step(host, &options, "s 1000\\nc\\n");
+    assert!(storm.succeeded(&done.text), "{}", done.text);
+}
+
+/// Every lock, counter and list with each width of exclusive, from four vCPUs.
+fn several_vcpus(host: &mut Host) {
+    let hammer = Guest::named("hammer");
+    let options = format!("{} --smp 4 --irq into", bare(&hammer));
+    let run = host.sh(&format!("stepwell run --machine kvm {} --smp 4 2>&1", bare(&hammer)));
+    assert!(run.text.contains("hammer: ok 0x400"), "run: {}", run.text);
+    let script = "s 3000\\nothers step\\ns 3000\\nvcpu 1\\ns 500\\nothers run\\ns 3000\\n\
+                  others stop\\ns 500\\nc\\n";
+    let done = step(host, &options, script);
+    assert!(done.text.contains("hammer: ok 0x400"), "stepped: {}", done.text);
+    // From where all of them are in the middle of it.
+    let script =
+        "others step\\ns 4000\\nvcpu 2\\nothers run\\ns 2000\\nothers stop\\ns 1000\\nc\\n";
+    let done =
+        step(host, &format!("{options} --at hammer_stack --symbols /guests/hammer.elf"), script);
+    assert!(done.text.contains("hammer: ok 0x400"), "from the middle: {}", done.text);
+}
+
+/// Demands that Debian came to its shell and powered off, and had nothing to complain of.
+fn came_through(done: &Done) {
+    for words in ["stepwell-demo: shell is up", "reboot: Power down", "the guest powered off"] {
+        assert!(done.text.contains(words), "no {words:?} in {}", done.text);
+    }
+    for trouble in TROUBLE {
+        assert!(!done.text.contains(trouble), "{trouble}: {}", done.text);
+    }
+    assert_eq!(done.status, 0, "{}", done.text);
+}
+
+/// Debian's kernel as a guest, by itself and stepped.
+fn debian(host: &mut Host, vcpus: u8, steps: u32) {
+    let options = format!("{DEBIAN} --smp {vcpus} --memory 256M");
+    came_through(&host.sh(&format!("stepwell run --machine kvm {options} 2>&1")));
+    let script = format!("s {steps}\\nc\\n");
+    let done = step(host, &format!("{options} --at {PLACE} --irq over"), &script);
+    came_through(&done);
+}
+
+#[test]
+fn the_same_loop_runs_under_kvm() {
+    let mut host = Host::boot(&Setup::new(1), HOST_LIMIT);
+    contract_and_streams(&mut host);
+    let machines = host.sh("stepwell machines");
+    assert!(machines.text.contains("kvm    /dev/kvm; chosen by itself"), "{}", machines.text);
+    assert!(machines.text.contains("qemu   no: "), "{}", machines.text);
+    interrupts(&mut host);
+    assert!(host.finish(LIMIT).status.success());
+}
+
+#[test]
+fn several_vcpus_run_under_kvm() {
+    let mut host = Host::boot(&Setup { gic: 2, ..Setup::new(4) }, HOST_LIMIT);
+    several_vcpus(&mut host);
+    assert!(host.finish(LIMIT).status.success());
+}
+
+#[test]
+fn debian_runs_under_kvm() {
+    let mut host = Host::boot(&Setup::new(2), HOST_LIMIT);
+    debian(&mut host, 1, 20_000);
+    assert!(host.finish(LIMIT).status.success());
+}
+
+#[test]
+fn debian_with_two_vcpus_runs_under_kvm() {
+    let mut host = Host::boot(&Setup::new(2), HOST_LIMIT);
+    debian(&mut host, 2, 2_000);
+    assert!(host.finish(LIMIT).status.success());
+}
+
+/// At least these parts of a bare loop's rate, silent and recorded, and a start in that many milliseconds.
+const SILENT_MIN: f64 = 0.5;
+const TRACED_MIN: f64 = 0.35;
+const START_MAX_MS: f64 = 100.0;
+
+#[test]
+#[ignore = "measures: cargo xtask kvm --rates"]
+fn rates() {
+    let mut host = Host::boot(&Setup::new(1), HOST_LIMIT);
+    let done = host.sh("kvm-tests --nocapture --ignored rates");
+    let line = done.text.lines().find_map(|line| line.split_once("rates "));
+    let words = line.unwrap_or_else(|| panic!("{}", done.text)).1.split_whitespace();
+    let numbers: Vec<f64> = words.map(|word| word.parse().unwrap()).collect();
+    let [bare, silent, traced, start] = numbers[..] else { panic!("{numbers:?}") };
+    println!(
+        "bare {bare} steps/s; silent {silent} ({:.2}), traced {traced} ({:.2}); start {start} ms",
+        silent / bare,
+        traced / bare
+    );
+    assert!(silent / bare >= SILENT_MIN && traced / bare >= TRACED_MIN && start < START_MAX_MS);
+    assert!(host.finish(LIMIT).status.success());
+}
+
+/// Kinds of hosts: kernel, GIC, CPUs, and whether the CPU has VHE.
+#[test]
+#[ignore = "takes long: cargo xtask kvm --matrix"]
+fn every_kind_of_host() {
+    let newer = std::env::var_os("STEPWELL_NEWER_KERNEL").map(PathBuf::from).unwrap();
+    for kernel in [folder().join("debian/vmlinuz"), newer] {
+        for (cpu, gic, cpus) in [
+            ("cortex-a57", 3, 1),
+            ("cortex-a57", 3, 4),
+            ("cortex-a57", 2, 1),
+            ("max", 3, 4),
+            ("max", 2, 4),
+        ] {
+            let setup = Setup { cpu, gic, kernel: kernel.clone(), ..Setup::new(cpus) };
+            println!("== {setup:?}");
+            let mut host = Host::boot(&setup, MATRIX_LIMIT);
+            contract_and_streams(&mut host);
+            interrupts(&mut host);
+            several_vcpus(&mut host);
+            println!("{}", host.sh("uname -r; stepwell machines").text);
+            assert!(host.finish(LIMIT).status.success());
+        }
     }
 }

@@ -26,6 +26,8 @@ const STRIP_LIMIT: Duration = Duration::from_secs(60);
 const BUILD_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// Debian's compiler, which is newer than the release's.
 const COMPILER: &str = "rustc-web";
+/// The linter of that compiler.
+const LINTER: &str = "rust-web-clippy";
 /// Its standard library, of each architecture.
 const LIBRARY: &str = "libstd-rust-web-dev";
 /// Where the packages have shared libraries.
@@ -42,16 +44,17 @@ impl Cross {
     /// When a toolchain cannot be had, or the code does not build.
     pub fn run(self) -> Result<()> {
         setup::ensure(setup::CROSS)?;
-        build()
+        let program = build_with(&Compiler::find_or_fetch()?)?;
+        println!("arm64:     {}", layout::shown(&program));
+        Ok(())
     }
 }
 
-/// Builds it.
+/// Builds it; returns the program.
 ///
 /// # Errors
-/// When a toolchain cannot be had, or the code does not build.
-pub fn build() -> Result<()> {
-    let compiler = Compiler::find_or_fetch()?;
+/// When the code does not build.
+pub fn build_with(compiler: &Compiler) -> Result<PathBuf> {
     println!("Building the stepwell command for {TARGET} with {}", compiler.description());
     let mut cargo = compiler.cargo();
     cargo.args(["build", "--release", "--package", "stepwell", "--target", TARGET]);
@@ -60,8 +63,7 @@ pub fn build() -> Result<()> {
         cargo.env("STEPWELL_HYPERVISOR_IMAGE", layout::hypervisor_image());
     }
     process::run(&mut cargo, BUILD_LIMIT)?;
-    println!("arm64:     {}", layout::shown(&layout::arm64_binary()));
-    Ok(())
+    Ok(layout::arm64_binary())
 }
 
 fn folder() -> PathBuf {
@@ -114,7 +116,34 @@ impl Compiler {
 
     /// A cargo that uses it, for static programs.
     pub fn cargo(&self) -> Command {
-        let mut cargo = process::bare_metal("cargo");
+        self.prepared(process::bare_metal("cargo"))
+    }
+
+    /// A `cargo clippy` that uses it; none where there is none of this compiler's.
+    ///
+    /// # Errors
+    /// When Debian's cannot be fetched.
+    pub fn clippy(&self) -> Result<Option<Command>> {
+        if self.libraries.is_none() {
+            let mut cargo = self.cargo();
+            cargo.arg("clippy");
+            let is_there = process::answer(self.cargo().args(["clippy", "--version"])).is_some();
+            return Ok(is_there.then_some(cargo));
+        }
+        let root = folder().join("debian");
+        let program = root.join("usr/bin/cargo-clippy");
+        if !program.is_file() {
+            let work = folder().join("apt");
+            let archive = Archive::of_architecture(&work, "amd64")?;
+            archive.download(LINTER)?.unpack(&root)?;
+            fs::remove_dir_all(&work).context("removing apt's folders")?;
+        }
+        let mut clippy = self.prepared(process::bare_metal(program));
+        clippy.arg("clippy");
+        Ok(Some(clippy))
+    }
+
+    fn prepared(&self, mut cargo: Command) -> Command {
         if let Some(rustc) = &self.rustc {
             cargo.env("RUSTC", rustc);
         }

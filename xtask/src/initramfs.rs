@@ -76,6 +76,9 @@ const APPLETS: [&str; 53] = [
     "yes",
 ];
 
+/// Those of an emulated host beside: what tests type.
+const HOST_APPLETS: [&str; 6] = ["adduser", "awk", "ip", "killall", "stty", "su"];
+
 /// Those that live in /sbin.
 const SYSTEM_APPLETS: [&str; 3] = ["halt", "poweroff", "reboot"];
 
@@ -117,6 +120,7 @@ pub fn build(busybox: &[u8], modules: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
 /// Loads what a disk takes. Nobody does by himself: a guest without disks boots as fast as before.
 const LOAD_MODULES: &str =
     "#!/bin/sh\nfor module in /lib/modules/*.ko; do /bin/insmod $module || exit 1; done\n";
+
 /// The archive of an emulated host: busybox, these files, all of them programs, and a script that runs the
 /// words behind `run=` on the kernel's command line, separated by commas.
 ///
@@ -124,12 +128,12 @@ const LOAD_MODULES: &str =
 /// When a file is too large for the archive's format.
 pub fn host(busybox: &[u8], files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
-    for folder in FOLDERS.iter().chain(&["guests"]) {
+    for folder in FOLDERS.iter().chain(&["guests", "guests/debian"]) {
         archive.add(folder, FOLDER_MODE, b"")?;
     }
     archive.add_device("dev/console", CONSOLE_MODE, CONSOLE_DEVICE)?;
     archive.add("bin/busybox", PROGRAM_MODE, busybox)?;
-    for applet in APPLETS {
+    for applet in APPLETS.iter().chain(&HOST_APPLETS) {
         archive.add(&format!("bin/{applet}"), SYMLINK_MODE, b"busybox")?;
     }
     for applet in SYSTEM_APPLETS {
@@ -145,12 +149,14 @@ pub fn host(busybox: &[u8], files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     gzip.finish().context("compressing the initramfs")
 }
 
-/// Process 1 of an emulated host.
+/// Process 1 of an emulated host. What is typed comes as it is from when it says that it is up on.
 const HOST_SCRIPT: &[u8] = b"#!/bin/sh\n\
     export PATH=/bin:/sbin HOME=/root STEPWELL_GUESTS=/guests\n\
     mount -t proc proc /proc\n\
     mount -t sysfs sys /sys\n\
     mount -t devtmpfs dev /dev\n\
+    stty -echo -onlcr </dev/console\n\
+    echo host-up\n\
     $(sed 's/.*run=//; s/,/ /g' /proc/cmdline)\n\
     echo \"emulated host: status $?\"\n\
     poweroff -f\n";

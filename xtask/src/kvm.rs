@@ -1,7 +1,8 @@
 //! `cargo xtask kvm`: what the tests of KVM run in.
 //!
 //! An emulated host is Debian's kernel in QEMU, with EL2 for its KVM, and an initramfs that has the tests of
-//! `stepwell-kvm`, built for arm64 Linux, and the guests that they run. `tests/tests/kvm.rs` boots it.
+//! `stepwell-kvm` and the `stepwell` command, both built for arm64 Linux, and guests. `tests/tests/kvm.rs`
+//! boots it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,14 +11,26 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::debian::Archive;
 use crate::guests::DebianGuest;
-use crate::{cross, guests, initramfs, layout, metadata, process, setup};
+use crate::{build, cross, guests, initramfs, layout, metadata, process, setup, test};
 
 const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
 
+/// Runs every test of KVM on each kind of host; a matrix of them takes its time.
+const MATRIX_LIMIT: Duration = Duration::from_secs(2 * 60 * 60);
+
 /// Builds the tests of KVM and the emulated host that they run in
 #[derive(clap::Args)]
-pub struct Kvm {}
+pub struct Kvm {
+    /// Runs them on every kind of host: Linux 6.1 and what Debian has ported back (6.12), GICv3 and
+    /// GICv2, 1 and 4 CPUs, without VHE and with it
+    #[arg(long)]
+    matrix: bool,
+    /// Measures steps in a second beside those of a bare loop, and how long a start takes
+    #[arg(long, conflicts_with = "matrix")]
+    rates: bool,
+}
 
 impl Kvm {
     /// Builds both and prints where they are.
@@ -27,8 +40,43 @@ impl Kvm {
     pub fn run(self) -> Result<()> {
         setup::ensure(setup::CROSS)?;
         guests::everything()?;
-        host()
+        host()?;
+        if self.matrix {
+            newer_kernel()?;
+            return ignored("every_kind_of_host", MATRIX_LIMIT);
+        }
+        if self.rates {
+            return ignored("rates", MATRIX_LIMIT);
+        }
+        Ok(())
     }
+}
+
+/// Runs a test of `tests/tests/kvm.rs` that is left out otherwise.
+fn ignored(name: &str, limit: Duration) -> Result<()> {
+    build::everything()?;
+    let mut cargo = process::host_cargo();
+    // As `cargo xtask test` builds them.
+    let features = format!("stepwell-tests/machine,{}", build::EVERY_EXPORTER);
+    cargo.args(["test", "--workspace", "--features", &features, "--test", "kvm", name]);
+    cargo.args(["--", "--ignored", "--nocapture"]);
+    test::point_to_machine(&mut cargo);
+    cargo.env("STEPWELL_NEWER_KERNEL", layout::newer_kernel());
+    process::run(&mut cargo, limit)
+}
+
+/// Fetches the kernel that Debian has ported back, as a host's.
+fn newer_kernel() -> Result<()> {
+    let path = layout::newer_kernel();
+    if path.is_file() {
+        return Ok(());
+    }
+    let folder = layout::cross_dir().join("newer-kernel");
+    let archive = Archive::arm64_backports(&folder)?;
+    let package = archive.download(&archive.ported_back_kernel("cloud-arm64")?)?;
+    println!("newer host: {}", package.title);
+    fs::write(&path, package.file("boot/vmlinuz-")?).context("writing the newer kernel")?;
+    fs::remove_dir_all(folder).context("removing apt's folders")
 }
 
 /// Makes the emulated host out of guests that are there.
@@ -36,11 +84,22 @@ impl Kvm {
 /// # Errors
 /// When a toolchain cannot be had, or the code does not build.
 pub fn host() -> Result<()> {
-    let tests = tests()?;
+    // The same profile: they share what they depend on.
+    let compiler = cross::Compiler::find_or_fetch()?;
+    let command = cross::stripped(&cross::build_with(&compiler)?)?;
+    let tests = tests(&compiler)?;
     let debian = DebianGuest::here();
     let read =
         |path: PathBuf| fs::read(&path).with_context(|| format!("reading {}", path.display()));
-    let mut files = vec![("bin/kvm-tests".to_owned(), read(tests)?)];
+    let mut files = vec![
+        ("bin/kvm-tests".to_owned(), read(tests)?),
+        ("bin/stepwell".to_owned(), read(command)?),
+        ("guests/debian/vmlinuz".to_owned(), read(debian.kernel())?),
+        ("guests/debian/initramfs.cpio.gz".to_owned(), read(debian.initramfs())?),
+    ];
+    // One whose functions are named.
+    let with_symbols = layout::guests_dir().join("hammer.elf");
+    files.push(("guests/hammer.elf".to_owned(), read(with_symbols)?));
     for name in metadata::programs("stepwell-guests")? {
         let path = layout::guests_dir().join(format!("{name}.bin"));
         files.push((format!("guests/{name}.bin"), read(path)?));
@@ -52,12 +111,34 @@ pub fn host() -> Result<()> {
     Ok(())
 }
 
-/// Builds the tests; returns the program.
-fn tests() -> Result<PathBuf> {
+/// Lints what only an arm64 host compiles.
+///
+/// # Errors
+/// When a compiler cannot be had, or there is a warning.
+pub fn lints() -> Result<()> {
     let compiler = cross::Compiler::find_or_fetch()?;
+    let Some(mut clippy) = compiler.clippy()? else {
+        println!("left out for arm64 hosts: `cargo clippy` is not installed");
+        return Ok(());
+    };
+    clippy.args(["--package", "stepwell-kvm", "--all-targets", "--features", "host"]);
+    clippy.args(["--target", cross::TARGET]).arg("--target-dir").arg(layout::cross_dir());
+    process::run(clippy.args(["--", "-D", "warnings"]), BUILD_LIMIT)
+}
+
+/// Builds the tests; returns the program.
+fn tests(compiler: &cross::Compiler) -> Result<PathBuf> {
     println!("Building the tests of KVM for arm64 Linux with {}", compiler.description());
     let arguments = |cargo: &mut Command| {
-        cargo.args(["test", "--no-run", "--package", "stepwell-kvm", "--features", "host"]);
+        cargo.args([
+            "test",
+            "--release",
+            "--no-run",
+            "--package",
+            "stepwell-kvm",
+            "--features",
+            "host",
+        ]);
         cargo.args(["--test", "host", "--target", cross::TARGET]);
         cargo.arg("--target-dir").arg(layout::cross_dir());
     };

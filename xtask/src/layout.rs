@@ -60,9 +60,19 @@ pub fn emulated_host() -> PathBuf {
     cross_dir().join("host.cpio.gz")
 }
 
+/// The newer kernel of emulated hosts.
+pub fn newer_kernel() -> PathBuf {
+    cross_dir().join("newer-vmlinuz")
+}
+
 /// The `stepwell` command for arm64 Linux, optimised.
 pub fn arm64_binary() -> PathBuf {
     cross_dir().join("aarch64-unknown-linux-gnu").join("release").join("stepwell")
+}
+
+/// The folder in which Debian packages are made.
+pub fn package_dir() -> PathBuf {
+    target_dir().join("package")
 }
 
 /// The names of the whole-machine tests: the files of `tests/tests`.

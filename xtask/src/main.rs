@@ -23,6 +23,7 @@ mod kvm;
 mod layout;
 mod metadata;
 mod modules;
+mod package;
 mod pictures;
 mod process;
 mod python;
@@ -57,6 +58,7 @@ enum Command {
     Build(build::Build),
     Cross(cross::Cross),
     Kvm(kvm::Kvm),
+    Package(package::Package),
     Guests(guests::Guests),
     Qemu(qemu::Qemu),
     Demo(demo::Demo),
@@ -85,6 +87,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Build(command) => command.run(),
         Command::Cross(command) => command.run(),
         Command::Kvm(command) => command.run(),
+        Command::Package(command) => command.run(),
         Command::Guests(command) => command.run(),
         Command::Qemu(command) => command.run(),
         Command::Demo(command) => command.run(),

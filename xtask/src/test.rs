@@ -44,6 +44,9 @@ impl Test {
             group("formatting", formatting)?;
             group("licences", licence_check)?;
             group("lints", lints)?;
+            if !self.host_only {
+                group("lints for arm64 hosts", kvm::lints)?;
+            }
         }
         group("host tests", || self.host_tests())?;
         if self.filter.is_none() {
