@@ -162,6 +162,39 @@ fn debian(host: &mut Host, vcpus: u8, steps: u32) {
     came_through(&done);
 }
 
+/// What goes wrong is told in a line, or ends cleanly; nothing is left behind.
+fn bad_days(host: &mut Host) {
+    let run = format!("stepwell run --machine kvm {}", bare(&Guest::named("bare_loop")));
+    let mut fails = |line: &str, words: &str| {
+        let done = host.sh(line);
+        assert_eq!((done.status, done.text.lines().count()), (1, 1), "{line}: {}", done.text);
+        assert!(done.text.contains(words), "{line}: {}", done.text);
+    };
+    fails(
+        &format!("mv /dev/kvm /dev/k; {run} 2>&1; s=$?; mv /dev/k /dev/kvm; (exit $s)"),
+        "no /dev/kvm",
+    );
+    let users = "echo nobody:x:65534:65534::/:/bin/sh >/etc/passwd; echo kvm:x:104: >/etc/group; \
+                 chown 0:104 /dev/kvm; chmod 660 /dev/kvm";
+    fails(&format!("{users}; su nobody -c '{run}' 2>&1"), "usermod -aG kvm USER");
+    fails(&run.replace("64M", "64G 2>&1"), "give it less");
+    fails(&format!("{run} --cpus 1 2>&1"), "--cpus");
+    // Ctrl-C while it runs, and after a hundred of the signals by which vCPUs are called.
+    let storm =
+        "n=0; while [ $n -lt 100 ]; do kill -37 $p; n=$((n+1)); done; kill -INT $p; wait $p";
+    let done = host.sh(&format!("{run} </dev/null >/tmp/o 2>&1 & p=$!; sleep 2; {storm}"));
+    assert_eq!(done.status, 130, "{}{}", done.text, host.sh("cat /tmp/o").text);
+    // Ctrl-C while it steps.
+    let trace = run.replace(" run ", " trace --steps 100000000 --quiet -o /tmp/r ");
+    let done = host.sh(&format!("{trace} >/tmp/o 2>&1 & p=$!; sleep 3; kill -INT $p; wait $p"));
+    assert_eq!(done.status, 130, "{}{}", done.text, host.sh("cat /tmp/o").text);
+    // Killed outright.
+    let done = host.sh(&format!(
+        "{run} >/tmp/o 2>&1 & p=$!; sleep 2; kill -9 $p; wait $p; ps | grep -c '[s]tepwell run'"
+    ));
+    assert_eq!(done.text.trim(), "0", "{}", done.text);
+}
+
 #[test]
 fn the_same_loop_runs_under_kvm() {
     let mut host = Host::boot(&Setup::new(1), HOST_LIMIT);
@@ -170,6 +203,7 @@ fn the_same_loop_runs_under_kvm() {
     assert!(machines.text.contains("kvm    /dev/kvm; chosen by itself"), "{}", machines.text);
     assert!(machines.text.contains("qemu   no: "), "{}", machines.text);
     interrupts(&mut host);
+    bad_days(&mut host);
     assert!(host.finish(LIMIT).status.success());
 }
 
