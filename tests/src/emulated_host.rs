@@ -59,7 +59,7 @@ pub struct Done {
 }
 
 impl Host {
-    /// Where a server in the host listens for who comes by [`Setup::port`].
+    /// Where a server in the host listens for who reaches it by [`Setup::port`].
     pub const FORWARDED: &str = "10.0.2.15:1234";
 
     /// Boots a host; whatever happens, it is killed after `limit`.

@@ -39,6 +39,7 @@ const UNSAFE_FILES: [&str; 11] = [
     "crates/stepwell-kvm/src/host/ring.rs",
     "crates/stepwell-kvm/src/host/vcpu.rs",
     "crates/stepwell-kvm/src/host/vm.rs",
+    "crates/stepwell-kvm/tests/host/rates.rs",
     "crates/stepwell-link/src/shared.rs",
     "crates/stepwell/src/machine/process.rs",
 ];
