@@ -29,7 +29,7 @@ const UNSAFE_FOLDERS: [&str; 4] = [
     "crates/stepwell-hypervisor/src/mem",
     "guests",
 ];
-const UNSAFE_FILES: [&str; 11] = [
+const UNSAFE_FILES: [&str; 12] = [
     "crates/stepwell-hypervisor/src/boot.rs",
     "crates/stepwell-hypervisor/src/hw.rs",
     "crates/stepwell-hypervisor/src/mem.rs",
