@@ -14,6 +14,8 @@ use crate::stream::Stream;
 pub struct Setup {
     /// The kernel or guest image.
     pub kernel: PathBuf,
+    /// Firmware in flash, which is started in place of it.
+    pub firmware: Option<PathBuf>,
     /// The initial file system.
     pub initrd: Option<PathBuf>,
     /// The kernel's command line.
@@ -32,6 +34,7 @@ impl Setup {
     pub fn new(kernel: &Path) -> Self {
         Self {
             kernel: kernel.to_owned(),
+            firmware: None,
             initrd: None,
             append: None,
             cpu: "cortex-a57",
@@ -48,9 +51,11 @@ impl Setup {
             // Stepwell's guest has no PMU: what it may read of one is not to differ.
             .args(["-cpu", &format!("{},pmu=off", self.cpu), "-smp", &self.smp.to_string()])
             .args(["-m", &self.memory_mib.to_string()])
-            .args(["-nic", "none", "-display", "none", "-monitor", "none"])
-            .arg("-kernel")
-            .arg(&self.kernel);
+            .args(["-nic", "none", "-display", "none", "-monitor", "none"]);
+        match &self.firmware {
+            Some(firmware) => command.arg("-bios").arg(firmware),
+            None => command.arg("-kernel").arg(&self.kernel),
+        };
         if let Some(initrd) = &self.initrd {
             command.arg("-initrd").arg(initrd);
         }

@@ -18,12 +18,8 @@ pub fn binary() -> PathBuf {
 #[must_use]
 pub fn command(subcommand: &str, setup: &Setup) -> Command {
     let mut command = Command::new(binary());
-    command
-        .arg(subcommand)
-        .arg("--kernel")
-        .arg(&setup.kernel)
-        .args(["--cpu", setup.cpu, "--smp", &setup.smp.to_string()])
-        .args(["--memory", &format!("{}M", setup.memory_mib)]);
+    command.arg(subcommand).arg("--kernel").arg(&setup.kernel);
+    with_machine(&mut command, setup);
     if let Some(initrd) = &setup.initrd {
         command.arg("--initrd").arg(initrd);
     }
@@ -31,6 +27,13 @@ pub fn command(subcommand: &str, setup: &Setup) -> Command {
         command.args(["--append", append]);
     }
     command
+}
+
+/// Adds what the guest's machine is.
+pub fn with_machine(command: &mut Command, setup: &Setup) {
+    command
+        .args(["--cpu", setup.cpu, "--smp", &setup.smp.to_string()])
+        .args(["--memory", &format!("{}M", setup.memory_mib)]);
 }
 
 /// Runs the guest unstepped.

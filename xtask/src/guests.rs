@@ -15,6 +15,8 @@ use crate::{elf_image, initramfs, layout, metadata, modules, process};
 
 const BUILD_LIMIT: Duration = Duration::from_secs(10 * 60);
 
+/// EDK2 as Debian builds it: its code, and what its variables begin with.
+const FIRMWARE: [&str; 2] = ["AAVMF_CODE.fd", "AAVMF_VARS.fd"];
 const KERNEL_PREFIX: &str = "linux-image-6.1.0-";
 const KERNEL_SUFFIX: &str = "-cloud-arm64";
 
@@ -92,6 +94,11 @@ impl DebianGuest {
         self.folder.join("u-boot.bin")
     }
 
+    /// Firmware, and what its variables begin with.
+    fn firmware(&self) -> [PathBuf; 2] {
+        FIRMWARE.map(|name| self.folder.join(name))
+    }
+
     /// Names and versions of the packages; written last, so its presence says that all is there.
     fn version(&self) -> PathBuf {
         self.folder.join("version")
@@ -100,7 +107,8 @@ impl DebianGuest {
     /// Whether it was fetched.
     pub fn is_complete(&self) -> bool {
         let files = [self.kernel(), self.busybox(), self.module(), self.u_boot(), self.version()];
-        files.iter().all(|file| file.is_file()) && self.modules().is_dir()
+        let mut files = files.into_iter().chain(self.firmware());
+        files.all(|file| file.is_file()) && self.modules().is_dir()
     }
 }
 
@@ -186,7 +194,13 @@ fn fetch(guest: &DebianGuest) -> Result<()> {
     fs::write(guest.busybox(), busybox.file("bin/busybox")?).context("writing busybox")?;
     let program = u_boot.file("usr/lib/u-boot/qemu_arm64/u-boot.bin")?;
     fs::write(guest.u_boot(), program).context("writing U-Boot")?;
-    let versions = format!("{}\n{}\n{}\n", kernel.title, busybox.title, u_boot.title);
+    let firmware = archive.download("qemu-efi-aarch64")?;
+    for (name, path) in FIRMWARE.iter().zip(guest.firmware()) {
+        let bytes = firmware.file(&format!("usr/share/AAVMF/{name}"))?;
+        fs::write(path, bytes).context("writing EDK2")?;
+    }
+    let packages = [&kernel, &busybox, &u_boot, &firmware];
+    let versions: String = packages.iter().map(|package| format!("{}\n", package.title)).collect();
     fs::write(guest.version(), versions).context("writing the versions")?;
     fs::remove_dir_all(guest.folder.join("apt")).context("removing apt's folders")
 }

@@ -93,6 +93,7 @@ fn loaded<'a>(host: &'a HostTree<'_>) -> impl Iterator<Item = (&'static str, Ran
             Some(("a domain's kernel", domain.kernel)),
             domain.ramdisk.map(|range| ("a domain's ramdisk", range)),
             domain.devicetree.map(|range| ("a domain's device tree", range)),
+            domain.fw_cfg.map(|range| ("what a domain's fw_cfg hands out", range)),
         ]
     };
     let ring = host.trace_ring.map(|range| ("the trace ring", range));
@@ -164,6 +165,9 @@ mod tests {
             schedule: None,
             memory_bytes: 64 * MIB,
             kernel: range(0x4800_0000, 5 * MIB),
+            has_firmware: false,
+            fw_cfg: None,
+            time_of_day: 0,
             linked: None,
             bootargs: "",
             ramdisk: Some(range(0x4900_0000, MIB)),

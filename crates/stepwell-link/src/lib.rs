@@ -23,7 +23,7 @@ mod wait;
 pub use devices::device_channel;
 pub use error::{LinkError, RingError};
 pub use guest_ram::GuestRam;
-pub use link::{Hello, Link, Patience};
+pub use link::{FlashKeeper, Hello, Link, Patience};
 pub use mailbox::Mailbox;
 pub use ring::Ring;
 pub use stepwell_wire::devices::BYTES as DEVICE_CHANNEL_BYTES;

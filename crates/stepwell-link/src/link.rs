@@ -57,6 +57,14 @@ pub struct Hello {
     pub mailbox: bool,
 }
 
+/// Keeps the bank of flash that the variables of a guest's firmware are in.
+pub trait FlashKeeper: Send {
+    /// These bytes are at an offset now.
+    fn programmed(&mut self, offset: u64, bytes: &[u8]);
+    /// So many bytes from an offset on are all ones now.
+    fn erased(&mut self, offset: u64, bytes: u64);
+}
+
 /// A hypervisor at the other end of a stream.
 pub struct Link {
     stream: UnixStream,
@@ -75,6 +83,8 @@ pub struct Link {
     mailbox: Option<Mailbox>,
     ram: Option<GuestRam>,
     devices: DeviceThread,
+    /// Who keeps what the guest's firmware stores in its flash.
+    flash: Option<Box<dyn FlashKeeper>>,
     /// Tells whether somebody wants to leave.
     is_interrupted: fn() -> bool,
 }
@@ -105,6 +115,7 @@ impl Link {
             mailbox: None,
             ram: None,
             devices,
+            flash: None,
             is_interrupted: || false,
         };
         link.hello = link.greet()?;
@@ -137,6 +148,11 @@ impl Link {
     pub fn wake_for_devices(&mut self, thread: &Thread) {
         // A second one is nobody's.
         let _is_set = self.devices.set(thread.clone());
+    }
+
+    /// Has what the guest's firmware stores in its flash kept, in the order in which it did.
+    pub fn attach_flash(&mut self, keeper: Box<dyn FlashKeeper>) {
+        self.flash = Some(keeper);
     }
 
     /// Puts a device into a virtio-mmio slot of a stopped domain: its type, what it offers, how long
@@ -232,7 +248,7 @@ impl Link {
                 Some(FromHypervisor::Response { .. }) => {}
                 Some(FromHypervisor::Event(event)) => {
                     let event = self.happened(event);
-                    self.events.push_back(event);
+                    self.events.extend(event);
                 }
                 None if wait.is_over() => {
                     let waited = wait.waited();
@@ -290,7 +306,7 @@ impl Link {
     fn keep(&mut self, message: FromHypervisor) {
         if let FromHypervisor::Event(event) = message {
             let event = self.happened(event);
-            self.events.push_back(event);
+            self.events.extend(event);
         }
     }
 
@@ -328,7 +344,8 @@ impl Link {
         }
     }
 
-    fn happened(&mut self, event: stepwell_wire::Event) -> Event {
+    /// Takes note of an event, and returns it where it is for whoever debugs.
+    fn happened(&mut self, event: stepwell_wire::Event) -> Option<Event> {
         if let stepwell_wire::Event::Stopped { domain, vcpu, reason, registers, .. } = &event
             // That one has none to be asked for.
             && *reason != StopReason::SwitchedOff
@@ -338,6 +355,17 @@ impl Link {
         }
         if let stepwell_wire::Event::DomainEnded { moment: Some((position, clock)), .. } = event {
             self.ended = Some(Moment { position, clock });
+        }
+        if let Some(flash) = &mut self.flash {
+            match &event {
+                stepwell_wire::Event::FlashProgrammed { offset, bytes, .. } => {
+                    flash.programmed(*offset, bytes);
+                }
+                stepwell_wire::Event::FlashErased { offset, bytes, .. } => {
+                    flash.erased(*offset, *bytes);
+                }
+                _ => {}
+            }
         }
         event_of(event)
     }
@@ -356,21 +384,20 @@ impl Link {
 }
 
 /// What the debuggee's event is of the hypervisor's.
-fn event_of(event: stepwell_wire::Event) -> Event {
-    match event {
+fn event_of(event: stepwell_wire::Event) -> Option<Event> {
+    Some(match event {
         stepwell_wire::Event::Stopped { domain, vcpu, reason, steps, registers } => {
-            Event::Stopped(Stop {
-                vcpu: VcpuId { domain, vcpu },
-                reason,
-                pc: Va(registers.pc),
-                steps,
-            })
+            let (vcpu, pc) = (VcpuId { domain, vcpu }, Va(registers.pc));
+            Event::Stopped(Stop { vcpu, reason, pc, steps })
         }
         stepwell_wire::Event::Console { domain, bytes } => {
             Event::Console { domain, bytes: bytes.to_vec() }
         }
         stepwell_wire::Event::DomainEnded { domain, ending, .. } => Event::Ended { domain, ending },
-    }
+        stepwell_wire::Event::FlashProgrammed { .. } | stepwell_wire::Event::FlashErased { .. } => {
+            return None;
+        }
+    })
 }
 
 impl Drop for Link {
@@ -423,7 +450,11 @@ impl Debuggee for Link {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             match self.receive(left)? {
-                Some(FromHypervisor::Event(event)) => return Ok(Some(self.happened(event))),
+                Some(FromHypervisor::Event(event)) => {
+                    if let Some(event) = self.happened(event) {
+                        return Ok(Some(event));
+                    }
+                }
                 Some(FromHypervisor::Response { .. }) => {}
                 None => return Ok(None),
             }

@@ -118,6 +118,13 @@ pub enum KernelError {
 }
 
 impl KernelImage {
+    /// Takes firmware as it is, which is executed where it lies: from address 0 on.
+    #[must_use]
+    pub const fn firmware(bytes: Vec<u8>) -> Self {
+        let load = LoadPlan::Fixed { address: 0, entry: 0 };
+        Self { bytes, kind: KernelKind::Raw, load, elf_symbols: None }
+    }
+
     /// Finds out what `file` is, and unpacks it.
     ///
     /// # Errors

@@ -2,8 +2,9 @@
 //!
 //! Nodes, properties, their order and the phandles are those that QEMU 7.2 writes, so that a
 //! kernel walks this tree as it walks QEMU's, and what it prints can be compared. Absent on
-//! purpose: `kaslr-seed` and `rng-seed`, which would make each boot another; the PMU; PCIe, flash,
-//! RTC, GPIO and fw-cfg, which are not there.
+//! purpose: `kaslr-seed` and `rng-seed`, which would make each boot another; the PMU, the ITS, PCIe and
+//! the platform bus, which are not there or have nothing on them; flash and fw-cfg where there is no
+//! firmware.
 
 use alloc::format;
 
@@ -12,7 +13,12 @@ use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use stepwell_arch::Ipa;
 use thiserror::Error;
 
-use crate::device::board::{PL011_BASE, PL011_BYTES, PL011_INTID, RAM_BASE};
+use crate::device::board::{
+    PL011_BASE, PL011_BYTES, PL011_INTID, PL031_BASE, PL031_INTID, PL061_BASE, PL061_INTID,
+    PRIMECELL_BYTES, RAM_BASE,
+};
+use crate::device::flash::BANK_BYTES;
+use crate::device::fw_cfg::{FW_CFG_BASE, FW_CFG_BYTES};
 use crate::device::virtio::{FIRST_INTID, SLOT_BYTES, SLOTS, VIRTIO_BASE};
 use crate::vgic::{GICC_BASE, GICC_BYTES, GICD_BASE, GICD_BYTES, GICR_BASE, VCPUS_MAX};
 
@@ -22,6 +28,10 @@ const CLOCK_HZ: u32 = 24_000_000;
 const CLOCK_PHANDLE: u32 = 0x8000;
 /// vCPUs have the phandles after the clock's, the last vCPU the first; the GIC's is the next.
 const FIRST_CPU_PHANDLE: u32 = 0x8001;
+
+/// The GPIO line of the power key, and Linux's number of such a key.
+const POWER_LINE: u32 = 3;
+const KEY_POWER: u32 = 116;
 
 /// First cell of an interrupt specifier.
 const SPI: u32 = 0;
@@ -46,6 +56,8 @@ pub struct GuestTree<'a> {
     pub initrd: Option<(Ipa, u64)>,
     /// It has a GICv2 in place of a GICv3.
     pub has_gicv2: bool,
+    /// It has flash and fw_cfg, for firmware.
+    pub has_firmware: bool,
 }
 
 /// Why no tree was written.
@@ -83,17 +95,25 @@ impl GuestTree<'_> {
             .with("#size-cells", 2u32)
             .with("#address-cells", 2u32)
             .with("compatible", "linux,dummy-virt");
-        for child in [psci(), self.memory()] {
-            root.add_child(child);
-        }
+        let of_firmware = |node: fn() -> DeviceTreeNode| self.has_firmware.then(node);
+        let first = [Some(psci()), Some(self.memory()), of_firmware(fw_cfg)];
+        first.into_iter().flatten().for_each(|child| root.add_child(child));
         for slot in (0..).take(SLOTS) {
             root.add_child(virtio(slot));
         }
-        for child in
-            [uart(), self.interrupt_controller(), self.cpus(), self.timer(), clock(), self.chosen()]
-        {
-            root.add_child(child);
-        }
+        let rest = [
+            Some(self.power_key()),
+            Some(self.gpio()),
+            Some(rtc()),
+            Some(uart()),
+            Some(self.interrupt_controller()),
+            of_firmware(flash),
+            Some(self.cpus()),
+            Some(self.timer()),
+            Some(clock()),
+            Some(self.chosen()),
+        ];
+        rest.into_iter().flatten().for_each(|child| root.add_child(child));
         tree.root = root;
         tree
     }
@@ -108,6 +128,34 @@ impl GuestTree<'_> {
 
     fn gic_phandle(&self) -> u32 {
         FIRST_CPU_PHANDLE + self.vcpus()
+    }
+
+    /// QEMU gives the ITS the phandle between these, and ours is the next all the same.
+    fn gpio_phandle(&self) -> u32 {
+        self.gic_phandle() + 2
+    }
+
+    fn gpio(&self) -> DeviceTreeNode {
+        node(&format!("pl061@{PL061_BASE:x}"))
+            .with("phandle", self.gpio_phandle())
+            .with("clock-names", "apb_pclk")
+            .with("clocks", CLOCK_PHANDLE)
+            .with("interrupts", [SPI, PL061_INTID - 32, LEVEL_HIGH])
+            .with("gpio-controller", EMPTY)
+            .with("#gpio-cells", 2u32)
+            .with("compatible", ["arm,pl061", "arm,primecell"].as_slice())
+            .with("reg", reg(&[(PL061_BASE, PRIMECELL_BYTES)]).as_slice())
+    }
+
+    fn power_key(&self) -> DeviceTreeNode {
+        let mut keys = node("gpio-keys").with("compatible", "gpio-keys");
+        keys.add_child(
+            node("poweroff")
+                .with("gpios", [self.gpio_phandle(), POWER_LINE, 0])
+                .with("linux,code", KEY_POWER)
+                .with("label", "GPIO Key Poweroff"),
+        );
+        keys
     }
 
     fn memory(&self) -> DeviceTreeNode {
@@ -203,6 +251,29 @@ fn virtio(slot: u32) -> DeviceTreeNode {
         .with("compatible", "virtio,mmio")
 }
 
+fn fw_cfg() -> DeviceTreeNode {
+    node(&format!("fw-cfg@{FW_CFG_BASE:x}"))
+        .with("dma-coherent", EMPTY)
+        .with("reg", reg(&[(FW_CFG_BASE, FW_CFG_BYTES)]).as_slice())
+        .with("compatible", "qemu,fw-cfg-mmio")
+}
+
+fn flash() -> DeviceTreeNode {
+    node("flash@0")
+        .with("bank-width", 4u32)
+        .with("reg", reg(&[(0, BANK_BYTES), (BANK_BYTES, BANK_BYTES)]).as_slice())
+        .with("compatible", "cfi-flash")
+}
+
+fn rtc() -> DeviceTreeNode {
+    node(&format!("pl031@{PL031_BASE:x}"))
+        .with("clock-names", "apb_pclk")
+        .with("clocks", CLOCK_PHANDLE)
+        .with("interrupts", [SPI, PL031_INTID - 32, LEVEL_HIGH])
+        .with("reg", reg(&[(PL031_BASE, PRIMECELL_BYTES)]).as_slice())
+        .with("compatible", ["arm,pl031", "arm,primecell"].as_slice())
+}
+
 fn uart() -> DeviceTreeNode {
     node(&format!("pl011@{:x}", PL011_BASE.0))
         .with("clock-names", ["uartclk", "apb_pclk"].as_slice())
@@ -270,6 +341,7 @@ mod tests {
         bootargs: "console=ttyAMA0 x",
         initrd: Some((Ipa(0x4800_0000), 0x1388)),
         has_gicv2: false,
+        has_firmware: false,
     };
 
     fn written(guest: GuestTree<'_>) -> Vec<u8> {
@@ -303,6 +375,10 @@ mod tests {
             "memory@40000000 reg 00000000400000000000000020000000",
             "virtio_mmio@a000000 interrupts 000000000000001000000001",
             "virtio_mmio@a003e00 reg 000000000a003e000000000000000200",
+            "poweroff gpios 000080050000000300000000",
+            "pl061@9030000 phandle 00008005",
+            "pl061@9030000 interrupts 000000000000000700000004",
+            "pl031@9010000 interrupts 000000000000000200000004",
             "pl011@9000000 interrupts 000000000000000100000004",
             "intc@8000000 phandle 00008003",
             "intc@8000000 ranges ",
@@ -337,6 +413,20 @@ mod tests {
             assert!(lines.iter().any(|found| found == line), "{line} in {lines:#?}");
         }
         assert!(!lines.iter().any(|line| line.contains("redistributor")));
+    }
+
+    #[test]
+    fn firmware_has_flash_and_fw_cfg() {
+        let lines = listing(&written(GuestTree { has_firmware: true, ..GUEST }));
+        let plain = listing(&written(GUEST));
+        for line in [
+            "flash@0 reg 0000000000000000000000000400000000000000040000000000000004000000",
+            "flash@0 bank-width 00000004",
+            "fw-cfg@9020000 reg 00000000090200000000000000000018",
+        ] {
+            assert!(lines.iter().any(|found| found == line), "{line} in {lines:#?}");
+            assert!(!plain.iter().any(|found| found == line), "{line}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A domain: one guest machine, its vCPUs, devices and clock, and who may let it run.
 //!
-//! Lock order, outermost first: the domain's `control`, then `turns`, then any one of `vgic`,
-//! `uart`, `virtio`, `console`, `clock`, `checkpoints`, `stage2`, `follow`, `views` (`checkpoints` before
+//! Lock order, outermost first: the domain's `control`, then `turns`, then `peripherals`, then any one of
+//! `vgic`, `uart`, `virtio`, `console`, `clock`, `checkpoints`, `stage2`, `follow`, `views` (`checkpoints` before
 //! `follow`, that before `views`, and `stage2` after them), then the link
 //! (ARCHITECTURE.md has it as a picture). A vCPU's CPU holds its `core` from an order to the stop
 //! that answers it, and takes `control` while it does; whoever holds `control` may take the `core` of
@@ -13,6 +13,7 @@ use crate::concurrency::alone::Alone;
 use crate::concurrency::counted::Counted;
 use crate::concurrency::quiescence::Quiescence;
 use crate::cpu::Cpu;
+use crate::device::peripherals::Peripherals;
 use crate::device::pl011::Pl011;
 use crate::device::virtio::Virtio;
 use crate::follow::Follow;
@@ -57,6 +58,8 @@ pub struct Domain<C: Cpu> {
     pub uart: Mutex<Pl011>,
     /// Its virtio-mmio slots.
     pub virtio: Mutex<Virtio>,
+    /// What firmware finds beside them: flash, fw_cfg, the clock.
+    pub peripherals: Mutex<Peripherals>,
     /// What it wrote on its UART and the tool has not been sent yet.
     pub console: Mutex<Vec<u8, 512>>,
     /// Its clock while it does not run freely.

@@ -24,6 +24,8 @@ pub struct Images<'a> {
     pub ramdisk_bytes: u64,
     /// Where the kernel is linked, if that was said: an ELF.
     pub linked: Option<Linked>,
+    /// The board's flash has firmware, which is started in place of a kernel.
+    pub has_firmware: bool,
 }
 
 /// What an ELF says about where it is to be.
@@ -55,10 +57,21 @@ pub struct Layout {
 #[must_use]
 pub fn layout(images: Images<'_>, memory_bytes: u64) -> Layout {
     match images.linked {
+        _ if images.has_firmware => FIRMWARE_LAYOUT,
         Some(linked) => linked_layout(linked, memory_bytes),
         None => kernel_layout(images, memory_bytes),
     }
 }
+
+/// Firmware begins at the start of flash, with nothing in X0, and finds its device tree at the start of
+/// RAM. There is nothing else in RAM: a kernel is fw_cfg's to hand out.
+const FIRMWARE_LAYOUT: Layout = Layout {
+    kernel: Ipa(0),
+    entry: Ipa(0),
+    argument: 0,
+    ramdisk: RAM_BASE,
+    trees: [Some(RAM_BASE), None],
+};
 
 /// An ELF begins at its entry, with nothing in X0. Its device tree is at the start of RAM, if QEMU's
 /// tree would fit below the ELF. It is started without a ramdisk.
@@ -122,7 +135,7 @@ mod tests {
     }
 
     fn of_kernel(header: &[u8], memory: u64, kernel_bytes: u64, ramdisk_bytes: u64) -> Layout {
-        layout(Images { header, kernel_bytes, ramdisk_bytes, linked: None }, memory)
+        layout(Images { header, kernel_bytes, ramdisk_bytes, ..Images::default() }, memory)
     }
 
     fn of_elf(address: u64, entry: u64) -> Layout {
@@ -139,6 +152,13 @@ mod tests {
         assert_eq!(of_elf(0x4010_0000, 0).trees[0], Some(RAM_BASE));
         assert_eq!(of_elf(0x4008_0000, 0).trees[0], None, "too little room for QEMU's tree");
         assert_eq!(of_elf(0x4000_0000, 0x4000_0000).trees[0], None);
+    }
+
+    #[test]
+    fn firmware_is_entered_in_flash() {
+        let places = layout(Images { has_firmware: true, ..Images::default() }, 512 * MIB);
+        assert_eq!((places.entry, places.argument), (Ipa(0), 0));
+        assert_eq!(places.trees, [Some(RAM_BASE), None]);
     }
 
     #[test]

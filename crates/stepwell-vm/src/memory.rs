@@ -19,7 +19,8 @@ const PIECE_WORDS: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutsideRam;
 
-/// A domain's RAM: one range, at [`RAM_BASE`](crate::device::board::RAM_BASE) for the guest.
+/// A domain's memory: RAM in one range, at [`RAM_BASE`](crate::device::board::RAM_BASE) for the guest, and
+/// the board's flash in another, at 0, where it has any.
 pub trait GuestMemory {
     /// A page of guest code that instructions can be read from.
     type Page: Copy + Eq + core::hash::Hash;
@@ -28,11 +29,15 @@ pub trait GuestMemory {
 
     /// What its stage-2 tables lie in.
     fn tables(&self) -> Self::Tables;
-    /// First byte, physically.
+    /// First byte of RAM, physically.
     fn base(&self) -> Pa;
     /// How many there are.
     fn bytes(&self) -> u64;
-    /// Where `length` bytes of the guest's physical memory are, if all of them are RAM.
+    /// Tells whether memory at `pa` is RAM, to which stores go: flash takes them for commands.
+    fn is_stored_to(&self, pa: Pa) -> bool {
+        pa.0.checked_sub(self.base().0).is_some_and(|offset| offset < self.bytes())
+    }
+    /// Where `length` bytes of the guest's physical memory are, if all of them are RAM, or flash.
     ///
     /// # Errors
     ///

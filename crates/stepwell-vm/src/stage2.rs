@@ -83,6 +83,22 @@ impl Permissions {
     /// Everything.
     pub const ALL: Self = Self { read: true, write: true, execute: true };
 
+    /// What a guest may do with flash: nothing while a bank shows something else than its array.
+    #[must_use]
+    pub const fn of_flash(is_array: bool) -> Self {
+        Self { read: is_array, write: false, execute: is_array }
+    }
+
+    /// What both permit.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            read: self.read && other.read,
+            write: self.write && other.write,
+            execute: self.execute && other.execute,
+        }
+    }
+
     const fn bits(self) -> u64 {
         (if self.read { S2AP_READ } else { 0 })
             | (if self.write { S2AP_WRITE } else { 0 })

@@ -28,6 +28,7 @@
 
 pub mod sequence;
 
+use crate::device::flash::{self, BANK_BYTES};
 use crate::stage2::{
     MemoryKind, PAGE_BYTES, PageUse, Permissions, Stage2, Stage2Error, TableMemory, Vttbr,
 };
@@ -226,6 +227,8 @@ const fn place(ipa: Ipa) -> (usize, u32) {
 pub struct Views {
     /// The RAM that they map.
     ram: (Ipa, Pa, u64),
+    /// The board's flash, and which of its banks are memory now.
+    flash: Option<(Pa, [bool; 2])>,
     tables: Option<(Stage2, Stage2)>,
     /// The tables are in use even where no page differs: pages may come while vCPUs run.
     is_kept: bool,
@@ -250,7 +253,68 @@ impl Views {
     #[must_use]
     pub const fn new(ipa: Ipa, pa: Pa, bytes: u64) -> Self {
         let others = Permissions::ALL;
-        Self { ram: (ipa, pa, bytes), tables: None, is_kept: false, others, pages: Vec::new() }
+        Self {
+            ram: (ipa, pa, bytes),
+            flash: None,
+            tables: None,
+            is_kept: false,
+            others,
+            pages: Vec::new(),
+        }
+    }
+
+    /// With flash at address 0, which is physically at `pa`.
+    #[must_use]
+    pub const fn with_flash(mut self, pa: Pa) -> Self {
+        self.flash = Some((pa, [true; 2]));
+        self
+    }
+
+    /// Gives a bank of flash in all tables, or keeps it back.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError::NoMemory`]; part of it may have changed.
+    pub fn show_bank<M: CodeMemory>(
+        &mut self,
+        memory: &mut M,
+        bank: usize,
+        is_array: bool,
+    ) -> Result<(), ViewError> {
+        let Some((_, banks)) = &mut self.flash else { return Ok(()) };
+        if let Some(shown) = banks.get_mut(bank) {
+            *shown = is_array;
+        }
+        let permissions = Permissions::of_flash(is_array);
+        // A copy with breakpoints is never to be read: between pages of interest, then these.
+        let (mut at, end) = (bank as u64 * BANK_BYTES, (bank as u64 + 1) * BANK_BYTES);
+        let pages = self.pages.iter().map(|page| page.ipa.0).filter(|&page| page < end);
+        let edges: Vec<u64> = pages.chain([end]).collect();
+        for edge in edges.into_iter().filter(|&edge| edge >= bank as u64 * BANK_BYTES) {
+            for tables in self.tables(None) {
+                tables.protect(memory, Ipa(at), edge.saturating_sub(at), permissions)?;
+            }
+            at = edge.saturating_add(PAGE_BYTES);
+        }
+        (0..self.pages.len()).try_for_each(|at| self.apply(memory, at).map(drop))
+    }
+
+    /// Where an address is, physically.
+    fn original(&self, ipa: Ipa) -> Option<Pa> {
+        let (base, pa, bytes) = self.ram;
+        let in_ram = ipa.0.checked_sub(base.0).filter(|&offset| offset < bytes);
+        let in_flash = || flash::place(ipa).and(self.flash).map(|(pa, _)| pa.offset(ipa.0));
+        in_ram.map(|offset| pa.offset(offset)).or_else(in_flash)
+    }
+
+    /// What pages that nobody has an interest in have where this address is.
+    fn others_at(&self, ipa: Ipa) -> Permissions {
+        match (flash::place(ipa), self.flash) {
+            (Some((bank, _)), Some((_, banks))) => {
+                Permissions::of_flash(banks.get(bank).copied().unwrap_or(true))
+            }
+            _ => self.others,
+        }
     }
 
     /// Has stores withheld from now on until the first one to a page has been seen, or not any more, in
@@ -340,7 +404,7 @@ impl Views {
         keep: bool,
     ) -> Result<(), ViewError> {
         if keep && self.tables.is_none() {
-            self.tables = Some(make_tables(memory, self.ram, self.others)?);
+            self.tables = Some(self.make_tables(memory)?);
         }
         self.is_kept = keep;
         Ok(())
@@ -463,16 +527,14 @@ impl Views {
             Err(at) => at,
         };
         let ipa = ipa.align_down(PAGE_BYTES);
-        let (base, pa, bytes) = self.ram;
-        let offset = ipa.0.checked_sub(base.0).filter(|&offset| offset < bytes);
-        let original = pa.offset(offset.ok_or(ViewError::NoMemory)?);
+        let original = self.original(ipa).ok_or(ViewError::NoMemory)?;
         self.pages.try_reserve(1).map_err(|_| ViewError::NoMemory)?;
-        let (running, guarded) = match &mut self.tables {
-            Some(tables) => tables,
-            none => none.insert(make_tables(memory, self.ram, self.others)?),
-        };
-        for tables in [running, guarded] {
-            tables.protect(memory, ipa, PAGE_BYTES, self.others)?;
+        if self.tables.is_none() {
+            self.tables = Some(self.make_tables(memory)?);
+        }
+        let others = self.others_at(ipa);
+        for tables in self.tables(None) {
+            tables.protect(memory, ipa, PAGE_BYTES, others)?;
         }
         self.pages.insert(at, Page::new(ipa, original));
         Ok(at)
@@ -484,14 +546,12 @@ impl Views {
     /// it, and what is stored after it brings it up to date ([`Views::sync`]). Whoever reaches it
     /// meanwhile takes a translation fault, and tries again.
     fn apply<M: CodeMemory>(&mut self, memory: &mut M, at: usize) -> Result<bool, ViewError> {
+        let others = self.pages.get(at).map_or(self.others, |page| self.others_at(page.ipa));
         let (Some(page), Some((running, guarded))) = (self.pages.get(at), &mut self.tables) else {
             return Ok(false);
         };
         let mut has_changed = false;
-        let others = self.others;
-        let of = |(pa, permissions): (Pa, Permissions)| {
-            (pa, Permissions { write: permissions.write && others.write, ..permissions })
-        };
+        let of = |(pa, permissions): (Pa, Permissions)| (pa, permissions.and(others));
         let mut tables = [(running, of(page.running())), (guarded, of(page.guarded()))];
         for (tables, (pa, permissions)) in &mut tables {
             let now = tables.walk(memory, page.ipa);
@@ -527,30 +587,34 @@ impl Views {
         let _applied = self.apply(memory, at);
         self.pages.remove(at);
     }
-}
 
-/// Makes two sets of tables that map all RAM.
-fn make_tables<M: TableMemory>(
-    memory: &mut M,
-    (ipa, pa, bytes): (Ipa, Pa, u64),
-    permissions: Permissions,
-) -> Result<(Stage2, Stage2), ViewError> {
-    let mut make = || -> Result<Stage2, ViewError> {
+    /// Makes two sets of tables that map all memory.
+    fn make_tables<M: TableMemory>(&self, memory: &mut M) -> Result<(Stage2, Stage2), ViewError> {
+        let running = self.make_set(memory)?;
+        match self.make_set(memory) {
+            Ok(guarded) => Ok((running, guarded)),
+            Err(error) => {
+                running.free(memory);
+                Err(error)
+            }
+        }
+    }
+
+    fn make_set<M: TableMemory>(&self, memory: &mut M) -> Result<Stage2, ViewError> {
         let mut tables = Stage2::new(memory)?;
-        match tables.map(memory, ipa, pa, bytes, permissions, MemoryKind::Normal) {
+        let flash = self.flash.map(|(pa, _)| {
+            [0, BANK_BYTES].map(|offset| (Ipa(offset), pa.offset(offset), BANK_BYTES))
+        });
+        let ranges = flash.into_iter().flatten().chain([self.ram]);
+        let mapped = ranges.into_iter().try_for_each(|(ipa, pa, bytes)| {
+            tables.map(memory, ipa, pa, bytes, self.others_at(ipa), MemoryKind::Normal)
+        });
+        match mapped {
             Ok(()) => Ok(tables),
             Err(error) => {
                 tables.free(memory);
                 Err(error.into())
             }
-        }
-    };
-    let running = make()?;
-    match make() {
-        Ok(guarded) => Ok((running, guarded)),
-        Err(error) => {
-            running.free(memory);
-            Err(error)
         }
     }
 }

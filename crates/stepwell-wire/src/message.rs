@@ -444,4 +444,23 @@ pub enum Event {
         /// Its position and its counter, where its machine counts instructions.
         moment: Option<(u64, u64)>,
     },
+    /// The guest's firmware has stored into the bank of flash that its variables are in. Whatever comes
+    /// later is told later.
+    FlashProgrammed {
+        /// The domain.
+        domain: u8,
+        /// So far into the bank.
+        offset: u64,
+        /// What is there now.
+        bytes: Bytes,
+    },
+    /// The guest's firmware has erased a part of that bank: it is all ones.
+    FlashErased {
+        /// The domain.
+        domain: u8,
+        /// So far into the bank.
+        offset: u64,
+        /// How many bytes.
+        bytes: u64,
+    },
 }

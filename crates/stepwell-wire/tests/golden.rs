@@ -296,6 +296,9 @@ fn stops() {
 #[test]
 fn what_a_domain_says_and_how_it_ends() {
     event(Event::Console { domain: 0, bytes: text(b"# ") }, b"\x01\0\x02# ");
+    let programmed = Event::FlashProgrammed { domain: 0, offset: 0x1_0002, bytes: text(b"ab") };
+    event(programmed, b"\x03\0\x82\x80\x04\x02ab");
+    event(Event::FlashErased { domain: 0, offset: 4, bytes: 8 }, &[4, 0, 4, 8]);
     let ended = |ending| Event::DomainEnded { domain: 0, ending, moment: None };
     event(ended(DomainEnding::PoweredOff), &[2, 0, 0, 0]);
     let (ending, moment) = (DomainEnding::Reset, Some((300, 301)));

@@ -21,6 +21,7 @@ use stepwell_vm::concurrency::counted::Counted;
 use stepwell_vm::concurrency::quiescence::Quiescence;
 use stepwell_vm::cpu::{Run, Vector};
 use stepwell_vm::device::board::RAM_BASE;
+use stepwell_vm::device::peripherals::Peripherals;
 use stepwell_vm::device::pl011::Pl011;
 use stepwell_vm::device::virtio::Virtio;
 use stepwell_vm::domain::{Control, Domain, Order, Power, Vcpu, bit};
@@ -232,6 +233,7 @@ impl Board {
             vgic: Counted::new(Vgic::new(vcpus)),
             uart: spin::Mutex::new(Pl011::new()),
             virtio: spin::Mutex::new(Virtio::new()),
+            peripherals: spin::Mutex::new(Peripherals::default()),
             console: spin::Mutex::new(heapless::Vec::new()),
             clock: spin::Mutex::new(VirtualClock::at_reset(HZ, 0)),
             clock_offset: AtomicU64::new(0),

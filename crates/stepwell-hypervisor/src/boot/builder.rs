@@ -10,11 +10,12 @@ use crate::hw::timer;
 use crate::hw::world::GuestContext;
 use crate::loop_cpu::LoopCpu;
 use crate::mem::guest::GuestRam;
+use crate::mem::tables::HeapTables;
 use alloc::vec;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use heapless::Vec;
 use spin::Mutex;
-use stepwell_arch::Pa;
+use stepwell_arch::{Ipa, Pa};
 use stepwell_engine::{Attention, Turns, VirtualClock};
 use stepwell_protocol::Schedule;
 use stepwell_vm::checkpoint::Checkpoints;
@@ -22,7 +23,11 @@ use stepwell_vm::concurrency::alone::Alone;
 use stepwell_vm::concurrency::counted::Counted;
 use stepwell_vm::concurrency::quiescence::Quiescence;
 use stepwell_vm::device::board::RAM_BASE;
+use stepwell_vm::device::flash::FLASH_BYTES;
+use stepwell_vm::device::fw_cfg::FwCfg;
+use stepwell_vm::device::peripherals::{Peripherals, Registers};
 use stepwell_vm::device::pl011::Pl011;
+use stepwell_vm::device::pl031::Pl031;
 use stepwell_vm::device::virtio::Virtio;
 use stepwell_vm::devicetree::GuestTree;
 use stepwell_vm::domain::{Control, Domain, MAX_VCPUS, Vcpu, bit};
@@ -125,15 +130,15 @@ pub unsafe fn build(
     reset: &Snapshot,
 ) -> Result<Domain<LoopCpu>, BuildError> {
     // SAFETY: the caller's promise.
-    let memory = unsafe { GuestRam::new(ram.base, ram.bytes) };
+    let mut memory = unsafe { GuestRam::new(ram.base, ram.bytes) };
+    if config.has_firmware {
+        // SAFETY: the caller's promise: it is all of a module, which nobody reads any more.
+        memory = unsafe { memory.with_flash(config.kernel.base) };
+    }
     // SAFETY: the caller's promise.
     let places = unsafe { load_images(config, host, &memory)? };
     let mut tables = memory.tables();
-    let mut stage2 = Stage2::new(&mut tables).map_err(|_| BuildError::Tables)?;
-    let all = Permissions { read: true, write: true, execute: true };
-    stage2
-        .map(&mut tables, RAM_BASE, ram.base, ram.bytes, all, MemoryKind::Normal)
-        .map_err(|_| BuildError::Tables)?;
+    let (stage2, views) = map_memory(config, ram, &mut tables)?;
     let vttbr = stage2.vttbr(id + 1);
     let mut vcpus = Vec::new();
     for index in 0..config.cpus {
@@ -155,11 +160,13 @@ pub unsafe fn build(
         vttbr,
         roots: Roots::new(vttbr),
         follow: stepwell_vm::follow::Follow::default(),
-        views: Mutex::new(Views::new(RAM_BASE, ram.base, ram.bytes)),
+        views: Mutex::new(views),
         stage2: Mutex::new(stage2),
         vgic: Counted::new(Vgic::new(config.cpus)),
         uart: Mutex::new(Pl011::new()),
         virtio: Mutex::new(Virtio::new()),
+        // SAFETY: the caller's promise.
+        peripherals: Mutex::new(unsafe { peripherals(config) }),
         console: Mutex::new(Vec::new()),
         clock: Mutex::new(VirtualClock::at_reset(timer::frequency_hz(), timer::counter_at_reset())),
         clock_offset: AtomicU64::new(0),
@@ -176,6 +183,44 @@ pub unsafe fn build(
         control: Mutex::new(Control::new()),
         vcpus,
     })
+}
+
+/// Makes a domain's tables: RAM, and flash where it has firmware; and what a debugger sees of them.
+fn map_memory(
+    config: &DomainConfig<'_>,
+    ram: Range,
+    tables: &mut HeapTables,
+) -> Result<(Stage2, Views), BuildError> {
+    let failed = |_| BuildError::Tables;
+    let mut stage2 = Stage2::new(tables).map_err(failed)?;
+    let (all, normal) = (Permissions::ALL, MemoryKind::Normal);
+    stage2.map(tables, RAM_BASE, ram.base, ram.bytes, all, normal).map_err(failed)?;
+    let views = Views::new(RAM_BASE, ram.base, ram.bytes);
+    if !config.has_firmware {
+        return Ok((stage2, views));
+    }
+    let (pa, as_memory) = (config.kernel.base, Permissions::of_flash(true));
+    stage2.map(tables, Ipa(0), pa, FLASH_BYTES, as_memory, normal).map_err(failed)?;
+    Ok((stage2, views.with_flash(pa)))
+}
+
+/// What firmware finds beside the console.
+///
+/// # Safety
+///
+/// As [`build`], and what fw_cfg hands out stays as it is.
+unsafe fn peripherals(config: &DomainConfig<'_>) -> Peripherals {
+    let items: &'static [u8] = match config.fw_cfg {
+        Some(Range { base, bytes }) => {
+            let length = usize::try_from(bytes).unwrap_or(0);
+            // SAFETY: the caller's promise.
+            unsafe { core::slice::from_raw_parts(base.0 as *const u8, length) }
+        }
+        None => &[],
+    };
+    let rtc = Pl031::new(config.time_of_day);
+    let registers = Registers { fw_cfg: FwCfg::new(items), rtc, ..Registers::default() };
+    Peripherals { registers, ..Peripherals::default() }
 }
 
 fn new_core(
@@ -215,15 +260,16 @@ unsafe fn load_images(
         kernel_bytes: config.kernel.bytes,
         ramdisk_bytes: ramdisk.bytes,
         linked: config.linked,
+        has_firmware: config.has_firmware,
     };
     let places = layout(images, memory.bytes());
+    // Firmware lies where it is executed.
+    let kernel = (!config.has_firmware).then_some((places.kernel, config.kernel));
+    let ramdisk = config.ramdisk.map(|ramdisk| (places.ramdisk, ramdisk));
     // SAFETY: the caller's promise.
     unsafe {
-        memory
-            .load(places.kernel, config.kernel.base, config.kernel.bytes)
-            .map_err(|_| too_small)?;
-        if let Some(ramdisk) = config.ramdisk {
-            memory.load(places.ramdisk, ramdisk.base, ramdisk.bytes).map_err(|_| too_small)?;
+        for (place, module) in kernel.into_iter().chain(ramdisk) {
+            memory.load(place, module.base, module.bytes).map_err(|_| too_small)?;
         }
         if let Some(tree) = config.devicetree {
             for place in places.trees.into_iter().flatten() {
@@ -240,6 +286,7 @@ unsafe fn load_images(
         bootargs: config.bootargs,
         initrd: config.ramdisk.map(|ramdisk| (places.ramdisk, ramdisk.bytes)),
         has_gicv2: false,
+        has_firmware: config.has_firmware,
     };
     let length = tree.write(&mut buffer).map_err(|_| BuildError::Tree)?;
     let bytes = buffer.get(..length).ok_or(BuildError::Tree)?;

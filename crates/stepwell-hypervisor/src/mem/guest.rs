@@ -15,6 +15,7 @@ use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fe
 use stepwell_arch::{Ipa, Pa, Va};
 use stepwell_engine::Image;
 use stepwell_vm::device::board::RAM_BASE;
+use stepwell_vm::device::flash::FLASH_BYTES;
 use stepwell_vm::memory::{GuestMemory, OutsideRam, PAGE_WORDS};
 
 const PAGE: u64 = 4096;
@@ -41,11 +42,12 @@ impl CodePage {
     }
 }
 
-/// A domain's RAM: one range, at [`RAM_BASE`] for the guest.
+/// A domain's memory: RAM in one range, at [`RAM_BASE`] for the guest, and flash at 0, if it has any.
 #[derive(Clone, Copy, Debug)]
 pub struct GuestRam {
     base: Pa,
     bytes: u64,
+    flash: Option<Pa>,
 }
 
 impl GuestRam {
@@ -57,7 +59,18 @@ impl GuestRam {
     /// nothing of EL2's.
     #[must_use]
     pub const unsafe fn new(base: Pa, bytes: u64) -> Self {
-        Self { base, bytes }
+        Self { base, bytes, flash: None }
+    }
+
+    /// With [`FLASH_BYTES`] of RAM from `flash` on as the board's flash.
+    ///
+    /// # Safety
+    ///
+    /// As for [`GuestRam::new`].
+    #[must_use]
+    pub const unsafe fn with_flash(mut self, flash: Pa) -> Self {
+        self.flash = Some(flash);
+        self
     }
 
     /// Bytes of RAM.
@@ -66,11 +79,15 @@ impl GuestRam {
         self.bytes
     }
 
-    /// Tells whether `length` bytes at `pa` lie in this RAM.
+    /// Tells whether `length` bytes at `pa` lie in this RAM, or flash.
     #[must_use]
     pub fn contains(&self, pa: Pa, length: u64) -> bool {
-        let Some(offset) = pa.0.checked_sub(self.base.0) else { return false };
-        offset.checked_add(length).is_some_and(|end| end <= self.bytes)
+        let within = |base: Pa, bytes: u64| {
+            let offset = pa.0.checked_sub(base.0);
+            let end = offset.and_then(|offset| offset.checked_add(length));
+            end.is_some_and(|end| end <= bytes)
+        };
+        within(self.base, self.bytes) || self.flash.is_some_and(|flash| within(flash, FLASH_BYTES))
     }
 
     /// The bytes from `at` on, which the caller has found to lie in this RAM: up to the first whole
@@ -158,12 +175,16 @@ impl GuestMemory for GuestRam {
     }
 
     fn locate(&self, ipa: Ipa, length: u64) -> Result<Pa, OutsideRam> {
-        let offset = ipa.0.checked_sub(RAM_BASE.0).ok_or(OutsideRam)?;
+        let (offset, base, bytes) = match (ipa.0.checked_sub(RAM_BASE.0), self.flash) {
+            (Some(offset), _) => (offset, self.base, self.bytes),
+            (None, Some(flash)) => (ipa.0, flash, FLASH_BYTES),
+            (None, None) => return Err(OutsideRam),
+        };
         let end = offset.checked_add(length).ok_or(OutsideRam)?;
-        if end > self.bytes {
+        if end > bytes {
             return Err(OutsideRam);
         }
-        Ok(self.base.offset(offset))
+        Ok(base.offset(offset))
     }
 
     fn read(&self, ipa: Ipa, into: &mut [u8]) -> Result<(), OutsideRam> {

@@ -9,6 +9,7 @@ use super::vm::{LIST_REGISTERS, Vm};
 use crate::{Files, KvmError};
 use spin::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
+use std::time::SystemTime;
 use stepwell_arch::Pa;
 use stepwell_engine::{Turns, VirtualClock};
 use stepwell_vm::checkpoint::Checkpoints;
@@ -16,7 +17,9 @@ use stepwell_vm::concurrency::alone::Alone;
 use stepwell_vm::concurrency::counted::Counted;
 use stepwell_vm::concurrency::quiescence::Quiescence;
 use stepwell_vm::device::board::RAM_BASE;
+use stepwell_vm::device::peripherals::{Peripherals, Registers};
 use stepwell_vm::device::pl011::Pl011;
+use stepwell_vm::device::pl031::Pl031;
 use stepwell_vm::device::virtio::Virtio;
 use stepwell_vm::devicetree::GuestTree;
 use stepwell_vm::domain::{Control, Domain, Vcpu as DomainVcpu};
@@ -87,6 +90,7 @@ pub fn machine(
         vgic: Counted::new(Vgic::version_2(vcpus.len())),
         uart: Mutex::new(Pl011::new()),
         virtio: Mutex::new(Virtio::new()),
+        peripherals: Mutex::new(peripherals()),
         console: Mutex::new(heapless::Vec::new()),
         clock: Mutex::new(VirtualClock::at_reset(machine_code::frequency_hz(), 0)),
         checkpoints: Checkpoints::default(),
@@ -137,6 +141,7 @@ fn load(files: &Files<'_>, vm: &Vm) -> Result<Layout, KvmError> {
         kernel_bytes: files.kernel.len() as u64,
         ramdisk_bytes,
         linked: files.linked,
+        has_firmware: false,
     };
     let places = layout(images, ram.bytes());
     ram.load(places.kernel, files.kernel)?;
@@ -157,6 +162,14 @@ fn load(files: &Files<'_>, vm: &Vm) -> Result<Layout, KvmError> {
     Ok(places)
 }
 
+/// What is beside the console: a clock that shows what time it is.
+fn peripherals() -> Peripherals {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let seconds = now.map_or(0, |now| u32::try_from(now.as_secs()).unwrap_or(u32::MAX));
+    let registers = Registers { rtc: Pl031::new(seconds), ..Registers::default() };
+    Peripherals { registers, ..Peripherals::default() }
+}
+
 fn tree_of(files: &Files<'_>, places: Layout) -> Result<Vec<u8>, KvmError> {
     let tree = GuestTree {
         vcpus: files.vcpus,
@@ -165,6 +178,7 @@ fn tree_of(files: &Files<'_>, places: Layout) -> Result<Vec<u8>, KvmError> {
         bootargs: files.command_line,
         initrd: files.ramdisk.map(|ramdisk| (places.ramdisk, ramdisk.len() as u64)),
         has_gicv2: true,
+        has_firmware: false,
     };
     let mut bytes = vec![0; TREE_BYTES];
     let length = tree.write(&mut bytes);

@@ -150,6 +150,7 @@ impl Values {
             vgic: domain.vgic.lock().clone(),
             uart: domain.uart.lock().clone(),
             virtio: domain.virtio.lock().clone(),
+            peripherals: domain.peripherals.lock().registers,
             on: powered(control),
             vcpus: vcpus.collect(),
         }))
@@ -165,6 +166,7 @@ impl Values {
         *domain.vgic.change() = self.vgic.clone();
         domain.uart.lock().clone_from(&self.uart);
         domain.virtio.lock().clone_from(&self.virtio);
+        domain.peripherals.lock().registers = self.peripherals;
         for (index, power) in control.power.iter_mut().enumerate() {
             *power = if self.on & bit(index) == 0 { Power::Off } else { Power::On };
         }

@@ -42,7 +42,8 @@ impl<C: Cpu> Domain<C> {
     pub fn has_faulted(&self, tables: Vttbr, ipa: Ipa) -> Seen {
         let page = ipa.align_down(PAGE_BYTES);
         let is_of_interest = tables != self.vttbr && self.views.lock().has_page(page);
-        if !self.checkpoints.withholds() || is_of_interest || self.ram.locate(page, 1).is_err() {
+        let is_ram = self.ram.locate(page, 1).is_ok_and(|pa| self.ram.is_stored_to(pa));
+        if !self.checkpoints.withholds() || is_of_interest || !is_ram {
             return Seen::NotOurs;
         }
         if self.is_permitted(tables, page) {

@@ -1,13 +1,16 @@
 //! The memory map of QEMU's `virt` board.
 //!
-//! What the board has and we do not emulate reads as zero and ignores writes, so that a kernel with
-//! the board's own device tree finds dead hardware rather than an abort. The PCIe windows are there and
+//! What the board has and we do not emulate (the ITS) reads as zero and ignores writes, so that a kernel
+//! with the board's own device tree finds dead hardware rather than an abort; so do flash and fw_cfg where
+//! there is no firmware. The PCIe windows are there and
 //! empty, at the top as well, where QEMU's default tree has them; so is configuration space, in both of
 //! the places that a tree may name (`highmem=off` has the lower one). Where `virt` has nothing, neither
 //! have we: the access is an external abort here and there.
 
 use stepwell_arch::Ipa;
 
+use crate::device::flash;
+use crate::device::fw_cfg::{FW_CFG_BASE, FW_CFG_BYTES};
 use crate::device::virtio::{SLOT_BYTES, SLOTS, VIRTIO_BASE};
 use crate::vgic::{GICD_BASE, GICD_BYTES, GICR_BASE, GICR_BYTES, VCPUS_MAX};
 
@@ -20,6 +23,17 @@ pub const PL011_BYTES: u64 = 0x1000;
 /// INTID of the PL011: SPI 1.
 pub const PL011_INTID: u32 = 33;
 
+/// The PL031.
+pub const PL031_BASE: u64 = 0x0901_0000;
+/// INTID of the PL031: SPI 2.
+pub const PL031_INTID: u32 = 34;
+/// The PL061.
+pub const PL061_BASE: u64 = 0x0903_0000;
+/// INTID of the PL061: SPI 7.
+pub const PL061_INTID: u32 = 39;
+/// Bytes of the frame of either.
+pub const PRIMECELL_BYTES: u64 = 0x1000;
+
 /// Who answers at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Region {
@@ -31,6 +45,14 @@ pub enum Region {
     Pl011(u64),
     /// A slot of virtio-mmio, at this offset.
     Virtio(usize, u64),
+    /// A bank of flash, at this offset: memory, if the board has any.
+    Flash(usize, u64),
+    /// fw_cfg, at this offset.
+    FwCfg(u64),
+    /// The clock, at this offset into its frame.
+    Pl031(u64),
+    /// The power key's lines, at this offset into their frame.
+    Pl061(u64),
     /// PCIe configuration space, at this offset.
     PcieConfiguration(u64),
     /// A device of the board that we leave out: reads as zero, ignores writes.
@@ -46,8 +68,18 @@ impl Region {
     #[must_use]
     pub const fn widest_bytes(&self) -> u8 {
         match self {
-            Self::Gicd | Self::Gicr | Self::Zeros(_) | Self::Ones | Self::Nothing => 8,
-            Self::Pl011(_) | Self::Virtio(..) | Self::PcieConfiguration(_) => 4,
+            Self::Gicd
+            | Self::Gicr
+            | Self::FwCfg(_)
+            | Self::Zeros(_)
+            | Self::Ones
+            | Self::Nothing => 8,
+            Self::Pl011(_)
+            | Self::Virtio(..)
+            | Self::Flash(..)
+            | Self::Pl031(_)
+            | Self::Pl061(_)
+            | Self::PcieConfiguration(_) => 4,
         }
     }
 }
@@ -60,13 +92,7 @@ const PCIE_CONFIGURATION: [(u64, u64); 2] =
     [(0x3f00_0000, 0x0100_0000), (0x40_1000_0000, 0x1000_0000)];
 
 /// The devices left out: first address, bytes, name.
-const LEFT_OUT: [(u64, u64, &str); 5] = [
-    (0x0000_0000, 0x0800_0000, "flash"),
-    (0x0808_0000, 0x0002_0000, "ITS"),
-    (0x0901_0000, 0x0000_1000, "PL031"),
-    (0x0902_0000, 0x0000_0018, "fw-cfg"),
-    (0x0903_0000, 0x0000_1000, "PL061"),
-];
+const LEFT_OUT: [(u64, u64, &str); 1] = [(0x0808_0000, 0x0002_0000, "ITS")];
 
 /// Tells who answers at an address that is not RAM, in a domain of `vcpus` vCPUs.
 #[must_use]
@@ -85,6 +111,18 @@ pub fn region(address: Ipa, vcpus: usize) -> Region {
     if let Some(offset) = within(VIRTIO_BASE, SLOT_BYTES * SLOTS as u64) {
         let slot = usize::try_from(offset / SLOT_BYTES).unwrap_or(SLOTS);
         return Region::Virtio(slot, offset % SLOT_BYTES);
+    }
+    if let Some((bank, offset)) = flash::place(address) {
+        return Region::Flash(bank, offset);
+    }
+    if let Some(offset) = within(FW_CFG_BASE, FW_CFG_BYTES) {
+        return Region::FwCfg(offset);
+    }
+    if let Some(offset) = within(PL031_BASE, PRIMECELL_BYTES) {
+        return Region::Pl031(offset);
+    }
+    if let Some(offset) = within(PL061_BASE, PRIMECELL_BYTES) {
+        return Region::Pl061(offset);
     }
     let in_any = |ranges: &[(u64, u64)]| ranges.iter().find_map(|&(base, size)| within(base, size));
     if let Some(offset) = in_any(&PCIE_CONFIGURATION) {
@@ -111,7 +149,12 @@ mod tests {
         assert_eq!(at(0x080e_0000), Region::Nothing);
         assert_eq!(at(0x0900_0018), Region::Pl011(0x18));
         assert_eq!(at(0x0900_1000), Region::Nothing);
-        assert_eq!(at(0x07ff_ffff), Region::Zeros("flash"));
+        assert_eq!(at(0x07ff_ffff), Region::Flash(1, 0x03ff_ffff));
+        assert_eq!(at(0x0808_0000), Region::Zeros("ITS"));
+        assert_eq!(at(0x0901_0000), Region::Pl031(0));
+        assert_eq!(at(0x0902_0017), Region::FwCfg(0x17));
+        assert_eq!(at(0x0902_0018), Region::Nothing);
+        assert_eq!(at(0x0903_0ffc), Region::Pl061(0xffc));
         assert_eq!(at(0x0a00_0000), Region::Virtio(0, 0));
         assert_eq!(at(0x0a00_3fff), Region::Virtio(31, 0x1ff));
         assert_eq!(at(0x0a00_4000), Region::Nothing);

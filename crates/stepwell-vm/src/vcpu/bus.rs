@@ -3,12 +3,13 @@
 //! An access comes here in the sizes that a device takes, aligned. Where nobody answers that is for
 //! the caller to make an external abort of, as on the board.
 
-use super::{interrupt, virtio};
+use super::{flash, fw_cfg, interrupt, time, virtio};
 use crate::cpu::Cpu;
-use crate::device::board::{PL011_INTID, Region, region};
+use crate::device::board::{PL011_INTID, PL031_INTID, Region, region};
 use crate::device::form::Extension;
 use crate::device::pcie;
 use crate::device::pl011::Pl011;
+use crate::device::pl031::Pl031;
 use crate::domain::Domain;
 use crate::vcpu::running::Running;
 use crate::vgic::{GICC_BASE, GICC_BYTES};
@@ -57,6 +58,12 @@ pub fn read<C: Cpu>(running: &mut Running<'_, C>, at: Ipa, bytes: u8) -> Result<
         }
         Region::Virtio(slot, offset) => running.domain.virtio.lock().read(slot, offset, bytes),
         Region::PcieConfiguration(offset) => pcie::read_configuration(offset, bytes),
+        Region::Flash(..) => flash::read(running, at, bytes),
+        Region::FwCfg(offset) => {
+            running.domain.peripherals.lock().registers.fw_cfg.read(offset, bytes)
+        }
+        Region::Pl031(offset) => with_clock(running, |clock, second| clock.read(offset, second)),
+        Region::Pl061(offset) => running.domain.peripherals.lock().registers.gpio.read(offset),
         Region::Zeros(_) => 0,
         Region::Ones => u64::MAX,
         Region::Nothing => return Err(Nobody),
@@ -107,6 +114,14 @@ pub fn write<C: Cpu>(
             }
         }
         Region::Virtio(slot, offset) => virtio::write(running, slot, offset, bytes, value),
+        Region::Flash(..) => flash::write(running, at, bytes, value),
+        Region::FwCfg(offset) => fw_cfg::write(running, offset, bytes, value),
+        Region::Pl031(offset) => {
+            with_clock(running, |clock, second| clock.write(offset, value, second));
+        }
+        Region::Pl061(offset) => {
+            running.domain.peripherals.lock().registers.gpio.write(offset, value);
+        }
         Region::PcieConfiguration(_) | Region::Zeros(_) | Region::Ones => {}
         Region::Nothing => return Err(Nobody),
     }
@@ -122,6 +137,21 @@ fn with_uart<C: Cpu, T>(running: &Running<'_, C>, act: impl FnOnce(&mut Pl011) -
     if has_changed {
         interrupt::kick_others(running);
     }
+    done
+}
+
+/// Does something with the clock, at the second that the guest's own clock is at, and takes its interrupt
+/// line to the GIC.
+fn with_clock<C: Cpu, T>(running: &Running<'_, C>, act: impl FnOnce(&mut Pl031, u32) -> T) -> T {
+    let ticks = time::now(running).saturating_sub(running.cpu.counter_at_reset());
+    let second = ticks.checked_div(running.cpu.frequency_hz()).unwrap_or(0) as u32;
+    let mut peripherals = running.domain.peripherals.lock();
+    let clock = &mut peripherals.registers.rtc;
+    let done = act(clock, second);
+    // Within the lock: a later change is not to get to the GIC first.
+    running.domain.vgic.change().set_line(PL031_INTID, None, clock.line());
+    drop(peripherals);
+    interrupt::kick_others(running);
     done
 }
 

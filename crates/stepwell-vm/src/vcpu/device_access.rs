@@ -15,6 +15,7 @@ use crate::cpu::Cpu;
 use crate::device::board::{Region, region};
 use crate::device::form::{Action, Extension, Form, Moved, Operation, Piece, Place};
 use crate::device::mmio::MmioAccess;
+use crate::domain::Domain;
 use crate::memory::{GuestMemory, OutsideRam, Physical};
 use crate::stage2::PAGE_BYTES;
 use crate::vcpu::debug::origin;
@@ -70,7 +71,8 @@ pub fn carry_out<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2, at: Ipa) -> 
 /// is to be asked for. Tells whether it was that.
 fn load_register<C: Cpu>(running: &mut Running<'_, C>, access: MmioAccess, at: Ipa) -> bool {
     let bytes = access.bytes;
-    let is_ram = || running.domain.ram.locate(at, bytes.into()).is_ok();
+    let is_ram =
+        || running.domain.ram.locate(at, bytes.into()).is_ok() && !running.domain.is_flash(at);
     if access.write || !at.is_aligned(bytes.into()) || is_ram() {
         return false;
     }
@@ -362,7 +364,8 @@ impl<C: Cpu> Device<'_, '_, C> {
         let ipa = self.translate(at, false)?;
         let mut memory = [0; 8];
         let wanted = memory.get_mut(..usize::from(bytes)).unwrap_or_default();
-        if self.running.domain.ram.read(ipa, wanted).is_ok() {
+        let is_flash = self.running.domain.is_flash(ipa);
+        if !is_flash && self.running.domain.ram.read(ipa, wanted).is_ok() {
             return Ok(u64::from_le_bytes(memory));
         }
         bus::read(self.running, ipa, bytes).map_err(|_| Abort::external(at, false))
@@ -383,7 +386,8 @@ impl<C: Cpu> Device<'_, '_, C> {
         let memory = value.to_le_bytes();
         let memory = memory.get(..usize::from(bytes)).unwrap_or_default();
         self.running.domain.about_to_store(ipa, bytes.into());
-        if self.running.domain.ram.write(ipa, memory).is_ok() {
+        let is_flash = self.running.domain.is_flash(ipa);
+        if !is_flash && self.running.domain.ram.write(ipa, memory).is_ok() {
             pages::written(self.running, ipa, bytes.into());
             return Ok(());
         }
@@ -412,19 +416,19 @@ const fn vector_of(piece: &Piece) -> Option<u8> {
 
 /// All of the board as a walk reads it. What nothing happens in reads as it does for the guest; no other
 /// device has tables.
-struct Board<'a, M> {
-    ram: &'a M,
-    vcpus: usize,
-}
+struct Board<'a, C: Cpu>(&'a Domain<C>);
 
-impl<M: GuestMemory> PhysicalMemory for Board<'_, M> {
+impl<C: Cpu> PhysicalMemory for Board<'_, C> {
     type Error = OutsideRam;
 
     fn read_u64(&self, ipa: Ipa) -> Result<u64, OutsideRam> {
-        match region(ipa, self.vcpus) {
+        let Self(domain) = self;
+        match region(ipa, domain.vcpus.len()) {
             Region::Zeros(_) => Ok(0),
+            Region::Flash(..) if !domain.is_flash(ipa) => Ok(0),
+            Region::Flash(..) if domain.shows_otherwise(ipa) => Err(OutsideRam),
             Region::Ones => Ok(u64::MAX),
-            _ => Physical(self.ram).read_u64(ipa),
+            _ => Physical(&domain.ram).read_u64(ipa),
         }
     }
 }
@@ -440,7 +444,7 @@ fn has_vectors<C: Cpu>(running: &Running<'_, C>) -> bool {
 /// Enters the exception of a walk of the guest's tables that came to where there is no RAM.
 pub fn walk_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2, is_fetch: bool) -> Handled {
     let address = Va(running.core.context.far);
-    let memory = Board { ram: &running.domain.ram, vcpus: running.domain.vcpus.len() };
+    let memory = Board(running.domain);
     let regime = address_space::of_running(running.cpu);
     let walk = stage1::walk(&regime, address, Access::PRIVILEGED_READ, &memory);
     let status = match walk.outcome {

@@ -1,6 +1,6 @@
 //! Aborts at stage 2: devices, and guests that reach for what is not there.
 
-use super::{debug, device_access, pages};
+use super::{debug, device_access, flash, pages};
 use crate::checkpoint::withheld::Seen;
 use crate::cpu::Cpu;
 use crate::memory::GuestMemory;
@@ -23,8 +23,13 @@ pub(super) fn fault_address<C: Cpu>(running: &Running<'_, C>) -> Ipa {
 #[inline(never)]
 pub fn data_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled {
     let iss = esr.data_abort();
-    if iss.dfsc().is_permission() && is_first_store(running, iss.s1ptw()) {
-        return Handled::Resume;
+    if iss.dfsc().is_permission() {
+        if let Some(handled) = flash::data_abort(running, esr) {
+            return handled;
+        }
+        if is_first_store(running, iss.s1ptw()) {
+            return Handled::Resume;
+        }
     }
     if let Some(handled) = pages::data_abort(running, esr) {
         return handled;
@@ -118,6 +123,9 @@ pub fn instruction_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> H
         if let Ok(ipa) = running.cpu.to_ipa(pc, false) {
             address = ipa;
         }
+    }
+    if running.domain.shows_otherwise(address) {
+        return device_access::fetch(running, address);
     }
     if running.domain.ram.locate(address, 4).is_ok() {
         return Handled::Past;

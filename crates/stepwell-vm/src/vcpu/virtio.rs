@@ -68,7 +68,7 @@ fn serve<C: Cpu>(running: &mut Running<'_, C>, slot: usize, queue: u8) {
 
 /// Writes to the guest's memory for a device, page by page. What is not RAM is not written: the tool
 /// has found all of it to be.
-fn write_memory<C: Cpu>(running: &Running<'_, C>, ipa: Ipa, bytes: &[u8]) {
+pub(super) fn write_memory<C: Cpu>(running: &Running<'_, C>, ipa: Ipa, bytes: &[u8]) {
     let domain = running.domain;
     let mut rest = bytes;
     let mut at = ipa;

@@ -16,6 +16,7 @@ use stepwell_vm::concurrency::counted::Counted;
 use stepwell_vm::concurrency::quiescence::Quiescence;
 use stepwell_vm::cpu::Cpu;
 use stepwell_vm::device::board::RAM_BASE;
+use stepwell_vm::device::peripherals::Peripherals;
 use stepwell_vm::device::pl011::Pl011;
 use stepwell_vm::device::virtio::Virtio;
 use stepwell_vm::domain::{Control, Domain, Power, Vcpu};
@@ -212,6 +213,7 @@ impl<C: Cpu<Context = FakeContext, Memory = Ram, Ring = FakeRing>> Board<C> {
             vgic: Counted::new(Vgic::new(vcpus)),
             uart: spin::Mutex::new(Pl011::new()),
             virtio: spin::Mutex::new(Virtio::new()),
+            peripherals: spin::Mutex::new(Peripherals::default()),
             console: spin::Mutex::new(heapless::Vec::new()),
             clock: spin::Mutex::new(VirtualClock::at_reset(62_500_000, 0)),
             clock_offset: AtomicU64::new(0),

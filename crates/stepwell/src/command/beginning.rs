@@ -45,6 +45,8 @@ pub(super) fn options(header: &Header, sources: Sources) -> GuestOptions {
     GuestOptions {
         machine: Some(MachineKind::Qemu),
         kernel: Some(path(sources.kernel, &header.kernel)),
+        firmware: None,
+        firmware_variables: None,
         initrd: header.initrd.as_ref().map(|file| path(sources.initrd, file)),
         append: header.command_line.clone(),
         smp: header.vcpus,

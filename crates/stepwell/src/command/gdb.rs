@@ -30,7 +30,7 @@ use stepwell_trace::Header;
     --append 'console=ttyAMA0' \\\n    --write-symbols kernel.elf --init-file kernel.gdb\n  gdb-multiarch -x kernel.gdb\n  \
     stepwell gdb --replay boot.replay --at end"
 )]
-#[command(mut_arg("kernel", |kernel| kernel.required(false).required_unless_present("replay")))]
+#[command(mut_arg("kernel", |kernel| kernel.required_unless_present_any(["replay", "firmware"])))]
 pub(super) struct Gdb {
     #[command(flatten)]
     guest: GuestOptions,
@@ -81,7 +81,7 @@ impl Gdb {
         let (_folder, server) = self.bind()?;
         match &self.replay {
             None => {
-                let prepared = self.guest.prepare()?;
+                let prepared = self.guest.prepare()?.by_clock(self.policies.time);
                 self.write_files(&prepared.names, &self.guest, server.address())?;
                 let (mut session, names) = prepared.launch()?;
                 session.with(|link| {

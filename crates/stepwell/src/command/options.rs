@@ -2,29 +2,51 @@
 
 use super::session::Session;
 use crate::interruption;
-use crate::machine::{Guest, Layout, Machine, MachineKind, MachineOptions, Memory};
+use crate::machine::{
+    Guest, Handed, Layout, Machine, MachineKind, MachineOptions, Memory, TimeOfDay,
+};
 use crate::names::Names;
 use crate::terminal::notice;
 use anyhow::Context;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use stepwell_arch::Ipa;
-use stepwell_debuggee::Schedule;
+use stepwell_debuggee::{Schedule, TimePolicy};
 use stepwell_devices::{Device, Devices, Disk, DiskOptions, Entropy, Source};
 use stepwell_trace::Symbols;
 use stepwell_trace::kernel_image::{LoadPlan, RawPolicy};
 use stepwell_trace::symbols::{elf, identity};
 
 /// What a replay's log says of its run, and no option can.
-pub(super) const OF_THE_RUN: [&str; 10] =
-    ["append", "smp", "cpus", "memory", "cpu", "raw", "disks", "irq", "others", "time"];
+pub(super) const OF_THE_RUN: [&str; 12] = [
+    "append",
+    "firmware",
+    "firmware_variables",
+    "smp",
+    "cpus",
+    "memory",
+    "cpu",
+    "raw",
+    "disks",
+    "irq",
+    "others",
+    "time",
+];
 
 /// The guest and its machine.
 #[derive(Clone, Debug, Args)]
 pub(super) struct GuestOptions {
-    /// Kernel: Image, Image.gz, EFI zboot, ELF, or Debian's vmlinuz
-    #[arg(long, value_name = "FILE", required = true, help_heading = "Guest")]
+    /// Kernel: Image, Image.gz, EFI zboot, ELF, or Debian's vmlinuz. Beside --firmware it is handed to
+    /// that, which starts it
+    #[arg(long, value_name = "FILE", required_unless_present = "firmware", help_heading = "Guest")]
     pub(super) kernel: Option<PathBuf>,
+    /// Firmware in flash, where the guest begins: EDK2 (Debian's AAVMF_CODE.fd), U-Boot (u-boot.bin)
+    #[arg(long, value_name = "FILE", help_heading = "Guest")]
+    pub(super) firmware: Option<PathBuf>,
+    /// Where the firmware's variables are kept; made from the template beside the firmware if it is
+    /// not there. Without it they are forgotten at the end
+    #[arg(long, value_name = "FILE", requires = "firmware", help_heading = "Guest")]
+    pub(super) firmware_variables: Option<PathBuf>,
     /// Initial ramdisk
     #[arg(long, value_name = "FILE", help_heading = "Guest")]
     pub(super) initrd: Option<PathBuf>,
@@ -101,10 +123,10 @@ pub(super) struct Prepared {
 impl GuestOptions {
     /// Reads and checks everything that needs no machine.
     pub(super) fn prepare(&self) -> anyhow::Result<Prepared> {
-        let raw = if self.raw { RawPolicy::Accept } else { RawPolicy::Refuse };
-        let mut guest = Guest::read(self.kernel()?, raw)?;
-        let is_elf = matches!(guest.kernel.load, LoadPlan::Fixed { .. });
-        if let Some(initrd) = self.initrd.as_ref().filter(|_| !is_elf) {
+        let mut guest = self.read_guest()?;
+        let is_elf =
+            guest.firmware.is_none() && matches!(guest.kernel.load, LoadPlan::Fixed { .. });
+        if let Some(initrd) = self.initrd.as_ref().filter(|_| !is_elf && guest.firmware.is_none()) {
             guest = guest.with_initrd(initrd)?;
         }
         if let Some(dtb) = &self.dtb {
@@ -134,8 +156,23 @@ impl GuestOptions {
             verbose: self.verbose,
             test_mode: self.test_mode.clone(),
             devices: self.devices()?,
+            time_of_day: TimeOfDay::Real,
         };
         Ok(Prepared { kind: self.machine, options, guest, names })
+    }
+
+    fn read_guest(&self) -> anyhow::Result<Guest> {
+        let Some(firmware) = &self.firmware else {
+            let raw = if self.raw { RawPolicy::Accept } else { RawPolicy::Refuse };
+            return Ok(Guest::read(self.kernel()?, raw)?);
+        };
+        let handed = Handed {
+            kernel: self.kernel.as_deref(),
+            initrd: self.initrd.as_deref(),
+            command_line: &self.append,
+            vcpus: self.smp,
+        };
+        Ok(Guest::with_firmware(firmware, self.firmware_variables.as_deref(), handed)?)
     }
 
     /// Opens what is plugged into the guest's board.
@@ -156,6 +193,14 @@ impl GuestOptions {
     /// Says which options have no effect beside others.
     fn without_effect(&self, is_elf: bool) -> Vec<&'static str> {
         let mut warnings = Vec::new();
+        if self.firmware.is_some() && self.kernel.is_none() {
+            if self.initrd.is_some() {
+                warnings.push("--initrd has no effect: it is a kernel's, and there is no --kernel");
+            }
+            if !self.append.is_empty() {
+                warnings.push("--append has no effect: it is a kernel's, and there is no --kernel");
+            }
+        }
         if self.dtb.is_some() && !self.append.is_empty() {
             warnings.push("--append has no effect: the tree of --dtb is used as it is");
         }
@@ -172,6 +217,8 @@ impl GuestOptions {
         let disks = self.disks.iter().map(|disk| (disk.path.as_path(), "a disk"));
         let files = [
             (self.kernel.as_ref(), "the kernel"),
+            (self.firmware.as_ref(), "the firmware"),
+            (self.firmware_variables.as_ref(), "the firmware's variables"),
             (self.initrd.as_ref(), "the initial ramdisk"),
             (self.dtb.as_ref(), "the device tree"),
             (self.symbols.as_ref(), "the ELF with the symbols"),
@@ -184,6 +231,11 @@ impl GuestOptions {
     /// Tells whether something is plugged in that a replay would have to have again.
     pub(super) const fn has_devices(&self) -> bool {
         !self.disks.is_empty() || self.entropy.is_some()
+    }
+
+    /// Tells whether the guest begins in flash.
+    pub(super) const fn has_firmware(&self) -> bool {
+        self.firmware.is_some()
     }
 
     pub(super) fn kernel(&self) -> anyhow::Result<&Path> {
@@ -231,6 +283,16 @@ impl Prepared {
     /// Has the machine count instructions, and its vCPUs take turns.
     pub(super) fn with_schedule(mut self, schedule: Schedule) -> Self {
         self.options.schedule = Some(schedule);
+        self.options.time_of_day = TimeOfDay::Fixed;
+        self
+    }
+
+    /// Has the guest begin at the same time of day in each run, where its clock is to go the same way in
+    /// each.
+    pub(super) const fn by_clock(mut self, time: TimePolicy) -> Self {
+        if matches!(time, TimePolicy::PerStep { .. } | TimePolicy::Natural { .. }) {
+            self.options.time_of_day = TimeOfDay::Fixed;
+        }
         self
     }
 

@@ -93,6 +93,10 @@ impl Record {
             !self.guest.has_devices(),
             "a recording has neither disks nor an entropy device: what comes of them would not be in the log"
         );
+        anyhow::ensure!(
+            !self.guest.has_firmware(),
+            "a recording has no firmware: flash would not be in the log; start the kernel by --kernel alone"
+        );
         let prepared = self.guest.prepare()?.with_schedule(self.schedule);
         if self.runs > 1 {
             return self.search(prepared);

@@ -27,7 +27,7 @@ use stepwell_debuggee::Debuggee;
 #[command(after_help = "Examples:\n  stepwell step --kernel vmlinuz --at start_kernel\n  \
     printf 's 20\\nr\\nx\\n' | stepwell step --kernel vmlinuz --at smc\n  \
     stepwell step --replay boot.replay --at end")]
-#[command(mut_arg("kernel", |kernel| kernel.required(false).required_unless_present("replay")))]
+#[command(mut_arg("kernel", |kernel| kernel.required_unless_present_any(["replay", "firmware"])))]
 pub(super) struct Step {
     #[command(flatten)]
     guest: GuestOptions,
@@ -47,7 +47,7 @@ impl Step {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
         let (status, text) = match &self.replay {
             None => {
-                let mut prepared = self.guest.prepare()?;
+                let mut prepared = self.guest.prepare()?.by_clock(self.policies.time);
                 let start = self.at.resolve(&mut prepared.names)?;
                 let (mut session, names) = prepared.launch()?;
                 session.with(|link| {

@@ -44,7 +44,7 @@ use stepwell_trace::{Event, Header};
     stepwell trace --replay boot.replay --from 500000000 --to 500100000")]
 // A recording is of what happened, handlers included.
 #[command(mut_arg("irq", |irq| irq.default_value("into")))]
-#[command(mut_arg("kernel", |kernel| kernel.required(false).required_unless_present("replay")))]
+#[command(mut_arg("kernel", |kernel| kernel.required_unless_present_any(["replay", "firmware"])))]
 pub(super) struct Trace {
     #[command(flatten)]
     guest: GuestOptions,
@@ -124,7 +124,7 @@ impl Trace {
         if let Some(log) = &self.replay {
             return self.execute_replayed(log);
         }
-        let mut prepared = self.guest.prepare()?;
+        let mut prepared = self.guest.prepare()?.by_clock(self.policies.time);
         let start = self.at.resolve(&mut prepared.names)?;
         let until = self
             .until

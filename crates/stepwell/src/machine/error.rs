@@ -23,6 +23,14 @@ pub enum MachineError {
         /// What it is instead.
         error: KernelError,
     },
+    /// Firmware, or the file for its variables, is none.
+    #[error("{} {reason}", .path.display())]
+    Firmware {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: &'static str,
+    },
     /// An ELF kernel wants to be where no guest has memory.
     #[error(
         "the kernel wants to be loaded at {address:#x}, and a guest's memory begins at \

@@ -55,13 +55,20 @@ fn domain(layout: &Layout, guest: &Guest, options: &MachineOptions) -> DeviceTre
     }
     let kib = layout.guest_bytes / 1024;
     domain.add_property(property("memory", kib.to_be_bytes().to_vec()));
+    let time_of_day = options.time_of_day.seconds();
+    domain.add_property(property("stepwell,time-of-day", time_of_day.to_be_bytes().to_vec()));
     let mut kernel = module(layout.kernel, "multiboot,kernel");
     kernel.add_property(property("bootargs", strings(&[&guest.command_line])));
-    if let LoadPlan::Fixed { address, entry } = guest.kernel.load {
+    if guest.firmware.is_some() {
+        kernel.add_property(property("stepwell,flash", Vec::new()));
+    } else if let LoadPlan::Fixed { address, entry } = guest.kernel.load {
         let places = [address.to_be_bytes(), entry.to_be_bytes()].concat();
         kernel.add_property(property("stepwell,linked", places));
     }
     domain.add_child(kernel);
+    if let Some(fw_cfg) = layout.fw_cfg {
+        domain.add_child(module(fw_cfg, "stepwell,fw-cfg"));
+    }
     if let Some(initrd) = layout.initrd {
         domain.add_child(module(initrd, "multiboot,ramdisk"));
     }
@@ -126,7 +133,8 @@ mod tests {
         kernel.load = LoadPlan::Fixed { address: 0x4100_0000, entry: 0x4100_0010 };
         let (initrd, devicetree) = (Some(vec![2; 10]), None);
         let command_line = "quiet a=b".into();
-        let guest = Guest { kernel, initrd, devicetree, command_line, moves: true };
+        let firmware = None;
+        let guest = Guest { kernel, firmware, initrd, devicetree, command_line, moves: true };
         let layout = Layout::with_checkpoints(Memory { bytes: 64 << 20 }, &guest).unwrap();
         let options = MachineOptions {
             smp: 2,

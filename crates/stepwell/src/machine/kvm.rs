@@ -112,6 +112,9 @@ fn only_qemu(options: &MachineOptions) -> Option<&'static str> {
 }
 
 fn launch(options: &MachineOptions, guest: &Guest) -> Result<(KvmMachine, Link), MachineError> {
+    if guest.firmware.is_some() {
+        return Err(MachineError::OnlyQemu { option: "--firmware" });
+    }
     if let Some(option) = only_qemu(options) {
         return Err(MachineError::OnlyQemu { option });
     }

@@ -9,6 +9,7 @@ use super::{Guest, MachineError, Memory};
 use stepwell_arch::{Ipa, Pa};
 use stepwell_link::{DEVICE_CHANNEL_BYTES, MAILBOX_BYTES};
 use stepwell_trace::kernel_image::LoadPlan;
+use stepwell_vm::device::flash::{BANK_BYTES, FLASH_BYTES};
 
 /// First byte of the machine's RAM on `virt`.
 pub(super) const MACHINE_RAM: Pa = Pa(0x4000_0000);
@@ -28,6 +29,8 @@ const LOADER_ROOM: u64 = 4096;
 const RAW_OFFSET: u64 = 0x8_0000;
 /// The initial ramdisk goes to the middle of RAM, but no further than this.
 const INITRD_OFFSET_MAX: u64 = 128 << 20;
+/// Less than this no firmware can do anything with.
+const FIRMWARE_NEEDS: u64 = 64 << 20;
 /// The most that a generated device tree takes.
 const TREE_BYTES: u64 = 1 << 20;
 
@@ -55,8 +58,10 @@ pub struct Layout {
     pub ram_bytes: u64,
     /// The guest's memory.
     pub guest_bytes: u64,
-    /// The kernel as handed to the hypervisor.
+    /// The kernel as handed to the hypervisor; or flash, where that has firmware.
     pub kernel: Piece,
+    /// What fw_cfg hands out.
+    pub fw_cfg: Option<Piece>,
     /// The initial ramdisk as handed to the hypervisor.
     pub initrd: Option<Piece>,
     /// The guest's device tree, where one is given.
@@ -104,7 +109,10 @@ impl Layout {
         guest: &Guest,
         checkpoints: Option<u64>,
     ) -> Result<Self, MachineError> {
-        let kernel_load = GUEST_RAM.offset(kernel_offset(guest));
+        let kernel_load = match guest.firmware {
+            Some(_) => Ipa(0),
+            None => GUEST_RAM.offset(kernel_offset(guest)),
+        };
         let kernel_bytes = kernel_bytes(guest);
         if !fits(memory.bytes, guest) {
             let needed_mib = least_memory(guest) >> 20;
@@ -117,7 +125,11 @@ impl Layout {
             Piece { address, bytes }
         };
         let checkpoints = checkpoints.map(&mut piece);
-        let kernel = piece(guest.kernel.bytes.len() as u64);
+        let kernel = match guest.firmware {
+            Some(_) => piece(FLASH_BYTES),
+            None => piece(guest.kernel.bytes.len() as u64),
+        };
+        let fw_cfg = guest.firmware.as_ref().map(|firmware| piece(firmware.fw_cfg.len() as u64));
         let initrd = guest.initrd.as_ref().map(|initrd| piece(initrd.len() as u64));
         let devicetree = guest.devicetree.as_ref().map(|tree| piece(tree.len() as u64));
         let ring = piece(RING_BYTES);
@@ -127,6 +139,7 @@ impl Layout {
             ram_bytes: next.0 - MACHINE_RAM.0,
             guest_bytes: memory.bytes,
             kernel,
+            fw_cfg,
             initrd,
             devicetree,
             ring,
@@ -138,12 +151,20 @@ impl Layout {
         })
     }
 
+    /// Returns where the bank of flash is that the firmware's variables are in.
+    #[must_use]
+    pub const fn variables(&self) -> Piece {
+        Piece { address: self.kernel.address.offset(BANK_BYTES), bytes: BANK_BYTES }
+    }
+
     /// Returns what is to be written where in the machine's RAM.
     pub(super) fn pieces<'a>(&self, guest: &'a Guest) -> Vec<(Piece, &'a [u8])> {
         let optional = [(self.initrd, &guest.initrd), (self.devicetree, &guest.devicetree)];
         let optional =
             optional.into_iter().filter_map(|(piece, bytes)| Some((piece?, bytes.as_deref()?)));
-        [(self.kernel, guest.kernel.bytes.as_slice())].into_iter().chain(optional).collect()
+        let fw_cfg = guest.firmware.as_ref().map(|firmware| firmware.fw_cfg.as_slice());
+        let first = [(self.kernel, guest.kernel.bytes.as_slice())].into_iter();
+        first.chain(self.fw_cfg.zip(fw_cfg)).chain(optional).collect()
     }
 }
 
@@ -167,6 +188,9 @@ fn kernel_bytes(guest: &Guest) -> u64 {
 
 /// Tells whether kernel, ramdisk and device tree fit, and do not overlap.
 fn fits(memory: u64, guest: &Guest) -> bool {
+    if guest.firmware.is_some() {
+        return FIRMWARE_NEEDS <= memory;
+    }
     if let LoadPlan::Fixed { .. } = guest.kernel.load {
         // Wherever in RAM it is linked; the tree comes before it or not at all.
         return kernel_offset(guest).saturating_add(kernel_bytes(guest)) <= memory;
@@ -181,6 +205,9 @@ fn fits(memory: u64, guest: &Guest) -> bool {
 
 /// Returns the least memory that does.
 fn least_memory(guest: &Guest) -> u64 {
+    if guest.firmware.is_some() {
+        return FIRMWARE_NEEDS;
+    }
     if let LoadPlan::Fixed { .. } = guest.kernel.load {
         let end = kernel_offset(guest).saturating_add(kernel_bytes(guest));
         return end.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
@@ -201,7 +228,14 @@ mod tests {
         let mut kernel = KernelImage::recognise(vec![1; bytes], RawPolicy::Accept).unwrap();
         kernel.load = load;
         let initrd = initrd.map(|bytes| vec![2; bytes]);
-        Guest { kernel, initrd, devicetree: None, command_line: String::new(), moves: true }
+        Guest {
+            kernel,
+            firmware: None,
+            initrd,
+            devicetree: None,
+            command_line: String::new(),
+            moves: true,
+        }
     }
 
     fn image(text_offset: u64, image_size: u64) -> LoadPlan {

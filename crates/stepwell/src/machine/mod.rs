@@ -7,6 +7,7 @@
 //! a name on any disk; and QEMU dies with us, however we die. So nothing is left behind, ever.
 
 mod error;
+mod firmware;
 mod hosttree;
 mod kvm;
 mod layout;
@@ -16,9 +17,10 @@ mod process;
 mod ram;
 
 pub use error::MachineError;
+pub use firmware::{Firmware, Handed};
 pub use kvm::{Machine, MachineKind, UnknownKind};
 pub use layout::{GUEST_RAM, Layout};
-pub use options::{Guest, MachineOptions, Memory};
+pub use options::{Guest, MachineOptions, Memory, TimeOfDay};
 
 use crate::interruption;
 use process::Qemu;
@@ -59,6 +61,9 @@ impl QemuMachine {
         for (address, bytes) in layout.pieces(guest) {
             ram.write(address, bytes)?;
         }
+        if let Some(firmware) = &guest.firmware {
+            ram.write(layout.variables(), &firmware.variables.bytes())?;
+        }
         let image = ram::unnamed(&hypervisor)?;
         let (stream, link) = UnixStream::pair().map_err(LinkError::from)?;
         let (monitor, control) = UnixStream::pair().map_err(LinkError::from)?;
@@ -90,6 +95,9 @@ impl QemuMachine {
         if link.hello().ring_bytes > 0 {
             let ring = Ring::map(ram.file(), layout.ring.offset(), layout.ring.bytes);
             link.attach_ring(ring.map_err(|error| MachineError::Link(error.into()))?);
+        }
+        if let Some(firmware) = &guest.firmware {
+            link.attach_flash(Box::new(firmware.variables.clone()));
         }
         let serving = plug_in(options, &layout, &ram, &mut link)?;
         Ok((Self { qemu, layout, _serving: serving }, link))

@@ -1,9 +1,10 @@
 //! What a machine is made of: its options, and the guest's files once read.
 
-use super::MachineError;
+use super::{Firmware, Handed, MachineError};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::SystemTime;
 use stepwell_debuggee::Schedule;
 use stepwell_devices::Devices;
 use stepwell_trace::kernel_image::{KernelImage, LoadPlan, RawPolicy};
@@ -92,6 +93,32 @@ pub struct MachineOptions {
     pub test_mode: Option<String>,
     /// What is plugged into the guest's board.
     pub devices: Devices,
+    /// What the guest's clock begins with.
+    pub time_of_day: TimeOfDay,
+}
+
+/// What the guest's real-time clock begins with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TimeOfDay {
+    /// What time it is.
+    #[default]
+    Real,
+    /// The same in each run.
+    Fixed,
+}
+
+impl TimeOfDay {
+    /// The evening of 14 November 2023.
+    const FIXED: u32 = 1_700_000_000;
+
+    /// Seconds since 1970.
+    pub(super) fn seconds(self) -> u32 {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        match (self, now) {
+            (Self::Real, Ok(now)) => u32::try_from(now.as_secs()).unwrap_or(u32::MAX),
+            (Self::Fixed, _) | (_, Err(_)) => Self::FIXED,
+        }
+    }
 }
 
 impl Default for MachineOptions {
@@ -108,6 +135,7 @@ impl Default for MachineOptions {
             verbose: false,
             test_mode: None,
             devices: Devices::default(),
+            time_of_day: TimeOfDay::default(),
         }
     }
 }
@@ -162,8 +190,10 @@ impl MachineOptions {
 /// The guest's files, read and recognised.
 #[derive(Clone, Debug)]
 pub struct Guest {
-    /// What is loaded as the kernel.
+    /// What is loaded as the kernel; or the firmware that is executed in flash.
     pub kernel: KernelImage,
+    /// What firmware has beside itself, where there is any.
+    pub firmware: Option<Firmware>,
     /// The initial ramdisk.
     pub initrd: Option<Vec<u8>>,
     /// A device tree that replaces the one that the hypervisor would make.
@@ -186,10 +216,32 @@ impl Guest {
         let moves = matches!(image.load, LoadPlan::Image { .. });
         Ok(Self {
             kernel: checked(image)?,
+            firmware: None,
             initrd: None,
             devicetree: None,
             command_line: String::new(),
             moves,
+        })
+    }
+
+    /// Reads firmware, the file that its variables are in, and what is handed to it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Firmware::open`].
+    pub fn with_firmware(
+        path: &Path,
+        variables: Option<&Path>,
+        handed: Handed<'_>,
+    ) -> Result<Self, MachineError> {
+        let (firmware, code) = Firmware::open(path, variables, handed)?;
+        Ok(Self {
+            kernel: KernelImage::firmware(code),
+            firmware: Some(firmware),
+            initrd: None,
+            devicetree: None,
+            command_line: handed.command_line.to_owned(),
+            moves: false,
         })
     }
 
@@ -219,7 +271,7 @@ impl Guest {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, MachineError> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, MachineError> {
     std::fs::read(path).map_err(|error| MachineError::File { path: path.to_owned(), error })
 }
 

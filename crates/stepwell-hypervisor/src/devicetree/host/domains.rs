@@ -9,6 +9,7 @@ use dtoolkit::{Node, Property};
 use heapless::Vec;
 use stepwell_arch::Ipa;
 use stepwell_protocol::Schedule;
+use stepwell_vm::device::flash::FLASH_BYTES;
 use stepwell_vm::image_layout::Linked;
 
 /// A domain to make.
@@ -22,8 +23,14 @@ pub struct DomainConfig<'a> {
     pub memory_bytes: u64,
     /// How its vCPUs take turns, where its machine counts instructions.
     pub schedule: Option<Schedule>,
-    /// The kernel's image.
+    /// The kernel's image; or the board's flash, all of it, where that has firmware.
     pub kernel: Range,
+    /// That it is flash.
+    pub has_firmware: bool,
+    /// What fw_cfg hands out.
+    pub fw_cfg: Option<Range>,
+    /// The time of day that the guest begins at: seconds since 1970.
+    pub time_of_day: u32,
     /// Where the kernel is to be, and its entry, where that is no matter of its header.
     pub linked: Option<Linked>,
     /// The kernel's command line.
@@ -58,19 +65,39 @@ fn domain<'a>(node: FdtNode<'a>) -> Result<DomainConfig<'a>, HostTreeError> {
     let cpus = usize::try_from(value("cpus")?).ok().filter(|&n| n > 0).ok_or(bad("cpus"))?;
     let kernel =
         module("multiboot,kernel").ok_or(HostTreeError::NodeMissing("multiboot,kernel"))?;
+    let has_firmware = kernel.property(FLASH).is_some();
+    let image = region(&Place::direct(kernel), 0, "multiboot,kernel")?;
+    let is_flash = image.bytes == FLASH_BYTES && image.base.is_aligned(BLOCK);
+    if has_firmware && !is_flash {
+        return Err(bad(FLASH));
+    }
+    let time_of_day = match node.property(TIME_OF_DAY) {
+        Some(_) => u32::try_from(value(TIME_OF_DAY)?).map_err(|_| bad(TIME_OF_DAY))?,
+        None => 0,
+    };
     let bootargs = kernel.property("bootargs").map(|property| property.value_as::<&str>());
     Ok(DomainConfig {
         name: node.name(),
         cpus,
         schedule: schedule(node)?,
         memory_bytes: value("memory")?.checked_mul(1024).ok_or(bad("memory"))?,
-        kernel: region(&Place::direct(kernel), 0, "multiboot,kernel")?,
+        kernel: image,
+        has_firmware,
+        fw_cfg: place("stepwell,fw-cfg")?,
+        time_of_day,
         linked: linked(kernel).map_err(bad)?,
         bootargs: bootargs.transpose().map_err(|_| bad("bootargs"))?.unwrap_or(""),
         ramdisk: place("multiboot,ramdisk")?,
         devicetree: place("multiboot,device-tree")?,
     })
 }
+
+/// In a kernel's module: it is no kernel, but both banks of the board's flash.
+const FLASH: &str = "stepwell,flash";
+/// In a domain: the time of day that it begins at, in seconds since 1970.
+const TIME_OF_DAY: &str = "stepwell,time-of-day";
+/// Stage 2 maps it in blocks of this size.
+const BLOCK: u64 = 2 << 20;
 
 /// In a kernel's module: two addresses of two cells each, of its first byte and its entry. Xen's
 /// binding leaves both to the kernel's header, which an ELF has none of.

@@ -122,6 +122,9 @@ fn a_domain_has_its_modules() {
         schedule: None,
         memory_bytes: 512 << 20,
         kernel: range_of(0x5000_0000, 0x1234),
+        has_firmware: false,
+        fw_cfg: None,
+        time_of_day: 0,
         linked: None,
         bootargs: "console=ttyAMA0",
         ramdisk: Some(range_of(0x5100_0000, 0x1234)),
@@ -144,6 +147,27 @@ fn an_elf_says_where_it_is_linked() {
     let bad = HostTreeError::PropertyBad { node: "chosen/domU", property: "stepwell,linked" };
     for length in [0, 4, 8, 15] {
         assert_eq!(linked(&value[..length]), Err(bad), "{length} bytes");
+    }
+}
+
+#[test]
+fn firmware_lies_in_flash_of_the_right_size() {
+    let with = |reg: [u32; 4]| {
+        let mut tree = machine();
+        let domain = child(&mut tree, "/chosen/domU0");
+        domain.add_property(property("stepwell,time-of-day", 1_700_000_000_u32));
+        let kernel = child(&mut tree, "/chosen/domU0/module@50000000");
+        kernel.add_property(property("stepwell,flash", [0_u8; 0].as_slice()));
+        kernel.add_property(property("reg", reg));
+        parse(&tree.to_dtb()).map(|machine| {
+            let domain = &machine.domains[0];
+            (domain.has_firmware, domain.time_of_day)
+        })
+    };
+    assert_eq!(with([0, 0x5000_0000, 0, 0x0800_0000]), Ok((true, 1_700_000_000)));
+    let bad = HostTreeError::PropertyBad { node: "chosen/domU", property: "stepwell,flash" };
+    for reg in [[0, 0x5000_0000, 0, 0x0400_0000], [0, 0x5000_1000, 0, 0x0800_0000]] {
+        assert_eq!(with(reg), Err(bad));
     }
 }
 
@@ -336,6 +360,7 @@ fn the_tree_that_a_guest_gets_is_understood() {
         bootargs: "",
         initrd: None,
         has_gicv2: false,
+        has_firmware: false,
     };
     let mut bytes = vec![0; 8192];
     guest.write(&mut bytes).expect("it fits");

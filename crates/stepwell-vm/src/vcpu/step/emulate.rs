@@ -204,6 +204,11 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             return self.store_fault(FaultStatus::ALIGNMENT, address);
         }
         let pa = match self.where_to_store(address, pstate) {
+            // Flash is memory for loads alone.
+            Ok(pa) if !self.running.domain.ram.is_stored_to(pa) => {
+                let loaded = Image::of(armed.value, armed.bytes, armed.pair, big_endian);
+                return self.store_to_device(store, loaded, new);
+            }
             Ok(pa) => pa,
             // What lies there is no RAM.
             Err(failed) if failed.stage2 => {
