@@ -34,6 +34,8 @@ pub(super) struct Bank {
     priority: [u8; 32],
     /// The priority at which an active interrupt was acknowledged.
     running: [u8; 32],
+    /// The group in which an active interrupt was acknowledged: one is Group 1.
+    running_group: u32,
 }
 
 /// The registers that show one bit for each interrupt, in the order of their addresses.
@@ -104,6 +106,7 @@ impl Bank {
             relatched: 0,
             priority: [0; 32],
             running: [0; 32],
+            running_group: 0,
         }
     }
 
@@ -144,11 +147,18 @@ impl Bank {
         self.running.get(bit).copied().unwrap_or(0xff)
     }
 
-    /// Notes at which priority an interrupt was acknowledged.
-    pub fn set_running(&mut self, bit: usize, value: u8) {
+    /// Tells whether an active interrupt was acknowledged in Group 1, whatever it has become since.
+    pub fn is_running_in_group1(&self, bit: usize) -> bool {
+        self.running_group & bit_mask(bit) != 0
+    }
+
+    /// Notes at which priority, and in which group, an interrupt was acknowledged.
+    pub fn set_running(&mut self, bit: usize, value: u8, group1: bool) {
         if let Some(running) = self.running.get_mut(bit) {
             *running = value;
         }
+        let mask = bit_mask(bit);
+        self.running_group = self.running_group & !mask | if group1 { mask } else { 0 };
     }
 
     /// Reads a register of one bit per interrupt.

@@ -91,7 +91,7 @@ impl ListRegister {
 }
 
 /// Bits of a priority that a virtual CPU interface implements: the upper five.
-const IMPLEMENTED_PRIORITY: u8 = 0xf8;
+pub(super) const IMPLEMENTED_PRIORITY: u8 = 0xf8;
 /// Nothing is active.
 const IDLE_PRIORITY: u8 = 0xff;
 

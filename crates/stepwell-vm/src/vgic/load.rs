@@ -13,7 +13,7 @@
 use heapless::Vec;
 
 use super::bank::{Bank, Groups, Returned, bit_mask, bits};
-use super::list_registers::hcr;
+use super::list_registers::{IMPLEMENTED_PRIORITY, hcr};
 use super::{CpuInterface, ListRegister, Signal, Vgic};
 
 /// List registers that the architecture can have.
@@ -46,8 +46,10 @@ impl Loaded {
 struct Candidate {
     intid: usize,
     priority: u8,
-    running: u8,
     group1: bool,
+    /// Priority and group in which it was acknowledged. Only by these the CPU interface knows, at its
+    /// end, that it is the one whose priority is dropped.
+    running: (u8, bool),
     /// To be signalled.
     pending: bool,
     active: bool,
@@ -63,7 +65,7 @@ impl Candidate {
 
     /// The order of ending: a handler ends before the one that it preempted.
     const fn end_rank(&self) -> (u8, usize) {
-        (self.running, self.intid)
+        (self.running.0, self.intid)
     }
 
     /// Puts off being signalled again until we were told of the deactivation.
@@ -73,10 +75,12 @@ impl Candidate {
     }
 
     const fn list_register(&self) -> ListRegister {
+        let (priority, group1) =
+            if self.active { self.running } else { (self.priority, self.group1) };
         ListRegister::new(
             self.intid as u32,
-            self.priority,
-            self.group1,
+            priority,
+            group1,
             self.pending,
             self.active,
             self.watched,
@@ -268,7 +272,7 @@ impl Vgic {
         let Some(bank) = self.bank_mut(vcpu, entry.intid) else { return 0 };
         let folded = bank.fold(bit, returned);
         if folded.activated {
-            bank.set_running(entry.intid % 32, register.priority());
+            bank.set_running(entry.intid % 32, register.priority(), register.is_group1());
         }
         let Some(spi) = entry.intid.checked_sub(32) else {
             return if folded.deactivated { bit } else { 0 };
@@ -284,8 +288,12 @@ impl Vgic {
     /// Deactivates interrupts that ended without being in a list register.
     ///
     /// EOIcount does not say which. An interrupt handler ends before the one that it preempted, so
-    /// it was the most urgent of those not loaded.
+    /// it was the most urgent of those not loaded. Where the guest deactivates by ICC_DIR_EL1, which
+    /// traps then, nothing has ended: QEMU counts the priority drop.
     fn end_unloaded(&mut self, vcpu: usize, interface: &CpuInterface) -> u32 {
+        if interface.splits_eoi() {
+            return 0;
+        }
         let ended = (interface.hcr & hcr::EOICOUNT) >> hcr::EOICOUNT_SHIFT;
         let mut deactivated = 0;
         for _ in 0..ended {
@@ -404,12 +412,16 @@ fn candidate(bank: &Bank, bit: usize, intid: usize, groups: Groups, for_us: bool
     let edge = bank.edge & mask != 0;
     let enabled = bank.enabled & groups.mask(bank.group) & mask != 0;
     let wanted = bank.pending() & mask != 0 && enabled;
-    let pending = wanted && (!active || edge && for_us);
+    let (priority, group1) = (bank.priority(bit), bank.group & mask != 0);
+    let running = (bank.running(bit), bank.is_running_in_group1(bit));
+    // What comes back from active to pending is signalled as what it was, not as what it has become.
+    let is_same = running == (priority & IMPLEMENTED_PRIORITY, group1);
+    let pending = wanted && (!active || edge && for_us && is_same);
     Candidate {
         intid,
-        priority: bank.priority(bit),
-        running: bank.running(bit),
-        group1: bank.group & mask != 0,
+        priority,
+        group1,
+        running,
         pending,
         active,
         // One that waits for its deactivation to go elsewhere needs us then, too.

@@ -69,10 +69,16 @@ impl Cpu {
         Some(register.intid())
     }
 
-    /// Writes ICC_EOIR1_EL1.
+    /// Writes ICC_EOIR1_EL1: deactivates what was acknowledged at the priority that is dropped.
     fn end(&mut self, intid: u32) {
+        let dropped = self.interface.running_priority();
         self.interface.ap1r0 &= self.interface.ap1r0.wrapping_sub(1);
-        if self.interface.vmcr & 1 << 9 == 0 {
+        let is_another = |register: ListRegister| {
+            register.is_active()
+                && register.intid() == intid
+                && (register.priority() != dropped || !register.is_group1())
+        };
+        if self.interface.vmcr & 1 << 9 == 0 && self.entry_of(is_another).is_none() {
             self.deactivate(intid);
         }
     }

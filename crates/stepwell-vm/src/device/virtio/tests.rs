@@ -51,7 +51,11 @@ fn an_empty_slot_is_a_transport_without_a_device() {
     let virtio = board();
     let words: std::vec::Vec<u64> = (0..4).map(|n| virtio.read(3, 4 * n, 4)).collect();
     assert_eq!(words, [MAGIC, 2, 0, VENDOR]);
-    assert_eq!((virtio.read(3, 0, 1), virtio.read(3, CONFIG, 4)), (0, 0));
+    assert_eq!(
+        [virtio.read(3, 0, 1), virtio.read(3, 0, 2), virtio.read(3, 1, 1)],
+        [0x76, 0x6976, 0]
+    );
+    assert_eq!(virtio.read(3, CONFIG, 4), 0);
 }
 
 #[test]

@@ -59,6 +59,31 @@ fn a_more_urgent_interrupt_preempts_and_an_equal_one_waits() {
     assert_eq!(cpu.acknowledge(), Some(72));
 }
 
+/// The CPU interface goes by the list register: its end would find another interrupt there.
+#[test]
+fn an_active_interrupt_ends_as_it_was_acknowledged_whatever_it_has_become() {
+    let mut vgic = set_up(1);
+    let mut cpu = Cpu::new(0, 4);
+    // Both groups.
+    vgic.mmio_write(0, gicd(0), 4, 0x13);
+    vgic.pulse(70, None);
+    cpu.enter(&mut vgic);
+    assert_eq!(cpu.acknowledge(), Some(70));
+    cpu.exit(&mut vgic);
+    set_priority(&mut vgic, 70, 0x40);
+    vgic.mmio_write(0, gicd(0x80 + 8), 4, 0);
+    // It is an edge that comes again, of Group 0 now.
+    vgic.pulse(70, None);
+    cpu.enter(&mut vgic);
+    assert_eq!(cpu.acknowledge(), None);
+    cpu.end(70);
+    assert!(cpu.wants_maintenance(), "to be signalled as what it has become");
+    cpu.trip(&mut vgic);
+    assert!(!is_active(&mut vgic, 70));
+    let register = cpu.interface.list_registers().next().unwrap_or_default();
+    assert_eq!((register.intid(), register.priority(), register.is_group1()), (70, 0x40, false));
+}
+
 #[test]
 fn preemption_works_with_a_single_list_register() {
     let mut vgic = set_up(1);
@@ -113,6 +138,21 @@ fn split_eoi_drops_priority_first_and_deactivates_later() {
     cpu.deactivate(70);
     cpu.trip(&mut vgic);
     assert!(!is_active(&mut vgic, 70) && is_active(&mut vgic, 71));
+}
+
+/// As QEMU counts it, too, where the priority alone is dropped.
+#[test]
+fn with_split_eoi_a_count_deactivates_nothing() {
+    let mut vgic = set_up(1);
+    let mut cpu = Cpu::new(0, 1).split_eoi();
+    vgic.pulse(70, None);
+    cpu.enter(&mut vgic);
+    assert_eq!(cpu.acknowledge(), Some(70));
+    cpu.trip(&mut vgic);
+    cpu.end(70);
+    cpu.interface.hcr += 1 << hcr::EOICOUNT_SHIFT;
+    cpu.trip(&mut vgic);
+    assert!(is_active(&mut vgic, 70));
 }
 
 #[test]
