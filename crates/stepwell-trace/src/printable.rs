@@ -46,10 +46,15 @@ pub const fn is_hidden(character: char) -> bool {
     match character {
         '\t' => false,
         '\0'..='\x1f' | '\x7f'..='\u{9f}' => true,
-        // Formatting: what has no width, turns the direction of writing, or ends a line.
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' => true,
-        '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' => true,
-        '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}' => true,
+        // Formatting: what turns the direction of writing, or ends a line.
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' => true,
+        '\u{fff9}'..='\u{fffb}' => true,
+        // What has no width: Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt).
+        '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' => true,
+        '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{206f}' => true,
+        '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' => true,
+        '\u{fff0}'..='\u{fff8}' | '\u{1bca0}'..='\u{1bca3}' => true,
+        '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}' => true,
         _ => false,
     }
 }
@@ -64,6 +69,14 @@ mod tests {
         assert_eq!(printable("a\rb\nc\x7f"), "a^Mb^Jc^?");
         assert_eq!(printable("\u{9b}2J"), "\\u{9b}2J");
         assert_eq!(printable("\u{202e}gnp.exe\u{200b}"), "\\u{202e}gnp.exe\\u{200b}");
+        assert_eq!(
+            printable("\x1b]8;;http://x\x1b\\y\x1b]52;c;ZQ=="),
+            "^[]8;;http://x^[\\y^[]52;c;ZQ=="
+        );
+        for hidden in ['\u{fe0f}', '\u{34f}', '\u{3164}', '\u{2066}', '\u{e0041}', '\u{e01ef}'] {
+            let shown = format!("\\u{{{:x}}}", u32::from(hidden));
+            assert_eq!(printable(&hidden.to_string()), shown);
+        }
     }
 
     #[test]

@@ -323,6 +323,21 @@ mod tests {
         {
             assert_eq!(heard(words.as_bytes()), Heard::Stranger, "{words:?}");
         }
+        // The preface of HTTP/2, a web socket, a mail and a file server's client, and what may be put before.
+        for words in
+            ["PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n$?#3f", "GET /chat HTTP/1.1\r\nUpgrade: websocket"]
+        {
+            assert_eq!(heard(words.as_bytes()), Heard::Stranger, "{words:?}");
+            for before in ["+", "-", "\x03", "++\x03"] {
+                let words = format!("{before}{words}");
+                assert_eq!(heard(words.as_bytes()), Heard::Stranger, "{words:?}");
+            }
+        }
+        for words in
+            ["EHLO x\r\n", "USER x\r\n", "SSH-2.0-x\r\n", "+\r\n$?#3f", "$\x16\x03#19", "ü$?#3f"]
+        {
+            assert_eq!(heard(words.as_bytes()), Heard::Stranger, "{words:?}");
+        }
         let endless = [b"$".as_slice(), &vec![b'a'; 2 * PACKET_MAX]].concat();
         assert_eq!(heard(&endless), Heard::Stranger);
     }

@@ -5,6 +5,7 @@
 
 use super::varint::{self, Cursor};
 use super::{Header, Totals};
+use crate::printable::printable;
 
 const TEXT_FIELDS: u64 = 6;
 const TAG_VCPUS: u64 = 7;
@@ -32,7 +33,8 @@ impl Header {
         out
     }
 
-    /// Reads the payload of a `Header` chunk; `None` if it is damaged.
+    /// Reads the payload of a `Header` chunk; `None` if it is damaged. Its texts are made [`printable`],
+    /// like the names of symbols: whoever shows them, in a terminal or a browser, shows what is there.
     pub(crate) fn decode(payload: &[u8]) -> Option<Self> {
         let mut header = Self::default();
         let mut cursor = Cursor::new(payload);
@@ -41,7 +43,8 @@ impl Header {
             let value = cursor.take_bytes()?;
             match tag {
                 1..=TEXT_FIELDS => {
-                    *header.texts()[(tag - 1) as usize] = String::from_utf8_lossy(value).into();
+                    let text = String::from_utf8_lossy(value);
+                    *header.texts()[(tag - 1) as usize] = printable(&text).into_owned();
                 }
                 TAG_VCPUS => header.vcpus = u8::try_from(Cursor::new(value).take()?).ok()?,
                 _ => {}
