@@ -3,7 +3,7 @@
 //! Its values are to be those of plain QEMU. What it may tell besides is the table "What the detector may
 //! find" of docs/stealth.md: a row has the tell's name and where that is allowed, `always` or a list of
 //! conditions like `time=stopped`, of which one has to hold; `irq=over+time=real` are two that have to
-//! hold together.
+//! hold together. `qemu=7` holds on all QEMUs with that number in front.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -63,6 +63,12 @@ pub enum Round {
 impl Round {
     /// Its conditions, as docs/stealth.md names them.
     fn conditions(self) -> Vec<String> {
+        let mut conditions = self.own_conditions();
+        conditions.extend(this_qemu());
+        conditions
+    }
+
+    fn own_conditions(self) -> Vec<String> {
         match self {
             Self::Free { breakpoints, pauses } => {
                 vec![
@@ -112,8 +118,16 @@ pub fn product() -> Vec<Round> {
 
 impl fmt::Display for Round {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.conditions().join(", "))
+        write!(f, "{}", self.own_conditions().join(", "))
     }
+}
+
+/// How a condition on the emulator begins.
+const QEMU: &str = "qemu=";
+
+/// The condition that holds on this QEMU, if it tells its version.
+fn this_qemu() -> Option<String> {
+    plain::qemu_version().map(|(major, _)| format!("{QEMU}{major}"))
 }
 
 /// Where tells are allowed, by name: alternatives of conditions.
@@ -150,9 +164,16 @@ impl Allowed {
         })
     }
 
-    /// The names that are allowed somewhere.
+    /// The names that are allowed somewhere on this QEMU.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        let here = this_qemu();
+        let may_hold = move |alternative: &Vec<String>| {
+            let mut qemus = alternative.iter().filter(|word| word.starts_with(QEMU));
+            qemus.all(|word| Some(word) == here.as_ref())
+        };
+        let rows =
+            self.0.iter().filter(move |(_, alternatives)| alternatives.iter().any(&may_hold));
+        rows.map(|(name, _)| name.as_str())
     }
 }
 

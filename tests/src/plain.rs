@@ -107,13 +107,19 @@ pub fn dump_device_tree(setup: &Setup, file: &Path) -> Result<(), Error> {
 /// How this QEMU is told to execute one instruction at a time: by an option before 8.1, and by a
 /// property of the accelerator since.
 fn one_instruction_at_a_time() -> &'static [&'static str] {
-    static CHOICE: OnceLock<bool> = OnceLock::new();
-    let property = *CHOICE.get_or_init(|| {
+    let has_property = qemu_version().is_some_and(|version| version >= (8, 1));
+    if has_property { &["-accel", "tcg,one-insn-per-tb=on"] } else { &["-singlestep"] }
+}
+
+/// The version of this QEMU: its first two numbers.
+#[must_use]
+pub fn qemu_version() -> Option<(u32, u32)> {
+    static VERSION: OnceLock<Option<(u32, u32)>> = OnceLock::new();
+    *VERSION.get_or_init(|| {
         let output = Command::new(qemu()).arg("--version").output();
         let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-        version(&text.unwrap_or_default()).is_some_and(|version| version >= (8, 1))
-    });
-    if property { &["-accel", "tcg,one-insn-per-tb=on"] } else { &["-singlestep"] }
+        version(&text.unwrap_or_default())
+    })
 }
 
 fn version(text: &str) -> Option<(u32, u32)> {

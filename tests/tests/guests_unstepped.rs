@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use stepwell_tests::guest::Guest;
-use stepwell_tests::plain::{Setup, console};
+use stepwell_tests::plain::{Setup, console, qemu_version};
 use stepwell_tests::process::{Finished, Running};
 use stepwell_tests::stepwell::{command, run_guest};
 
@@ -78,8 +78,20 @@ fn devices_are_accessed_in_every_form() {
         // The identification registers by LDP, as they are in the PL011.
         assert!(plain.stdout.contains("load_pair_post 0x9000fe0"), "{}", plain.output());
         let finished = run_guest(&setup, LIMIT).unwrap();
-        assert_eq!(finished.stdout, plain.stdout, "{cpu}: {}", finished.output());
+        let pairs = || finished.stdout.lines().zip(plain.stdout.lines());
+        let differ: Vec<_> = pairs()
+            .filter(|(seen, plain)| seen != plain && !is_faulted_by_qemu_10(plain))
+            .collect();
+        assert!(differ.is_empty(), "{cpu}: seen, and on plain QEMU: {differ:#?}");
+        assert_eq!(finished.stdout.lines().count(), plain.stdout.lines().count(), "{cpu}");
     }
+}
+
+/// An access of a device that is not aligned, with stage 1 off: plain QEMU has had the alignment fault
+/// since version 8, and none below an EL2 that has stage 2 on (docs/qemu.md).
+fn is_faulted_by_qemu_10(line: &str) -> bool {
+    let is_newer = qemu_version().is_some_and(|(major, _)| major >= 8);
+    is_newer && line.trim_start().starts_with("exceptions 0x1 0x96000021 ")
 }
 
 /// A guest that asks to be reset comes up again, on the same console, until it switches off.

@@ -266,10 +266,11 @@ exclusives_wrong:
     mov     x0, x9
     ret
 
-    // x0: memory, x1: which of the above. Runs it at EL0 and leaves.
+    // x0: an address in memory, whose page has at 56 which of the above. Runs it at EL0 and leaves.
     .globl run_at_el0
 run_at_el0:
-    ldr     x1, [x0, #56]
+    and     x1, x0, #0xfffffffffffff000
+    ldr     x1, [x1, #56]
     blr     x1
     svc     #0xff
 "#
@@ -314,10 +315,6 @@ fn at_el1(case: Case, memory: u64) -> u64 {
 fn at_el0(case: Case, memory: u64) -> u64 {
     // SAFETY: the slot lies in MEMORY, which only this CPU uses.
     unsafe { *((memory & !0xfff) as *mut u64).add(7) = case as usize as u64 };
-    if memory & 0xfff != 0 {
-        // SAFETY: as above, relative to where the code looks.
-        unsafe { ((memory + 56) as *mut u64).write_unaligned(case as usize as u64) };
-    }
     let stack = (&raw mut EL0_STACK) as u64 + 4096;
     enter_el0(run_at_el0 as *const () as u64, memory, EL0, stack)
 }

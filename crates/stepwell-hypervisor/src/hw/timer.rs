@@ -84,8 +84,8 @@ fn is_virtual_timer_due() -> bool {
 /// CNTVOFF_EL2: what the guest's virtual counter lags behind the machine's.
 pub fn set_offset(offset: u64) {
     let compare = mrs!("cntv_cval_el0");
-    if deadline_wraps(compare, offset) {
-        // As far away as one can be told; the guest may read it, but QEMU does not hang.
+    if deadline_wraps(compare, offset) && counter_at_reset() != 0 {
+        // As far away as one can be told; the guest may read it, but QEMU 7.2 does not hang.
         msr!("cntv_cval_el0", i64::MAX as u64);
     }
     msr!("cntvoff_el2", offset);

@@ -133,8 +133,8 @@ fn debug_address<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2, rt: u8, rt2:
     done(running)
 }
 
-/// DBGDIDR, which EL2 cannot read: as ID_AA64DFR0_EL1 has it, but for the version on QEMU's own CPU,
-/// `max`, which has that of the CPU from which it was made. What is not stepped reads it there.
+/// DBGDIDR, which EL2 cannot read: as ID_AA64DFR0_EL1 has it, but for the version on QEMU 7.2's own CPU,
+/// `max`, which has that of the CPU from which it was made.
 ///
 /// Source: Arm ARM (DDI 0487, issue L.b), DBGDIDR, Debug ID Register.
 fn debug_id<C: Cpu>(cpu: &C) -> u64 {
@@ -142,9 +142,13 @@ fn debug_id<C: Cpu>(cpu: &C) -> u64 {
     const NO_SECURE_HALTING: u64 = 1 << 14;
     const EL3: u64 = 1 << 12;
     const ARMV8_0: u64 = 6;
+    const ARMV8_8: u64 = 10; // what `max` has since
     let features = cpu.read(SystemRegister::ID_AA64DFR0_EL1);
     let is_qemu_max = cpu.read(SystemRegister::MIDR_EL1) >> 24 & 0xff == 0;
-    let version = if is_qemu_max { ARMV8_0 } else { features & 0xf };
+    let version = match features & 0xf {
+        ..ARMV8_8 if is_qemu_max => ARMV8_0,
+        version => version,
+    };
     let breakpoints = features >> 12 & 0xf;
     let (watchpoints, contexts) = (features >> 20 & 0xf, features >> 28 & 0xf);
     let numbers = watchpoints << 28 | breakpoints << 24 | contexts << 20 | version << 16;

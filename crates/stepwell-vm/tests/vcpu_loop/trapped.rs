@@ -264,6 +264,13 @@ fn aarch32_debug_registers_have_nobody_at_the_other_end() {
     id.cpu.write(SystemRegister::MIDR_EL1, 0x411f_d070);
     id.cpu.write(SystemRegister::ID_AA64DFR0_EL1, 1 << 28 | 3 << 20 | 5 << 12 | 6);
     assert_eq!(id.carried_out().x[3], 0x3516_d000);
+    // And of QEMU's `max`, in 7.2 and in 10.
+    for (debug_version, version) in [(9, 6), (10, 10)] {
+        let id = debug([0, 0, 0, 0], 3, true);
+        id.cpu.write(SystemRegister::MIDR_EL1, 0x000f_0510);
+        id.cpu.write(SystemRegister::ID_AA64DFR0_EL1, 1 << 28 | 3 << 20 | 5 << 12 | debug_version);
+        assert_eq!(id.carried_out().x[3], 0x3510_d000 | version << 16, "{debug_version}");
+    }
     // DBGDSCRint, into a register and into the flags; DBGDTRRXint, DBGDRAR and DBGDSAR.
     assert_eq!(debug([0, 0, 1, 0], 3, true).carried_out().x[3], 0);
     assert_eq!(debug([0, 0, 1, 0], 15, true).in_aarch32(0xf << 28).carried_out().pstate >> 28, 0);
