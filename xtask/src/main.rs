@@ -20,6 +20,7 @@ mod elf_image;
 mod guests;
 mod initramfs;
 mod kvm;
+mod kvm_unit_tests;
 mod layout;
 mod metadata;
 mod modules;
@@ -58,6 +59,7 @@ enum Command {
     Build(build::Build),
     Cross(cross::Cross),
     Kvm(kvm::Kvm),
+    KvmUnitTests(kvm_unit_tests::KvmUnitTests),
     Package(package::Package),
     Guests(guests::Guests),
     Qemu(qemu::Qemu),
@@ -87,6 +89,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Build(command) => command.run(),
         Command::Cross(command) => command.run(),
         Command::Kvm(command) => command.run(),
+        Command::KvmUnitTests(command) => command.run(),
         Command::Package(command) => command.run(),
         Command::Guests(command) => command.run(),
         Command::Qemu(command) => command.run(),
