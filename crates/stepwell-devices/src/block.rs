@@ -167,4 +167,16 @@ impl Device for Disk {
         // No buffer is longer than what fits, as its descriptors say; RAM may be.
         Ok(u32::try_from(written + 1).unwrap_or(u32::MAX))
     }
+
+    fn keep(&mut self, moment: u64) {
+        self.image.keep(moment);
+    }
+
+    fn go_to(&mut self, moment: u64) {
+        self.image.go_to(moment);
+    }
+
+    fn forget(&mut self, moment: u64) {
+        self.image.forget(moment);
+    }
 }

@@ -7,6 +7,7 @@ use crate::queue::{Answer, Broken, Buffers, Device, Identity};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
@@ -45,13 +46,15 @@ pub struct Entropy {
     source: Source,
     /// Blocks that were taken of a seed's.
     blocks: u64,
+    /// How many these were at the moments that are kept.
+    kept: BTreeMap<u64, u64>,
 }
 
 impl Entropy {
     /// Makes one of a source.
     #[must_use]
     pub const fn new(source: Source) -> Self {
-        Self { source, blocks: 0 }
+        Self { source, blocks: 0, kept: BTreeMap::new() }
     }
 
     fn fill(&mut self, bytes: &mut [u8]) -> Result<(), Errno> {
@@ -104,6 +107,18 @@ impl Device for Entropy {
         buffers.write(answer, 0, &bytes)?;
         Ok(bytes.len() as u32)
     }
+
+    fn keep(&mut self, moment: u64) {
+        self.kept.insert(moment, self.blocks);
+    }
+
+    fn go_to(&mut self, moment: u64) {
+        self.blocks = self.kept.get(&moment).copied().unwrap_or(self.blocks);
+    }
+
+    fn forget(&mut self, moment: u64) {
+        self.kept.remove(&moment);
+    }
 }
 
 #[cfg(test)]
@@ -126,6 +141,25 @@ mod tests {
         assert_eq!(first, bytes(7, &[32, 32]));
         assert_ne!(first, bytes(8, &[64]));
         assert_ne!(first[..32], first[32..]);
+    }
+
+    #[test]
+    fn a_seed_goes_on_from_where_it_was_at_a_kept_moment() {
+        let mut device = Entropy::new(Source::Seed(7));
+        let next = |device: &mut Entropy| {
+            let mut bytes = [0; 32];
+            device.fill(&mut bytes).unwrap();
+            bytes
+        };
+        next(&mut device);
+        device.keep(3);
+        let second = next(&mut device);
+        assert_ne!(next(&mut device), second);
+        device.go_to(3);
+        assert_eq!(next(&mut device), second);
+        device.forget(3);
+        device.go_to(3);
+        assert_ne!(next(&mut device), second, "it is not known any more");
     }
 
     #[test]

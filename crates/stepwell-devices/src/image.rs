@@ -32,6 +32,12 @@ pub trait Image: Send {
     ///
     /// What the host says.
     fn flush(&mut self) -> io::Result<()>;
+    /// Keeps what it has now, under this number. An image that nobody writes to has nothing to keep.
+    fn keep(&mut self, _moment: u64) {}
+    /// Goes to what it had when that was kept.
+    fn go_to(&mut self, _moment: u64) {}
+    /// Lets go what was kept.
+    fn forget(&mut self, _moment: u64) {}
 }
 
 /// A disk that cannot be had.
@@ -177,6 +183,31 @@ impl DiskOptions {
         let path = self.path.clone();
         let snapshot = snapshot::Snapshot::over(image);
         Ok(Box::new(snapshot.map_err(|error| DiskError::Scratch { path, error })?))
+    }
+
+    /// Reads all that a guest reads from it, whatever its format: `take` gets it in pieces of `piece`
+    /// bytes, the last one shorter, each with where it is, and whether there is more.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskError`], and what `take` returns.
+    pub fn read_all<E: From<DiskError>>(
+        &self,
+        piece: usize,
+        mut take: impl FnMut(u64, &[u8], bool) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let readable = Self { is_read_only: true, is_snapshot: false, ..self.clone() };
+        let mut image = readable.open()?;
+        let (mut at, end) = (0, image.bytes());
+        let mut bytes = vec![0; piece];
+        while at < end {
+            let part = &mut bytes[..(end - at).min(piece as u64) as usize];
+            image.read(at, part).map_err(|error| self.failed(error))?;
+            let here = at;
+            at += part.len() as u64;
+            take(here, part, at < end)?;
+        }
+        Ok(())
     }
 
     fn failed(&self, error: io::Error) -> DiskError {

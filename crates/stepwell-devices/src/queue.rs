@@ -47,6 +47,13 @@ pub trait Device: Send {
         buffers: &Buffers<'_>,
         answer: &mut dyn Answer,
     ) -> Result<u32, Broken>;
+    /// Keeps what it has now, under this number, to be gone back to. A device that has nothing but what
+    /// its driver knows has nothing to keep.
+    fn keep(&mut self, _moment: u64) {}
+    /// Goes to what it had when that was kept.
+    fn go_to(&mut self, _moment: u64) {}
+    /// Lets go what was kept.
+    fn forget(&mut self, _moment: u64) {}
 }
 
 /// A piece of the guest's RAM.

@@ -58,6 +58,21 @@ impl Devices {
         self.with(|devices| devices.iter().map(|(slot, of)| (*slot, of.identity())).collect())
     }
 
+    /// Has each keep what it has now, under this number. Their guest is stopped.
+    pub fn keep(&self, moment: u64) {
+        self.with(|devices| devices.iter_mut().for_each(|(_, device)| device.keep(moment)));
+    }
+
+    /// Takes each to what it had when that was kept.
+    pub fn go_to(&self, moment: u64) {
+        self.with(|devices| devices.iter_mut().for_each(|(_, device)| device.go_to(moment)));
+    }
+
+    /// Lets go what was kept.
+    pub fn forget(&self, moment: u64) {
+        self.with(|devices| devices.iter_mut().for_each(|(_, device)| device.forget(moment)));
+    }
+
     fn with<T>(&self, act: impl FnOnce(&mut Vec<Plugged>) -> T) -> T {
         // What a device was doing when a thread panicked is its guest's loss alone.
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))

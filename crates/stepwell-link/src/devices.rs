@@ -20,3 +20,14 @@ pub fn device_channel(
     let memory = SharedMemory::map(ram, offset, BYTES);
     Ok(Server::new(memory.map_err(|error| LinkError::Ram(Arc::new(error)))?))
 }
+
+/// Devices of a guest that go to kept moments together with it: what is behind their queues is not the
+/// hypervisor's to keep.
+pub trait KeptDevices: Send {
+    /// Keeps what they have now, under a moment's number. The guest is stopped.
+    fn keep(&self, moment: u64);
+    /// Takes them to what they had at a moment that is kept.
+    fn go_to(&self, moment: u64);
+    /// Lets go what was kept.
+    fn forget(&self, moment: u64);
+}

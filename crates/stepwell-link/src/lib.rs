@@ -20,7 +20,7 @@ mod shared;
 mod vectors;
 mod wait;
 
-pub use devices::device_channel;
+pub use devices::{KeptDevices, device_channel};
 pub use error::{LinkError, RingError};
 pub use guest_ram::GuestRam;
 pub use link::{FlashKeeper, Hello, Link, Patience};

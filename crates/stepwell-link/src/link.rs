@@ -2,7 +2,7 @@
 
 use crate::receiver::{self, DeviceThread, FromStream, Incoming};
 use crate::wait::Wait;
-use crate::{GuestRam, LinkError, Mailbox, Ring};
+use crate::{GuestRam, KeptDevices, LinkError, Mailbox, Ring};
 use std::collections::VecDeque;
 use std::io::Write;
 use std::net::Shutdown;
@@ -85,6 +85,8 @@ pub struct Link {
     devices: DeviceThread,
     /// Who keeps what the guest's firmware stores in its flash.
     flash: Option<Box<dyn FlashKeeper>>,
+    /// What goes to kept moments together with the guest.
+    kept_devices: Option<Box<dyn KeptDevices>>,
     /// Tells whether somebody wants to leave.
     is_interrupted: fn() -> bool,
 }
@@ -116,6 +118,7 @@ impl Link {
             ram: None,
             devices,
             flash: None,
+            kept_devices: None,
             is_interrupted: || false,
         };
         link.hello = link.greet()?;
@@ -142,6 +145,11 @@ impl Link {
     /// anything is asked of it: from its greeting on it looks and speaks nowhere else.
     pub fn attach_mailbox(&mut self, mailbox: Mailbox) {
         self.mailbox = Some(mailbox);
+    }
+
+    /// Takes devices to kept moments together with the guest.
+    pub fn keep_devices(&mut self, devices: Box<dyn KeptDevices>) {
+        self.kept_devices = Some(devices);
     }
 
     /// Wakes a thread by the doorbell, which may ring for the devices that it serves. There is one.
@@ -702,16 +710,33 @@ impl TimeTravel for Link {
 
 impl Checkpoints for Link {
     fn keep(&mut self, domain: u8) -> Result<Checkpoint, Error> {
-        self.value(Command::Keep { domain }).map(Checkpoint)
+        let kept = self.value(Command::Keep { domain })?;
+        if let Some(devices) = &self.kept_devices {
+            devices.keep(kept);
+        }
+        Ok(Checkpoint(kept))
     }
 
     fn go_to(&mut self, domain: u8, checkpoint: Checkpoint) -> Result<(), Error> {
-        self.done(Command::GoTo { domain, checkpoint: checkpoint.0 })
+        let gone = self.done(Command::GoTo { domain, checkpoint: checkpoint.0 });
+        if let Some(devices) = &self.kept_devices {
+            match &gone {
+                Ok(()) => devices.go_to(checkpoint.0),
+                Err(error) if error.refusal() == Some(Refusal::NoSuchCheckpoint) => {
+                    devices.forget(checkpoint.0);
+                }
+                Err(_) => {}
+            }
+        }
+        gone
     }
 
     fn forget(&mut self, checkpoint: Checkpoint) {
         // Whatever is in the way of it, whoever asks for something next is told.
         let _forgotten = self.done(Command::Forget { checkpoint: checkpoint.0 });
+        if let Some(devices) = &self.kept_devices {
+            devices.forget(checkpoint.0);
+        }
     }
 
     fn wrote(

@@ -145,3 +145,74 @@ proptest! {
         }
     }
 }
+
+/// What is done to a disk.
+#[derive(Clone, Debug)]
+enum Act {
+    Write(usize, usize, u8),
+    Keep(u64),
+    GoTo(u64),
+    Forget(u64),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => (0_usize..30_000, 1_usize..9000, any::<u8>()).prop_map(|(at, n, v)| Act::Write(at, n, v)),
+        2 => (0_u64..4).prop_map(Act::Keep),
+        2 => (0_u64..4).prop_map(Act::GoTo),
+        1 => (0_u64..4).prop_map(Act::Forget),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_snapshot_goes_to_what_was_kept(acts in prop::collection::vec(act(), 0..40)) {
+        let mut expected: Vec<u8> = (0..30_208_u32).map(|n| n as u8).collect();
+        let mut disk = snapshot::Snapshot::over(Box::new(Bytes(expected.clone()))).unwrap();
+        disk.reclaim_at(1);
+        let mut kept = std::collections::BTreeMap::new();
+        for act in acts {
+            match act {
+                Act::Write(at, length, value) => {
+                    let length = length.min(expected.len() - at);
+                    expected[at..at + length].fill(value);
+                    disk.write(at as u64, &vec![value; length]).unwrap();
+                }
+                Act::Keep(moment) => {
+                    kept.insert(moment, expected.clone());
+                    disk.keep(moment);
+                }
+                Act::GoTo(moment) => {
+                    if let Some(was) = kept.get(&moment) {
+                        expected.clone_from(was);
+                        disk.go_to(moment);
+                    }
+                }
+                Act::Forget(moment) => {
+                    kept.remove(&moment);
+                    disk.forget(moment);
+                }
+            }
+            let mut bytes = vec![0; expected.len()];
+            disk.read(0, &mut bytes).unwrap();
+            prop_assert!(bytes == expected);
+        }
+        // Eight blocks, in no more than four kept moments and this one.
+        prop_assert!(disk.slots() <= 2 * 8 * 5, "{} slots", disk.slots());
+    }
+}
+
+#[test]
+fn all_of_a_disk_is_read_in_pieces() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = image(folder.path(), &[[1; 1000], [2; 1000]].concat());
+    let mut all: Vec<u8> = Vec::new();
+    let read =
+        options(&format!("{},snapshot", path.display())).read_all(600, |at, bytes, has_more| {
+            assert_eq!((at as usize, has_more), (all.len(), all.len() + bytes.len() < 2000));
+            all.extend(bytes);
+            Ok::<_, DiskError>(())
+        });
+    read.unwrap();
+    assert_eq!(all, fs::read(&path).unwrap());
+}

@@ -25,13 +25,12 @@ impl<C: Cpu> Domain<C> {
     ///
     /// # Errors
     ///
-    /// [`Refusal::NotCounted`], [`Refusal::Unsupported`] where no memory was set aside, or where there are
-    /// devices that the tool serves, and what these hold would stay as it is; and [`Refusal::NoMemory`].
+    /// [`Refusal::NotCounted`], [`Refusal::Unsupported`] where no memory was set aside, and
+    /// [`Refusal::NoMemory`]. What devices have behind their queues is the tool's to keep.
     pub fn keep_moment(&self, control: &Control) -> Result<u64, Refusal> {
         let moment = self.timeline.as_ref().ok_or(Refusal::NotCounted)?.lock().now();
         let mut state = self.checkpoints.state.lock();
-        let has_devices = !self.virtio.lock().is_empty();
-        let state = state.as_mut().filter(|_| !has_devices).ok_or(Refusal::Unsupported)?;
+        let state = state.as_mut().ok_or(Refusal::Unsupported)?;
         let bit = 1_u64.checked_shl(state.bits().trailing_ones()).ok_or(Refusal::NoMemory)?;
         let values = Values::of(self, control).ok_or(Refusal::NoMemory)?;
         if self.checkpoints.withholds() {

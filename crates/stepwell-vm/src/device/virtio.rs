@@ -153,12 +153,6 @@ impl Virtio {
         Self::default()
     }
 
-    /// Tells whether nothing is in any slot.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.slots.iter().all(Option::is_none)
-    }
-
     /// Puts a device into a slot; `false` where there is no such slot, or something is in it.
     pub fn attach(&mut self, slot: usize, identity: Identity) -> bool {
         match self.slots.get_mut(slot) {

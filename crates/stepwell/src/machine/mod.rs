@@ -28,8 +28,10 @@ use ram::Ram;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
-use stepwell_devices::{Identity, Serving};
-use stepwell_link::{GuestRam, Link, LinkError, Mailbox, Patience, Ring, device_channel};
+use stepwell_devices::{Devices, Identity, Serving};
+use stepwell_link::{
+    GuestRam, KeptDevices, Link, LinkError, Mailbox, Patience, Ring, device_channel,
+};
 
 /// How long QEMU may take to set the machine up, before it runs anything.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -136,6 +138,7 @@ fn plug_in(
     let guest_ram = guest_ram.map_err(MachineError::Devices)?;
     let serving = Serving::start(channel, guest_ram, options.devices.clone());
     let serving = serving.map_err(MachineError::Devices)?;
+    link.keep_devices(Box::new(Kept(options.devices.clone())));
     if let Some(thread) = serving.thread() {
         link.wake_for_devices(thread);
     }
@@ -145,6 +148,23 @@ fn plug_in(
             .map_err(|error| MachineError::Devices(std::io::Error::other(error)))?;
     }
     Ok(Some(serving))
+}
+
+/// The devices, as what goes to kept moments together with its guest.
+struct Kept(Devices);
+
+impl KeptDevices for Kept {
+    fn keep(&self, moment: u64) {
+        self.0.keep(moment);
+    }
+
+    fn go_to(&self, moment: u64) {
+        self.0.go_to(moment);
+    }
+
+    fn forget(&self, moment: u64) {
+        self.0.forget(moment);
+    }
 }
 
 /// Where the link only says that it closed, QEMU's own end says more.
