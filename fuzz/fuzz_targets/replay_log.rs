@@ -17,6 +17,8 @@ fn begun() -> Vec<u8> {
         kernel,
         initrd: None,
         devicetree: None,
+        disks: Vec::new(),
+        entropy: None,
         hypervisor: String::new(),
         qemu: String::new(),
     };

@@ -25,7 +25,7 @@ pub use debuggee::{
 };
 pub use error::Error;
 // What the trait speaks of, so that who is built on it needs no second crate.
-pub use reverse::{Edge, Reverse};
+pub use reverse::{Edge, Reverse, Snapshot, Way};
 pub use stepwell_protocol::{
     DomainEnding, ExceptionCause, FaultKind, GuestFault, InterruptPolicy, Monitor, OthersPolicy,
     Place, Refusal, Registers, Schedule, ScheduleError, SimdRegisters, StopReason, SveRegister,

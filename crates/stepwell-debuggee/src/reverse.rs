@@ -16,6 +16,26 @@ pub enum Edge {
     End,
 }
 
+/// A way through a run that is being gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Where it is.
+    pub now: Moment,
+    /// Where it leads to; nothing where something is looked for.
+    pub to: Option<Moment>,
+}
+
+/// A moment that its user has given a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The name.
+    pub name: String,
+    /// The moment.
+    pub moment: Moment,
+    /// It is none of the recorded run's, but of one that has left that.
+    pub is_of_fork: bool,
+}
+
 /// The ability to go back in a run, and to any moment of it.
 pub trait Reverse {
     /// Returns the last moment that can be visited. The first one is position 0.
@@ -54,6 +74,28 @@ pub trait Reverse {
     ///
     /// As [`crate::TimeTravel::moment`].
     fn continue_back(&mut self, domain: u8) -> Result<(), Error>;
+
+    /// Returns the way that is being gone, for who waits for its end.
+    fn way(&self) -> Option<Way>;
+
+    /// Gives the moment at which a domain is stopped a name, to come back to it. One that has this name
+    /// already loses it.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::TimeTravel::moment`]; and, where the recorded run was left, as
+    /// [`crate::Checkpoints::keep`].
+    fn take_snapshot(&mut self, domain: u8, name: &str) -> Result<(), Error>;
+
+    /// Takes a stopped domain to a moment that has a name. [`crate::StopReason::Reached`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Reverse::go_to`], and [`crate::Refusal::NoSuchCheckpoint`].
+    fn go_to_snapshot(&mut self, domain: u8, name: &str) -> Result<(), Error>;
+
+    /// Returns the moments that have names, in the order in which they got them.
+    fn snapshots(&self) -> Vec<Snapshot>;
 
     /// As [`Reverse::continue_back`], to the last such access, whatever else is set.
     ///

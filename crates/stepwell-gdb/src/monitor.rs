@@ -29,6 +29,9 @@ where                        where every vCPU is
 when                         the position, in a replay
 goto N|start|end             to a position of a replay
 last ADDRESS [BYTES]         to the instruction that wrote there last, in a replay
+snapshot NAME                gives this moment of a replay a name
+restore NAME                 to the moment that has this name
+snapshots                    those that have names
 fork                         leave what was recorded: writes are taken from here on
 symbols                      the command that loads the guest's symbols where they are
 trace start NAME             record every step from now on; `continue` steps, too
@@ -76,6 +79,9 @@ fn execute(guest: &mut Guest<'_>, line: &str) -> Result<String, Error> {
         ["goto", position] => time::go_to(guest, position),
         ["last", address] => time::last(guest, address, None),
         ["last", address, length] => time::last(guest, address, Some(length)),
+        ["snapshot", name] => time::take_snapshot(guest, name),
+        ["restore", name] => time::go_to_snapshot(guest, name),
+        ["snapshots"] => Ok(time::snapshots(guest)),
         ["fork"] => time::fork(guest),
         ["symbols"] => Ok(symbols(guest)),
         ["trace", "start", name] => trace_start(guest, name),

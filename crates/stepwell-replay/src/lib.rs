@@ -17,6 +17,6 @@ pub mod record;
 pub mod replay;
 pub mod script;
 
-pub use log::{Entry, FileIdentity, Header, LogError, Reader, Writer};
+pub use log::{DiskIdentity, Entry, FileIdentity, Header, LogError, Reader, Writer};
 pub use navigator::{Keeping, Machine, Navigator};
 pub use script::Script;

@@ -7,167 +7,54 @@
 //!
 //! JSON, because a log has few lines, and somebody may want to know what is in it ten years from now.
 
-use serde::{Deserialize, Serialize};
+mod entry;
+mod packed;
+
+pub use entry::{DiskIdentity, Entry, FileIdentity, Header, VERSION, typed};
+pub use packed::{PART_BYTES, Part, parts};
+
+use serde::Serialize;
 use std::io::{self, BufRead, ErrorKind, Read, Write};
-use stepwell_debuggee::{Moment, StateHash};
+use stepwell_debuggee::Moment;
 
-/// The version of the format, in its header.
-pub const VERSION: u32 = 2;
-/// Longest line that is believed: an entry has a few hundred bytes of input at most.
+/// Longest line that is believed: a part of a file that is packed is the longest.
 const LINE_MAX: u64 = 1 << 20;
-
-/// Where a run begins.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Header {
-    /// [`VERSION`].
-    pub stepwell_replay: u32,
-    /// QEMU's name of the CPU model.
-    pub cpu: String,
-    /// vCPUs.
-    pub vcpus: u8,
-    /// Bytes of the guest's memory.
-    pub memory_bytes: u64,
-    /// Who executes when: a [`stepwell_debuggee::Schedule`] in words.
-    pub schedule: String,
-    /// The kernel's command line.
-    pub command_line: String,
-    /// The kernel was taken without any header.
-    pub raw: bool,
-    /// The kernel.
-    pub kernel: FileIdentity,
-    /// The initial ramdisk.
-    pub initrd: Option<FileIdentity>,
-    /// A device tree that replaces the one that the hypervisor would make.
-    pub devicetree: Option<FileIdentity>,
-    /// The hypervisor's image: SHA-256.
-    pub hypervisor: String,
-    /// What QEMU says of its version.
-    pub qemu: String,
-}
-
-/// A file that a run begins with.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileIdentity {
-    /// Where it was.
-    pub path: String,
-    /// SHA-256 of its contents.
-    pub sha256: String,
-}
-
-/// Something that happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Entry {
-    /// Bytes were typed on the guest's console.
-    Input {
-        /// Instructions that were executed before it.
-        position: u64,
-        /// The guest's counter.
-        clock: u64,
-        /// Two hexadecimal digits each.
-        bytes: String,
-    },
-    /// The state was looked at.
-    State {
-        /// Instructions that were executed before it.
-        position: u64,
-        /// The guest's counter.
-        clock: u64,
-        /// Of the vCPUs' registers, in hexadecimal.
-        registers: String,
-        /// Of the RAM, in hexadecimal.
-        memory: String,
-    },
-    /// The recorder ended here, and the guest had not.
-    Left {
-        /// Instructions that were executed.
-        position: u64,
-        /// The guest's counter.
-        clock: u64,
-    },
-    /// The guest ended.
-    Ended {
-        /// Instructions that were executed.
-        position: u64,
-        /// The guest's counter.
-        clock: u64,
-        /// How, in words.
-        how: String,
-    },
-}
-
-impl Entry {
-    /// Makes an input.
-    #[must_use]
-    pub fn input(moment: Moment, bytes: &[u8]) -> Self {
-        let Moment { position, clock } = moment;
-        let bytes = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self::Input { position, clock, bytes }
-    }
-
-    /// Makes a look at the state.
-    #[must_use]
-    pub fn state(moment: Moment, hash: StateHash) -> Self {
-        let Moment { position, clock } = moment;
-        let (registers, memory) =
-            (format!("{:016x}", hash.registers), format!("{:016x}", hash.memory));
-        Self::State { position, clock, registers, memory }
-    }
-
-    /// Returns when it happened.
-    #[must_use]
-    pub const fn moment(&self) -> Moment {
-        match *self {
-            Self::Input { position, clock, .. }
-            | Self::State { position, clock, .. }
-            | Self::Left { position, clock }
-            | Self::Ended { position, clock, .. } => Moment { position, clock },
-        }
-    }
-
-    /// Tells whether its words are what they stand for.
-    fn is_sound(&self) -> bool {
-        match self {
-            Self::Input { bytes, .. } => typed(bytes).is_some(),
-            Self::State { registers, memory, .. } => {
-                [registers, memory].into_iter().all(|word| u64::from_str_radix(word, 16).is_ok())
-            }
-            Self::Left { .. } | Self::Ended { .. } => true,
-        }
-    }
-}
-
-/// Returns the bytes of an input.
-#[must_use]
-pub fn typed(digits: &str) -> Option<Vec<u8>> {
-    let pairs = digits.as_bytes().chunks(2);
-    let byte = |pair: &[u8]| {
-        let digits = std::str::from_utf8(pair).ok().filter(|digits| digits.len() == 2)?;
-        u8::from_str_radix(digits, 16).ok()
-    };
-    pairs.map(byte).collect()
-}
 
 /// What is wrong with a log.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// It cannot be read or written.
-    #[error("{0}")]
-    Io(#[from] io::Error),
+    /// It cannot be read.
+    #[error("cannot read the log: {0}")]
+    Read(#[source] io::Error),
+    /// It cannot be written.
+    #[error("cannot write the log: {0}: make room, or name another file")]
+    Write(#[source] io::Error),
     /// It is not one.
     #[error("not a replay log: `stepwell record` writes them")]
     NotALog,
     /// It is of another version.
     #[error(
-        "a replay log of version {0}, and this tool reads version {VERSION}: use its own build"
+        "a replay log of version {0}, and this tool reads version {VERSION}: replay it with the build \
+         that recorded it"
     )]
-    Version(u32),
+    Version(u64),
     /// A line has been changed.
-    #[error("line {0} is damaged: what comes before it can be replayed with --to")]
-    Damaged(u64),
+    #[error("line {line} is damaged: `head -n {} FILE` is the log of what came before it", .line - 1)]
+    Damaged {
+        /// Which, from 1 on.
+        line: u64,
+    },
+    /// The first line has a right checksum, and is no beginning of a run.
+    #[error("its first line lacks something, or has it otherwise: record the run anew")]
+    Header,
     /// Time goes backwards.
-    #[error("line {0} comes before the one before it: the log is damaged")]
-    Order(u64),
+    #[error(
+        "line {line} comes before the one before it: `head -n {} FILE` is the log up to there", .line - 1
+    )]
+    Order {
+        /// Which, from 1 on.
+        line: u64,
+    },
 }
 
 /// Writes a log, a line at a time.
@@ -180,7 +67,7 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     ///
-    /// [`LogError::Io`].
+    /// [`LogError::Write`].
     pub fn new(to: W, header: &Header) -> Result<Self, LogError> {
         let mut writer = Self { to };
         writer.line(header)?;
@@ -191,17 +78,16 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     ///
-    /// [`LogError::Io`].
+    /// [`LogError::Write`].
     pub fn add(&mut self, entry: &Entry) -> Result<(), LogError> {
         self.line(entry)
     }
 
     fn line(&mut self, value: &impl Serialize) -> Result<(), LogError> {
-        let json = serde_json::to_string(value).map_err(io::Error::from)?;
+        let json =
+            serde_json::to_string(value).map_err(io::Error::from).map_err(LogError::Write)?;
         let line = format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()));
-        self.to.write_all(line.as_bytes())?;
-        self.to.flush()?;
-        Ok(())
+        self.to.write_all(line.as_bytes()).and_then(|()| self.to.flush()).map_err(LogError::Write)
     }
 }
 
@@ -226,9 +112,9 @@ impl<R: BufRead> Reader<R> {
         let version = value.get("stepwell_replay").and_then(serde_json::Value::as_u64);
         match version.ok_or(LogError::NotALog)? {
             version if version == u64::from(VERSION) => {}
-            version => return Err(LogError::Version(version as u32)),
+            version => return Err(LogError::Version(version)),
         }
-        let header = serde_json::from_value(value).map_err(|_| LogError::Damaged(1))?;
+        let header = serde_json::from_value(value).map_err(|_| LogError::Header)?;
         Ok(Self { from, header, line: 1, last: Moment::default() })
     }
 
@@ -249,7 +135,7 @@ impl<R: BufRead> Reader<R> {
             Line::Cut | Line::End => return Ok(None),
         };
         self.line += 1;
-        let damaged = LogError::Damaged(self.line);
+        let damaged = LogError::Damaged { line: self.line };
         let Some(json) = checked(&line) else { return Err(damaged) };
         let Ok(entry) = serde_json::from_str::<Entry>(json) else { return Err(damaged) };
         if !entry.is_sound() {
@@ -257,7 +143,7 @@ impl<R: BufRead> Reader<R> {
         }
         let moment = entry.moment();
         if moment < self.last || moment.clock < self.last.clock {
-            return Err(LogError::Order(self.line));
+            return Err(LogError::Order { line: self.line });
         }
         self.last = moment;
         Ok(Some(entry))
@@ -283,7 +169,7 @@ fn next_line(from: &mut impl BufRead) -> Result<Line, LogError> {
         Ok(length) if length as u64 == LINE_MAX => Err(LogError::NotALog),
         Ok(_) => Ok(Line::Cut),
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(Line::Cut),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(LogError::Read(error)),
     }
 }
 
@@ -298,6 +184,7 @@ fn checked(line: &[u8]) -> Option<&str> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use stepwell_debuggee::StateHash;
 
     fn header() -> Header {
         let file = |path: &str| FileIdentity { path: path.into(), sha256: "00".into() };
@@ -312,6 +199,12 @@ mod tests {
             kernel: file("vmlinuz"),
             initrd: Some(file("initrd")),
             devicetree: None,
+            disks: vec![DiskIdentity {
+                path: "disk.img".into(),
+                sha256: "22".into(),
+                is_read_only: false,
+            }],
+            entropy: Some(7),
             hypervisor: "11".into(),
             qemu: "QEMU 7.2".into(),
         }
@@ -320,7 +213,9 @@ mod tests {
     fn entries() -> Vec<Entry> {
         let at = |position, clock| Moment { position, clock };
         vec![
+            Entry::part("kernel", 0, &[7; 5000]),
             Entry::input(at(10, 12), b"ls\n"),
+            Entry::passed(at(10, 13)),
             Entry::state(at(10, 40), StateHash { registers: 1, memory: u64::MAX }),
             Entry::Left { position: 50, clock: 80 },
             Entry::Ended { position: 50, clock: 80, how: "powered off".into() },
@@ -348,7 +243,7 @@ mod tests {
         let bytes = log();
         assert_eq!(Reader::new(bytes.as_slice()).unwrap().header(), &header());
         assert_eq!(read(&bytes).unwrap(), entries());
-        let Entry::Input { bytes, .. } = &entries()[0] else { panic!("the first one is") };
+        let Entry::Input { bytes, .. } = &entries()[1] else { panic!("the first one is") };
         assert_eq!(typed(bytes).unwrap(), b"ls\n");
     }
 
@@ -357,7 +252,7 @@ mod tests {
         let mut bytes = Vec::new();
         let mut writer = Writer::new(&mut bytes, &header()).unwrap();
         let begin = writer.to.len();
-        writer.add(&entries()[0]).unwrap();
+        writer.add(&entries()[1]).unwrap();
         let line = std::str::from_utf8(&bytes[begin..]).unwrap();
         assert_eq!(
             line,
@@ -411,7 +306,7 @@ mod tests {
         for position in [10, 9] {
             writer.add(&Entry::Left { position, clock: 10 }).unwrap();
         }
-        assert!(matches!(read(&bytes), Err(LogError::Order(3))));
+        assert!(matches!(read(&bytes), Err(LogError::Order { line: 3 })));
     }
 
     proptest! {

@@ -73,8 +73,8 @@ pub struct Recorder<'a, W> {
     debuggee: &'a mut dyn Debuggee,
     log: Writer<W>,
     until: Until<'a>,
-    /// Instructions between two looks at the state.
-    states_every: u64,
+    /// Instructions between two looks at the state; none where nobody wants any.
+    states_every: Option<u64>,
     state_due: u64,
     now: Moment,
     waiting: Vec<u8>,
@@ -90,15 +90,15 @@ impl<'a, W: Write> Recorder<'a, W> {
         debuggee: &'a mut dyn Debuggee,
         log: Writer<W>,
         until: Until<'a>,
-        states_every: u64,
+        states_every: Option<u64>,
     ) -> Self {
-        let states_every = states_every.max(1);
+        let states_every = states_every.map(|every| every.max(1));
         Self {
             debuggee,
             log,
             until,
             states_every,
-            state_due: states_every,
+            state_due: states_every.unwrap_or(u64::MAX),
             now: Moment::default(),
             waiting: Vec::new(),
             tail: Vec::new(),
@@ -123,9 +123,11 @@ impl<'a, W: Write> Recorder<'a, W> {
             }
             if self.now.position >= self.state_due {
                 self.look()?;
-                self.state_due = self.now.position.saturating_add(self.states_every);
+                let every = self.states_every.unwrap_or(u64::MAX);
+                self.state_due = self.now.position.saturating_add(every);
             }
             self.type_waiting(world)?;
+            let before = self.now;
             if let Some(ending) = self.slice(world)? {
                 let travel = self.debuggee.support_time_travel().ok_or(RecordError::NotCounted)?;
                 let moment @ Moment { position, clock } = travel.moment(0)?;
@@ -133,12 +135,18 @@ impl<'a, W: Write> Recorder<'a, W> {
                 let is_reached = self.has_said_it;
                 return Ok(if is_reached { End::Reached(moment) } else { End::Ended(ending) });
             }
+            if self.now > before {
+                self.log.add(&Entry::passed(self.now))?;
+            }
             world.progress(self.now);
         }
     }
 
     /// Takes down the state.
     fn look(&mut self) -> Result<(), RecordError> {
+        if self.states_every.is_none() {
+            return Ok(());
+        }
         let travel = self.debuggee.support_time_travel().ok_or(RecordError::NotCounted)?;
         let hash = travel.state_hash(0)?;
         self.log.add(&Entry::state(self.now, hash))?;

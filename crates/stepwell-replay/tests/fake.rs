@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::io;
 use stepwell_debuggee::fake::Fake;
 use stepwell_debuggee::{Debuggee, Moment, contract};
+use stepwell_replay::Script;
 use stepwell_replay::log::{Entry, Reader, Writer};
 use stepwell_replay::record::{End, Recorder, Until, World};
 use stepwell_replay::replay::{self, Audience, Replay, ReplayError};
@@ -56,7 +57,8 @@ impl Audience for Typist {
 fn record(debuggee: &mut dyn Debuggee, until: Until<'_>, world: &mut Typist) -> (End, Vec<u8>) {
     let mut bytes = Vec::new();
     let log = Writer::new(&mut bytes, &beginning::header()).expect("memory takes it");
-    let end = Recorder::new(debuggee, log, until, 7_000_000).run(world).expect("the fake is there");
+    let end =
+        Recorder::new(debuggee, log, until, Some(7_000_000)).run(world).expect("the fake is there");
     (end, bytes)
 }
 
@@ -65,8 +67,8 @@ fn replay(
     log: &[u8],
     to: Option<u64>,
 ) -> Result<replay::End, ReplayError> {
-    let log = Reader::new(log).expect("it is one");
-    Replay::new(debuggee, log).run(to, true, &mut Typist::default())
+    let script = Reader::new(log).and_then(Script::read).expect("it is one");
+    Replay::new(debuggee, &script).run(to, true, &mut Typist::default())
 }
 
 fn entries(log: &[u8]) -> Vec<Entry> {
@@ -104,6 +106,52 @@ fn a_replay_is_the_run_that_was_recorded() {
     assert_eq!(again.typed(), b"ls\n");
     let part = replay(&mut looping(), &log, Some(123_456)).expect("it is there");
     assert_eq!(part, replay::End::At(Moment { position: 123_456, clock: 123_456 }));
+}
+
+/// Whatever became of the recorder: what it had written is a run, to the last moment that it had passed.
+#[test]
+fn a_log_that_was_cut_is_replayed_to_its_last_whole_line() {
+    let (_, log, _) = typed();
+    let lines: Vec<usize> = (0..log.len()).filter(|&at| log[at] == b'\n').collect();
+    for (n, &end) in lines.iter().enumerate() {
+        for cut in [end + 1, end + 20] {
+            let cut = &log[..cut.min(log.len())];
+            let read = entries(cut);
+            assert_eq!(read.len(), n + usize::from(cut.len() == log.len() && n + 1 < lines.len()));
+            let last = read.last().map(Entry::moment).unwrap_or_default();
+            let again = replay(&mut looping(), cut, None).expect("it is the same");
+            assert_eq!(again, replay::End::At(last));
+        }
+    }
+    let passed = |entry: &&Entry| matches!(entry, Entry::Passed { .. });
+    assert!(entries(&log).iter().filter(passed).count() >= 4, "one for each slice");
+}
+
+/// Somebody who watches is shown how far it has come, and it is the same run.
+#[test]
+fn a_replay_that_is_watched_is_the_same() {
+    struct Watching(Vec<u64>);
+    impl Audience for Watching {
+        fn console(&mut self, _: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+        fn wants_to_leave(&mut self) -> bool {
+            false
+        }
+        fn watches(&self) -> bool {
+            true
+        }
+        fn progress(&mut self, moment: Moment) {
+            self.0.push(moment.position);
+        }
+    }
+    let (_, log, _) = typed();
+    let script = Reader::new(log.as_slice()).and_then(Script::read).expect("it is one");
+    let (mut fake, mut watching) = (looping(), Watching(Vec::new()));
+    let end = Replay::new(&mut fake, &script).run(None, true, &mut watching).expect("the same");
+    assert_eq!(end, replay::End::At(Moment { position: END, clock: END }));
+    assert_eq!(fake.typed(), b"ls\n");
+    assert!(watching.0.len() >= 4 && watching.0.is_sorted(), "{:?}", watching.0);
 }
 
 #[test]

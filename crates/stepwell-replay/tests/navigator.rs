@@ -13,6 +13,7 @@ use stepwell_debuggee::{
     Watchpoint, Watchpoints, contract,
 };
 use stepwell_replay::log::{Entry, Reader, Writer};
+use stepwell_replay::script::Happening;
 use stepwell_replay::{Keeping, Machine, Navigator, Script};
 
 /// `add x1, x1, #1`, `str x1, [x0]`, `nop`, and back, eight times; then the same without the store.
@@ -393,6 +394,144 @@ fn a_guest_that_ended_is_left_before_its_last_instruction() {
     navigator.step_back(V0, 3).expect("it is stopped");
     stop(&mut navigator);
     assert_eq!(position(&mut navigator), 20);
+}
+
+#[test]
+fn a_moment_with_a_name_is_come_back_to() {
+    with_both(|navigator| {
+        stop(navigator);
+        let seen = go_to(navigator, 12_345);
+        navigator.take_snapshot(0, "here").expect("it is stopped");
+        go_to(navigator, 60_000);
+        navigator.go_to_snapshot(0, "here").expect("it is known");
+        assert_eq!(stop(navigator).reason, StopReason::Reached);
+        assert_eq!(position(navigator), 12_345);
+        assert_eq!(navigator.state_hash(0).expect("it is stopped"), seen);
+        let unknown = navigator.go_to_snapshot(0, "there").expect_err("nobody knows it");
+        assert_eq!(unknown.refusal(), Some(Refusal::NoSuchCheckpoint));
+        // The name can be given once more.
+        go_to(navigator, 100);
+        navigator.take_snapshot(0, "here").expect("it is stopped");
+        let [only] = &navigator.snapshots()[..] else { panic!("one name, one moment") };
+        assert_eq!((only.name.as_str(), only.moment.position), ("here", 100));
+    });
+}
+
+#[test]
+fn a_moment_of_a_fork_is_come_back_to_from_the_recorded_run() {
+    let mut again = Again(fake());
+    let mut navigator = Navigator::new(&mut again, run(), FEW);
+    stop(&mut navigator);
+    let before = go_to(&mut navigator, 5000);
+    navigator.fork(0).expect("it is stopped");
+    let place = Place::Va(Va(contract::SCRATCH.0));
+    navigator.write_memory(V0, place, &[0xee]).expect("it is another run now");
+    navigator.take_snapshot(0, "other").expect("it can be kept");
+    let other = navigator.state_hash(0).expect("it is stopped");
+    assert_eq!(go_to(&mut navigator, 5000), before, "the recorded one");
+    navigator.go_to_snapshot(0, "other").expect("it is known");
+    stop(&mut navigator);
+    assert_eq!(navigator.state_hash(0).expect("it is stopped"), other);
+    navigator.write_memory(V0, place, &[0xef]).expect("it is of the other run");
+    assert!(navigator.snapshots()[0].is_of_fork);
+}
+
+/// Records while it goes back and forth, and is typed at.
+#[test]
+fn a_run_is_recorded_while_it_is_gone_back_in() {
+    const STATES: u64 = 30_000;
+    let mut bytes = Vec::new();
+    let log = Writer::new(&mut bytes, &beginning::header()).expect("memory takes it");
+    let mut again = Again(fake());
+    let header = beginning::header();
+    let mut navigator = Navigator::recording(&mut again, header, FEW, Box::new(log), Some(STATES));
+    assert_eq!(stop(&mut navigator).reason, StopReason::Reset);
+    let begun = |navigator: &mut Navigator<'_>| {
+        navigator.resume(0).expect("it is stopped");
+        navigator.pause(0).expect("it runs");
+        assert_eq!(stop(navigator).reason, StopReason::Paused);
+    };
+    navigator.step(V0, StepRequest::steps(50_000)).expect("it is stopped");
+    assert_eq!(stop(&mut navigator).steps, 50_000);
+    let seen = navigator.state_hash(0).expect("it is stopped");
+    let console = navigator.support_console().expect("it has one");
+    assert_eq!(console.type_bytes(0, b"ls").expect("it is new"), 2);
+    let registers = navigator.read_registers(V0).expect("it is stopped");
+    let refused = navigator.write_registers(V0, &registers).expect_err("nobody takes it down");
+    assert_eq!(refused.refusal(), Some(Refusal::WouldDiverge));
+    begun(&mut navigator);
+    let frontier = position(&mut navigator);
+    let at_frontier = navigator.state_hash(0).expect("it is stopped");
+    // Back, where nothing can be typed, forwards to where it had come, and on.
+    navigator.go_to(0, Moment::at(50_000)).expect("it is stopped");
+    stop(&mut navigator);
+    navigator.go_to(0, Moment::at(49_999)).expect("it is stopped");
+    stop(&mut navigator);
+    let console = navigator.support_console().expect("it has one");
+    let refused = console.type_bytes(0, b"x").expect_err("it has been here");
+    assert_eq!(refused.refusal(), Some(Refusal::WouldDiverge));
+    navigator.resume(0).expect("it is stopped");
+    assert_eq!(stop(&mut navigator).reason, StopReason::Reached);
+    assert_eq!(navigator.edge(0).expect("it is stopped"), Some(Edge::End));
+    assert_eq!(position(&mut navigator), frontier);
+    assert_eq!(navigator.state_hash(0).expect("it is stopped"), at_frontier);
+    begun(&mut navigator);
+    let end = position(&mut navigator);
+    assert!(end >= frontier);
+    let last = navigator.state_hash(0).expect("it is stopped");
+    navigator.finish().expect("memory takes it");
+    drop(navigator);
+    assert!(bytes.iter().filter(|&&byte| byte == b'\n').count() < 100, "not a line for each step");
+    // What was written is a log of the whole.
+    let script = Script::read(Reader::new(bytes.as_slice()).expect("it is one"));
+    let script = script.expect("it is whole");
+    assert_eq!(script.end.position, end);
+    let typed = |(_, what): &(Moment, Happening)| matches!(what, Happening::Input(_));
+    assert_eq!(script.happenings.iter().filter(|what| typed(what)).count(), 1);
+    assert!(script.happenings.len() > 1, "and states");
+    let mut replayed = Again(fake());
+    let mut navigator = Navigator::new(&mut replayed, script, FEW);
+    stop(&mut navigator);
+    navigator.go_to(0, Moment { position: 50_000, clock: 0 }).expect("it is stopped");
+    stop(&mut navigator);
+    assert_ne!(navigator.state_hash(0).expect("it is stopped"), seen, "it was typed there");
+    assert_eq!(go_to(&mut navigator, end), last);
+}
+
+#[test]
+fn the_end_of_a_guest_is_recorded() {
+    let mut bytes = Vec::new();
+    let log = Writer::new(&mut bytes, &beginning::header()).expect("memory takes it");
+    let mut again = Again(Fake::new(&contract::guest_bytes()));
+    let header = beginning::header();
+    let mut navigator = Navigator::recording(&mut again, header, FEW, Box::new(log), None);
+    stop(&mut navigator);
+    navigator.resume(0).expect("it is stopped");
+    let begun = Instant::now();
+    while !matches!(navigator.wait(Duration::from_millis(10)), Ok(Some(Event::Ended { .. }))) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it never ends");
+    }
+    drop(navigator);
+    let script = Script::read(Reader::new(bytes.as_slice()).expect("it is one"));
+    let (moment, how) = script.expect("it is whole").ending.expect("it has ended");
+    assert_eq!((moment.position, how.as_str()), (23, "powered off"));
+}
+
+/// However many stops a search has, who waits for it is heard in between.
+#[test]
+fn a_search_with_many_hits_can_be_paused() {
+    let mut again = Again(fake());
+    let mut navigator = Navigator::new(&mut again, run(), FEW);
+    stop(&mut navigator);
+    go_to(&mut navigator, END);
+    navigator.set_breakpoint(0, Place::Va(Va(ENDLESS))).expect("it is RAM");
+    navigator.continue_back(0).expect("it is stopped");
+    let heard = navigator.wait(Duration::ZERO).expect("it is there");
+    assert_eq!(heard, None, "one stop leads to no more than the next");
+    assert!(navigator.way().is_some_and(|way| way.to.is_none()));
+    navigator.pause(0).expect("it goes");
+    assert_eq!(stop(&mut navigator).reason, StopReason::Paused);
+    assert_eq!(navigator.way(), None);
 }
 
 /// The fake, which lets go all that it keeps but the first, once that is wanted.

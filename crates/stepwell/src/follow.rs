@@ -1,12 +1,15 @@
 //! Waiting for a guest that was set going: its console, its recorded steps and our Ctrl-C
-//! meanwhile.
+//! meanwhile. A long way through a replay is shown.
 
 use crate::interruption::{self, Interruption};
-use std::time::Duration;
+use crate::travelled::Travelled;
+use std::time::{Duration, Instant};
 use stepwell_debuggee::{Debuggee, DomainEnding, Error, Event, Stop, TraceRecord};
 
 /// Often enough that the trace ring does not fill while nobody looks.
 const POLL: Duration = Duration::from_millis(20);
+/// A way is shown once it has taken so long.
+const SHOWN_AFTER: Duration = Duration::from_millis(500);
 
 /// How the wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,15 +37,18 @@ impl Follower<'_> {
     ///
     /// Where the debuggee is lost, or the console's output cannot be written.
     pub fn follow(&mut self, debuggee: &mut dyn Debuggee) -> anyhow::Result<Outcome> {
-        loop {
+        let begun = Instant::now();
+        let mut shown = None;
+        let outcome = loop {
             let event = debuggee.wait(POLL)?;
             if let Some(trace) = debuggee.support_trace() {
                 trace.drain(self.records)?;
             }
             match event {
-                Some(Event::Stopped(stop)) => return Ok(Outcome::Stopped(stop)),
-                Some(Event::Ended { ending, .. }) => return Ok(Outcome::Ended(ending)),
+                Some(Event::Stopped(stop)) => break Outcome::Stopped(stop),
+                Some(Event::Ended { ending, .. }) => break Outcome::Ended(ending),
                 Some(Event::Console { bytes, .. }) => (self.console)(&bytes)?,
+                None if begun.elapsed() > SHOWN_AFTER => show_way(debuggee, &mut shown),
                 None => {}
             }
             if let Some(interruption) = interruption::take() {
@@ -53,6 +59,19 @@ impl Follower<'_> {
                     Err(error) => return Err(error.into()),
                 }
             }
+        };
+        if let Some(shown) = shown {
+            shown.finish();
         }
+        Ok(outcome)
+    }
+}
+
+/// Shows how far a debuggee has come on its way through a replay. Nothing of the guest's is printed on it.
+fn show_way(debuggee: &mut dyn Debuggee, shown: &mut Option<Travelled>) {
+    if let Some(reverse) = debuggee.support_reverse()
+        && let Some(way) = reverse.way()
+    {
+        shown.get_or_insert_with(|| Travelled::on(way)).come_to(way.now);
     }
 }

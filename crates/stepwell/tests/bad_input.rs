@@ -3,59 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod place;
+
 use assert_cmd::Command;
+use place::{Place, image, text};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use stepwell_replay::log::{Entry, FileIdentity, Header, VERSION, Writer};
-use tempfile::TempDir;
-
-/// A directory for one test, which is also its `TMPDIR`.
-struct Place(TempDir);
-
-impl Place {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
-        let path = self.0.path().join(name);
-        fs::write(&path, bytes).unwrap();
-        path
-    }
-
-    /// Something that is called like QEMU, and is a shell script.
-    fn qemu(&self, script: &str) -> PathBuf {
-        let path = self.file("qemu", format!("#!/bin/sh\n{script}\n").as_bytes());
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        path
-    }
-
-    /// Runs a command that must fail, and returns the one line that says why.
-    fn refused(&self, arguments: &[&str]) -> String {
-        let scratch = self.0.path().join("tmp");
-        fs::create_dir_all(&scratch).unwrap();
-        let mut command = Command::cargo_bin("stepwell").unwrap();
-        let output = command.args(arguments).env("TMPDIR", &scratch).output().unwrap();
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{text}");
-        assert_eq!(text.lines().count(), 1, "{text}");
-        assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0, "something was left behind");
-        text.strip_prefix("stepwell: ").unwrap().trim_end().to_owned()
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-/// An arm64 Image that is all header.
-fn image() -> Vec<u8> {
-    let mut image = vec![0; 4096];
-    image[16..24].copy_from_slice(&(1_u64 << 20).to_le_bytes());
-    image[0x38..0x3c].copy_from_slice(b"ARM\x64");
-    image
-}
 
 #[test]
 fn a_kernel_that_is_none_is_refused_by_name_and_reason() {
@@ -186,7 +138,7 @@ fn what_is_read_is_not_written_over() {
     let place = Place::new();
     let (kernel, initrd) = (place.file("Image", &image()), place.file("initrd", b"cpio"));
     let guest = ["--kernel", text(&kernel), "--initrd", text(&initrd)];
-    let alias = place.0.path().join("alias");
+    let alias = place.path().join("alias");
     std::os::unix::fs::symlink(&kernel, &alias).unwrap();
     for (command, option, output, what) in [
         ("trace", "-o", &kernel, "is the kernel"),
@@ -198,67 +150,10 @@ fn what_is_read_is_not_written_over() {
         let told = place.refused(&[&[command, option, text(output)], guest.as_slice()].concat());
         assert!(told.contains(what) && told.contains("name another file"), "{told}");
     }
-    let both = place.0.path().join("both");
+    let both = place.path().join("both");
     let files = ["gdb", "--write-symbols", text(&both), "--init-file", text(&both)];
     let told = place.refused(&[files.as_slice(), &guest].concat());
     assert!(told.contains("both"), "{told}");
     assert_eq!(fs::read(&kernel).unwrap(), image());
     assert_eq!(fs::read(&initrd).unwrap(), b"cpio");
-}
-
-/// A replay log of a run that nobody can have again.
-fn replay_log(kernel: &Path) -> Vec<u8> {
-    let kernel = FileIdentity { path: text(kernel).into(), sha256: "00".into() };
-    let header = Header {
-        stepwell_replay: VERSION,
-        cpu: "cortex-a57".into(),
-        vcpus: 1,
-        memory_bytes: 64 << 20,
-        schedule: "turns=50000".into(),
-        command_line: String::new(),
-        raw: true,
-        kernel,
-        initrd: None,
-        devicetree: None,
-        hypervisor: String::new(),
-        qemu: String::new(),
-    };
-    let mut bytes = Vec::new();
-    let mut log = Writer::new(&mut bytes, &header).unwrap();
-    log.add(&Entry::Left { position: 50, clock: 50 }).unwrap();
-    bytes
-}
-
-#[test]
-fn a_replay_log_that_is_none_is_told_by_every_command() {
-    let place = Place::new();
-    let gone = place.0.path().join("gone.bin");
-    let log = replay_log(&gone);
-    let flipped = |at: usize| {
-        let mut log = log.clone();
-        log[at] ^= 1;
-        log
-    };
-    let json = "{\"stepwell_replay\":9}";
-    let future = format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()));
-    for (bytes, words) in [
-        (&b"hello\n"[..], "not a replay log: `stepwell record` writes them"),
-        (b"", "not a replay log"),
-        (&flipped(20), "not a replay log"),
-        (&flipped(log.len() - 5), "line 2 is damaged"),
-        (future.as_bytes(), "a replay log of version 9"),
-        (&log, "gone.bin"),
-    ] {
-        let file = place.file("run.replay", bytes);
-        for command in [&["replay"][..], &["step", "--replay"], &["gdb", "--replay"]] {
-            let said = place.refused(&[command, &[text(&file)]].concat());
-            assert!(said.contains(words), "{command:?}: {said}");
-        }
-        let output = place.0.path().join("part.stepwell");
-        let said = place.refused(&["trace", "-o", text(&output), "--replay", text(&file)]);
-        assert!(said.contains(words) && !output.exists(), "{said}");
-    }
-    let missing = place.0.path().join("missing.replay");
-    let said = place.refused(&["step", "--replay", text(&missing)]);
-    assert!(said.contains("missing.replay"), "{said}");
 }

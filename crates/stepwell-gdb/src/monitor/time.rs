@@ -1,13 +1,15 @@
-//! `goto`, `when`, `last` and `fork`: positions of a replay.
+//! `goto`, `when`, `last`, `fork` and snapshots: positions of a replay.
 
 use crate::guest::Guest;
 use std::time::Duration;
 use stepwell_arch::Va;
 use stepwell_debuggee::{
-    Debuggee, Error, Event, Moment, Refusal, Reverse, Stop, StopReason, WatchAccess, Watchpoint,
+    Debuggee, Error, Event, Moment, Refusal, Reverse, Snapshot, Stop, StopReason, WatchAccess,
+    Watchpoint,
 };
 
-const NO_REPLAY: &str = "only a replay has positions: stepwell gdb --replay FILE\n";
+const NO_REPLAY: &str =
+    "only what is or was recorded has positions: stepwell gdb --record FILE, or --replay FILE\n";
 /// GDB does not look again by itself after a `monitor` command.
 const LOOK_AGAIN: &str = "`maintenance flush register-cache`, and GDB sees it\n";
 const POLL: Duration = Duration::from_millis(50);
@@ -64,6 +66,39 @@ pub(super) fn last(
     }
     let place = super::place(guest, stop.vcpu, stop.pc)?;
     Ok(format!("{}  {place}\n{}{LOOK_AGAIN}", stop.vcpu, when(guest)?))
+}
+
+/// Gives this moment a name.
+pub(super) fn take_snapshot(guest: &mut Guest<'_>, name: &str) -> Result<String, Error> {
+    let domain = guest.domain;
+    let Some(reverse) = guest.debuggee.support_reverse() else { return Ok(NO_REPLAY.to_owned()) };
+    reverse.take_snapshot(domain, name)?;
+    Ok(format!("{name} is here\n"))
+}
+
+/// Goes to a moment that has a name.
+pub(super) fn go_to_snapshot(guest: &mut Guest<'_>, name: &str) -> Result<String, Error> {
+    let domain = guest.domain;
+    let Some(reverse) = guest.debuggee.support_reverse() else { return Ok(NO_REPLAY.to_owned()) };
+    if !reverse.snapshots().iter().any(|snapshot| snapshot.name == name) {
+        return Ok(format!("nothing is called {name}: monitor snapshots lists what is\n"));
+    }
+    travel(guest, |reverse| reverse.go_to_snapshot(domain, name))?;
+    Ok(format!("{}{LOOK_AGAIN}", when(guest)?))
+}
+
+/// Lists the moments that have names.
+pub(super) fn snapshots(guest: &mut Guest<'_>) -> String {
+    let Some(reverse) = guest.debuggee.support_reverse() else { return NO_REPLAY.to_owned() };
+    let all = reverse.snapshots();
+    if all.is_empty() {
+        return "none has a name\n".to_owned();
+    }
+    let line = |Snapshot { name, moment, is_of_fork }: Snapshot| {
+        let of_fork = if is_of_fork { ", not of the recorded run" } else { "" };
+        format!("{name}  {moment}{of_fork}\n")
+    };
+    all.into_iter().map(line).collect()
 }
 
 /// Leaves the run that was recorded.

@@ -7,8 +7,9 @@ use std::time::Duration;
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{
     Console, Debuggee, Edge, Error, Event, Moment, Place, Refusal, Registers, Reverse, Simd,
-    SimdRegisters, StateHash, StepRequest, Sve, SveRegister, SystemRegisters, TimeTravel, Trace,
-    TraceDetail, TraceRecord, VcpuId, VcpuStatus, VectorLength, Watchpoint, Watchpoints,
+    SimdRegisters, Snapshot, StateHash, StepRequest, Sve, SveRegister, SystemRegisters, TimeTravel,
+    Trace, TraceDetail, TraceRecord, VcpuId, VcpuState, VcpuStatus, VectorLength, Watchpoint,
+    Watchpoints, Way,
 };
 
 /// What `wait` must not say: nobody asked for anything that could be refused.
@@ -25,7 +26,13 @@ impl Debuggee for Navigator<'_> {
     }
 
     fn status(&mut self, domain: u8) -> Result<Vec<VcpuStatus>, Error> {
-        self.below().status(domain)
+        let mut status = self.below().status(domain)?;
+        if !matches!(self.going, Going::Stopped) {
+            // Between two pieces of a way it is stopped for nobody.
+            let stopped = status.iter_mut().filter(|vcpu| vcpu.state == VcpuState::Stopped);
+            stopped.for_each(|vcpu| vcpu.state = VcpuState::Running);
+        }
+        Ok(status)
     }
 
     fn pause(&mut self, domain: u8) -> Result<(), Error> {
@@ -137,7 +144,7 @@ impl Reverse for Navigator<'_> {
         self.stopped(domain)?;
         Ok(match self.now {
             Moment { position: 0, .. } => Some(Edge::Begin),
-            now if now >= self.end_of_run() => Some(Edge::End),
+            now if now >= self.script.end && !self.is_forked => Some(Edge::End),
             _ => None,
         })
     }
@@ -155,6 +162,29 @@ impl Reverse for Navigator<'_> {
     fn continue_back(&mut self, domain: u8) -> Result<(), Error> {
         self.stopped(domain)?;
         self.search(What::Anything)
+    }
+
+    fn way(&self) -> Option<Way> {
+        let now = self.now;
+        match &self.going {
+            Going::Seek(leg, _) => Some(Way { now, to: Some(leg.until) }),
+            Going::Search(_) => Some(Way { now, to: None }),
+            Going::Stopped | Going::Forward(_) | Going::Step(_) => None,
+        }
+    }
+
+    fn take_snapshot(&mut self, domain: u8, name: &str) -> Result<(), Error> {
+        self.stopped(domain)?;
+        self.name_moment(name)
+    }
+
+    fn go_to_snapshot(&mut self, domain: u8, name: &str) -> Result<(), Error> {
+        self.stopped(domain)?;
+        self.go_to_named(name)
+    }
+
+    fn snapshots(&self) -> Vec<Snapshot> {
+        self.all_named()
     }
 
     fn last_access(&mut self, vcpu: VcpuId, watchpoint: Watchpoint) -> Result<(), Error> {
@@ -230,6 +260,9 @@ impl Trace for Navigator<'_> {
 
 impl Console for Navigator<'_> {
     fn type_bytes(&mut self, domain: u8, bytes: &[u8]) -> Result<usize, Error> {
+        if self.take_typed(bytes) {
+            return Ok(bytes.len());
+        }
         self.demand_fork()?;
         self.below().support_console().ok_or(Refusal::Unsupported)?.type_bytes(domain, bytes)
     }

@@ -38,6 +38,9 @@ impl Navigator<'_> {
     /// Sends the debuggee on its way, to where something is to be done.
     pub(super) fn set_off(&mut self, leg: &mut Leg) -> Result<(), Error> {
         let mut to = leg.until;
+        if let Some(end) = self.slice_end()? {
+            to = to.min(Moment::at(end));
+        }
         if !self.is_forked {
             if let Some(&(moment, _)) = self.script.happenings.get(self.done) {
                 to = to.min(moment);

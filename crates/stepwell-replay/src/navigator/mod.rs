@@ -12,21 +12,29 @@
 //! Whatever takes time is done piece by piece in `wait`, so that it can be paused: what the navigator is
 //! in the middle of is a value ([`Going`]), and each stop of the debuggee below leads to the next one.
 //! [`leg`] is the way from here to a moment that lies ahead, [`search`] looks for what happened last,
-//! [`step`] counts instructions of one vCPU, and [`kept`] says which checkpoints are worth their memory.
+//! [`step`] counts instructions of one vCPU, [`kept`] says which checkpoints are worth their memory,
+//! [`snapshots`] are moments with names, and [`live`] is a run that is being recorded meanwhile.
 
 mod debuggee;
 mod kept;
 mod leg;
+mod live;
 mod search;
+mod snapshots;
 mod step;
 
+pub use live::Log;
+
+use crate::log::Header;
 use crate::replay::ReplayError;
 use crate::script::Script;
 use kept::{Kept, One};
 use leg::Leg;
+use live::Live;
 use search::Search;
+use snapshots::Named;
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use step::Step;
 use stepwell_arch::Va;
 use stepwell_debuggee::{
@@ -125,6 +133,9 @@ pub struct Navigator<'m> {
     is_armed: bool,
     /// It has left the run that was recorded.
     is_forked: bool,
+    named: Vec<Named>,
+    /// The run is being recorded.
+    live: Option<Live<'m>>,
 }
 
 impl<'m> Navigator<'m> {
@@ -149,12 +160,28 @@ impl<'m> Navigator<'m> {
             watchpoints: Vec::new(),
             is_armed: true,
             is_forked: false,
+            named: Vec::new(),
+            live: None,
         }
+    }
+
+    /// Begins a run that is recorded while it is gone back and forth in, and takes its state down every
+    /// so many instructions.
+    #[must_use]
+    pub fn recording(
+        machine: &'m mut dyn Machine,
+        header: Header,
+        keeping: Keeping,
+        log: Box<dyn Log + 'm>,
+        states_every: Option<u64>,
+    ) -> Self {
+        let live = Some(Live::new(log, states_every));
+        Self { live, ..Self::new(machine, Script::begin(header), keeping) }
     }
 
     /// The last moment that it may go to.
     fn end_of_run(&self) -> Moment {
-        match self.is_forked {
+        match self.is_forked || self.is_at_frontier() {
             true => Moment { position: u64::MAX, clock: u64::MAX },
             false => self.script.end,
         }
@@ -190,7 +217,17 @@ impl<'m> Navigator<'m> {
 
     /// Returns the next event, of the debuggee below or of its own.
     fn next_event(&mut self, timeout: Duration) -> Result<Option<Event>, Error> {
+        let begun = Instant::now();
+        let mut is_first = true;
         loop {
+            // A search may stop thousands of times: who waits is to be heard in between.
+            if !std::mem::take(&mut is_first)
+                && begun.elapsed() >= timeout
+                && self.events.is_empty()
+            {
+                return Ok(None);
+            }
+            self.ask_for_typed()?;
             if let Some(event) = self.events.pop_front() {
                 return Ok(Some(event));
             }
@@ -202,7 +239,12 @@ impl<'m> Navigator<'m> {
                         return Ok(Some(event));
                     }
                 }
-                Some(event @ Event::Ended { .. }) if self.is_forked => return Ok(Some(event)),
+                Some(event @ Event::Ended { ending, .. })
+                    if self.is_forked || self.is_going_into_new() =>
+                {
+                    self.take_down_end(ending)?;
+                    return Ok(Some(event));
+                }
                 Some(Event::Ended { .. }) => {
                     return Err(self.diverged("the guest ended, which goes on in it".to_owned()));
                 }
@@ -225,6 +267,7 @@ impl<'m> Navigator<'m> {
         }
         self.now = self.travel()?.moment(0)?;
         self.come_to_happenings()?;
+        self.take_down()?;
         if std::mem::take(&mut self.is_paused) {
             if let Going::Search(search) = going {
                 self.end_search(&search)?;
@@ -233,6 +276,9 @@ impl<'m> Navigator<'m> {
             self.tell(Stop { reason: StopReason::Paused, ..stop });
             return Ok(());
         }
+        if self.is_for_typed(stop) {
+            return self.go_on(going);
+        }
         match going {
             Going::Stopped => Ok(()),
             Going::Forward(leg) => self.went_forward(leg, stop),
@@ -240,6 +286,19 @@ impl<'m> Navigator<'m> {
             Going::Seek(leg, told) => self.sought(leg, told, stop),
             Going::Search(search) => self.searched(search, stop),
         }
+    }
+
+    /// Goes on after a stop that is nobody's business.
+    fn go_on(&mut self, mut going: Going) -> Result<(), Error> {
+        match &mut going {
+            Going::Forward(leg) | Going::Seek(leg, _) | Going::Step(Step { leg, .. }) => {
+                self.set_off(leg)?;
+            }
+            Going::Search(search) => self.set_off(&mut search.leg)?,
+            Going::Stopped => {}
+        }
+        self.going = going;
+        Ok(())
     }
 
     /// Tells the user of a stop, and is stopped.
@@ -355,6 +414,7 @@ impl<'m> Navigator<'m> {
         }
         self.machine.restart()?;
         self.kept.clear();
+        self.lose_forks();
         (self.now, self.done) = (Moment::default(), 0);
         self.keep()?;
         if self.is_armed {

@@ -35,7 +35,7 @@ pub(super) struct Search {
     what: What,
     /// Where the piece begins that is looked through.
     start: Moment,
-    leg: Leg,
+    pub(super) leg: Leg,
     /// It is on the way to where the later half of a piece begins, which ends there.
     skips_to: Option<Moment>,
     may_halve: bool,

@@ -12,7 +12,7 @@ pub(super) struct Step {
     request: StepRequest,
     /// Instructions that it has executed.
     steps: u64,
-    leg: Leg,
+    pub(super) leg: Leg,
 }
 
 impl Navigator<'_> {

@@ -16,6 +16,8 @@ pub fn header() -> Header {
         kernel,
         initrd: None,
         devicetree: None,
+        disks: Vec::new(),
+        entropy: None,
         hypervisor: String::new(),
         qemu: String::new(),
     }

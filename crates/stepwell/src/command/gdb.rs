@@ -1,9 +1,10 @@
 //! `stepwell gdb`: serves a debugger.
 
 use super::arrive::{At, Start};
+use super::checkpoints::CheckpointsWord;
 use super::options::{GuestOptions, OF_THE_RUN};
 use super::policies::StepPolicies;
-use super::replayed::Replayed;
+use super::replayed::{Recorded, Replayed, forget_log};
 use crate::ending;
 use crate::follow::Follower;
 use crate::gdb::{Recordings, SocketFolder, Tool, init_file};
@@ -14,7 +15,7 @@ use crate::terminal::notice;
 use anyhow::Context;
 use clap::Args;
 use std::path::{Path, PathBuf};
-use stepwell_debuggee::Debuggee;
+use stepwell_debuggee::{Debuggee, Schedule};
 use stepwell_gdb::{Address, Left, OnDisconnect, Policies, Server};
 use stepwell_trace::Header;
 
@@ -28,7 +29,8 @@ use stepwell_trace::Header;
 #[command(
     after_help = "Example:\n  stepwell gdb --kernel vmlinuz --initrd initrd.cpio.gz --smp 4 \
     --append 'console=ttyAMA0' \\\n    --write-symbols kernel.elf --init-file kernel.gdb\n  gdb-multiarch -x kernel.gdb\n  \
-    stepwell gdb --replay boot.replay --at end"
+    stepwell gdb --replay boot.replay --at end\n  \
+    stepwell gdb --kernel vmlinuz --smp 4 --record run.replay"
 )]
 #[command(mut_arg("kernel", |kernel| kernel.required_unless_present_any(["replay", "firmware"])))]
 pub(super) struct Gdb {
@@ -37,6 +39,28 @@ pub(super) struct Gdb {
     /// Serves a run that was recorded (stepwell record), to go forwards and backwards in
     #[arg(long, value_name = "FILE", conflicts_with_all = OF_THE_RUN)]
     replay: Option<PathBuf>,
+    /// Records the run while it is debugged, into this log: it can be gone back in, and had again
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["replay", "cpus", "irq", "others", "time"])]
+    record: Option<PathBuf>,
+    /// Who executes when, in a run that is recorded: turns[=N], N instructions each, or random[=SEED]
+    #[arg(
+        long,
+        value_name = "HOW",
+        requires = "record",
+        default_value = "turns=50000",
+        hide_default_value = true
+    )]
+    schedule: Schedule,
+    /// What is taken down of the state of a run that is recorded: none, or hashes[=N], those of
+    /// registers and memory every N instructions
+    #[arg(
+        long,
+        value_name = "WHAT",
+        requires = "record",
+        default_value = "hashes",
+        hide_default_value = true
+    )]
+    checkpoints: CheckpointsWord,
     /// Where to begin in a replay: a position, start, end, or SYMBOL, where that is first executed
     #[arg(
         long,
@@ -69,6 +93,26 @@ pub(super) struct Gdb {
     write_symbols: Option<PathBuf>,
 }
 
+/// How a guest that is served begins.
+enum Begin {
+    Fresh,
+    /// It is recorded meanwhile.
+    Recorded,
+    /// It was recorded, and is to be here first.
+    Replayed(Start),
+}
+
+impl Begin {
+    /// Where it is to be come to, where its reset is not told of by itself.
+    fn start(self) -> Option<Start> {
+        match self {
+            Self::Fresh => None,
+            Self::Recorded => Some(Start::Reset),
+            Self::Replayed(start) => Some(start),
+        }
+    }
+}
+
 impl Gdb {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
         self.refuse_inputs()?;
@@ -79,41 +123,51 @@ impl Gdb {
         let recordings = recordings.transpose()?;
         // The folder is kept until the socket in it is closed.
         let (_folder, server) = self.bind()?;
-        match &self.replay {
-            None => {
+        match (&self.replay, &self.record) {
+            (None, None) => {
                 let prepared = self.guest.prepare()?.by_clock(self.policies.time);
                 self.write_files(&prepared.names, &self.guest, server.address())?;
                 let (mut session, names) = prepared.launch()?;
                 session.with(|link| {
                     self.policies.choose(link)?;
-                    self.serve(link, names, &self.guest, (server, recordings), None)
+                    self.serve(link, names, &self.guest, (server, recordings), Begin::Fresh)
                 })
             }
-            Some(log) => {
+            (None, Some(log)) => {
+                let recorded = Recorded::begin(&self.guest, self.schedule, log)?;
+                let written = self.write_files(recorded.names(), &self.guest, server.address());
+                written.inspect_err(|_| forget_log(log))?;
+                recorded.with(self.checkpoints.every(), |navigator, names| {
+                    let begin = Begin::Recorded;
+                    self.serve(navigator, names, &self.guest, (server, recordings), begin)
+                })
+            }
+            (Some(log), _) => {
                 let mut replayed = Replayed::open(log, &self.guest)?;
                 let (script, guest) = (replayed.script.clone(), replayed.guest.clone());
                 let start = self.at.resolve_in_replay(&script, replayed.names())?;
                 self.write_files(replayed.names(), &guest, server.address())?;
                 replayed.with(|navigator, names| {
-                    self.serve(navigator, names, &guest, (server, recordings), Some(start))
+                    let begin = Begin::Replayed(start);
+                    self.serve(navigator, names, &guest, (server, recordings), begin)
                 })
             }
         }
     }
 
-    /// Serves a guest that is at reset; one that is replayed, from where it is to begin.
+    /// Serves a guest that is at reset; one that is replayed, from where that is to begin.
     fn serve(
         &self,
         debuggee: &mut dyn Debuggee,
         mut names: Names,
         guest: &GuestOptions,
         (mut server, recordings): (Server, Option<Recordings>),
-        replayed_from: Option<Start>,
+        begin: Begin,
     ) -> anyhow::Result<u8> {
         let StepPolicies { irq: interrupts, others, time } = self.policies;
         server.set_policies(Policies { interrupts, others, time, smc: false });
-        let is_replayed = replayed_from.is_some();
-        if let Some(start) = replayed_from {
+        let is_replayed = matches!(begin, Begin::Replayed(_));
+        if let Some(start) = begin.start() {
             let mut console = |_: &[u8]| Ok(());
             let mut records = Vec::new();
             let mut follower =

@@ -2,11 +2,13 @@
 
 mod arrive;
 mod beginning;
+mod checkpoints;
 mod diff;
 mod gdb;
 mod machines;
 mod only;
 mod options;
+mod packing;
 mod policies;
 mod pursuit;
 mod record;
@@ -83,4 +85,10 @@ pub fn main(arguments: Arguments) -> ExitCode {
 pub fn misused() -> ExitCode {
     let is_diff = std::env::args_os().nth(1).is_some_and(|command| command == "diff");
     ExitCode::from(if is_diff { diff::FAILED } else { ending::FAILED })
+}
+
+/// A log's beginning, for tests.
+#[cfg(test)]
+pub(crate) fn header_of_a_log() -> stepwell_replay::Header {
+    beginning::header(std::path::Path::new("kernel"))
 }

@@ -27,7 +27,7 @@ pub(super) const OF_THE_RUN: [&str; 12] = [
     "memory",
     "cpu",
     "raw",
-    "disks",
+    "entropy",
     "irq",
     "others",
     "time",
@@ -176,7 +176,7 @@ impl GuestOptions {
     }
 
     /// Opens what is plugged into the guest's board.
-    fn devices(&self) -> anyhow::Result<Devices> {
+    pub(super) fn devices(&self) -> anyhow::Result<Devices> {
         let mut devices: Vec<Box<dyn Device>> = Vec::new();
         for disk in &self.disks {
             devices.push(Box::new(Disk::open(disk)?));
@@ -228,14 +228,24 @@ impl GuestOptions {
         files.chain(disks)
     }
 
-    /// Tells whether something is plugged in that a replay would have to have again.
-    pub(super) const fn has_devices(&self) -> bool {
-        !self.disks.is_empty() || self.entropy.is_some()
-    }
-
-    /// Tells whether the guest begins in flash.
-    pub(super) const fn has_firmware(&self) -> bool {
-        self.firmware.is_some()
+    /// Demands that what is plugged in gives the same again in a replay.
+    pub(super) fn demand_repeatable(&self) -> anyhow::Result<()> {
+        if let Some(disk) = self.disks.iter().find(|disk| disk.writes()) {
+            anyhow::bail!(
+                "{} would be written to, and a replay could not have it again as it was: attach it with \
+                 `,snapshot` or `,readonly`",
+                disk.path.display()
+            );
+        }
+        anyhow::ensure!(
+            self.entropy != Some(Source::Host),
+            "--entropy host gives other bytes each time: use --entropy seed=N for a run that is recorded"
+        );
+        anyhow::ensure!(
+            self.firmware.is_none(),
+            "a recording has no firmware: flash would not be in the log; start the kernel by --kernel alone"
+        );
+        Ok(())
     }
 
     pub(super) fn kernel(&self) -> anyhow::Result<&Path> {
@@ -298,6 +308,13 @@ impl Prepared {
 
     pub(super) const fn machine(&self) -> &MachineOptions {
         &self.options
+    }
+
+    /// Starts the machine with devices that are as they were at first, whatever an earlier one has done
+    /// with them; signals are handled already.
+    pub(super) fn start_afresh(&mut self, guest: &GuestOptions) -> anyhow::Result<Session> {
+        self.options.devices = guest.devices()?;
+        self.start()
     }
 
     /// Starts the machine; the guest is stopped at reset.

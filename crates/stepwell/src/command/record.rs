@@ -1,7 +1,8 @@
 //! `stepwell record`: runs a guest so that the run can be had again.
 
-use super::beginning;
+use super::checkpoints::CheckpointsWord;
 use super::options::{GuestOptions, Prepared};
+use super::replayed::{begin_log, forget_log};
 use crate::console::{Escapes, Input, Key};
 use crate::ending;
 use crate::interruption;
@@ -10,12 +11,10 @@ use crate::travelled::Travelled;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget};
-use std::fs::{File, OpenOptions};
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use stepwell_debuggee::{DomainEnding, Moment, Schedule};
-use stepwell_replay::log::Writer;
 use stepwell_replay::record::{End, RecordError, Recorder, Until, World};
 
 /// Runs a guest so that the run can be had again, to the instruction
@@ -43,10 +42,13 @@ pub(super) struct Record {
     #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true,
         value_parser = clap::value_parser!(u64).range(1..))]
     runs: u64,
-    /// Takes the state down every N instructions
-    #[arg(long, value_name = "N", default_value_t = 200_000_000,
-        value_parser = clap::value_parser!(u64).range(1..))]
-    state_every: u64,
+    /// What is taken down of the state on the way, by which a replay notices that it is another run:
+    /// none, or hashes[=N], those of registers and memory every N instructions
+    #[arg(long, value_name = "WHAT", default_value = "hashes=200000000")]
+    checkpoints: CheckpointsWord,
+    /// Puts kernel, ramdisk, device tree and disks into the log: a replay needs no other file then
+    #[arg(long)]
+    pack: bool,
     /// The log
     #[arg(long, short, value_name = "FILE", default_value = "run.replay")]
     output: PathBuf,
@@ -89,33 +91,29 @@ impl FromStr for UntilWord {
 
 impl Record {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
-        anyhow::ensure!(
-            !self.guest.has_devices(),
-            "a recording has neither disks nor an entropy device: what comes of them would not be in the log"
-        );
-        anyhow::ensure!(
-            !self.guest.has_firmware(),
-            "a recording has no firmware: flash would not be in the log; start the kernel by --kernel alone"
-        );
-        let prepared = self.guest.prepare()?.with_schedule(self.schedule);
+        self.guest.demand_repeatable()?;
+        let mut prepared = self.guest.prepare()?.with_schedule(self.schedule);
         if self.runs > 1 {
             return self.search(prepared);
         }
         interruption::install().context("cannot handle signals")?;
         let raw = RawMode::enter();
-        let mut terminal = Terminal::new(raw.is_some(), self.quiet)?;
-        let end = self.record(&prepared, &mut terminal);
+        let to = match self.until {
+            UntilWord::Position(position) => Some(position),
+            _ => None,
+        };
+        let mut terminal = Terminal::new(raw.is_some(), self.quiet, to)?;
+        let end = self.record(&mut prepared, &mut terminal);
         drop(raw);
         self.conclude(end?, &prepared.names)
     }
 
     /// Records one run.
-    fn record(&self, prepared: &Prepared, terminal: &mut Terminal) -> anyhow::Result<End> {
-        let header = beginning::describe(&self.guest, prepared)?;
-        let log = create(&self.output)?;
+    fn record(&self, prepared: &mut Prepared, terminal: &mut Terminal) -> anyhow::Result<End> {
+        let (_, log) = begin_log(&self.guest, prepared, &self.output, self.pack)?;
         let file = self.output.display();
-        let log = Writer::new(log, &header).with_context(|| file.to_string())?;
-        let mut session = prepared.start()?;
+        let started = prepared.start_afresh(&self.guest);
+        let mut session = started.inspect_err(|_| forget_log(&self.output))?;
         let until = match &self.until {
             UntilWord::Position(position) => Until { position: Some(*position), text: None },
             UntilWord::Text(text) => Until { position: None, text: Some(text.as_bytes()) },
@@ -123,7 +121,7 @@ impl Record {
             UntilWord::PowerOff => Until::default(),
         };
         let result = session.with(|link| {
-            let mut recorder = Recorder::new(link, log, until, self.state_every);
+            let mut recorder = Recorder::new(link, log, until, self.checkpoints.every());
             recorder.run(terminal).map_err(explained)
         });
         terminal.travelled.finish();
@@ -145,7 +143,7 @@ impl Record {
             bar.set_position(run);
             prepared = prepared.with_schedule(Schedule::Random { seed });
             let mut terminal = Terminal::silent();
-            let end = bar.suspend(|| self.record(&prepared, &mut terminal))?;
+            let end = bar.suspend(|| self.record(&mut prepared, &mut terminal))?;
             let is_found = match end {
                 End::Reached(_) => true,
                 End::Ended(DomainEnding::Fault(_)) => self.until == UntilWord::Panic,
@@ -198,7 +196,11 @@ impl Record {
     }
 }
 
+/// Removes a log; what is no file, such as a pipe, stays.
 fn remove(log: &Path) -> anyhow::Result<()> {
+    if !log.is_file() {
+        return Ok(());
+    }
     std::fs::remove_file(log).with_context(|| log.display().to_string())
 }
 
@@ -208,15 +210,6 @@ fn explained(error: RecordError) -> anyhow::Error {
         RecordError::Debuggee(error) => anyhow!(error),
         error => anyhow!(error),
     }
-}
-
-/// Makes the log, where there is no file yet.
-fn create(path: &Path) -> anyhow::Result<File> {
-    let made = OpenOptions::new().write(true).create_new(true).open(path);
-    made.with_context(|| {
-        let there = if path.exists() { ": choose another name, or remove it" } else { "" };
-        format!("cannot create {}{there}", path.display())
-    })
 }
 
 /// The guest's console on this terminal.
@@ -233,10 +226,10 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn new(typed_here: bool, quiet: bool) -> anyhow::Result<Self> {
+    fn new(typed_here: bool, quiet: bool, to: Option<u64>) -> anyhow::Result<Self> {
         let input = Some(Input::start().context("cannot read standard input")?);
         // A bar beside a console that somebody types on would be in the way.
-        let travelled = Travelled::new(quiet || typed_here, None);
+        let travelled = Travelled::new(quiet || typed_here, to);
         let (escapes, leaves) = (Escapes::default(), false);
         let (shown, is_silent) = (Vec::new(), false);
         Ok(Self { input, escapes, typed_here, leaves, travelled, shown, is_silent })

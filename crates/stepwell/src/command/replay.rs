@@ -1,6 +1,7 @@
 //! `stepwell replay`: runs a recorded run again.
 
-use super::beginning::{self, Sources};
+use super::beginning::Sources;
+use super::replayed::Replayed;
 use crate::ending;
 use crate::interruption;
 use crate::names::Names;
@@ -8,13 +9,10 @@ use crate::terminal::notice;
 use crate::travelled::Travelled;
 use anyhow::{Context, anyhow};
 use clap::Args;
-use std::fs::File;
-use std::io::{BufReader, Write, stdout};
+use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::str::FromStr;
 use stepwell_debuggee::Moment;
-use stepwell_replay::Script;
-use stepwell_replay::log::Reader;
 use stepwell_replay::replay::{Audience, End, Replay as Run, ReplayError};
 
 /// Runs a recorded run again, and prints where it ends and a hash of the state there
@@ -43,6 +41,9 @@ pub(super) struct Replay {
     /// The device tree, where it is not where it was
     #[arg(long, value_name = "FILE")]
     dtb: Option<PathBuf>,
+    /// A disk's image, where it is not where it was: all of them then, in their order
+    #[arg(long = "disk", value_name = "FILE")]
+    disks: Vec<PathBuf>,
     /// Hypervisor image in place of the built-in one
     #[arg(long, value_name = "FILE", help_heading = "Machine")]
     hypervisor: Option<PathBuf>,
@@ -87,25 +88,20 @@ impl FromStr for To {
 impl Replay {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
         let file = self.log.display();
-        let open = || File::open(&self.log).with_context(|| file.to_string());
-        // All of it once beforehand: what is damaged is to be told now, not when a machine gets there.
-        let whole = Reader::new(BufReader::new(open()?)).and_then(Script::read);
-        whole.with_context(|| file.to_string())?;
-        let log = Reader::new(BufReader::new(open()?)).with_context(|| file.to_string())?;
-        let header = log.header().clone();
-        let guest = beginning::options(&header, self.sources());
-        let schedule = header.schedule.parse().with_context(|| file.to_string())?;
-        let prepared = guest.prepare()?.with_schedule(schedule);
-        beginning::compare(&header, &beginning::describe(&guest, &prepared)?)?;
-        let (mut session, names) = prepared.launch()?;
+        let mut replayed = Replayed::open_with(&self.log, self.sources(), |_| ())?;
         let to = match self.to {
             To::End => None,
             To::Position(position) => Some(position),
         };
-        let travelled = Travelled::new(self.quiet, to);
+        let last = replayed.script.last_position();
+        if let Some(wanted) = to.filter(|&to| to > last) {
+            return Err(ReplayError::TooFar { last, wanted }).with_context(|| file.to_string());
+        }
+        let mut session = replayed.start()?;
+        let travelled = Travelled::new(self.quiet, Some(to.unwrap_or(last)));
         let mut audience = Shown { is_quiet: self.quiet, travelled };
         let result = session.with(|link| {
-            let mut run = Run::new(link, log);
+            let mut run = Run::new(link, &replayed.script);
             let end = run.run(to, self.verify, &mut audience).map_err(explained)?;
             let hash = match end {
                 End::At(_) => Some(run.state_hash().map_err(explained)?),
@@ -118,7 +114,7 @@ impl Replay {
         if compared > 0 {
             println!("{compared} states compared: all the same");
         }
-        Ok(conclude(end, hash.map(|hash| hash.to_string()), &names))
+        Ok(conclude(end, hash.map(|hash| hash.to_string()), replayed.names()))
     }
 
     fn sources(&self) -> Sources {
@@ -126,6 +122,7 @@ impl Replay {
             kernel: self.kernel.clone(),
             initrd: self.initrd.clone(),
             devicetree: self.dtb.clone(),
+            disks: self.disks.clone(),
             hypervisor: self.hypervisor.clone(),
             qemu: self.qemu.clone(),
             verbose: self.verbose,
@@ -177,6 +174,10 @@ impl Audience for Shown {
 
     fn wants_to_leave(&mut self) -> bool {
         interruption::take().is_some()
+    }
+
+    fn watches(&self) -> bool {
+        self.travelled.is_shown()
     }
 
     fn progress(&mut self, moment: Moment) {

@@ -24,6 +24,19 @@ impl Memory {
     pub const GRANULE: u64 = 2 << 20;
     /// Most that a guest can have: its RAM lies below 512 GiB, and nobody's host has more.
     const MAX: u64 = 255 << 30;
+
+    /// Makes one of a number of bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError`] where no guest can have so much.
+    pub const fn of_bytes(bytes: u64) -> Result<Self, MemoryError> {
+        match bytes {
+            0 | Self::MAX.. => Err(MemoryError::Range),
+            _ if bytes.is_multiple_of(Self::GRANULE) => Ok(Self { bytes }),
+            _ => Err(MemoryError::Multiple),
+        }
+    }
 }
 
 /// A word that names no amount of memory.
@@ -56,11 +69,7 @@ impl FromStr for Memory {
         }
         let number: u64 = digits.parse().map_err(|_| MemoryError::Range)?;
         let bytes = number.checked_mul(1 << shift).ok_or(MemoryError::Range)?;
-        match bytes {
-            0 | Self::MAX.. => Err(MemoryError::Range),
-            _ if bytes.is_multiple_of(Self::GRANULE) => Ok(Self { bytes }),
-            _ => Err(MemoryError::Multiple),
-        }
+        Self::of_bytes(bytes)
     }
 }
 

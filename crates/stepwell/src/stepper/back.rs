@@ -5,7 +5,9 @@ use crate::follow::Outcome;
 use crate::terminal::notice;
 use stepwell_arch::aarch32::is_call;
 use stepwell_arch::{InstructionSet, Pstate, SystemRegister, Va};
-use stepwell_debuggee::{Edge, Error, Moment, Reverse, Stop, StopReason, WatchAccess, Watchpoint};
+use stepwell_debuggee::{
+    Edge, Error, Moment, Reverse, Snapshot, Stop, StopReason, WatchAccess, Watchpoint,
+};
 use stepwell_trace::disassemble::instruction_bytes;
 
 const NS_PER_SECOND: u128 = 1_000_000_000;
@@ -24,6 +26,9 @@ impl Prompt<'_> {
             Command::GoTo(position) => self.go_to_position(*position),
             Command::When => self.when(),
             Command::Last(word, length) => self.last_writer(word, *length),
+            Command::TakeSnapshot(name) => self.take_snapshot(name),
+            Command::GoToSnapshot(name) => self.go_to_snapshot(name),
+            Command::Snapshots => self.list_snapshots(),
             Command::Fork => self.fork(),
             _ => Ok(()),
         }
@@ -182,6 +187,36 @@ impl Prompt<'_> {
             Err(error) if super::is_told(&error) => Ok(()),
             result => result,
         }
+    }
+
+    fn take_snapshot(&mut self, name: &str) -> anyhow::Result<()> {
+        let domain = self.vcpu.domain;
+        if let Some(reverse) = self.debuggee.support_reverse() {
+            reverse.take_snapshot(domain, name)?;
+        }
+        Ok(())
+    }
+
+    fn go_to_snapshot(&mut self, name: &str) -> anyhow::Result<()> {
+        let domain = self.vcpu.domain;
+        let known = self.snapshots();
+        if !known.iter().any(|snapshot| snapshot.name == name) {
+            return Ok(writeln!(self.output, "nothing is called {name}: snapshots lists what is")?);
+        }
+        let travelled = self.travel(|reverse| reverse.go_to_snapshot(domain, name))?;
+        self.show(travelled)
+    }
+
+    fn snapshots(&mut self) -> Vec<Snapshot> {
+        self.debuggee.support_reverse().map(|reverse| reverse.snapshots()).unwrap_or_default()
+    }
+
+    fn list_snapshots(&mut self) -> anyhow::Result<()> {
+        for Snapshot { name, moment, is_of_fork } in self.snapshots() {
+            let of_fork = if is_of_fork { ", not of the recorded run" } else { "" };
+            writeln!(self.output, "{name}  {moment}{of_fork}")?;
+        }
+        Ok(())
     }
 
     fn fork(&mut self) -> anyhow::Result<()> {

@@ -150,6 +150,9 @@ impl<'a> Prompt<'a> {
             | Command::GoTo(_)
             | Command::When
             | Command::Last(..)
+            | Command::TakeSnapshot(_)
+            | Command::GoToSnapshot(_)
+            | Command::Snapshots
             | Command::Fork => self.go_back(command)?,
             Command::Leave => return Ok(Flow::Leave),
             Command::Registers(None) => self.registers()?,

@@ -21,6 +21,9 @@ ru WHERE       back to where WHERE was executed last
 goto N         to a position: N, +N, -N, start, end
 when           the position, and the guest's time
 last WHERE [N] to the instruction that wrote any of N bytes (8) last
+snapshot NAME  gives this moment a name
+restore NAME   to the moment that has this name
+snapshots      those that have names
 fork           leave what was recorded: writes are taken from here on
 r [NAME]       registers: core, PSTATE, system; or one, such as x0 or ESR_EL1
 m WHERE [N]    N bytes of memory (64)
@@ -45,10 +48,43 @@ for m, d and watch also a register (sp, x0, pc).
 ";
 
 /// The commands' names, for completion.
-pub const NAMES: [&str; 33] = [
-    "rs", "rn", "rc", "ru", "goto", "when", "last", "fork", "s", "n", "c", "u", "break", "delete",
-    "b", "r", "m", "d", "i", "time", "others", "smc", "watch", "unwatch", "t", "vcpu", "ps", "bt",
-    "maps", "lsmod", "p", "h", "x",
+pub const NAMES: [&str; 36] = [
+    "rs",
+    "rn",
+    "rc",
+    "ru",
+    "goto",
+    "when",
+    "last",
+    "snapshot",
+    "restore",
+    "snapshots",
+    "fork",
+    "s",
+    "n",
+    "c",
+    "u",
+    "break",
+    "delete",
+    "b",
+    "r",
+    "m",
+    "d",
+    "i",
+    "time",
+    "others",
+    "smc",
+    "watch",
+    "unwatch",
+    "t",
+    "vcpu",
+    "ps",
+    "bt",
+    "maps",
+    "lsmod",
+    "p",
+    "h",
+    "x",
 ];
 
 const MEMORY_DEFAULT: u64 = 64;
@@ -85,6 +121,12 @@ pub enum Command {
     When,
     /// `last`: where, and how many bytes.
     Last(String, u64),
+    /// `snapshot`
+    TakeSnapshot(String),
+    /// `restore`
+    GoToSnapshot(String),
+    /// `snapshots`
+    Snapshots,
     /// `fork`
     Fork,
     /// `r`
@@ -240,6 +282,9 @@ impl Command {
             ("last", [word, n]) => {
                 Self::Last((*word).to_owned(), count(n, MEMORY_MAX, "last WHERE [N]")?)
             }
+            ("snapshot", [name]) => Self::TakeSnapshot((*name).to_owned()),
+            ("restore", [name]) => Self::GoToSnapshot((*name).to_owned()),
+            ("snapshots", []) => Self::Snapshots,
             ("fork", []) => Self::Fork,
             _ => return Ok(None),
         };
@@ -344,6 +389,8 @@ mod tests {
         ] {
             assert_eq!(parse(&format!("goto {word}")), Some(Command::GoTo(position)));
         }
+        assert_eq!(parse("snapshot a"), Some(Command::TakeSnapshot("a".into())));
+        assert_eq!(parse("restore a"), Some(Command::GoToSnapshot("a".into())));
         assert_eq!(parse("last x0 4"), Some(Command::Last("x0".into(), 4)));
         assert_eq!(parse(" t echo  a\n"), Some(Command::Type("echo  a".into())));
         assert_eq!(parse("t"), Some(Command::Type(String::new())));

@@ -145,6 +145,8 @@ fn replayed(lines: &[&str]) -> String {
         kernel: file,
         initrd: None,
         devicetree: None,
+        disks: Vec::new(),
+        entropy: None,
         hypervisor: String::new(),
         qemu: String::new(),
     };
@@ -196,8 +198,33 @@ fn a_replay_is_changed_by_nothing_but_a_fork() {
 }
 
 #[test]
+fn moments_of_a_replay_have_names() {
+    let output =
+        replayed(&["goto 5", "snapshot here", "goto 20", "snapshots", "restore here", "when"]);
+    assert!(output.contains("here  position 5, clock 5\n"), "{output}");
+    assert!(output.contains("position 5 of 23"), "{output}");
+    let output =
+        replayed(&["fork", "s 2", "snapshot b", "goto 9", "snapshots", "restore b", "t x"]);
+    assert!(output.contains("b  position 2, clock 2, not of the recorded run\n"), "{output}");
+    assert!(!output.contains("another run of this one"), "it is the fork again: {output}");
+    assert!(replayed(&["restore c"]).contains("nothing is called c"));
+}
+
+#[test]
 fn only_a_replay_goes_back() {
-    for line in ["rs", "rn", "rc", "ru 0x40080000", "goto 1", "when", "last sp", "fork"] {
+    for line in [
+        "snapshot a",
+        "restore a",
+        "snapshots",
+        "rs",
+        "rn",
+        "rc",
+        "ru 0x40080000",
+        "goto 1",
+        "when",
+        "last sp",
+        "fork",
+    ] {
         assert!(session(&[line]).0.contains("only a replay goes back"), "{line}");
     }
 }
