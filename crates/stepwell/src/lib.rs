@@ -7,6 +7,7 @@
 //! - [`programs`]: symbols of what its processes execute.
 //! - [`stepper`]: the interactive stepper.
 //! - [`gdb`]: what the tool does for a debugger.
+//! - [`run_report`]: a whole recorded run as a page.
 //! - [`output`]: the files that the user has written; [`waits`]: where a guest waits for itself.
 //! - [`console`], [`terminal`], [`interruption`], [`leftovers`]: this terminal, its signals, and how
 //!   to leave.
@@ -30,6 +31,7 @@ pub mod programs;
 pub mod progress;
 pub mod questions;
 pub mod recorder;
+pub mod run_report;
 pub mod stepper;
 pub mod terminal;
 pub mod travelled;
