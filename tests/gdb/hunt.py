@@ -1,4 +1,5 @@
-# From a panic back to its cause, on another CPU: the guest `hunt`, replayed, at its end.
+# From a panic back to its cause, on another CPU: the guest `hunt`, replayed, at its end; or at its reset,
+# to be recorded on the way there.
 
 gdb.execute("source " + __file__.rsplit("/", 1)[0] + "/checks.py")
 gdb.execute("set language c")
@@ -7,6 +8,18 @@ gdb.execute("set language c")
 def when():
     """The position, as the server has it."""
     return int(gdb.execute("monitor when", to_string=True).split()[1])
+
+
+def arrive():
+    """To where the pointer is followed for the second time, unless the run has been there."""
+    if when() != 0:
+        return
+    run("break deliver")
+    for _ in range(2):
+        run("continue")
+        check(function() == "deliver", function())
+    run("delete")
+    done("on the way, recorded to position %d" % when())
 
 
 def panic():
@@ -77,6 +90,7 @@ def edges():
 
 
 def work():
+    arrive()
     steps(cause(panic()))
     edges()
 

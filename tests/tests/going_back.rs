@@ -61,6 +61,23 @@ fn a_panic_is_followed_back_to_its_cause() {
     served.passes(&Guest::named("hunt").path.with_extension("elf"), "hunt.py", LIMIT);
 }
 
+/// A run that is recorded while it is debugged is gone back in, and is a log as any other.
+#[test]
+fn a_run_is_gone_back_in_while_it_is_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("live.replay");
+    let guest = Guest::named("hunt");
+    let setup = Setup { smp: VCPUS, ..Setup::new(&guest.path) };
+    let options = ["--wait", "--record", log.to_str().unwrap(), "--checkpoints", "hashes=100000"];
+    let served = Served::start(&setup, &options);
+    served.passes(&guest.path.with_extension("elf"), "hunt.py", LIMIT);
+    drop(served);
+    let mut replay = Command::new(binary());
+    let again = run(replay.arg("replay").arg(&log).arg("--verify"), LIMIT).unwrap();
+    let said = again.output();
+    assert!(again.status.success() && said.contains("states compared: all the same"), "{said}");
+}
+
 #[test]
 fn the_stepper_goes_back() {
     let folder = tempfile::tempdir().unwrap();

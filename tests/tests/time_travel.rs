@@ -148,7 +148,7 @@ fn vcpus_share_cpus() {
 /// Records with the command, and replays.
 fn recorded_and_replayed(setup: &Setup, every: &str, until: &str, log: &Path) -> String {
     let mut record = command("record", setup);
-    record.args(["--quiet", "--state-every", every, "--until", until, "-o"]).arg(log);
+    record.args(["--quiet", "--checkpoints", every, "--until", until, "-o"]).arg(log);
     let recorded = run(&mut record, LIMIT).unwrap();
     assert!(recorded.status.success(), "{}", recorded.output());
     replay(log, &["--verify"])
@@ -171,7 +171,7 @@ fn what_was_recorded_is_replayed() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("boot.replay");
     let setup = Setup { smp: VCPUS, ..Setup::new(&Guest::named("hammer").path) };
-    let said = recorded_and_replayed(&setup, "20000", "150000", &log);
+    let said = recorded_and_replayed(&setup, "hashes=20000", "150000", &log);
     assert!(said.contains("states compared: all the same"), "{said}");
     let whole = place(&said).to_owned();
     assert!(whole.starts_with("position 150000,"), "{said}");
@@ -198,7 +198,7 @@ fn what_was_recorded_is_replayed() {
 fn a_boot_is_the_same_in_its_replay(cpu: &'static str) {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("boot.replay");
-    let said = recorded_and_replayed(&debian(cpu, VCPUS), "70000000", "350000000", &log);
+    let said = recorded_and_replayed(&debian(cpu, VCPUS), "hashes=70000000", "350000000", &log);
     assert!(said.contains("6 states compared: all the same"), "{said}");
     let whole = place(&said).to_owned();
     assert!(whole.starts_with("position 350000000,"), "{said}");
