@@ -28,7 +28,8 @@ const TYPED: [(&str, &str); 4] = [
          i=$((i+1)); done; echo piled-$((1+1))\n",
         "piled-2",
     ),
-    ("ls -lR / >/tmp/all 2>/dev/null; ls -lR /tmp/pile/1 /bin; echo listed-$((1+1))\n", "listed-2"),
+    // Without the kernel's own files, of which there are ten thousand.
+    ("umount /sys /proc; ls -lR / >/tmp/all; ls -lR /bin; echo listed-$((1+1))\n", "listed-2"),
     (
         "i=0; while [ $i -lt 100 ]; do (true) & i=$((i+1)); done; wait; echo forked-$((1+1))\n",
         "forked-2",

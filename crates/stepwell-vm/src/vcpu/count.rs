@@ -36,6 +36,12 @@ pub fn uncount<C: Cpu>(running: &Running<'_, C>) {
     }
 }
 
+/// The CPU has counted a BRK that is in the place of the guest's instruction, which has not executed.
+pub fn uncount_brk<C: Cpu>(running: &mut Running<'_, C>) {
+    uncount(running);
+    running.core.executed = running.core.executed.saturating_sub(1);
+}
+
 /// The guest's counter, where it counts instructions.
 #[inline]
 pub fn clock<C: Cpu>(running: &Running<'_, C>) -> Option<u64> {

@@ -6,7 +6,7 @@
 //! the debugger's, they come to EL2, and the machine holds the debugger's beside the guest's
 //! ([`stepwell_arch::debug::placement`]).
 
-use super::{inject, pages, watch};
+use super::{count, inject, pages, watch};
 use crate::cpu::Cpu;
 use crate::mutation::{self, LoopMutant};
 use crate::vcpu::handled::Handled;
@@ -134,10 +134,12 @@ pub fn brk<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled {
         drop(views);
         // What one address leads to, another may lead to as well.
         if is_ours || running.domain.follow.contains(running.core.pc().0) {
+            count::uncount_brk(running);
             return Handled::Stop(StopReason::Breakpoint);
         }
         // One that another vCPU has just cleared was met, where the guest has none.
         if is_hidden || !pages::is_brk(running) {
+            count::uncount_brk(running);
             return Handled::Past;
         }
     }

@@ -172,6 +172,30 @@ fn breakpoints_and_what_el2_writes_make_no_difference() {
     }
 }
 
+/// What is in the place of an instruction is counted by the CPU, and executes nothing.
+#[test]
+fn a_hidden_breakpoint_is_met_at_its_instructions_position() {
+    // `str`, in either program.
+    const STORES: [u64; 2] = [ENTRY + 4 * 10, ENTRY + 4 * 28];
+    let expected = straight(1..=END);
+    let (board, cpu) = writers();
+    for store in STORES {
+        board.serve(&cpu, Command::SetBreakpoint { domain: 0, place: Place::Ipa(Ipa(store)) });
+    }
+    let mut met = 0;
+    loop {
+        let stop = run_until(&board, &cpu, END);
+        let now = timeline(&board, &cpu).position;
+        assert_eq!(state(&board, &cpu), expected[now as usize - 1], "{:?} at {now}", stop.reason);
+        match stop.reason {
+            StopReason::Reached => break,
+            StopReason::Breakpoint => met += 1,
+            reason => panic!("nothing else stops it: {reason:?}"),
+        }
+    }
+    assert!(met > 4, "{met}");
+}
+
 #[test]
 fn it_is_known_which_pages_were_written() {
     let (board, cpu) = writers();

@@ -470,9 +470,9 @@ impl FakeCpu {
 
     /// Counts an instruction that has trapped, if that is counted; tells whether it has executed.
     fn count_trapped(&self, esr: u64) -> bool {
-        // HVC has executed, whatever else traps has not; that an SMC has not is not taken back.
+        // HVC has executed, whatever else traps has not; that an SMC or a BRK has not is not taken back.
         let is_hvc = esr >> 26 == 0x16;
-        let is_counted = is_hvc || matches!(esr >> 26, 0x01 | 0x17);
+        let is_counted = is_hvc || matches!(esr >> 26, 0x01 | 0x17 | 0x3c);
         self.state.borrow_mut().counted += u64::from(is_counted);
         is_hvc
     }
