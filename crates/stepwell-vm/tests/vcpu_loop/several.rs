@@ -50,7 +50,7 @@ fn who_is_let_go_executes_an_instruction_before_it_stops() {
         board.serve(&cpus[0], Command::Pause { domain: 0 });
         assert!(board.carry_out(&cpus[0]) && board.carry_out(&cpus[1]));
         let stop = board.stop();
-        assert_eq!((stop.reason, stop.registers.x[1]), (StopReason::Paused, (turn + 1) / 2));
+        assert_eq!((stop.reason, stop.registers.x[1]), (StopReason::Paused, turn.div_ceil(2)));
     }
     assert_eq!(board.machine.domains[0].vcpus[1].core.lock().context.x[1], 3);
 }
