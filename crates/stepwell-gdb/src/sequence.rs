@@ -40,14 +40,6 @@ fn length(words: impl IntoIterator<Item = u32>) -> Option<u64> {
     Some((store as u64 + 2) * BYTES as u64)
 }
 
-/// The threads, and before any other the one whose code the client has read: several may be stopped at
-/// the same load, and the `continue` does not say which of them is meant. GDB reads the sequence as the
-/// thread that it steps.
-fn beginning_with(looked_at: u8, threads: &[u8]) -> Vec<u8> {
-    let (first, rest): (Vec<u8>, Vec<u8>) = threads.iter().partition(|&&one| one == looked_at);
-    [first, rest].concat()
-}
-
 impl Guest<'_> {
     /// The vCPU that a `continue` of `threads` is to step.
     pub(crate) fn stepped_by_breakpoint(
@@ -63,18 +55,17 @@ impl Guest<'_> {
         if !self.breakpoints.has_new() {
             return Ok(None);
         }
-        for vcpu in beginning_with(self.looked_at, threads) {
-            let vcpu = VcpuId { domain: self.domain, vcpu };
-            let found = match self.mark_of(vcpu) {
-                Ok(found) => found,
-                Err(stepwell_debuggee::Error::Refused(_)) => None,
-                Err(error) => return Err(error.into()),
-            };
-            if let Some(mark) = found {
-                return Ok(Some((vcpu, mark)));
-            }
+        // GDB reads the sequence as the thread that it steps: others may be stopped at the same load,
+        // or at one whose breakpoint is where GDB has set one for this thread.
+        let vcpu = VcpuId { domain: self.domain, vcpu: self.looked_at };
+        if !threads.contains(&vcpu.vcpu) {
+            return Ok(None);
         }
-        Ok(None)
+        match self.mark_of(vcpu) {
+            Ok(found) => Ok(found.map(|mark| (vcpu, mark))),
+            Err(stepwell_debuggee::Error::Refused(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Where GDB would have set a breakpoint to step a vCPU, if it just has.
@@ -94,7 +85,7 @@ impl Guest<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{beginning_with, length, loads};
+    use super::{length, loads};
 
     const LDXR: u32 = 0xc85f_7c20; // ldxr x0, [x1]
     const STXR: u32 = 0xc802_7c20; // stxr w2, x0, [x1]
@@ -107,12 +98,6 @@ mod tests {
         assert_eq!([STXR, stlr, stlxp].map(loads), [Some(false); 3]);
         let (cas, casp, casal, ldr) = (0xc8a0_7c41, 0x4820_7c82, 0x88e0_fc41, 0xf940_0020);
         assert_eq!([cas, casp, casal, ldr, NOP].map(loads), [None; 5]);
-    }
-
-    #[test]
-    fn who_was_looked_at_comes_first() {
-        assert_eq!(beginning_with(2, &[0, 1, 2, 3]), [2, 0, 1, 3]);
-        assert_eq!(beginning_with(4, &[0, 1]), [0, 1], "it is not to go");
     }
 
     #[test]

@@ -190,6 +190,8 @@ pub struct Control {
     pub by_turns: bool,
     /// Breakpoints by virtual address.
     pub breakpoints: Vec<u64, 16>,
+    /// The vCPU that had a reason to stop when another's was told, and comes first next time.
+    pub overlooked: Option<usize>,
     /// Watchpoints.
     pub watchpoints: alloc::vec::Vec<Watch>,
 }
@@ -216,6 +218,7 @@ impl Control {
             joining: None,
             by_turns: false,
             breakpoints: Vec::new(),
+            overlooked: None,
             watchpoints: alloc::vec::Vec::new(),
         }
     }

@@ -1,7 +1,7 @@
 //! The whole machine: its domains, the trace ring, and what brings everything to a stop.
 
 use crate::cpu::Cpu;
-use crate::domain::{Domain, Order, PendingStop, Power, bit};
+use crate::domain::{Control, Domain, Order, PendingStop, Power, bit};
 use crate::link::Link;
 use crate::mutation::{self, LoopMutant};
 use crate::registers::Snapshot;
@@ -113,9 +113,21 @@ impl<C: Cpu> Domain<C> {
         if control.running == 0 {
             return false;
         }
-        match &mut control.stop {
+        let Control { stop: told, overlooked, .. } = &mut *control;
+        match told {
             // Somebody asked for a pause, and this vCPU had a better reason meanwhile.
             Some(pause) if pause.reason == StopReason::Paused => *pause = stop,
+            // One that is faster would be told of each time: a debugger may wait for this one.
+            Some(other) if *overlooked == Some(stop.vcpu) => {
+                *overlooked = Some(other.vcpu);
+                *other = stop;
+            }
+            Some(other) if other.vcpu != stop.vcpu && stop.reason != StopReason::Paused => {
+                // Unless another one has waited for longer.
+                if overlooked.is_none_or(|vcpu| vcpu == other.vcpu) {
+                    *overlooked = Some(stop.vcpu);
+                }
+            }
             Some(_) => {}
             none => *none = Some(stop),
         }
@@ -179,6 +191,7 @@ impl<C: Cpu> Domain<C> {
             return;
         }
         let stop = control.stop.take().unwrap_or(own);
+        control.overlooked = control.overlooked.filter(|&vcpu| vcpu != stop.vcpu);
         // Not before: a pause gives way to what another vCPU comes to meanwhile, and then who was to
         // be told of has not been. A position that is reached tells of a moment, and not of the
         // instruction that is next.

@@ -72,10 +72,11 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// keep the one for ever from moving that the loop waits for.
     fn called(&mut self) -> Onward {
         let running = &mut *self.running;
-        let has_to_stop = debug::breakpoint_at_pc(running).is_some()
-            && running.core.acknowledged_here().is_none();
+        if running.core.acknowledged_here().is_none() && debug::breakpoint_at_pc(running).is_some()
+        {
+            return self.ends(End::Stop(StopReason::Breakpoint));
+        }
         let moves = core::mem::take(&mut self.flow.is_owed)
-            && !has_to_stop
             && !running.core.is_suspended
             && !debug::must_step_for_guest(running)
             && running.domain.timeline.is_none()

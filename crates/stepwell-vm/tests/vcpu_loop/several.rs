@@ -45,7 +45,7 @@ fn who_is_let_go_executes_an_instruction_before_it_stops() {
     let board = Board::new(2, &[add(1, 1, 1), b(-1)]);
     board.switch_on(1, ENTRY);
     let cpus = [board.cpu(0), board.cpu(1)];
-    for turn in 1..=6 {
+    for turn in 1..=6_u64 {
         board.serve(&cpus[0], CONTINUE);
         board.serve(&cpus[0], Command::Pause { domain: 0 });
         assert!(board.carry_out(&cpus[0]) && board.carry_out(&cpus[1]));
@@ -53,6 +53,49 @@ fn who_is_let_go_executes_an_instruction_before_it_stops() {
         assert_eq!((stop.reason, stop.registers.x[1]), (StopReason::Paused, turn.div_ceil(2)));
     }
     assert_eq!(board.machine.domains[0].vcpus[1].core.lock().context.x[1], 3);
+}
+
+/// Whoever is slower comes to be told of, too.
+#[test]
+fn two_breakpoints_are_told_of_in_turns() {
+    let board = Board::new(2, &[NOP, b(0), NOP, b(0)]);
+    board.switch_on(1, ENTRY + 8);
+    let cpus = [board.cpu(0), board.cpu(1)];
+    for at in [ENTRY + 4, ENTRY + 12] {
+        board.serve(&cpus[0], Command::SetBreakpoint { domain: 0, place: Place::Va(Va(at)) });
+    }
+    let told: Vec<u8> = (0..6)
+        .map(|_| {
+            board.serve(&cpus[0], CONTINUE);
+            assert!(board.carry_out(&cpus[0]) && board.carry_out(&cpus[1]));
+            let stop = board.stop();
+            assert_eq!(stop.reason, StopReason::Breakpoint);
+            stop.vcpu
+        })
+        .collect();
+    assert_eq!(told, [0, 1, 0, 1, 0, 1]);
+}
+
+/// Where it has gone round an exclusive sequence, nothing was told of.
+#[test]
+fn a_breakpoint_is_met_where_a_sequence_has_led() {
+    // A load-exclusive whose store is never come to.
+    let board = Board::new(2, &[NOP, b(-1), ldxr(1, 3), b(-1)]);
+    board.switch_on(1, ENTRY + 8);
+    let cpus = [board.cpu(0), board.cpu(1)];
+    let core = &board.machine.domains[0].vcpus[1].core;
+    core.lock().context.x[3] = DATA;
+    board.serve(&cpus[0], CONTINUE);
+    board.serve(&cpus[0], Command::Pause { domain: 0 });
+    assert!(board.carry_out(&cpus[0]) && board.carry_out(&cpus[1]));
+    assert_eq!(board.stop().vcpu, 0);
+    let pc = core.lock().pc();
+    board.serve(&cpus[0], Command::SetBreakpoint { domain: 0, place: Place::Va(pc) });
+    board.serve(&cpus[0], CONTINUE);
+    assert!(board.carry_out(&cpus[1]) && board.carry_out(&cpus[0]));
+    let stop = board.stop();
+    assert_eq!((stop.vcpu, stop.reason, Va(stop.registers.pc)), (1, StopReason::Breakpoint, pc));
+    assert_eq!(cpus[1].executed().len(), 64, "no more than when it was let go");
 }
 
 /// What a load-exclusive has read is not what lies there when nobody else runs any more.

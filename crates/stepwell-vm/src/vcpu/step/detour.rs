@@ -179,10 +179,10 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             return self.ends(end);
         }
         self.end_detour(None);
-        match detour {
-            Some(Detour::Past { is_broken: true, .. }) => self.begin_sequence(),
-            _ => Onward::GoOn,
-        }
+        let Some(Detour::Past { is_broken, .. }) = detour else { return Onward::GoOn };
+        // Where it has come to nothing was told of: a breakpoint that is set there is met.
+        self.running.core.acknowledged = None;
+        if is_broken { self.begin_sequence() } else { Onward::GoOn }
     }
 
     /// Nothing of a detour is left.
