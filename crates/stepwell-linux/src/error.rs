@@ -42,6 +42,9 @@ pub enum Error {
         /// How many were read.
         most: usize,
     },
+    /// What the guest has written leads on and on.
+    #[error("the guest's lists lead through more memory than is read for one question")]
+    TooMuch,
     /// There is no such task.
     #[error("there is no task {0}")]
     NoTask(u32),

@@ -37,6 +37,8 @@ pub struct Kernel {
     module_lists: Vec<u64>,
     /// Where the variables of each CPU begin, before a CPU's own offset is added.
     per_cpu: Option<u64>,
+    /// The function that names mappings of the kernel's own.
+    special_mapping_name: Option<u64>,
 }
 
 impl Kernel {
@@ -51,7 +53,8 @@ impl Kernel {
         let version = version(image).ok_or(Error::NotLinux("it names no version"))?;
         let btf = Btf::find(image)?;
         let tasks = task::Layout::new(&btf)?;
-        let (modules, mappings) = (module::Layout::new(&btf).ok(), mapping::Layout::new(&btf).ok());
+        let modules = module::Layout::new(&btf).ok();
+        let mappings = mapping::Layout::new(&btf, &version).ok();
         let stacks = stack::Layout::new(&btf).ok();
         let linked = Linked { image, base, symbols };
         let init_task = linked.init_task(&tasks).ok_or(Error::NoVariable("first task"))?;
@@ -62,6 +65,7 @@ impl Kernel {
             init_task: at(init_task),
             module_lists: linked.module_lists().into_iter().map(at).collect(),
             per_cpu: linked.per_cpu(&btf).map(at),
+            special_mapping_name: linked.named("special_mapping_name").map(at),
             btf,
             tasks,
             modules,
@@ -120,6 +124,11 @@ impl Kernel {
     /// Returns how modules are laid out.
     pub(crate) fn module_layout(&self) -> Result<&module::Layout, Error> {
         self.modules.as_ref().ok_or_else(|| Error::NoMember("struct module".to_owned()))
+    }
+
+    /// Returns where the function is that names mappings of the kernel's own.
+    pub(crate) const fn special_mapping_name(&self) -> Option<u64> {
+        self.special_mapping_name
     }
 
     /// Returns how a process's mappings are laid out.

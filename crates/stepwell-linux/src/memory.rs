@@ -5,8 +5,11 @@ use std::collections::HashMap;
 
 /// Bytes that are fetched at a time: no page boundary lies within.
 const LINE: u64 = 512;
-/// Lines that are kept; with them all a question has read 32 MiB.
-const LINES_MAX: usize = 1 << 16;
+/// Lines that a question may fetch: 128 MiB, each line a question to the debuggee.
+const LINES_MAX: usize = 1 << 18;
+/// How often a question may read: what a guest has written may lead to the same places again and
+/// again.
+const READS_MAX: u32 = 1 << 26;
 
 /// Memory by kernel virtual address.
 pub trait Memory {
@@ -31,23 +34,25 @@ impl dyn Memory + '_ {
     }
 }
 
-/// Memory of which every line is fetched once: right for as long as the guest is stopped.
+/// Memory of which every line is fetched once: right for as long as the guest is stopped, and for
+/// one question. Whatever that leads to, it ends.
 pub struct Cached<M> {
     memory: M,
     lines: HashMap<u64, Box<[u8; LINE as usize]>>,
+    reads: u32,
 }
 
 impl<M: Memory> Cached<M> {
     /// Puts a cache before `memory`.
     pub fn new(memory: M) -> Self {
-        Self { memory, lines: HashMap::new() }
+        Self { memory, lines: HashMap::new(), reads: 0 }
     }
 
     fn line(&mut self, number: u64) -> Result<&[u8; LINE as usize], Error> {
-        if self.lines.len() >= LINES_MAX {
-            self.lines.clear();
-        }
         if !self.lines.contains_key(&number) {
+            if self.lines.len() >= LINES_MAX {
+                return Err(Error::TooMuch);
+            }
             let mut line = Box::new([0; LINE as usize]);
             self.memory.read(number.wrapping_mul(LINE), &mut line[..])?;
             self.lines.insert(number, line);
@@ -58,6 +63,10 @@ impl<M: Memory> Cached<M> {
 
 impl<M: Memory> Memory for Cached<M> {
     fn read(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        self.reads = self.reads.saturating_add(1);
+        if self.reads > READS_MAX {
+            return Err(Error::TooMuch);
+        }
         let mut at = address;
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -103,5 +112,17 @@ mod tests {
         assert_eq!(memory.memory.0, 2);
         assert!(matches!(memory.read(4090, &mut bytes), Err(Error::NotMapped(3584))));
         assert!(memory.read(u64::MAX - 2, &mut bytes).is_err(), "it wraps to 0");
+    }
+
+    #[test]
+    fn a_question_ends_wherever_it_is_led() {
+        let mut memory = Cached::new(Counting(0));
+        let mut byte = [0];
+        let mut far = (8..).map(|line| memory.read(line * LINE, &mut byte));
+        assert!(matches!(far.find(Result::is_err), Some(Err(Error::TooMuch))));
+        assert_eq!(memory.memory.0 as usize, LINES_MAX);
+        let mut memory = Cached { reads: READS_MAX - 2, ..Cached::new(Counting(0)) };
+        let reads = (0..4).map(|_| memory.read(4096, &mut byte).is_ok()).collect::<Vec<_>>();
+        assert_eq!(reads, [true, true, false, false]);
     }
 }

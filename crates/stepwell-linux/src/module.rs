@@ -30,6 +30,8 @@ pub(crate) struct Layout {
     kallsyms: Option<Kallsyms>,
     /// Base and size of each region; the first has the module's code.
     regions: Vec<(Field, Field)>,
+    /// Base and size of the variables that each CPU has its own of.
+    per_cpu: Option<(Field, Field)>,
 }
 
 /// Where a module's symbols are.
@@ -53,6 +55,7 @@ impl Layout {
             init: module("init")?,
             kallsyms: Kallsyms::new(btf).ok(),
             regions: regions(btf)?,
+            per_cpu: module("percpu").ok().zip(module("percpu_size").ok()),
         })
     }
 }
@@ -134,6 +137,8 @@ pub struct Module {
     pub init: u64,
     /// Its memory; the first region, its code, tells where it is.
     pub regions: Vec<Range<u64>>,
+    /// The addresses of its variables that each CPU has its own of, before a CPU's offset.
+    pub per_cpu: Range<u64>,
     /// Where its symbols are, which changes once its `init` has returned.
     kallsyms: u64,
 }
@@ -156,10 +161,15 @@ impl Module {
             let (base, size) = (read(base)?, read(size)?);
             regions.push(base..base.saturating_add(size));
         }
+        let per_cpu = match &layout.per_cpu {
+            Some((base, size)) => (read(base)?, read(size)?),
+            None => (0, 0),
+        };
+        let per_cpu = per_cpu.0..per_cpu.0.saturating_add(per_cpu.1);
         let name = layout.name.read_text(memory, address)?;
         let references = references.saturating_sub(OWN_REFERENCE);
         let kallsyms = kallsyms.unwrap_or_default();
-        Ok(Self { address, name, state, references, init, regions, kallsyms })
+        Ok(Self { address, name, state, references, init, regions, per_cpu, kallsyms })
     }
 
     /// Returns where its code begins: the address in `/proc/modules`.
@@ -246,7 +256,8 @@ impl Module {
         };
         let (name, info, section) = (part(0, 4), part(4, 1), part(6, 2));
         let (address, size) = (part(8, 8), part(16, 8));
-        if section == 0 || name == 0 || !self.contains(address) {
+        let is_own = self.contains(address) || self.per_cpu.contains(&address);
+        if section == 0 || name == 0 || !is_own {
             return Ok(None);
         }
         // The kernel's letter where it keeps one, else the ELF's STT_FUNC.

@@ -1,6 +1,6 @@
 //! Tasks: the guest's processes and their threads.
 
-use crate::btf::Field;
+use crate::btf::{Field, text};
 use crate::kernel::field;
 use crate::{Btf, Error, Kernel, Memory, list};
 use std::fmt;
@@ -9,6 +9,10 @@ use std::fmt;
 const TASKS_MAX: usize = 1 << 15;
 /// What the first task is called in the image, before its CPU's number is added.
 const FIRST: &[u8; 16] = b"swapper\0\0\0\0\0\0\0\0\0";
+/// Longest name of a thread of the kernel's that is shown.
+const FULL_NAME_MAX: usize = 64;
+/// PF_WQ_WORKER of `include/linux/sched.h`: /proc shows such a one by `comm`, and adds what it does.
+const WORKER: u64 = 0x20;
 /// PF_KTHREAD of `include/linux/sched.h`.
 const KERNEL_THREAD: u64 = 0x20_0000;
 /// The priority of every task that asked for none (`DEFAULT_PRIO`).
@@ -32,6 +36,9 @@ pub(crate) struct Layout {
     thread_node: Field,
     signal: Field,
     thread_head: Field,
+    /// Where a thread of the kernel's has more of itself, and there a name that does not fit into
+    /// `comm`; since Linux 5.17.
+    full_name: Option<(Field, Field)>,
 }
 
 impl Layout {
@@ -53,6 +60,9 @@ impl Layout {
             thread_node: task(&["thread_node"])?,
             signal: task(&["signal"])?,
             thread_head: field(btf, "signal_struct", &["thread_head"])?,
+            full_name: task(&["worker_private"])
+                .and_then(|own| Ok((own, field(btf, "kthread", &["full_name"])?)))
+                .ok(),
         })
     }
 
@@ -139,6 +149,8 @@ pub struct Task {
     pub tgid: u32,
     /// Its name.
     pub comm: String,
+    /// A name of a thread of the kernel's that is longer than that.
+    pub full_name: Option<String>,
     /// What it is doing.
     pub state: State,
     /// The CPU that it runs on, or ran on last.
@@ -172,15 +184,55 @@ impl Task {
             mm: read(&layout.mm)?,
             stack: read(&layout.stack)?,
             comm: layout.comm.read_text(memory, address)?,
+            full_name: Self::full_name(layout, memory, address)?,
         })
+    }
+
+    fn full_name(
+        layout: &Layout,
+        memory: &mut dyn Memory,
+        address: u64,
+    ) -> Result<Option<String>, Error> {
+        let Some((own, name)) = &layout.full_name else { return Ok(None) };
+        if layout.flags.read(memory, address)? & (KERNEL_THREAD | WORKER) != KERNEL_THREAD {
+            return Ok(None);
+        }
+        // A thread that is just being made has none of that yet.
+        let mut pointer = |field: &Field, at: u64| match field.read(memory, at) {
+            Err(error) if error.is_fatal() => Err(error),
+            other => Ok(other.unwrap_or_default()),
+        };
+        let at = match pointer(own, address)? {
+            0 => 0,
+            own => pointer(name, own)?,
+        };
+        if at == 0 {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        while bytes.len() < FULL_NAME_MAX && bytes.last() != Some(&0) {
+            let mut byte = [0];
+            match memory.read(at.wrapping_add(bytes.len() as u64), &mut byte) {
+                Ok(()) => bytes.extend(byte),
+                Err(error) if error.is_fatal() => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(Some(text(&bytes)).filter(|name| !name.is_empty()))
     }
 }
 
 impl Task {
+    /// Returns its whole name, as `/proc/PID/stat` has it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.full_name.as_deref().unwrap_or(&self.comm)
+    }
+
     /// Returns its name, in brackets for one of the kernel's own, as `ps` has it.
     #[must_use]
     pub fn shown(&self) -> String {
-        if self.mm == 0 { format!("[{}]", self.comm) } else { self.comm.clone() }
+        if self.mm == 0 { format!("[{}]", self.name()) } else { self.comm.clone() }
     }
 }
 

@@ -1,11 +1,12 @@
 //! A kernel made by hand tells what it has, sound and hostile.
 
+use crate::sample::Sparse;
 use crate::sample::hostile;
 use crate::sample::{
     BASE, ENTRY_TASK, HEAP, INIT_TASK, MODULES, MOVED, PER_CPU, TYPES, at, image, kernel, memory,
     run,
 };
-use crate::{Error, Kernel, Task, module, task};
+use crate::{Error, Kernel, Task, mapping, module, task};
 use proptest::prelude::*;
 use stepwell_trace::{SymbolKind, Symbols};
 
@@ -54,7 +55,50 @@ fn tasks_come_with_their_threads() {
     memory.write(HEAP + at::COMM, b"\x1b[2Jx\xff\0");
     let tasks = task::all(&kernel(), &mut memory).unwrap();
     assert_eq!(tasks[1].comm, "^[[2Jx\u{fffd}", "nothing that a terminal obeys");
-    assert_eq!(tasks[2].mm, 0x5000);
+    assert_eq!(tasks[2].mm, HEAP + 0x6000);
+}
+
+#[test]
+fn a_thread_of_the_kernels_has_its_whole_name() {
+    let mut memory = memory();
+    let tasks = task::all(&kernel(), &mut memory).unwrap();
+    assert_eq!(tasks[0].shown(), "[swapper/0, which does nothing]");
+    assert_eq!(tasks[1].name(), "init");
+    memory.write_u32(run(INIT_TASK) + at::FLAGS, 0x20_0020);
+    assert_eq!(task::all(&kernel(), &mut memory).unwrap()[0].name(), "swapper/0", "a worker");
+    memory.write_u32(run(INIT_TASK) + at::FLAGS, 0x20_0000);
+    // One that is being made has none yet, and one whose pointer leads nowhere goes without.
+    memory.write_u64(run(INIT_TASK) + at::OWN, 0);
+    assert_eq!(task::all(&kernel(), &mut memory).unwrap()[0].name(), "swapper/0");
+    memory.write_u64(run(INIT_TASK) + at::OWN, 8);
+    assert_eq!(task::all(&kernel(), &mut memory).unwrap()[0].name(), "swapper/0");
+}
+
+#[test]
+fn mappings_are_the_lines_of_proc() {
+    let (kernel, mut memory) = (kernel(), memory());
+    let lines = |memory: &mut Sparse| {
+        let mappings = mapping::all(&kernel, memory, HEAP + 0x6000).unwrap();
+        mappings.iter().map(|one| one.line()).collect::<Vec<_>>()
+    };
+    let file =
+        "00400000-005b2000 r-xp 00000000 07:02 15                                 /bin/busybox";
+    let nameless = |range: &str, rights: &str, name: &str| {
+        format!("{:<73}{name}", format!("{range} {rights} 00000000 00:00 0"))
+    };
+    let wanted = [
+        file.to_owned(),
+        nameless("00600000-00620000", "rw-p", "[heap]"),
+        nameless("fff00000-fff01000", "r-xp", "[vdso]"),
+        nameless("ffff0000-100000000", "rw-p", "[stack]"),
+    ];
+    assert_eq!(lines(&mut memory), wanted);
+    // Nothing leads to its name any more.
+    memory.write_u64(HEAP + 0x6e08, 0);
+    assert_eq!(lines(&mut memory)[0], format!("{file} (deleted)"));
+    // A file system whose mount is damaged.
+    memory.write_u64(HEAP + 0x6a00, 8);
+    assert!(lines(&mut memory)[0].ends_with(" ?"), "{:?}", lines(&mut memory));
 }
 
 #[test]
@@ -65,9 +109,13 @@ fn modules_have_their_symbols() {
     assert_eq!((module.name.as_str(), module.references, module.size()), ("a_module", 2, 0x3000));
     assert!(module.is_called("a-module") && module.has("a_module:run") && !module.has("run"));
     let symbols = module.symbols(&kernel, &mut memory).unwrap();
-    assert_eq!(symbols.len(), 2);
+    assert_eq!(symbols.len(), 3);
+    assert_eq!(symbols.address_of("each").unwrap().0, 0x8008, "one that each CPU has its own of");
     assert_eq!(symbols.address_of("run").unwrap().0, module.base() + 0x40);
-    assert_eq!(symbols.iter().next().unwrap().kind, SymbolKind::Function);
+    assert_eq!(
+        symbols.symbol_at(stepwell_arch::Va(module.base() + 0x40)).unwrap().kind,
+        SymbolKind::Function
+    );
     let mut later = module.clone();
     later.init = 0;
     assert!(module.is_like(module) && !module.is_like(&later));

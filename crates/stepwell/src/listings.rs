@@ -59,7 +59,7 @@ impl Listings<'_> {
         Ok(text)
     }
 
-    /// Lists what a process has mapped, in the columns of `/proc/PID/maps`.
+    /// Lists what a process has mapped, in the lines of `/proc/PID/maps`.
     ///
     /// # Errors
     ///
@@ -72,10 +72,7 @@ impl Listings<'_> {
         }
         let mut text = String::new();
         for one in mappings {
-            let (rights, file) = (one.rights(), one.file.as_deref().unwrap_or_default());
-            let (start, end, offset) = (one.start, one.end, one.offset);
-            let all = format!("{start:08x}-{end:08x} {rights} {offset:08x}  {file}");
-            line(&mut text, format_args!("{}", all.trim_end()));
+            line(&mut text, format_args!("{}", one.line()));
         }
         Ok(text)
     }

@@ -241,6 +241,7 @@ pub fn notice(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stepwell_linux::mapping::Identity;
     use stepwell_trace::SymbolKind;
 
     fn program() -> Program {
@@ -258,7 +259,15 @@ mod tests {
     }
 
     fn mapping(start: u64, end: u64, offset: u64, file: &str) -> Mapping {
-        Mapping { start, end, flags: 5, file: Some(file.to_owned()), offset }
+        Mapping {
+            start,
+            end,
+            flags: 5,
+            file: Some(file.to_owned()),
+            special: None,
+            offset,
+            identity: Identity::default(),
+        }
     }
 
     fn programs() -> Programs {

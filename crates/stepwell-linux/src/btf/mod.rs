@@ -110,12 +110,22 @@ impl Btf {
     #[must_use]
     pub fn structure(&self, name: &str) -> Option<TypeId> {
         let named = |wanted: fn(&Kind<'_>) -> bool| {
-            let mut all = self.iter();
-            let found = all.find(|(_, one)| wanted(&one.kind) && one.name == name.as_bytes());
-            found.map(|(id, _)| id)
+            self.called(name).find(|id| self.get(*id).is_some_and(|one| wanted(&one.kind)))
         };
         named(|kind| matches!(kind, Kind::Composite(_)))
             .or_else(|| named(|kind| matches!(kind, Kind::Typedef(_))))
+    }
+
+    /// Returns the types of a name. No name is read for it: one may be long, and there are many.
+    fn called(&self, name: &str) -> impl Iterator<Item = TypeId> {
+        let is_it = move |start: &u32| {
+            let at = types::word(&self.types, usize::try_from(*start).ok()?)?;
+            let rest =
+                self.strings.get(usize::try_from(at).ok()?..)?.strip_prefix(name.as_bytes())?;
+            matches!(rest.first(), None | Some(0)).then_some(())
+        };
+        let numbered = (1_u32..).map(TypeId).zip(&self.starts);
+        numbered.filter_map(move |(id, start)| is_it(start).map(|()| id))
     }
 
     /// Finds a type that C would call `name` in one word: a base type, a typedef, or an enumeration.
@@ -124,18 +134,14 @@ impl Btf {
         let plain = |kind: &Kind<'_>| {
             matches!(kind, Kind::Int { .. } | Kind::Typedef(_) | Kind::Enum { .. } | Kind::Float)
         };
-        self.iter()
-            .find(|(_, one)| plain(&one.kind) && one.name == name.as_bytes())
-            .map(|(id, _)| id)
+        self.called(name).find(|id| self.get(*id).is_some_and(|one| plain(&one.kind)))
     }
 
     /// Finds a variable that each CPU has its own of: how far into their section it is, and its
     /// type.
     #[must_use]
     pub fn per_cpu(&self, name: &str) -> Option<(u64, TypeId)> {
-        let is_section = |one: &Type<'_>| one.name == PER_CPU_SECTION.as_bytes();
-        let mut sections = self.iter().filter(|(_, one)| is_section(one));
-        let variables = sections.find_map(|(_, one)| match one.kind {
+        let variables = self.called(PER_CPU_SECTION).find_map(|id| match self.get(id)?.kind {
             Kind::DataSection(variables) => Some(variables),
             _ => None,
         })?;

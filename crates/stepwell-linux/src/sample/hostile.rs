@@ -2,7 +2,7 @@
 
 use super::{BASE, HEAP, MOVED, Sparse};
 use crate::stack::{self, Top};
-use crate::{Btf, Error, Kernel, Memory, expression, mapping, module, task};
+use crate::{Btf, Cached, Error, Kernel, Memory, expression, mapping, module, task};
 
 /// How much of the image can be changed; places beyond are on the heap.
 const OF_IMAGE: u64 = 1 << 15;
@@ -64,7 +64,7 @@ pub fn ask(changes: &[u8]) {
             image[at..at + value.len()].copy_from_slice(value);
         }
     }
-    let mut memory = Everywhere(memory);
+    let mut memory = Cached::new(Everywhere(memory));
     if let Ok(kernel) = Kernel::new(&image, BASE, &symbols, MOVED) {
         ask_kernel(&kernel, &mut memory);
     } else if let Ok(btf) = Btf::find(&image) {
@@ -79,7 +79,9 @@ fn ask_kernel(kernel: &Kernel, memory: &mut dyn Memory) {
         if let Ok(top) = Top::of_sleeper(kernel, memory, task.address) {
             let _stack = stack::follow(kernel, memory, top);
         }
-        let _mappings = mapping::all(kernel, memory, task.mm);
+        for mapping in mapping::all(kernel, memory, task.mm).unwrap_or_default().iter().take(64) {
+            assert!(mapping.line().len() < 1 << 16, "{} bytes", mapping.line().len());
+        }
     }
     for module in module::all(kernel, memory).unwrap_or_default().iter().take(8) {
         let _symbols = module.symbols(kernel, memory);

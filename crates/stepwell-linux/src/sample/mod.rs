@@ -2,6 +2,7 @@
 //! memory with its lists.
 
 pub mod hostile;
+mod process;
 #[cfg_attr(not(test), allow(dead_code, reason = "tests make more types than this kernel has"))]
 pub(crate) mod types;
 
@@ -35,12 +36,14 @@ pub(crate) mod at {
     pub const THREAD_NODE: u64 = 64;
     pub const SIGNAL: u64 = 80;
     pub const COMM: u64 = 88;
+    pub const OWN: u64 = 128;
     pub const LIST: u64 = 8;
     pub const NAME: u64 = 24;
     pub const REFERENCES: u64 = 80;
     pub const INIT: u64 = 88;
     pub const KALLSYMS: u64 = 96;
     pub const CORE: u64 = 104;
+    pub const PER_CPU: u64 = 136;
 }
 
 /// Memory of which only what was written is mapped.
@@ -110,6 +113,7 @@ fn types() -> Vec<u8> {
         ("signal", pointer, at::SIGNAL),
         ("comm", comm, at::COMM),
         ("thread", thread, 112),
+        ("worker_private", pointer, at::OWN),
     ];
     types.structure("task_struct", 256, &task);
     types.structure("signal_struct", 16, &[("thread_head", list, 0)]);
@@ -123,6 +127,8 @@ fn types() -> Vec<u8> {
         ("kallsyms", pointer, at::KALLSYMS),
         ("core_layout", layout, at::CORE),
         ("init_layout", layout, at::CORE + 16),
+        ("percpu", pointer, at::PER_CPU),
+        ("percpu_size", word, at::PER_CPU + 8),
     ];
     types.structure("module", 256, &module);
     let symbols = [
@@ -132,6 +138,7 @@ fn types() -> Vec<u8> {
         ("typetab", pointer, 24),
     ];
     types.structure("mod_kallsyms", 32, &symbols);
+    process::types(&mut types, pointer, word);
     types.section(".data..percpu", &[("__entry_task", pointer, ENTRY_TASK)]);
     types.bytes()
 }
@@ -176,6 +183,7 @@ pub fn image() -> (Vec<u8>, Symbols) {
         (0x1100, "find_module_all"),
         (0x1200, "__switch_to"),
         (0x1300, "another"),
+        (0x1400, "special_mapping_name"),
     ];
     (image, Symbols::new(names.iter().map(symbol), Some(BASE)))
 }
@@ -212,7 +220,13 @@ pub fn memory() -> Sparse {
     write_task(&mut memory, tasks[1], 7, "a process of note", signals[1]);
     write_task(&mut memory, tasks[2], 8, "its thread", signals[1]);
     memory.write_u32(tasks[2] + at::TGID, 7);
-    memory.write_u64(tasks[1] + at::MM, 0x5000);
+    memory.write_u64(tasks[1] + at::MM, process::MM);
+    process::write(&mut memory, process::MM);
+    // A thread of the kernel's with a long name.
+    memory.write_u32(run(INIT_TASK) + at::FLAGS, 0x20_0000);
+    memory.write_u64(run(INIT_TASK) + at::OWN, HEAP + 0x7000);
+    memory.write_u64(HEAP + 0x7000, HEAP + 0x7010);
+    memory.write(HEAP + 0x7010, b"swapper/0, which does nothing\0");
     memory.link(run(INIT_TASK) + at::TASKS, &[tasks[0] + at::TASKS, tasks[1] + at::TASKS]);
     memory.link(signals[0], &[tasks[0] + at::THREAD_NODE]);
     memory.link(signals[1], &[tasks[1] + at::THREAD_NODE, tasks[2] + at::THREAD_NODE]);
@@ -233,14 +247,16 @@ fn write_module(memory: &mut Sparse, address: u64) {
     memory.write_u64(address + at::CORE, code);
     memory.write_u32(address + at::CORE + 8, 0x3000);
     memory.write_u64(kallsyms, symbols);
-    memory.write_u32(kallsyms + 8, 3);
+    memory.write_u64(address + at::PER_CPU, 0x8000);
+    memory.write_u32(address + at::PER_CPU + 8, 0x10);
+    memory.write_u32(kallsyms + 8, 4);
     memory.write_u64(kallsyms + 16, address + 0x380);
     memory.write_u64(kallsyms + 24, address + 0x3a0);
-    memory.write(address + 0x380, b"\0run\0data\0imported\0");
-    memory.write(address + 0x3a0, b"?td");
+    memory.write(address + 0x380, b"\0run\0data\0imported\0each\0");
+    memory.write(address + 0x3a0, b"?tdd");
     // Name, section, value, size; the first is none, as in every table.
     for (index, (name, value, size)) in
-        [(1, code + 0x40, 0x20), (5, code + 0x2000, 8)].iter().enumerate()
+        [(1, code + 0x40, 0x20), (5, code + 0x2000, 8), (19, 0x8008, 8)].iter().enumerate()
     {
         let at = symbols + 24 * (index as u64 + 1);
         memory.write_u32(at, *name);

@@ -4,18 +4,19 @@
 //! by what its nodes hold, and an area is believed if it says that it belongs to this process: a
 //! node's unused slots may hold anything.
 
-use crate::btf::{Field, Kind, text};
+mod file;
+mod special;
+
+use crate::btf::{Field, Kind};
 use crate::kernel::field;
 use crate::{Btf, Error, Kernel, Memory};
+use file::Files;
+use special::Special;
 
 /// Most areas that are read.
 const AREAS_MAX: usize = 1 << 16;
 /// Most nodes of a tree that are read.
 const NODES_MAX: usize = 1 << 14;
-/// Longest path, in names.
-const NAMES_MAX: usize = 128;
-/// Longest name of a file (`NAME_MAX`).
-const NAME_MAX: usize = 255;
 
 /// An area of a process's addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,12 +25,27 @@ pub struct Mapping {
     pub start: u64,
     /// The first behind it.
     pub end: u64,
-    /// `VM_READ`, `VM_WRITE`, `VM_EXEC`, `VM_SHARED`: bits 0 to 3; and more.
+    /// `VM_READ`, `VM_WRITE`, `VM_EXEC`, `VM_SHARED`: bits 0 to 3; `VM_MAYSHARE`: bit 7; and more.
     pub flags: u64,
     /// Which file it shows, as the guest's own root has it.
     pub file: Option<String>,
+    /// What else it is known as: `[heap]`, `[stack]`, `[vdso]`.
+    pub special: Option<String>,
     /// How far into the file it begins, in bytes.
     pub offset: u64,
+    /// Which file it is, where it is one.
+    pub identity: Identity,
+}
+
+/// A file, whatever it is called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Its device: major and minor number.
+    pub device: (u32, u32),
+    /// Its number there.
+    pub inode: u64,
+    /// Whether no name leads to it any more.
+    pub is_deleted: bool,
 }
 
 impl Mapping {
@@ -37,9 +53,23 @@ impl Mapping {
     #[must_use]
     pub fn rights(&self) -> String {
         let letter = |bit: u32, yes, no| if self.flags >> bit & 1 == 1 { yes } else { no };
-        [letter(0, 'r', '-'), letter(1, 'w', '-'), letter(2, 'x', '-'), letter(3, 's', 'p')]
+        [letter(0, 'r', '-'), letter(1, 'w', '-'), letter(2, 'x', '-'), letter(7, 's', 'p')]
             .iter()
             .collect()
+    }
+
+    /// Returns its line of `/proc/PID/maps`.
+    #[must_use]
+    pub fn line(&self) -> String {
+        /// All names begin in one column (`show_vma_header_prefix` in `fs/proc/task_mmu.c`).
+        const NAME_COLUMN: usize = 73;
+        let Identity { device: (major, minor), inode, is_deleted } = self.identity;
+        let (start, end, offset, rights) = (self.start, self.end, self.offset, self.rights());
+        let line =
+            format!("{start:08x}-{end:08x} {rights} {offset:08x} {major:02x}:{minor:02x} {inode}");
+        let Some(name) = self.file.as_ref().or(self.special.as_ref()) else { return line };
+        let deleted = if is_deleted { " (deleted)" } else { "" };
+        format!("{line:<NAME_COLUMN$}{name}{deleted}")
     }
 }
 
@@ -53,7 +83,8 @@ pub(crate) struct Layout {
     flags: Field,
     file: Field,
     page_offset: Field,
-    path: Path,
+    files: Files,
+    special: Special,
 }
 
 /// How the areas of a process are kept.
@@ -70,21 +101,8 @@ struct Node {
     count: u64,
 }
 
-#[derive(Clone, Debug)]
-struct Path {
-    dentry: Field,
-    mount: Field,
-    name: Field,
-    parent: Field,
-    mount_root: Field,
-    /// `struct mount` has the part that files know, and where that lies on the one below.
-    known_part: Field,
-    mount_parent: Field,
-    mount_point: Field,
-}
-
 impl Layout {
-    pub(crate) fn new(btf: &Btf) -> Result<Self, Error> {
+    pub(crate) fn new(btf: &Btf, version: &str) -> Result<Self, Error> {
         let area = |path: &str| field(btf, "vm_area_struct", &[path]);
         Ok(Self {
             areas: Areas::new(btf)?,
@@ -94,7 +112,8 @@ impl Layout {
             flags: area("vm_flags")?,
             file: area("vm_file")?,
             page_offset: area("vm_pgoff")?,
-            path: Path::new(btf)?,
+            files: Files::new(btf)?,
+            special: Special::new(btf, version),
         })
     }
 }
@@ -123,59 +142,6 @@ impl Node {
     }
 }
 
-impl Path {
-    fn new(btf: &Btf) -> Result<Self, Error> {
-        Ok(Self {
-            dentry: field(btf, "file", &["f_path.dentry"])?,
-            mount: field(btf, "file", &["f_path.mnt"])?,
-            name: field(btf, "dentry", &["d_name.name"])?,
-            parent: field(btf, "dentry", &["d_parent"])?,
-            mount_root: field(btf, "vfsmount", &["mnt_root"])?,
-            known_part: field(btf, "mount", &["mnt"])?,
-            mount_parent: field(btf, "mount", &["mnt_parent"])?,
-            mount_point: field(btf, "mount", &["mnt_mountpoint"])?,
-        })
-    }
-
-    /// Makes a file's path, up to the root of all file systems.
-    fn read(&self, memory: &mut dyn Memory, file: u64) -> Result<String, Error> {
-        let mut dentry = self.dentry.read(memory, file)?;
-        let mut mount = self.mount.read(memory, file)?;
-        let mut names = Vec::new();
-        for _ in 0..NAMES_MAX {
-            if dentry == self.mount_root.read(memory, mount)? {
-                let below = mount.wrapping_sub(self.known_part.offset);
-                let parent = self.mount_parent.read(memory, below)?;
-                if parent == below {
-                    break;
-                }
-                dentry = self.mount_point.read(memory, below)?;
-                mount = parent.wrapping_add(self.known_part.offset);
-                continue;
-            }
-            let parent = self.parent.read(memory, dentry)?;
-            names.push(self.name(memory, dentry)?);
-            if parent == dentry {
-                break;
-            }
-            dentry = parent;
-        }
-        names.reverse();
-        Ok(format!("/{}", names.join("/")))
-    }
-
-    fn name(&self, memory: &mut dyn Memory, dentry: u64) -> Result<String, Error> {
-        let at = self.name.read(memory, dentry)?;
-        let mut bytes = Vec::new();
-        while bytes.len() < NAME_MAX && bytes.last() != Some(&0) {
-            let mut byte = [0];
-            memory.read(at.wrapping_add(bytes.len() as u64), &mut byte)?;
-            bytes.extend(byte);
-        }
-        Ok(text(&bytes))
-    }
-}
-
 /// Returns what the process whose address space is `mm` has mapped, in the order of addresses.
 ///
 /// # Errors
@@ -198,7 +164,7 @@ pub fn all(kernel: &Kernel, memory: &mut dyn Memory, mm: u64) -> Result<Vec<Mapp
     let mut mappings = Vec::new();
     for area in areas {
         match layout.mm.read(memory, area) {
-            Ok(of) if of == mm => mappings.push(read(layout, memory, area, kernel.page_bytes())?),
+            Ok(of) if of == mm => mappings.push(read(kernel, memory, area)?),
             Err(error) if error.is_fatal() => return Err(error),
             Ok(_) | Err(_) => {}
         }
@@ -207,25 +173,24 @@ pub fn all(kernel: &Kernel, memory: &mut dyn Memory, mm: u64) -> Result<Vec<Mapp
     Ok(mappings)
 }
 
-fn read(
-    layout: &Layout,
-    memory: &mut dyn Memory,
-    area: u64,
-    page_bytes: u64,
-) -> Result<Mapping, Error> {
+fn read(kernel: &Kernel, memory: &mut dyn Memory, area: u64) -> Result<Mapping, Error> {
+    let layout = kernel.mapping_layout()?;
     let mut field = |field: &Field| field.read(memory, area);
     let (start, end, flags) = (field(&layout.start)?, field(&layout.end)?, field(&layout.flags)?);
-    let (file, pages) = (field(&layout.file)?, field(&layout.page_offset)?);
-    let path = match file {
-        0 => None,
-        file => match layout.path.read(memory, file) {
-            Ok(path) => Some(path),
-            Err(error) if error.is_fatal() => return Err(error),
-            Err(_) => Some("?".to_owned()),
-        },
+    let (at, pages, mm) = (field(&layout.file)?, field(&layout.page_offset)?, field(&layout.mm)?);
+    if at == 0 {
+        let names_itself = kernel.special_mapping_name();
+        let special = layout.special.name(memory, area, mm, start..end, names_itself)?;
+        let identity = Identity::default();
+        return Ok(Mapping { start, end, flags, file: None, special, offset: 0, identity });
+    }
+    let (path, identity) = match layout.files.read(memory, at) {
+        Ok(found) => found,
+        Err(error) if error.is_fatal() => return Err(error),
+        Err(_) => ("?".to_owned(), Identity::default()),
     };
-    let offset = if file == 0 { 0 } else { pages.wrapping_mul(page_bytes) };
-    Ok(Mapping { start, end, flags, file: path, offset })
+    let offset = pages.wrapping_mul(kernel.page_bytes());
+    Ok(Mapping { start, end, flags, file: Some(path), special: None, offset, identity })
 }
 
 fn in_list(memory: &mut dyn Memory, first: u64, next: &Field) -> Result<Vec<u64>, Error> {
@@ -324,8 +289,32 @@ mod tests {
 
     #[test]
     fn rights_are_written_as_in_proc() {
-        let mapping = |flags| Mapping { start: 0, end: 1, flags, file: None, offset: 0 };
+        let identity = Identity { device: (0, 2), inode: 15, is_deleted: false };
+        let mapping = |flags| Mapping {
+            start: 0x40_0000,
+            end: 0x5b_2000,
+            flags,
+            file: Some("/bin/busybox".into()),
+            special: None,
+            offset: 0,
+            identity,
+        };
         assert_eq!(mapping(0b101).rights(), "r-xp");
-        assert_eq!(mapping(0b1011).rights(), "rw-s");
+        // What a file that was opened for reading is shared by can never be written.
+        assert_eq!(mapping(0b1000_0001).rights(), "r--s");
+        let line =
+            "00400000-005b2000 r-xp 00000000 00:02 15                                 /bin/busybox";
+        assert_eq!(mapping(0b101).line(), line);
+        let heap = Mapping {
+            file: None,
+            special: Some("[heap]".into()),
+            identity: Identity::default(),
+            ..mapping(0b11)
+        };
+        assert!(
+            heap.line().ends_with("rw-p 00000000 00:00 0                                  [heap]")
+        );
+        let nameless = Mapping { special: None, ..heap };
+        assert_eq!(nameless.line(), "00400000-005b2000 rw-p 00000000 00:00 0");
     }
 }
