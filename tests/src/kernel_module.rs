@@ -90,12 +90,25 @@ impl Sample {
 /// # Errors
 /// When the kernel or the module that came with it cannot be read.
 pub fn initramfs(scratch: &Path) -> Result<PathBuf> {
-    let debian = folder().join("debian");
+    initramfs_of("debian", scratch, &[])
+}
+
+/// As [`initramfs`], for the kernel in a folder of the guests', and with more programs in the file
+/// system.
+///
+/// # Errors
+/// As [`initramfs`].
+pub fn initramfs_of(guest: &str, scratch: &Path, programs: &[(&str, &[u8])]) -> Result<PathBuf> {
+    let debian = folder().join(guest);
     let module = build(&debian.join("vmlinuz"), &Sample::read(&debian.join("xt_limit.ko"))?)?;
     let mut archive = fs::read(debian.join("initramfs.cpio.gz"))?;
-    // Each archive begins at a multiple of four.
-    archive.resize(archive.len().next_multiple_of(4), 0);
-    archive.extend(cpio(FILE.trim_start_matches('/'), 0o100_644, &module));
+    let module = (FILE.trim_start_matches('/'), 0o100_644, module.as_slice());
+    let programs = programs.iter().map(|(name, contents)| (*name, 0o100_755, *contents));
+    for (name, mode, contents) in std::iter::once(module).chain(programs) {
+        // Each archive begins at a multiple of four.
+        archive.resize(archive.len().next_multiple_of(4), 0);
+        archive.extend(cpio(name, mode, contents));
+    }
     let path = scratch.join("initramfs");
     fs::write(&path, archive)?;
     Ok(path)

@@ -25,6 +25,7 @@ pub mod machine;
 pub mod own_debug;
 pub mod plain;
 pub mod positions;
+pub mod proc;
 pub mod process;
 pub mod prompt;
 pub mod random;

@@ -32,9 +32,10 @@ const DOWNLOAD_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// The largest file that is taken out of a package: a kernel is a tenth of it.
 const MEMBER_BYTES_MAX: u64 = 512 << 20;
 
-/// An apt of our own for packages of Debian bookworm.
+/// An apt of our own for packages of a release of Debian's: bookworm, where no other is named.
 pub struct Archive {
     folder: PathBuf,
+    release: &'static str,
     /// Of the packages; the machine's own where there is none.
     architecture: Option<&'static str>,
 }
@@ -48,12 +49,26 @@ impl Archive {
         Self::of_architecture(folder, "arm64")
     }
 
+    /// Opens the archive of another release's arm64 packages.
+    ///
+    /// # Errors
+    /// As [`arm64`](Self::arm64), and where this machine's keyring is older than the release.
+    pub fn arm64_of(folder: &Path, release: &'static str) -> Result<Self> {
+        let archive = Self { folder: folder.to_owned(), release, architecture: Some("arm64") };
+        archive.make_folders()?;
+        fs::write(folder.join("state/status"), "").context("creating apt's folders")?;
+        archive.write_sources(&[])?;
+        archive.update()?;
+        Ok(archive)
+    }
+
     /// Opens the archive of an architecture's packages, as if nothing were installed.
     ///
     /// # Errors
     /// As [`arm64`](Self::arm64).
     pub fn of_architecture(folder: &Path, architecture: &'static str) -> Result<Self> {
-        let archive = Self { folder: folder.to_owned(), architecture: Some(architecture) };
+        let architecture = Some(architecture);
+        let archive = Self { folder: folder.to_owned(), release: RELEASE, architecture };
         archive.make_folders()?;
         fs::write(folder.join("state/status"), "").context("creating apt's folders")?;
         if !runs_release() {
@@ -86,7 +101,7 @@ impl Archive {
             runs_release(),
             "backports are for Debian {RELEASE}, which this machine does not run"
         );
-        let archive = Self { folder: folder.to_owned(), architecture: None };
+        let archive = Self { folder: folder.to_owned(), release: RELEASE, architecture: None };
         archive.make_folders()?;
         archive.write_sources(&[BACKPORTS])?;
         archive.update()?;
@@ -229,9 +244,10 @@ impl Archive {
                  apt-get install debian-archive-keyring   (as root)"
             );
         }
+        let own = self.release;
         let mut text = format!(
-            "deb [signed-by={KEYRING}] http://deb.debian.org/debian {RELEASE} main\n\
-             deb [signed-by={KEYRING}] http://deb.debian.org/debian-security {RELEASE}-security main\n"
+            "deb [signed-by={KEYRING}] http://deb.debian.org/debian {own} main\n\
+             deb [signed-by={KEYRING}] http://deb.debian.org/debian-security {own}-security main\n"
         );
         for release in more {
             text +=

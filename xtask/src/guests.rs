@@ -13,6 +13,8 @@ use crate::debian::{Archive, Package};
 use crate::toolchain::BareMetal;
 use crate::{elf_image, initramfs, layout, metadata, modules, process};
 
+mod trixie;
+
 const BUILD_LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// EDK2 as Debian builds it: its code, and what its variables begin with.
@@ -20,13 +22,13 @@ const FIRMWARE: [&str; 2] = ["AAVMF_CODE.fd", "AAVMF_VARS.fd"];
 const KERNEL_PREFIX: &str = "linux-image-6.1.0-";
 const KERNEL_SUFFIX: &str = "-cloud-arm64";
 
-/// Builds the bare-metal guests; fetches Debian's kernel and busybox, and makes an initramfs
+/// Builds the bare-metal guests; fetches Debian's kernels and busybox, and makes an initramfs of each
 #[derive(clap::Args)]
 pub struct Guests {
     /// Fetches the packages again, for newer versions
     #[arg(long)]
     refresh: bool,
-    /// Leaves Debian's kernel alone
+    /// Leaves Debian's kernels alone
     #[arg(long, conflicts_with = "refresh")]
     bare_only: bool,
 }
@@ -40,6 +42,7 @@ impl Guests {
         bare()?;
         if !self.bare_only {
             debian(self.refresh)?;
+            trixie::make(self.refresh, &DebianGuest::here().busybox())?;
         }
         Ok(())
     }
@@ -209,7 +212,7 @@ fn fetch(guest: &DebianGuest) -> Result<()> {
 fn write_modules(folder: &Path, kernel: &Package, release: &str) -> Result<()> {
     let found = kernel.files(modules::name_of)?;
     let builtin = kernel.file(&format!("lib/modules/{release}/modules.builtin"))?;
-    let order = modules::in_order(&found, &String::from_utf8_lossy(&builtin))?;
+    let order = modules::in_order(&modules::WANTED, &found, &String::from_utf8_lossy(&builtin))?;
     if folder.is_dir() {
         fs::remove_dir_all(folder).context("removing old modules")?;
     }

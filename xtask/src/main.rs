@@ -17,6 +17,7 @@ mod cross;
 mod debian;
 mod demo;
 mod elf_image;
+mod fuzz;
 mod guests;
 mod initramfs;
 mod kvm;
@@ -26,6 +27,7 @@ mod metadata;
 mod modules;
 mod package;
 mod pictures;
+mod proc;
 mod process;
 mod python;
 mod qemu;
@@ -68,8 +70,10 @@ enum Command {
     Bench(bench::Bench),
     Boards(boards::Boards),
     Pictures(pictures::Pictures),
+    Proc(proc::Proc),
     Soak(soak::Soak),
     Coverage(coverage::Coverage),
+    Fuzz(fuzz::Fuzz),
     Tidy(tidy::Tidy),
 }
 
@@ -98,8 +102,10 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Bench(command) => command.run(),
         Command::Boards(command) => command.run(),
         Command::Pictures(command) => command.run(),
+        Command::Proc(command) => command.run(),
         Command::Soak(command) => command.run(),
         Command::Coverage(command) => command.run(),
+        Command::Fuzz(command) => command.run(),
         Command::Tidy(command) => command.run(),
     }
 }

@@ -10,13 +10,17 @@ use anyhow::{Context, Result, ensure};
 /// What the guest's modules are for: a disk and the file system on it.
 pub const WANTED: [&str; 4] = ["virtio_mmio", "virtio_blk", "crc32c_generic", "ext4"];
 
-/// The names of the wanted modules and of those that they need, each behind what it needs.
+/// The names of the `wanted` modules and of those that they need, each behind what it needs.
 ///
 /// # Errors
 /// When one that is needed is not there, and not a part of the kernel either.
-pub fn in_order(modules: &BTreeMap<String, Vec<u8>>, builtin: &str) -> Result<Vec<String>> {
+pub fn in_order(
+    wanted: &[&str],
+    modules: &BTreeMap<String, Vec<u8>>,
+    builtin: &str,
+) -> Result<Vec<String>> {
     let mut order = Vec::new();
-    for wanted in WANTED {
+    for wanted in wanted {
         add(wanted, modules, builtin, &mut order, 0)?;
     }
     Ok(order)
@@ -44,9 +48,10 @@ fn add(
     Ok(())
 }
 
-/// A module's name: its file's, with `_` for `-`.
+/// A module's name: its file's, packed or not, with `_` for `-`.
 pub fn name_of(path: &str) -> Option<String> {
     let file = path.rsplit('/').next()?;
+    let file = file.strip_suffix(".xz").unwrap_or(file);
     Some(file.strip_suffix(".ko")?.replace('-', "_"))
 }
 
@@ -83,15 +88,15 @@ mod tests {
         ] {
             modules.insert(name.to_owned(), module(depends));
         }
-        let order = in_order(&modules, "kernel/drivers/virtio/virtio.ko\n").unwrap();
+        let order = in_order(&WANTED, &modules, "kernel/drivers/virtio/virtio.ko\n").unwrap();
         let expected =
             ["virtio_ring", "virtio_mmio", "virtio_blk", "crc32c_generic", "jbd2", "ext4"];
         assert_eq!(order, expected);
         modules.remove("jbd2");
-        let error = in_order(&modules, "kernel/drivers/virtio/virtio.ko").unwrap_err();
+        let error = in_order(&WANTED, &modules, "kernel/drivers/virtio/virtio.ko").unwrap_err();
         assert_eq!(error.to_string(), "the kernel has no module jbd2");
         modules.insert("jbd2".to_owned(), module("ext4"));
-        let error = in_order(&modules, "virtio.ko").unwrap_err();
+        let error = in_order(&WANTED, &modules, "virtio.ko").unwrap_err();
         assert!(error.to_string().contains("in a circle"), "{error}");
     }
 }
