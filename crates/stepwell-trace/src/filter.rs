@@ -232,7 +232,9 @@ impl<S: Source> Filtered<S> {
             Record::ExceptionEntry(entry) => instead(entry.vcpu, entry.return_address),
             Record::Event(Event::Note(_)) | Record::Time { .. } => !over,
             Record::Context(context) => !over && filter.takes_vcpu(context.vcpu),
-            Record::InstructionSet { vcpu, .. } => filter.takes_vcpu(*vcpu),
+            Record::InstructionSet { vcpu, .. } | Record::Event(Event::Task { vcpu, .. }) => {
+                filter.takes_vcpu(*vcpu)
+            }
             Record::Register { vcpu, found: true, .. } => !over && filter.takes_vcpu(*vcpu),
             Record::Register { vcpu, .. }
             | Record::Exclusive { vcpu, .. }

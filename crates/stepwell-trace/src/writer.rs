@@ -175,6 +175,7 @@ impl<W: Write> Writer<W> {
             }
             event => self.records.event(event),
         }
+        self.known.observe(&Record::Event(event.clone()));
         self.flush_if_full()
     }
 

@@ -91,6 +91,9 @@ impl<'a> Lines<'a> {
                     writeln!(output, "# {}", printable(line))?;
                 }
             }
+            Record::Event(Event::Task { vcpu, pid, name, .. }) => {
+                writeln!(output, "# {vcpu} task {pid} {}", printable(name))?;
+            }
             other => self.detail(other, output)?,
         }
         Ok(())

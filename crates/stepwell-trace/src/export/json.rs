@@ -159,6 +159,13 @@ enum Line<'a> {
         at: u64,
         text: &'a str,
     },
+    Task {
+        at: u64,
+        vcpu: u8,
+        pid: u32,
+        tgid: u32,
+        name: &'a str,
+    },
     Exception {
         at: u64,
         vcpu: u8,
@@ -254,6 +261,9 @@ impl<'a> Line<'a> {
                 Self::PrivilegedCall { at, vcpu, pc: pc.into(), immediate, place }
             }
             Record::Event(Event::Note(ref text)) => Self::Note { at, text },
+            Record::Event(Event::Task { vcpu, pid, tgid, ref name }) => {
+                Self::Task { at, vcpu, pid, tgid, name }
+            }
             Record::ExceptionEntry(entry) => Self::Exception {
                 at,
                 vcpu: entry.vcpu,

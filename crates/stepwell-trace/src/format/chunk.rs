@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn golden_preamble() {
-        assert_eq!(&preamble()[..12], b"STEPREC\n\x01\0\x02\0");
+        assert_eq!(&preamble()[..12], b"STEPREC\n\x01\0\x03\0");
     }
 
     #[test]

@@ -21,9 +21,10 @@ pub(super) const MEMORY: u64 = 23;
 pub(super) const REPEATED: u64 = 25;
 pub(super) const TURNS: u64 = 27;
 pub(super) const INSTRUCTION_SET: u64 = 29;
+pub(super) const TASK: u64 = 31;
 /// Odd numbers from here on are a later version's.
 #[cfg(test)]
-pub(super) const FIRST_UNKNOWN: u64 = 31;
+pub(super) const FIRST_UNKNOWN: u64 = 33;
 
 /// Set in a register's number: its value was found, and not changed by the last instruction.
 const FOUND: u8 = 0x80;

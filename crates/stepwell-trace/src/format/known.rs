@@ -1,10 +1,10 @@
-//! What is known to hold at a place of a recording: clock, address spaces and registers.
+//! What is known to hold at a place of a recording: clock, address spaces, tasks and registers.
 //!
 //! Records tell changes. Who begins in the middle, after a seek or behind damage, needs what they
 //! change: the writer repeats it at the beginning of each chunk, and the reader hands it out where
 //! somebody begins, and keeps it to itself where one chunk follows another.
 
-use super::{Context, Record, Register};
+use super::{Context, Event, Record, Register};
 use std::collections::BTreeMap;
 use stepwell_arch::InstructionSet;
 
@@ -19,6 +19,8 @@ pub(crate) struct Known {
 struct KnownVcpu {
     context: Option<Context>,
     set: Option<InstructionSet>,
+    /// The task that is executed: number, process, name.
+    task: Option<(u32, u32, String)>,
     registers: [Option<u64>; Register::COUNT],
 }
 
@@ -34,9 +36,12 @@ impl Known {
             Record::Register { vcpu, register, value, .. } => {
                 self.of(*vcpu).registers[usize::from(register.number())] = Some(*value);
             }
+            Record::Event(Event::Task { vcpu, pid, tgid, name }) => {
+                self.of(*vcpu).task = Some((*pid, *tgid, name.clone()));
+            }
             Record::Run { .. }
             | Record::Interrupt { .. }
-            | Record::Event(_)
+            | Record::Event(Event::PrivilegedCall { .. } | Event::Note(_))
             | Record::Exclusive { .. }
             | Record::Turns { .. }
             | Record::Memory(_) => {}
@@ -52,13 +57,18 @@ impl Known {
                 Some(Record::Register { vcpu, register, value, found: true })
             });
             let set = known.set.map(|set| Record::InstructionSet { vcpu, set });
-            known.context.map(Record::Context).into_iter().chain(set).chain(registers)
+            let task = known
+                .task
+                .clone()
+                .map(|(pid, tgid, name)| Record::Event(Event::Task { vcpu, pid, tgid, name }));
+            known.context.map(Record::Context).into_iter().chain(set).chain(task).chain(registers)
         });
         time.into_iter().chain(vcpus)
     }
 
     fn of(&mut self, vcpu: u8) -> &mut KnownVcpu {
-        let nothing = KnownVcpu { context: None, set: None, registers: [None; Register::COUNT] };
+        let registers = [None; Register::COUNT];
+        let nothing = KnownVcpu { context: None, set: None, task: None, registers };
         self.vcpus.entry(vcpu).or_insert(nothing)
     }
 

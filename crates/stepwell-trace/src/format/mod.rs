@@ -1,4 +1,4 @@
-//! Layout of a recording, version 1.2.
+//! Layout of a recording, version 1.3.
 //!
 //! A recording is a preamble and a sequence of chunks. Each chunk is complete: it can be checked,
 //! unpacked and decoded without its neighbours, so a reader may skip, seek or stop at any chunk,
@@ -36,6 +36,7 @@
 //! | 1.0 | runs, interrupts, events |
 //! | 1.1 | exceptions, exclusives, contexts, time, registers, memory; state repeated in each chunk |
 //! | 1.2 | turns of other vCPUs, instruction sets |
+//! | 1.3 | tasks |
 
 mod chunk;
 mod details;
@@ -63,7 +64,7 @@ pub const CHUNK_MAGIC: [u8; 4] = *b"SWCK";
 /// Newest major version that is read, and the one that is written.
 pub const MAJOR: u16 = 1;
 /// Minor version that is written.
-pub const MINOR: u16 = 2;
+pub const MINOR: u16 = 3;
 /// Length of the preamble in bytes.
 pub const PREAMBLE_LENGTH: usize = 16;
 /// Length of a chunk's header in bytes.

@@ -23,4 +23,15 @@ pub enum Event {
     },
     /// Words of the tool, such as why stepping was interrupted.
     Note(String),
+    /// What a vCPU executes from here on it executes for this task, as the guest's kernel has it.
+    Task {
+        /// The vCPU.
+        vcpu: u8,
+        /// The task's number.
+        pid: u32,
+        /// Its process's number.
+        tgid: u32,
+        /// Its name. The guest chose it.
+        name: String,
+    },
 }

@@ -23,7 +23,8 @@
 //! | 25 | state from the chunks before is repeated | length; how many of the records that follow are that |
 //! | 27 | others' turns | length; why, PC (distance), instructions of the others |
 //! | 29 | instruction set | length; 0 A64, 1 A32, 2 T32 |
-//! | 31 and up, odd | of a later version | length, bytes: skipped |
+//! | 31 | task | length; PID, process, its name with its length |
+//! | 33 and up, odd | of a later version | length, bytes: skipped |
 //!
 //! Causes, ELs, register numbers and accesses are single bytes, all else are variable-length
 //! integers. What an operation has behind the fields named here is skipped.
@@ -188,6 +189,15 @@ impl RecordEncoder {
                 varint::put(&mut self.bytes, NOTE);
                 varint::put_bytes(&mut self.bytes, text.as_bytes());
             }
+            Event::Task { vcpu, pid, tgid, name } => {
+                self.switch(*vcpu);
+                self.fields.clear();
+                varint::put(&mut self.fields, u64::from(*pid));
+                varint::put(&mut self.fields, u64::from(*tgid));
+                varint::put_bytes(&mut self.fields, name.as_bytes());
+                varint::put(&mut self.bytes, details::TASK);
+                varint::put_bytes(&mut self.bytes, &self.fields);
+            }
         }
     }
 
@@ -308,12 +318,22 @@ fn decode_one(places: &mut Places, last: &mut Last, cursor: &mut Cursor<'_>) -> 
             if operation == details::REPEATED {
                 return Some(Operation::Repeated(fields.take()?));
             }
+            if operation == details::TASK {
+                return task(places.vcpu, &mut fields).map(Operation::Record);
+            }
             let expected = *places.here();
             let decoded = details::decode(operation, &mut fields, places.vcpu, expected, last)?;
             return Some(decoded.map_or(Operation::Unknown, Operation::Record));
         }
     };
     Some(Operation::Record(record))
+}
+
+fn task(vcpu: u8, fields: &mut Cursor<'_>) -> Option<Record> {
+    let pid = u32::try_from(fields.take()?).ok()?;
+    let tgid = u32::try_from(fields.take()?).ok()?;
+    let name = String::from_utf8_lossy(fields.take_bytes()?).into_owned();
+    Some(Record::Event(Event::Task { vcpu, pid, tgid, name }))
 }
 
 fn run(places: &mut Places, distance: i64, length: u64) -> Option<Record> {

@@ -6,6 +6,7 @@ use super::distribution::Distribution;
 use super::exclusives::Exclusives;
 use super::facts::Completeness;
 use super::interrupts::{self, Interrupts, OpenInterrupt};
+use super::tasks::Tasks;
 use super::timeline::{Activity, Interval, Intervals, Timeline};
 use super::turns::Turns;
 use crate::call_stack::{
@@ -83,6 +84,7 @@ pub(super) struct Seen {
     pub(super) lock_waits: Intervals,
     pub(super) lock_wait: Distribution,
     pub(super) exclusives: Exclusives,
+    pub(super) tasks: Tasks,
     pub(super) turns: Turns,
     vcpus: BTreeMap<u8, Vcpu>,
 }
@@ -127,6 +129,7 @@ impl<'a> Analysis<'a> {
             lock_waits: Intervals::default(),
             lock_wait: Distribution::default(),
             exclusives: Exclusives::new(code),
+            tasks: Tasks::default(),
             turns: Turns::default(),
             vcpus: BTreeMap::new(),
         };
@@ -191,6 +194,7 @@ impl Seen {
                 let text = text.chars().take(NOTE_LENGTH_MAX).collect();
                 self.headline.notes.push(text);
             }
+            Record::Event(event @ Event::Task { .. }) => self.tasks.observe(event),
             Record::Event(_) | Record::Register { .. } | Record::Memory(_) => {}
         }
     }
@@ -338,6 +342,7 @@ impl CallVisitor for Seen {
         }
         let (activity, user) = at.activity(pc);
         self.headline.user += if user { count } else { 0 };
+        self.tasks.add(vcpu, count, user);
         self.timeline.add(vcpu, activity, function, count);
         self.function(function).own += count;
     }

@@ -24,6 +24,12 @@ const SITES_MAX: usize = 50;
 /// Kinds of interrupts that are listed.
 const HANDLERS_MAX: usize = 40;
 
+/// Tasks that are listed.
+const TASKS_MAX: usize = 200;
+
+/// A row of the table of tasks.
+type TaskRow = (u32, u32, String, u64, u64, u64);
+
 /// Everything that the page shows.
 #[derive(Debug, Serialize)]
 pub(super) struct Data {
@@ -43,6 +49,8 @@ pub(super) struct Data {
     exclusives: Exclusives,
     interrupts: Interrupts,
     locks: Locks,
+    /// Number, process, name, instructions, of them in user space, how often it was scheduled.
+    tasks: Vec<TaskRow>,
     turns: turns::Turns,
     hot: Vec<hot::Hot>,
     notes: Vec<String>,
@@ -192,11 +200,31 @@ impl Data {
             exclusives,
             interrupts,
             locks,
+            tasks: tasks(&seen),
             turns,
             hot,
             notes: seen.headline.notes,
         })
     }
+}
+
+fn tasks(seen: &Seen) -> Vec<TaskRow> {
+    let row = |((pid, tgid, name), count): (&super::tasks::Key, super::tasks::Count)| {
+        (*pid, *tgid, name.clone(), count.instructions, count.user, count.times)
+    };
+    let sorted = seen.tasks.sorted();
+    let mut rows: Vec<TaskRow> = sorted.iter().take(TASKS_MAX).map(|one| row(*one)).collect();
+    let mut others = seen.tasks.others;
+    for (_, count) in sorted.iter().skip(TASKS_MAX) {
+        others.instructions += count.instructions;
+        others.user += count.user;
+        others.times += count.times;
+    }
+    if others.instructions > 0 {
+        let name = "(others)".to_owned();
+        rows.push((0, 0, name, others.instructions, others.user, others.times));
+    }
+    rows
 }
 
 fn recording(facts: Facts, completeness: &Completeness) -> Recording {

@@ -8,7 +8,7 @@
 //!
 //! - `analysis`: headline figures, functions, and who is told what.
 //! - `timeline`: activity of the vCPUs over time.
-//! - `interrupts`, `exclusives`, `turns`, `mix`: one topic each.
+//! - `interrupts`, `exclusives`, `tasks`, `turns`, `mix`: one topic each.
 //! - `counts`, `distribution`: how numbers are kept without keeping them all.
 //! - `facts`: what is told beside the records.
 //! - `data`: all of it as the page's JSON.
@@ -23,6 +23,7 @@ mod facts;
 mod interrupts;
 pub mod mix;
 mod page;
+mod tasks;
 mod timeline;
 mod turns;
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::code::CodePages;
-use crate::format::{ExceptionCause, ExceptionEntry, Record, Waiting};
+use crate::format::{Event, ExceptionCause, ExceptionEntry, Record, Waiting};
 use crate::symbols::{Symbol, SymbolKind, Symbols};
 use serde_json::Value;
 use stepwell_arch::address::Va;
@@ -134,6 +134,23 @@ fn what_a_vcpu_waited_for_is_counted_and_marked() {
     assert_eq!(starts, [Some(7), Some(9)], "instructions before them");
     let name = marks[0][4].as_u64().and_then(|name| data["names"].get(name as usize));
     assert_eq!(name, Some(&"osq_lock".into()));
+}
+
+#[test]
+fn a_task_has_a_row() {
+    let task = |pid, name: &str| {
+        Record::Event(Event::Task { vcpu: 0, pid, tgid: pid, name: name.to_owned() })
+    };
+    let mut records = records();
+    records.insert(4, task(7, "cat"));
+    records.insert(0, task(1, EVIL));
+    let page = page(records, Facts::default());
+    assert!(!page.contains(EVIL));
+    let data = data(&page);
+    let rows = data["tasks"].as_array().expect("rows are a list");
+    assert_eq!(rows.len(), 2);
+    assert_eq!(rows.iter().filter_map(|row| row[3].as_u64()).sum::<u64>(), 17);
+    assert!(rows.iter().any(|row| row[2] == EVIL) && rows.iter().any(|row| row[2] == "cat"));
 }
 
 #[test]

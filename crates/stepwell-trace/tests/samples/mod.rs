@@ -89,6 +89,9 @@ pub fn any_record() -> impl Strategy<Value = Record> {
             Record::Event(Event::PrivilegedCall { vcpu, pc, immediate })
         }),
         1 => ".{0,20}".prop_map(|text| Record::Event(Event::Note(text))),
+        1 => (vcpu(), any::<u32>(), any::<u32>(), ".{0,16}").prop_map(|(vcpu, pid, tgid, name)| {
+            Record::Event(Event::Task { vcpu, pid, tgid, name })
+        }),
         4 => any_detail(),
     ]
 }

@@ -16,7 +16,8 @@ use stepwell_arch::Va;
 use stepwell_debuggee::{
     Debuggee, Error, Place, Refusal, Stop, StopReason, TraceRecord, VcpuId, VcpuState,
 };
-use stepwell_trace::{ExceptionEntry, MemoryAccess};
+use stepwell_linux::Task;
+use stepwell_trace::{Event, ExceptionEntry, MemoryAccess};
 
 /// The kernel's function that switches tasks, and what in it makes the next one current:
 /// `msr sp_el0, x1`.
@@ -24,8 +25,12 @@ const SWITCH: &str = "cpu_switch_to";
 const MAKES_CURRENT: u32 = 0xd518_4101;
 /// How many bytes of it are looked at.
 const SWITCH_BYTES: u64 = 256;
-/// Comes after a task has been given its new name by `exec`.
-pub(super) const RENAMED: &str = "setup_new_exec";
+/// The kernel's function that gives a task another name, for `exec` and for whoever asks.
+const RENAMES: &str = "__set_task_comm";
+/// How many bytes of it are looked at.
+const RENAMES_BYTES: u64 = 1024;
+/// RET, RETAA and RETAB.
+const RETURNS: [u32; 3] = [0xd65f_03c0, 0xd65f_0bff, 0xd65f_0fff];
 /// vCPUs that a domain may have.
 const VCPUS_MAX: usize = 8;
 
@@ -47,6 +52,10 @@ pub(super) struct Only {
     /// Records what tasks of this name execute; in the kernel, too
     #[arg(long, value_name = "NAME", help_heading = "Filters")]
     comm: Option<String>,
+    /// Tells in the recording which task of a Linux guest's executes what, as --pid, --comm and
+    /// --follow do
+    #[arg(long, help_heading = "Filters")]
+    tasks: bool,
     /// Steps one task, wherever it goes on, and lets everything else run in between: a PID, a name,
     /// or `current`, the one that comes to --at. --steps counts its own
     #[arg(long, value_name = "PID|COMM", conflicts_with_all = ["pid", "comm"],
@@ -60,13 +69,17 @@ impl Only {
         self.follow.as_ref()
     }
 
-    fn needs_tasks(&self) -> bool {
-        self.pid.is_some() || self.comm.is_some()
+    const fn needs_tasks(&self) -> bool {
+        self.pid.is_some() || self.comm.is_some() || self.tasks
     }
 
     /// Tells whether anything is left out.
     pub(super) fn is_any(&self) -> bool {
-        self.needs_tasks() || self.user_mode || self.kernel_mode || self.module.is_some()
+        self.pid.is_some()
+            || self.comm.is_some()
+            || self.user_mode
+            || self.kernel_mode
+            || self.module.is_some()
     }
 }
 
@@ -79,6 +92,10 @@ pub(super) struct Sieve {
     last: [bool; VCPUS_MAX],
     /// Where the guest is stopped for a moment.
     landmarks: Vec<Place>,
+    /// Those of them where a task has just been given another name.
+    renames: Vec<Place>,
+    /// What the recording is to be told of tasks.
+    news: Vec<Event>,
 }
 
 impl Sieve {
@@ -88,11 +105,12 @@ impl Sieve {
     ///
     /// Where the kernel has no such places.
     pub(super) fn new(only: &Only, names: &Names) -> anyhow::Result<Self> {
-        let mut landmarks = Vec::new();
+        let (mut landmarks, mut renames) = (Vec::new(), Vec::new());
         if only.needs_tasks() {
             landmarks.push(after_switch(names)?);
-            if only.comm.is_some() {
-                landmarks.push(names.resolve_instruction(RENAMED)?.place);
+            if only.comm.is_some() || only.tasks {
+                renames = after_renaming(names)?;
+                landmarks.extend(&renames);
             }
         }
         if only.module.is_some() {
@@ -101,7 +119,8 @@ impl Sieve {
             }
         }
         let (tasks, last) = ([!only.needs_tasks(); VCPUS_MAX], [true; VCPUS_MAX]);
-        Ok(Self { only: only.clone(), tasks, last, landmarks })
+        let news = Vec::new();
+        Ok(Self { only: only.clone(), tasks, last, landmarks, renames, news })
     }
 
     /// Begins, with a guest that is stopped where its recording begins.
@@ -116,13 +135,7 @@ impl Sieve {
                 Err(error) => return Err(error.into()),
             }
         }
-        let status = debuggee.status(0)?;
-        for (vcpu, status) in (0..).zip(status) {
-            if status.state == VcpuState::Stopped {
-                self.look(names, debuggee, VcpuId { vcpu, domain: 0 })?;
-            }
-        }
-        Ok(())
+        self.look_at_all(names, debuggee)
     }
 
     /// Learns from a stop which task a vCPU executes from here on. Tells whether it is one that was
@@ -146,7 +159,26 @@ impl Sieve {
         if landmark.is_some() {
             self.look(names, debuggee, stop.vcpu)?;
         }
+        if self.renames.iter().any(|place| Some(*place) == landmark) {
+            // It may be another's name that was changed.
+            self.look_at_all(names, debuggee)?;
+        }
         Ok(landmark.is_some() && landmark != until)
+    }
+
+    /// Learns which task each vCPU executes.
+    fn look_at_all(
+        &mut self,
+        names: &mut Names,
+        debuggee: &mut dyn Debuggee,
+    ) -> anyhow::Result<()> {
+        let status = debuggee.status(0)?;
+        for (vcpu, status) in (0..).zip(status) {
+            if status.state == VcpuState::Stopped {
+                self.look(names, debuggee, VcpuId { vcpu, domain: 0 })?;
+            }
+        }
+        Ok(())
     }
 
     fn look(
@@ -167,16 +199,25 @@ impl Sieve {
         let wanted = match questions::current_task(names, debuggee, vcpu) {
             Ok(task) => {
                 let pid = self.only.pid.is_none_or(|pid| task.pid == pid || task.tgid == pid);
-                pid && self.only.comm.as_ref().is_none_or(|comm| task.comm == *comm)
+                let wanted = pid && self.only.comm.as_ref().is_none_or(|comm| task.comm == *comm);
+                self.news.extend(wanted.then(|| told(vcpu, &task)));
+                wanted
             }
             // It has no tasks yet.
-            Err(LinuxError::Guest(stepwell_linux::Error::NotRunning)) => false,
+            Err(LinuxError::Guest(stepwell_linux::Error::NotRunning)) => {
+                self.only.pid.is_none() && self.only.comm.is_none()
+            }
             Err(error) => return Err(error.into()),
         };
         if let Some(task) = self.tasks.get_mut(usize::from(vcpu.vcpu)) {
             *task = wanted;
         }
         Ok(())
+    }
+
+    /// Returns what the recording is to be told of tasks since the last stop.
+    pub(super) fn take_news(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.news)
     }
 
     /// Leaves out of `records`, which came in since the last stop, what is not to be recorded.
@@ -219,6 +260,29 @@ impl Sieve {
             && (!self.only.kernel_mode || is_kernel)
             && module.is_none_or(|module| names.is_in_module(module, pc))
     }
+}
+
+/// What a recording tells of the task that a vCPU executes.
+pub(super) fn told(vcpu: VcpuId, task: &Task) -> Event {
+    let Task { pid, tgid, .. } = *task;
+    Event::Task { vcpu: vcpu.vcpu, pid, tgid, name: task.name().to_owned() }
+}
+
+/// Finds the places where a task has just been given another name: by `exec`, by itself (`prctl`),
+/// or through `/proc`.
+pub(super) fn after_renaming(names: &Names) -> anyhow::Result<Vec<Place>> {
+    let target = names.resolve_instruction(RENAMES)?;
+    let code = names.file_bytes(target.va, RENAMES_BYTES).unwrap_or_default();
+    let is_its = |at: u64| {
+        let name = names.describe(target.va.offset(at)).unwrap_or_default();
+        name.split('+').next() == Some(RENAMES)
+    };
+    let words = (0..).step_by(4).zip(code.chunks_exact(4));
+    let words = words.take_while(|(at, _)| is_its(*at));
+    let returns = words.filter(|(_, word)| RETURNS.iter().any(|ret| ret.to_le_bytes() == **word));
+    let places: Vec<Place> = returns.map(|(at, _)| target.place.offset(at)).collect();
+    anyhow::ensure!(!places.is_empty(), "{RENAMES} of this kernel is not known here: name a PID");
+    Ok(places)
 }
 
 /// Finds the place where another task has just become the current one.

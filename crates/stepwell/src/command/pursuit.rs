@@ -9,7 +9,7 @@
 //! A task is known by the address of its structure, which no other has while it lives: its name may
 //! change, and its process may execute another program.
 
-use super::only::{RENAMED, after_switch};
+use super::only::{after_renaming, after_switch, told};
 use crate::follow::{Follower, Outcome};
 use crate::linux::LinuxError;
 use crate::names::Names;
@@ -21,7 +21,7 @@ use stepwell_debuggee::{
     Debuggee, Error, Place, Refusal, Stop, StopReason, TraceRecord, VcpuId, VcpuState,
 };
 use stepwell_linux::Task;
-use stepwell_trace::{Context, ExceptionEntry, MemoryAccess};
+use stepwell_trace::{Context, Event, ExceptionEntry, MemoryAccess};
 
 /// Whom to follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,11 +62,13 @@ pub(super) struct Pursuit {
     /// Where another task has just become the current one.
     switched: Place,
     /// Where a task has just been given another name.
-    renamed: Option<Place>,
+    renamed: Vec<Place>,
     /// The address of its structure, once it was seen.
     task: Option<u64>,
     /// The vCPU that executes it; nothing while it waits.
     vcpu: Option<VcpuId>,
+    /// What the recording is to be told of it.
+    news: Vec<Event>,
 }
 
 /// What came of waiting for a task.
@@ -88,10 +90,11 @@ impl Pursuit {
     pub(super) fn new(who: &Who, names: &Names) -> anyhow::Result<Self> {
         let switched = after_switch(names)?;
         let renamed = match who {
-            Who::Comm(_) => Some(names.resolve_instruction(RENAMED)?.place),
-            Who::Current | Who::Pid(_) => None,
+            Who::Comm(_) => after_renaming(names)?,
+            Who::Current | Who::Pid(_) => Vec::new(),
         };
-        Ok(Self { who: who.clone(), switched, renamed, task: None, vcpu: None })
+        let (task, vcpu, news) = (None, None, Vec::new());
+        Ok(Self { who: who.clone(), switched, renamed, task, vcpu, news })
     }
 
     /// Begins, with a guest that is stopped where its recording begins.
@@ -101,15 +104,16 @@ impl Pursuit {
         debuggee: &mut dyn Debuggee,
         stop: Stop,
     ) -> anyhow::Result<()> {
-        for place in [Some(self.switched), self.renamed].into_iter().flatten() {
+        for place in std::iter::once(self.switched).chain(self.renamed.iter().copied()) {
             match debuggee.set_breakpoint(0, place) {
                 Ok(()) | Err(Error::Refused(Refusal::Breakpoint)) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         if self.who == Who::Current {
-            self.task = Some(questions::current_task(names, debuggee, stop.vcpu)?.address);
-            self.vcpu = Some(stop.vcpu);
+            let task = questions::current_task(names, debuggee, stop.vcpu)?;
+            self.task = Some(task.address);
+            self.is_on(stop.vcpu, &task);
             return Ok(());
         }
         let status = debuggee.status(0)?;
@@ -128,23 +132,48 @@ impl Pursuit {
         debuggee: &mut dyn Debuggee,
         vcpu: VcpuId,
     ) -> anyhow::Result<()> {
-        let is_here = match self.task {
-            Some(task) => current(debuggee, vcpu)? == task,
-            None => match questions::current_task(names, debuggee, vcpu) {
-                Ok(task) if self.who.is(&task) => {
-                    self.task = Some(task.address);
-                    true
-                }
-                Ok(_) | Err(LinuxError::Guest(stepwell_linux::Error::NotRunning)) => false,
-                Err(error) => return Err(error.into()),
-            },
+        let is_other = match self.task {
+            Some(task) => current(debuggee, vcpu)? != task,
+            None => false,
         };
-        if is_here {
-            self.vcpu = Some(vcpu);
-        } else if self.vcpu == Some(vcpu) {
-            self.vcpu = None;
+        let found = if is_other { None } else { self.read(names, debuggee, vcpu)? };
+        match found {
+            Some(task) => {
+                self.task = Some(task.address);
+                self.is_on(vcpu, &task);
+            }
+            None if self.vcpu == Some(vcpu) => self.vcpu = None,
+            None => {}
         }
         Ok(())
+    }
+
+    /// Reads the task that a vCPU executes, if it is the one.
+    fn read(
+        &self,
+        names: &mut Names,
+        debuggee: &mut dyn Debuggee,
+        vcpu: VcpuId,
+    ) -> anyhow::Result<Option<Task>> {
+        match questions::current_task(names, debuggee, vcpu) {
+            Ok(task) => {
+                let is_it = self.task.map_or_else(|| self.who.is(&task), |at| at == task.address);
+                Ok(is_it.then_some(task))
+            }
+            Err(LinuxError::Guest(stepwell_linux::Error::NotRunning)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Notes where the task is.
+    fn is_on(&mut self, vcpu: VcpuId, task: &Task) {
+        self.vcpu = Some(vcpu);
+        self.news.push(told(vcpu, task));
+    }
+
+    /// Returns what the recording is to be told of the task since the last stop.
+    pub(super) fn take_news(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.news)
     }
 
     /// Learns from a stop of the stepped vCPU, or of another. Tells whether it is none
@@ -164,7 +193,7 @@ impl Pursuit {
             Place::Va(va) => va == stop.pc,
             Place::Ipa(ipa) => here.as_ref().is_ok_and(|here| *here == ipa),
         };
-        let is_landmark = is_here(self.switched) || self.renamed.is_some_and(is_here);
+        let is_landmark = is_here(self.switched) || self.renamed.iter().copied().any(is_here);
         if is_landmark {
             self.look(names, debuggee, stop.vcpu)?;
         }

@@ -290,13 +290,17 @@ impl Job {
         if let Some(pursuit) = &mut self.pursuit {
             pursuit.begin(&mut self.names, debuggee, stop)?;
         }
+        self.emit_tasks()?;
         (self.done, self.flushed, self.started) = (0, 0, Instant::now());
         let slice_last = options.slice_last();
         let (mut slice, mut vcpu) = (SLICE_FIRST, stop.vcpu);
         while self.done < self.steps {
             match self.catch(debuggee)? {
                 None => {}
-                Some(Ok(on)) => vcpu = on,
+                Some(Ok(on)) => {
+                    vcpu = on;
+                    self.emit_tasks()?;
+                }
                 Some(Err(end)) => return Ok(end),
             }
             let count = slice.min(self.steps - self.done);
@@ -321,12 +325,26 @@ impl Job {
             let until = self.until.map(|until| until.place);
             let passes = self.sieve.stopped(&mut self.names, debuggee, stop, until)?;
             let passes = passes | self.is_switch(debuggee, stop)?;
+            self.emit_tasks()?;
             if !passes && let Some(end) = self.end(stop)? {
                 return Ok(end);
             }
             slice = (slice * 2).min(slice_last);
         }
         Ok(End::Done)
+    }
+
+    /// Has the recording tell which task is executed from here on.
+    fn emit_tasks(&mut self) -> anyhow::Result<()> {
+        for event in self.sieve.take_news() {
+            self.recorder.event(&event)?;
+        }
+        if let Some(pursuit) = &mut self.pursuit {
+            for event in pursuit.take_news() {
+                self.recorder.event(&event)?;
+            }
+        }
+        Ok(())
     }
 
     /// Waits for the task that is followed, if any, and says which vCPU executes it.

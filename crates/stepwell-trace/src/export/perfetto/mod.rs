@@ -1,7 +1,7 @@
 //! `perfetto`: a timeline of functions, interrupts and vCPUs that ui.perfetto.dev opens.
 //!
 //! Each vCPU is a thread with the slices of its calls, and has a track of its interrupts and
-//! exceptions besides. A trace has hundreds of calls for every one that can be seen on a screen,
+//! exceptions besides, and one of the tasks that it executes where the recording tells them. A trace has hundreds of calls for every one that can be seen on a screen,
 //! so calls shorter than some number of instructions are folded into their callers; interrupts
 //! never are. That bounds the file: each slice that is written takes that many instructions, times
 //! the depth of the stack.
@@ -15,7 +15,7 @@ mod proto;
 
 use super::{ExportError, end_at_broken_pipe};
 use crate::call_stack::{CallStacks, CallVisitor, Entry, Exit, FrameKind};
-use crate::format::{ExceptionCause, ExceptionEntry, Header, Record};
+use crate::format::{Event, ExceptionCause, ExceptionEntry, Header, Record};
 use crate::source::Source;
 use proto::{EventKind, Tracks};
 use std::collections::BTreeMap;
@@ -78,6 +78,7 @@ pub fn write(
         }
     };
     stacks.finish(&mut timeline);
+    timeline.end_tasks();
     let written = timeline.tracks.finish().map_err(ExportError::from);
     end_at_broken_pipe(read.and(written))
 }
@@ -101,6 +102,8 @@ struct Vcpu {
     told: usize,
     /// The name of an exception that is about to be entered.
     exception: Option<String>,
+    /// The name of the task that it executes, on the track of tasks.
+    task: Option<String>,
 }
 
 struct Timeline<W: Write> {
@@ -145,6 +148,30 @@ impl<W: Write> Timeline<W> {
             self.vcpus.entry(entry.vcpu).or_default().exception = Some(exception_name(entry));
         }
         self.tick();
+        if let Record::Event(Event::Task { vcpu, pid, name, .. }) = record {
+            self.switch(*vcpu, format!("{name} ({pid})"));
+        }
+    }
+
+    /// Ends the slice of the task that a vCPU executed, and begins another's.
+    fn switch(&mut self, number: u8, name: String) {
+        let vcpu = self.vcpus.entry(number).or_default();
+        if vcpu.task.as_ref() == Some(&name) {
+            return;
+        }
+        if vcpu.task.is_some() {
+            self.tracks.task(number, EventKind::End, self.now_ns);
+        }
+        self.tracks.task(number, EventKind::Begin(&name), self.now_ns);
+        vcpu.task = Some(name);
+    }
+
+    fn end_tasks(&mut self) {
+        for (number, vcpu) in &mut self.vcpus {
+            if vcpu.task.take().is_some() {
+                self.tracks.task(*number, EventKind::End, self.now_ns);
+            }
+        }
     }
 
     fn tick(&mut self) {

@@ -4,7 +4,7 @@
 //! be written as it comes. Every vCPU is a packet sequence of its own: names are sent once a
 //! sequence and then go by number.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 
 /// Numbers of the fields, by message.
@@ -102,13 +102,16 @@ pub(super) enum EventKind<'a> {
 pub(super) struct Tracks<W: Write> {
     output: W,
     names: HashMap<u8, HashMap<String, u64>>,
+    /// The vCPUs whose tasks are told.
+    with_tasks: HashSet<u8>,
     /// The first error; nothing is written after it.
     failed: Option<io::Error>,
 }
 
 impl<W: Write> Tracks<W> {
     pub(super) fn new(command_line: &str, output: W) -> Self {
-        let mut tracks = Self { output, names: HashMap::new(), failed: None };
+        let mut tracks =
+            Self { output, names: HashMap::new(), with_tasks: HashSet::new(), failed: None };
         let name = format!("guest {command_line}");
         tracks.packet(|packet| {
             packet.number(field::PACKET_SEQUENCE, PROCESS_SEQUENCE);
@@ -131,6 +134,14 @@ impl<W: Write> Tracks<W> {
     /// Puts one end of a slice on the track of a vCPU's interrupts and exceptions.
     pub(super) fn interrupt(&mut self, vcpu: u8, kind: EventKind<'_>, ns: u64) {
         self.event(vcpu, interrupt_track(vcpu), kind, ns);
+    }
+
+    /// Puts one end of a slice on the track of the tasks that a vCPU executes.
+    pub(super) fn task(&mut self, vcpu: u8, kind: EventKind<'_>, ns: u64) {
+        if self.with_tasks.insert(vcpu) {
+            self.describe_track(vcpu, task_track(vcpu), "tasks");
+        }
+        self.event(vcpu, task_track(vcpu), kind, ns);
     }
 
     /// Tells whether nothing is written any more.
@@ -205,12 +216,16 @@ impl<W: Write> Tracks<W> {
                 });
             });
         });
+        self.describe_track(vcpu, interrupt_track(vcpu), "interrupts and exceptions");
+    }
+
+    fn describe_track(&mut self, vcpu: u8, track: u64, what: &str) {
         self.packet(|packet| {
             packet.number(field::PACKET_SEQUENCE, sequence(vcpu));
-            packet.message(field::PACKET_TRACK, |track| {
-                track.number(field::TRACK_UUID, interrupt_track(vcpu));
-                track.number(field::TRACK_PARENT, PROCESS_TRACK);
-                track.text(field::TRACK_NAME, &format!("vCPU {vcpu} interrupts and exceptions"));
+            packet.message(field::PACKET_TRACK, |message| {
+                message.number(field::TRACK_UUID, track);
+                message.number(field::TRACK_PARENT, PROCESS_TRACK);
+                message.text(field::TRACK_NAME, &format!("vCPU {vcpu} {what}"));
             });
         });
     }
@@ -231,6 +246,10 @@ fn call_track(vcpu: u8) -> u64 {
 
 fn interrupt_track(vcpu: u8) -> u64 {
     0x200 + u64::from(vcpu)
+}
+
+fn task_track(vcpu: u8) -> u64 {
+    0x300 + u64::from(vcpu)
 }
 
 /// Number 0 is none.

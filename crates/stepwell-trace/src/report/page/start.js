@@ -56,6 +56,7 @@ showHeadline();
 startTimeline();
 startFlame();
 showFunctions();
+showTasks();
 showMix();
 showInterrupts();
 showLocks();

@@ -157,6 +157,16 @@ const showInterrupts = () => {
       handlers.map(({ name, count, median, p99, max, total: sum }) => [name, exact(count), exact(median), exact(p99), exact(max), exact(sum)])));
 };
 
+// Recordings tell tasks only where they were asked for (trace --tasks, --pid, --comm, --follow).
+const showTasks = () => {
+  if (!data.tasks.length) return;
+  byId("tasks").hidden = false;
+  byId("tasks-body").append(plainTable("Tasks",
+    [["Task"], ["PID"], ["Process", "optional"], ["Instructions"], ["", "optional"], ["In its program"], ["Scheduled", "optional"]],
+    data.tasks.map(([pid, tgid, name, instructions, user, times]) =>
+      [name, String(pid), String(tgid), exact(instructions), percent(instructions, data.headline.instructions), exact(user), plural(times, "time")])));
+};
+
 const showTurns = (body) => {
   const { times, instructions, sites, list } = data.turns;
   body.append(make("h3", {}, "Waiting for other vCPUs"));

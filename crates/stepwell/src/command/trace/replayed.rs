@@ -61,6 +61,7 @@ impl Job {
         self.recorder.want(stop.pc, 1);
         self.advance(debuggee, stop)?;
         self.sieve.begin(&mut self.names, debuggee)?;
+        self.emit_tasks()?;
         (self.done, self.flushed, self.started) = (0, 0, Instant::now());
         self.bar.set_length(end.position.saturating_sub(options.from));
         let mut slice = SLICE_FIRST;
@@ -83,6 +84,7 @@ impl Job {
                 return self.interrupted(interruption);
             }
             let passes = self.sieve.stopped(&mut self.names, debuggee, stop, None)?;
+            self.emit_tasks()?;
             let goes_on = matches!(stop.reason, StopReason::Reached | StopReason::RingFull);
             if !passes
                 && !goes_on
