@@ -83,7 +83,8 @@ impl Archive {
     /// # Errors
     /// As [`arm64`](Self::arm64).
     pub fn arm64_backports(folder: &Path) -> Result<Self> {
-        let archive = Self { folder: folder.to_owned(), architecture: Some("arm64") };
+        let archive =
+            Self { folder: folder.to_owned(), release: RELEASE, architecture: Some("arm64") };
         archive.make_folders()?;
         fs::write(folder.join("state/status"), "").context("creating apt's folders")?;
         archive.write_sources(&[BACKPORTS])?;
