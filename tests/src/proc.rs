@@ -63,7 +63,7 @@ pub struct Compared {
     pub modules: usize,
     /// Lines of mappings.
     pub mappings: usize,
-    /// Symbols of kernel and modules.
+    /// Symbols of the kernel.
     pub symbols: usize,
     /// Stops amid forks, programs and modules.
     pub amid: usize,
@@ -105,7 +105,7 @@ reading() {{
     cat /proc/$pid/maps 2>/dev/null
   done
 }}
-symbols() {{ sed 's/ . / /; s/	/ /' | grep -v ' \(__pi_\|__efistub_\)*[$][xd]' | sort -u | sha256sum; }}
+symbols() {{ sed 's/ . / /' | grep -v ' \(__pi_\|__efistub_\)*[$][xd]' | sort -u | sha256sum; }}
 RANDOM={seed}
 forks & execs & loads &
 round=0
@@ -117,9 +117,6 @@ while [ $round -lt {stops} ]; do
   reading
   case $round in
   0) echo "@kernel"; grep -v '\[' /proc/kallsyms | symbols;;
-  esac
-  case $((round % 4)) in
-  0) echo "@symbols"; grep '\[' /proc/kallsyms | grep -v '\[bpf\]\|\[__builtin' | symbols;;
   esac
   busybox sync
   echo "@again"
@@ -149,8 +146,8 @@ struct Reading {
     tasks: BTreeMap<u32, (String, char)>,
     modules: Vec<String>,
     maps: BTreeMap<u32, Vec<String>>,
+    /// The digest of the kernel's symbols, where it was asked for.
     kernel: Option<String>,
-    symbols: Option<String>,
 }
 
 /// What the memory says.
@@ -186,15 +183,16 @@ pub fn compare(case: Case) -> Result<Compared> {
         ensure!(stop.reason == StopReason::Breakpoint, "stopped by {}", stop.reason);
         let before = live.reading(&format!("@begin {round}"))?;
         let asked = live.ask(stop.vcpu)?;
-        let ours = [before.kernel.is_some(), before.symbols.is_some()];
-        let ours = live.symbols(stop.vcpu, &asked.modules, ours)?;
         live.link.resume(0)?;
         live.until_said(&format!("@done {round}\r"))?;
         let after = live.reading("@again")?;
         same(&before, &after, &asked, &mut compared)
             .with_context(|| format!("at stop {round} of {case:?}"))?;
-        same_symbols(&before, ours, &mut compared)
-            .with_context(|| format!("at stop {round} of {case:?}"))?;
+        if let Some(theirs) = &before.kernel {
+            let (ours, count) = live.symbols();
+            ensure!(*theirs == ours, "the {count} symbols are others than /proc/kallsyms has");
+            compared.symbols += count;
+        }
         live.said.clear();
         if round + 1 < case.stops {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -282,8 +280,6 @@ impl Live {
                 maps.push(line.trim_end().to_owned());
             } else if part == "@kernel" {
                 reading.kernel = line.split_whitespace().next().map(str::to_owned);
-            } else if part == "@symbols" {
-                reading.symbols = line.split_whitespace().next().map(str::to_owned);
             }
         }
         Ok(reading)
@@ -306,32 +302,11 @@ impl Live {
         Ok(Asked { tasks, modules, maps, current: current.pid, idle })
     }
 
-    /// The digests of the kernel's symbols and of all modules', as far as they are asked for, and
-    /// how many there are.
-    fn symbols(
-        &mut self,
-        vcpu: VcpuId,
-        modules: &[Module],
-        wanted: [bool; 2],
-    ) -> Result<[Option<(String, usize)>; 2]> {
-        let kernel = wanted[0].then(|| {
-            let seen = self.names.as_seen();
-            let high = seen.iter().filter(|one| one.address >> 63 == 1);
-            digest(high.map(|one| format!("{:016x} {}", one.address, one.name)).collect())
-        });
-        let mut lines = BTreeSet::new();
-        if wanted[1] {
-            let running = self.names.kernel()?;
-            for module in modules {
-                let symbols = running
-                    .ask(&mut self.link, vcpu, |kernel, memory| module.symbols(kernel, memory))?;
-                let name = &module.name;
-                lines.extend(
-                    symbols.iter().map(|one| format!("{:016x} {} [{name}]", one.address, one.name)),
-                );
-            }
-        }
-        Ok([kernel, wanted[1].then(|| digest(lines))])
+    /// The digest of the kernel's symbols, and how many there are.
+    fn symbols(&self) -> (String, usize) {
+        let seen = self.names.as_seen();
+        let high = seen.iter().filter(|one| one.address >> 63 == 1);
+        digest(high.map(|one| format!("{:016x} {}", one.address, one.name)).collect())
     }
 
     /// Lets the guest go on to the next reading.
@@ -424,17 +399,4 @@ fn without_users(line: &str) -> String {
 fn module_line(module: &Module) -> String {
     let Module { name, references, state, .. } = module;
     format!("{name} {} {references} {} {:#018x}", module.size(), state.word(), module.base())
-}
-
-fn same_symbols(
-    said: &Reading,
-    ours: [Option<(String, usize)>; 2],
-    compared: &mut Compared,
-) -> Result<()> {
-    for (said, ours) in [&said.kernel, &said.symbols].into_iter().zip(ours) {
-        let (Some(said), Some((ours, count))) = (said, ours) else { continue };
-        ensure!(*said == ours, "the {count} symbols are others than /proc/kallsyms has");
-        compared.symbols += count;
-    }
-    Ok(())
 }
