@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use samples::{any_records, config, flatten, recording};
 use std::io::Cursor;
 use stepwell_arch::address::Va;
-use stepwell_trace::{Context, Ending, Reader, Record, Register, Writer};
+use stepwell_trace::{Context, Ending, Event, Reader, Record, Register, Writer};
 
 fn rest(reader: &mut Reader<Cursor<&Vec<u8>>>) -> Vec<Record> {
     std::iter::from_fn(|| reader.next_record().expect("a good recording")).collect()
@@ -19,6 +19,7 @@ fn is_state(record: &Record) -> bool {
         Record::Time { .. }
             | Record::Context(_)
             | Record::InstructionSet { .. }
+            | Record::Event(Event::Task { .. })
             | Record::Register { found: true, .. }
     )
 }
