@@ -1,6 +1,6 @@
 //! What a kernel's image says: its version, its types, and where its lists begin.
 
-use crate::btf::{Field, TypeId};
+use crate::btf::TypeId;
 use crate::{Btf, Error, Memory, list, mapping, module, references, stack, task};
 use std::collections::BTreeMap;
 use stepwell_arch::Va;
@@ -155,13 +155,6 @@ impl Kernel {
         }
         Err(Error::NoVariable("list of modules"))
     }
-}
-
-/// Finds a member, or says that there is none.
-pub(crate) fn field(btf: &Btf, structure: &str, paths: &[&str]) -> Result<Field, Error> {
-    let missing = || Error::NoMember(format!("{structure}.{}", paths.join(" or ")));
-    let id = btf.structure(structure).ok_or_else(missing)?;
-    paths.iter().find_map(|path| btf.member(id, path)).ok_or_else(missing)
 }
 
 fn version(image: &[u8]) -> Option<String> {

@@ -1,7 +1,6 @@
 //! Modules: which are loaded, where, and the names of what is in them.
 
-use crate::btf::{Field, text};
-use crate::kernel::field;
+use crate::btf::{Field, field, text};
 use crate::{Btf, Error, Kernel, Memory, list};
 use std::ops::Range;
 use stepwell_trace::{Symbol, SymbolKind, Symbols};

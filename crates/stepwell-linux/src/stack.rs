@@ -6,8 +6,7 @@
 //!
 //! Source: Arm, Procedure Call Standard for the Arm 64-bit Architecture, "The Frame Pointer".
 
-use crate::btf::Field;
-use crate::kernel::field;
+use crate::btf::{Field, field};
 use crate::{Btf, Error, Kernel, Memory};
 use std::collections::HashSet;
 

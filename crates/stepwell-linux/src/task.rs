@@ -1,7 +1,6 @@
 //! Tasks: the guest's processes and their threads.
 
-use crate::btf::{Field, text};
-use crate::kernel::field;
+use crate::btf::{Field, field, text};
 use crate::{Btf, Error, Kernel, Memory, list};
 use std::fmt;
 

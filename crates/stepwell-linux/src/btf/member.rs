@@ -66,6 +66,13 @@ const fn mask(bits: u8) -> u64 {
     if bits >= 64 { u64::MAX } else { (1 << bits) - 1 }
 }
 
+/// Finds a member, or says that there is none.
+pub(crate) fn field(btf: &Btf, structure: &str, paths: &[&str]) -> Result<Field, Error> {
+    let missing = || Error::NoMember(format!("{structure}.{}", paths.join(" or ")));
+    let id = btf.structure(structure).ok_or_else(missing)?;
+    paths.iter().find_map(|path| btf.member(id, path)).ok_or_else(missing)
+}
+
 impl Btf {
     /// Finds a member by a path such as `thread.cpu_context.fp`, through structures that have no
     /// name. A number is an element of an array: `mem.0.base`.

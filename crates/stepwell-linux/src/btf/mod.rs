@@ -10,7 +10,7 @@ mod member;
 mod types;
 
 pub use member::Field;
-pub(crate) use member::text;
+pub(crate) use member::{field, text};
 pub use types::{Encoding, Kind, Member, Type};
 
 /// Most types that are believed; Debian's kernels have some 150,000.

@@ -1,8 +1,6 @@
 //! Files: what they are called, and which they are.
 
-use super::Identity;
-use crate::btf::{Field, text};
-use crate::kernel::field;
+use crate::btf::{Field, field, text};
 use crate::{Btf, Error, Memory};
 
 /// Longest path, in names.
@@ -11,6 +9,17 @@ const NAMES_MAX: usize = 128;
 const NAME_MAX: usize = 255;
 /// How many bits of a device's number are its minor one (`MINORBITS`).
 const MINOR_BITS: u32 = 20;
+
+/// A file, whatever it is called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Its device: major and minor number.
+    pub device: (u32, u32),
+    /// Its number there.
+    pub inode: u64,
+    /// Whether no name leads to it any more.
+    pub is_deleted: bool,
+}
 
 /// Where the members of a file are that are asked for here.
 #[derive(Clone, Debug)]

@@ -7,10 +7,10 @@
 mod file;
 mod special;
 
-use crate::btf::{Field, Kind};
-use crate::kernel::field;
+use crate::btf::{Field, Kind, field};
 use crate::{Btf, Error, Kernel, Memory};
 use file::Files;
+pub use file::Identity;
 use special::Special;
 
 /// Most areas that are read.
@@ -35,17 +35,6 @@ pub struct Mapping {
     pub offset: u64,
     /// Which file it is, where it is one.
     pub identity: Identity,
-}
-
-/// A file, whatever it is called.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Identity {
-    /// Its device: major and minor number.
-    pub device: (u32, u32),
-    /// Its number there.
-    pub inode: u64,
-    /// Whether no name leads to it any more.
-    pub is_deleted: bool,
 }
 
 impl Mapping {

@@ -2,8 +2,7 @@
 //!
 //! Source: Linux, fs/proc/task_mmu.c, `show_map_vma`, and mm/mmap.c, `special_mapping_name`.
 
-use crate::btf::{Field, text};
-use crate::kernel::field;
+use crate::btf::{Field, field, text};
 use crate::{Btf, Error, Memory};
 use std::ops::Range;
 

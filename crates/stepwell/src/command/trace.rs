@@ -290,19 +290,16 @@ impl Job {
         if let Some(pursuit) = &mut self.pursuit {
             pursuit.begin(&mut self.names, debuggee, stop)?;
         }
-        self.emit_tasks()?;
         (self.done, self.flushed, self.started) = (0, 0, Instant::now());
         let slice_last = options.slice_last();
         let (mut slice, mut vcpu) = (SLICE_FIRST, stop.vcpu);
         while self.done < self.steps {
             match self.catch(debuggee)? {
                 None => {}
-                Some(Ok(on)) => {
-                    vcpu = on;
-                    self.emit_tasks()?;
-                }
+                Some(Ok(on)) => vcpu = on,
                 Some(Err(end)) => return Ok(end),
             }
+            self.emit_tasks()?;
             let count = slice.min(self.steps - self.done);
             let all = matches!(options.policies.others, OthersPolicy::Step { .. });
             let request = StepRequest { record: true, all, ..StepRequest::steps(count) };
@@ -325,7 +322,6 @@ impl Job {
             let until = self.until.map(|until| until.place);
             let passes = self.sieve.stopped(&mut self.names, debuggee, stop, until)?;
             let passes = passes | self.is_switch(debuggee, stop)?;
-            self.emit_tasks()?;
             if !passes && let Some(end) = self.end(stop)? {
                 return Ok(end);
             }
