@@ -172,8 +172,9 @@ pub fn gdb(symbols: Option<&Path>, socket: &Path, script: &str) -> Command {
     let mut gdb = Command::new("gdb-multiarch");
     gdb.args(["-nx", "-batch", "-ex", "set pagination off", "-ex", "set confirm off"]);
     gdb.args(["-ex", "set width 0", "-ex", "set breakpoint always-inserted on"]);
-    // Two seconds, unless it is told otherwise, which a busy machine does not always make.
-    gdb.args(["-ex", "set remotetimeout 60"]);
+    // Two seconds, unless it is told otherwise: a busy machine does not always make that, nor one that is
+    // on its way to a position.
+    gdb.args(["-ex", "set remotetimeout 600"]);
     match symbols {
         Some(symbols) => gdb.args(["-ex", &format!("symbol-file {}", symbols.display())]),
         None => gdb.args(["-ex", "set architecture aarch64"]),

@@ -16,6 +16,7 @@ use stepwell_tests::machine::{launch_counted, launch_counted_setup_on};
 use stepwell_tests::plain::Setup;
 use stepwell_tests::positions::{Random, go, straight, walk};
 use stepwell_tests::process::{other_qemu, qemu, run};
+use stepwell_tests::random::case::{Case, Options};
 use stepwell_tests::stepwell::{binary, command, run_guest};
 
 const LIMIT: Duration = Duration::from_secs(300);
@@ -87,12 +88,15 @@ fn stops_leave_no_trace_on_max() {
 }
 
 /// Comes to known states of a guest in every way, so often.
-fn a_position_is_one_state(guest: &str, cpu: &str, (vcpus, end): (u8, u64), count: u64) {
-    let code = fs::read(&Guest::named(guest).path).unwrap();
+fn a_position_is_one_state(guest: &str, cpu: &str, run: (u8, u64), count: u64) {
+    one_state_each(guest, &fs::read(&Guest::named(guest).path).unwrap(), cpu, run, count);
+}
+
+fn one_state_each(guest: &str, code: &[u8], cpu: &str, (vcpus, end): (u8, u64), count: u64) {
     let positions = Random::new(0x5eed).positions(400, end);
-    let (_machine, mut link) = launch_counted(&code, cpu, vcpus, TURN).unwrap();
+    let (_machine, mut link) = launch_counted(code, cpu, vcpus, TURN).unwrap();
     let known = straight(&mut link, &positions).unwrap();
-    let (_machine, mut link) = launch_counted(&code, cpu, vcpus, TURN).unwrap();
+    let (_machine, mut link) = launch_counted(code, cpu, vcpus, TURN).unwrap();
     let tally = walk(&mut link, &known, &[], count, 0x1234_5678).unwrap();
     println!("{guest} on {cpu}: {tally}");
 }
@@ -108,6 +112,15 @@ fn a_position_is_one_state_on_cortex_a57() {
 #[test]
 fn a_position_is_one_state_while_an_interrupt_waits() {
     a_position_is_one_state("wfx", "cortex-a57", (1, WFX_END), 200);
+}
+
+/// A program of random blocks: registers that trap, devices, exclusives, exceptions, a timer. (Program 2
+/// parts: docs/time-travel.md, "Limits".)
+#[test]
+fn a_position_is_one_state_in_a_random_program() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    Case::new(1, &Options::default()).write(file.path()).unwrap();
+    one_state_each("program 1", &fs::read(file.path()).unwrap(), "cortex-a57", (1, 30_000), 150);
 }
 
 /// A guest that reads one system register after another, most of which trap: what that is counted as does

@@ -7,7 +7,8 @@
 //! what changes the CPU's state, at the end of a page. An instruction that is stepped is a block by
 //! itself.
 //!
-//! A block that would go beyond the moment at which the machine is to stop is cut there. If that is
+//! A block that would go beyond the moment at which the machine is to stop, or at which the guest's timer
+//! is due, is cut there. If that is
 //! what happened (the counter shows that moment), how much of the block had been left is known where the
 //! code before it was straight on from where the guest was entered; else it is taken to have ended
 //! there.

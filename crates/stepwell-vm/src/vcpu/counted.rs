@@ -47,6 +47,8 @@ pub fn enter<C: Cpu>(running: &mut Running<'_, C>, steps: bool) -> Vector {
             until = until.min(settled);
         }
     }
+    // The guest's own timer ends QEMU's block as EL2's does.
+    let ends_at = time::virtual_deadline(running).map_or(until, |deadline| until.min(deadline));
     running.core.entered_at = running.core.context.elr;
     let (vector, after) = running.cpu.enter_counted(&mut running.core.context, clock, until);
     let mut timeline = timeline.lock();
@@ -56,7 +58,7 @@ pub fn enter<C: Cpu>(running: &mut Running<'_, C>, steps: bool) -> Vector {
         after
     };
     timeline.set_clock(after);
-    running.core.executed_all = after >= until;
+    running.core.executed_all = after >= ends_at;
     running.core.executed = after.wrapping_sub(clock) / timeline.ticks_per_instruction().max(1);
     vector
 }

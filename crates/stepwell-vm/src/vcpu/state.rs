@@ -66,7 +66,7 @@ pub struct VcpuCore<C: Cpu> {
     pub turn_end: u64,
     /// Instructions that it has executed since it entered the guest last, where these are counted.
     pub executed: u64,
-    /// It has executed up to the moment at which it was to be interrupted.
+    /// It has executed up to the moment at which it was to be interrupted, or its timer is due.
     pub executed_all: bool,
     /// The PC at which it entered the guest last, where it runs freely or instructions are counted.
     pub entered_at: u64,

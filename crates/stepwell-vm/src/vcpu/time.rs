@@ -160,6 +160,15 @@ pub fn physical_deadline<C: Cpu>(running: &Running<'_, C>) -> Option<u64> {
     first_deadline([(control, compare)], now(running))
 }
 
+/// When the condition of the virtual timer is met, if it is on and it is not yet; whether its interrupt
+/// is masked or not.
+#[must_use]
+pub fn virtual_deadline<C: Cpu>(running: &Running<'_, C>) -> Option<u64> {
+    let control = running.cpu.read(SystemRegister::CNTV_CTL_EL0) & !IMASK;
+    let compare = running.cpu.read(SystemRegister::CNTV_CVAL_EL0);
+    first_deadline([(control, compare)], now(running))
+}
+
 fn value_of(
     register: SystemRegister,
     now: u64,
