@@ -413,7 +413,6 @@ pub struct Timeline {
 
 /// What the hypervisor tells without being asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(clippy::large_enum_variant, reason = "one message lives on the stack at a time")]
 pub enum Event {
     /// A vCPU stopped, and with it its whole domain.
     Stopped {
