@@ -46,7 +46,7 @@ fn log(header: &Header) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut log = Writer::new(&mut bytes, header).unwrap();
     for entry in [
-        Entry::part("initrd", 0, b"packed, and asked for by nobody"),
+        Entry::part("disk9", 0, b"packed, and asked for by nobody"),
         Entry::input(at(10), b"ls\n"),
         Entry::passed(at(20)),
         Entry::state(at(30), state),
