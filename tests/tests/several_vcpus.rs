@@ -154,7 +154,7 @@ fn all_vcpus_have_one_clock() {
 fn boots_after_steps(cpu: &'static str) {
     let setup = debian(cpu, VCPUS);
     let options = ["--others", "step", "--irq", "into"];
-    let limit = Duration::from_secs(300);
+    let limit = Duration::from_secs(1_200);
     let finished = type_at_stepper(&setup, &options, "s 20000000\nc\n", limit).unwrap();
     let said = finished.output();
     assert!(finished.status.success(), "{said}");
