@@ -80,6 +80,8 @@ pub struct Names {
     delta: Option<u64>,
     /// Whether the guest was last seen at its load address.
     low: bool,
+    /// Breakpoints can be at virtual addresses only.
+    is_virtual: bool,
     /// The image, as loaded.
     file: Arc<[u8]>,
     linux: Linux,
@@ -97,10 +99,17 @@ impl Names {
             bytes: 0,
             delta: None,
             low: true,
+            is_virtual: false,
             file: Arc::default(),
             linux: Linux::default(),
             programs: Programs::default(),
         }
+    }
+
+    /// Has places be virtual addresses only, where the machine knows no others: each is where the guest
+    /// has been seen to run, or else where it is linked. A kernel is not there yet while its MMU is off.
+    pub const fn place_virtually(&mut self, is_virtual: bool) {
+        self.is_virtual = is_virtual;
     }
 
     /// Makes names for a guest: from `symbols`, or else its kernel's own.
@@ -116,6 +125,7 @@ impl Names {
             bytes: layout.kernel_bytes,
             delta: None,
             low: true,
+            is_virtual: false,
             file: guest.kernel.bytes.as_slice().into(),
             linux: Linux::default(),
             programs: Programs::default(),
@@ -338,8 +348,12 @@ impl Names {
             Some(delta) if !self.low => Va(link.wrapping_add(delta)),
             _ => Va(ipa.0),
         };
-        let in_image = self.loaded(ipa.0).is_some();
-        Ok(Target { place: if in_image { Place::Ipa(ipa) } else { Place::Va(va) }, va })
+        let place = match (self.loaded(ipa.0), self.is_virtual) {
+            (Some(_), false) => Place::Ipa(ipa),
+            (Some(_), true) => Place::Va(Va(link.wrapping_add(self.delta.unwrap_or(0)))),
+            (None, _) => Place::Va(va),
+        };
+        Ok(Target { place, va })
     }
 
     /// Finds out where the instruction is that a word means, as [`Names::resolve`] does.
@@ -458,6 +472,7 @@ mod tests {
             bytes: 0x10_0000,
             delta: None,
             low: true,
+            is_virtual: false,
             file: vec![0; 0x1000].into_iter().chain(*b"code").collect(),
             linux: Linux::default(),
             programs: Programs::default(),
@@ -494,6 +509,12 @@ mod tests {
         let target = names.resolve("start_kernel").unwrap();
         assert_eq!(target.place, Place::Ipa(Ipa(0x4020_1000)));
         assert_eq!(target.va, Va(BASE + 0x20_1000));
+        names.place_virtually(true);
+        let target = names.resolve("start_kernel").unwrap();
+        assert_eq!(target.place, Place::Va(Va(BASE + 0x20_1000)));
+        (names.delta, names.low) = (None, true);
+        let target = names.resolve("start_kernel").unwrap();
+        assert_eq!(target.place, Place::Va(Va(BASE + 0x1000)), "where it is linked");
     }
 
     #[test]

@@ -158,7 +158,9 @@ impl GuestOptions {
             devices: self.devices()?,
             time_of_day: TimeOfDay::Real,
         };
-        Ok(Prepared { kind: self.machine, options, guest, names })
+        let mut prepared = Prepared { kind: self.machine, options, guest, names };
+        prepared.place_breakpoints();
+        Ok(prepared)
     }
 
     fn read_guest(&self) -> anyhow::Result<Guest> {
@@ -294,6 +296,7 @@ impl Prepared {
     pub(super) fn with_schedule(mut self, schedule: Schedule) -> Self {
         self.options.schedule = Some(schedule);
         self.options.time_of_day = TimeOfDay::Fixed;
+        self.place_breakpoints();
         self
     }
 
@@ -304,6 +307,16 @@ impl Prepared {
             self.options.time_of_day = TimeOfDay::Fixed;
         }
         self
+    }
+
+    /// Has names be places that the kind of machine knows.
+    fn place_breakpoints(&mut self) {
+        let is_virtual = self.kind() == MachineKind::Kvm;
+        self.names.place_virtually(is_virtual);
+    }
+
+    fn kind(&self) -> MachineKind {
+        self.kind.unwrap_or_else(|| MachineKind::choose(&self.options))
     }
 
     pub(super) const fn machine(&self) -> &MachineOptions {
@@ -325,8 +338,7 @@ impl Prepared {
 
     /// As [`Prepared::launch`], where signals are handled already.
     pub(super) fn start(&self) -> anyhow::Result<Session> {
-        let kind = self.kind.unwrap_or_else(|| MachineKind::choose(&self.options));
-        let (machine, link) = Machine::launch(kind, &self.options, &self.guest)?;
+        let (machine, link) = Machine::launch(self.kind(), &self.options, &self.guest)?;
         Ok(Session { machine, link })
     }
 }
