@@ -11,8 +11,9 @@ mod rates;
 
 use std::path::PathBuf;
 use std::time::Duration;
+use stepwell_arch::Va;
 use stepwell_debuggee::{
-    Debuggee, DomainEnding, Event, InterruptPolicy, OthersPolicy, StepRequest, StopReason,
+    Debuggee, DomainEnding, Event, InterruptPolicy, OthersPolicy, Place, StepRequest, StopReason,
     TraceRecord, VcpuId, contract,
 };
 use stepwell_kvm::{Files, KvmMachine};
@@ -99,6 +100,38 @@ fn a_guest_runs_to_its_end() {
     let (text, ending) = run_to_its_end(&mut link);
     assert_eq!(ending, DomainEnding::PoweredOff);
     assert!(text.contains("plain: ok"), "{text}");
+}
+
+/// Where `irq_storm` unmasks the timer that is pending: MSR DAIFClr, #2, of which it has one.
+fn unmasks(image: &[u8]) -> Va {
+    let word = 0xd503_42ff_u32.to_le_bytes();
+    let n = image.chunks_exact(4).position(|bytes| bytes == word).unwrap();
+    Va(0x4020_0000 + 4 * n as u64)
+}
+
+/// An interrupt that is pending where the guest was stopped is held while it is stepped: no vector.
+#[test]
+fn what_was_pending_is_held() {
+    let image = guest("irq_storm");
+    let at = Place::Va(unmasks(&image));
+    let (_machine, mut link) = launch(&image);
+    contract::wait_for_stop(&mut link);
+    link.set_breakpoint(0, at).unwrap();
+    link.resume(0).unwrap();
+    assert_eq!(stopped_or_ended(&mut link), Some(StopReason::Breakpoint));
+    link.clear_breakpoint(0, at).unwrap();
+    let interrupts = link.support_interrupts().unwrap();
+    interrupts.set_interrupt_policy(0, InterruptPolicy::Hold).unwrap();
+    link.step(V0, StepRequest { record: true, ..StepRequest::steps(2000) }).unwrap();
+    assert_eq!(stopped_or_ended(&mut link), Some(StopReason::Stepped));
+    let mut records = Vec::new();
+    link.support_trace().unwrap().drain(&mut records).unwrap();
+    let outside = records
+        .iter()
+        .filter(|record| matches!(record, TraceRecord::Run { pc, .. } if pc.0 < unmasks(&image).0));
+    assert_eq!(outside.count(), 0, "an interrupt was taken: the vectors lie below");
+    let (text, _) = run_to_its_end(&mut link);
+    assert!(text.contains("irq_storm: ok"), "{text}");
 }
 
 /// Locks and counters that four vCPUs share come out right, whatever becomes of them under steps.

@@ -79,8 +79,9 @@ struct Controls {
     banks: RefCell<[[u64; 16]; 4]>,
     traps_waits: Cell<bool>,
     takes_virtual_timer: Cell<bool>,
-    /// What the interrupt lines are, IRQ and FIQ.
+    /// What the interrupt lines are, IRQ and FIQ, and what they are to be when the guest is entered.
     lines: Cell<(bool, bool)>,
+    wanted_lines: Cell<(bool, bool)>,
     offset: Cell<u64>,
 }
 
@@ -489,13 +490,13 @@ impl Cpu for KvmCpu {
     fn load_interface(&self, interface: &CpuInterface) {
         let signal = interface.signal();
         let wanted = (signal == Some(Signal::Irq), signal == Some(Signal::Fiq));
-        if self.controls.lines.replace(wanted) != wanted {
-            self.vm.set_lines(self.number, wanted);
-        }
+        self.controls.wanted_lines.set(wanted);
     }
 
-    /// The guest changes it by accesses that the loop carries out.
-    fn save_interface(&self, _: &mut CpuInterface) {}
+    /// The guest changes it by accesses that the loop carries out. From here on it signals nothing.
+    fn save_interface(&self, _: &mut CpuInterface) {
+        self.controls.wanted_lines.set((false, false));
+    }
 
     fn raise_serror(&self, _: u32) {}
 
@@ -572,11 +573,20 @@ impl Cpu for KvmCpu {
 }
 
 impl KvmCpu {
+    /// Has the lines be what is loaded: nothing, where nothing is.
+    fn set_lines(&self) {
+        let wanted = self.controls.wanted_lines.get();
+        if self.controls.lines.replace(wanted) != wanted {
+            self.vm.set_lines(self.number, wanted);
+        }
+    }
+
     /// Runs the guest until something is for the loop.
     fn run(&self, context: &mut KvmContext, vcpu: &mut Vcpu) -> Left {
         let begun = machine_code::counter();
         vcpu.push(context, context.spsr & !Pstate::SS);
         vcpu.set_debug(self.wanted_debug());
+        self.set_lines();
         // A stepped guest's clock is the loop's.
         if !self.is_stepping() {
             self.vm.hide_since(begun);
