@@ -1,7 +1,7 @@
 //! A machine of one domain around these CPUs, and a tool that gives commands to it.
 
 use crate::cpu::{FakeContext, FakeCpu, FakeRing};
-use crate::memory::{BASE, BYTES, Ram};
+use crate::memory::{BASE, BYTES, FLASH, Ram};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use std::sync::{Arc, Mutex};
 use stepwell_arch::Ipa;
@@ -16,6 +16,7 @@ use stepwell_vm::concurrency::counted::Counted;
 use stepwell_vm::concurrency::quiescence::Quiescence;
 use stepwell_vm::cpu::Cpu;
 use stepwell_vm::device::board::RAM_BASE;
+use stepwell_vm::device::flash::FLASH_BYTES;
 use stepwell_vm::device::peripherals::Peripherals;
 use stepwell_vm::device::pl011::Pl011;
 use stepwell_vm::device::virtio::Virtio;
@@ -134,6 +135,24 @@ impl<C: Cpu> Link<C> for Events {
     }
 }
 
+/// Makes the tables of a domain that has all of this memory, and what a debugger sees of them.
+fn map_memory(ram: &Ram) -> (Stage2, Views) {
+    let mut tables = ram.tables();
+    let mut stage2 = Stage2::new(&mut tables).expect("there is memory for tables");
+    stage2
+        .map(&mut tables, RAM_BASE, BASE, BYTES, Permissions::ALL, MemoryKind::Normal)
+        .expect("nothing is mapped yet");
+    let mut views = Views::new(RAM_BASE, BASE, BYTES);
+    if ram.locate(Ipa(0), 1).is_ok() {
+        let (flash, as_memory) = (Ipa(0), Permissions::of_flash(true));
+        stage2
+            .map(&mut tables, flash, FLASH, FLASH_BYTES, as_memory, MemoryKind::Normal)
+            .expect("nothing is mapped yet");
+        views = views.with_flash(FLASH);
+    }
+    (stage2, views)
+}
+
 /// Whether all vCPUs are on one CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
@@ -173,16 +192,17 @@ impl<C: Cpu<Context = FakeContext, Memory = Ram, Ring = FakeRing>> Board<C> {
 
     /// Makes one whose vCPUs are as told.
     pub fn with(vcpus: usize, program: &[u32], sharing: Sharing) -> Self {
+        Self::on(Ram::new(), vcpus, program, sharing)
+    }
+
+    /// Makes one in this memory.
+    pub fn on(ram: Ram, vcpus: usize, program: &[u32], sharing: Sharing) -> Self {
         let is_shared = sharing != Sharing::None;
-        let (ram, kicks, events) = (Ram::new(), Arc::new(AtomicU8::new(0)), Events::default());
+        let (kicks, events) = (Arc::new(AtomicU8::new(0)), Events::default());
         for (n, word) in (0..).zip(program) {
             ram.write(Ipa(ENTRY + 4 * n), &word.to_le_bytes()).expect("the program is short");
         }
-        let mut tables = ram.tables();
-        let mut stage2 = Stage2::new(&mut tables).expect("there is memory for tables");
-        stage2
-            .map(&mut tables, RAM_BASE, BASE, BYTES, Permissions::ALL, MemoryKind::Normal)
-            .expect("nothing is mapped yet");
+        let (stage2, views) = map_memory(&ram);
         let vttbr = stage2.vttbr(1);
         let mut reset = Snapshot::default();
         FakeCpu::new(0, ram.clone(), kicks.clone()).save(&mut reset);
@@ -208,7 +228,7 @@ impl<C: Cpu<Context = FakeContext, Memory = Ram, Ring = FakeRing>> Board<C> {
             vttbr,
             roots: Roots::new(vttbr),
             follow: stepwell_vm::follow::Follow::default(),
-            views: spin::Mutex::new(Views::new(RAM_BASE, BASE, BYTES)),
+            views: spin::Mutex::new(views),
             stage2: spin::Mutex::new(stage2),
             vgic: Counted::new(Vgic::new(vcpus)),
             uart: spin::Mutex::new(Pl011::new()),

@@ -9,6 +9,7 @@ mod cpu;
 mod detail;
 mod devices;
 mod exits;
+mod flash;
 mod inspect;
 mod interrupts;
 mod memory;

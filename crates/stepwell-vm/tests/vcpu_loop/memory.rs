@@ -1,10 +1,12 @@
 //! RAM and stage-2 tables in one array of words, at addresses as a machine would have them.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use stepwell_arch::{Ipa, Pa, Va};
 use stepwell_engine::Image;
 use stepwell_vm::device::board::RAM_BASE;
+use stepwell_vm::device::flash::FLASH_BYTES;
 use stepwell_vm::memory::{GuestMemory, OutsideRam};
 use stepwell_vm::stage2::{PageUse, TableMemory};
 use stepwell_vm::views::CodeMemory;
@@ -17,17 +19,38 @@ pub const BYTES: u64 = 0x20_0000;
 const ALL: u64 = BYTES + 0x10_0000;
 const PAGE: u64 = 0x1000;
 
+/// Where flash is, physically, if there is any.
+pub const FLASH: Pa = Pa(0x1_0000_0000);
+
 /// The machine's memory.
 #[derive(Clone)]
 pub struct Ram {
     words: Arc<Vec<AtomicU64>>,
     next_table: Arc<AtomicU64>,
+    /// What is not zero in flash, by doublewords.
+    flash: Option<Arc<Mutex<HashMap<u64, u64>>>>,
 }
 
 impl Ram {
     pub fn new() -> Self {
         let words = (0..ALL / 8).map(|_| AtomicU64::new(0)).collect();
-        Self { words: Arc::new(words), next_table: Arc::new(AtomicU64::new(BASE.0 + BYTES)) }
+        let next_table = Arc::new(AtomicU64::new(BASE.0 + BYTES));
+        Self { words: Arc::new(words), next_table, flash: None }
+    }
+
+    /// With flash.
+    pub fn with_flash(mut self) -> Self {
+        self.flash = Some(Arc::default());
+        self
+    }
+
+    /// What flash has at the doubleword of an address, and what it is to have.
+    fn flash(&self, pa: Pa, change: impl FnOnce(u64) -> u64) -> Option<u64> {
+        let at = pa.0.checked_sub(FLASH.0)? / 8;
+        let mut words = self.flash.as_ref()?.lock().expect("no test panics with it");
+        let word = words.entry(at).or_default();
+        *word = change(*word);
+        Some(*word)
     }
 
     fn word(&self, pa: Pa) -> Option<&AtomicU64> {
@@ -36,7 +59,9 @@ impl Ram {
 
     /// Reads an aligned value of up to 8 bytes, of RAM or of a table.
     pub fn load(&self, pa: Pa, bytes: u64) -> u64 {
+        let flash = self.flash(pa, |word| word);
         let word = self.word(pa).map_or(0, |word| word.load(Ordering::SeqCst));
+        let word = flash.unwrap_or(word);
         let unused = 64 - 8 * bytes as u32;
         (word >> (pa.0 % 8 * 8)) << unused >> unused
     }
@@ -47,11 +72,14 @@ impl Ram {
     }
 
     pub fn store(&self, pa: Pa, bytes: u64, value: u64) {
-        let Some(word) = self.word(pa) else { return };
         let shift = pa.0 % 8 * 8;
         let mask = u64::MAX >> (64 - 8 * bytes as u32) << shift;
-        let old = word.load(Ordering::SeqCst);
-        word.store(old & !mask | value << shift & mask, Ordering::SeqCst);
+        let change = |old| old & !mask | value << shift & mask;
+        if self.flash(pa, change).is_some() {
+            return;
+        }
+        let Some(word) = self.word(pa) else { return };
+        word.store(change(word.load(Ordering::SeqCst)), Ordering::SeqCst);
     }
 }
 
@@ -72,6 +100,9 @@ impl GuestMemory for Ram {
     }
 
     fn locate(&self, ipa: Ipa, length: u64) -> Result<Pa, OutsideRam> {
+        if self.flash.is_some() && ipa.0.saturating_add(length) <= FLASH_BYTES {
+            return Ok(FLASH.offset(ipa.0));
+        }
         let offset = ipa.0.checked_sub(RAM_BASE.0).ok_or(OutsideRam)?;
         let end = offset.checked_add(length).filter(|&end| end <= BYTES);
         end.map(|_| BASE.offset(offset)).ok_or(OutsideRam)
@@ -94,7 +125,8 @@ impl GuestMemory for Ram {
     }
 
     fn code_page(&self, pa: Pa) -> Option<Pa> {
-        Some(pa.align_down(PAGE)).filter(|pa| (BASE.0..BASE.0 + BYTES).contains(&pa.0))
+        let is_code = |pa: &Pa| pa.0 >= FLASH.0 || (BASE.0..BASE.0 + BYTES).contains(&pa.0);
+        Some(pa.align_down(PAGE)).filter(is_code)
     }
 
     fn instruction(&self, page: Pa, va: Va) -> Option<u32> {
