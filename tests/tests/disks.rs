@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -144,6 +144,42 @@ fn debian_lives_on_an_ext4_root() {
     }
     let sum = must(Command::new("debugfs").args(["-R", "stat /many"]).arg(&image));
     assert!(sum.contains("Size: 20000000"), "{sum}");
+}
+
+/// On the disk: says when a file is where it outlives the machine, and goes on writing.
+const WRITER: &str = "b=/bin/busybox
+$b mount -t proc proc /proc
+$b yes flushed | $b head -c 3000000 >/kept
+$b sync
+$b echo all of it is flushed
+while true; do $b dd if=/dev/zero of=/more bs=64k count=100 2>/dev/null; done
+";
+
+#[test]
+fn what_was_flushed_outlives_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = root(folder.path(), WRITER);
+    let setup = debian_doing(SWITCH, "cortex-a57", 2);
+    let mut stepwell = command("run", &setup);
+    stepwell.arg("--disk").arg(&image);
+    stepwell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = Running::start(&mut stepwell).unwrap();
+    running.kill_after(LIMIT);
+    let mut console = running.lines().unwrap().lines().map_while(Result::ok);
+    assert!(console.any(|line| line.contains("all of it is flushed")), "it gets there");
+    // In the middle of the writes that follow.
+    std::thread::sleep(Duration::from_millis(300));
+    running.kill();
+    // The journal is replayed, and then there is nothing to repair.
+    let replayed = Command::new("e2fsck").args(["-p"]).arg(&image).output().unwrap();
+    assert!(replayed.status.code().is_some_and(|code| code <= 1), "{replayed:?}");
+    must(Command::new("e2fsck").args(["-f", "-n"]).arg(&image));
+    let kept = folder.path().join("kept");
+    let dump = format!("dump /kept {}", kept.display());
+    must(Command::new("debugfs").args(["-R", &dump]).arg(&image));
+    let kept = fs::read(kept).unwrap();
+    assert_eq!(kept.len(), 3_000_000);
+    assert!(kept.chunks(8).all(|line| line == b"flushed\n"));
 }
 
 /// What is typed at U-Boot's prompt; an empty line ends its countdown.

@@ -1,7 +1,7 @@
 //! A virtqueue, served: chains of descriptors taken, their buffers found, the used ring continued.
 
+use crate::server::Wake;
 use stepwell_wire::devices::{QueueRequest, Served};
-use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueState, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions};
 
@@ -36,6 +36,17 @@ pub trait Answer {
 pub trait Device: Send {
     /// What it is.
     fn identity(&self) -> Identity;
+    /// Tells whether it can perform a request of this queue now. What it cannot stays with the driver's
+    /// offers until the queue is served again.
+    fn is_ready(&mut self, _queue: u8) -> bool {
+        true
+    }
+    /// Tells whether it has something for its first queue by itself.
+    fn has_input(&self) -> bool {
+        false
+    }
+    /// Whom to wake when [`has_input`](Self::has_input) becomes true.
+    fn wake(&mut self, _wake: Wake) {}
     /// Performs one request. Returns how many bytes it has written.
     ///
     /// # Errors
@@ -191,9 +202,13 @@ fn try_to_serve(
         return Err(Broken);
     }
     let mut used = request.next_used;
+    let mut next_available = request.next_available;
     let chains: Vec<_> = queue.iter(memory).map_err(|_| Broken)?.collect();
-    let next_available = queue.next_avail();
     for chain in chains {
+        if !device.is_ready(request.queue) {
+            break;
+        }
+        next_available = next_available.wrapping_add(1);
         let head = chain.head_index();
         let buffers = Buffers::of_chain(memory, chain)?;
         let written = device.perform(request.queue, &buffers, answer)?;
@@ -205,8 +220,5 @@ fn try_to_serve(
         // Behind what it tells of: EL2 keeps the order.
         answer.write(request.device + 2, &used.to_le_bytes())?;
     }
-    let flags: u16 = memory.read_obj(GuestAddress(request.driver)).map_err(|_| Broken)?;
-    let wants_none = u16::from_le(flags) & VRING_AVAIL_F_NO_INTERRUPT as u16 != 0;
-    let interrupt = used != request.next_used && !wants_none;
-    Ok(Served::Done { next_available, next_used: used, interrupt })
+    Ok(Served::Done { next_available, next_used: used })
 }

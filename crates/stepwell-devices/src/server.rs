@@ -79,6 +79,21 @@ impl Devices {
     }
 }
 
+/// Wakes the thread that serves, for a device that has something by itself.
+#[derive(Clone, Debug)]
+pub struct Wake {
+    is_called: Arc<AtomicBool>,
+    thread: Thread,
+}
+
+impl Wake {
+    /// Wakes it.
+    pub fn call(&self) {
+        self.is_called.store(true, Ordering::SeqCst);
+        self.thread.unpark();
+    }
+}
+
 /// The thread; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Serving {
@@ -87,7 +102,7 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Starts serving.
+    /// Starts serving. `ring` tells EL2 of an answer for which it does not look.
     ///
     /// # Errors
     ///
@@ -96,12 +111,23 @@ impl Serving {
         server: Server<M>,
         ram: GuestRam,
         devices: Devices,
+        ring: impl Fn() + Send + 'static,
     ) -> io::Result<Self> {
         let is_over = Arc::new(AtomicBool::new(false));
-        let mut thread = Worker { server, ram, devices, is_over: Arc::clone(&is_over) };
+        let is_called = Arc::new(AtomicBool::new(true));
+        let mut worker = Worker {
+            server,
+            ram,
+            devices: devices.clone(),
+            ring: Box::new(ring),
+            is_called: Arc::clone(&is_called),
+            is_over: Arc::clone(&is_over),
+        };
         let builder = std::thread::Builder::new().name("devices".into());
-        let thread = builder.spawn(move || thread.run())?;
-        Ok(Self { is_over, thread: Some(thread) })
+        let handle = builder.spawn(move || worker.run())?;
+        let wake = Wake { is_called, thread: handle.thread().clone() };
+        devices.with(|devices| devices.iter_mut().for_each(|(_, it)| it.wake(wake.clone())));
+        Ok(Self { is_over, thread: Some(handle) })
     }
 
     /// Whom to wake when the doorbell rings.
@@ -126,22 +152,46 @@ struct Worker<M> {
     server: Server<M>,
     ram: GuestRam,
     devices: Devices,
+    ring: Box<dyn Fn() + Send>,
+    /// A device has something by itself.
+    is_called: Arc<AtomicBool>,
     is_over: Arc<AtomicBool>,
 }
+
+/// Whose devices these are.
+const DOMAIN: u8 = 0;
 
 impl<M: Memory> Worker<M> {
     fn run(&mut self) {
         let mut spin = AdaptiveSpin::new();
         while !self.is_over.load(Ordering::SeqCst) {
+            self.want();
             if self.look(&mut spin) {
                 self.serve();
                 continue;
             }
             self.server.set_attentive(false);
             if !self.server.is_asked() && !self.is_over.load(Ordering::SeqCst) {
+                // Whoever calls meanwhile ends that at once.
                 std::thread::park();
             }
             self.server.set_attentive(true);
+        }
+    }
+
+    /// Tells EL2 which devices have something by themselves, where one has called.
+    fn want(&self) {
+        if !self.is_called.swap(false, Ordering::SeqCst) {
+            return;
+        }
+        let have = self.devices.with(|devices| {
+            let have = devices.iter().filter(|(_, device)| device.has_input());
+            have.map(|&(slot, _)| slot).collect::<Vec<_>>()
+        });
+        for slot in have {
+            if self.server.want(DOMAIN, slot) {
+                (self.ring)();
+            }
         }
     }
 
@@ -160,6 +210,9 @@ impl<M: Memory> Worker<M> {
                     spin.note(true);
                     return true;
                 }
+                if self.is_called.load(Ordering::Relaxed) {
+                    return false;
+                }
                 std::hint::spin_loop();
             }
         }
@@ -170,11 +223,13 @@ impl<M: Memory> Worker<M> {
     fn serve(&mut self) {
         let request = self.server.request();
         let served = self.served(&request);
-        self.server.answer_finally(served);
+        if self.server.answer_finally(served) {
+            (self.ring)();
+        }
     }
 
     fn served(&mut self, request: &QueueRequest) -> Served {
-        let Self { server, ram, devices, is_over } = self;
+        let Self { server, ram, devices, ring, is_over, .. } = self;
         let Some(memory) = ram.of_guest(request.ram, request.ram_bytes) else {
             return Served::Broken;
         };
@@ -183,7 +238,7 @@ impl<M: Memory> Worker<M> {
             else {
                 return Served::Broken;
             };
-            queue::serve(request, memory, device.as_mut(), &mut Parts { server, is_over })
+            queue::serve(request, memory, device.as_mut(), &mut Parts { server, ring, is_over })
         })
     }
 }
@@ -191,6 +246,7 @@ impl<M: Memory> Worker<M> {
 /// An answer, in as many parts as it takes.
 struct Parts<'a, M> {
     server: &'a mut Server<M>,
+    ring: &'a dyn Fn(),
     is_over: &'a AtomicBool,
 }
 
@@ -201,8 +257,10 @@ impl<M: Memory> Answer for Parts<'_, M> {
             let written = self.server.write(address + done as u64, &bytes[done..]);
             done += written;
             if written == 0 {
-                self.server.answer_partially();
-                // EL2 waits for nothing but this.
+                if self.server.answer_partially() {
+                    (self.ring)();
+                }
+                // EL2 asks for the rest as soon as it has seen that there is one.
                 while !self.server.is_asked() {
                     if self.is_over.load(Ordering::SeqCst) {
                         return Err(Broken);

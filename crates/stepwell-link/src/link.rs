@@ -163,6 +163,18 @@ impl Link {
         self.flash = Some(keeper);
     }
 
+    /// What rings the hypervisor's doorbell: for whom nobody waits here. For a link with a
+    /// [mailbox](Hello::mailbox), whose stream has nothing but doorbells.
+    ///
+    /// # Errors
+    ///
+    /// Where the stream's descriptor cannot be duplicated.
+    pub fn doorbell(&self) -> std::io::Result<impl Fn() + Send + use<>> {
+        let stream = self.stream.try_clone()?;
+        // It fails where the machine is gone, which is somebody else's to tell.
+        Ok(move || drop((&stream).write_all(&DOORBELL)))
+    }
+
     /// Puts a device into a virtio-mmio slot of a stopped domain: its type, what it offers, how long
     /// its queues are, and its configuration.
     ///

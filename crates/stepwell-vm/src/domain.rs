@@ -1,7 +1,8 @@
 //! A domain: one guest machine, its vCPUs, devices and clock, and who may let it run.
 //!
-//! Lock order, outermost first: the domain's `control`, then `turns`, then `peripherals`, then any one of
-//! `vgic`, `uart`, `virtio`, `console`, `clock`, `checkpoints`, `stage2`, `follow`, `views` (`checkpoints` before
+//! Lock order, outermost first: the link's channel to the devices, the domain's `control`, then `turns`,
+//! then `peripherals`, then any one of `vgic`, `uart`, `virtio`, `console`, `clock`, `checkpoints`,
+//! `stage2`, `follow`, `views` (`checkpoints` before
 //! `follow`, that before `views`, and `stage2` after them), then the link
 //! (ARCHITECTURE.md has it as a picture). A vCPU's CPU holds its `core` from an order to the stop
 //! that answers it, and takes `control` while it does; whoever holds `control` may take the `core` of
@@ -70,6 +71,9 @@ pub struct Domain<C: Cpu> {
     pub clock_waits: AtomicBool,
     /// Who has an order, and who has had company.
     pub alone: Alone,
+    /// Whoever notifies a device's queue need not wait until it was served: all of the domain runs, and
+    /// nobody has asked it to stop.
+    pub is_asynchronous: AtomicBool,
     /// When the last vCPU came out of the guest, by the machine's counter.
     pub left_at: AtomicU64,
     /// Its clock goes on with the machine's while it is stopped ([`TimePolicy::Real`]).

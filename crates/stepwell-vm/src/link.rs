@@ -5,7 +5,7 @@ use crate::cpu::Cpu;
 use crate::machine::Machine;
 use stepwell_arch::Ipa;
 use stepwell_wire::Event;
-use stepwell_wire::devices::{QueueRequest, Served};
+use stepwell_wire::devices::{Bytes, QueueRequest, Served};
 
 /// A machine's end of the link.
 pub trait Link<C: Cpu>: Send + Sync {
@@ -18,9 +18,32 @@ pub trait Link<C: Cpu>: Send + Sync {
     /// Waits for what may arrive next, for a while, before this CPU sleeps. `is_over` says that it
     /// has something else to do. Returns whether anything was served.
     fn linger(&self, cpu: &C, machine: &Machine<C>, is_over: &dyn Fn() -> bool) -> bool;
-    /// Has the tool serve a virtqueue, and waits for it. What it writes to the guest's memory is handed
-    /// to `write` piece by piece, at most 4096 bytes each. Where nobody serves queues, they are broken.
-    fn serve_queue(&self, request: QueueRequest, write: &mut dyn FnMut(Ipa, &[u8])) -> Served;
+    /// Takes what the tool has made of a virtqueue, and asks it for the next one, as long as there is one
+    /// and it has answered. Returns whether there is something left that it has not answered:
+    /// `leaving` says that nobody looks for that, so that the link's interrupt is to tell of it. Where
+    /// nobody serves queues, they are broken.
+    fn serve_queues(&self, queues: &mut dyn Queues, leaving: bool) -> bool;
     /// Tells whether there is a mailbox beside the stream.
     fn has_mailbox(&self) -> bool;
+}
+
+/// The virtqueues of a machine's guests.
+pub trait Queues {
+    /// Takes note that devices in these slots of a domain have something for their first queue by
+    /// themselves, a bit each. `false`: not now, it is to be said again.
+    fn wanted(&mut self, domain: u8, slots: u32) -> bool;
+    /// The next one that is to be served.
+    fn next(&mut self) -> Option<QueueRequest>;
+    /// Writes into a guest's memory for a device.
+    fn write(&mut self, domain: u8, ipa: Ipa, bytes: Bytes<'_>);
+    /// This is what has become of one.
+    fn served(&mut self, request: &QueueRequest, served: Served);
+}
+
+/// What becomes of queues that nobody serves: none of them is left.
+pub fn break_all(queues: &mut dyn Queues) -> bool {
+    while let Some(request) = queues.next() {
+        queues.served(&request, Served::Broken);
+    }
+    false
 }

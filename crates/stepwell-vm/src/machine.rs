@@ -131,6 +131,8 @@ impl<C: Cpu> Domain<C> {
             Some(_) => {}
             none => *none = Some(stop),
         }
+        // What is notified from here on is served before its vCPU stops.
+        self.is_asynchronous.store(false, Ordering::Release);
         let is_accepted = control.stop == Some(stop);
         let running = control.running;
         drop(control);
@@ -142,6 +144,7 @@ impl<C: Cpu> Domain<C> {
     pub fn end(&self, cpu: &C, ending: DomainEnding) {
         let mut control = self.control.lock();
         control.ending.get_or_insert(ending);
+        self.is_asynchronous.store(false, Ordering::Release);
         let running = control.running;
         drop(control);
         self.call_out(cpu, running);
@@ -171,6 +174,7 @@ impl<C: Cpu> Domain<C> {
             return;
         }
         control.joining = None;
+        self.is_asynchronous.store(false, Ordering::Release);
         let by_turns = core::mem::take(&mut control.by_turns);
         if control.free {
             control.free = false;

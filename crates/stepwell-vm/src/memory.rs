@@ -8,6 +8,7 @@ use crate::views::CodeMemory;
 use stepwell_arch::stage1::PhysicalMemory;
 use stepwell_arch::{Ipa, Pa, Va};
 use stepwell_engine::Image;
+use stepwell_wire::devices::Bytes;
 
 /// Doublewords of a page.
 pub const PAGE_WORDS: usize = 512;
@@ -55,6 +56,14 @@ pub trait GuestMemory {
     ///
     /// [`OutsideRam`]; nothing was copied then.
     fn write(&self, ipa: Ipa, from: &[u8]) -> Result<(), OutsideRam>;
+    /// As [`GuestMemory::write`], out of memory that somebody else may change meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`OutsideRam`]; nothing was copied then.
+    fn write_shared(&self, ipa: Ipa, from: Bytes<'_>) -> Result<(), OutsideRam> {
+        write_by_pieces(self, ipa, from)
+    }
     /// The code page at `pa`.
     fn code_page(&self, pa: Pa) -> Option<Self::Page>;
     /// Reads the instruction at `va`, which lies in this page.
@@ -108,6 +117,28 @@ pub trait GuestMemory {
     ///
     /// [`OutsideRam`].
     fn peek(&self, pa: Pa, bytes: u8, pair: bool) -> Result<[u64; 2], OutsideRam>;
+}
+
+/// [`GuestMemory::write_shared`] by copies of a few bytes.
+///
+/// # Errors
+///
+/// [`OutsideRam`]; nothing was copied then.
+pub fn write_by_pieces<M: GuestMemory + ?Sized>(
+    memory: &M,
+    ipa: Ipa,
+    from: Bytes<'_>,
+) -> Result<(), OutsideRam> {
+    memory.locate(ipa, from.length() as u64)?;
+    let (mut at, mut rest) = (ipa, from);
+    while rest.length() > 0 {
+        let (now, later) = rest.split_at(PIECE);
+        let mut bytes = [0; PIECE];
+        now.copy_to(&mut bytes);
+        memory.write(at, bytes.get(..now.length()).unwrap_or_default())?;
+        (at, rest) = (at.offset(now.length() as u64), later);
+    }
+    Ok(())
 }
 
 /// Guest memory as a walk of the guest's own tables reads it.

@@ -1,17 +1,21 @@
 //! Layout and protocol of the device channel: virtqueues that the tool serves, in RAM that both sides
 //! map.
 //!
-//! A vCPU that notifies a queue has EL2 *ask*; it goes on once the tool has *answered*. So a request
-//! takes a guest no time by a clock that does not go on at EL2, and nothing of it needs a log. The tool
-//! reads the guest's RAM where it is. What it has to say goes the other way, as writes that EL2 carries
-//! out: an emulator does not see stores of another process's to code that it has translated, EL2
-//! bounds them by the guest's RAM, and whatever EL2 knows of its pages stays true.
+//! A vCPU that notifies a queue has EL2 *ask*. Where a request is to take the guest no time it goes on
+//! once the tool has *answered*; where the guest runs in real time it goes on at once, and the tool rings
+//! the doorbell of an EL2 that no longer looks. One queue is asked for at a time. The tool reads the
+//! guest's RAM where it is. What it has to say goes the other way, as writes that EL2 carries out: an
+//! emulator does not see stores of another process's to code that it has translated, EL2 bounds them by
+//! the guest's RAM, and whatever EL2 knows of its pages stays true.
 //!
 //! | offset | what | written by |
 //! | --- | --- | --- |
 //! | 0 | `asked`: how often | EL2 |
 //! | 64 | `answered`: how often | the tool |
 //! | 128 | 1: the tool looks by itself, the doorbell need not be rung | the tool |
+//! | 192 | 1: EL2 does not, it is to be told of the answer | EL2 |
+//! | 256 | slots of the first domain that have something for their first queue by themselves, a bit each | the tool sets, EL2 clears |
+//! | 264, 272, 280 | of the other domains | |
 //! | 4096 | the request, in words | EL2 |
 //! | 8192 | the answer's head, in words | the tool |
 //! | 16384 | its writes: address and bytes of each, in words | the tool |
@@ -23,7 +27,7 @@
 //! Neither side trusts the other's words: they are numbers that may be anything.
 
 use crate::mailbox::Memory;
-use core::sync::atomic::{Ordering, fence};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// Bytes of the whole channel.
 pub const BYTES: u64 = DATA + DATA_BYTES;
@@ -35,13 +39,14 @@ pub const DATA_BYTES: u64 = 1 << 20;
 const ASKED: u64 = 0;
 const ANSWERED: u64 = 64;
 const ATTENTIVE: u64 = 128;
+const UNATTENDED: u64 = 192;
+const WANTED: u64 = 256;
+/// Domains whose devices may have something by themselves.
+const DOMAINS: u8 = 4;
 const REQUEST: u64 = 4096;
 const ANSWER: u64 = 8192;
 const WRITES: u64 = 16384;
 const DATA: u64 = 32768;
-/// Bytes that EL2 takes at a time.
-const CHUNK: usize = 4096;
-
 const DONE: u64 = 1;
 const PARTIAL: u64 = 2;
 
@@ -112,13 +117,65 @@ pub enum Served {
     Done {
         /// [`QueueRequest::next_available`] from now on.
         next_available: u16,
-        /// [`QueueRequest::next_used`] from now on.
+        /// [`QueueRequest::next_used`] from now on. Whether the driver wants to hear of it is for
+        /// EL2 to see, once it has written it.
         next_used: u16,
-        /// The driver wants to be interrupted.
-        interrupt: bool,
     },
     /// The driver has made something of the queue that is none: it has to reset the device.
     Broken,
+}
+
+/// A channel's memory as EL2 maps it: in one piece.
+pub trait Words: Memory {
+    /// The words from a byte offset on, which is a multiple of 8: so many, or as many as there are.
+    fn words(&self, offset: u64, count: u64) -> &[AtomicU64];
+}
+
+/// Bytes of an answer: in words that the tool may change meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub struct Bytes<'a> {
+    words: &'a [AtomicU64],
+    /// The first one in the first word.
+    first: usize,
+    length: usize,
+}
+
+impl<'a> Bytes<'a> {
+    /// The first bytes of some words, as many as there are at most.
+    #[must_use]
+    pub fn new(words: &'a [AtomicU64], length: usize) -> Self {
+        Self { words, first: 0, length: length.min(words.len().saturating_mul(8)) }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn length(&self) -> usize {
+        self.length
+    }
+
+    /// The words that they are in, where they begin with one.
+    #[must_use]
+    pub const fn words(&self) -> Option<&'a [AtomicU64]> {
+        if self.first == 0 { Some(self.words) } else { None }
+    }
+
+    /// The first `count`, and the rest.
+    #[must_use]
+    pub fn split_at(self, count: usize) -> (Self, Self) {
+        let count = count.min(self.length);
+        let at = self.first.saturating_add(count);
+        let words = self.words.get(at / 8..).unwrap_or_default();
+        let rest = Self { words, first: at % 8, length: self.length.saturating_sub(count) };
+        (Self { length: count, ..self }, rest)
+    }
+
+    /// Copies the first of them out, as many as fit.
+    pub fn copy_to(&self, into: &mut [u8]) {
+        let words = self.words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes());
+        for (to, from) in into.iter_mut().zip(words.skip(self.first).take(self.length)) {
+            *to = from;
+        }
+    }
 }
 
 /// EL2's end. There is one.
@@ -126,18 +183,27 @@ pub enum Served {
 pub struct Client<M> {
     memory: M,
     asked: u64,
+    in_hand: Option<QueueRequest>,
+    is_attentive: bool,
 }
 
-impl<M: Memory> Client<M> {
+impl<M: Words> Client<M> {
     /// Makes the end of a channel that is all zero.
     #[must_use]
     pub const fn new(memory: M) -> Self {
-        Self { memory, asked: 0 }
+        Self { memory, asked: 0, in_hand: None, is_attentive: true }
+    }
+
+    /// Tells whether something was asked for, and what came of it was not taken.
+    #[must_use]
+    pub const fn is_asking(&self) -> bool {
+        self.in_hand.is_some()
     }
 
     /// Asks for a queue to be served. Returns whether the doorbell has to be rung.
     #[must_use]
     pub fn ask(&mut self, request: QueueRequest) -> bool {
+        self.in_hand = Some(request);
         for (offset, word) in (REQUEST..).step_by(8).zip(request.to_words()) {
             self.memory.word(offset).store(word, Ordering::Relaxed);
         }
@@ -157,45 +223,81 @@ impl<M: Memory> Client<M> {
         self.memory.word(ANSWERED).load(Ordering::Acquire) == self.asked
     }
 
-    /// Takes the answer that is there: hands its writes on, each with its guest-physical address, in
-    /// order and at most 4096 bytes at a time. None where it was partial: then it was asked for the
-    /// rest, and `ring` says whether the doorbell has to be rung.
-    pub fn take(&mut self, mut write: impl FnMut(u64, &[u8])) -> Result<Served, Partial> {
-        let [status, writes, indices, interrupt] = self.words(ANSWER);
-        let mut data = 0_u64;
-        for place in (WRITES..).step_by(16).take(writes.min(WRITES_MAX) as usize) {
-            let [mut address, mut left] = self.words(place);
-            while left > 0 && data < DATA_BYTES {
-                let mut chunk = [0; CHUNK];
-                let bytes = left.min(CHUNK as u64) as usize;
-                for word in chunk.chunks_exact_mut(8).take(bytes.div_ceil(8)) {
-                    let value = self.memory.word(DATA.wrapping_add(data % DATA_BYTES));
-                    word.copy_from_slice(&value.load(Ordering::Relaxed).to_le_bytes());
-                    data = data.wrapping_add(8);
-                }
-                write(address, chunk.get(..bytes).unwrap_or_default());
-                address = address.wrapping_add(bytes as u64);
-                left = left.saturating_sub(bytes as u64);
-            }
+    /// Tells whether this side looks by itself, as the tool knows it.
+    #[must_use]
+    pub const fn is_attentive(&self) -> bool {
+        self.is_attentive
+    }
+
+    /// Says whether this side looks by itself from here on. One that no longer does must
+    /// [look](Self::is_answered) once more before it leaves.
+    pub fn set_attentive(&mut self, is_attentive: bool) {
+        if self.is_attentive == is_attentive {
+            return;
         }
-        match status {
-            DONE => Ok(Served::Done {
-                next_available: (indices >> 16) as u16,
-                next_used: indices as u16,
-                interrupt: interrupt != 0,
-            }),
-            PARTIAL => Err(Partial { ring: self.ask_on() }),
-            _ => Ok(Served::Broken),
+        self.is_attentive = is_attentive;
+        self.memory.word(UNATTENDED).store((!is_attentive).into(), Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Hands on which slots of a domain have something for their first queue by themselves, a bit each.
+    /// They are forgotten where `take` returns `true`.
+    pub fn take_wanted(&self, mut take: impl FnMut(u8, u32) -> bool) {
+        for domain in 0..DOMAINS {
+            let word = wanted(&self.memory, domain);
+            let slots = word.load(Ordering::Relaxed);
+            if slots != 0 && take(domain, slots as u32) {
+                // What it is about is looked for after this.
+                word.fetch_and(!slots, Ordering::SeqCst);
+            }
         }
     }
 
-    fn words<const N: usize>(&self, from: u64) -> [u64; N] {
+    /// Takes the answer that is there: hands its writes on, in order, each with the guest's domain and
+    /// its guest-physical address.
+    ///
+    /// # Errors
+    ///
+    /// [`Partial`]: there is more to it, which was asked for.
+    pub fn take(
+        &mut self,
+        mut write: impl FnMut(u8, u64, Bytes<'_>),
+    ) -> Result<(QueueRequest, Served), Partial> {
+        let [status, writes, indices] = self.head(ANSWER);
+        let domain = self.in_hand.map_or(0, |request| request.domain);
+        let mut data = 0_u64;
+        for place in (WRITES..).step_by(16).take(writes.min(WRITES_MAX) as usize) {
+            let [address, bytes] = self.head(place);
+            let room = DATA_BYTES.saturating_sub(data);
+            let bytes = bytes.min(room);
+            let words = self.memory.words(DATA.wrapping_add(data), bytes.div_ceil(8));
+            if bytes > 0 {
+                write(domain, address, Bytes::new(words, bytes as usize));
+            }
+            data = data.wrapping_add(bytes.next_multiple_of(8));
+        }
+        if status == PARTIAL {
+            return Err(Partial { ring: self.ask_on() });
+        }
+        let (next_available, next_used) = ((indices >> 16) as u16, indices as u16);
+        let served = match status {
+            DONE => Served::Done { next_available, next_used },
+            _ => Served::Broken,
+        };
+        Ok((self.in_hand.take().unwrap_or_default(), served))
+    }
+
+    fn head<const N: usize>(&self, from: u64) -> [u64; N] {
         let mut words = [0; N];
         for (word, offset) in words.iter_mut().zip((from..).step_by(8)) {
             *word = self.memory.word(offset).load(Ordering::Relaxed);
         }
         words
     }
+}
+
+fn wanted<M: Memory>(memory: &M, domain: u8) -> &AtomicU64 {
+    memory.word(WANTED.wrapping_add(u64::from(domain % DOMAINS).wrapping_mul(8)))
 }
 
 /// There is more to the answer, and it was asked for.
@@ -261,30 +363,40 @@ impl<M: Memory> Server<M> {
         bytes.len()
     }
 
-    /// Answers with the writes so far; there are more to come.
-    pub fn answer_partially(&mut self) {
-        self.answer([PARTIAL, 0, 0]);
+    /// Says that a slot of a domain has something for its first queue. Returns whether EL2 has to be told.
+    #[must_use]
+    pub fn want(&self, domain: u8, slot: u8) -> bool {
+        let slot = 1_u64.wrapping_shl(u32::from(slot % 32));
+        wanted(&self.memory, domain).fetch_or(slot, Ordering::SeqCst) & slot == 0
     }
 
-    /// Answers.
-    pub fn answer_finally(&mut self, served: Served) {
+    /// Answers with the writes so far; there are more to come. Returns whether EL2 has to be told.
+    #[must_use]
+    pub fn answer_partially(&mut self) -> bool {
+        self.answer([PARTIAL, 0])
+    }
+
+    /// Answers. Returns whether EL2 has to be told.
+    #[must_use]
+    pub fn answer_finally(&mut self, served: Served) -> bool {
         self.answer(match served {
-            Served::Done { next_available, next_used, interrupt } => {
-                let indices = u64::from(next_available) << 16 | u64::from(next_used);
-                [DONE, indices, interrupt.into()]
+            Served::Done { next_available, next_used } => {
+                [DONE, u64::from(next_available) << 16 | u64::from(next_used)]
             }
-            Served::Broken => [0; 3],
-        });
+            Served::Broken => [0; 2],
+        })
     }
 
-    fn answer(&mut self, [status, indices, interrupt]: [u64; 3]) {
-        let head = [status, self.writes, indices, interrupt];
+    fn answer(&mut self, [status, indices]: [u64; 2]) -> bool {
+        let head = [status, self.writes, indices];
         for (offset, word) in (ANSWER..).step_by(8).zip(head) {
             self.memory.word(offset).store(word, Ordering::Relaxed);
         }
         (self.writes, self.data) = (0, 0);
         self.answered = self.answered.wrapping_add(1);
         self.memory.word(ANSWERED).store(self.answered, Ordering::Release);
+        fence(Ordering::SeqCst);
+        self.memory.word(UNATTENDED).load(Ordering::Relaxed) != 0
     }
 
     /// Says whether this side looks by itself from here on. One that no longer does must
@@ -298,21 +410,27 @@ impl<M: Memory> Server<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::sync::atomic::AtomicU64;
     use std::sync::Arc;
 
     #[derive(Clone)]
-    struct Words(Arc<Vec<AtomicU64>>);
+    struct Ram(Arc<Vec<AtomicU64>>);
 
-    impl Words {
+    impl Ram {
         fn new() -> Self {
             Self(Arc::new((0..BYTES / 8).map(|_| AtomicU64::new(0)).collect()))
         }
     }
 
-    impl Memory for Words {
+    impl Memory for Ram {
         fn word(&self, offset: u64) -> &AtomicU64 {
             &self.0[(offset / 8) as usize]
+        }
+    }
+
+    impl Words for Ram {
+        fn words(&self, offset: u64, count: u64) -> &[AtomicU64] {
+            let from = (offset / 8) as usize;
+            &self.0[from..from + count as usize]
         }
     }
 
@@ -333,7 +451,7 @@ mod tests {
 
     #[test]
     fn what_is_asked_and_answered_arrives() {
-        let words = Words::new();
+        let words = Ram::new();
         let (mut client, mut server) = (Client::new(words.clone()), Server::new(words));
         assert!(!server.is_asked());
         assert!(client.ask(REQUEST), "nobody looks");
@@ -342,54 +460,84 @@ mod tests {
         let long: Vec<u8> = (0..10_001_u32).map(|n| n as u8).collect();
         assert_eq!(server.write(0x1000, &long), long.len());
         assert_eq!(server.write(0x9, b"x"), 1);
-        let served = Served::Done { next_available: 7, next_used: 0xffff, interrupt: true };
-        server.answer_finally(served);
-        assert!(client.is_answered() && !server.is_asked());
+        let served = Served::Done { next_available: 7, next_used: 0xffff };
+        assert!(!server.answer_finally(served), "it looks");
+        assert!(client.is_answered() && !server.is_asked() && client.is_asking());
         let mut got = vec![0; 0x1000 + long.len()];
-        let taken = client.take(|address, bytes| {
-            let address = address as usize;
-            got[address..address + bytes.len()].copy_from_slice(bytes);
+        let taken = client.take(|domain, address, bytes| {
+            assert_eq!(domain, 1);
+            // In two parts, the second of which begins within a word.
+            let (first, rest) = bytes.split_at(3);
+            assert!(first.words().is_some() && (rest.words().is_none() || rest.length() == 0));
+            for (part, at) in [(first, address), (rest, address + 3)] {
+                let at = (at as usize).min(got.len());
+                let end = got.len().min(at + part.length());
+                part.copy_to(&mut got[at..end]);
+            }
         });
-        assert_eq!(taken, Ok(served));
+        assert_eq!(taken, Ok((REQUEST, served)));
+        assert!(!client.is_asking());
         assert_eq!(&got[0x1000..], &long[..]);
         assert_eq!(got[9], b'x');
         server.set_attentive(true);
         assert!(!client.ask(REQUEST), "it looks");
-        server.answer_finally(Served::Broken);
-        assert_eq!(client.take(|_, _| panic!("nothing is written")), Ok(Served::Broken));
+        client.set_attentive(false);
+        assert!(server.answer_finally(Served::Broken), "it does not look");
+        let taken = client.take(|_, _, _| panic!("nothing is written"));
+        assert_eq!(taken, Ok((REQUEST, Served::Broken)));
     }
 
     #[test]
     fn what_does_not_fit_goes_into_the_next_answer() {
-        let words = Words::new();
+        let words = Ram::new();
         let (mut client, mut server) = (Client::new(words.clone()), Server::new(words));
         let _ring = client.ask(REQUEST);
         let long = vec![1; DATA_BYTES as usize + 5];
         assert_eq!(server.write(0, &long), DATA_BYTES as usize);
         assert_eq!(server.write(0, b"x"), 0);
-        server.answer_partially();
+        assert!(!server.answer_partially());
         let mut bytes = 0;
-        assert_eq!(client.take(|_, chunk| bytes += chunk.len()), Err(Partial { ring: true }));
+        assert_eq!(client.take(|_, _, part| bytes += part.length()), Err(Partial { ring: true }));
         assert_eq!(bytes, DATA_BYTES as usize);
         assert!(server.is_asked());
         for n in 0..WRITES_MAX {
             assert_eq!(server.write(n, b"y"), 1);
         }
         assert_eq!(server.write(0, b"y"), 0);
-        server.answer_finally(Served::Broken);
+        let _ring = server.answer_finally(Served::Broken);
         let mut writes = 0;
-        assert_eq!(client.take(|_, _| writes += 1), Ok(Served::Broken));
+        assert_eq!(client.take(|_, _, _| writes += 1), Ok((REQUEST, Served::Broken)));
         assert_eq!(writes, WRITES_MAX);
     }
 
     #[test]
+    fn what_is_wanted_is_kept_until_it_is_taken() {
+        let words = Ram::new();
+        let (client, server) = (Client::new(words.clone()), Server::new(words));
+        assert!(server.want(0, 31) && server.want(3, 0));
+        assert!(!server.want(0, 31), "it has been told");
+        let mut seen = Vec::new();
+        client.take_wanted(|domain, slots| {
+            seen.push((domain, slots));
+            domain == 3
+        });
+        client.take_wanted(|domain, slots| {
+            seen.push((domain, slots));
+            true
+        });
+        assert_eq!(seen, [(0, 1 << 31), (3, 1), (0, 1 << 31)]);
+        assert!(server.want(0, 31));
+    }
+
+    #[test]
     fn no_words_make_it_do_more_than_an_answer_can_hold() {
-        let words = Words::new();
+        let words = Ram::new();
         let mut client = Client::new(words.clone());
         let _ring = client.ask(REQUEST);
         words.0.iter().for_each(|word| word.store(u64::MAX, Ordering::Relaxed));
         let mut bytes = 0;
-        assert_eq!(client.take(|_, chunk| bytes += chunk.len() as u64), Ok(Served::Broken));
+        let taken = client.take(|_, _, part| bytes += part.length() as u64);
+        assert_eq!(taken, Ok((REQUEST, Served::Broken)));
         assert_eq!(bytes, DATA_BYTES);
     }
 }

@@ -25,7 +25,7 @@ use stepwell_vm::device::peripherals::Peripherals;
 use stepwell_vm::device::pl011::Pl011;
 use stepwell_vm::device::virtio::Virtio;
 use stepwell_vm::domain::{Control, Domain, Order, Power, Vcpu, bit};
-use stepwell_vm::link::Link;
+use stepwell_vm::link::{Link, Queues, break_all};
 use stepwell_vm::machine::Machine;
 use stepwell_vm::recorder::Recorder;
 use stepwell_vm::registers::Snapshot;
@@ -42,7 +42,6 @@ use stepwell_vm::vcpu::state::{Signalled, VcpuCore};
 use stepwell_vm::vgic::{GICD_BASE, GICR_BASE, GICR_BYTES, Vgic};
 use stepwell_vm::views::Views;
 use stepwell_vm::{command, vcpu};
-use stepwell_wire::devices::{QueueRequest, Served};
 use stepwell_wire::{Answer, Command, Event};
 
 /// The virtual interrupt: SGI 1.
@@ -158,8 +157,8 @@ impl Link<ModelCpu> for Tool {
     fn linger(&self, _: &ModelCpu, _: &Machine<ModelCpu>, _: &dyn Fn() -> bool) -> bool {
         false
     }
-    fn serve_queue(&self, _: QueueRequest, _: &mut dyn FnMut(Ipa, &[u8])) -> Served {
-        Served::Broken
+    fn serve_queues(&self, queues: &mut dyn Queues, _: bool) -> bool {
+        break_all(queues)
     }
     fn has_mailbox(&self) -> bool {
         false
@@ -239,6 +238,7 @@ impl Board {
             clock_offset: AtomicU64::new(0),
             clock_waits: AtomicBool::new(false),
             alone: Alone::new(),
+            is_asynchronous: AtomicBool::new(false),
             left_at: AtomicU64::new(0),
             real_time: AtomicBool::new(false),
             on_cpu: AtomicU8::new(u8::MAX),
@@ -249,8 +249,7 @@ impl Board {
             control: spin::Mutex::new(Control::new()),
             vcpus: (0..vcpus).map(pinned).collect(),
         };
-        let mut domains = heapless::Vec::new();
-        assert!(domains.push(domain).is_ok(), "there is room for one");
+        let domains = [domain].into_iter().collect();
         let machine = Machine {
             domains,
             ring: spin::Mutex::new(Some(ModelRing)),

@@ -16,7 +16,8 @@ use stepwell_arch::{Ipa, Pa, Va};
 use stepwell_engine::Image;
 use stepwell_vm::device::board::RAM_BASE;
 use stepwell_vm::device::flash::FLASH_BYTES;
-use stepwell_vm::memory::{GuestMemory, OutsideRam, PAGE_WORDS};
+use stepwell_vm::memory::{GuestMemory, OutsideRam, PAGE_WORDS, write_by_pieces};
+use stepwell_wire::devices::Bytes;
 
 const PAGE: u64 = 4096;
 
@@ -149,6 +150,16 @@ impl GuestRam {
     }
 }
 
+/// Words that are copied without a look at how many are left.
+const LINE: usize = 8;
+
+#[inline]
+fn copy_line(from: &[AtomicU64; LINE], to: &[AtomicU64; LINE]) {
+    for (from, to) in from.iter().zip(to) {
+        to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
 /// A piece of guest RAM as what can be accessed atomically.
 struct Words<'a> {
     /// Bytes before the words.
@@ -220,6 +231,29 @@ impl GuestMemory for GuestRam {
             to.store(*byte, Ordering::Relaxed);
         }
         registers::clean_data_cache(to.0, from.len() as u64);
+        registers::invalidate_instruction_caches();
+        Ok(())
+    }
+
+    /// Word by word, where both sides are words: no copy between, since most of a disk's bytes come this
+    /// way.
+    fn write_shared(&self, ipa: Ipa, from: Bytes<'_>) -> Result<(), OutsideRam> {
+        let length = from.length() as u64;
+        let to = self.locate(ipa, length)?;
+        let Some(words) = from.words().filter(|_| ipa.is_aligned(8) && length.is_multiple_of(8))
+        else {
+            return write_by_pieces(self, ipa, from);
+        };
+        let at = self.words(to, length);
+        let (sources, last_sources) = words.get(..at.words.len()).unwrap_or(words).as_chunks();
+        let (targets, last_targets) = at.words.as_chunks();
+        for (from, to) in sources.iter().zip(targets) {
+            copy_line(from, to);
+        }
+        for (from, to) in last_sources.iter().zip(last_targets) {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        registers::clean_data_cache(to.0, length);
         registers::invalidate_instruction_caches();
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! [`stepwell_wire::devices`] for what they are.
 
 use core::sync::atomic::{AtomicU64, Ordering};
+use stepwell_wire::devices::Words;
 use stepwell_wire::mailbox::Memory;
 use stepwell_wire::{devices, mailbox};
 
@@ -40,5 +41,15 @@ impl<const BYTES: u64> Memory for SharedWords<BYTES> {
         // SAFETY: `new`'s contract, and what comes out of the remainder is a multiple of 8 below
         // `BYTES`, whatever was asked for.
         unsafe { &*((self.base + offset % BYTES / 8 * 8) as *const AtomicU64) }
+    }
+}
+
+impl<const BYTES: u64> Words for SharedWords<BYTES> {
+    fn words(&self, offset: u64, count: u64) -> &[AtomicU64] {
+        let from = offset / 8 * 8;
+        let there = BYTES.saturating_sub(from) / 8;
+        let from = self.base + from.min(BYTES);
+        // SAFETY: `new`'s contract: as many words are there, behind each other.
+        unsafe { core::slice::from_raw_parts(from as *const AtomicU64, count.min(there) as usize) }
     }
 }

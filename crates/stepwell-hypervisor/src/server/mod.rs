@@ -14,12 +14,10 @@ mod unattended;
 use crate::hw::link;
 use crate::loop_cpu::LoopCpu;
 use spin::Mutex;
-use stepwell_arch::Ipa;
 use stepwell_protocol::StopReason;
 use stepwell_vm::command;
 use stepwell_vm::domain::PendingStop;
-use stepwell_vm::link::Link;
-use stepwell_wire::devices::{QueueRequest, Served};
+use stepwell_vm::link::{Link, Queues};
 use stepwell_wire::{Command, Event, FrameDecoder, FromHypervisor, MAX_FRAME, Request, encode};
 
 /// This machine.
@@ -54,8 +52,8 @@ impl Link<LoopCpu> for Server {
         mailbox::linger(|| poll_mailbox(cpu, machine), is_over)
     }
 
-    fn serve_queue(&self, request: QueueRequest, write: &mut dyn FnMut(Ipa, &[u8])) -> Served {
-        devices::serve(request, write)
+    fn serve_queues(&self, queues: &mut dyn Queues, leaving: bool) -> bool {
+        devices::serve(queues, leaving)
     }
 
     fn has_mailbox(&self) -> bool {

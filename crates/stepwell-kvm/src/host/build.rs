@@ -97,6 +97,7 @@ pub fn machine(
         clock_offset: AtomicU64::new(0),
         clock_waits: AtomicBool::new(false),
         alone: Alone::new(),
+        is_asynchronous: AtomicBool::new(false),
         left_at: AtomicU64::new(0),
         real_time: AtomicBool::new(false),
         on_cpu: AtomicU8::new(u8::MAX),

@@ -6,13 +6,11 @@ use super::cpu::KvmCpu;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
-use stepwell_arch::Ipa;
 use stepwell_protocol::StopReason;
 use stepwell_vm::command;
 use stepwell_vm::domain::PendingStop;
-use stepwell_vm::link::Link;
+use stepwell_vm::link::{Link, Queues, break_all};
 use stepwell_vm::machine::Machine;
-use stepwell_wire::devices::{QueueRequest, Served};
 use stepwell_wire::{Command, Event, FrameDecoder, FromHypervisor, MAX_FRAME, Request, encode};
 
 const CHUNK: usize = 4096;
@@ -55,8 +53,8 @@ impl Link<KvmCpu> for ToTool {
     }
 
     /// The board has no devices here.
-    fn serve_queue(&self, _: QueueRequest, _: &mut dyn FnMut(Ipa, &[u8])) -> Served {
-        Served::Broken
+    fn serve_queues(&self, queues: &mut dyn Queues, _: bool) -> bool {
+        break_all(queues)
     }
 
     fn has_mailbox(&self) -> bool {

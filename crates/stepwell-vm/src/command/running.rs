@@ -101,6 +101,7 @@ fn resume<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpu: Option<u8>) -> Result {
     }
     keep_one_monitor(domain, on);
     domain.translation.watch(false);
+    domain.is_asynchronous.store(domain.timeline.is_none(), Ordering::Release);
     domain.give(cpu, running, on, Order::Run);
     Ok(Answer::Done)
 }

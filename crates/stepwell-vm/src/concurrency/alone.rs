@@ -47,7 +47,13 @@ impl Alone {
         }
     }
 
-    /// Tells whether no other vCPU has had an order since `vcpu` entered the guest.
+    /// A device is about to write: nobody has the memory to itself.
+    pub fn device_writes(&self) {
+        self.accompanied.store(u8::MAX, Ordering::SeqCst);
+    }
+
+    /// Tells whether neither another vCPU has had an order nor a device has written since `vcpu` entered
+    /// the guest.
     #[must_use]
     pub fn has_been(&self, vcpu: usize) -> bool {
         self.is_one() && self.accompanied.load(Ordering::SeqCst) & bit(vcpu) == 0

@@ -105,7 +105,7 @@ pub struct Queue {
     is_ready: bool,
     /// The tool is serving it.
     is_busy: bool,
-    /// It was notified meanwhile.
+    /// It was notified, and nobody has begun to serve it since.
     is_due: bool,
 }
 
@@ -121,6 +121,10 @@ pub enum Effect {
 /// A queue that is to be served, and by which features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Work {
+    /// The device's slot.
+    pub slot: usize,
+    /// Which of its queues.
+    pub number: u8,
     /// The queue.
     pub queue: Queue,
     /// What driver and device have agreed on.
@@ -144,6 +148,8 @@ struct Transport {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Virtio {
     slots: [Option<Box<Transport>>; SLOTS],
+    /// The slot that was served last: the others come first.
+    last: usize,
 }
 
 impl Virtio {
@@ -203,41 +209,52 @@ impl Virtio {
         matches!(self.slots.get(slot), Some(Some(transport)) if transport.interrupt_status != 0)
     }
 
-    /// Begins to serve a queue, if it can be, and nobody does.
-    pub fn begin(&mut self, slot: usize, queue: u8) -> Option<Work> {
-        let transport = self.slots.get_mut(slot)?.as_mut()?;
-        let (is_driven, features) = (transport.is_driven(), transport.driver_features);
-        let queue = transport.queues.get_mut(usize::from(queue))?;
-        if !is_driven || !queue.is_ready {
-            return None;
+    /// Takes note that a queue was notified.
+    pub fn notify(&mut self, slot: usize, queue: u8) {
+        if let Some(Some(transport)) = self.slots.get_mut(slot) {
+            transport.notify(queue);
         }
-        queue.is_due = queue.is_busy;
-        if queue.is_busy {
-            return None;
-        }
-        queue.is_busy = true;
-        Some(Work { queue: *queue, features })
     }
 
-    /// Takes note of what has become of a queue that was [begun](Self::begin). Returns whether it was
-    /// notified again meanwhile.
-    pub fn finish(&mut self, slot: usize, queue: u8, outcome: Outcome) -> bool {
-        let Some(Some(transport)) = self.slots.get_mut(slot) else { return false };
-        let Some(queue) = transport.queues.get_mut(usize::from(queue)) else { return false };
+    /// Tells whether a queue is being served, or is to be.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        let mut queues = self.slots.iter().flatten().flat_map(|transport| &transport.queues);
+        queues.any(|queue| queue.is_busy || queue.is_due)
+    }
+
+    /// Begins to serve a queue that was notified, if there is one that nobody serves. Slots take turns.
+    pub fn begin(&mut self) -> Option<Work> {
+        let first = self.last + 1;
+        for slot in (first..first + SLOTS).map(|slot| slot % SLOTS) {
+            if let Some(Some(transport)) = self.slots.get_mut(slot)
+                && let Some((number, queue, features)) = transport.begin()
+            {
+                self.last = slot;
+                return Some(Work { slot, number, queue, features });
+            }
+        }
+        None
+    }
+
+    /// Takes note of what has become of a queue that was [begun](Self::begin).
+    pub fn finish(&mut self, slot: usize, queue: u8, outcome: Outcome) {
+        let Some(Some(transport)) = self.slots.get_mut(slot) else { return };
+        let Some(queue) = transport.queues.get_mut(usize::from(queue)) else { return };
         queue.is_busy = false;
-        let is_due = core::mem::take(&mut queue.is_due);
         match outcome {
             Outcome::Served { next_available, next_used, interrupt } => {
                 (queue.next_available, queue.next_used) = (next_available, next_used);
                 if interrupt {
                     transport.interrupt_status |= INTERRUPT_USED;
                 }
-                is_due
             }
             Outcome::Broken => {
                 transport.status |= STATUS_NEEDS_RESET;
                 transport.interrupt_status |= INTERRUPT_CONFIGURATION;
-                false
+                for queue in &mut transport.queues {
+                    queue.is_due = false;
+                }
             }
         }
     }
@@ -276,6 +293,21 @@ impl Transport {
     /// The driver drives it, and has not made it unusable.
     const fn is_driven(&self) -> bool {
         self.status & (STATUS_DRIVER_OK | STATUS_NEEDS_RESET) == STATUS_DRIVER_OK
+    }
+
+    fn notify(&mut self, queue: u8) {
+        let is_driven = self.is_driven();
+        if let Some(queue) = self.queues.get_mut(usize::from(queue)) {
+            queue.is_due = is_driven && queue.is_ready;
+        }
+    }
+
+    fn begin(&mut self) -> Option<(u8, Queue, u64)> {
+        let features = self.driver_features;
+        let mut queues = (0..).zip(&mut self.queues);
+        let (number, queue) = queues.find(|(_, queue)| queue.is_due && !queue.is_busy)?;
+        (queue.is_due, queue.is_busy) = (false, true);
+        Some((number, *queue, features))
     }
 
     fn selected(&self) -> Option<(&Queue, u16)> {
@@ -376,6 +408,7 @@ impl Transport {
             && queue.is_ready != ready
         {
             (queue.is_ready, queue.next_available, queue.next_used) = (ready, 0, 0);
+            queue.is_due = false;
         }
     }
 

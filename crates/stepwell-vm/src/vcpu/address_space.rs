@@ -117,6 +117,14 @@ fn follow_stored<C: Cpu>(running: &Running<'_, C>, ipa: Ipa, bytes: u64) {
     tell(running, running.domain.stored(Some((ipa, bytes))));
 }
 
+/// After a device has written so many bytes of guest memory; `vcpu` tells of what has come of it.
+#[inline]
+pub fn stored_by_device<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpu: usize, written: (Ipa, u64)) {
+    if domain.follow.is_used() {
+        stop_if_lost(cpu, domain, vcpu, domain.stored(Some(written)));
+    }
+}
+
 /// After guest memory was written, and nobody knows where.
 pub fn stored_anywhere<C: Cpu>(running: &Running<'_, C>) {
     if running.domain.follow.is_used() {
@@ -137,9 +145,11 @@ impl<C: Cpu> Domain<C> {
 
 /// A breakpoint that cannot be kept is not lost in silence: the domain stops.
 fn tell<C: Cpu>(running: &Running<'_, C>, result: Result<(), ViewError>) {
+    stop_if_lost(running.cpu, running.domain, running.index, result);
+}
+
+fn stop_if_lost<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpu: usize, result: Result<(), ViewError>) {
     if result.is_err() {
-        let reason = StopReason::BreakpointLost;
-        let stop = PendingStop { vcpu: running.index, reason };
-        running.domain.request_stop(running.cpu, stop);
+        domain.request_stop(cpu, PendingStop { vcpu, reason: StopReason::BreakpointLost });
     }
 }

@@ -1,6 +1,6 @@
 //! Interrupts: the physical ones that EL2 takes, and the virtual CPU interface.
 
-use super::time;
+use super::{time, virtio};
 use crate::cpu::{Cpu, Interrupt};
 use crate::domain::{Domain, bit};
 use crate::machine::Machine;
@@ -35,12 +35,16 @@ pub fn take_all_at_el2<C: Cpu>(machine: &Machine<C>, cpu: &C, number: usize) {
     }
     if number == 0 {
         machine.link.pass_by(cpu, machine);
+        virtio::attend(machine, cpu);
     }
 }
 
 fn take<C: Cpu>(machine: &Machine<C>, cpu: &C, interrupt: Interrupt) {
     match interrupt {
-        Interrupt::Link => machine.link.serve(cpu, machine),
+        Interrupt::Link => {
+            machine.link.serve(cpu, machine);
+            virtio::attend(machine, cpu);
+        }
         Interrupt::El2Timer => {
             cpu.cancel_interrupt();
             for domain in &machine.domains {

@@ -129,6 +129,10 @@ pub fn park<C: Cpu>(machine: &Machine<C>, domain: &Domain<C>, index: usize, cpu:
             core.monitor.clear();
         }
     }
+    // One that is switched off leaves the others running, who have queues served for ever.
+    if end != End::SwitchedOff {
+        virtio::settle(machine, cpu, domain);
+    }
     domain.park(machine, cpu, own, end == End::SwitchedOff);
 }
 

@@ -21,7 +21,7 @@ use stepwell_vm::device::peripherals::Peripherals;
 use stepwell_vm::device::pl011::Pl011;
 use stepwell_vm::device::virtio::Virtio;
 use stepwell_vm::domain::{Control, Domain, Power, Vcpu};
-use stepwell_vm::link::Link;
+use stepwell_vm::link::{Link, Queues};
 use stepwell_vm::machine::Machine;
 use stepwell_vm::memory::GuestMemory;
 use stepwell_vm::registers::Snapshot;
@@ -35,7 +35,7 @@ use stepwell_vm::vcpu::sharing::{self, Shared};
 use stepwell_vm::vcpu::state::VcpuCore;
 use stepwell_vm::vgic::Vgic;
 use stepwell_vm::views::Views;
-use stepwell_wire::devices::{QueueRequest, Served};
+use stepwell_wire::devices::{Bytes, QueueRequest, Served};
 use stepwell_wire::ring::Decoder;
 use stepwell_wire::{Answer, Command, Event};
 
@@ -95,7 +95,21 @@ pub fn checkpoints(copies: usize) -> Checkpoints {
 
 /// The tool's side of the link.
 #[derive(Clone, Default)]
-pub struct Events(Arc<Mutex<Vec<Event>>>, Arc<Mutex<Vec<QueueRequest>>>);
+pub struct Events(Arc<Mutex<Vec<Event>>>, Arc<Mutex<Devices>>);
+
+/// Who serves queues.
+#[derive(Default)]
+pub struct Devices {
+    /// What was to be served.
+    asked: Vec<QueueRequest>,
+    in_hand: Option<QueueRequest>,
+    /// Looks before the next answer is there.
+    pub looks_in_vain: usize,
+    /// Slots that have something by themselves.
+    pub wanted: u32,
+    /// Somebody left without an answer.
+    pub was_left: bool,
+}
 
 impl Events {
     pub fn take(&self) -> Vec<Event> {
@@ -104,12 +118,16 @@ impl Events {
 
     /// The queues that were to be served.
     pub fn take_queues(&self) -> Vec<QueueRequest> {
-        std::mem::take(&mut self.1.lock().expect("no test panics with it"))
+        std::mem::take(&mut self.devices().asked)
+    }
+
+    pub fn devices(&self) -> std::sync::MutexGuard<'_, Devices> {
+        self.1.lock().expect("no test panics with it")
     }
 }
 
 /// What is written for each queue that is served, from the last bytes of a page on.
-pub const SERVED: [u8; 5] = [1, 2, 3, 4, 5];
+pub const SERVED: [u8; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
 pub const SERVED_AT: u64 = DATA + 0xffd;
 
 impl<C: Cpu> Link<C> for Events {
@@ -121,14 +139,32 @@ impl<C: Cpu> Link<C> for Events {
     fn linger(&self, _: &C, _: &Machine<C>, _: &dyn Fn() -> bool) -> bool {
         false
     }
-    fn serve_queue(&self, request: QueueRequest, write: &mut dyn FnMut(Ipa, &[u8])) -> Served {
-        self.1.lock().expect("no test panics with it").push(request);
-        write(Ipa(SERVED_AT), &SERVED);
-        // Nowhere.
-        write(Ipa(0), &SERVED);
-        let QueueRequest { next_available, next_used, .. } = request;
-        let (next_available, next_used) = (next_available + 1, next_used + 1);
-        Served::Done { next_available, next_used, interrupt: true }
+    fn serve_queues(&self, queues: &mut dyn Queues, leaving: bool) -> bool {
+        let mut devices = self.devices();
+        loop {
+            let Some(request) = devices.in_hand else {
+                if devices.wanted != 0 && queues.wanted(0, devices.wanted) {
+                    devices.wanted = 0;
+                }
+                let Some(request) = queues.next() else { return false };
+                devices.asked.push(request);
+                devices.in_hand = Some(request);
+                continue;
+            };
+            if devices.looks_in_vain > 0 {
+                devices.looks_in_vain -= 1;
+                devices.was_left |= leaving;
+                return true;
+            }
+            let words = [AtomicU64::new(u64::from_le_bytes(SERVED))];
+            // From the last bytes of a page on, and nowhere.
+            queues.write(0, Ipa(SERVED_AT), Bytes::new(&words, SERVED.len()));
+            queues.write(0, Ipa(0), Bytes::new(&words, SERVED.len()));
+            let QueueRequest { next_available, next_used, .. } = request;
+            let (next_available, next_used) = (next_available + 1, next_used + 1);
+            devices.in_hand = None;
+            queues.served(&request, Served::Done { next_available, next_used });
+        }
     }
     fn has_mailbox(&self) -> bool {
         false
@@ -239,6 +275,7 @@ impl<C: Cpu<Context = FakeContext, Memory = Ram, Ring = FakeRing>> Board<C> {
             clock_offset: AtomicU64::new(0),
             clock_waits: AtomicBool::new(false),
             alone: Alone::new(),
+            is_asynchronous: AtomicBool::new(false),
             left_at: AtomicU64::new(0),
             real_time: AtomicBool::new(false),
             on_cpu: AtomicU8::new(if is_shared { 0 } else { u8::MAX }),
@@ -250,8 +287,7 @@ impl<C: Cpu<Context = FakeContext, Memory = Ram, Ring = FakeRing>> Board<C> {
             control: spin::Mutex::new(Control::new()),
             vcpus: (0..vcpus).map(pinned).collect(),
         };
-        let mut domains = heapless::Vec::new();
-        assert!(domains.push(domain).is_ok(), "there is room for one");
+        let domains = [domain].into_iter().collect();
         let ring = FakeRing { words: Vec::new(), capacity: 1 << 16 };
         let machine = Machine {
             domains,

@@ -196,6 +196,11 @@ impl FakeCpu {
         *self.after.borrow_mut() = Some((pc, Box::new(happens)));
     }
 
+    /// Has the link call for it, at the next physical interrupt.
+    pub fn call_by_link(&self) {
+        self.state.borrow_mut().pending.push_back(Interrupt::Link);
+    }
+
     /// Where each instruction was that has executed, and each exception taken to EL1, since the last
     /// call.
     pub fn executed(&self) -> Vec<u64> {

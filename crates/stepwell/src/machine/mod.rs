@@ -136,7 +136,8 @@ fn plug_in(
     let channel = device_channel(ram.file(), layout.device_channel.offset())?;
     let guest_ram = stepwell_devices::GuestRam::new(ram.file(), Layout::RAM.0);
     let guest_ram = guest_ram.map_err(MachineError::Devices)?;
-    let serving = Serving::start(channel, guest_ram, options.devices.clone());
+    let doorbell = link.doorbell().map_err(MachineError::Devices)?;
+    let serving = Serving::start(channel, guest_ram, options.devices.clone(), doorbell);
     let serving = serving.map_err(MachineError::Devices)?;
     link.keep_devices(Box::new(Kept(options.devices.clone())));
     if let Some(thread) = serving.thread() {

@@ -48,7 +48,9 @@ pub fn measure() -> Result<()> {
     for (name, (ours, plain)) in
         ["write and flush", "read"].into_iter().zip(ours.into_iter().zip(plain))
     {
-        table.row(name, [ours, plain].map(|rates| Some(median(rates).round())));
+        let [ours, plain] = [ours, plain].map(median);
+        let title = format!("{name}, {:.2} of plain", ours / plain);
+        table.row(title, [ours, plain].map(|rate| Some(rate.round())));
     }
     println!("{table}");
     Ok(())

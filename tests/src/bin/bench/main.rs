@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<bool> {
     let first = std::env::args().nth(1).unwrap_or_default();
-    let is_alone = matches!(first.as_str(), "--debugger" | "--time");
+    let is_alone = matches!(first.as_str(), "--debugger" | "--disk" | "--time");
     let rounds = if is_alone { 0 } else { rounds()? };
     let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let programs = Programs {
@@ -61,6 +61,7 @@ fn run() -> Result<bool> {
     println!("{}", machine_line(&programs)?);
     match first.as_str() {
         "--debugger" => return debugger::measure(&programs.qemu).map(|()| true),
+        "--disk" => return disk::measure().map(|()| true),
         "--time" => return time::measure().map(|()| true),
         _ => {}
     }
@@ -75,7 +76,7 @@ fn run() -> Result<bool> {
     Ok(is_fast)
 }
 
-/// `--rounds N` is all there is, but for `--debugger` and `--time`, which measure nothing but that.
+/// `--rounds N` is all there is, but for `--debugger`, `--disk` and `--time`, which measure nothing but that.
 fn rounds() -> Result<usize> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -84,7 +85,7 @@ fn rounds() -> Result<usize> {
             Ok(rounds @ 1..) => Ok(rounds),
             _ => bail!("--rounds {number}: not a number of rounds"),
         },
-        _ => bail!("usage: bench [--rounds N | --debugger | --time]"),
+        _ => bail!("usage: bench [--rounds N | --debugger | --disk | --time]"),
     }
 }
 

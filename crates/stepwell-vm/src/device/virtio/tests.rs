@@ -79,22 +79,26 @@ fn a_queue_is_served_as_it_was_set_up() {
     let mut virtio = board();
     drive(&mut virtio);
     assert_eq!(virtio.write(31, QUEUE_NOTIFY, 4, 0), Effect::Notified(0));
-    let work = virtio.begin(31, 0).expect("it is ready");
-    assert_eq!(work.features, FEATURES);
+    assert_eq!(virtio.begin(), None, "nobody has taken note");
+    virtio.notify(31, 0);
+    let work = virtio.begin().expect("it is ready");
+    assert_eq!((work.slot, work.number, work.features), (31, 0, FEATURES));
     let Queue { size, descriptors, driver, device, .. } = work.queue;
     assert_eq!(
         (size, descriptors, driver, device),
         (128, 0x1_0000_1000, 0x2_0000_2000, 0x3_0000_3000)
     );
     assert!(virtio.must_wait(31, STATUS) && !virtio.must_wait(31, INTERRUPT_ACK));
-    assert_eq!(virtio.begin(31, 0), None, "somebody is at it");
+    virtio.notify(31, 0);
+    assert_eq!(virtio.begin(), None, "somebody is at it");
     let outcome = Outcome::Served { next_available: 5, next_used: 4, interrupt: true };
-    assert!(virtio.finish(31, 0, outcome), "it was notified meanwhile");
+    virtio.finish(31, 0, outcome);
     assert!(virtio.line(31) && !virtio.must_wait(31, STATUS));
-    let again = virtio.begin(31, 0).expect("it is free");
+    let again = virtio.begin().expect("it was notified meanwhile");
     assert_eq!((again.queue.next_available, again.queue.next_used), (5, 4));
     let outcome = Outcome::Served { next_available: 5, next_used: 5, interrupt: false };
-    assert!(!virtio.finish(31, 0, outcome));
+    virtio.finish(31, 0, outcome);
+    assert!(virtio.begin().is_none() && !virtio.has_work());
     assert_eq!(virtio.read(31, INTERRUPT_STATUS, 4), 1);
     store(&mut virtio, INTERRUPT_ACK, 1);
     assert!(!virtio.line(31));
@@ -104,30 +108,38 @@ fn a_queue_is_served_as_it_was_set_up() {
 fn a_broken_queue_is_told_and_takes_a_reset() {
     let mut virtio = board();
     drive(&mut virtio);
-    let _work = virtio.begin(31, 0).expect("it is ready");
-    assert!(!virtio.finish(31, 0, Outcome::Broken));
+    virtio.notify(31, 0);
+    let _work = virtio.begin().expect("it is ready");
+    virtio.notify(31, 0);
+    virtio.finish(31, 0, Outcome::Broken);
+    assert!(!virtio.has_work(), "what was notified is nothing any more");
     assert_eq!((virtio.read(31, STATUS, 4), virtio.read(31, INTERRUPT_STATUS, 4)), (0x4f, 2));
     store(&mut virtio, STATUS, 15);
-    assert_eq!(virtio.begin(31, 0), None, "not before a reset");
+    virtio.notify(31, 0);
+    assert_eq!(virtio.begin(), None, "not before a reset");
     store(&mut virtio, STATUS, 0);
     assert_eq!((virtio.read(31, STATUS, 4), virtio.line(31)), (0, false));
     drive(&mut virtio);
-    assert!(virtio.begin(31, 0).is_some());
+    virtio.notify(31, 0);
+    assert!(virtio.begin().is_some());
 }
 
 #[test]
 fn what_comes_at_the_wrong_time_is_ignored() {
     let mut virtio = board();
-    assert_eq!(virtio.begin(31, 0), None, "nobody drives it");
+    virtio.notify(31, 0);
+    assert_eq!(virtio.begin(), None, "nobody drives it");
     store(&mut virtio, DRIVER_FEATURES, 1 << 7);
     store(&mut virtio, STATUS, 11);
     assert_eq!(virtio.read(31, STATUS, 4), 3, "a feature that is not offered");
     drive(&mut virtio);
-    assert_eq!(virtio.begin(31, 1), None, "it is not ready");
+    virtio.notify(31, 1);
+    assert_eq!(virtio.begin(), None, "it is not ready");
     store(&mut virtio, QUEUE_NUM, 16);
     store(&mut virtio, QUEUE_DESC_LOW, 16);
     store(&mut virtio, DRIVER_FEATURES, 0);
-    let work = virtio.begin(31, 0).expect("it is ready");
+    virtio.notify(31, 0);
+    let work = virtio.begin().expect("it is ready");
     assert_eq!((work.queue.size, work.queue.descriptors), (128, 0x1_0000_1000));
     store(&mut virtio, QUEUE_SEL, 1);
     store(&mut virtio, QUEUE_NUM, 9);
@@ -136,6 +148,38 @@ fn what_comes_at_the_wrong_time_is_ignored() {
     store(&mut virtio, QUEUE_READY, 1);
     assert_eq!((virtio.read(31, QUEUE_READY, 4), virtio.read(31, QUEUE_NUM_MAX, 4)), (0, 0));
     assert_eq!(virtio.write(31, QUEUE_NOTIFY, 2, 0), Effect::None, "half a register");
+}
+
+#[test]
+fn a_queue_that_is_taken_away_is_not_served() {
+    for (offset, value) in [(STATUS, 0), (QUEUE_READY, 0)] {
+        let mut virtio = board();
+        drive(&mut virtio);
+        virtio.notify(31, 0);
+        assert!(virtio.has_work());
+        store(&mut virtio, offset, value);
+        assert!(virtio.begin().is_none() && !virtio.has_work(), "{offset:#x}");
+    }
+}
+
+#[test]
+fn slots_take_turns() {
+    let mut virtio = board();
+    let identity = virtio.slots[31].as_ref().expect("it is there").identity.clone();
+    assert!(virtio.attach(7, identity));
+    drive(&mut virtio);
+    virtio.slots[7] = virtio.slots[31].clone();
+    let mut served = std::vec::Vec::new();
+    for _ in 0..4 {
+        for slot in [7, 31] {
+            virtio.notify(slot, 0);
+        }
+        let work = virtio.begin().expect("both are due");
+        let outcome = Outcome::Served { next_available: 0, next_used: 0, interrupt: false };
+        virtio.finish(work.slot, work.number, outcome);
+        served.push(work.slot);
+    }
+    assert_eq!(served, [7, 31, 7, 31]);
 }
 
 impl Virtio {
@@ -152,12 +196,14 @@ proptest! {
         drive(&mut virtio);
         for (offset, bytes, value) in accesses {
             let (offset, bytes) = ((offset % SLOT_BYTES) & !3, 1 << (bytes % 4));
-            if let Effect::Notified(queue) = virtio.write(31, offset, bytes, value)
-                && let Some(work) = virtio.begin(31, queue)
-            {
-                prop_assert!(work.queue.size <= 256);
-                let _again = virtio.finish(31, queue, Outcome::Broken);
+            if let Effect::Notified(queue) = virtio.write(31, offset, bytes, value) {
+                virtio.notify(31, queue);
             }
+            if let Some(work) = virtio.begin() {
+                prop_assert!(work.queue.size <= 256);
+                virtio.finish(31, work.number, Outcome::Broken);
+            }
+            prop_assert!(!virtio.has_work());
             let _value = virtio.read(31, offset, bytes);
         }
     }
