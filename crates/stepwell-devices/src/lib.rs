@@ -1,4 +1,4 @@
-//! What is behind the guest's virtio devices, on the tool's side: disks, random bytes, and the queues
+//! What is behind the guest's virtio devices, on the tool's side: disks, a network, random bytes, and the queues
 //! by which they are asked for.
 //!
 //! The transport is EL2's (`stepwell_vm::device::virtio`). For a queue that was notified EL2 asks here
@@ -15,8 +15,11 @@
 
 mod block;
 mod entropy;
+#[cfg(test)]
+mod hostile;
 mod image;
 mod memory;
+mod network;
 mod queue;
 mod server;
 
@@ -24,5 +27,6 @@ pub use block::Disk;
 pub use entropy::{Entropy, Source};
 pub use image::{DiskError, DiskOptions, Image};
 pub use memory::GuestRam;
+pub use network::{Network, NetworkError, NetworkOptions};
 pub use queue::{Answer, Broken, Buffers, Device, Identity, serve};
-pub use server::{Devices, Serving};
+pub use server::{Devices, Serving, Wake};

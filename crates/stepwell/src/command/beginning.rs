@@ -119,6 +119,7 @@ pub(super) fn options(header: &Header, sources: Sources) -> anyhow::Result<Guest
         raw: header.raw,
         disks,
         entropy: header.entropy.map(Source::Seed),
+        net: None,
         symbols: None,
         sysroot: None,
         hypervisor: sources.hypervisor,

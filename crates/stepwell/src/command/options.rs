@@ -12,7 +12,9 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 use stepwell_arch::Ipa;
 use stepwell_debuggee::{Schedule, TimePolicy};
-use stepwell_devices::{Device, Devices, Disk, DiskOptions, Entropy, Source};
+use stepwell_devices::{
+    Device, Devices, Disk, DiskOptions, Entropy, Network, NetworkOptions, Source,
+};
 use stepwell_trace::Symbols;
 use stepwell_trace::kernel_image::{LoadPlan, RawPolicy};
 use stepwell_trace::symbols::{elf, identity};
@@ -85,6 +87,9 @@ pub(super) struct GuestOptions {
     /// bytes in each run
     #[arg(long, value_name = "SOURCE", help_heading = "Guest")]
     pub(super) entropy: Option<Source>,
+    /// Network for the guest: user, the host's by the program passt, or tap=NAME, a TAP device
+    #[arg(long, value_name = "NETWORK", help_heading = "Guest")]
+    pub(super) net: Option<NetworkOptions>,
     /// ELF with the kernel's symbols, where it carries none itself
     #[arg(long, value_name = "ELF", help_heading = "Guest")]
     pub(super) symbols: Option<PathBuf>,
@@ -186,6 +191,9 @@ impl GuestOptions {
         if let Some(source) = self.entropy {
             devices.push(Box::new(Entropy::new(source)));
         }
+        if let Some(network) = &self.net {
+            devices.push(Box::new(Network::open(network)?));
+        }
         let count = devices.len();
         Devices::new(devices).with_context(|| {
             format!("{count} devices are more than the board has slots for, which is 32")
@@ -246,6 +254,10 @@ impl GuestOptions {
         anyhow::ensure!(
             self.firmware.is_none(),
             "a recording has no firmware: flash would not be in the log; start the kernel by --kernel alone"
+        );
+        anyhow::ensure!(
+            self.net.is_none(),
+            "a recording has no network: what arrives by it would not be in the log; leave --net out"
         );
         Ok(())
     }
