@@ -158,6 +158,48 @@ impl Archive {
         Package::of(deb)
     }
 
+    /// `name version` of each of `packages` and of whatever these depend on, in the order in which apt
+    /// would unpack them.
+    ///
+    /// # Errors
+    /// When apt does not know one of them.
+    pub fn all_for(&self, packages: &[&str]) -> Result<Vec<String>> {
+        let mut apt = self.apt("apt-get");
+        apt.env("LC_ALL", "C").args(["--simulate", "--no-install-recommends", "install"]);
+        let output = process::capture(apt.args(packages))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let all: Vec<String> = text.lines().filter_map(title_of_installed).collect();
+        ensure!(
+            !all.is_empty(),
+            "Debian {} does not have all of {}: {}",
+            self.release,
+            packages.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(all)
+    }
+
+    /// Downloads packages that [`all_for`](Self::all_for) has named; apt checks each of them.
+    ///
+    /// # Errors
+    /// As [`download`](Self::download).
+    pub fn download_all(&self, titles: &[String]) -> Result<Vec<Package>> {
+        let packages = self.folder.join("packages");
+        for old in files_with_prefix(&packages, "") {
+            fs::remove_file(&old).with_context(|| format!("removing {}", old.display()))?;
+        }
+        println!("Downloading {} packages from Debian", titles.len());
+        let names: Vec<_> = titles.iter().filter_map(|title| title.split(' ').next()).collect();
+        let mut download = self.apt("apt-get");
+        download.args(["--quiet", "--quiet", "download"]).args(&names).current_dir(&packages);
+        process::run(&mut download, DOWNLOAD_LIMIT)?;
+        let file = |name: &&str| {
+            let file = files_with_prefix(&packages, &format!("{name}_")).pop();
+            Package::of(file.with_context(|| format!("apt-get left no package file of {name}"))?)
+        };
+        names.iter().map(file).collect()
+    }
+
     /// What a package of the compiler's depends on of the compiler's: its libraries, and LLVM's.
     ///
     /// # Errors
@@ -362,6 +404,12 @@ fn data_member(mut deb: impl Read + Seek) -> Result<impl Read> {
     }
 }
 
+/// Of a line `Inst name (version origin)`.
+fn title_of_installed(line: &str) -> Option<String> {
+    let (name, rest) = line.strip_prefix("Inst ")?.split_once(' ')?;
+    Some(format!("{name} {}", rest.trim_start_matches('(').split(' ').next()?))
+}
+
 fn files_with_prefix(folder: &Path, prefix: &str) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let named = |path: &PathBuf| {
@@ -390,6 +438,13 @@ mod tests {
             bytes.push(b'\n');
         }
         bytes
+    }
+
+    #[test]
+    fn what_apt_would_install_has_a_title() {
+        let line = "Inst libc6 (2.36-9+deb12u10 Debian:12.11/stable [arm64]) []";
+        assert_eq!(title_of_installed(line).as_deref(), Some("libc6 2.36-9+deb12u10"));
+        assert_eq!(title_of_installed("Conf libc6 (2.36 Debian)"), None);
     }
 
     #[test]

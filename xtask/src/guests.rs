@@ -107,11 +107,22 @@ impl DebianGuest {
         self.folder.join("version")
     }
 
+    /// Whether all modules are there: an older guest may have fewer.
+    fn has_modules(&self) -> bool {
+        let Ok(entries) = fs::read_dir(self.modules()) else { return false };
+        let names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+        let is_there = |wanted: &&str| {
+            let end = format!("-{wanted}.ko");
+            names.iter().any(|name| name.to_string_lossy().ends_with(&end))
+        };
+        modules::WANTED.iter().all(is_there)
+    }
+
     /// Whether it was fetched.
     pub fn is_complete(&self) -> bool {
         let files = [self.kernel(), self.busybox(), self.module(), self.u_boot(), self.version()];
         let mut files = files.into_iter().chain(self.firmware());
-        files.all(|file| file.is_file()) && self.modules().is_dir()
+        files.all(|file| file.is_file()) && self.has_modules()
     }
 }
 

@@ -149,6 +149,43 @@ pub fn host(busybox: &[u8], files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     gzip.finish().context("compressing the initramfs")
 }
 
+/// The archive that takes a system from its kernel to its root file system: busybox, the modules for
+/// that, and a script that mounts what `root=` on the kernel's command line says.
+///
+/// # Errors
+/// When a file is too large for the archive's format.
+pub fn to_disk(busybox: &[u8], modules: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    for folder in FOLDERS {
+        archive.add(folder, FOLDER_MODE, b"")?;
+    }
+    archive.add_device("dev/console", CONSOLE_MODE, CONSOLE_DEVICE)?;
+    archive.add("bin/busybox", PROGRAM_MODE, busybox)?;
+    for applet in APPLETS {
+        archive.add(&format!("bin/{applet}"), SYMLINK_MODE, b"busybox")?;
+    }
+    for (name, contents) in modules {
+        archive.add(&format!("lib/modules/{name}"), FILE_MODE, contents)?;
+    }
+    archive.add("init", PROGRAM_MODE, TO_DISK_SCRIPT)?;
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    gzip.write_all(&archive.finish()?).context("compressing the initramfs")?;
+    gzip.finish().context("compressing the initramfs")
+}
+
+/// Process 1 until there is a disk.
+const TO_DISK_SCRIPT: &[u8] = b"#!/bin/sh\n\
+    export PATH=/bin\n\
+    mount -t proc proc /proc\n\
+    mount -t devtmpfs dev /dev\n\
+    for module in /lib/modules/*.ko; do insmod $module; done\n\
+    root=$(sed 's/.*root=//; s/ .*//' /proc/cmdline)\n\
+    n=0; while [ ! -b $root ] && [ $n -lt 100 ]; do sleep 0.1; n=$((n+1)); done\n\
+    mount -t ext4 $root /mnt || exec sh\n\
+    umount /proc\n\
+    mount --move /dev /mnt/dev\n\
+    exec switch_root /mnt /sbin/init\n";
+
 /// Process 1 of an emulated host. What is typed comes as it is from when it says that it is up on.
 const HOST_SCRIPT: &[u8] = b"#!/bin/sh\n\
     export PATH=/bin:/sbin HOME=/root STEPWELL_GUESTS=/guests\n\

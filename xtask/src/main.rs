@@ -19,6 +19,7 @@ mod demo;
 mod elf_image;
 mod fuzz;
 mod guests;
+mod images;
 mod initramfs;
 mod kvm;
 mod kvm_unit_tests;
@@ -64,6 +65,7 @@ enum Command {
     KvmUnitTests(kvm_unit_tests::KvmUnitTests),
     Package(package::Package),
     Guests(guests::Guests),
+    Images(images::Images),
     Qemu(qemu::Qemu),
     Demo(demo::Demo),
     Test(test::Test),
@@ -96,6 +98,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::KvmUnitTests(command) => command.run(),
         Command::Package(command) => command.run(),
         Command::Guests(command) => command.run(),
+        Command::Images(command) => command.run(),
         Command::Qemu(command) => command.run(),
         Command::Demo(command) => command.run(),
         Command::Test(command) => command.run(),

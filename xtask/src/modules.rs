@@ -4,11 +4,15 @@
 //! itself what it depends on (`modinfo`); `depmod` would want a folder with all of them.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use liblzma::read::XzDecoder;
 
-/// What the guest's modules are for: a disk and the file system on it.
-pub const WANTED: [&str; 4] = ["virtio_mmio", "virtio_blk", "crc32c_generic", "ext4"];
+/// What the guest's modules are for: a disk and the file system on it, and a network.
+pub const WANTED: [&str; 5] = ["virtio_mmio", "virtio_blk", "crc32c_generic", "ext4", "virtio_net"];
 
 /// The names of the `wanted` modules and of those that they need, each behind what it needs.
 ///
@@ -24,6 +28,36 @@ pub fn in_order(
         add(wanted, modules, builtin, &mut order, 0)?;
     }
     Ok(order)
+}
+
+/// All modules below a folder, by their names, unpacked.
+///
+/// # Errors
+/// When one cannot be read.
+pub fn in_folder(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
+    let mut modules = BTreeMap::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
+        let path = entry.context("looking for modules")?.path();
+        if path.is_symlink() {
+            continue;
+        }
+        if path.is_dir() {
+            modules.extend(in_folder(&path)?);
+        } else if let Some(name) = name_of(&path.to_string_lossy()) {
+            modules.insert(name, read(&path)?);
+        }
+    }
+    Ok(modules)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let packed = fs::read(path).context("reading a module")?;
+    if path.extension().is_none_or(|end| end != "xz") {
+        return Ok(packed);
+    }
+    let mut module = Vec::new();
+    XzDecoder::new(packed.as_slice()).read_to_end(&mut module).context("unpacking a module")?;
+    Ok(module)
 }
 
 /// Deeper than modules depend on each other.
@@ -75,6 +109,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn modules_are_found_packed_or_not() {
+        let folder = std::env::temp_dir().join(format!("modules-{}", std::process::id()));
+        fs::create_dir_all(folder.join("net")).unwrap();
+        fs::write(folder.join("a-b.ko"), b"plain").unwrap();
+        let mut packed = Vec::new();
+        liblzma::read::XzEncoder::new(&b"packed"[..], 0).read_to_end(&mut packed).unwrap();
+        fs::write(folder.join("net/c.ko.xz"), packed).unwrap();
+        fs::write(folder.join("modules.dep"), b"none").unwrap();
+        let found = in_folder(&folder).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        let found: Vec<_> = found.iter().map(|(name, module)| (&name[..], &module[..])).collect();
+        assert_eq!(found, [("a_b", &b"plain"[..]), ("c", b"packed")]);
+    }
+
+    #[test]
     fn what_is_needed_comes_first_and_once() {
         let module = |depends: &str| format!("x\0license=GPL\0depends={depends}\0y").into_bytes();
         let mut modules = BTreeMap::new();
@@ -88,15 +137,16 @@ mod tests {
         ] {
             modules.insert(name.to_owned(), module(depends));
         }
-        let order = in_order(&WANTED, &modules, "kernel/drivers/virtio/virtio.ko\n").unwrap();
+        let wanted = ["virtio_mmio", "virtio_blk", "crc32c_generic", "ext4"];
+        let order = in_order(&wanted, &modules, "kernel/drivers/virtio/virtio.ko\n").unwrap();
         let expected =
             ["virtio_ring", "virtio_mmio", "virtio_blk", "crc32c_generic", "jbd2", "ext4"];
         assert_eq!(order, expected);
         modules.remove("jbd2");
-        let error = in_order(&WANTED, &modules, "kernel/drivers/virtio/virtio.ko").unwrap_err();
+        let error = in_order(&wanted, &modules, "kernel/drivers/virtio/virtio.ko").unwrap_err();
         assert_eq!(error.to_string(), "the kernel has no module jbd2");
         modules.insert("jbd2".to_owned(), module("ext4"));
-        let error = in_order(&WANTED, &modules, "virtio.ko").unwrap_err();
+        let error = in_order(&wanted, &modules, "virtio.ko").unwrap_err();
         assert!(error.to_string().contains("in a circle"), "{error}");
     }
 }

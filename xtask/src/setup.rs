@@ -100,6 +100,36 @@ const CROSS_LIBC: Need = Need {
     },
 };
 
+const SFDISK: Need = Need {
+    name: "sfdisk",
+    purpose: "partitions disk images",
+    package: "fdisk",
+    present: || Path::new("/usr/sbin/sfdisk").exists() || process::is_installed("sfdisk"),
+};
+
+const MTOOLS: Need = Need {
+    name: "mformat",
+    purpose: "the file system that firmware reads",
+    package: "mtools",
+    present: || process::is_installed("mformat"),
+};
+
+const MKE2FS: Need = Need {
+    name: "mke2fs",
+    purpose: "the file system of disk images",
+    package: "e2fsprogs",
+    present: || Path::new("/usr/sbin/mke2fs").exists() || process::is_installed("mke2fs"),
+};
+
+const PASST: Need = Need {
+    name: "passt",
+    purpose: "the guest's network without any rights",
+    package: "passt",
+    present: || process::is_installed("passt"),
+};
+
+/// What making disk images takes.
+pub const IMAGES: &[Need] = &[KEYRING, SFDISK, MTOOLS, MKE2FS];
 /// What building the command for arm64 hosts takes, beside a compiler.
 pub const CROSS: &[Need] = &[KEYRING, CROSS_GCC, CROSS_LIBC];
 /// What running a guest takes: the demo and the measurements need no more.
@@ -108,7 +138,7 @@ pub const MACHINE: &[Need] = &[QEMU, KEYRING];
 pub const PICTURES: &[Need] = &[QEMU, KEYRING, BROWSER];
 /// What all tests take.
 pub const TESTS: &[Need] =
-    &[QEMU, KEYRING, GDB, LLDB, GENHTML, BROWSER, VENV, CROSS_GCC, CROSS_LIBC];
+    &[QEMU, KEYRING, GDB, LLDB, GENHTML, BROWSER, VENV, CROSS_GCC, CROSS_LIBC, PASST];
 
 /// Browsers that will do, the one from Debian first.
 pub const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
