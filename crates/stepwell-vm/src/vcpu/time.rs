@@ -289,10 +289,14 @@ pub fn enter<C: Cpu>(running: &mut Running<'_, C>) {
         let taken_out =
             before.wrapping_sub(left_at).wrapping_add(running.core.offset_write.ticks());
         let offset = offset.wrapping_add(taken_out);
-        running.domain.clock_offset.store(offset, Ordering::Release);
         running.cpu.set_offset(offset);
-        let core = &mut *running.core;
-        core.offset_write.measure(|| running.cpu.counter().wrapping_sub(before));
+        let took = running.cpu.counter().wrapping_sub(before);
+        let too_much = running.core.offset_write.took(took);
+        let offset = offset.wrapping_sub(too_much);
+        if too_much > 0 {
+            running.cpu.set_offset(offset);
+        }
+        running.domain.clock_offset.store(offset, Ordering::Release);
     }
 }
 

@@ -22,7 +22,8 @@ pub struct OffsetWrite {
 }
 
 impl OffsetWrite {
-    /// How often it is measured. The least is taken: more, and the guest's clock would go back.
+    /// How often it is measured before it is taken out. The least is: more, and the guest's clock would
+    /// go back.
     const TIMES: u8 = 32;
 
     /// Ticks that it takes for sure.
@@ -30,12 +31,32 @@ impl OffsetWrite {
         if self.measured < Self::TIMES { 0 } else { self.least }
     }
 
-    /// Measures it, while that is to be done.
-    pub(super) fn measure(&mut self, took: impl FnOnce() -> u64) {
-        if self.measured < Self::TIMES {
-            let took = took();
-            self.least = if self.measured == 0 { took } else { self.least.min(took) };
-            self.measured = self.measured.saturating_add(1);
+    /// Learns how long it took, once [`Self::ticks`] were taken out for it. Returns by how many ticks
+    /// that was too much, which is to be put back: a host that was busy while this was measured can be
+    /// faster now.
+    pub(super) fn took(&mut self, took: u64) -> u64 {
+        let too_much = self.ticks().saturating_sub(took);
+        self.least = if self.measured == 0 { took } else { self.least.min(took) };
+        self.measured = self.measured.saturating_add(1).min(Self::TIMES);
+        too_much
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::OffsetWrite;
+
+    /// What is taken out is never more than what it took, whenever it was measured.
+    #[test]
+    fn a_clock_that_is_hidden_does_not_go_back() {
+        let mut write = OffsetWrite::default();
+        for _ in 0..OffsetWrite::TIMES {
+            assert_eq!(write.ticks(), 0, "not known yet");
+            assert_eq!(write.took(10), 0);
         }
+        assert_eq!(write.ticks(), 10);
+        assert_eq!(write.took(14), 0);
+        assert_eq!(write.took(4), 6, "put back");
+        assert_eq!(write.ticks(), 4);
     }
 }
