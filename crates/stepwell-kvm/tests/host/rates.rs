@@ -52,7 +52,7 @@ fn bare() -> f64 {
     vm.get_preferred_target(&mut init).unwrap();
     vcpu.vcpu_init(&init).unwrap();
     let pc = offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, pc);
-    let pc = KVM_REG_ARM64 | KVM_REG_SIZE_U64 | u64::from(KVM_REG_ARM_CORE) | pc as u64 / 4;
+    let pc = KVM_REG_ARM64 | KVM_REG_SIZE_U64 | u64::from(KVM_REG_ARM_CORE) | (pc as u64 / 4);
     vcpu.set_one_reg(pc, &BASE.to_le_bytes()).unwrap();
     let control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
     vcpu.set_guest_debug(&kvm_guest_debug { control, ..Default::default() }).unwrap();
