@@ -22,7 +22,7 @@ def work():
         times.append(time.perf_counter() - begun)
     measured("reverse-stepi, median", sorted(times)[STEPS // 2])
     measured("reverse-stepi, 99th of a hundred", max(times))
-    run("watch *(unsigned long *)($sp & ~7)")
+    run("watch *(unsigned long *)((unsigned long)$sp & ~7)")
     begun = time.perf_counter()
     run("reverse-continue")
     measured("reverse-continue", time.perf_counter() - begun)

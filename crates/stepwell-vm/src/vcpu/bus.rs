@@ -34,13 +34,6 @@ fn gicc_offset<C: Cpu>(running: &Running<'_, C>, at: Ipa) -> Option<u64> {
 ///
 /// [`Nobody`].
 pub fn read<C: Cpu>(running: &mut Running<'_, C>, at: Ipa, bytes: u8) -> Result<u64, Nobody> {
-    if let Some(offset) = gicc_offset(running, at) {
-        let mut vgic = running.domain.vgic.change();
-        let value = vgic.read_gicc(running.index, &mut running.core.interface, offset, bytes);
-        drop(vgic);
-        interrupt::kick_others(running);
-        return Ok(value);
-    }
     let known = region(at, running.domain.vcpus.len());
     if bytes > known.widest_bytes() {
         return read_words(running, at);
@@ -64,11 +57,22 @@ pub fn read<C: Cpu>(running: &mut Running<'_, C>, at: Ipa, bytes: u8) -> Result<
         }
         Region::Pl031(offset) => with_clock(running, |clock, second| clock.read(offset, second)),
         Region::Pl061(offset) => running.domain.peripherals.lock().registers.gpio.read(offset),
-        Region::Zeros(_) => 0,
+        Region::Zeros => 0,
         Region::Ones => u64::MAX,
-        Region::Nothing => return Err(Nobody),
+        Region::Nothing => return read_gicc(running, at, bytes),
     };
     Ok(Extension::Zero.extend(value, bytes))
+}
+
+/// As [`read`], where nobody answers but the CPU interface of a GICv2.
+#[inline(never)]
+fn read_gicc<C: Cpu>(running: &mut Running<'_, C>, at: Ipa, bytes: u8) -> Result<u64, Nobody> {
+    let offset = gicc_offset(running, at).ok_or(Nobody)?;
+    let mut vgic = running.domain.vgic.change();
+    let value = vgic.read_gicc(running.index, &mut running.core.interface, offset, bytes);
+    drop(vgic);
+    interrupt::kick_others(running);
+    Ok(value)
 }
 
 #[inline(never)]
@@ -88,13 +92,6 @@ pub fn write<C: Cpu>(
     bytes: u8,
     value: u64,
 ) -> Result<(), Nobody> {
-    if let Some(offset) = gicc_offset(running, at) {
-        let mut vgic = running.domain.vgic.change();
-        vgic.write_gicc(running.index, &mut running.core.interface, offset, bytes, value);
-        drop(vgic);
-        interrupt::kick_others(running);
-        return Ok(());
-    }
     let known = region(at, running.domain.vcpus.len());
     if bytes > known.widest_bytes() {
         write(running, at, 4, value & 0xffff_ffff)?;
@@ -122,8 +119,14 @@ pub fn write<C: Cpu>(
         Region::Pl061(offset) => {
             running.domain.peripherals.lock().registers.gpio.write(offset, value);
         }
-        Region::PcieConfiguration(_) | Region::Zeros(_) | Region::Ones => {}
-        Region::Nothing => return Err(Nobody),
+        Region::PcieConfiguration(_) | Region::Zeros | Region::Ones => {}
+        Region::Nothing => {
+            let offset = gicc_offset(running, at).ok_or(Nobody)?;
+            let mut vgic = running.domain.vgic.change();
+            vgic.write_gicc(running.index, &mut running.core.interface, offset, bytes, value);
+            drop(vgic);
+            interrupt::kick_others(running);
+        }
     }
     Ok(())
 }

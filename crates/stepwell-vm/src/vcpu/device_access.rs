@@ -424,7 +424,7 @@ impl<C: Cpu> PhysicalMemory for Board<'_, C> {
     fn read_u64(&self, ipa: Ipa) -> Result<u64, OutsideRam> {
         let Self(domain) = self;
         match region(ipa, domain.vcpus.len()) {
-            Region::Zeros(_) => Ok(0),
+            Region::Zeros => Ok(0),
             Region::Flash(..) if !domain.is_flash(ipa) => Ok(0),
             Region::Flash(..) if domain.shows_otherwise(ipa) => Err(OutsideRam),
             Region::Ones => Ok(u64::MAX),

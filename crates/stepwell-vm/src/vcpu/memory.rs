@@ -23,7 +23,8 @@ pub(super) fn fault_address<C: Cpu>(running: &Running<'_, C>) -> Ipa {
 #[inline(never)]
 pub fn data_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled {
     let iss = esr.data_abort();
-    if iss.dfsc().is_permission() {
+    let is_permission = iss.dfsc().is_permission();
+    if is_permission {
         if let Some(handled) = flash::data_abort(running, esr) {
             return handled;
         }
@@ -34,10 +35,10 @@ pub fn data_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled 
     if let Some(handled) = pages::data_abort(running, esr) {
         return handled;
     }
-    if is_given_back(running, esr) {
+    if is_permission && is_about_ram(running, esr) {
         return Handled::Resume;
     }
-    let (address, iss) = (fault_address(running), esr.data_abort());
+    let address = fault_address(running);
     if !iss.dfsc().is_translation() {
         return fault(running, FaultKind::UnmappedAccess, address.0);
     }
@@ -80,10 +81,6 @@ fn is_first_store<C: Cpu>(running: &Running<'_, C>, is_walk: bool) -> bool {
 
 /// Tells whether an abort is about RAM, of which the domain's own tables keep nothing back: a page
 /// that was withheld when the CPU looked, and is not any more, or a stage 1 that has just changed.
-fn is_given_back<C: Cpu>(running: &Running<'_, C>, esr: EsrEl2) -> bool {
-    esr.data_abort().dfsc().is_permission() && is_about_ram(running, esr)
-}
-
 #[inline(never)]
 fn is_about_ram<C: Cpu>(running: &Running<'_, C>, esr: EsrEl2) -> bool {
     // HPFAR_EL2 is UNKNOWN for permission faults but those of walks.

@@ -195,9 +195,8 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     #[inline(always)]
     pub(super) fn passed(&mut self, steps: u64) {
         self.flow.tally.steps = self.flow.tally.steps.saturating_add(steps);
-        if self.has_turns() {
-            self.running.core.spin.passed(steps);
-        }
+        // Where there are no turns nobody asks it.
+        self.running.core.spin.passed(steps);
         if self.running.core.handler_of.is_some() {
             self.flow.tally.unseen = self.flow.tally.unseen.saturating_add(steps);
         }
