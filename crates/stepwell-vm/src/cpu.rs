@@ -36,9 +36,9 @@ pub trait Cpu: Sized + 'static {
     fn facts(&self) -> CpuFacts;
     /// Gets ready for the vCPU that reads `vmpidr` as its MPIDR_EL1 and lives by these tables.
     fn prepare(&self, vmpidr: u64, tables: Vttbr);
-    /// Has another vCPU of the same domain in place of the one before. Nothing that this one has
-    /// cached is the new one's.
-    fn change_vcpu(&self, vmpidr: u64, tables: Vttbr);
+    /// Has another vCPU of the same domain in place of the one before. What that one's translations
+    /// have left in the TLB is the new one's where `keeps_tlb`, if it lives by the same tables.
+    fn change_vcpu(&self, vmpidr: u64, tables: Vttbr, keeps_tlb: bool);
 
     /// Reads a system register of the guest that is on this CPU, or an ID register of the CPU.
     fn read(&self, register: SystemRegister) -> u64;

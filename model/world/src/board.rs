@@ -538,15 +538,15 @@ impl Board {
 
     /// The turn on the CPU that all share, of the vCPU that has it, or of the next one. It is that one's
     /// from here on.
-    pub fn in_turn(
-        &self,
-        on: Option<(usize, Pooled<Paused>)>,
-        kept: &mut sharing::Shared,
-    ) -> Option<InTurn<'_, ModelCpu>> {
+    pub fn in_turn<'a>(
+        &'a self,
+        on: Option<usize>,
+        kept: &'a mut sharing::Shared,
+    ) -> Option<InTurn<'a, ModelCpu>> {
         static CPU: ModelCpu = ModelCpu(0);
         let (machine, domain) = (&self.machine, self.domain());
         match on {
-            Some((n, paused)) => InTurn::of(machine, &CPU, domain, n, (*paused).clone()),
+            Some(n) => InTurn::of(machine, &CPU, domain, n, kept),
             None => InTurn::begin(machine, &CPU, domain, u8::MAX, kept),
         }
     }

@@ -20,7 +20,7 @@ impl World {
     pub(crate) fn put(&self, exploration: &Exploration) -> Rc<Board> {
         let program = exploration.program(self);
         let board = exploration.board(program);
-        let on = self.turn.as_ref().map(|turn| turn.on.as_ref().map(|(on, _)| *on));
+        let on = self.turn.as_ref().map(|turn| turn.on);
         board.put_shared(&self.shared, &self.vgic, on);
         pe::with(|place| {
             place.program = program;
@@ -93,22 +93,24 @@ impl World {
         self.vcpus[n].values.set_flow(Some(&in_turn.paused.flow));
         let was_counting = was_counting || self.vcpus[n].is_counting();
         let needs = board.advance_in_turn(&mut in_turn, left);
-        let paused = in_turn.paused.clone();
-        let counts_steps = paused.flow.is_counting();
+        let flow = in_turn.paused.flow.clone();
+        let counts_steps = flow.is_counting();
         match needs {
             Needs::Entry | Needs::Others => {
                 drop(in_turn);
-                turn.on = Some((n, Pooled::of(&paused)));
+                turn.on = Some(n);
             }
             _ => {
-                in_turn.end(needs, &mut kept);
+                if in_turn.end(needs) {
+                    kept.forget(n);
+                }
                 turn.is_late = false;
             }
         }
         turn.kept = Pooled::of(&kept);
         let is_over = matches!(needs, Needs::Nothing(_));
         self.vcpus[n].needs = (!is_over).then_some(needs);
-        self.vcpus[n].values.set_flow((!is_over).then_some(&paused.flow));
+        self.vcpus[n].values.set_flow((!is_over).then_some(&flow));
         self.has_gone_on(exploration, board, n, (was_counting, counts_steps));
     }
 

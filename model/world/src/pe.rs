@@ -485,7 +485,7 @@ impl Cpu for ModelCpu {
         }
     }
     fn prepare(&self, _: u64, _: Vttbr) {}
-    fn change_vcpu(&self, _: u64, _: Vttbr) {}
+    fn change_vcpu(&self, _: u64, _: Vttbr, _: bool) {}
 
     fn read(&self, register: SystemRegister) -> u64 {
         self.pe(|pe| read(&pe.machine, register))

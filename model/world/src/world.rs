@@ -12,7 +12,7 @@ use stepwell_protocol::StopReason;
 use stepwell_spec::{El, ProcState, SpecMachine};
 use stepwell_vm::domain::bit;
 use stepwell_vm::vcpu::advance::Needs;
-use stepwell_vm::vcpu::sharing::{self, Paused};
+use stepwell_vm::vcpu::sharing;
 use stepwell_vm::vgic::Vgic;
 
 /// A CPU.
@@ -51,7 +51,7 @@ pub struct SharedCpu {
     /// What it keeps of those that it has not.
     pub kept: Pooled<sharing::Shared>,
     /// The one that it has, and what that is in the middle of.
-    pub on: Option<(usize, Pooled<Paused>)>,
+    pub on: Option<usize>,
     /// The turn's time is over.
     pub is_late: bool,
 }
@@ -172,7 +172,7 @@ impl World {
     #[must_use]
     pub fn is_on_cpu(&self, n: usize) -> bool {
         match &self.turn {
-            Some(turn) => turn.on.as_ref().is_some_and(|(on, _)| *on == n),
+            Some(turn) => turn.on == Some(n),
             None => true,
         }
     }

@@ -53,9 +53,11 @@ impl Cpu for El2 {
         setup::stage2(tables);
     }
 
-    fn change_vcpu(&self, vmpidr: u64, tables: Vttbr) {
+    fn change_vcpu(&self, vmpidr: u64, tables: Vttbr, keeps_tlb: bool) {
         msr!("vmpidr_el2", vmpidr);
-        setup::change_stage2(tables);
+        if !keeps_tlb || !setup::is_stage2(tables) {
+            setup::change_stage2(tables);
+        }
     }
 
     #[inline(always)]

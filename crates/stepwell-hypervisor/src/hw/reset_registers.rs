@@ -21,11 +21,10 @@ static RESET: Once<PrivateRegisters> = Once::new();
 
 macro_rules! registers {
     ($($condition:expr => { $($name:literal),* $(,)? })*) => {
-        fn read_all() -> PrivateRegisters {
+        fn read_all(values: &mut PrivateRegisters) {
             const { assert!([$($($name),*),*].len() <= PRIVATE_REGISTERS_MAX) };
-            let mut values = PrivateRegisters::new();
+            values.clear();
             $(if $condition { values.extend([$(mrs!($name)),*]); })*
-            values
         }
 
         fn write_all(values: &[u64]) {
@@ -59,7 +58,11 @@ registers! {
 /// Takes down what this CPU has before any guest has run on it. Once, on the boot CPU, behind
 /// [`setup::control_registers`].
 pub fn remember() {
-    RESET.call_once(read_all);
+    RESET.call_once(|| {
+        let mut values = PrivateRegisters::new();
+        read_all(&mut values);
+        values
+    });
 }
 
 /// Puts this CPU's registers into their reset state, before a guest begins anew on it.
@@ -73,7 +76,7 @@ pub fn load() {
 
 /// Copies those of the guest that is on this CPU, so that another can be there.
 pub fn save_private(into: &mut PrivateRegisters) {
-    *into = read_all();
+    read_all(into);
 }
 
 /// Puts them in.

@@ -223,6 +223,12 @@ pub fn stage2(tables: Vttbr) {
     super::registers::invalidate_guest_translations();
 }
 
+/// Tells whether these tables are in force on this CPU.
+#[must_use]
+pub fn is_stage2(tables: Vttbr) -> bool {
+    mrs!("vttbr_el2") == tables.bits()
+}
+
 /// Puts other tables of the same domain in force on this CPU. Others may go on using theirs: with
 /// VTTBR_EL2.CnP clear, CPUs need not agree on the tables of a VMID. As for [`stage2`].
 pub fn change_stage2(tables: Vttbr) {

@@ -39,13 +39,16 @@ macro_rules! guest_registers {
     };
 }
 
+// First what is looked for in a copy most.
 guest_registers! {
+    CNTV_CVAL_EL0 "cntv_cval_el0",
+    CNTV_CTL_EL0 "cntv_ctl_el0",
     SCTLR_EL1 "sctlr_el1",
-    CPACR_EL1 "cpacr_el1",
     TTBR0_EL1 "ttbr0_el1",
     TTBR1_EL1 "ttbr1_el1",
     TCR_EL1 "tcr_el1",
     MAIR_EL1 "mair_el1",
+    CPACR_EL1 "cpacr_el1",
     AMAIR_EL1 "amair_el1",
     VBAR_EL1 "vbar_el1",
     ESR_EL1 "esr_el1",
@@ -62,13 +65,16 @@ guest_registers! {
     PAR_EL1 "par_el1",
     CSSELR_EL1 "csselr_el1",
     CNTKCTL_EL1 "cntkctl_el1",
-    CNTV_CVAL_EL0 "cntv_cval_el0",
-    CNTV_CTL_EL0 "cntv_ctl_el0",
 }
 
 /// Puts them into the machine.
+///
+/// QEMU empties its TLB at each write of TCR_EL1, whatever is written: where several vCPUs share a CPU,
+/// it is as it was nearly always.
 pub fn load(from: &Snapshot) {
-    from.iter().for_each(|(register, value)| write_guest(register, value));
+    let is_new = |register, value| register != SystemRegister::TCR_EL1 || read(register) != value;
+    let new = from.iter().filter(|&(register, value)| is_new(register, value));
+    new.for_each(|(register, value)| write_guest(register, value));
     isb();
 }
 

@@ -346,7 +346,7 @@ impl Cpu for KvmCpu {
 
     fn prepare(&self, _: u64, _: Vttbr) {}
 
-    fn change_vcpu(&self, _: u64, _: Vttbr) {}
+    fn change_vcpu(&self, _: u64, _: Vttbr, _: bool) {}
 
     fn read(&self, register: SystemRegister) -> u64 {
         match (register, &self.vcpu) {

@@ -330,7 +330,7 @@ impl<C: Cpu> Cpu for Adversary<C> {
         fn number(&self) -> usize;
         fn facts(&self) -> CpuFacts;
         fn prepare(&self, vmpidr: u64, tables: Vttbr);
-        fn change_vcpu(&self, vmpidr: u64, tables: Vttbr);
+        fn change_vcpu(&self, vmpidr: u64, tables: Vttbr, keeps_tlb: bool);
         fn read(&self, register: SystemRegister) -> u64;
         fn write(&self, register: SystemRegister, value: u64);
         fn guest_feature_id(&self, register: SystemRegister) -> u64;

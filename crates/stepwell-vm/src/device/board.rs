@@ -68,12 +68,9 @@ impl Region {
     #[must_use]
     pub const fn widest_bytes(&self) -> u8 {
         match self {
-            Self::Gicd
-            | Self::Gicr
-            | Self::FwCfg(_)
-            | Self::Zeros
-            | Self::Ones
-            | Self::Nothing => 8,
+            Self::Gicd | Self::Gicr | Self::FwCfg(_) | Self::Zeros | Self::Ones | Self::Nothing => {
+                8
+            }
             Self::Pl011(_)
             | Self::Virtio(..)
             | Self::Flash(..)

@@ -28,21 +28,32 @@ fn ours<C: Cpu>(running: &Running<'_, C>) -> Vec<u64, BANK> {
     all.copied().take(BANK).collect()
 }
 
+/// Whether nobody wants anything of a guest that runs. A hidden breakpoint is a BRK, which comes to EL2
+/// by MDCR_EL2.TDE.
+fn has_nothing<C: Cpu>(running: &Running<'_, C>) -> bool {
+    let control = running.domain.control.lock();
+    running.core.debug.wanted.is_empty()
+        && control.breakpoints.is_empty()
+        && control.watchpoints.is_empty()
+        && !running.domain.has_views()
+}
+
 /// Accesses of the guest to its debug registers come to EL2.
 const TRAPS: u64 = mdcr_el2::TDA | mdcr_el2::TDOSA | mdcr_el2::TDRA;
 
 /// Before an entry without stepping. The guest does not step itself: else it is stepped.
 pub fn load<C: Cpu>(running: &mut Running<'_, C>) {
-    let (ours, watched) = (ours(running), watch::in_registers(running));
-    // A hidden breakpoint is a BRK, which comes to EL2 by MDCR_EL2.TDE.
-    let is_alone = ours.is_empty() && watched.is_empty() && !running.domain.has_views();
-    let shadow = &mut running.core.debug;
-    shadow.program(&ours, &watched);
-    shadow.hide_ours(false, false);
-    if is_alone {
+    if has_nothing(running) {
+        let shadow = &mut running.core.debug;
+        shadow.program(&[], &[]);
+        shadow.hide_ours(false, false);
         shadow.control(running.cpu, shadow.mdscr_alone(), TRAPS);
         return;
     }
+    let (ours, watched) = (ours(running), watch::in_registers(running));
+    let shadow = &mut running.core.debug;
+    shadow.program(&ours, &watched);
+    shadow.hide_ours(false, false);
     // Debug exceptions at its EL1 would come to EL2 whether it wants them or not.
     let mdscr = shadow.mdscr() & !mdscr_el1::KDE | mdscr_el1::MDE;
     shadow.control(running.cpu, mdscr, TRAPS | mdcr_el2::TDE);

@@ -10,6 +10,7 @@
 //! QEMU has some whose reads leave the destination as it was; it is left so here, too.
 
 use crate::cpu::{Cpu, DebugBank};
+use crate::mutation::{self, LoopMutant};
 use heapless::Vec;
 use stepwell_arch::debug::placement::{BANK, Kind, Pair, linked, place};
 use stepwell_arch::debug::{DataAccess, HardwareBreakpoint, Watchpoint, mdscr_el1, os_lock};
@@ -185,9 +186,29 @@ impl DebugShadow {
         self.forget_machine();
     }
 
-    /// Another vCPU may have had the CPU: what is in the machine is not known.
-    pub(super) fn forget_machine(&mut self) {
+    fn forget_machine(&mut self) {
         (self.loaded, self.right_for, self.is_stale) = (None, None, true);
+    }
+
+    /// Another vCPU may have had the CPU: what is in the machine is not known, but for the banks if that
+    /// one has left them clear.
+    pub(super) fn take_over(&mut self, are_clear: bool) {
+        if mutation::is(LoopMutant::MachineNotForgotten) {
+            return;
+        }
+        self.forget_machine();
+        self.is_stale = !are_clear || !self.wants_clear_banks();
+    }
+
+    /// Whether nothing is on in the breakpoint and watchpoint registers of the machine.
+    pub(super) fn has_clear_banks(&self) -> bool {
+        !self.is_stale && self.wants_clear_banks()
+    }
+
+    fn wants_clear_banks(&self) -> bool {
+        let [_, bcr, _, wcr] = &self.values;
+        let is_off = bcr.iter().chain(wcr).all(|&control| control == 0);
+        is_off && self.programmed.is_empty() && self.watched.is_empty()
     }
 
     /// Puts what is to be there into the machine.

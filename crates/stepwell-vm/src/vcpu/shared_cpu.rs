@@ -7,18 +7,36 @@ use super::running::{End, Running};
 use super::state::{VcpuCore, vmpidr};
 use super::{count, interrupt, time};
 use crate::cpu::Cpu;
-use crate::mutation::{self, LoopMutant};
+use stepwell_arch::SystemRegister;
 use stepwell_protocol::StopReason;
 
 /// How long a turn is, where time is.
 const TURN_NS: u64 = 2_000_000;
 
-/// Puts a vCPU on a CPU that another may have had.
-pub fn take_over<C: Cpu>(cpu: &C, index: usize, core: &mut VcpuCore<C>) {
-    cpu.change_vcpu(vmpidr(index), core.vttbr);
-    if !mutation::is(LoopMutant::MachineNotForgotten) {
-        core.debug.forget_machine();
-    }
+/// What says where the guest's addresses lead, beside its tables.
+const REGIME: [SystemRegister; 5] = [
+    SystemRegister::SCTLR_EL1,
+    SystemRegister::TTBR0_EL1,
+    SystemRegister::TTBR1_EL1,
+    SystemRegister::TCR_EL1,
+    SystemRegister::MAIR_EL1,
+];
+
+/// Whether the TLB has what this vCPU would find, too: the one before it has the same tables.
+///
+/// By the architecture that is not enough. An ASID may mean one thing on one vCPU and another on the
+/// next (TTBR0_EL1.CnP), so that what the first has left under an ASID that neither has now would be
+/// the second's one day. QEMU, on which alone instructions are counted, has no ASIDs in its TLB, and
+/// empties it where one changes (docs/qemu.md).
+fn has_same_regime<C: Cpu>(cpu: &C, core: &VcpuCore<C>) -> bool {
+    REGIME.iter().all(|&register| core.snapshot.read(register) == Some(cpu.read(register)))
+}
+
+/// Puts a vCPU on a CPU that another may have had. `is_counted`: its instructions are, and this goes
+/// on with what it was ordered before.
+pub fn take_over<C: Cpu>(cpu: &C, index: usize, core: &mut VcpuCore<C>, is_counted: bool) {
+    let keeps_tlb = is_counted && !core.is_reset && has_same_regime(cpu, core);
+    cpu.change_vcpu(vmpidr(index), core.vttbr, keeps_tlb);
     core.simd.is_written = true;
     if !core.is_reset {
         cpu.load_private(&core.private);

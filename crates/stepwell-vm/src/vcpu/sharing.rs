@@ -30,8 +30,19 @@ const LONGEST_WAIT_NS: u64 = 1_000_000_000;
 pub struct Shared {
     /// Whose turn it was.
     pub last: usize,
-    /// What each was in the middle of when another one got the CPU. It has its order back then.
+    /// What each is in the middle of. Where another one has the CPU, it has its order back.
     pub paused: [Option<Paused>; MAX_VCPUS],
+    /// The one that was on the CPU last has left nothing on in its breakpoint and watchpoint registers.
+    pub has_clear_banks: bool,
+}
+
+impl Shared {
+    /// A vCPU has come to the end of its order.
+    pub fn forget(&mut self, index: usize) {
+        if let Some(paused) = self.paused.get_mut(index) {
+            *paused = None;
+        }
+    }
 }
 
 /// What a vCPU was in the middle of.
@@ -78,7 +89,10 @@ pub fn serve_once<C: Cpu>(
             Needs::Entry => left = Some(turn.enter()),
             Needs::Others => core::hint::spin_loop(),
             needs => {
-                turn.end(needs, shared);
+                let index = turn.index;
+                if turn.end(needs) {
+                    shared.forget(index);
+                }
                 return true;
             }
         }
@@ -87,8 +101,9 @@ pub fn serve_once<C: Cpu>(
 
 /// A vCPU that has the CPU, for a turn.
 pub struct InTurn<'a, C: Cpu> {
-    /// What it is in the middle of.
-    pub paused: Paused,
+    /// What it is in the middle of: where the CPU keeps it, as copying costs more than a short turn.
+    pub paused: &'a mut Paused,
+    has_clear_banks: &'a mut bool,
     /// The vCPU's number in its domain.
     pub index: usize,
     machine: &'a Machine<C>,
@@ -106,7 +121,7 @@ impl<'a, C: Cpu> InTurn<'a, C> {
         cpu: &'a C,
         domain: &'a Domain<C>,
         vcpus: u8,
-        shared: &mut Shared,
+        shared: &'a mut Shared,
     ) -> Option<Self> {
         let index = next(cpu, domain, vcpus, &mut shared.last)?;
         let order = domain.vcpus.get(index)?.order.lock().take()?;
@@ -114,23 +129,28 @@ impl<'a, C: Cpu> InTurn<'a, C> {
             cpu.enable_link(false);
         }
         let begun = || Paused { order, progress: Progress::new(order), flow: Flow::new(order) };
-        let paused = shared.paused.get_mut(index)?.take().unwrap_or_else(begun);
+        let place = shared.paused.get_mut(index)?;
+        let goes_on = place.is_some();
+        let _paused = place.get_or_insert_with(begun);
         domain.on_cpu.fetch_or(bit(index), Ordering::SeqCst);
-        let mut turn = Self::of(machine, cpu, domain, index, paused)?;
-        turn.get_on();
+        let mut turn = Self::of(machine, cpu, domain, index, shared)?;
+        turn.get_on(goes_on);
         Some(turn)
     }
 
-    /// The turn of a vCPU that has the CPU already.
+    /// The turn of a vCPU that has the CPU already, and is in the middle of something.
     pub fn of(
         machine: &'a Machine<C>,
         cpu: &'a C,
         domain: &'a Domain<C>,
         index: usize,
-        paused: Paused,
+        shared: &'a mut Shared,
     ) -> Option<Self> {
         let vcpu = domain.vcpus.get(index)?;
-        Some(Self { paused, index, machine, domain, cpu, vcpu, core: vcpu.core.lock() })
+        let Shared { paused, has_clear_banks, .. } = shared;
+        let paused = paused.get_mut(index)?.as_mut()?;
+        let core = vcpu.core.lock();
+        Some(Self { paused, has_clear_banks, index, machine, domain, cpu, vcpu, core })
     }
 
     fn running(&mut self) -> Running<'_, C> {
@@ -138,8 +158,11 @@ impl<'a, C: Cpu> InTurn<'a, C> {
         Running { machine, domain, index: *index, vcpu, cpu: *cpu, core }
     }
 
-    fn get_on(&mut self) {
-        shared_cpu::take_over(self.cpu, self.index, &mut self.core);
+    /// `goes_on`: others have had the CPU since, and nobody else has had the guest.
+    fn get_on(&mut self, goes_on: bool) {
+        let is_counted = goes_on && self.domain.timeline.is_some();
+        shared_cpu::take_over(self.cpu, self.index, &mut self.core, is_counted);
+        self.core.debug.take_over(core::mem::take(self.has_clear_banks));
         put_on_cpu(self.cpu, self.domain, &mut self.core, self.paused.progress.order);
         regain(&mut self.running());
     }
@@ -147,13 +170,14 @@ impl<'a, C: Cpu> InTurn<'a, C> {
     fn get_off(&mut self) {
         take_off_cpu(self.cpu, &mut self.core);
         shared_cpu::give_away(self.cpu, &mut self.core);
+        *self.has_clear_banks = self.core.debug.has_clear_banks();
     }
 
     /// Goes on with the order. The turn is over where that has come to its end, and where the vCPU
     /// waits for anything but other CPUs.
     pub fn go_on(&mut self, mut left: Option<Vector>) -> Needs {
         loop {
-            let Self { index, machine, domain, cpu, vcpu, core, paused } = self;
+            let Self { index, machine, domain, cpu, vcpu, core, paused, .. } = self;
             let index = *index;
             let mut running = Running { machine, domain, index, vcpu, cpu: *cpu, core };
             let needs = advance(&mut running, &mut paused.flow, left.take());
@@ -163,7 +187,7 @@ impl<'a, C: Cpu> InTurn<'a, C> {
             }
             self.get_off();
             self.paused.flow = Flow::new(self.paused.progress.order);
-            self.get_on();
+            self.get_on(false);
         }
     }
 
@@ -173,20 +197,20 @@ impl<'a, C: Cpu> InTurn<'a, C> {
         counted::enter(&mut self.running(), steps)
     }
 
-    /// Takes the CPU from the vCPU, because of what it needs.
-    pub fn end(mut self, needs: Needs, shared: &mut Shared) {
+    /// Takes the CPU from the vCPU, because of what it needs. Tells whether it has come to the end of
+    /// its order ([`Shared::forget`]).
+    pub fn end(mut self, needs: Needs) -> bool {
         self.get_off();
-        let Self { paused, index, machine, domain, cpu, vcpu, core } = self;
+        let Self { paused, index, machine, domain, cpu, vcpu, core, .. } = self;
         drop(core);
         if let Needs::Nothing(end) = needs {
             domain.on_cpu.fetch_and(!bit(index), Ordering::SeqCst);
-            return park(machine, domain, index, cpu, end);
+            park(machine, domain, index, cpu, end);
+            return true;
         }
         *vcpu.order.lock() = Some(paused.order);
-        if let Some(place) = shared.paused.get_mut(index) {
-            *place = Some(paused);
-        }
         domain.on_cpu.fetch_and(!bit(index), Ordering::SeqCst);
+        false
     }
 }
 

@@ -27,7 +27,7 @@ const RUN_MAX: u64 = 5000;
 /// Ticks after which EL2's timer wakes the CPU, whatever it was set to.
 const ALARM: u64 = 100;
 const VBAR: u64 = 0x4000_8000;
-const KEPT: [SystemRegister; 10] = [
+const KEPT: [SystemRegister; 13] = [
     SystemRegister::SCTLR_EL1,
     SystemRegister::VBAR_EL1,
     SystemRegister::ESR_EL1,
@@ -36,6 +36,9 @@ const KEPT: [SystemRegister; 10] = [
     SystemRegister::SPSR_EL1,
     SystemRegister::SP_EL1,
     SystemRegister::TTBR0_EL1,
+    SystemRegister::TTBR1_EL1,
+    SystemRegister::TCR_EL1,
+    SystemRegister::MAIR_EL1,
     SystemRegister::CNTV_CVAL_EL0,
     SystemRegister::CNTV_CTL_EL0,
 ];
@@ -136,6 +139,7 @@ struct State {
     interface: Option<CpuInterface>,
     tables: Option<Vttbr>,
     monitor: Option<u64>,
+    kept_tlb: Vec<bool>,
     counter: u64,
     /// Instructions of the last entry.
     counted: u64,
@@ -184,6 +188,11 @@ impl FakeCpu {
         let cpu = Self { number, ram, kicks, state: RefCell::default(), after: RefCell::default() };
         cpu.write(SystemRegister::VBAR_EL1, VBAR);
         cpu
+    }
+
+    /// For each vCPU that it was given since this was asked last, whether it kept its TLB.
+    pub fn kept_tlb(&self) -> Vec<bool> {
+        core::mem::take(&mut self.state.borrow_mut().kept_tlb)
     }
 
     /// Has this happen at the following entries.
@@ -602,7 +611,8 @@ impl Cpu for FakeCpu {
     fn prepare(&self, _: u64, tables: Vttbr) {
         self.set_stage2(tables);
     }
-    fn change_vcpu(&self, _: u64, tables: Vttbr) {
+    fn change_vcpu(&self, _: u64, tables: Vttbr, keeps_tlb: bool) {
+        self.state.borrow_mut().kept_tlb.push(keeps_tlb);
         self.set_stage2(tables);
     }
     fn read(&self, register: SystemRegister) -> u64 {

@@ -5,8 +5,7 @@ use crate::board::{
     wfit,
 };
 use crate::cpu::FakeCpu;
-use stepwell_arch::Ipa;
-use stepwell_arch::Va;
+use stepwell_arch::{Ipa, SystemRegister, Va};
 use stepwell_protocol::{OthersPolicy, Place, Refusal, StopReason, VcpuState};
 use stepwell_vm::cpu::Cpu;
 use stepwell_vm::memory::GuestMemory;
@@ -210,6 +209,29 @@ fn turns_of_instructions_are_exact() {
     let now = timeline(&board, &cpu);
     assert_eq!((now.position, now.clock, &now.executed[..3]), (94, 94, &[90, 94, 0][..]));
     assert_eq!((x(&board, 0, 1), x(&board, 1, 2)), (25, 22), "five turns, and four and a part");
+}
+
+/// By QEMU's TLB, which has no ASIDs: elsewhere the CPU has to forget.
+#[test]
+fn who_lives_by_the_same_tables_keeps_the_tlb_between_counted_turns() {
+    let (board, cpu) = adding(Sharing::Counted(10));
+    for position in [45, 85] {
+        run_until(&board, &cpu, position);
+        let kept = cpu.kept_tlb();
+        // A debugger may have written anything while both were stopped.
+        let (first, later) = kept.split_at(2);
+        assert_eq!(first, [false; 2]);
+        assert!(later.len() > 2 && later.iter().all(|&kept| kept), "{later:?}");
+    }
+    let other = &board.machine.domains[0].vcpus[1];
+    assert!(other.core.lock().snapshot.write(SystemRegister::TTBR0_EL1, 0x1000));
+    run_until(&board, &cpu, 125);
+    let has_forgotten = |kept: Vec<bool>| kept.len() > 2 && kept.iter().all(|kept| !kept);
+    assert!(has_forgotten(cpu.kept_tlb()));
+
+    let (board, cpu) = adding(Sharing::ByTime);
+    go(&board, &cpu, Sharing::ByTime);
+    assert!(has_forgotten(cpu.kept_tlb()));
 }
 
 #[test]
