@@ -25,6 +25,7 @@ const POSITION: &str = "600000000";
 const SHELL: &str = "stepwell-demo: shell is up";
 const LIMIT: Duration = Duration::from_secs(1800);
 const KIB_PER_MIB: f64 = 1024.0;
+const MEMORY_MAX_MIB: f64 = 1024.0;
 
 /// Prints the tables.
 pub fn measure() -> Result<()> {
@@ -34,21 +35,35 @@ pub fn measure() -> Result<()> {
     let log = folder.path().join("boot.replay");
     recording(&setup, &log)?;
     let (ours, memory) = going_back(&log)?;
-    let qemus = by_qemu(&debian(CPU, 1), folder.path())?;
-    let of = |all: &[(String, f64)], title: &str| {
-        all.iter().find(|(name, _)| name.starts_with(title)).map(|&(_, value)| value)
-    };
-    let mut table = Table::new(["by GDB, from 600 M, milliseconds", "ours", "QEMU's"]);
+    let mut table = Table::new(["by GDB, from 600 M, milliseconds", "ours", "at most"]);
     for (title, value) in &ours {
-        let same = title.split(',').next().filter(|word| *word == "reverse-continue");
-        table.row(title, [Some(*value), of(&qemus, same.unwrap_or(title))]);
+        table.row(title, [Some(*value), at_most(title)]);
     }
-    table.row("the tool's memory at most, MiB", [Some(memory), None]);
+    table.row("the tool's memory, MiB", [Some(memory), Some(MEMORY_MAX_MIB)]);
     println!("{table}");
-    println!("QEMU's are of three reverse-stepi on one CPU, from the same count of instructions.");
+    // It may take minutes to come to its watchpoint.
+    let qemus = by_qemu(&debian(CPU, 1), folder.path())?;
+    let mut table = Table::new(["the same on one CPU, milliseconds", "QEMU's", "ours"]);
+    for (title, value) in &qemus {
+        let same = ours.iter().find(|(ours, _)| ours.starts_with(title.as_str()));
+        table.row(title, [Some(*value), same.map(|&(_, value)| value)]);
+    }
+    println!("{table}");
+    println!("QEMU's are of three reverse-stepi, from the same count of instructions.");
     Ok(())
 }
 
+/// What a figure is to stay within.
+fn at_most(title: &str) -> Option<f64> {
+    let limits = [
+        ("reverse-stepi, median", 100.0),
+        ("reverse-stepi, 99th", 250.0),
+        ("reverse-continue", 3000.0),
+    ];
+    limits.iter().find(|(of, _)| title.starts_with(of)).map(|&(_, limit)| limit)
+}
+
+/// Prints what recording takes, beside QEMU alone.
 fn recording(setup: &Setup, log: &Path) -> Result<()> {
     let mut record = command("record", setup);
     record.args(["--quiet", "--until", &format!("text:{SHELL}"), "-o"]).arg(log);
