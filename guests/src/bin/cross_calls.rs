@@ -5,8 +5,8 @@
 //! more than [`LOOKS`] times what the fastest took. An interrupt that is pending while its CPU goes on
 //! looking is late. A timer's interrupt is late from when the timer has said that its condition is met: a
 //! busy emulator may have its timers go off many milliseconds behind their counter (QEMU's main loop is
-//! a thread like others), which is nobody's fault here. It is asked once per limit only, for a
-//! hypervisor that is asked also looks.
+//! a thread like others), which is nobody's fault here. It is asked once per limit only, a turn before the
+//! limit, for a hypervisor that is asked also looks.
 //!
 //! How long it goes on and what is late are words in the image, behind `CALLNOTE`.
 
@@ -219,7 +219,7 @@ impl Member {
         if let Some(since) = seen {
             let until = if has_fired { FIRED_AT[self.cpu].load(Relaxed) } else { ran };
             let late = until.saturating_sub(since);
-            if !has_fired && late >= LATE.load(Relaxed) && !self.has_gone_off {
+            if !has_fired && late >= self.asks_at() && !self.has_gone_off {
                 BOARD_LATE.fetch_add(1, Relaxed);
                 self.has_gone_off = self.condition_is_met();
                 self.deadline = Some((deadline, Some(ran)));
@@ -233,6 +233,13 @@ impl Member {
         } else if now >= deadline && seen.is_none() {
             self.deadline = Some((deadline, Some(ran)));
         }
+    }
+
+    /// How late its timer may be before it is asked: none that is not asked gets beyond the limit within
+    /// one turn, whose end may be the first to see it.
+    fn asks_at(&self) -> u64 {
+        let limit = LATE.load(Relaxed);
+        limit.saturating_sub(LOOKS * self.fastest).max(limit / 2)
     }
 
     /// Whether its timer says that its condition is met.
