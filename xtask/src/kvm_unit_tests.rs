@@ -25,6 +25,10 @@ pub struct KvmUnitTests {
     /// What other vCPUs do while one is stepped
     #[arg(long, value_name = "POLICY", default_value = "stop")]
     others: String,
+    /// By which clock the guest goes while it is stepped: one that waits by it steps less where each
+    /// step is worth more
+    #[arg(long, value_name = "POLICY", default_value = "stopped")]
+    time: String,
     /// Leaves out the runs that are stepped
     #[arg(long)]
     unstepped: bool,
@@ -43,7 +47,7 @@ impl KvmUnitTests {
         let mut cargo = process::host_cargo();
         cargo.args(["run", "--quiet", "--package", "stepwell-tests"]);
         cargo.args(["--bin", "kvm_unit_tests", "--"]).arg(folder);
-        cargo.args([&self.patience.to_string(), &self.others]);
+        cargo.args([&self.patience.to_string(), &self.others, &self.time]);
         cargo.args(self.unstepped.then_some("unstepped")).args(&self.names);
         test::point_to_machine(&mut cargo);
         process::run(&mut cargo, LIMIT)

@@ -75,6 +75,7 @@ struct Suite {
     patience: Duration,
     ways: Vec<Way>,
     others: String,
+    time: String,
 }
 
 fn main() -> ExitCode {
@@ -88,13 +89,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// FOLDER SECONDS OTHERS [unstepped] NAME…
+/// FOLDER SECONDS OTHERS TIME [unstepped] NAME…
 fn tried() -> Result<bool> {
     let mut words = std::env::args().skip(1);
     let mut word = |what: &str| words.next().with_context(|| format!("{what} is missing"));
     let folder = PathBuf::from(word("the folder")?);
     let seconds = word("the patience")?.parse().context("patience is a number of seconds")?;
     let others = word("the policy for other vCPUs")?;
+    let time = word("the policy for time")?;
     let mut names: Vec<String> = words.collect();
     let mut ways = vec![Way::Unstepped, Way::Stepped];
     if names.first().is_some_and(|name| name == "unstepped") {
@@ -106,7 +108,7 @@ fn tried() -> Result<bool> {
         let all = || known.clone().collect::<Vec<_>>().join(", ");
         ensure!(known.clone().any(|known| known == name), "no test {name}: there are {}", all());
     }
-    let suite = Suite { folder, patience: Duration::from_secs(seconds), ways, others };
+    let suite = Suite { folder, patience: Duration::from_secs(seconds), ways, others, time };
     let wanted = |unit: &&Unit| names.is_empty() || names.iter().any(|name| name == unit.name);
     println!("| test | CPU | plain QEMU | running freely | stepped |");
     println!("| --- | --- | --- | --- | --- |");
@@ -184,7 +186,8 @@ impl Suite {
             Way::Unstepped => run(command("run", setup).arg("--raw"), self.patience)?,
             Way::Stepped => {
                 let mut trace = command("trace", setup);
-                trace.args(["--raw", "--quiet", "--steps", STEPS_MAX, "--others", &self.others]);
+                trace.args(["--raw", "--quiet", "--steps", STEPS_MAX]);
+                trace.args(["--others", &self.others, "--time", &self.time]);
                 run(trace.arg("-o").arg(recording(folder.path())), self.patience)?
             }
         })
@@ -197,16 +200,28 @@ fn recording(folder: &Path) -> PathBuf {
 
 /// What a test says of its results, without what it measures.
 fn reports(console: &str) -> Vec<String> {
-    const VERDICTS: [&str; 7] = ["PASS", "FAIL", "XPASS", "XFAIL", "KFAIL", "SKIP", "SUMMARY"];
+    const VERDICTS: [&str; 8] =
+        ["PASS", "FAIL", "XPASS", "XFAIL", "KFAIL", "SKIP", "SUMMARY", "EXIT"];
     let lines = console.lines().map(|line| {
         let line = line.trim();
         line.strip_prefix("guest| ").unwrap_or(line).to_owned()
     });
     let tells = |line: &String| {
         VERDICTS.iter().any(|verdict| line.starts_with(&format!("{verdict}: ")))
-            || line.contains("Hello World")
+            || ["Hello World", " out of ", "test skipped"].iter().any(|words| line.contains(words))
     };
-    lines.filter(tells).collect()
+    lines.map(without_measures).filter(tells).collect()
+}
+
+/// Of a row that has two times after a name (`micro-bench`), that it is there.
+fn without_measures(line: String) -> String {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    match words[..] {
+        [name, total, each] if [total, each].iter().all(|time| time.parse::<f64>().is_ok()) => {
+            format!("PASS: {name}")
+        }
+        _ => line,
+    }
 }
 
 /// The verdict in a few words.
