@@ -17,7 +17,7 @@ use crate::stage2::Vttbr;
 use crate::vgic::CpuInterface;
 use core::fmt;
 use core::ops::DerefMut;
-use stepwell_arch::{Ipa, Pa, SystemRegister, Va};
+use stepwell_arch::{Ipa, SystemRegister, Va};
 
 /// Whatever executes a vCPU's instructions.
 pub trait Cpu: Sized + 'static {
@@ -85,18 +85,12 @@ pub trait Cpu: Sized + 'static {
     /// it gets there. Returns what it shows after its last one, too.
     fn enter_counted(&self, context: &mut Self::Context, clock: u64, until: u64) -> (Vector, u64);
 
-    /// Translates by stage 1 and stage 2.
+    /// Translates by stage 1 alone: what stage 2 maps is the loop's own to say.
     ///
     /// # Errors
     ///
-    /// [`TranslationFailed`] where the access would fault.
-    fn to_pa(&self, va: Va, el0: bool, purpose: Purpose) -> Result<Pa, TranslationFailed>;
-    /// Translates by stage 1 alone.
-    ///
-    /// # Errors
-    ///
-    /// [`TranslationFailed`] where a read would fault.
-    fn to_ipa(&self, va: Va, el0: bool) -> Result<Ipa, TranslationFailed>;
+    /// [`TranslationFailed`] where stage 1, or stage 2 at its tables, forbids such an access.
+    fn to_ipa(&self, va: Va, el0: bool, purpose: Purpose) -> Result<Ipa, TranslationFailed>;
     /// Drops the guest's stage-1 translations, on all CPUs.
     fn invalidate_guest_stage1(&self);
     /// Has the guest's WFI trap, or not.

@@ -559,10 +559,7 @@ impl Cpu for ModelCpu {
         (self.enter(context), clock)
     }
 
-    fn to_pa(&self, va: Va, _: bool, _: Purpose) -> Result<Pa, TranslationFailed> {
-        Ok(Pa(va.0))
-    }
-    fn to_ipa(&self, va: Va, _: bool) -> Result<Ipa, TranslationFailed> {
+    fn to_ipa(&self, va: Va, _: bool, _: Purpose) -> Result<Ipa, TranslationFailed> {
         Ok(Ipa(va.0))
     }
     fn invalidate_guest_stage1(&self) {}

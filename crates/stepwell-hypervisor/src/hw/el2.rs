@@ -13,7 +13,7 @@ use crate::mem::guest::GuestRam;
 use crate::mem::ring::TraceRing;
 use core::fmt;
 use core::marker::PhantomData;
-use stepwell_arch::{Ipa, Pa, Pstate, SystemRegister, Va};
+use stepwell_arch::{Ipa, Pstate, SystemRegister, Va};
 use stepwell_vm::cpu::{Cpu, CpuFacts, DebugBank, Interrupt, Purpose, TranslationFailed, Vector};
 use stepwell_vm::registers::{PrivateRegisters, Snapshot};
 use stepwell_vm::simd::SimdRegisters;
@@ -150,12 +150,8 @@ impl Cpu for El2 {
         left
     }
 
-    fn to_pa(&self, va: Va, el0: bool, purpose: Purpose) -> Result<Pa, TranslationFailed> {
-        translate::to_pa(va, el0, purpose)
-    }
-
-    fn to_ipa(&self, va: Va, el0: bool) -> Result<Ipa, TranslationFailed> {
-        translate::to_ipa(va, el0)
+    fn to_ipa(&self, va: Va, el0: bool, purpose: Purpose) -> Result<Ipa, TranslationFailed> {
+        translate::to_ipa(va, el0, purpose)
     }
 
     fn invalidate_guest_stage1(&self) {

@@ -1,7 +1,7 @@
 //! Address translation by the CPU itself: AT instructions for the guest that is loaded.
 
 use super::registers::{isb, mrs};
-use stepwell_arch::{Ipa, Pa, Va};
+use stepwell_arch::{Ipa, Va};
 use stepwell_vm::cpu::{Purpose, TranslationFailed};
 
 const PAR_F: u64 = 1;
@@ -26,36 +26,23 @@ macro_rules! at {
     }};
 }
 
-fn result(par: u64, va: Va) -> Result<u64, TranslationFailed> {
-    if par & PAR_F == 0 {
-        return Ok(par & PAR_ADDRESS | va.0 & 0xfff);
-    }
-    Err(TranslationFailed { status: (par >> 1 & 0x3f) as u8, stage2: par & PAR_STAGE2 != 0 })
-}
-
-/// Translates by stage 1 and stage 2 of the loaded guest.
+/// Translates by stage 1 of the loaded guest alone.
 ///
-/// Whether stage 2 lets a store through is not asked: pages that it withholds from stores are
-/// ours, and QEMU 10.0 ends at an AT instruction to which stage 2 refuses a permission.
+/// Stage 2 is not asked: its tables are ours, pages that it withholds are to be translated all the
+/// same, and QEMU 10.0 ends at an AT instruction to which stage 2 refuses a permission.
 ///
 /// # Errors
 ///
 /// [`TranslationFailed`] where the access would fault.
-pub fn to_pa(va: Va, el0: bool, purpose: Purpose) -> Result<Pa, TranslationFailed> {
-    if purpose == Purpose::Write {
-        let stage1 = if el0 { at!("s1e0w", va.0) } else { at!("s1e1w", va.0) };
-        result(stage1, va)?;
+pub fn to_ipa(va: Va, el0: bool, purpose: Purpose) -> Result<Ipa, TranslationFailed> {
+    let par = match (purpose, el0) {
+        (Purpose::Read, false) => at!("s1e1r", va.0),
+        (Purpose::Read, true) => at!("s1e0r", va.0),
+        (Purpose::Write, false) => at!("s1e1w", va.0),
+        (Purpose::Write, true) => at!("s1e0w", va.0),
+    };
+    if par & PAR_F == 0 {
+        return Ok(Ipa(par & PAR_ADDRESS | va.0 & 0xfff));
     }
-    let par = if el0 { at!("s12e0r", va.0) } else { at!("s12e1r", va.0) };
-    result(par, va).map(Pa)
-}
-
-/// Translates by stage 1 of the loaded guest alone.
-///
-/// # Errors
-///
-/// [`TranslationFailed`] where a read would fault.
-pub fn to_ipa(va: Va, el0: bool) -> Result<Ipa, TranslationFailed> {
-    let par = if el0 { at!("s1e0r", va.0) } else { at!("s1e1r", va.0) };
-    result(par, va).map(Ipa)
+    Err(TranslationFailed { status: (par >> 1 & 0x3f) as u8, stage2: par & PAR_STAGE2 != 0 })
 }

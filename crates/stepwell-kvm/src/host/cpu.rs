@@ -465,14 +465,8 @@ impl Cpu for KvmCpu {
         (self.enter(context), clock)
     }
 
-    fn to_pa(&self, va: Va, el0: bool, purpose: Purpose) -> Result<Pa, TranslationFailed> {
-        let ipa = self.walk(va, el0, purpose)?;
-        let outside = TranslationFailed { status: 0x07, stage2: true };
-        self.vm.ram.locate(ipa, 1).map_err(|_| outside)
-    }
-
-    fn to_ipa(&self, va: Va, el0: bool) -> Result<Ipa, TranslationFailed> {
-        self.walk(va, el0, Purpose::Read)
+    fn to_ipa(&self, va: Va, el0: bool, purpose: Purpose) -> Result<Ipa, TranslationFailed> {
+        self.walk(va, el0, purpose)
     }
 
     fn invalidate_guest_stage1(&self) {}

@@ -41,7 +41,7 @@ use core::fmt;
 use core::sync::atomic::Ordering;
 use stepwell_arch::debug::mdscr_el1;
 use stepwell_arch::esr::{EsrEl1, EsrEl2, ec};
-use stepwell_arch::{Ipa, Pa, Pstate, SystemRegister, Va};
+use stepwell_arch::{Ipa, Pstate, SystemRegister, Va};
 
 /// A CPU and what happens to it.
 pub struct Adversary<C: Cpu> {
@@ -195,11 +195,11 @@ impl<C: Cpu> Adversary<C> {
 
     /// Where an address of code is: as EL1 may read, which need not be able to execute it.
     fn ipa(&self, va: Va) -> Option<Ipa> {
-        self.cpu.to_ipa(va, false).ok()
+        self.cpu.to_ipa(va, false, Purpose::Read).ok()
     }
 
     fn ipa_as(&self, va: Va, pstate: Pstate) -> Option<Ipa> {
-        self.cpu.to_ipa(va, pstate.el() == 0).ok()
+        self.cpu.to_ipa(va, pstate.el() == 0, Purpose::Read).ok()
     }
 
     /// The page that the base register of the next instruction points to.
@@ -347,8 +347,7 @@ impl<C: Cpu> Cpu for Adversary<C> {
         fn save_simd(&self, into: &mut SimdRegisters);
         fn load_simd(&self, from: &mut SimdRegisters);
         fn stop_virtual_timer(&self);
-        fn to_pa(&self, va: Va, el0: bool, purpose: Purpose) -> Result<Pa, TranslationFailed>;
-        fn to_ipa(&self, va: Va, el0: bool) -> Result<Ipa, TranslationFailed>;
+        fn to_ipa(&self, va: Va, el0: bool, purpose: Purpose) -> Result<Ipa, TranslationFailed>;
         fn invalidate_guest_stage1(&self);
         fn trap_waits(&self, trap: bool);
         fn trap_invalidations(&self, trap: bool);

@@ -11,7 +11,7 @@
 
 use super::byte_order::is_big_endian;
 use super::{address_space, bus, pages};
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, Purpose};
 use crate::device::board::{Region, region};
 use crate::device::form::{Action, Extension, Form, Moved, Operation, Piece, Place};
 use crate::device::mmio::MmioAccess;
@@ -401,7 +401,7 @@ impl<C: Cpu> Device<'_, '_, C> {
             return Ok(ipa.align_down(PAGE_BYTES).offset(at % PAGE_BYTES));
         }
         let el0 = self.running.core.pstate().el() == 0;
-        pages::translated(self.running, || self.running.cpu.to_ipa(Va(at), el0))
+        pages::translated(self.running, || self.running.cpu.to_ipa(Va(at), el0, Purpose::Read))
             .map_err(|failed| Abort { status: FaultStatus(failed.status), address: at, is_write })
     }
 }
@@ -437,7 +437,7 @@ impl<C: Cpu> PhysicalMemory for Board<'_, C> {
 /// but fault for ever: its domain ends instead, with the place.
 fn has_vectors<C: Cpu>(running: &Running<'_, C>) -> bool {
     let vectors = Va(running.cpu.read(SystemRegister::VBAR_EL1));
-    let ipa = pages::translated(running, || running.cpu.to_ipa(vectors, false));
+    let ipa = pages::translated(running, || running.cpu.to_ipa(vectors, false, Purpose::Read));
     ipa.is_ok_and(|ipa| running.domain.ram.locate(ipa, 4).is_ok())
 }
 

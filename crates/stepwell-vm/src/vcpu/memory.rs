@@ -2,7 +2,7 @@
 
 use super::{debug, device_access, flash, pages};
 use crate::checkpoint::withheld::Seen;
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, Purpose};
 use crate::memory::GuestMemory;
 use crate::vcpu::handled::Handled;
 use crate::vcpu::handled::advance;
@@ -87,7 +87,7 @@ fn is_about_ram<C: Cpu>(running: &Running<'_, C>, esr: EsrEl2) -> bool {
     let address = if esr.data_abort().s1ptw() {
         Ok(fault_address(running))
     } else {
-        running.cpu.to_ipa(Va(running.core.context.far), false)
+        running.cpu.to_ipa(Va(running.core.context.far), false, Purpose::Read)
     };
     address.is_ok_and(|address| running.domain.ram.locate(address, 1).is_ok())
 }
@@ -117,7 +117,7 @@ pub fn instruction_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> H
     if iss.ifsc().is_permission() && !iss.s1ptw() {
         // HPFAR_EL2 is UNKNOWN for these.
         let pc = running.core.pc();
-        if let Ok(ipa) = running.cpu.to_ipa(pc, false) {
+        if let Ok(ipa) = running.cpu.to_ipa(pc, false, Purpose::Read) {
             address = ipa;
         }
     }

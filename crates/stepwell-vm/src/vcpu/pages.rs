@@ -5,7 +5,7 @@
 //! happens: simple ones here, the rest by the CPU itself, with the domain's own tables.
 
 use super::{address_space, debug, memory, watch};
-use crate::cpu::{Cpu, TranslationFailed};
+use crate::cpu::{Cpu, Purpose, TranslationFailed};
 use crate::device::mmio::MmioAccess;
 use crate::device::transfer::Transfer;
 use crate::domain::Domain;
@@ -111,7 +111,7 @@ pub fn translated<T, C: Cpu>(
 
 /// Translates by stage 1, as EL1 may read.
 pub fn to_ipa<C: Cpu>(running: &Running<'_, C>, va: u64) -> Option<Ipa> {
-    translated(running, || running.cpu.to_ipa(Va(va), false)).ok()
+    translated(running, || running.cpu.to_ipa(Va(va), false, Purpose::Read)).ok()
 }
 
 /// The A64 instruction at the PC, as the guest has it.

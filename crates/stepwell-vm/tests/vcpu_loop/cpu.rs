@@ -155,10 +155,18 @@ struct State {
     is_off: bool,
     /// What [`TRAPPED`] leaves in ESR_EL2.
     syndrome: u64,
+    /// Where an SError of EL2's comes, once.
+    error: Option<(u64, Asynchronous)>,
+    /// The virtual SError that is pending: its ISS.
+    virtual_error: Option<u32>,
 }
 
 /// An instruction that traps, with the syndrome that the test has chosen (UDF #1).
 pub const TRAPPED: u32 = 1;
+
+/// The ISS of its SErrors, which is the implementation's own to define (IDS).
+pub const ERROR_ISS: u64 = 1 << 24 | 0x123;
+const SERROR: u64 = 0x2f << 26 | 1 << 25;
 
 /// The CPU.
 pub struct FakeCpu {
@@ -203,6 +211,11 @@ impl FakeCpu {
     /// Has this happen once the instruction at `pc` has executed, and an interrupt come then.
     pub fn after(&self, pc: u64, happens: impl FnOnce() + Send + 'static) {
         *self.after.borrow_mut() = Some((pc, Box::new(happens)));
+    }
+
+    /// Has an SError come before the instruction at `pc`, or after it, before its step exception.
+    pub fn error_at(&self, pc: u64, when: Asynchronous) {
+        self.state.borrow_mut().error = Some((pc, when));
     }
 
     /// Has the link call for it, at the next physical interrupt.
@@ -353,6 +366,8 @@ impl FakeCpu {
                 context.spsr = self.get(SystemRegister::SPSR_EL1) & !(1 << 21);
             }
             0xd503_42ff => context.spsr &= !Pstate::I, // MSR DAIFClr, #2
+            0xd503_44ff => context.spsr &= !Pstate::A, // MSR DAIFClr, #4
+            0xd518_cce0 => {}                          // MSR ICC_IGRPEN1_EL1, X0
             _ if word & 0xffe0_001f == 0xd420_0000 => {
                 let iss = u64::from(word >> 5 & 0xffff);
                 if self.state.borrow().traps & mdcr_el2::TDE != 0 {
@@ -458,6 +473,31 @@ impl FakeCpu {
         interface.hcr & 1 != 0 && interface.signal().is_some()
     }
 
+    /// Takes the SError or the interrupt that is pending for the guest, if any.
+    fn takes_virtual_exception(&self, context: &mut GuestRegisters, ss: bool) -> bool {
+        let is_masked = context.spsr & Pstate::A != 0;
+        let error = self.state.borrow_mut().virtual_error.take_if(|_| !is_masked);
+        let (offset, esr) = match error {
+            Some(iss) => (0x180, SERROR | u64::from(iss)),
+            None if self.takes_virtual_interrupt(context) => (0x80, 0),
+            None => return false,
+        };
+        let back = context.elr;
+        context.spsr |= u64::from(ss) << 21;
+        self.take_to_el1(context, offset, esr, back);
+        self.note(back);
+        true
+    }
+
+    /// Tells whether an SError comes here, with a step exception pending or not; `last` has executed.
+    fn has_error(&self, pc: u64, is_pending: bool, last: Option<u64>) -> bool {
+        let comes = |&mut (at, when): &mut (u64, Asynchronous)| match when {
+            Asynchronous::Before => !is_pending && at == pc,
+            Asynchronous::After => is_pending && last == Some(at),
+        };
+        self.state.borrow_mut().error.take_if(comes).is_some()
+    }
+
     /// What the assembly's fast path does at EL2.
     fn goes_fast(&self, context: &mut FakeContext, esr: u64) -> bool {
         let is_plain_step = esr == 0x32 << 26 | 1 << 25 | 1 << 24 | 0x22;
@@ -515,6 +555,14 @@ impl FakeCpu {
         happens.map(|(_, happens)| happens()).is_some()
     }
 
+    fn fetch_and_execute(&self, context: &mut GuestRegisters, ss: bool) -> Result<Done, Done> {
+        let word = self.fetch(context)?;
+        if word == 0xd400_0001 {
+            context.spsr |= u64::from(ss) << 21;
+        }
+        self.execute(context, word)
+    }
+
     /// Runs from ERET to the exit, without the fast path.
     ///
     /// `limit`: instructions after which EL2's timer interrupts it. Those that it has executed, or that
@@ -530,10 +578,16 @@ impl FakeCpu {
         let mut ss = steps && context.spsr >> 21 & 1 != 0;
         context.spsr &= !(1 << 21);
         let (mut kind, mut left) = (None, limit.unwrap_or(RUN_MAX));
+        let mut last = None;
         self.return_to_guest();
         loop {
             let is_pending = steps && !ss;
             self.take_before_timer(context, limit.is_some() && left == 0 && kind.is_some());
+            if self.has_error(context.elr, is_pending, last) {
+                context.esr = SERROR | ERROR_ISS;
+                context.spsr |= u64::from(ss) << 21;
+                return Vector::SError;
+            }
             let comes = match interference {
                 Some(Asynchronous::Before) => true,
                 Some(Asynchronous::After) => is_pending && kind.is_some(),
@@ -551,11 +605,7 @@ impl FakeCpu {
                 context.esr = 0x32 << 26 | 1 << 25 | isv << 24 | ex << 6 | 0x22;
                 return Vector::Synchronous;
             }
-            if self.takes_virtual_interrupt(context) {
-                let back = context.elr;
-                context.spsr |= u64::from(ss) << 21;
-                self.take_to_el1(context, 0x80, 0, back);
-                self.note(back);
+            if self.takes_virtual_exception(context, ss) {
                 (ss, kind) = (false, Some(false));
                 continue;
             }
@@ -565,13 +615,7 @@ impl FakeCpu {
                 context.spsr |= u64::from(ss) << 21;
                 return Vector::Synchronous;
             }
-            let done = self.fetch(context).and_then(|word| {
-                if word == 0xd400_0001 {
-                    context.spsr |= u64::from(ss) << 21;
-                }
-                self.execute(context, word)
-            });
-            match done {
+            match self.fetch_and_execute(context, ss) {
                 Ok(Done::Exit(vector)) | Err(Done::Exit(vector)) => {
                     let is_hvc = self.count_trapped(context.esr);
                     context.spsr |= u64::from(ss && !is_hvc) << 21;
@@ -579,6 +623,7 @@ impl FakeCpu {
                 }
                 Ok(done) => {
                     (kind, ss) = (Some(matches!(done, Done::LoadExclusive)), false);
+                    last = Some(pc);
                     left -= 1;
                     if self.is_interrupted_behind(pc) {
                         context.spsr |= u64::from(ss) << 21;
@@ -678,11 +723,7 @@ impl Cpu for FakeCpu {
         (vector, clock + self.state.borrow().counted)
     }
 
-    fn to_pa(&self, va: Va, _: bool, _: Purpose) -> Result<Pa, TranslationFailed> {
-        let failed = TranslationFailed { status: 7, stage2: true };
-        self.stage2(va.0).map(|(pa, _)| pa).ok_or(failed)
-    }
-    fn to_ipa(&self, va: Va, _: bool) -> Result<Ipa, TranslationFailed> {
+    fn to_ipa(&self, va: Va, _: bool, _: Purpose) -> Result<Ipa, TranslationFailed> {
         Ok(Ipa(va.0))
     }
     fn invalidate_guest_stage1(&self) {}
@@ -705,9 +746,11 @@ impl Cpu for FakeCpu {
             kept.hcr = 0;
         }
     }
-    fn raise_serror(&self, _: u32) {}
+    fn raise_serror(&self, iss: u32) {
+        self.state.borrow_mut().virtual_error = Some(iss);
+    }
     fn take_serror_back(&self) -> bool {
-        false
+        self.state.borrow_mut().virtual_error.take().is_none()
     }
     fn take_interrupt(&self) -> Option<Interrupt> {
         let mine = 1 << self.number;

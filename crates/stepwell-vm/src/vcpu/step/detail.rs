@@ -10,7 +10,7 @@
 //! be read, a device, is taken from the general register that was transferred. Where an atomic
 //! compares, a store of what was there already is not told.
 
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, Purpose};
 use crate::memory::GuestMemory;
 use crate::recorder::{AddressSpace, REGISTERS};
 use crate::vcpu::advance::VcpuLoop;
@@ -293,7 +293,9 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             return Some(());
         }
         // EL1 may read whatever the guest may.
-        let ipa = pages::translated(self.running, || self.running.cpu.to_ipa(va, false)).ok()?;
+        let ipa =
+            pages::translated(self.running, || self.running.cpu.to_ipa(va, false, Purpose::Read))
+                .ok()?;
         self.running.domain.ram.read(ipa, into).ok()
     }
 }

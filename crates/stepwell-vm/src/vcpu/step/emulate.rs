@@ -20,6 +20,24 @@ use stepwell_engine::precedence::{self, Circumstances};
 use stepwell_engine::{Image, LoadExclusive, Plan, StoreDecision, StoreExclusive, Yield};
 use stepwell_protocol::Waiting;
 
+/// Translates to where the guest's memory is.
+///
+/// # Errors
+///
+/// [`TranslationFailed`] where stage 1 forbids the access, or what is there is a device.
+#[inline]
+fn to_pa<C: Cpu>(
+    running: &Running<'_, C>,
+    va: Va,
+    el0: bool,
+    purpose: Purpose,
+) -> Result<Pa, TranslationFailed> {
+    let ipa = pages::translated(running, || running.cpu.to_ipa(va, el0, purpose))?;
+    let status = FaultStatus::translation(3).0;
+    let is_device = TranslationFailed { status, stage2: true };
+    running.domain.ram.locate(ipa, 1).map_err(|_| is_device)
+}
+
 /// What a load-exclusive would read, as its registers would have it.
 fn peek<C: Cpu>(
     running: &Running<'_, C>,
@@ -27,8 +45,7 @@ fn peek<C: Cpu>(
     address: Va,
     pstate: Pstate,
 ) -> Option<[u64; 2]> {
-    let to_pa = || running.cpu.to_pa(address, pstate.el() == 0, Purpose::Read);
-    let pa = pages::translated(running, to_pa).ok()?;
+    let pa = to_pa(running, address, pstate.el() == 0, Purpose::Read).ok()?;
     let peeked = peek_at(&running.domain.ram, pa, load).ok()?;
     // What is swapped twice is as it was.
     let swapped =
@@ -325,11 +342,10 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     }
 
     fn where_to_store(&self, address: Va, pstate: Pstate) -> Result<Pa, TranslationFailed> {
-        let translate = || self.running.cpu.to_pa(address, pstate.el() == 0, Purpose::Write);
         if let Some(status) = self.forbidden_by_pan(address, pstate) {
             return Err(TranslationFailed { status, stage2: false });
         }
-        pages::translated(self.running, translate)
+        to_pa(self.running, address, pstate.el() == 0, Purpose::Write)
     }
 
     /// The fault of a store that PSTATE.PAN forbids: AT instructions for EL1 do not obey it.

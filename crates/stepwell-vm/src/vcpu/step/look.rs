@@ -1,7 +1,7 @@
 //! The next instruction: fetched, decoded and planned before it executes.
 
 use crate::cpu::Context as _;
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, Purpose};
 use crate::memory::GuestMemory;
 use crate::vcpu::advance::VcpuLoop;
 use crate::vcpu::hand::Next;
@@ -126,7 +126,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             return Some((page, false));
         }
         // As EL1 may read: code that EL0 may execute it need not be able to read.
-        let to_ipa = || self.running.cpu.to_ipa(pc, false);
+        let to_ipa = || self.running.cpu.to_ipa(pc, false, Purpose::Read);
         let ipa = pages::translated(self.running, to_ipa).ok()?;
         let ram = &self.running.domain.ram;
         let page = ram.code_page(ram.locate(ipa, 2).ok()?)?;
