@@ -159,7 +159,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         self.flow.is_owed &=
             vector == Vector::Irq && running.core.context.elr == running.core.entered_at;
         time::exit(running);
-        interrupt::sync(running);
+        interrupt::sync(running, false);
         // What the guest asks for is answered from what its timers are now, and may change them.
         time::update_lines(running);
         let pc = running.core.pc();

@@ -160,13 +160,14 @@ pub fn load<C: Cpu>(running: &mut Running<'_, C>, hold: bool) {
     }
 }
 
-/// After an exit: takes the list registers back.
+/// After an exit: takes the list registers back. `hold`: as it was at the entry, when what is not
+/// delivered was not made pending in the CPU either.
 #[inline(never)]
-pub fn sync<C: Cpu>(running: &mut Running<'_, C>) {
+pub fn sync<C: Cpu>(running: &mut Running<'_, C>, hold: bool) {
     running.cpu.save_interface(&mut running.core.interface);
     // It was the guest's to change, which counts no change.
     forget_signalled(running);
-    if running.core.serror.is_some() && running.cpu.take_serror_back() {
+    if !hold && running.core.serror.is_some() && running.cpu.take_serror_back() {
         let kept = running.core.serror.filter(|_| mutation::is(LoopMutant::SystemErrorKept));
         running.core.serror = kept;
     }

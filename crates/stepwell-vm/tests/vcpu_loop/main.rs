@@ -17,6 +17,7 @@ mod power;
 mod several;
 mod sharing;
 mod steps;
+mod system_errors;
 mod time;
 mod trapped;
 mod virtio;

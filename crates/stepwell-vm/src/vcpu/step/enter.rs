@@ -111,7 +111,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         }
         self.flow.hand.limit = 1;
         if interface {
-            interrupt::sync(self.running);
+            interrupt::sync(self.running, self.flow.hand.shown == Shown::Nothing);
         }
         if self.running.domain.timeline.is_some() && matches!(outcome, Outcome::Boundary(_)) {
             self.flow.hand.taken_behind = self.taken_behind(interface);
