@@ -10,7 +10,7 @@ use stepwell_tests::plain::{Setup, console_with, qemu_version};
 use stepwell_tests::process::run;
 use stepwell_tests::stepwell::{command, run_guest};
 
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// The guest's own lines, without what the tool puts before them.
 fn lines(console: &str) -> Vec<String> {
