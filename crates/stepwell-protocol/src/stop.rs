@@ -93,9 +93,6 @@ pub enum FaultKind {
     /// An instruction fetch from outside its memory.
     #[error("executed from an address where there is no memory")]
     UnmappedFetch,
-    /// A device access that cannot be emulated (a pair, a write-back form, SIMD, an atomic).
-    #[error("accessed a device with an instruction that devices do not support")]
-    BadDeviceAccess,
     /// A system error (SError) that the guest caused.
     #[error("caused a system error")]
     SystemError,

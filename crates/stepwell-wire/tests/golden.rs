@@ -307,7 +307,6 @@ fn what_a_domain_says_and_how_it_ends() {
     let kinds = [
         FaultKind::UnmappedAccess,
         FaultKind::UnmappedFetch,
-        FaultKind::BadDeviceAccess,
         FaultKind::SystemError,
         FaultKind::UnknownException,
         FaultKind::DoesNotFit,
