@@ -8,10 +8,12 @@ use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::Duration;
 
+use stepwell_tests::debian::debian_doing;
 use stepwell_tests::debugger::{Served, debian};
 use stepwell_tests::guest::Guest;
 use stepwell_tests::plain::Setup;
 use stepwell_tests::process::run;
+use stepwell_tests::wanderer;
 
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -113,6 +115,25 @@ fn functions_of_boot_are_functions(init: &str) {
     ] {
         assert!(output.contains(words), "no {words:?} in {output}");
     }
+}
+
+/// A thread goes with its task where GDB waits for it, whichever vCPU that is on.
+#[test]
+fn a_task_that_moves_is_not_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kernel.elf");
+    let initrd = wanderer::install(folder.path()).unwrap();
+    let script = "(while true; do ls / >/dev/null; done) & /bin/wanderer; poweroff -f";
+    let setup = Setup { initrd: Some(initrd), ..debian_doing(script, "cortex-a57", 4) };
+    let init = folder.path().join("init.gdb");
+    let written = ["--write-symbols", file.to_str().unwrap(), "--init-file"];
+    let options = [&["--wait"], &written[..], &[init.to_str().unwrap()]].concat();
+    let served = Served::start(&setup, &options);
+    // The second file is written after the first.
+    served.wait_until("the symbols are written", |_| init.exists());
+    served.passes(&file, "migrating.py", LIMIT);
+    let finished = served.finish(LIMIT);
+    assert_eq!(finished.status.code(), Some(0), "{}", finished.output());
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use crate::Error;
 use crate::going::Going;
-use crate::guest::{Guest, vcpu_of};
+use crate::guest::Guest;
 use gdbstub::common::Tid;
 use gdbstub::stub::MultiThreadStopReason;
 use gdbstub::target::ext::base::reverse_exec::{ReplayLogPosition, ReverseCont, ReverseStep};
@@ -73,6 +73,6 @@ impl ReverseCont<Tid> for Guest<'_> {
 
 impl ReverseStep<Tid> for Guest<'_> {
     fn reverse_step(&mut self, tid: Tid) -> Result<(), Error> {
-        self.go_back(Going::StepBack(vcpu_of(self.domain, tid)?))
+        self.go_back(Going::StepBack(self.vcpu_of(tid)?))
     }
 }

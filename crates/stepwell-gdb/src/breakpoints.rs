@@ -112,6 +112,11 @@ impl Breakpoints {
         self.condition_bytes = self.condition_bytes.saturating_sub(before) + after;
     }
 
+    /// Where the client's breakpoints are.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = u64> {
+        self.set.keys().map(|&(va, _)| va)
+    }
+
     /// Tells whether there is a software breakpoint that was not there when the guest went last.
     pub(crate) fn is_new(&self, va: u64) -> bool {
         self.set.contains_key(&(va, Sort::Software)) && !self.before.contains(&va)

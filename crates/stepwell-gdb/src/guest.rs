@@ -1,6 +1,7 @@
 //! A debuggee as `gdbstub` sees it: threads, registers, memory.
 //!
-//! Thread N is vCPU N - 1: thread 0 means "any" in the protocol. Threads are the vCPUs that are on:
+//! Thread N is vCPU N - 1, until a task moves ([`crate::seats`]): thread 0 means "any" in the protocol.
+//! Threads are the vCPUs that are on:
 //! one that the guest never started has no registers, and GDB gives a whole list up at a thread
 //! that it cannot read.
 
@@ -14,6 +15,7 @@ use crate::going::{Going, Wanted};
 use crate::pauth;
 use crate::policies::Policies;
 use crate::registers::with_low_half;
+use crate::seats::Seats;
 use crate::services::Services;
 use gdbstub::common::{Endianness, Tid};
 use gdbstub::target::ext::base::BaseOps;
@@ -27,6 +29,7 @@ use gdbstub::target::ext::target_description_xml_override::{
     TargetDescriptionXmlOverride, TargetDescriptionXmlOverrideOps,
 };
 use gdbstub::target::{Target, TargetError, TargetResult};
+use std::collections::BTreeSet;
 use stepwell_arch::{Ipa, Pstate, SystemRegister, Va};
 use stepwell_debuggee::{
     Debuggee, InterruptPolicy, OthersPolicy, Place, Refusal, VcpuId, VcpuState,
@@ -50,6 +53,7 @@ pub(crate) struct Guest<'d> {
     pub(crate) wanted: Wanted,
     pub(crate) going: Going,
     pub(crate) breakpoints: Breakpoints,
+    pub(crate) seats: Seats,
     pub(crate) policies: &'d mut Policies,
     /// What the debuggee was last told of the others.
     pub(crate) others_now: OthersPolicy,
@@ -65,17 +69,6 @@ pub(crate) fn refused(error: stepwell_debuggee::Error) -> TargetError<Error> {
         stepwell_debuggee::Error::Refused(refusal) => TargetError::Errno(errno(refusal)),
         lost @ stepwell_debuggee::Error::Lost(_) => TargetError::Fatal(Error::Lost(lost)),
     }
-}
-
-/// The vCPU that a thread is.
-pub(crate) fn vcpu_of(domain: u8, tid: Tid) -> Result<VcpuId, stepwell_debuggee::Error> {
-    let vcpu = u8::try_from(tid.get() - 1).map_err(|_| Refusal::NoSuchVcpu)?;
-    Ok(VcpuId { domain, vcpu })
-}
-
-/// The thread that a vCPU is.
-pub(crate) fn tid_of(vcpu: u8) -> Tid {
-    Tid::MIN.saturating_add(usize::from(vcpu))
 }
 
 impl<'d> Guest<'d> {
@@ -96,11 +89,17 @@ impl<'d> Guest<'d> {
             wanted: Wanted::default(),
             going: Going::Stopped,
             breakpoints: Breakpoints::default(),
+            seats: Seats::default(),
             others_now: policies.others,
             interrupts_now: policies.interrupts,
             policies,
             is_interrupted: false,
         }
+    }
+
+    /// The vCPU that a thread is.
+    pub(crate) fn vcpu_of(&self, tid: Tid) -> Result<VcpuId, stepwell_debuggee::Error> {
+        Ok(VcpuId { domain: self.domain, vcpu: self.seats.vcpu(tid)? })
     }
 
     /// The vCPU that is meant where a packet names none.
@@ -117,7 +116,7 @@ impl<'d> Guest<'d> {
 
     /// Says what a thread is, for `info threads`.
     pub(crate) fn describe_thread(&mut self, tid: Tid) -> Result<String, stepwell_debuggee::Error> {
-        let vcpu = vcpu_of(self.domain, tid)?;
+        let vcpu = self.vcpu_of(tid)?;
         let head = format!("domain {} vCPU {}", vcpu.domain, vcpu.vcpu);
         let state = match self.debuggee.read_registers(vcpu) {
             Ok(registers) => {
@@ -259,13 +258,13 @@ impl MultiThreadBase for Guest<'_> {
         registers: &mut CoreRegisters,
         tid: Tid,
     ) -> TargetResult<(), Self> {
-        let vcpu = vcpu_of(self.domain, tid).map_err(refused)?;
+        let vcpu = self.vcpu_of(tid).map_err(refused)?;
         registers.0 = self.debuggee.read_registers(vcpu).map_err(refused)?;
         Ok(())
     }
 
     fn write_registers(&mut self, registers: &CoreRegisters, tid: Tid) -> TargetResult<(), Self> {
-        let vcpu = vcpu_of(self.domain, tid).map_err(refused)?;
+        let vcpu = self.vcpu_of(tid).map_err(refused)?;
         let before = self.debuggee.read_registers(vcpu).map_err(refused)?;
         let mut after = registers.0.clone();
         after.pstate = with_low_half(before.pstate, after.pstate);
@@ -277,19 +276,23 @@ impl MultiThreadBase for Guest<'_> {
     }
 
     fn read_addrs(&mut self, start: u64, data: &mut [u8], tid: Tid) -> TargetResult<usize, Self> {
-        let vcpu = vcpu_of(self.domain, tid).map_err(refused)?;
+        let vcpu = self.vcpu_of(tid).map_err(refused)?;
         self.looked_at = vcpu.vcpu;
         self.read_virtual(vcpu, start, data).map_err(refused)
     }
 
     fn write_addrs(&mut self, start: u64, data: &[u8], tid: Tid) -> TargetResult<(), Self> {
-        let vcpu = vcpu_of(self.domain, tid).map_err(refused)?;
+        let vcpu = self.vcpu_of(tid).map_err(refused)?;
         self.debuggee.write_memory(vcpu, Place::Va(Va(start)), data).map_err(refused)
     }
 
     fn list_active_threads(&mut self, thread_is_active: &mut dyn FnMut(Tid)) -> Result<(), Error> {
         match self.threads() {
-            Ok(threads) => threads.into_iter().for_each(|vcpu| thread_is_active(tid_of(vcpu))),
+            Ok(vcpus) => {
+                let threads: BTreeSet<Tid> =
+                    vcpus.into_iter().map(|vcpu| self.seats.tid(vcpu)).collect();
+                threads.into_iter().for_each(thread_is_active);
+            }
             // The domain has ended, and the client hears of that next.
             Err(stepwell_debuggee::Error::Refused(_)) => {}
             Err(error) => return Err(error.into()),

@@ -32,6 +32,7 @@ mod policies;
 mod registers;
 mod resume;
 mod scope;
+mod seats;
 mod sequence;
 mod server;
 mod services;

@@ -1,7 +1,7 @@
 //! Registers, one by one.
 
 use crate::description::Kind;
-use crate::guest::{Guest, vcpu_of};
+use crate::guest::Guest;
 use crate::pauth;
 use crate::{arch::RegisterNumber, guest::refused};
 use gdbstub::common::Tid;
@@ -148,7 +148,7 @@ impl SingleRegisterAccess<Tid> for Guest<'_> {
         buffer: &mut [u8],
     ) -> TargetResult<usize, Self> {
         let unknown = || refused(Refusal::NoSuchRegister.into());
-        let vcpu = vcpu_of(self.domain, tid).map_err(refused)?;
+        let vcpu = self.vcpu_of(tid).map_err(refused)?;
         let kind = self.registers.kind(number.0).ok_or_else(unknown)?;
         let bytes = self.register(vcpu, kind)?;
         buffer.get_mut(..bytes.len()).ok_or_else(unknown)?.copy_from_slice(&bytes);
@@ -161,7 +161,7 @@ impl SingleRegisterAccess<Tid> for Guest<'_> {
         number: RegisterNumber,
         bytes: &[u8],
     ) -> TargetResult<(), Self> {
-        let vcpu = vcpu_of(self.domain, tid).map_err(refused)?;
+        let vcpu = self.vcpu_of(tid).map_err(refused)?;
         let kind = self.registers.kind(number.0);
         let kind = kind.ok_or_else(|| refused(Refusal::NoSuchRegister.into()))?;
         self.set_register(vcpu, kind, bytes)

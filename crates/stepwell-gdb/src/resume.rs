@@ -7,7 +7,7 @@
 
 use crate::Error;
 use crate::going::{Going, Wanted};
-use crate::guest::{Guest, vcpu_of};
+use crate::guest::Guest;
 use crate::monitor;
 use gdbstub::common::{Signal, Tid};
 use gdbstub::target::ext::base::multithread::{
@@ -109,10 +109,26 @@ impl Guest<'_> {
         if let Some(vcpu) = self.stepped_by_breakpoint(if is_locked { &free } else { &threads })? {
             return self.step_of(vcpu, None, is_locked && !all);
         }
-        Ok(match free.first() {
-            Some(&vcpu) if is_locked && !all => Going::Alone(VcpuId { domain: self.domain, vcpu }),
-            _ => Going::Free,
-        })
+        if let Some(&vcpu) = free.first().filter(|_| is_locked && !all) {
+            return Ok(Going::Alone(VcpuId { domain: self.domain, vcpu }));
+        }
+        self.note_tasks(&threads)?;
+        Ok(Going::Free)
+    }
+
+    /// Notes which task each thread is in, where the guest goes with a new breakpoint.
+    fn note_tasks(&mut self, vcpus: &[u8]) -> Result<(), Error> {
+        let breakpoints = self.breakpoints.addresses().collect();
+        if !self.seats.is_news(breakpoints) || vcpus.len() < 2 {
+            return Ok(());
+        }
+        let mut tasks = Vec::new();
+        for &vcpu in vcpus {
+            let id = VcpuId { domain: self.domain, vcpu };
+            tasks.push((vcpu, self.services.task_address(&mut self.debuggee, id)?));
+        }
+        self.seats.note(&tasks);
+        Ok(())
     }
 
     fn step_of(
@@ -215,7 +231,7 @@ impl Guest<'_> {
 
     fn vcpu(&self, tid: Tid) -> u8 {
         // One that is not there is refused when it is to go.
-        vcpu_of(self.domain, tid).map_or(u8::MAX, |id| id.vcpu)
+        self.seats.vcpu(tid).unwrap_or(u8::MAX)
     }
 }
 

@@ -68,6 +68,20 @@ pub trait Services {
         Ok(None)
     }
 
+    /// Returns the address of the structure of the task that a stopped vCPU executes, which no other
+    /// task has, where the guest tells.
+    ///
+    /// # Errors
+    ///
+    /// Only [`Error::Lost`].
+    fn task_address(
+        &mut self,
+        _debuggee: &mut dyn Debuggee,
+        _vcpu: VcpuId,
+    ) -> Result<Option<u64>, Error> {
+        Ok(None)
+    }
+
     /// Returns the process that a stopped vCPU executes, where the guest tells.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use crate::conditions::Conditions;
 use crate::description::RegisterSet;
 use crate::framing::{Framer, Incoming, PACKET_MAX, framed, hex};
 use crate::going::Going;
-use crate::guest::{Guest, tid_of};
+use crate::guest::Guest;
 use crate::output::Output;
 use crate::policies::Policies;
 use crate::services::Services;
@@ -276,7 +276,7 @@ impl<'d> Session<'d> {
     /// The current thread as a packet names it.
     fn thread(&self) -> String {
         let process = if self.has_processes { "p1." } else { "" };
-        format!("{process}{:x}", tid_of(self.guest.selected))
+        format!("{process}{:x}", self.guest.seats.tid(self.guest.selected))
     }
 
     /// Says what a thread is. `gdbstub` knows the packet, but asks for the text by a shared

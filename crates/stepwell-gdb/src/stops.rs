@@ -3,8 +3,8 @@
 use crate::Error;
 use crate::breakpoints::Sort;
 use crate::going::Going;
-use crate::guest::{Guest, tid_of};
-use gdbstub::common::Signal;
+use crate::guest::Guest;
+use gdbstub::common::{Signal, Tid};
 use gdbstub::stub::MultiThreadStopReason;
 use stepwell_arch::{EsrEl2, Va};
 use stepwell_debuggee::{Debuggee, DomainEnding, Event, OthersPolicy, Stop, StopReason, VcpuId};
@@ -66,11 +66,24 @@ impl Guest<'_> {
         let stop = self.step_done(stop, is_hit || elsewhere.is_some())?;
         self.going = Going::Stopped;
         self.learn(stop.vcpu)?;
+        if is_hit {
+            self.follow_task(stop.vcpu)?;
+        }
         let report = self.report(stop, is_hit)?;
         Ok(Some(match elsewhere {
-            Some(va) => met_elsewhere(va, stop, report),
+            Some(va) => met_elsewhere(va, self.seats.tid(stop.vcpu.vcpu), stop, report),
             None => report,
         }))
+    }
+
+    /// A vCPU has come to a breakpoint of the client's: its thread is that of its task.
+    fn follow_task(&mut self, vcpu: VcpuId) -> Result<(), Error> {
+        if self.seats.knows_tasks()
+            && let Some(task) = self.services.task_address(&mut self.debuggee, vcpu)?
+        {
+            self.seats.follow(vcpu.vcpu, task);
+        }
+        Ok(())
     }
 
     /// What to tell of a breakpoint that does not count, where the step was done when another vCPU
@@ -148,7 +161,7 @@ impl Guest<'_> {
             vcpu.vcpu = first;
         }
         (self.selected, self.looked_at) = (vcpu.vcpu, vcpu.vcpu);
-        let tid = tid_of(vcpu.vcpu);
+        let tid = self.seats.tid(vcpu.vcpu);
         let with = |signal| Reason::SignalWithThread { tid, signal };
         let told = || Some(format!("{}: {}\n", stop.vcpu, stop.reason));
         let was_interrupted = std::mem::take(&mut self.is_interrupted);
@@ -185,7 +198,7 @@ impl Guest<'_> {
         self.going = Going::Stopped;
         let id = VcpuId { domain: self.domain, vcpu };
         let text = Some(format!("{id} cannot go on: {refusal}\n"));
-        let tid = tid_of(self.selected);
+        let tid = self.seats.tid(self.selected);
         let reason = Reason::SignalWithThread { tid, signal: Signal::SIGTRAP };
         Some(Report { text, reason, vcpu: None })
     }
@@ -193,13 +206,12 @@ impl Guest<'_> {
 
 /// What to tell of a breakpoint that is met at another address than the client has it at. The client
 /// would take it for one that was deleted meanwhile, and go on without a word.
-fn met_elsewhere(va: u64, stop: Stop, report: Report) -> Report {
+fn met_elsewhere(va: u64, tid: Tid, stop: Stop, report: Report) -> Report {
     let pc = stop.pc;
     let text = format!(
         "the breakpoint at {va:#x} is met at {pc:#x}, where the kernel runs now: load its symbols \
          there (stepwell-symbols, or the command that `monitor symbols` shows)\n"
     );
-    let tid = tid_of(stop.vcpu.vcpu);
     let reason = Reason::SignalWithThread { tid, signal: Signal::SIGTRAP };
     Report { text: Some(text), reason, ..report }
 }

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use stepwell_arch::{Ipa, Va};
 use stepwell_debuggee::{Debuggee, Error, Place, TraceRecord, VcpuId, VcpuState};
 use stepwell_gdb::{Process, Services};
+use stepwell_linux::Task;
 use stepwell_trace::{Disassembler, Header};
 
 /// The tool's services for one guest.
@@ -112,6 +113,21 @@ impl Tool {
     pub const fn names(&self) -> &Names {
         &self.names
     }
+
+    /// Returns the task that a vCPU executes, where the guest tells.
+    fn current_task(
+        &mut self,
+        debuggee: &mut dyn Debuggee,
+        vcpu: VcpuId,
+    ) -> Result<Option<Task>, Error> {
+        match questions::current_task(&mut self.names, debuggee, vcpu) {
+            Ok(task) => Ok(Some(task)),
+            Err(LinuxError::Guest(stepwell_linux::Error::Debuggee(error))) if error.is_fatal() => {
+                Err(error)
+            }
+            Err(_) => Ok(None),
+        }
+    }
 }
 
 impl Services for Tool {
@@ -182,13 +198,16 @@ impl Services for Tool {
     }
 
     fn task(&mut self, debuggee: &mut dyn Debuggee, vcpu: VcpuId) -> Result<Option<String>, Error> {
-        match questions::current_task(&mut self.names, debuggee, vcpu) {
-            Ok(task) => Ok(Some(format!("task {} {}", task.pid, task.shown()))),
-            Err(LinuxError::Guest(stepwell_linux::Error::Debuggee(error))) if error.is_fatal() => {
-                Err(error)
-            }
-            Err(_) => Ok(None),
-        }
+        let task = self.current_task(debuggee, vcpu)?;
+        Ok(task.map(|task| format!("task {} {}", task.pid, task.shown())))
+    }
+
+    fn task_address(
+        &mut self,
+        debuggee: &mut dyn Debuggee,
+        vcpu: VcpuId,
+    ) -> Result<Option<u64>, Error> {
+        Ok(self.current_task(debuggee, vcpu)?.map(|task| task.address))
     }
 
     fn process(
@@ -196,13 +215,8 @@ impl Services for Tool {
         debuggee: &mut dyn Debuggee,
         vcpu: VcpuId,
     ) -> Result<Option<Process>, Error> {
-        match questions::current_task(&mut self.names, debuggee, vcpu) {
-            Ok(task) => Ok(Some(Process { pid: task.tgid, name: task.comm })),
-            Err(LinuxError::Guest(stepwell_linux::Error::Debuggee(error))) if error.is_fatal() => {
-                Err(error)
-            }
-            Err(_) => Ok(None),
-        }
+        let task = self.current_task(debuggee, vcpu)?;
+        Ok(task.map(|task| Process { pid: task.tgid, name: task.comm }))
     }
 
     fn command(

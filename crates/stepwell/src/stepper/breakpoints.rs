@@ -9,6 +9,7 @@ use super::Prompt;
 use crate::linux::LinuxError;
 use crate::names::{NameError, Target};
 use crate::questions::{self, LOADED, UNLOADED};
+use stepwell_arch::Va;
 use stepwell_debuggee::{Error, Place, Refusal, Stop, StopReason};
 use stepwell_linux::Task;
 
@@ -156,6 +157,11 @@ impl Prompt<'_> {
                 Ok(false)
             }
         }
+    }
+
+    /// Tells whether the user has a breakpoint at an address.
+    pub(super) fn has_breakpoint_at(&self, va: Va) -> bool {
+        self.breakpoints.iter().any(|one| one.set.is_some_and(|target| target.va == va))
     }
 
     /// Has the guest stop where modules come and go.

@@ -17,7 +17,7 @@ use crate::interruption::Interruption;
 use crate::linux::LinuxError;
 use crate::listings::Listings;
 use crate::names::{NameError, Names, Target};
-use crate::questions::{LOADED, coming, in_program};
+use crate::questions::{self, LOADED, coming, in_program};
 use breakpoints::Breakpoint;
 use std::collections::VecDeque;
 use std::io::Write;
@@ -271,19 +271,48 @@ impl<'a> Prompt<'a> {
         let call = self.word(pc)?.filter(|&word| is_call(set, word));
         let Some(call) = call else { return self.step(1) };
         let back = pc.offset(instruction_bytes(set, call));
+        let task = self.task_address(self.vcpu)?;
         loop {
             let (outcome, interrupted) = self.go_to(Place::Va(back))?;
             let stop = match outcome {
                 Outcome::Stopped(stop) => stop,
                 Outcome::Ended(ending) => return Ok(Flow::Ended(ending)),
             };
-            let here = stop.pc == back && stop.vcpu == self.vcpu;
-            // A recursive call gets here too, deeper in the stack.
-            let deeper = here && self.debuggee.read_registers(stop.vcpu)?.sp < registers.sp;
-            if !deeper || interrupted {
+            if interrupted || !self.goes_on_to(back, stop, registers.sp, task)? {
                 self.arrived(stop)?;
                 return Ok(Flow::More);
             }
+        }
+    }
+
+    /// Tells whether who came to where a call returns to is not the one that called: another task, or
+    /// a recursive call, deeper in the stack. The task may be on another vCPU by now.
+    fn goes_on_to(
+        &mut self,
+        back: Va,
+        stop: Stop,
+        sp: u64,
+        task: Option<u64>,
+    ) -> anyhow::Result<bool> {
+        if stop.reason != StopReason::Breakpoint || stop.pc != back {
+            return Ok(false);
+        }
+        let is_caller = match task {
+            Some(_) => self.task_address(stop.vcpu)? == task,
+            None => stop.vcpu == self.vcpu,
+        };
+        match is_caller {
+            true => Ok(self.debuggee.read_registers(stop.vcpu)?.sp < sp),
+            false => Ok(!self.has_breakpoint_at(back)),
+        }
+    }
+
+    /// Returns the address of the task that a vCPU executes, where the guest tells.
+    fn task_address(&mut self, vcpu: VcpuId) -> anyhow::Result<Option<u64>> {
+        match questions::current_task(&mut self.names, self.debuggee, vcpu) {
+            Ok(task) => Ok(Some(task.address)),
+            Err(error) if error.is_fatal() => Err(error.into()),
+            Err(_) => Ok(None),
         }
     }
 
