@@ -1,7 +1,7 @@
 //! What a kernel's image says: its version, its types, and where its lists begin.
 
 use crate::btf::TypeId;
-use crate::{Btf, Error, Memory, list, mapping, module, references, stack, task};
+use crate::{Btf, Error, Memory, list, mapping, module, module_types, references, stack, task};
 use std::collections::BTreeMap;
 use stepwell_arch::Va;
 use stepwell_trace::Symbols;
@@ -35,6 +35,9 @@ pub struct Kernel {
     init_task: u64,
     /// Where the list of modules may begin.
     module_lists: Vec<u64>,
+    module_types: Option<module_types::Layout>,
+    /// Where the list of modules' types may begin.
+    module_types_lists: Vec<u64>,
     /// Where the variables of each CPU begin, before a CPU's own offset is added.
     per_cpu: Option<u64>,
     /// The function that names mappings of the kernel's own.
@@ -56,6 +59,7 @@ impl Kernel {
         let modules = module::Layout::new(&btf).ok();
         let mappings = mapping::Layout::new(&btf, &version).ok();
         let stacks = stack::Layout::new(&btf).ok();
+        let module_types = module_types::Layout::new(&btf).ok();
         let linked = Linked { image, base, symbols };
         let init_task = linked.init_task(&tasks).ok_or(Error::NoVariable("first task"))?;
         let at = |link: u64| link.wrapping_add(moved_by);
@@ -64,6 +68,8 @@ impl Kernel {
             page_bytes: page_bytes(image),
             init_task: at(init_task),
             module_lists: linked.module_lists().into_iter().map(at).collect(),
+            module_types,
+            module_types_lists: linked.module_types_lists().into_iter().map(at).collect(),
             per_cpu: linked.per_cpu(&btf).map(at),
             special_mapping_name: linked.named("special_mapping_name").map(at),
             btf,
@@ -139,6 +145,22 @@ impl Kernel {
     /// Returns how the registers of a task that does not run are laid out.
     pub(crate) fn stack_layout(&self) -> Result<&stack::Layout, Error> {
         self.stacks.as_ref().ok_or_else(|| Error::NoMember("struct cpu_context".to_owned()))
+    }
+
+    /// Returns how the tables of modules' types are laid out.
+    pub(crate) fn module_types_layout(&self) -> Result<&module_types::Layout, Error> {
+        self.module_types.as_ref().ok_or_else(|| Error::NoMember("struct btf_module".to_owned()))
+    }
+
+    /// Returns where the list of these tables may begin.
+    pub(crate) fn module_types_lists(&self) -> &[u64] {
+        &self.module_types_lists
+    }
+
+    /// Returns the same kernel with other types: its own, and those of a module.
+    #[must_use]
+    pub fn with_types(&self, btf: Btf) -> Self {
+        Self { btf, ..self.clone() }
     }
 
     /// Returns where the list of modules begins.
@@ -222,6 +244,12 @@ impl Linked<'_> {
             common = named.into_iter().collect();
         }
         common
+    }
+
+    /// Finds where the list of modules' types may begin.
+    fn module_types_lists(&self) -> Vec<u64> {
+        let all = module_types::OF_LIST.iter().flat_map(|function| self.references(function));
+        all.collect()
     }
 
     /// Finds where the variables of each CPU begin: where most references say that they do.

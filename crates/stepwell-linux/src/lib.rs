@@ -29,6 +29,7 @@ mod list;
 pub mod mapping;
 mod memory;
 pub mod module;
+pub mod module_types;
 pub mod references;
 #[cfg(any(test, feature = "sample"))]
 pub mod sample;

@@ -6,7 +6,7 @@ use crate::sample::{
     BASE, ENTRY_TASK, HEAP, INIT_TASK, MODULES, MOVED, PER_CPU, TYPES, at, image, kernel, memory,
     run,
 };
-use crate::{Error, Kernel, Task, mapping, module, task};
+use crate::{Error, Kernel, Task, expression, mapping, module, module_types, task};
 use proptest::prelude::*;
 use stepwell_trace::{SymbolKind, Symbols};
 
@@ -119,6 +119,40 @@ fn modules_have_their_symbols() {
     let mut later = module.clone();
     later.init = 0;
     assert!(module.is_like(module) && !module.is_like(&later));
+}
+
+#[test]
+fn a_modules_structures_are_known_by_its_own_types() {
+    let (kernel, mut memory) = (kernel(), memory());
+    let tables = module_types::all(&kernel, &mut memory).unwrap();
+    let [table] = &tables[..] else { panic!("{} tables", tables.len()) };
+    let own = table.structure("a_modules_own").unwrap();
+    assert_eq!(u64::from(own.0), kernel.btf().end().0);
+    assert!(kernel.btf().structure("a_modules_own").is_none());
+    assert_eq!(table.member(own, "next").unwrap().offset, 8);
+    assert_eq!(table.structure("task_struct"), kernel.btf().structure("task_struct"));
+    memory.write_u64(HEAP, 7);
+    memory.write_u64(HEAP + 8, HEAP);
+    let print = |text: &str, memory: &mut Sparse| {
+        expression::print(text, &kernel, memory, &hostile::Nowhere)
+            .map_err(|error| error.to_string())
+    };
+    let through = format!("((struct a_modules_own *){HEAP:#x})->next->number");
+    assert_eq!(print(&through, &mut memory).unwrap(), "7");
+    let unknown = print("((struct nobodys *)1)->next", &mut memory).unwrap_err();
+    assert_eq!(unknown, "the kernel's types have no struct nobodys");
+    let member = print("((struct a_modules_own *)1)->prev", &mut memory).unwrap_err();
+    assert_eq!(member, "a_modules_own has no member prev");
+    // One that leads to no module, or does not go on where the kernel's types end, is none.
+    let sound = memory.clone();
+    memory.write_u64(HEAP + 0x5010, HEAP);
+    assert!(module_types::all(&kernel, &mut memory).unwrap().is_empty());
+    let mut memory = sound.clone();
+    memory.write_u32(HEAP + 0x508c, 1);
+    assert!(module_types::all(&kernel, &mut memory).unwrap().is_empty());
+    let mut memory = sound;
+    memory.write_u32(HEAP + 0x5088, u32::MAX);
+    assert!(module_types::all(&kernel, &mut memory).unwrap().is_empty(), "a huge one");
 }
 
 #[test]

@@ -55,7 +55,38 @@ impl Btf {
     ///
     /// [`BtfError::Damaged`].
     pub fn parse(bytes: &[u8]) -> Result<Self, BtfError> {
+        let header = Header::read(bytes).filter(|header| header.is_whole(bytes));
+        Self::read(header.ok_or(BtfError::Damaged("its header"))?, bytes)
+    }
+
+    /// Returns this table with that of a module behind it (split BTF): its types have the numbers that
+    /// follow, and its names are where these end.
+    ///
+    /// # Errors
+    ///
+    /// [`BtfError::Damaged`].
+    pub fn extended(&self, bytes: &[u8]) -> Result<Self, BtfError> {
         let header = Header::read(bytes).ok_or(BtfError::Damaged("its header"))?;
+        let own = Self::read(header, bytes)?;
+        let before = u32::try_from(self.types.len());
+        let before = before.map_err(|_| BtfError::Damaged("it is too long"))?;
+        let later = own.starts.iter().map(|start| start.checked_add(before));
+        let later: Option<Vec<u32>> = later.collect();
+        let later = later.ok_or(BtfError::Damaged("it is too long"))?;
+        Ok(Self {
+            types: [&self.types[..], &own.types[..]].concat(),
+            strings: [&self.strings[..], &own.strings[..]].concat(),
+            starts: [&self.starts[..], &later[..]].concat(),
+        })
+    }
+
+    /// Returns the number of the type and the place of the name that would follow.
+    #[must_use]
+    pub fn end(&self) -> (u64, u64) {
+        (1 + self.starts.len() as u64, self.strings.len() as u64)
+    }
+
+    fn read(header: Header, bytes: &[u8]) -> Result<Self, BtfError> {
         let part = |(at, length)| bytes.get(at..usize::checked_add(at, length)?);
         let types = part(header.types).ok_or(BtfError::Damaged("it is cut off"))?;
         let strings = part(header.strings).ok_or(BtfError::Damaged("it is cut off"))?;
@@ -72,7 +103,7 @@ impl Btf {
     pub fn find(image: &[u8]) -> Result<Self, BtfError> {
         let headers = (0..image.len()).step_by(4).filter_map(|at| {
             let bytes = image.get(at..)?;
-            let header = Header::read(bytes)?;
+            let header = Header::read(bytes).filter(|header| header.is_whole(bytes))?;
             let size = header.types.1.checked_add(header.strings.1)?;
             (header.end()? <= bytes.len()).then_some((size, at))
         });
@@ -199,9 +230,12 @@ impl Header {
         let length = word(4)?;
         let part = |at, bytes| Some((length.checked_add(word(at)?)?, word(bytes)?));
         let header = Self { types: part(8, 12)?, strings: part(16, 20)? };
-        // Every table has strings, and the first of them is empty.
-        let first = bytes.get(header.strings.0);
-        (length >= HEADER_BYTES && header.types.1 > 0 && first == Some(&0)).then_some(header)
+        (length >= HEADER_BYTES && header.types.1 > 0).then_some(header)
+    }
+
+    /// Tells whether this is no module's table: any other has names, the first of which is empty.
+    fn is_whole(&self, bytes: &[u8]) -> bool {
+        bytes.get(self.strings.0) == Some(&0)
     }
 
     fn end(&self) -> Option<usize> {

@@ -9,7 +9,7 @@ mod show;
 mod value;
 
 use crate::btf::TypeId;
-use crate::{Error, Kernel, Memory};
+use crate::{Error, Kernel, Memory, module_types};
 use parse::Node;
 use value::{Type, Value};
 
@@ -60,8 +60,35 @@ pub fn print(
     }
     let node = parse::parse(text)?;
     let mut evaluation = Evaluation { kernel, memory, scope };
-    let value = evaluation.evaluate(&node)?;
-    evaluation.show(&value)
+    match evaluation.print(&node) {
+        Err(ExpressionError::Meaning(why)) => print_by_modules(&node, kernel, memory, scope, why),
+        result => result,
+    }
+}
+
+/// Evaluates what the kernel's own types give no meaning to by those of the first module that does.
+/// `why` they give none is told where no module knows more.
+fn print_by_modules(
+    node: &Node,
+    kernel: &Kernel,
+    memory: &mut dyn Memory,
+    scope: &dyn Scope,
+    why: String,
+) -> Result<String, ExpressionError> {
+    let tables = match module_types::all(kernel, memory) {
+        Err(error) if error.is_fatal() => return Err(error.into()),
+        other => other.unwrap_or_default(),
+    };
+    let mut told = None;
+    for table in tables {
+        let kernel = &kernel.with_types(table);
+        match (Evaluation { kernel, memory: &mut *memory, scope }).print(node) {
+            Err(ExpressionError::Meaning(other)) if other != why => told = told.or(Some(other)),
+            Err(ExpressionError::Meaning(_)) => {}
+            result => return result,
+        }
+    }
+    Err(ExpressionError::Meaning(told.unwrap_or(why)))
 }
 
 /// An expression being evaluated.
@@ -72,6 +99,11 @@ struct Evaluation<'a> {
 }
 
 impl Evaluation<'_> {
+    fn print(&mut self, node: &Node) -> Result<String, ExpressionError> {
+        let value = self.evaluate(node)?;
+        self.show(&value)
+    }
+
     fn evaluate(&mut self, node: &Node) -> Result<Value, ExpressionError> {
         match node {
             Node::Number(number) => Ok(Value::number(*number)),

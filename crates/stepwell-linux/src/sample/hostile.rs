@@ -2,7 +2,7 @@
 
 use super::{BASE, HEAP, MOVED, Sparse};
 use crate::stack::{self, Top};
-use crate::{Btf, Cached, Error, Kernel, Memory, expression, mapping, module, task};
+use crate::{Btf, Cached, Error, Kernel, Memory, expression, mapping, module, module_types, task};
 
 /// How much of the image can be changed; places beyond are on the heap.
 const OF_IMAGE: u64 = 1 << 15;
@@ -21,7 +21,8 @@ impl Memory for Everywhere {
     }
 }
 
-struct Nowhere;
+/// Where nothing has a name.
+pub(crate) struct Nowhere;
 
 impl expression::Scope for Nowhere {
     fn current(&self) -> Option<u64> {
@@ -86,7 +87,14 @@ fn ask_kernel(kernel: &Kernel, memory: &mut dyn Memory) {
     for module in module::all(kernel, memory).unwrap_or_default().iter().take(8) {
         let _symbols = module.symbols(kernel, memory);
     }
-    for text in ["*current", "*module(a_module)", "init_task.tasks.next", "__entry_task"] {
+    let _tables = module_types::all(kernel, memory);
+    for text in [
+        "*current",
+        "*module(a_module)",
+        "init_task.tasks.next",
+        "__entry_task",
+        "*(struct a_modules_own *)current",
+    ] {
         if let Ok(shown) = expression::print(text, kernel, memory, &Nowhere) {
             assert!(shown.len() < 1 << 20, "{} bytes of {text}", shown.len());
         }

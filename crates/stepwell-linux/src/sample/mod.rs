@@ -17,6 +17,8 @@ pub const BASE: u64 = 0xffff_8000_0800_0000;
 pub const MOVED: u64 = 0x20_0000;
 pub(crate) const INIT_TASK: u64 = 0x2000;
 pub(crate) const MODULES: u64 = 0x2800;
+/// Where the list of modules' types begins.
+pub(crate) const MODULE_TYPES: u64 = 0x2900;
 pub(crate) const PER_CPU: u64 = 0x3000;
 /// Where `__entry_task` is among the variables of each CPU.
 pub(crate) const ENTRY_TASK: u64 = 0x10;
@@ -138,6 +140,15 @@ fn types() -> Vec<u8> {
         ("typetab", pointer, 24),
     ];
     types.structure("mod_kallsyms", 32, &symbols);
+    let of_module = [("list", list, 0), ("module", pointer, 16), ("btf", pointer, 24)];
+    types.structure("btf_module", 32, &of_module);
+    let table = [
+        ("data", pointer, 0),
+        ("data_size", word, 8),
+        ("start_id", word, 12),
+        ("start_str_off", word, 16),
+    ];
+    types.structure("btf", 24, &table);
     process::types(&mut types, pointer, word);
     types.section(".data..percpu", &[("__entry_task", pointer, ENTRY_TASK)]);
     types.bytes()
@@ -166,6 +177,8 @@ pub fn image() -> (Vec<u8>, Symbols) {
     put(0x1000, &refers(0x1000, MODULES));
     put(0x1008, &refers(0x1008, 0x2f00));
     put(0x1100, &refers(0x1100, MODULES));
+    put(0x1500, &refers(0x1500, 0x2f00));
+    put(0x1508, &refers(0x1508, MODULE_TYPES));
     put(0x1200, &refers(0x1200, PER_CPU + ENTRY_TASK));
     put(INIT_TASK + at::FLAGS, &0x20_0000_u32.to_le_bytes());
     put(INIT_TASK + at::PRIORITY, &120_u32.to_le_bytes());
@@ -184,6 +197,8 @@ pub fn image() -> (Vec<u8>, Symbols) {
         (0x1200, "__switch_to"),
         (0x1300, "another"),
         (0x1400, "special_mapping_name"),
+        (0x1500, "btf_module_notify"),
+        (0x1600, "the last"),
     ];
     (image, Symbols::new(names.iter().map(symbol), Some(BASE)))
 }
@@ -234,7 +249,27 @@ pub fn memory() -> Sparse {
     memory.write_u64(run(PER_CPU + ENTRY_TASK) + 0x8000, 0);
     write_module(&mut memory, HEAP + 0x4000);
     memory.link(run(MODULES), &[HEAP + 0x4000 + at::LIST]);
+    write_module_types(&mut memory, HEAP + 0x5000, HEAP + 0x4000);
+    memory.link(run(MODULE_TYPES), &[HEAP + 0x5000]);
     memory
+}
+
+/// Writes a module's table of types: one structure, of a number and a pointer to another.
+fn write_module_types(memory: &mut Sparse, address: u64, module: u64) {
+    let end = crate::Btf::parse(&types()).map(|table| table.end()).unwrap_or_default();
+    let mut types = Builder::behind(end);
+    let members = [("number", 1, 0), ("next", end.0 as u32 + 1, 8)];
+    let own = types.structure("a_modules_own", 16, &members);
+    types.add("", 2, 0, own, &[]);
+    let bytes = types.bytes();
+    memory.write(address, &[0; 0x100]);
+    memory.write_u64(address + 16, module);
+    memory.write_u64(address + 24, address + 0x80);
+    memory.write_u64(address + 0x80, address + 0x100);
+    memory.write_u32(address + 0x88, bytes.len() as u32);
+    memory.write_u32(address + 0x8c, end.0 as u32);
+    memory.write_u32(address + 0x90, end.1 as u32);
+    memory.write(address + 0x100, &bytes);
 }
 
 fn write_module(memory: &mut Sparse, address: u64) {

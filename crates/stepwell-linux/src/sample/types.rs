@@ -6,14 +6,21 @@ pub(crate) struct Builder {
     types: Vec<u8>,
     strings: Vec<u8>,
     count: u32,
+    /// Where the names of the table end that this one goes behind.
+    behind: Option<u32>,
 }
 
 impl Builder {
+    /// Begins a table that goes on where another ends ([`crate::Btf::end`]).
+    pub(crate) fn behind((number, name): (u64, u64)) -> Self {
+        Self { count: number as u32 - 1, behind: Some(name as u32), ..Self::default() }
+    }
+
     pub(crate) fn name(&mut self, name: &str) -> u32 {
         if name.is_empty() {
             return 0;
         }
-        let at = 1 + self.strings.len() as u32;
+        let at = self.behind.unwrap_or(1) + self.strings.len() as u32;
         self.strings.extend(name.bytes());
         self.strings.push(0);
         at
@@ -63,7 +70,8 @@ impl Builder {
     }
 
     pub(crate) fn bytes(self) -> Vec<u8> {
-        let strings: Vec<u8> = std::iter::once(0).chain(self.strings).collect();
+        let first = self.behind.is_none().then_some(0);
+        let strings: Vec<u8> = first.into_iter().chain(self.strings).collect();
         let mut bytes = vec![0x9f, 0xeb, 1, 0];
         let (types, count) = (self.types.len() as u32, strings.len() as u32);
         for word in [24, 0, types, types, count] {
