@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stepwell_arch::SystemRegister;
 use stepwell_debuggee::{Debuggee, StepRequest, StopReason, VcpuId, contract};
@@ -19,7 +19,7 @@ use stepwell_tests::process::run;
 use stepwell_tests::stepwell::{command, run_guest};
 
 /// Plain QEMU takes seconds for what writes over its own code all the time, and a busy host many times that.
-const LIMIT: Duration = Duration::from_secs(900);
+const LIMIT: Duration = Duration::from_secs(1500);
 const V0: VcpuId = VcpuId { domain: 0, vcpu: 0 };
 
 /// A guest's lines, of which the last is that of its success.
@@ -108,7 +108,9 @@ fn a_deadline_near_the_end_of_time_survives_stops() {
     contract::wait_for_stop(&mut link);
     let mut before = u64::MAX;
     let mut stops = 0;
+    let started = Instant::now();
     while stops < 5 {
+        assert!(started.elapsed() < LIMIT, "it went on {stops} times");
         link.resume(0).unwrap();
         thread::sleep(Duration::from_millis(50));
         link.pause(0).unwrap();
@@ -116,8 +118,8 @@ fn a_deadline_near_the_end_of_time_survives_stops() {
         // What was taken out of the guest's time meanwhile is what would make the sum wrap.
         thread::sleep(Duration::from_millis(50));
         let x0 = link.read_registers(V0).unwrap().x[0];
-        // On a busy host it may not have come to its first deadline.
-        if x0 >> 63 == 0 {
+        // On a busy host it may not have come to its first deadline, or to its next.
+        if x0 >> 63 == 0 || x0 == before {
             continue;
         }
         stops += 1;
@@ -151,9 +153,17 @@ fn a_suspended_cpu_stays_so_over_stops_and_steps() {
     let (_machine, mut link) = launch(&sleeper(), "cortex-a57", 1).unwrap();
     let entry = contract::wait_for_stop(&mut link).0.pc;
     let stop = |link: &mut Link| {
-        thread::sleep(Duration::from_millis(50));
-        link.pause(0).unwrap();
-        let stop = contract::wait_for_stop(link).0;
+        let started = Instant::now();
+        let stop = loop {
+            thread::sleep(Duration::from_millis(50));
+            link.pause(0).unwrap();
+            let stop = contract::wait_for_stop(link).0;
+            // On a busy host it may not have come there.
+            if stop.pc.0 >= entry.offset(20).0 || started.elapsed() > LIMIT {
+                break stop;
+            }
+            link.resume(0).unwrap();
+        };
         assert_eq!((stop.reason, stop.pc), (StopReason::Paused, entry.offset(20)));
         let registers = link.read_registers(V0).unwrap();
         assert_eq!((registers.x[0], registers.x[19]), (0, 0), "SUCCESS, and nothing counted");

@@ -216,7 +216,7 @@ extern "C" fn second_cpu() -> ! {
 }
 
 /// It tries some ten thousand encodings, each in code that it writes: minutes on a busy host.
-const PATIENCE_US: u64 = 170_000_000;
+const PATIENCE_US: u64 = 700_000_000;
 
 /// Starts the second CPU and waits until it is off again.
 fn round(round: u64) -> Outcome {
