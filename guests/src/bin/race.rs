@@ -95,8 +95,9 @@ fn renew() {
 }
 
 fn done(cpu: usize) -> *mut u64 {
+    let first = word!(done);
     // SAFETY: a place in the array.
-    unsafe { word!(done).add(cpu % cpus::CPUS_MAX) }
+    unsafe { first.add(cpu % cpus::CPUS_MAX) }
 }
 
 fn work(cpu: usize) {
