@@ -15,7 +15,10 @@ use stepwell_tests::plain::Setup;
 use stepwell_tests::process::run;
 use stepwell_tests::wanderer;
 
-const LIMIT: Duration = Duration::from_secs(300);
+/// Of what takes half a minute where nobody else is at work.
+const LIMIT: Duration = Duration::from_secs(900);
+/// GDB asks again after two seconds, and takes the answer to the first question for that to the second.
+const PATIENT: &str = "set remotetimeout 600";
 
 #[test]
 fn gdb_on_debian() {
@@ -68,7 +71,16 @@ fn a_kernel_that_moves_is_followed() {
     served.wait_until("the shell is up", |served| served.console().contains("shell is up"));
     let mut gdb = Command::new("gdb-multiarch");
     // From elsewhere: all paths in the file are absolute.
-    gdb.current_dir("/").args(["-nx", "-batch", "-x", init, "-ex", "monitor symbols"]);
+    gdb.current_dir("/").args([
+        "-nx",
+        "-batch",
+        "-ex",
+        PATIENT,
+        "-x",
+        init,
+        "-ex",
+        "monitor symbols",
+    ]);
     gdb.args(["-ex", "tbreak *do_sys_openat2", "-ex", "continue"]);
     // Its return addresses are signed.
     gdb.args(["-ex", "info symbol $pc", "-ex", "nexti 20", "-ex", "bt", "-ex", "finish"]);
@@ -99,7 +111,16 @@ fn a_kernel_that_moves_is_followed() {
 /// has moved; and none is lost when it has.
 fn functions_of_boot_are_functions(init: &str) {
     let mut gdb = Command::new("gdb-multiarch");
-    gdb.current_dir("/").args(["-nx", "-batch", "-x", init, "-ex", "break *start_kernel"]);
+    gdb.current_dir("/").args([
+        "-nx",
+        "-batch",
+        "-ex",
+        PATIENT,
+        "-x",
+        init,
+        "-ex",
+        "break *start_kernel",
+    ]);
     gdb.args(["-ex", "break console_init", "-ex", "info symbol start_kernel"]);
     gdb.args(["-ex", "continue", "-ex", "stepwell-symbols", "-ex", "info symbol $pc"]);
     gdb.args(["-ex", "continue", "-ex", "kill"]);
