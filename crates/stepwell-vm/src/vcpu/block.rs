@@ -21,12 +21,11 @@ use crate::stage2::PAGE_BYTES;
 use crate::vcpu::pages;
 use crate::vcpu::running::Running;
 use stepwell_arch::Va;
-use stepwell_engine::StepState;
 
 /// Takes back what has been counted from the instruction at the PC on, which has trapped.
-pub fn uncount<C: Cpu>(running: &mut Running<'_, C>) {
+/// `is_stepped`: it is a block by itself.
+pub fn uncount<C: Cpu>(running: &mut Running<'_, C>, is_stepped: bool) {
     let Some(timeline) = &running.domain.timeline else { return };
-    let is_stepped = running.core.engine.state() != StepState::Inactive;
     let rest = if is_stepped { 1 } else { rest_of_block(running) };
     let core = &*running.core;
     let is_cut = core.executed_all;
@@ -90,6 +89,8 @@ const fn ends_block_as_system(word: u32) -> bool {
         (1, 7) => matches!(crm, 8 | 9),
         // TLBI.
         (1, 8 | 9) => true,
+        // NZCV is a part of the CPU's state that no translation depends on.
+        (3, 4) if op1 == 3 && crm == 2 && op2 == 0 => false,
         (2 | 3, _) if !is_read => true,
         // What it reads from a device of its own: the GIC's CPU interface, the PMU, timers, RNDR.
         (3, 12) => op1 == 0 && crm >= 8,
@@ -126,6 +127,8 @@ mod tests {
             (0xd503_207f, "wfi"),
             (0xd503_42ff, "msr daifclr"),
             (0xd510_00e9, "msr dbgwcr0_el1"),
+            (0xd51b_4225, "msr daif"),
+            (0xd51b_4405, "msr fpcr"),
             (0xd51c_1100, "msr hcr_el2"),
             (0xd53b_e04e, "mrs cntvct_el0"),
             (0xd538_cc00, "mrs icc_iar1_el1"),
@@ -142,6 +145,8 @@ mod tests {
             (MRS_ID_AA64PFR0, "mrs id_aa64pfr0_el1"),
             (0xd530_00e3, "mrs dbgwcr0_el1"),
             (0xd538_4021, "mrs elr_el1"),
+            (0xd51b_4205, "msr nzcv"),
+            (0xd53b_420a, "mrs nzcv"),
             (0xd503_3bbf, "dmb ish"),
             (0xd503_3f5f, "clrex"),
             (0xd50b_7420, "dc zva"),

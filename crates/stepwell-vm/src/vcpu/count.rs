@@ -36,7 +36,8 @@ pub fn uncount<C: Cpu>(running: &Running<'_, C>) {
     }
 }
 
-/// The CPU has counted a BRK that is in the place of the guest's instruction, which has not executed.
+/// The CPU has counted a BRK, which may be in the place of the guest's instruction, which has not
+/// executed.
 pub fn uncount_brk<C: Cpu>(running: &mut Running<'_, C>) {
     uncount(running);
     running.core.executed = running.core.executed.saturating_sub(1);
@@ -60,7 +61,8 @@ pub fn set_clock<C: Cpu>(running: &Running<'_, C>, clock: Option<u64>) {
 /// The guest may withdraw it by switching the timer off, masking or moving it, which does not trap. A
 /// vCPU whose machine does not count is stepped until then ([`super::step::while_timer_is_pending`]);
 /// here that would be seen only where something else has it exit, and an exit for a stop would then make
-/// a difference. So it is withdrawn at positions that are a multiple of this, and nowhere else.
+/// a difference. So it is withdrawn at positions that are a multiple of this, where the guest accesses a
+/// device, which is part of the run, and nowhere else.
 pub const SETTLED_EVERY: u64 = 1024;
 
 /// Tells whether a timer's interrupt that waits is not to be withdrawn here.

@@ -18,8 +18,8 @@
 //! what is counted of a system register's access is [`super::block`]'s to say (docs/qemu.md,
 //! "Instruction counting").
 
-use super::count::SETTLED_EVERY;
-use super::time;
+use super::count::{self, SETTLED_EVERY};
+use super::{block, time};
 use crate::cpu::{Cpu, Vector};
 use crate::vcpu::running::Running;
 use stepwell_arch::esr::{EsrEl2, ec};
@@ -60,7 +60,21 @@ pub fn enter<C: Cpu>(running: &mut Running<'_, C>, steps: bool) -> Vector {
     timeline.set_clock(after);
     running.core.executed_all = after >= ends_at;
     running.core.executed = after.wrapping_sub(clock) / timeline.ticks_per_instruction().max(1);
+    drop(timeline);
+    if vector == Vector::Synchronous {
+        uncount(running, steps);
+    }
     vector
+}
+
+/// Takes back what has been counted of an instruction that came to EL2 instead of executing. That is
+/// done before anything else, since a timer that is looked at by too late a position goes off too early.
+fn uncount<C: Cpu>(running: &mut Running<'_, C>, steps: bool) {
+    match EsrEl2(running.core.context.esr).ec() {
+        ec::SYSTEM_REGISTER | ec::SMC64 => block::uncount(running, steps),
+        ec::BRK64 => count::uncount_brk(running),
+        _ => {}
+    }
 }
 
 /// Tells whether the step's exception was pending before an instruction: the one before it has taken an

@@ -145,15 +145,15 @@ pub fn brk<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled {
         drop(views);
         // What one address leads to, another may lead to as well.
         if is_ours || running.domain.follow.contains(running.core.pc().0) {
-            count::uncount_brk(running);
             return Handled::Stop(StopReason::Breakpoint);
         }
         // One that another vCPU has just cleared was met, where the guest has none.
         if is_hidden || !pages::is_brk(running) {
-            count::uncount_brk(running);
             return Handled::Past;
         }
     }
+    // It is the guest's own, and executes.
+    count::count(running);
     inject::synchronous(running, EsrEl1::brk(esr.call().immediate()), None)
 }
 

@@ -3,7 +3,7 @@
 //! Those who handle a class are functions of their own also in machine code: merged into one, each exit
 //! would save the registers of all.
 
-use super::{block, coprocessor, count, debug, inject, interrupt, memory, pages, psci, system};
+use super::{coprocessor, count, debug, inject, interrupt, memory, pages, psci, system};
 use crate::cpu::{Cpu, Vector};
 use crate::vcpu::handled::{Handled, advance, advance_by, fault};
 use crate::vcpu::running::Running;
@@ -30,14 +30,8 @@ fn synchronous<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
         ec::DABT_LOWER => memory::data_abort(running, esr),
         ec::IABT_LOWER => memory::instruction_abort(running, esr),
         ec::HVC64 => hypervisor_call(running),
-        ec::SMC64 => {
-            block::uncount(running);
-            privileged_call(running, esr)
-        }
-        ec::SYSTEM_REGISTER => {
-            block::uncount(running);
-            system::access(running, esr.system_register())
-        }
+        ec::SMC64 => privileged_call(running, esr),
+        ec::SYSTEM_REGISTER => system::access(running, esr.system_register()),
         ec::BREAKPOINT_LOWER => debug::breakpoint(running),
         ec::WATCHPOINT_LOWER => debug::watchpoint(running, esr),
         // Only a guest that steps itself has these, and then it is stepped for; see `run`.

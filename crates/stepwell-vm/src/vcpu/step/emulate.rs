@@ -100,7 +100,8 @@ impl Around {
 
 /// Arms the monitor within an exclusive sequence of A64 code that an exit of ours has broken, as the
 /// CPU's was by the load, if that has executed since the guest was entered: else it had been open
-/// before. Where instructions are not counted, that is not known of a guest that was entered within
+/// before, and the handlers of interrupts that come within a sequence are stepped until they have
+/// returned. Where instructions are not counted, that is not known of a guest that was entered within
 /// the sequence, and may have gone round; nor, of one that an exception has returned into, whether
 /// that was in this turn of it, and opened the monitor. Then it stays open: such a store fails once.
 pub fn rearm<C: Cpu>(running: &mut Running<'_, C>) {
@@ -366,7 +367,17 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     fn advance_pc(&mut self, bytes: u64) {
         let guest = self.running.core.debug.guest();
         advance_by(self.running, guest, bytes);
+        self.look_at_timers();
         self.carried_out();
+    }
+
+    /// EL2 has carried an instruction out. Where that is counted, a timer may be due behind it, whose
+    /// interrupt comes before the next instruction, as where the guest runs.
+    #[inline]
+    pub(super) fn look_at_timers(&mut self) {
+        if self.running.domain.timeline.is_some() {
+            time::update_lines(self.running);
+        }
     }
 
     /// The instruction was carried out at EL2, and the PC moved.

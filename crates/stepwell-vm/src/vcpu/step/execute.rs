@@ -159,6 +159,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         let handled = handle(self.running, vector);
         // It may have been a timer's register.
         self.find_deadline();
+        self.look_at_timers();
         match handled {
             Handled::Emulated => {
                 match self.class() {
