@@ -103,6 +103,8 @@ pub(super) enum Detour {
     /// Through an exclusive sequence that an exit has broken, round its loop and to its store.
     /// `level`: exception level that it is at; `is_armed`: its load has executed.
     Sequence { left: u64, level: u8, is_armed: bool },
+    /// To where the handler of an interrupt returns that has broken an exclusive sequence.
+    Handler { left: u64 },
     /// The guest steps itself.
     OwnStep { left: u64 },
     /// Its virtual timer's interrupt waits to be acknowledged, or withdrawn.

@@ -122,6 +122,13 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         if debug::must_step_for_guest(running) {
             return self.begin_own_step();
         }
+        if let Some(at) = running.core.broken_at {
+            // Where it stopped there, the handler has returned already.
+            if at != running.core.context.elr || interrupt::to_be_taken(running).is_some() {
+                return self.begin_handler_in_sequence();
+            }
+            running.core.broken_at = None;
+        }
         if running.domain.timeline.is_none() && time::is_virtual_timer_offered(running) {
             return self.begin_timer();
         }
@@ -220,6 +227,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         if is_counted && interrupt::to_be_taken(running).is_some() {
             // It breaks the sequence right here, as it did each time.
             running.core.monitor.clear();
+            step::note_broken_sequence(running);
         } else if running.core.monitor.armed().is_none() {
             step::rearm(running);
             // What has been read since is what the load has read, if that still holds.

@@ -68,6 +68,9 @@ pub struct VcpuCore<C: Cpu> {
     pub executed: u64,
     /// It has executed up to the moment at which it was to be interrupted, or its timer is due.
     pub executed_all: bool,
+    /// Where an interrupt has broken an exclusive sequence, and its handler has not returned yet: the
+    /// guest is stepped until it has. Only where instructions are counted.
+    pub broken_at: Option<u64>,
     /// The PC at which it entered the guest last, where it runs freely or instructions are counted.
     pub entered_at: u64,
     /// What the machine's counter showed when it came out of the guest, where it runs freely.
@@ -119,6 +122,7 @@ impl<C: Cpu> VcpuCore<C> {
             turn_end: 0,
             executed: 0,
             executed_all: false,
+            broken_at: None,
             entered_at: 0,
             private: PrivateRegisters::new(),
             left_at: None,
@@ -200,7 +204,7 @@ impl<C: Cpu> VcpuCore<C> {
         self.within = None;
         self.handler_of = None;
         self.is_suspended = false;
-        self.wakes_at = u64::MAX;
+        (self.wakes_at, self.broken_at) = (u64::MAX, None);
         self.left_at = None;
         self.is_hidden = false;
         self.virtual_clock = false;
@@ -225,6 +229,8 @@ impl<C: Cpu> VcpuCore<C> {
             interface: self.interface.clone(),
             debug: self.debug.clone(),
             is_suspended: self.is_suspended,
+            wakes_at: self.wakes_at,
+            broken_at: self.broken_at,
             virtual_clock: self.virtual_clock,
             physical_timer: self.physical_timer,
             lines: self.lines,
@@ -246,6 +252,7 @@ impl<C: Cpu> VcpuCore<C> {
         self.interface.clone_from(&was.interface);
         self.debug.restore(&was.debug);
         self.is_suspended = was.is_suspended;
+        (self.wakes_at, self.broken_at) = (was.wakes_at, was.broken_at);
         self.virtual_clock = was.virtual_clock;
         self.physical_timer = was.physical_timer;
         self.lines = was.lines;
@@ -294,6 +301,8 @@ pub struct VcpuValues {
     interface: CpuInterface,
     debug: DebugShadow,
     is_suspended: bool,
+    wakes_at: u64,
+    broken_at: Option<u64>,
     virtual_clock: bool,
     physical_timer: PhysicalTimer,
     lines: TimerLines,

@@ -20,8 +20,13 @@ const LENGTH_MAX: usize = 32;
 /// The same in bytes.
 const BYTES_MAX: u64 = 128;
 
-/// What else ends what is executed in a row: B, and branches by register.
-const ENDS: [Pattern; 2] = [Pattern(0xfc00_0000, 0x1400_0000), Pattern(0xfe00_0000, 0xd600_0000)];
+/// What else ends what is executed in a row: B, branches by register, and what generates an exception
+/// (SVC, HVC, SMC, BRK, HLT), whose return opens the monitor.
+const ENDS: [Pattern; 3] = [
+    Pattern(0xfc00_0000, 0x1400_0000),
+    Pattern(0xfe00_0000, 0xd600_0000),
+    Pattern(0xff00_0000, 0xd400_0000),
+];
 
 /// A mask, and what is left of a word by it.
 struct Pattern(u32, u32);
@@ -119,7 +124,8 @@ mod tests {
 
     #[test]
     fn what_is_not_executed_in_a_row_is_no_sequence() {
-        for end in [RET, B, 0xd69f_03e0, 0xd503_3f5f] {
+        // With ERET, CLREX, SVC, HVC and BRK.
+        for end in [RET, B, 0xd69f_03e0, 0xd503_3f5f, 0xd400_0bc1, 0xd400_0002, 0xd420_0000] {
             assert_eq!(load(2, &[LDXR, end, NOP]), None, "{end:#x}");
         }
     }

@@ -5,6 +5,7 @@ mod adversary;
 mod board;
 mod breakpoints;
 mod checkpoints;
+mod counted_timers;
 mod cpu;
 mod detail;
 mod devices;

@@ -105,6 +105,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             Detour::Sequence { left, level, .. } => self.in_sequence(left, level),
             Detour::OwnStep { left: 0 } => self.finish(None),
             Detour::OwnStep { .. } => self.own_step(detour),
+            Detour::Handler { left } => self.in_handler(left),
             Detour::Timer { in_sequence } => self.while_timer_is_pending(in_sequence),
         }
     }
@@ -166,6 +167,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             Detour::Sequence { left, level, is_armed } => {
                 Detour::Sequence { left: left - 1, level, is_armed }
             }
+            Detour::Handler { left } => Detour::Handler { left: left.saturating_sub(1) },
             Detour::Timer { .. } => detour,
         };
         self.flow.detour = Some(next);

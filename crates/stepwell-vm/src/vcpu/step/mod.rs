@@ -6,6 +6,7 @@
 //! path of `world.S`, which counts them, and their boundaries are taken from its count.
 
 mod begin;
+mod broken_sequence;
 mod detail;
 mod detour;
 mod emulate;
@@ -31,6 +32,7 @@ use crate::mutation::{self, LoopMutant};
 use crate::vcpu::flow::At;
 use crate::vcpu::running::End;
 use crate::vcpu::state::VcpuCore;
+pub use broken_sequence::note as note_broken_sequence;
 pub use emulate::rearm;
 use stepwell_arch::debug::mdscr_el1;
 use stepwell_arch::esr::EsrEl1;
@@ -174,6 +176,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             Asynchronous::SError => None,
         };
         self.note_interrupt();
+        broken_sequence::note(self.running);
         inject::asynchronous(self.running, what);
         self.entered_exception();
     }
