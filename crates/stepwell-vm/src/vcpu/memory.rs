@@ -1,6 +1,6 @@
 //! Aborts at stage 2: devices, and guests that reach for what is not there.
 
-use super::{debug, device_access, flash, pages};
+use super::{debug, device_access, flash, pages, time};
 use crate::checkpoint::withheld::Seen;
 use crate::cpu::{Cpu, Purpose};
 use crate::memory::GuestMemory;
@@ -53,6 +53,7 @@ pub fn data_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled 
     if let Some(handled) = pages::watchpoint(running, esr) {
         return handled;
     }
+    time::withdraw(running);
     device_access::carry_out(running, esr, address)
 }
 

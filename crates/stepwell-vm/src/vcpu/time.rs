@@ -432,6 +432,17 @@ pub fn is_virtual_timer_offered<C: Cpu>(running: &Running<'_, C>) -> bool {
         && running.domain.vgic.lock().is_offered(running.index, VIRTUAL_TIMER_INTID)
 }
 
+/// The guest has come to EL2 by itself, and does each time. Where instructions are counted, a virtual
+/// timer's interrupt that waits is withdrawn here, too, if the timer is not up any more: see
+/// [`count::SETTLED_EVERY`].
+pub fn withdraw<C: Cpu>(running: &mut Running<'_, C>) {
+    let waits = running.domain.timeline.is_some() && running.core.lines.virtual_timer;
+    if waits && !running.core.virtual_clock && !virtual_line(running) {
+        set_virtual_line(running, false);
+        running.cpu.enable_virtual_timer(true);
+    }
+}
+
 fn virtual_line<C: Cpu>(running: &Running<'_, C>) -> bool {
     line(
         running.cpu.read(SystemRegister::CNTV_CTL_EL0),
