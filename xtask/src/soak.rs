@@ -40,7 +40,8 @@ pub struct Soak {
     #[arg(long, conflicts_with = "interrupts")]
     detector: bool,
     /// So many times a random position of a Debian boot on four vCPUs instead, whose machine counts
-    /// instructions: come to by countdown, by steps, by both, and by going back, each is one state
+    /// instructions: come to by countdown, by steps, by both, and by going back, each is one state.
+    /// With --programs, of so many random programs instead of a boot
     #[arg(long, value_name = "N", conflicts_with_all = ["interrupts", "detector"])]
     time_travel: Option<u64>,
     /// So many replays of such a boot to its end instead: each comes to the same state

@@ -3,7 +3,7 @@
 //! Each program has its own seed, counted up from the first; two are under way at a time. At the end
 //! the log says what was covered. A divergence ends it, shrunk as far as dropping blocks shrinks it.
 //!
-//! With `--time-travel N` it is positions of a counted boot instead, with `--replays N` such a boot,
+//! With `--time-travel N` it is positions of a counted boot instead, or of so many programs, with `--replays N` such a boot,
 //! replayed so often. With `--interrupts 1` it is interrupts between vCPUs, with their threads suspended;
 //! with `--detector 1` the guest that looks for a debugger, under every policy with every other one.
 
@@ -78,6 +78,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if arguments.time_travel > 0 && arguments.programs < u64::MAX {
+        let cases = (0..arguments.programs).map(|n| arguments.case(n)).collect();
+        return time_travel::in_programs(cases, arguments.time_travel);
+    }
     if arguments.time_travel > 0 {
         return time_travel::run(arguments.cpu, arguments.time_travel, arguments.first_seed);
     }
