@@ -307,7 +307,6 @@ impl Prepared {
     /// Has the machine count instructions, and its vCPUs take turns.
     pub(super) fn with_schedule(mut self, schedule: Schedule) -> Self {
         self.options.schedule = Some(schedule);
-        self.options.time_of_day = TimeOfDay::Fixed;
         self.place_breakpoints();
         self
     }

@@ -5,7 +5,7 @@
 //! ours alone.
 
 use super::layout::Piece;
-use super::{Guest, Layout, MachineError, MachineOptions};
+use super::{Guest, Layout, MachineError, MachineOptions, TimeOfDay};
 use dtoolkit::Node;
 use dtoolkit::fdt::Fdt;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
@@ -55,7 +55,10 @@ fn domain(layout: &Layout, guest: &Guest, options: &MachineOptions) -> DeviceTre
     }
     let kib = layout.guest_bytes / 1024;
     domain.add_property(property("memory", kib.to_be_bytes().to_vec()));
-    let time_of_day = options.time_of_day.seconds();
+    // Who counts instructions wants each run to be the same.
+    let time_of_day =
+        if options.schedule.is_some() { TimeOfDay::Fixed } else { options.time_of_day };
+    let time_of_day = time_of_day.seconds();
     domain.add_property(property("stepwell,time-of-day", time_of_day.to_be_bytes().to_vec()));
     let mut kernel = module(layout.kernel, "multiboot,kernel");
     kernel.add_property(property("bootargs", strings(&[&guest.command_line])));
@@ -164,6 +167,9 @@ mod tests {
         assert_eq!(domain.property("cpus").unwrap().value(), 2_u32.to_be_bytes());
         let schedule = domain.property("stepwell,schedule").unwrap();
         assert_eq!(schedule.value(), b"turns=500\0");
+        let time_of_day = domain.property("stepwell,time-of-day").unwrap();
+        let fixed = TimeOfDay::Fixed.seconds();
+        assert_eq!(time_of_day.value(), fixed.to_be_bytes(), "as there is a schedule");
         assert_eq!(domain.property("memory").unwrap().value(), 65536_u64.to_be_bytes());
         assert_eq!(domain.children().count(), 2);
         let module = format!("module@{:x}", layout.kernel.address.0);

@@ -102,7 +102,7 @@ pub struct MachineOptions {
     pub test_mode: Option<String>,
     /// What is plugged into the guest's board.
     pub devices: Devices,
-    /// What the guest's clock begins with.
+    /// What the guest's clock begins with; the same in each run where there is a schedule.
     pub time_of_day: TimeOfDay,
 }
 
