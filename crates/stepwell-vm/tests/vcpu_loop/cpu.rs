@@ -152,6 +152,8 @@ struct State {
     /// By the number of the entry.
     script: VecDeque<Option<Asynchronous>>,
     executed: Vec<u64>,
+    /// Software Step exceptions.
+    stepped: u64,
     is_off: bool,
     /// What [`TRAPPED`] leaves in ESR_EL2.
     syndrome: u64,
@@ -227,6 +229,11 @@ impl FakeCpu {
     /// call.
     pub fn executed(&self) -> Vec<u64> {
         std::mem::take(&mut self.state.borrow_mut().executed)
+    }
+
+    /// How many Software Step exceptions there were since the last call.
+    pub fn stepped(&self) -> u64 {
+        std::mem::take(&mut self.state.borrow_mut().stepped)
     }
 
     /// Lets time pass, with nobody in the guest.
@@ -603,6 +610,7 @@ impl FakeCpu {
             if is_pending {
                 let (isv, ex) = kind.map_or((0, 0), |ex| (1_u64, u64::from(ex)));
                 context.esr = 0x32 << 26 | 1 << 25 | isv << 24 | ex << 6 | 0x22;
+                self.state.borrow_mut().stepped += 1;
                 return Vector::Synchronous;
             }
             if self.takes_virtual_exception(context, ss) {

@@ -1,13 +1,14 @@
 //! Virtual interrupts while stepping: held, stepped into, run over.
 
-use crate::board::{Board, ENTRY, ERET, NOP, Sharing, b, step};
+use crate::board::{Board, CONTINUE, ENTRY, ERET, NOP, Sharing, b, cbnz, step, sub};
 use crate::cpu::FakeCpu;
 use crate::sharing::{go_until, run_until, timeline};
 use stepwell_arch::{Ipa, Pstate, SystemRegister, Va};
 use stepwell_protocol::{InterruptPolicy, Place, StopReason, TimePolicy};
+use stepwell_vm::cpu::Cpu;
 use stepwell_vm::device::board::PL011_INTID;
 use stepwell_vm::memory::GuestMemory;
-use stepwell_vm::vgic::GICD_BASE;
+use stepwell_vm::vgic::{GICD_BASE, GICR_BASE};
 use stepwell_wire::{Answer, Command};
 
 /// MSR DAIFClr, #2
@@ -176,4 +177,38 @@ fn breakpoints_and_handlers_that_are_stepped_over() {
     // From within it, steps are told.
     let stop = board.go(&cpu, step(1, false));
     assert_eq!((stop.steps, stop.registers.pc), (1, IRQ_VECTOR + 8));
+}
+
+/// The virtual timer's interrupt is pending all the while: a few of the instructions that it is masked for
+/// are stepped, and it comes once it is unmasked, not before.
+#[test]
+fn a_timer_that_is_masked_for_long_has_few_instructions_stepped() {
+    const TURNS: u64 = 20_000;
+    let program = [sub(0, 0, 1), cbnz(0, -1), DAIF_CLEAR_I, NOP, b(-1)];
+    let board: Board = Board::with(1, &program, Sharing::None);
+    let cpu = board.cpu(0);
+    let domain = &board.machine.domains[0];
+    let mut vgic = domain.vgic.change();
+    vgic.mmio_write(0, Ipa(GICD_BASE.0), 4, 0x13); // ARE, both groups
+    vgic.mmio_write(0, Ipa(GICR_BASE.0 + 0x1_0080), 4, 1 << 27); // group 1
+    vgic.mmio_write(0, Ipa(GICR_BASE.0 + 0x1_0100), 4, 1 << 27); // enabled
+    drop(vgic);
+    let mut core = domain.vcpus[0].core.lock();
+    core.interface.vmcr = 0xff << 24 | 1 << 1; // all priorities, group 1
+    core.context.x[0] = TURNS;
+    assert!(Pstate(core.context.spsr).irq_masked());
+    drop(core);
+    for (register, value) in [(SystemRegister::CNTV_CVAL_EL0, 0), (SystemRegister::CNTV_CTL_EL0, 1)]
+    {
+        let (domain, vcpu, register) = (0, 0, register.0);
+        board.serve(&cpu, Command::WriteSystemRegister { domain, vcpu, register, value });
+    }
+    let place = Place::Va(Va(IRQ_VECTOR));
+    board.serve(&cpu, Command::SetBreakpoint { domain: 0, place });
+    let stop = board.go(&cpu, CONTINUE);
+    assert_eq!((stop.reason, stop.registers.pc), (StopReason::Breakpoint, IRQ_VECTOR));
+    let back = cpu.read(SystemRegister::ELR_EL1);
+    assert!((ENTRY + 12..=ENTRY + 16).contains(&back), "{back:#x} is behind the unmasking");
+    let (executed, stepped) = (cpu.executed().len() as u64, cpu.stepped());
+    assert!(executed > 2 * TURNS && stepped * 10 < executed, "{stepped} of {executed} are stepped");
 }

@@ -7,9 +7,14 @@
 //! acknowledged, the guest is stepped: each of its instructions may be the one that changes it. That
 //! is a hundred or so of them for a handler, more where interrupts are masked. Nothing is reported.
 //!
+//! **While it is masked** that may be hundreds of thousands: a large disk request is completed with
+//! interrupts off, by a few hundred instructions a page. So after [`MASKED_MAX`] of them the guest runs
+//! freely for [`MASKED_NS`], and is stepped again. One that withdraws the interrupt and unmasks it within
+//! such a moment finds it all the same, as on hardware where the line takes its time to go down.
+//!
 //! No other vCPU being there, the clock goes by these steps, as if they were not
-//! ([`time::go_by_steps`]). But a guest that waits for the time with interrupts masked would wait long:
-//! after [`HIDDEN_MAX`] of them the clock is the machine's again.
+//! ([`time::go_by_steps`]). But a guest that waits for the time within an exclusive sequence would wait
+//! long: after [`HIDDEN_MAX`] of them the clock is the machine's again.
 //!
 //! Exclusive sequences are the exception beside other vCPUs, which would have to be quiesced for
 //! each: such a sequence runs freely, for a moment, and may find an interrupt that it has just
@@ -25,10 +30,13 @@ use crate::vcpu::{debug, interrupt, time};
 use stepwell_engine::{Plan, TimePolicy};
 use stepwell_protocol::{InterruptPolicy, StopReason};
 
-/// Steps after which it looks whether others want this vCPU to be quiesced.
-const STEPS_AT_ONCE: u64 = 1_000;
 /// Steps that the guest's clock takes for instructions at full speed.
 const HIDDEN_MAX: u64 = 2_000;
+/// Steps at a time of a guest that does not take the interrupt: as many as a short section with interrupts
+/// off has.
+const MASKED_MAX: u64 = 200;
+/// How long it runs freely between them.
+const MASKED_NS: u64 = 300_000;
 /// How long it runs freely at a time where it cannot be stepped.
 const SEQUENCE_NS: u64 = 20_000;
 
@@ -69,22 +77,33 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         if self.take_event() == Event::Entered {
             return Onward::GoOn;
         }
+        if self.is_masked_for_long() {
+            return self.run_for(MASKED_NS);
+        }
         // As long as it is in here, nobody switches another vCPU on.
         let is_alone = self.running.domain.alone.is_one();
         match self.look_ahead().plan {
-            Plan::LoadExclusive(_) if !is_alone => self.run_for_a_moment(),
+            Plan::LoadExclusive(_) if !is_alone => self.run_for(SEQUENCE_NS),
             Plan::WaitForInterrupt { .. } if !interrupt::has_pending(self.running) => {
-                self.run_for_a_moment()
+                self.run_for(SEQUENCE_NS)
             }
-            _ => self.one(if is_over { 1 } else { STEPS_AT_ONCE }),
+            _ => self.one(if is_over { 1 } else { MASKED_MAX }),
         }
     }
 
+    /// What is pending is not to be taken, as it was not for many steps. (Within an exclusive sequence,
+    /// running on would break that.)
+    fn is_masked_for_long(&mut self) -> bool {
+        self.flow.tally.steps >= MASKED_MAX
+            && self.running.core.monitor.armed().is_none()
+            && interrupt::to_be_taken(self.running).is_none()
+    }
+
     /// What is next is to run freely: an exclusive sequence, which others would have to be quiesced
-    /// for, or a WFI that waits.
-    fn run_for_a_moment(&mut self) -> Onward {
+    /// for, a WFI that waits, or more of what is masked.
+    fn run_for(&mut self, ns: u64) -> Onward {
         self.end_detour(None);
-        self.running.cpu.interrupt_in(SEQUENCE_NS);
+        self.running.cpu.interrupt_in(ns);
         self.enter_free()
     }
 }
