@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
-use stepwell_wire::devices::{QueueRequest, Served, Server};
-use stepwell_wire::mailbox::{AdaptiveSpin, Memory};
+use stepwell_wire::devices::{QueueRequest, Served, Server, Words};
+use stepwell_wire::mailbox::AdaptiveSpin;
 
 /// How long after an answer it is looked for the next request: some times what a driver takes.
 const LOOKING: Duration = Duration::from_micros(200);
@@ -107,7 +107,7 @@ impl Serving {
     /// # Errors
     ///
     /// Where the host has no thread left.
-    pub fn start<M: Memory + Send + 'static>(
+    pub fn start<M: Words + Send + 'static>(
         server: Server<M>,
         ram: GuestRam,
         devices: Devices,
@@ -161,7 +161,7 @@ struct Worker<M> {
 /// Whose devices these are.
 const DOMAIN: u8 = 0;
 
-impl<M: Memory> Worker<M> {
+impl<M: Words> Worker<M> {
     fn run(&mut self) {
         let mut spin = AdaptiveSpin::new();
         while !self.is_over.load(Ordering::SeqCst) {
@@ -250,7 +250,7 @@ struct Parts<'a, M> {
     is_over: &'a AtomicBool,
 }
 
-impl<M: Memory> Answer for Parts<'_, M> {
+impl<M: Words> Answer for Parts<'_, M> {
     fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Broken> {
         let mut done = 0;
         while done < bytes.len() {

@@ -4,8 +4,7 @@ use crate::LinkError;
 use crate::shared::SharedMemory;
 use std::fs::File;
 use std::sync::Arc;
-use stepwell_wire::devices::{BYTES, Server};
-use stepwell_wire::mailbox::Memory;
+use stepwell_wire::devices::{BYTES, Server, Words};
 
 /// Maps the channel that lies `offset` bytes into `ram`. Who serves it is to be
 /// [woken](crate::Link::wake_for_devices) by the doorbell.
@@ -16,7 +15,7 @@ use stepwell_wire::mailbox::Memory;
 pub fn device_channel(
     ram: &File,
     offset: u64,
-) -> Result<Server<impl Memory + Send + use<>>, LinkError> {
+) -> Result<Server<impl Words + Send + use<>>, LinkError> {
     let memory = SharedMemory::map(ram, offset, BYTES);
     Ok(Server::new(memory.map_err(|error| LinkError::Ram(Arc::new(error)))?))
 }

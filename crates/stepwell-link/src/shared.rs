@@ -10,7 +10,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use std::fs::File;
 use std::io;
 use std::sync::atomic::AtomicU64;
-use stepwell_wire::mailbox;
+use stepwell_wire::{devices, mailbox};
 
 const WORD: u64 = 8;
 
@@ -59,5 +59,17 @@ impl SharedMemory {
 impl mailbox::Memory for SharedMemory {
     fn word(&self, offset: u64) -> &AtomicU64 {
         self.at(offset)
+    }
+}
+
+impl devices::Words for SharedMemory {
+    fn words(&self, offset: u64, count: u64) -> &[AtomicU64] {
+        assert!(offset.is_multiple_of(WORD) && offset <= self.bytes, "words at {offset}");
+        let count = count.min((self.bytes - offset) / WORD) as usize;
+        // SAFETY: as in `at`, for `count` words of which the last ends within the mapping.
+        unsafe {
+            let first = self.map.as_mut_ptr().add(offset as usize).cast::<AtomicU64>();
+            std::slice::from_raw_parts(first, count)
+        }
     }
 }

@@ -125,7 +125,7 @@ pub enum Served {
     Broken,
 }
 
-/// A channel's memory as EL2 maps it: in one piece.
+/// A channel's memory as both ends map it: in one piece.
 pub trait Words: Memory {
     /// The words from a byte offset on, which is a multiple of 8: so many, or as many as there are.
     fn words(&self, offset: u64, count: u64) -> &[AtomicU64];
@@ -316,7 +316,7 @@ pub struct Server<M> {
     data: u64,
 }
 
-impl<M: Memory> Server<M> {
+impl<M: Words> Server<M> {
     /// Makes the end of a channel that is all zero.
     #[must_use]
     pub const fn new(memory: M) -> Self {
@@ -351,15 +351,20 @@ impl<M: Memory> Server<M> {
         self.memory.word(place).store(address, Ordering::Relaxed);
         self.memory.word(place.wrapping_add(8)).store(bytes.len() as u64, Ordering::Relaxed);
         self.writes = self.writes.wrapping_add(1);
-        for chunk in bytes.chunks(8) {
+        let count = bytes.len().div_ceil(8) as u64;
+        let words = self.memory.words(DATA.wrapping_add(self.data), count);
+        let (whole, rest) = bytes.as_chunks();
+        for (word, chunk) in words.iter().zip(whole) {
+            word.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
+        }
+        if let Some(last) = words.get(whole.len()) {
             let mut word = [0; 8];
-            for (to, from) in word.iter_mut().zip(chunk) {
+            for (to, from) in word.iter_mut().zip(rest) {
                 *to = *from;
             }
-            let place = DATA.wrapping_add(self.data % DATA_BYTES);
-            self.memory.word(place).store(u64::from_le_bytes(word), Ordering::Relaxed);
-            self.data = self.data.wrapping_add(8);
+            last.store(u64::from_le_bytes(word), Ordering::Relaxed);
         }
+        self.data = self.data.wrapping_add(count.wrapping_mul(8));
         bytes.len()
     }
 
