@@ -86,7 +86,8 @@ pub fn kernel_log(said: &str) -> Vec<String> {
 }
 
 /// A text with `#` for each figure, however long.
-fn without_figures(text: &str) -> String {
+#[must_use]
+pub fn without_figures(text: &str) -> String {
     let mut out = String::new();
     for character in text.chars() {
         match character {

@@ -12,14 +12,17 @@
 pub mod board;
 pub mod browser;
 pub mod conformance;
+pub mod console;
 pub mod cost;
 pub mod cross_calls;
 pub mod debian;
 pub mod debugger;
 pub mod detector;
+pub mod distribution;
 pub mod emulated_host;
 pub mod encodings;
 pub mod guest;
+pub mod http;
 pub mod kernel_module;
 pub mod machine;
 pub mod own_debug;

@@ -8,15 +8,15 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
+use stepwell_tests::console::Console;
 use stepwell_tests::debian::has_no_trouble;
 use stepwell_tests::guest::folder;
 use stepwell_tests::plain::{Setup, dump_device_tree, witness};
-use stepwell_tests::process::{Finished, Running, run};
+use stepwell_tests::process::{Finished, run};
 use stepwell_tests::stepwell::{binary, show, with_machine};
 use stepwell_tests::stream::demand_equal;
 
@@ -71,25 +71,12 @@ fn u_boot_from_its_reset_vector_is_what_plain_qemu_executes() {
 
 /// Runs a guest, and types each answer once its question has been shown.
 fn talk(run: &mut Command, conversation: &[(&str, &str)]) -> Finished {
-    run.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut running = Running::start(run).unwrap();
-    running.kill_after(LIMIT);
-    let (mut typed, mut shown) = (running.stdin().unwrap(), running.lines().unwrap());
-    let mut said = Vec::new();
+    let mut console = Console::start(run, LIMIT).unwrap();
     for (question, answer) in conversation {
-        let begin = said.len();
-        let mut byte = [0];
-        while !String::from_utf8_lossy(&said[begin..]).contains(question) {
-            let count = shown.read(&mut byte).unwrap();
-            assert!(count > 0, "no {question:?} in {}", String::from_utf8_lossy(&said));
-            said.extend(byte);
-        }
-        typed.write_all(answer.as_bytes()).unwrap();
-        typed.flush().unwrap();
+        console.hear(question).unwrap();
+        console.say(answer).unwrap();
     }
-    shown.read_to_end(&mut said).unwrap();
-    let finished = running.finish(LIMIT).unwrap();
-    Finished { stdout: String::from_utf8_lossy(&said).into_owned(), ..finished }
+    console.finish(LIMIT).unwrap()
 }
 
 const GUID: &str = "11111111-2222-3333-4444-555555555555";

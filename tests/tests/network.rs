@@ -3,11 +3,10 @@
 #![cfg(feature = "machine")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use stepwell_tests::debian::{debian_doing, has_no_trouble};
+use stepwell_tests::http;
 use stepwell_tests::process::run;
 use stepwell_tests::stepwell::command;
 
@@ -16,31 +15,16 @@ const BYTES: usize = 1 << 20;
 /// `head -c 1048576 /dev/zero | md5sum`
 const SUM: &str = "b6d81b360a5672d80c27430f39153e2c";
 
-/// Answers each request with a file of zeros, for as long as the test runs. Returns the port.
-fn serve() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || listener.incoming().flatten().for_each(answer));
-    port
-}
-
-/// A guest that goes away is no reason to fail here: it says so itself.
-fn answer(mut stream: TcpStream) {
-    let mut request = [0; 4096];
-    let _request = stream.read(&mut request);
-    let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {BYTES}\r\n\r\n");
-    let _sent = stream.write_all(&[head.as_bytes(), &[0; BYTES]].concat());
-}
-
 #[test]
 fn debian_fetches_a_file_by_the_users_network() {
-    let port = serve();
+    let port = http::serve(|_| Some(vec![0; BYTES])).unwrap();
+    let host = http::HOST;
     let script = format!(
         "b=/bin/busybox; mount -t proc proc /proc; load-modules && \
          echo '#!/bin/sh' >/up; echo '[ $ip ] && /bin/busybox ifconfig $interface $ip' >>/up; \
          chmod 755 /up; $b ifconfig lo 127.0.0.1; $b ifconfig eth0 up; \
          $b udhcpc -q -n -i eth0 -s /up && \
-         $b wget -q -O /file http://10.0.2.2:{port}/file; $b md5sum /file; poweroff -f"
+         $b wget -q -O /file http://{host}:{port}/file; $b md5sum /file; poweroff -f"
     );
     for smp in [1, 2] {
         let setup = debian_doing(&script, "cortex-a57", smp);

@@ -55,21 +55,26 @@ impl Images {
     /// # Errors
     /// When a tool or the network is missing.
     pub fn run(self) -> Result<()> {
-        setup::ensure(setup::IMAGES)?;
-        let wanted = |release: &&Release| self.only.as_deref().is_none_or(|it| it == release.name);
-        let releases: Vec<_> = RELEASES.iter().filter(wanted).collect();
-        anyhow::ensure!(
-            !releases.is_empty(),
-            "there are {}",
-            RELEASES.map(|it| it.name).join(", ")
-        );
-        for release in releases {
-            let image = DiskImage::of(release);
-            image.make(release, self.refresh)?;
-            println!("{}:  {}", release.name, layout::shown(&image.disk()));
-        }
-        Ok(())
+        make(self.only.as_deref(), self.refresh)
     }
+}
+
+/// Makes images, of one release or of all, where there are none of what they would be made of, and
+/// prints where they are.
+///
+/// # Errors
+/// As [`Images::run`].
+pub fn make(only: Option<&str>, refresh: bool) -> Result<()> {
+    setup::ensure(setup::IMAGES)?;
+    let wanted = |release: &&Release| only.is_none_or(|name| name == release.name);
+    let releases: Vec<_> = RELEASES.iter().filter(wanted).collect();
+    anyhow::ensure!(!releases.is_empty(), "there are {}", RELEASES.map(|it| it.name).join(", "));
+    for release in releases {
+        let image = DiskImage::of(release);
+        image.make(release, refresh)?;
+        println!("{}:  {}", release.name, layout::shown(&image.disk()));
+    }
+    Ok(())
 }
 
 /// An image and what it was made of.
@@ -79,7 +84,7 @@ pub struct DiskImage {
 
 impl DiskImage {
     fn of(release: &Release) -> Self {
-        Self { folder: layout::target_dir().join("images").join(release.name) }
+        Self { folder: layout::images_dir().join(release.name) }
     }
 
     /// The disk, raw.

@@ -45,6 +45,11 @@ pub fn guests_dir() -> PathBuf {
     target_dir().join("guests")
 }
 
+/// The folder of disks with distributions on them.
+pub fn images_dir() -> PathBuf {
+    target_dir().join("images")
+}
+
 /// The `stepwell` command, optimised.
 pub fn stepwell_binary() -> PathBuf {
     target_dir().join("release").join("stepwell")

@@ -16,6 +16,7 @@ mod coverage;
 mod cross;
 mod debian;
 mod demo;
+mod distributions;
 mod elf_image;
 mod fuzz;
 mod guests;
@@ -68,6 +69,7 @@ enum Command {
     Images(images::Images),
     Qemu(qemu::Qemu),
     Demo(demo::Demo),
+    Distributions(distributions::Distributions),
     Test(test::Test),
     Bench(bench::Bench),
     Boards(boards::Boards),
@@ -101,6 +103,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Images(command) => command.run(),
         Command::Qemu(command) => command.run(),
         Command::Demo(command) => command.run(),
+        Command::Distributions(command) => command.run(),
         Command::Test(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Boards(command) => command.run(),

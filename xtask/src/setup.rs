@@ -130,6 +130,8 @@ const PASST: Need = Need {
 
 /// What making disk images takes.
 pub const IMAGES: &[Need] = &[KEYRING, SFDISK, MTOOLS, MKE2FS];
+/// What running what is on them takes.
+pub const DISTRIBUTIONS: &[Need] = &[QEMU, KEYRING, SFDISK, MTOOLS, MKE2FS, PASST];
 /// What building the command for arm64 hosts takes, beside a compiler.
 pub const CROSS: &[Need] = &[KEYRING, CROSS_GCC, CROSS_LIBC];
 /// What running a guest takes: the demo and the measurements need no more.

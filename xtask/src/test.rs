@@ -112,6 +112,7 @@ fn mutants() -> Result<()> {
 pub fn point_to_machine(command: &mut Command) {
     command.env("STEPWELL_BIN", layout::stepwell_binary());
     command.env("STEPWELL_GUESTS", layout::guests_dir());
+    command.env("STEPWELL_IMAGES", layout::images_dir());
     command.env("STEPWELL_QEMU", setup::qemu());
     command.env("STEPWELL_KVM_HOST", layout::emulated_host());
 }

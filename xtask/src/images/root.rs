@@ -91,9 +91,14 @@ const PAM: [(&str, &str); 5] = [
     ("common-session-noninteractive", "session required pam_unix.so"),
 ];
 
-/// What a first boot would make for want of scripts, for minutes, and a login does not take.
-const MASKED: [&str; 3] =
-    ["systemd-hwdb-update.service", "ldconfig.service", "systemd-journal-catalog-update.service"];
+/// What a first boot would make for want of scripts, for minutes, and a login does not take; and the
+/// logins at terminals that an emulated board does not have.
+const MASKED: [&str; 4] = [
+    "systemd-hwdb-update.service",
+    "ldconfig.service",
+    "systemd-journal-catalog-update.service",
+    "getty-static.service",
+];
 
 const NETWORK: &str = "[Match]\nType=ether\n\n[Network]\nDHCP=ipv4\n";
 /// apt runs what it downloads with as this user.
