@@ -101,6 +101,10 @@ const MASKED: [&str; 4] = [
 ];
 
 const NETWORK: &str = "[Match]\nType=ether\n\n[Network]\nDHCP=ipv4\n";
+/// An emulated board on a busy host takes its time: a console that is a minute and a half late is none to
+/// systemd otherwise.
+const PATIENT: &str = "[Manager]\nDefaultTimeoutStartSec=1h\nDefaultTimeoutStopSec=1h\n\
+                       DefaultDeviceTimeoutSec=1h\n";
 /// apt runs what it downloads with as this user.
 const APT_USER: &str = "_apt:x:42:65534::/nonexistent:/usr/sbin/nologin\n";
 
@@ -137,6 +141,7 @@ pub fn configure(tree: &Path, name: &str) -> Result<Kernel> {
             "passwd: files\ngroup: files\nhosts: files dns\n".to_owned(),
         ),
         ("etc/systemd/network/80-ether.network".to_owned(), NETWORK.to_owned()),
+        ("etc/systemd/system.conf.d/patient.conf".to_owned(), PATIENT.to_owned()),
         ("root/.profile".to_owned(), "PS1='\\h:\\w# '\n".to_owned()),
     ];
     for (stack, line) in PAM {
