@@ -3,6 +3,7 @@
 //!
 //! What it executes it writes down, so that a test can tell what the loop should have counted.
 
+use crate::kept::KEPT;
 use crate::memory::Ram;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -27,21 +28,6 @@ const RUN_MAX: u64 = 5000;
 /// Ticks after which EL2's timer wakes the CPU, whatever it was set to.
 const ALARM: u64 = 100;
 const VBAR: u64 = 0x4000_8000;
-const KEPT: [SystemRegister; 13] = [
-    SystemRegister::SCTLR_EL1,
-    SystemRegister::VBAR_EL1,
-    SystemRegister::ESR_EL1,
-    SystemRegister::FAR_EL1,
-    SystemRegister::ELR_EL1,
-    SystemRegister::SPSR_EL1,
-    SystemRegister::SP_EL1,
-    SystemRegister::TTBR0_EL1,
-    SystemRegister::TTBR1_EL1,
-    SystemRegister::TCR_EL1,
-    SystemRegister::MAIR_EL1,
-    SystemRegister::CNTV_CVAL_EL0,
-    SystemRegister::CNTV_CTL_EL0,
-];
 
 /// The registers, and a fast path that takes steps of NOP and ADD.
 #[derive(Default)]

@@ -13,6 +13,7 @@ mod exits;
 mod flash;
 mod inspect;
 mod interrupts;
+mod kept;
 mod memory;
 mod power;
 mod several;
