@@ -9,7 +9,9 @@ use std::time::Instant;
 use stepwell_tests::distribution::Distribution;
 
 /// What is done with each guest, and its word.
-const WAYS: [(&str, fn(Distribution) -> anyhow::Result<()>); 2] =
+type Way = fn(Distribution) -> anyhow::Result<()>;
+
+const WAYS: [(&str, Way); 2] =
     [("used", Distribution::comes_through), ("stepped", Distribution::is_as_unstepped)];
 
 fn main() -> ExitCode {
