@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use stepwell_tests::distribution::Distribution;
 
-/// What is done with each guest, and its word.
+/// What is done with a guest.
 type Way = fn(Distribution) -> anyhow::Result<()>;
 
+/// Each, and its word.
 const WAYS: [(&str, Way); 2] =
     [("used", Distribution::comes_through), ("stepped", Distribution::is_as_unstepped)];
 
