@@ -18,8 +18,8 @@ use stepwell::names::Names;
 use stepwell::questions;
 use stepwell_debuggee::{Debuggee, Event, Stop, StopReason, VcpuId};
 use stepwell_link::Link;
-use stepwell_linux::{Module, Task};
-use stepwell_trace::RawPolicy;
+use stepwell_linux::{Error, Module, Task, module_types};
+use stepwell_trace::{RawPolicy, Symbol, printable};
 
 use crate::guest::folder;
 use crate::kernel_module::{self, FILE, NAME};
@@ -32,10 +32,14 @@ pub const KERNELS: [(&str, &str); 2] =
 /// The CPUs.
 pub const CPUS: [&str; 2] = ["cortex-a57", "max"];
 
+/// A structure of the module virtio_blk's own.
+const OF_A_MODULE: &str = "virtio_blk";
 /// Where the guest is asked.
 const MARK: &str = "__arm64_sys_sync";
 /// For a reading of `/proc`, however loaded the machine is.
 const LIMIT: Duration = Duration::from_secs(1800);
+/// At each how manieth stop the modules' symbols are compared: they are thousands of lines.
+const SYMBOLS_EVERY: u32 = 4;
 /// Longest time that the guest runs freely between two stops.
 const PAUSE_MS_MAX: u64 = 200;
 
@@ -63,7 +67,7 @@ pub struct Compared {
     pub modules: usize,
     /// Lines of mappings.
     pub mappings: usize,
-    /// Symbols of the kernel.
+    /// Symbols of the kernel and of modules.
     pub symbols: usize,
     /// Stops amid forks, programs and modules.
     pub amid: usize,
@@ -105,7 +109,10 @@ reading() {{
     cat /proc/$pid/maps 2>/dev/null
   done
 }}
-symbols() {{ sed 's/ . / /' | grep -v ' \(__pi_\|__efistub_\)*[$][xd]' | sort -u | sha256sum; }}
+symbols() {{
+  sed 's/ . / /' | grep -v ' \(__pi_\|__efistub_\)*[$][xd]' | sort -u >/symbols
+  echo $(wc -l </symbols) $(sha256sum </symbols)
+}}
 RANDOM={seed}
 forks & execs & loads &
 round=0
@@ -117,6 +124,9 @@ while [ $round -lt {stops} ]; do
   reading
   case $round in
   0) echo "@kernel"; grep -v '\[' /proc/kallsyms | symbols;;
+  esac
+  case $((round % {SYMBOLS_EVERY})) in
+  0) echo "@symbols"; grep '\[' /proc/kallsyms | grep -v '\[bpf\]\|\[__builtin\| [$][xd]';;
   esac
   busybox sync
   echo "@again"
@@ -136,6 +146,8 @@ struct Live {
     link: Link,
     _machine: QemuMachine,
     names: Names,
+    /// Whether the kernel's own symbols have one for its first byte.
+    names_its_start: bool,
     said: Vec<u8>,
 }
 
@@ -146,8 +158,10 @@ struct Reading {
     tasks: BTreeMap<u32, (String, char)>,
     modules: Vec<String>,
     maps: BTreeMap<u32, Vec<String>>,
-    /// The digest of the kernel's symbols, where it was asked for.
-    kernel: Option<String>,
+    /// How many symbols the kernel has, and their digest, where that was asked for.
+    kernel: Option<(usize, String)>,
+    /// The modules' symbols, where these were asked for: address, name and module.
+    symbols: BTreeSet<String>,
 }
 
 /// What the memory says.
@@ -158,6 +172,8 @@ struct Asked {
     /// The task that executes `sync`.
     current: u32,
     idle: BTreeSet<u32>,
+    /// The modules' symbols, as lines of [`Reading::symbols`].
+    symbols: BTreeSet<String>,
 }
 
 /// Boots a guest and compares it at random moments.
@@ -183,15 +199,19 @@ pub fn compare(case: Case) -> Result<Compared> {
         ensure!(stop.reason == StopReason::Breakpoint, "stopped by {}", stop.reason);
         let before = live.reading(&format!("@begin {round}"))?;
         let asked = live.ask(stop.vcpu)?;
+        live.knows_types(stop.vcpu)?;
         live.link.resume(0)?;
         live.until_said(&format!("@done {round}\r"))?;
         let after = live.reading("@again")?;
         same(&before, &after, &asked, &mut compared)
             .with_context(|| format!("at stop {round} of {case:?}"))?;
         if let Some(theirs) = &before.kernel {
-            let (ours, count) = live.symbols();
-            ensure!(*theirs == ours, "the {count} symbols are others than /proc/kallsyms has");
-            compared.symbols += count;
+            let ours = live.symbols();
+            ensure!(
+                *theirs == ours,
+                "/proc/kallsyms has the symbols {theirs:?}, ours are {ours:?}"
+            );
+            compared.symbols += ours.0;
         }
         live.said.clear();
         if round + 1 < case.stops {
@@ -212,6 +232,8 @@ impl Live {
         let memory = Memory { bytes: 512 << 20 };
         let layout = Layout::new(memory, &guest)?;
         let names = Names::new(None, &guest, &layout);
+        let own = guest.kernel.symbols().context("the kernel has no symbols")?;
+        let names_its_start = own.address_of("_text").is_some();
         let options = MachineOptions {
             smp: case.smp,
             cpu: case.cpu.to_owned(),
@@ -221,7 +243,7 @@ impl Live {
             ..MachineOptions::default()
         };
         let (machine, link) = QemuMachine::launch(&options, &guest)?;
-        Ok(Self { link, _machine: machine, names, said: Vec::new() })
+        Ok(Self { link, _machine: machine, names, names_its_start, said: Vec::new() })
     }
 
     /// Waits for the guest to stop; nothing if it ended.
@@ -279,7 +301,11 @@ impl Live {
                 let maps = reading.maps.entry(pid.parse()?).or_default();
                 maps.push(line.trim_end().to_owned());
             } else if part == "@kernel" {
-                reading.kernel = line.split_whitespace().next().map(str::to_owned);
+                let words: Vec<&str> = line.split_whitespace().collect();
+                let [count, digest, ..] = words[..] else { bail!("no digest: {line}") };
+                reading.kernel = Some((count.parse()?, digest.to_owned()));
+            } else if part == "@symbols" {
+                reading.symbols.insert(symbol_line(line).context("no symbol")?);
             }
         }
         Ok(reading)
@@ -297,16 +323,42 @@ impl Live {
             let mappings = mappings.with_context(|| format!("mappings of {task:?}"))?;
             maps.insert(task.pid, mappings.iter().map(|one| one.line()).collect());
         }
+        let mut symbols = BTreeSet::new();
+        for module in &modules {
+            let found =
+                names.kernel()?.ask(link, vcpu, |kernel, memory| module.symbols(kernel, memory));
+            let found = found.with_context(|| format!("symbols of {}", module.name))?;
+            let line =
+                |one: &Symbol| format!("{:016x} {} [{}]", one.address, one.name, module.name);
+            symbols.extend(found.iter().map(line));
+        }
         let current = questions::current_task(names, link, vcpu).context("the current task")?;
         let idle = tasks.iter().filter(|task| task.pid == 0).map(|task| task.pid).collect();
-        Ok(Asked { tasks, modules, maps, current: current.pid, idle })
+        Ok(Asked { tasks, modules, maps, current: current.pid, idle, symbols })
     }
 
-    /// The digest of the kernel's symbols, and how many there are.
-    fn symbols(&self) -> (String, usize) {
+    /// How many symbols the kernel has, and their digest. The name of its first byte is ours where it
+    /// keeps the names of functions only.
+    fn symbols(&self) -> (usize, String) {
         let seen = self.names.as_seen();
-        let high = seen.iter().filter(|one| one.address >> 63 == 1);
+        let is_its = |one: &&Symbol| self.names_its_start || one.name != "_text";
+        let high = seen.iter().filter(|one| one.address >> 63 == 1).filter(is_its);
         digest(high.map(|one| format!("{:016x} {}", one.address, one.name)).collect())
+    }
+
+    /// Looks for a structure that only a module's own types have.
+    fn knows_types(&mut self, vcpu: VcpuId) -> Result<()> {
+        let kernel = self.names.kernel()?;
+        let tables = kernel.ask(&mut self.link, vcpu, |kernel, memory| {
+            let known = kernel.btf().structure(OF_A_MODULE);
+            let tables = module_types::all(kernel, memory)?;
+            Ok::<_, Error>((known, tables))
+        });
+        let (known, tables) = tables.context("the modules' types")?;
+        let found = tables.iter().find_map(|table| table.structure(OF_A_MODULE));
+        let count = tables.len();
+        ensure!(known.is_none() && found.is_some(), "no {OF_A_MODULE} in {count} modules' types");
+        Ok(())
     }
 
     /// Lets the guest go on to the next reading.
@@ -339,15 +391,15 @@ impl Live {
     }
 }
 
-/// The digest of sorted lines, as `sha256sum` has it, and how many there are.
-fn digest(lines: BTreeSet<String>) -> (String, usize) {
+/// How many lines there are, and their digest, as `sha256sum` has it.
+fn digest(lines: BTreeSet<String>) -> (usize, String) {
     let mut hash = Sha256::new();
     for line in &lines {
         hash.update(line.as_bytes());
         hash.update(b"\n");
     }
     let digest = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    (digest, lines.len())
+    (lines.len(), digest)
 }
 
 fn same(before: &Reading, after: &Reading, asked: &Asked, compared: &mut Compared) -> Result<()> {
@@ -385,7 +437,29 @@ fn same(before: &Reading, after: &Reading, asked: &Asked, compared: &mut Compare
         ensure!(ours == maps, "mappings of {pid}: {maps:#?}, ours {ours:#?}");
         compared.mappings += maps.len();
     }
+    same_symbols(&before.symbols, &asked.symbols).context("modules' symbols")?;
+    compared.symbols += before.symbols.len();
     Ok(())
+}
+
+/// Compares the modules' symbols, where the guest listed them.
+fn same_symbols(theirs: &BTreeSet<String>, ours: &BTreeSet<String>) -> Result<()> {
+    const SHOWN: usize = 8;
+    let only = |one: &BTreeSet<String>, other: &BTreeSet<String>| {
+        one.difference(other).take(SHOWN).cloned().collect::<Vec<_>>()
+    };
+    let (missing, more) = (only(theirs, ours), only(ours, theirs));
+    let are_equal = theirs.is_empty() || missing.is_empty() && more.is_empty();
+    ensure!(are_equal, "only in /proc/kallsyms: {missing:#?}, only here: {more:#?}");
+    Ok(())
+}
+
+/// `ADDRESS NAME [MODULE]` of a line of `/proc/kallsyms`, which has a letter and a tab in between. Some
+/// names are labels of the compiler's with control characters in them, which are shown as `^B` here.
+fn symbol_line(line: &str) -> Option<String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [address, _, name, module] = words[..] else { return None };
+    Some(format!("{address} {} {module}", printable(name)))
 }
 
 /// `NAME SIZE USED STATE BASE` of a line of `/proc/modules`, which tells by whom a module is used

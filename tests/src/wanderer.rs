@@ -15,6 +15,8 @@ use crate::kernel_module::cpio;
 pub const NAME: &str = "wanderer";
 /// Turns of its loop, of three instructions, between two system calls.
 pub const TURNS: u64 = 200;
+/// The register that it counts its turns in: X20.
+pub const COUNTER: u8 = 20;
 /// How often it goes on to the next CPU.
 const ROUNDS: u32 = 400;
 /// CPUs that it goes round.

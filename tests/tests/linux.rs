@@ -4,7 +4,9 @@
 #![cfg(feature = "machine")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use stepwell_arch::Va;
@@ -12,9 +14,9 @@ use stepwell_tests::debian::debian_doing;
 use stepwell_tests::kernel_module::{self, FILE, NAME, SAYS, TURNS};
 use stepwell_tests::plain::Setup;
 use stepwell_tests::process::run;
-use stepwell_tests::stepwell::{command, type_at_stepper};
+use stepwell_tests::stepwell::{binary, command, type_at_stepper};
 use stepwell_tests::wanderer;
-use stepwell_trace::Record;
+use stepwell_trace::{CodePages, Event, Reader, Record, Register, Symbols};
 
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -61,12 +63,12 @@ fn of_ps(said: &str) -> BTreeMap<u32, Said> {
 fn tasks_and_modules_are_those_of_proc() {
     let folder = tempfile::tempdir().unwrap();
     let script = format!(
-        "busybox insmod {FILE}; cat /proc/modules; cat /proc/[0-9]*/stat; cat /proc/1/maps; \
-         busybox sync"
+        "load-modules; busybox insmod {FILE}; cat /proc/modules; cat /proc/[0-9]*/stat; \
+         cat /proc/1/maps; busybox sync"
     );
     let setup = with_module(&folder, &script, 2);
     let typed = "ps\nlsmod\nbt\nbt 2\nmaps 1\np current->comm\np &current->pid\n\
-                 p task(2)->comm\nc\n";
+                 p task(2)->comm\np &((struct virtio_blk *)0)->index\nc\n";
     let options = ["--at", "__arm64_sys_sync", "--others", "run"];
     let finished = type_at_stepper(&setup, &options, typed, LIMIT).unwrap();
     let said = &finished.stdout;
@@ -109,7 +111,13 @@ fn tasks_and_modules_are_those_of_proc() {
         assert!(sleeps.contains(part), "{part} in {sleeps}");
     }
     assert_eq!(between("p current->comm", "p &current->pid"), ["\"busybox\""]);
-    assert_eq!(between("p task(2)->comm", "c"), ["\"kthreadd\""]);
+    let index = "p &((struct virtio_blk *)0)->index";
+    assert_eq!(between("p task(2)->comm", index), ["\"kthreadd\""]);
+    // By the types that the module carries itself: the kernel has no such structure.
+    let shown = between(index, "c").join("\n");
+    let offset = shown.split_whitespace().find_map(|word| word.strip_prefix("0x"));
+    let offset = offset.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    assert!(offset.is_some_and(|offset| (8..4096).contains(&offset)), "{shown}");
     // ADDRESSES RIGHTS OFFSET DEVICE INODE FILE.
     let theirs = said.lines().filter_map(|line| {
         let line = line.strip_prefix("  guest| ")?.trim_end();
@@ -165,7 +173,7 @@ struct Ran {
     user: u64,
     kernel: u64,
     /// The address spaces that user space ran in.
-    spaces: std::collections::BTreeSet<String>,
+    spaces: BTreeSet<String>,
 }
 
 /// Records a shell that starts programs, with a filter, and reads what was recorded.
@@ -178,7 +186,7 @@ fn record(folder: &tempfile::TempDir, only: &[&str]) -> Ran {
     trace.args(only).arg("-o").arg(&file);
     let finished = run(&mut trace, LIMIT).unwrap();
     assert!(finished.status.success(), "{only:?}: {}", finished.output());
-    let mut show = std::process::Command::new(stepwell_tests::stepwell::binary());
+    let mut show = Command::new(binary());
     let finished = run(show.arg("show").arg(&file).args(["--format", "json"]), LIMIT).unwrap();
     let (mut ran, mut space) = (Ran::default(), String::new());
     for line in finished.stdout.lines() {
@@ -218,8 +226,163 @@ fn a_recording_is_of_the_task_that_was_asked_for() {
     );
 }
 
+/// An instruction that was recorded, and the task that its vCPU executed, as far as was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Executed {
+    vcpu: u8,
+    pc: u64,
+    pid: u32,
+    comm: String,
+}
+
+/// Records the part of a replay that is before its end.
+fn part_of(log: &Path, positions: (u64, u64), only: &[&str]) -> (Vec<Executed>, Symbols) {
+    let file = log.with_extension("part");
+    let mut trace = Command::new(binary());
+    trace.args(["trace", "--quiet", "--replay"]).arg(log);
+    trace.args(["--from", &positions.0.to_string(), "--to", &positions.1.to_string()]);
+    let finished = run(trace.args(only).arg("-o").arg(&file), LIMIT).unwrap();
+    assert!(finished.status.success(), "{only:?}: {}", finished.output());
+    let mut reader = Reader::open(&file).unwrap();
+    let (mut tasks, mut executed) = (BTreeMap::new(), Vec::new());
+    while let Some(record) = reader.next_record().unwrap() {
+        match record {
+            Record::Event(Event::Task { vcpu, pid, name, .. }) => {
+                tasks.insert(vcpu, (pid, name));
+            }
+            Record::Run { vcpu, pc, length } => {
+                let (pid, comm) = tasks.get(&vcpu).cloned().unwrap_or_default();
+                executed.extend((0..u64::from(length)).map(|n| {
+                    let pc = pc.0 + 4 * n;
+                    Executed { vcpu, pc, pid, comm: comm.clone() }
+                }));
+            }
+            _ => {}
+        }
+    }
+    (executed, reader.symbols().unwrap())
+}
+
+/// Parts of one recorded run, two vCPUs with a module that comes and goes and programs that come and go:
+/// what is filtered while it is recorded is all of it, filtered afterwards, instruction by instruction.
+#[test]
+fn a_filtered_recording_is_the_whole_one_filtered_afterwards() {
+    const PART: u64 = 4_000_000;
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("run.replay");
+    let script = format!(
+        "while true; do insmod {FILE}; echo loaded; busybox rmmod {NAME}; ls / | busybox wc; done"
+    );
+    let setup = with_module(&folder, &script, 2);
+    let mut record = command("record", &setup);
+    record.args(["--quiet", "--until", "text:loaded", "-o"]).arg(&log);
+    let finished = run(&mut record, LIMIT).unwrap();
+    assert!(finished.status.success(), "{}", finished.output());
+    let (_, end) = finished.stdout.split_once("recorded to position ").unwrap();
+    let end: u64 = end.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap();
+    let part = (end - PART, end);
+    let (all, _) = part_of(&log, part, &["--tasks"]);
+    assert!(all.len() as u64 > PART * 9 / 10, "only {} instructions", all.len());
+    // Who executed it, and the symbols of the modules that were seen.
+    type Wanted<'a> = &'a dyn Fn(&Executed, &Symbols) -> bool;
+    let prefix = format!("{NAME}:");
+    let in_module: Wanted<'_> = &|one, symbols| {
+        symbols.lookup(Va(one.pc)).is_some_and(|(name, _)| name.starts_with(&prefix))
+    };
+    let is_kernel = |one: &Executed| one.pc >> 63 == 1;
+    // Each brings the guest to the part anew, so that each asks for two things.
+    let filters: [(&[&str], Wanted<'_>); 3] = [
+        (&["--pid", "1", "--kernel-mode"], &|one, _| is_kernel(one) && one.pid == 1),
+        (&["--comm", "insmod", "--user-mode"], &|one, _| !is_kernel(one) && one.comm == "insmod"),
+        (&["--module", NAME], in_module),
+    ];
+    for (only, is_wanted) in filters {
+        let place = |one: &Executed| (one.vcpu, one.pc);
+        let (filtered, symbols) = part_of(&log, part, only);
+        let filtered: Vec<_> = filtered.iter().map(place).collect();
+        let wanted = all.iter().filter(|one| is_wanted(one, &symbols));
+        let wanted: Vec<_> = wanted.map(place).collect();
+        assert!(wanted.len() > 20, "{only:?}: only {}", wanted.len());
+        let at = wanted.iter().zip(&filtered).position(|(one, other)| one != other);
+        let lengths = (wanted.len(), filtered.len());
+        assert!(at.is_none() && lengths.0 == lengths.1, "{only:?}: {lengths:?}, at {at:?}");
+        println!("{only:?}: {} of {} instructions, equal", lengths.0, all.len());
+    }
+}
+
+/// What a recording of one task's steps, with registers, says of it.
+#[derive(Debug, Default)]
+struct Followed {
+    /// Instructions.
+    all: u64,
+    /// Those of the program, and the vCPU of each.
+    of_program: Vec<(u8, u64)>,
+    /// What the program's instructions were translated by (TTBR0_EL1).
+    spaces: BTreeSet<u64>,
+    /// What the kernel read where it looked at who is current: SP_EL0.
+    currents: BTreeSet<u64>,
+    /// What the program's own counter came to.
+    counted: Vec<u64>,
+}
+
+impl Followed {
+    fn read(file: &Path) -> Self {
+        let mut reader = Reader::open(file).unwrap();
+        let code = reader.code_pages().unwrap();
+        let mut found = Self::default();
+        let mut space = [0; 4];
+        let mut registers = [[0; Register::COUNT]; 4];
+        // The last instruction, whose changes of registers follow.
+        let mut last: Option<(usize, u64)> = None;
+        while let Some(record) = reader.next_record().unwrap() {
+            match record {
+                Record::Run { vcpu, pc, length } => {
+                    let vcpu = usize::from(vcpu);
+                    for pc in (0..u64::from(length)).map(|n| pc.0 + 4 * n) {
+                        found.look_at(last, &code, &registers);
+                        last = Some((vcpu, pc));
+                        found.all += 1;
+                        if pc >> 63 == 0 {
+                            found.of_program.push((vcpu as u8, pc));
+                            found.spaces.insert(space[vcpu]);
+                        }
+                    }
+                }
+                Record::Context(context) => space[usize::from(context.vcpu)] = context.ttbr0,
+                Record::Register { vcpu, register, value, found: is_found } => {
+                    let number = usize::from(register.number());
+                    registers[usize::from(vcpu)][number] = value;
+                    let is_turn = last.is_some_and(|(_, pc)| pc == wanderer::TURN);
+                    if !is_found && is_turn && register.number() == wanderer::COUNTER {
+                        found.counted.push(value);
+                    }
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// Learns who is current from an instruction that reads SP_EL0, once it is known what it has read.
+    /// (Where an exception is entered that is still the program's stack pointer.)
+    fn look_at(
+        &mut self,
+        last: Option<(usize, u64)>,
+        code: &CodePages,
+        registers: &[[u64; Register::COUNT]],
+    ) {
+        const READS_CURRENT: u32 = 0xd538_4100;
+        let Some((vcpu, pc)) = last else { return };
+        if let Some(word) = code.word(Va(pc)).filter(|word| word & !0x1f == READS_CURRENT) {
+            let value = registers[vcpu][(word & 0x1f) as usize];
+            self.currents.extend((value >> 63 == 1).then_some(value));
+        }
+    }
+}
+
 /// A program's place is met in the program, and the task is followed from CPU to CPU: all that is
-/// recorded is its own, and nothing of it is missing.
+/// recorded is its own, by its tables and by what its kernel calls the current task, and nothing of it is
+/// missing, by its own counter.
 #[test]
 fn a_task_is_followed_wherever_it_goes() {
     const STEPS: u64 = 100_000;
@@ -230,26 +393,11 @@ fn a_task_is_followed_wherever_it_goes() {
     let file = root.path().join("recording.stepwell");
     let mut trace = command("trace", &setup);
     trace.args(["--at", "wanderer!work", "--follow", "current", "--quiet"]);
-    trace.args(["--steps", &STEPS.to_string(), "--irq", "into", "--record", "pc"]);
+    trace.args(["--steps", &STEPS.to_string(), "--irq", "into", "--record", "regs"]);
     trace.arg("--sysroot").arg(root.path()).arg("-o").arg(&file);
     let finished = run(&mut trace, LIMIT).unwrap();
     assert!(finished.status.success(), "{}", finished.output());
-    let mut reader = stepwell_trace::Reader::open(&file).unwrap();
-    let mut of_program: Vec<(u8, u64)> = Vec::new();
-    let (mut all, mut spaces) = (0, std::collections::BTreeSet::new());
-    while let Some(record) = reader.next_record().unwrap() {
-        match record {
-            Record::Run { vcpu, pc, length } => {
-                all += u64::from(length);
-                let pcs = (0..u64::from(length)).map(|n| pc.0 + 4 * n);
-                of_program.extend(pcs.filter(|pc| pc >> 63 == 0).map(|pc| (vcpu, pc)));
-            }
-            Record::Context(context) if context.el == 0 => {
-                spaces.insert(context.ttbr0);
-            }
-            _ => {}
-        }
-    }
+    let Followed { all, of_program, spaces, currents, counted } = Followed::read(&file);
     // An interrupt's entry is a step, and no instruction.
     assert!((STEPS - 1000..=STEPS).contains(&all), "{all}");
     assert_eq!(of_program.first().unwrap().1, wanderer::TURN, "it begins at its symbol");
@@ -258,18 +406,23 @@ fn a_task_is_followed_wherever_it_goes() {
         let after = wanderer::follows(pc);
         assert!(after.contains(&Some(next)), "{next:#x} after {pc:#x}");
     }
-    // What its own counter counts: each round has all of its turns.
+    assert_eq!(spaces.len(), 1, "its own tables: {spaces:x?}");
+    assert_eq!(currents.len(), 1, "one task: {currents:x?}");
+    // What its own counter counts: each turn, and each round has all of its turns.
     let turns = |round: &[(u8, u64)]| round.iter().filter(|(_, pc)| *pc == wanderer::TURN).count();
+    assert_eq!(counted.len(), turns(&of_program));
+    let begun = counted[0];
+    let uncounted = counted.iter().zip(begun..).find(|(counted, turn)| *counted != turn);
+    assert_eq!((begun, uncounted), (1, None));
     let rounds: Vec<usize> =
         of_program.split(|(_, pc)| *pc == wanderer::TURN - 4).map(turns).collect();
     assert!(rounds.len() > 4, "only {rounds:?}");
     assert!(rounds[..rounds.len() - 1].iter().all(|turns| *turns as u64 == wanderer::TURNS));
-    let vcpus: std::collections::BTreeSet<u8> = of_program.iter().map(|(vcpu, _)| *vcpu).collect();
+    let vcpus: BTreeSet<u8> = of_program.iter().map(|(vcpu, _)| *vcpu).collect();
     assert_eq!(vcpus.len(), 4, "it was moved");
-    let symbols = reader.symbols().unwrap();
+    let symbols = Reader::open(&file).unwrap().symbols().unwrap();
     let (name, offset) = symbols.lookup(Va(wanderer::TURN + 4)).unwrap();
     assert_eq!((name, offset), ("wanderer!work", 4));
-    assert!(spaces.len() <= 2, "one address space, but for the kernel's own: {spaces:x?}");
 }
 
 /// What is misspelt is told before a machine is started.
