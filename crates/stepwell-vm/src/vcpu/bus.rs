@@ -146,8 +146,8 @@ fn with_uart<C: Cpu, T>(running: &Running<'_, C>, act: impl FnOnce(&mut Pl011) -
 /// Does something with the clock, at the second that the guest's own clock is at, and takes its interrupt
 /// line to the GIC.
 fn with_clock<C: Cpu, T>(running: &Running<'_, C>, act: impl FnOnce(&mut Pl031, u32) -> T) -> T {
-    let ticks = time::now(running).saturating_sub(running.cpu.counter_at_reset());
-    let second = ticks.checked_div(running.cpu.frequency_hz()).unwrap_or(0) as u32;
+    let second =
+        time::since_reset(running).checked_div(running.cpu.frequency_hz()).unwrap_or(0) as u32;
     let mut peripherals = running.domain.peripherals.lock();
     let clock = &mut peripherals.registers.rtc;
     let done = act(clock, second);

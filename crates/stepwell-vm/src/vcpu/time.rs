@@ -44,6 +44,13 @@ const fn control_value(control: u64, compare: u64, now: u64) -> u64 {
     if control & ENABLE != 0 && now >= compare { control | ISTATUS } else { control }
 }
 
+/// How far the guest's counter has come since reset. Where instructions are counted it begins at 0.
+#[must_use]
+pub fn since_reset<C: Cpu>(running: &Running<'_, C>) -> u64 {
+    let counted = count::clock(running);
+    counted.unwrap_or_else(|| now(running).saturating_sub(running.cpu.counter_at_reset()))
+}
+
 /// The guest's counter.
 #[must_use]
 pub fn now<C: Cpu>(running: &Running<'_, C>) -> u64 {

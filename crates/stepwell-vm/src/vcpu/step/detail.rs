@@ -66,8 +66,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
 
     fn emit_time(&mut self) {
         self.flow.tally.time_due = self.flow.tally.steps.saturating_add(STEPS_PER_TIME);
-        let ticks =
-            u128::from(time::now(self.running).saturating_sub(self.running.cpu.counter_at_reset()));
+        let ticks = u128::from(time::since_reset(self.running));
         let ns = ticks * NS_PER_SECOND / u128::from(self.running.cpu.frequency_hz().max(1));
         if let Some(ns) = self.running.core.recorder.has_passed(ns as u64) {
             self.emit(TraceRecord::Time { ns });
