@@ -1,6 +1,6 @@
 //! Virtual interrupts while stepping: held, stepped into, run over.
 
-use crate::board::{Board, CONTINUE, ENTRY, ERET, NOP, Sharing, b, cbnz, step, sub};
+use crate::board::{Board, CONTINUE, ENTRY, ERET, NOP, Sharing, add, b, cbnz, step, sub};
 use crate::cpu::FakeCpu;
 use crate::sharing::{go_until, run_until, timeline};
 use stepwell_arch::{Ipa, Pstate, SystemRegister, Va};
@@ -177,6 +177,34 @@ fn breakpoints_and_handlers_that_are_stepped_over() {
     // From within it, steps are told.
     let stop = board.go(&cpu, step(1, false));
     assert_eq!((stop.steps, stop.registers.pc), (1, IRQ_VECTOR + 8));
+}
+
+/// A handler that executes the code that it has interrupted has not returned: it has another stack.
+#[test]
+fn a_handler_that_executes_what_it_interrupted_is_not_told() {
+    const SHARED: u64 = ENTRY + 8;
+    /// From EL1 with SP_EL0.
+    const VECTOR: u64 = IRQ_VECTOR - 0x200;
+    let (board, cpu) = interrupted();
+    let away = |from: u64, to: u64| to.wrapping_sub(from) as i64 as i32 / 4;
+    let code = [
+        (SHARED, cbnz(20, away(SHARED, VECTOR + 8))),
+        (VECTOR, add(20, 20, 1)),
+        (VECTOR + 4, b(away(VECTOR + 4, SHARED))),
+        (VECTOR + 8, sub(20, 20, 1)),
+        (VECTOR + 12, ERET),
+    ];
+    for (at, word) in code {
+        board.ram.write(Ipa(at), &u32::to_le_bytes(word)).expect("it is RAM");
+    }
+    board.machine.domains[0].vcpus[0].core.lock().context.spsr &= !1; // SP_EL0
+    policy(&board, &cpu, InterruptPolicy::Over);
+    let stop = board.go(&cpu, step(6, true));
+    assert_eq!((stop.reason, stop.steps, stop.registers.pc), (StopReason::Stepped, 6, ENTRY + 24));
+    let told: Vec<u64> = (0..6).map(|n| ENTRY + 4 * n).collect();
+    assert_eq!(board.recorded(), told);
+    let shared = cpu.executed().into_iter().filter(|&pc| pc == SHARED).count();
+    assert_eq!(shared, 7, "in each handler, and by itself");
 }
 
 /// The virtual timer's interrupt is pending all the while: a few of the instructions that it is masked for
