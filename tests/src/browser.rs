@@ -114,13 +114,18 @@ impl Browser {
     /// # Errors
     /// When there is nothing.
     pub fn click(&mut self, element: &str) -> Result<(), Error> {
-        // What was scrolled is hit where it was until the next frames are drawn.
+        // What was scrolled is hit where it was until the next frames are drawn. On a busy host it may
+        // be drawn anew meanwhile, as another element.
         let script = format!(
-            "(async () => {{ const element = {element}; element.scrollIntoView({{ block: 'center', \
-             behavior: 'instant' }}); for (let frame = 0; frame < 2; frame += 1) \
-             await new Promise(requestAnimationFrame); \
-             const box = element.getBoundingClientRect(); \
-             return [box.x + box.width / 2, box.y + box.height / 2]; }})()"
+            "(async () => {{ ({element}).scrollIntoView({{ block: 'center', behavior: 'instant' }}); \
+             const frame = () => new Promise(requestAnimationFrame); \
+             const middle = () => {{ const box = ({element}).getBoundingClientRect(); \
+             return [box.x + box.width / 2, box.y + box.height / 2]; }}; \
+             let before = middle(); \
+             for (let still = 0, looks = 0; still < 3 && looks < 100; looks += 1) {{ await frame(); \
+             const now = middle(); \
+             still = now[0] === before[0] && now[1] === before[1] ? still + 1 : 0; before = now; }} \
+             return before; }})()"
         );
         let place = self.evaluate(&script)?;
         for kind in ["mousePressed", "mouseReleased"] {
