@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use stepwell_arch::debug::{mdcr_el2, mdscr_el1};
 use stepwell_arch::stage1::{Access, AccessKind, Regime, WalkError, translate};
-use stepwell_arch::{Instruction, Ipa, LoadStore, Pa, Pstate, SystemRegister, Va};
+use stepwell_arch::{Instruction, Ipa, LoadStore, Pstate, SystemRegister, Va};
 use stepwell_engine::attention::needs_attention;
 use stepwell_vm::cpu::{
     Abilities, Cpu, CpuFacts, DebugBank, Interrupt, Purpose, TranslationFailed, Vector,
