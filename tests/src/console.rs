@@ -73,7 +73,7 @@ impl Console {
     /// When it fails, with what it said.
     pub fn shell(&mut self, command: &str) -> Result<String> {
         let (first, rest) = END.split_at(4);
-        self.say(&format!("{command}; echo; echo {first}''{rest}$?\n"))?;
+        self.say(&format!("{command}; status=$?; echo; echo {first}''{rest}$status\n"))?;
         let said = self.hear(END)?;
         let status = self.hear("\r\n")?;
         ensure!(status == "0", "{command} ended with {status}: {said}");
