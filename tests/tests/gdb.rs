@@ -69,18 +69,8 @@ fn a_kernel_that_moves_is_followed() {
     drop(first);
     let mut served = Served::start(&setup, &["--symbols", elf, "--init-file", init]);
     served.wait_until("the shell is up", |served| served.console().contains("shell is up"));
-    let mut gdb = Command::new("gdb-multiarch");
-    // From elsewhere: all paths in the file are absolute.
-    gdb.current_dir("/").args([
-        "-nx",
-        "-batch",
-        "-ex",
-        PATIENT,
-        "-x",
-        init,
-        "-ex",
-        "monitor symbols",
-    ]);
+    let mut gdb = initialised(init);
+    gdb.args(["-ex", "monitor symbols"]);
     gdb.args(["-ex", "tbreak *do_sys_openat2", "-ex", "continue"]);
     // Its return addresses are signed.
     gdb.args(["-ex", "info symbol $pc", "-ex", "nexti 20", "-ex", "bt", "-ex", "finish"]);
@@ -107,20 +97,18 @@ fn a_kernel_that_moves_is_followed() {
     assert!(!said_all.contains("corrupt stack"), "{said_all}");
 }
 
+/// GDB with a file of commands, from elsewhere: all paths in the file are absolute.
+fn initialised(init: &str) -> Command {
+    let mut gdb = Command::new("gdb-multiarch");
+    gdb.current_dir("/").args(["-nx", "-batch", "-ex", PATIENT, "-x", init]);
+    gdb
+}
+
 /// Sets breakpoints, by both spellings, at functions that a kernel has behind its data, before that
 /// has moved; and none is lost when it has.
 fn functions_of_boot_are_functions(init: &str) {
-    let mut gdb = Command::new("gdb-multiarch");
-    gdb.current_dir("/").args([
-        "-nx",
-        "-batch",
-        "-ex",
-        PATIENT,
-        "-x",
-        init,
-        "-ex",
-        "break *start_kernel",
-    ]);
+    let mut gdb = initialised(init);
+    gdb.args(["-ex", "break *start_kernel"]);
     gdb.args(["-ex", "break console_init", "-ex", "info symbol start_kernel"]);
     gdb.args(["-ex", "continue", "-ex", "stepwell-symbols", "-ex", "info symbol $pc"]);
     gdb.args(["-ex", "continue", "-ex", "kill"]);
