@@ -6,7 +6,8 @@
 //! position was come to: by running, by steps, or by both.
 //!
 //! The vCPUs take turns on one CPU, a number of instructions each, so that their order is a function of
-//! the position, too.
+//! the position, too. Where all the others wait, one has several turns at once ([`TURNS_ALONE`]): it ends
+//! with the one in which another can move again, and so nobody waits for longer than without.
 
 use crate::domain::{MAX_VCPUS, bit};
 use crate::draws::Draws;
@@ -15,6 +16,12 @@ use serde::{Deserialize, Serialize};
 /// What an instruction takes. QEMU counts so with `-icount shift=4`.
 const NS_PER_INSTRUCTION: u64 = 16;
 const NS_PER_SECOND: u64 = 1_000_000_000;
+/// Turns that a vCPU has at once where no other can move. For as long as that, nothing that comes from
+/// outside gets in.
+const TURNS_ALONE: u64 = 8;
+/// Instructions between two looks, at least and at most: powers of two.
+const SHORTEST_LOOK: u64 = 1 << 10;
+const LONGEST_LOOK: u64 = 1 << 16;
 
 /// A moment of a domain: how far it has come, and what time it is there. While every vCPU waits, the clock
 /// goes on and the position does not.
@@ -48,6 +55,8 @@ pub struct Timeline {
     /// Where the turn began, and where it is over.
     turn_begin: u64,
     turn_end: u64,
+    /// Another vCPU can move now, perhaps: of several turns at once, this is the last.
+    is_called_for: bool,
     /// For each vCPU, where its last turn ended in which it executed anything.
     executed: [u64; MAX_VCPUS],
     until: Option<Moment>,
@@ -71,6 +80,7 @@ impl Timeline {
             vcpu: 0,
             turn_begin: 0,
             turn_end: turn_length,
+            is_called_for: false,
             executed: [0; MAX_VCPUS],
             until: None,
             until_turn: None,
@@ -159,8 +169,9 @@ impl Timeline {
         self.position() >= self.turn_end
     }
 
-    /// One of those that can move begins its turn, if any can.
-    pub fn next_turn(&mut self, can_move: u8) -> Option<usize> {
+    /// One of those that can move begins its turn, if any can; or several turns, if it alone can.
+    /// `wakes_at`: the clock when one of those that wait does by itself, if one does.
+    pub fn next_turn(&mut self, can_move: u8, wakes_at: Option<u64>) -> Option<usize> {
         let current = self.vcpu();
         let next = match &mut self.draws {
             Some(draws) => draws.vcpu(can_move),
@@ -169,7 +180,34 @@ impl Timeline {
                 .find(|&vcpu| can_move & bit(vcpu) != 0),
         }?;
         self.begin_turn(next);
+        if self.draws.is_none() && can_move == bit(next) {
+            self.begin_turns_alone(wakes_at.unwrap_or(u64::MAX));
+        }
         Some(next)
+    }
+
+    /// Has the turn that has just begun be several, up to the one in which another vCPU wakes.
+    fn begin_turns_alone(&mut self, wakes_at: u64) {
+        let ticks_per_turn = self.turn_length.saturating_mul(self.ticks_per_instruction);
+        let turns = wakes_at.saturating_sub(self.clock).div_ceil(ticks_per_turn.max(1));
+        let length = self.turn_length.saturating_mul(turns.clamp(1, TURNS_ALONE));
+        self.turn_end = self.turn_begin.saturating_add(length);
+    }
+
+    /// Another vCPU than the one that has the turn can move now, perhaps.
+    pub const fn call_for_turn(&mut self) {
+        self.is_called_for = true;
+    }
+
+    /// At a boundary: has the turn end where it would have if it had not been several, should another
+    /// vCPU have been called meanwhile.
+    pub fn heed_call(&mut self) {
+        if core::mem::take(&mut self.is_called_for) && self.draws.is_none() {
+            let executed = self.position().saturating_sub(self.turn_begin);
+            let turns = executed.div_ceil(self.turn_length).max(1);
+            let end = self.turn_begin.saturating_add(self.turn_length.saturating_mul(turns));
+            self.turn_end = self.turn_end.min(end);
+        }
     }
 
     /// A vCPU begins its turn.
@@ -178,6 +216,7 @@ impl Timeline {
         self.executed = self.executed();
         self.vcpu = vcpu as u8;
         self.turn_begin = position;
+        self.is_called_for = false;
         let length = self.draws.as_mut().map_or(self.turn_length, Draws::length);
         self.turn_end = position.saturating_add(length);
     }
@@ -243,14 +282,30 @@ impl Timeline {
     }
 }
 
+/// When to look at what the guest changes without coming to EL2: at positions that are functions of the
+/// run alone. They are multiples of a power of two, the more apart the longer what is looked at has been
+/// there, and so no more than a few dozen of them.
 impl Timeline {
-    /// What the clock shows at the next position that is a multiple of `instructions`, if nobody sleeps
-    /// until then.
+    /// Tells whether the position is one to look at what has been there since the clock showed `since`.
     #[must_use]
-    pub fn next_multiple_of(&self, instructions: u64) -> u64 {
-        let past = self.position().checked_rem(instructions).unwrap_or(0);
-        let left = instructions.saturating_sub(past);
+    pub fn is_look_due(&self, since: u64) -> bool {
+        self.position().is_multiple_of(self.look_interval(since))
+    }
+
+    /// What the clock shows at the next position that may be one of these, if nobody sleeps until then.
+    #[must_use]
+    pub fn next_look(&self, since: u64) -> u64 {
+        let interval = self.look_interval(since);
+        // A multiple of a later interval is one of this, too.
+        let left = interval.saturating_sub(self.position() & interval.saturating_sub(1));
         self.clock.saturating_add(left.saturating_mul(self.ticks_per_instruction))
+    }
+
+    /// A power of two.
+    fn look_interval(&self, since: u64) -> u64 {
+        let ticks = self.clock.saturating_sub(since);
+        let instructions = ticks.checked_div(self.ticks_per_instruction).unwrap_or(0);
+        1 << instructions.clamp(SHORTEST_LOOK, LONGEST_LOOK).ilog2()
     }
 }
 
@@ -322,7 +377,7 @@ mod tests {
     #[test]
     fn who_is_next_goes_round() {
         let mut timeline = Timeline::new(QEMU_7_HZ, 100);
-        let next = |timeline: &mut Timeline, can_move| timeline.next_turn(can_move);
+        let next = |timeline: &mut Timeline, can_move| timeline.next_turn(can_move, None);
         assert_eq!(next(&mut timeline, 0b1011), Some(1));
         assert_eq!(next(&mut timeline, 0b1011), Some(3));
         assert_eq!(next(&mut timeline, 0b1011), Some(0));
@@ -331,12 +386,62 @@ mod tests {
     }
 
     #[test]
+    fn who_alone_can_move_has_several_turns() {
+        let after = |instructions: u64, hz| {
+            let mut timeline = Timeline::new(hz, 100);
+            timeline.set_clock(100 * timeline.ticks_per_instruction());
+            let wakes_at = timeline.clock() + instructions * timeline.ticks_per_instruction();
+            assert_eq!(timeline.next_turn(0b10, Some(wakes_at)), Some(1));
+            timeline.due_at() / timeline.ticks_per_instruction()
+        };
+        for hz in [QEMU_7_HZ, QEMU_10_HZ] {
+            assert_eq!(after(1_000_000, hz), 100 + 100 * TURNS_ALONE);
+            assert_eq!(after(101, hz), 300, "the other one wakes in the second turn");
+            assert_eq!((after(100, hz), after(0, hz)), (200, 200));
+        }
+        let mut timeline = Timeline::new(QEMU_10_HZ, 100);
+        let _vcpu = timeline.next_turn(0b10, Some(100 * 16 + 1));
+        assert_eq!(timeline.due_at(), 200 * 16, "within an instruction");
+        let _vcpu = timeline.next_turn(0b11, None);
+        assert_eq!(timeline.due_at(), 100 * 16, "another one can move");
+    }
+
+    #[test]
+    fn a_call_ends_the_turns_of_one_alone() {
+        let ends_at = |position| {
+            let mut timeline = Timeline::new(QEMU_7_HZ, 100);
+            let _vcpu = timeline.next_turn(0b10, None);
+            timeline.set_clock(position);
+            timeline.call_for_turn();
+            timeline.heed_call();
+            timeline.heed_call();
+            timeline.turn_end
+        };
+        assert_eq!(
+            [0, 1, 99, 100, 101, 799, 800].map(ends_at),
+            [100, 100, 100, 100, 200, 800, 800]
+        );
+        // It holds for one turn, and shortens none that has been drawn.
+        let mut timeline = Timeline::new(QEMU_7_HZ, 100);
+        timeline.call_for_turn();
+        let _vcpu = timeline.next_turn(0b10, None);
+        timeline.heed_call();
+        assert_eq!(timeline.due_at(), 100 * TURNS_ALONE);
+        let mut timeline = Timeline::drawn(QEMU_7_HZ, 1);
+        let _vcpu = timeline.next_turn(0b10, None);
+        let due = timeline.due_at();
+        timeline.call_for_turn();
+        timeline.heed_call();
+        assert_eq!(timeline.due_at(), due);
+    }
+
+    #[test]
     fn turns_can_be_drawn() {
         let ends = |seed| {
             let mut timeline = Timeline::drawn(QEMU_7_HZ, seed);
             let turn = |_| {
                 timeline.set_clock(timeline.due_at());
-                (timeline.next_turn(0b111), timeline.position())
+                (timeline.next_turn(0b111, None), timeline.position())
             };
             (0..50).map(turn).collect::<Vec<_>>()
         };
@@ -375,14 +480,42 @@ mod tests {
     }
 
     #[test]
-    fn multiples_are_ahead() {
+    fn looks_are_as_far_apart_as_they_go_back() {
+        for hz in [QEMU_7_HZ, QEMU_10_HZ] {
+            let mut timeline = Timeline::new(hz, 100);
+            let ticks = timeline.ticks_per_instruction();
+            let since = 5000 * ticks;
+            timeline.set_clock(since);
+            let mut looks = Vec::new();
+            while timeline.position() < 1 << 20 {
+                timeline.set_clock(timeline.next_look(since));
+                if timeline.is_look_due(since) {
+                    looks.push(timeline.position());
+                }
+            }
+            assert_eq!(looks[..5], [5120, 6144, 8192, 12288, 16384]);
+            assert!(looks.len() < 40, "{looks:?}");
+            // Whatever else the run is looked at for, it finds these, and no other.
+            let all = (5000..1 << 18).filter(|position| {
+                timeline.set_clock(position * ticks);
+                timeline.is_look_due(since)
+            });
+            let early: Vec<_> = looks.into_iter().filter(|&look| look < 1 << 18).collect();
+            assert_eq!(all.collect::<Vec<_>>(), early);
+        }
+    }
+
+    #[test]
+    fn sleep_counts_for_looks_and_is_no_position() {
         let mut timeline = Timeline::new(QEMU_10_HZ, 100);
-        assert_eq!(timeline.next_multiple_of(64), 64 * 16);
         timeline.set_clock(63 * 16);
-        timeline.sleep_until(2000);
-        assert_eq!(timeline.next_multiple_of(64), 2016);
-        timeline.count();
-        assert_eq!(timeline.next_multiple_of(64), 2016 + 64 * 16);
+        assert_eq!(timeline.next_look(0), SHORTEST_LOOK * 16);
+        timeline.sleep_until(100_000 * 16);
+        let next = timeline.next_look(0);
+        assert_eq!(next, (100_000 + LONGEST_LOOK - 63) * 16);
+        timeline.set_clock(next);
+        assert!(timeline.is_look_due(0));
+        assert_eq!(timeline.position(), LONGEST_LOOK);
     }
 
     #[test]

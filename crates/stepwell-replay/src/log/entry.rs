@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use stepwell_debuggee::{Moment, StateHash};
 
 /// The version of the format, in its header.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Where a run begins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,11 +5,12 @@ use crate::cpu::Cpu;
 use crate::domain::bit;
 use crate::vcpu::running::Running;
 
-/// Whether a stop is due that was asked for, and whether the turn is over.
+/// At a boundary: whether a stop is due that was asked for, and whether the turn is over.
 #[must_use]
 pub fn what_is_due<C: Cpu>(running: &Running<'_, C>) -> (bool, bool) {
     let Some(timeline) = &running.domain.timeline else { return (false, false) };
-    let timeline = timeline.lock();
+    let mut timeline = timeline.lock();
+    timeline.heed_call();
     (timeline.is_reached(), timeline.is_turn_over())
 }
 
@@ -17,7 +18,7 @@ pub fn what_is_due<C: Cpu>(running: &Running<'_, C>) -> (bool, bool) {
 /// was stopped here.
 pub fn begin_turn<C: Cpu>(running: &Running<'_, C>) {
     if let Some(timeline) = &running.domain.timeline {
-        let _itself = timeline.lock().next_turn(bit(running.index));
+        let _itself = timeline.lock().next_turn(bit(running.index), None);
     }
 }
 
@@ -56,18 +57,16 @@ pub fn set_clock<C: Cpu>(running: &Running<'_, C>, clock: Option<u64>) {
     }
 }
 
-/// Instructions between two looks at a timer whose interrupt waits to be acknowledged.
+/// Tells whether a timer's interrupt that waits to be acknowledged is not to be withdrawn here.
 ///
 /// The guest may withdraw it by switching the timer off, masking or moving it, which does not trap. A
 /// vCPU whose machine does not count is stepped until then ([`super::step::while_timer_is_pending`]);
 /// here that would be seen only where something else has it exit, and an exit for a stop would then make
-/// a difference. So it is withdrawn at positions that are a multiple of this, where the guest accesses a
-/// device, which is part of the run, and nowhere else.
-pub const SETTLED_EVERY: u64 = 1024;
-
-/// Tells whether a timer's interrupt that waits is not to be withdrawn here.
+/// a difference. So it is withdrawn at positions that [`crate::timeline::Timeline::next_look`] has, where
+/// the guest accesses a device, which is part of the run, and nowhere else.
 #[must_use]
 pub fn keeps_interrupt<C: Cpu>(running: &Running<'_, C>) -> bool {
+    let due = running.core.lines.virtual_timer_due;
     let timeline = running.domain.timeline.as_ref();
-    timeline.is_some_and(|timeline| !timeline.lock().position().is_multiple_of(SETTLED_EVERY))
+    timeline.is_some_and(|timeline| !timeline.lock().is_look_due(due))
 }

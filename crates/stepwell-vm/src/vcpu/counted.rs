@@ -18,7 +18,7 @@
 //! what is counted of a system register's access is [`super::block`]'s to say (docs/qemu.md,
 //! "Instruction counting").
 
-use super::count::{self, SETTLED_EVERY};
+use super::count;
 use super::{block, time};
 use crate::cpu::{Cpu, Vector};
 use crate::vcpu::running::Running;
@@ -32,9 +32,10 @@ pub fn enter<C: Cpu>(running: &mut Running<'_, C>, steps: bool) -> Vector {
     let Some(timeline) = &running.domain.timeline else {
         return running.cpu.enter(&mut running.core.context);
     };
-    let (clock, due, settled) = {
+    let (clock, due, next_look) = {
         let timeline = timeline.lock();
-        (timeline.clock(), timeline.due_at(), timeline.next_multiple_of(SETTLED_EVERY))
+        let since = running.core.lines.virtual_timer_due;
+        (timeline.clock(), timeline.due_at(), timeline.next_look(since))
     };
     let mut until = due;
     if steps {
@@ -44,7 +45,7 @@ pub fn enter<C: Cpu>(running: &mut Running<'_, C>, steps: bool) -> Vector {
             until = until.min(deadline.max(clock));
         }
         if time::is_virtual_timer_offered(running) {
-            until = until.min(settled);
+            until = until.min(next_look);
         }
     }
     // The guest's own timer ends QEMU's block as EL2's does.

@@ -64,9 +64,18 @@ pub fn kick_others<C: Cpu>(running: &Running<'_, C>) {
 
 /// Calls out those of `vcpus` for which the GIC has something new.
 pub fn call_out<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpus: u8) {
+    if kick(cpu, domain, vcpus)
+        && let Some(timeline) = &domain.timeline
+    {
+        timeline.lock().call_for_turn();
+    }
+}
+
+/// As [`call_out`], where that is no part of the run. Tells whether there was anything new.
+fn kick<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpus: u8) -> bool {
     let vcpus = domain.vgic.lock().take_kicks() & vcpus;
     if vcpus == 0 {
-        return;
+        return false;
     }
     // It may have come about by taking list registers back, which does not count as a change.
     domain.vgic.count_change();
@@ -75,6 +84,7 @@ pub fn call_out<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpus: u8) {
     let cpus = domain.vcpus.iter().enumerate();
     let mask = cpus.filter(|(n, _)| vcpus & bit(*n) != 0).fold(0, |m, (_, v)| m | bit(v.cpu));
     cpu.kick(mask);
+    true
 }
 
 /// Tells whether something may be taken if a stepped guest went on now, without asking the GIC.
@@ -175,5 +185,6 @@ pub fn sync<C: Cpu>(running: &mut Running<'_, C>, hold: bool) {
     if deactivated & 1 << VIRTUAL_TIMER_INTID != 0 {
         time::virtual_timer_ended(running);
     }
-    kick_others(running);
+    // An exit for a stop is not to end anybody's turn.
+    let _is_new = kick(running.cpu, running.domain, !bit(running.index));
 }

@@ -79,6 +79,9 @@ pub fn switch_on<C: Cpu>(
     let Control { running: mask, free, joining, stop, ending, .. } = &mut *control;
     // A domain that is stopping stays so: the vCPU starts when all of them go on.
     if stop.is_none() && ending.is_none() {
+        if let Some(timeline) = &domain.timeline {
+            timeline.lock().call_for_turn();
+        }
         if *free {
             domain.give(cpu, mask, bit(index), Order::Run);
         } else if let Some(order) = *joining {

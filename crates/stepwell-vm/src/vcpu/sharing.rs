@@ -9,7 +9,7 @@
 //! which vCPU executes when is a function of the domain's position, and nothing that comes from
 //! outside gets in but between turns ([`super::counted`]).
 
-use super::advance::{Needs, advance};
+use super::advance::{Needs, VcpuLoop, advance};
 use super::call_out::Progress;
 use super::flow::Flow;
 use super::running::Running;
@@ -200,6 +200,11 @@ impl<'a, C: Cpu> InTurn<'a, C> {
     /// Takes the CPU from the vCPU, because of what it needs. Tells whether it has come to the end of
     /// its order ([`Shared::forget`]).
     pub fn end(mut self, needs: Needs) -> bool {
+        if !matches!(needs, Needs::Nothing(_)) {
+            let Self { index, machine, domain, cpu, vcpu, core, paused, .. } = &mut self;
+            let mut running = Running { machine, domain, index: *index, vcpu, cpu: *cpu, core };
+            VcpuLoop { running: &mut running, flow: &mut paused.flow }.pause_recording();
+        }
         self.get_off();
         let Self { paused, index, machine, domain, cpu, vcpu, core, .. } = self;
         drop(core);
@@ -252,7 +257,9 @@ fn next<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpus: u8, last: &mut usize) -> Opt
         return Some(current);
     }
     let movable = ours().filter(|&index| can_move(index)).fold(0, |mask, index| mask | bit(index));
-    let next = timeline.lock().next_turn(movable)?;
+    let waiting = ours().filter(|&index| movable & bit(index) == 0 && has_order(index));
+    let wakes_at = waiting.filter_map(|index| next_deadline(cpu, domain, index)).min();
+    let next = timeline.lock().next_turn(movable, wakes_at)?;
     // A turn begins with the monitor open: it may have been stopped at the end of its last one, within
     // a sequence.
     if let Some(vcpu) = domain.vcpus.get(next) {
@@ -271,6 +278,11 @@ fn waits<C: Cpu>(cpu: &C, domain: &Domain<C>, index: usize) -> bool {
     time::update_lines_of(cpu, domain, index, &mut core);
     let is_to_wake = time::is_to_wake_at(cpu, domain, &core);
     !is_to_wake && core.serror.is_none() && !domain.vgic.lock().has_pending(index, &core.interface)
+}
+
+fn next_deadline<C: Cpu>(cpu: &C, domain: &Domain<C>, index: usize) -> Option<u64> {
+    let vcpu = domain.vcpus.get(index)?;
+    time::next_deadline_of(cpu, domain, &vcpu.core.lock())
 }
 
 /// Waits until one of them can move, or somebody has something to say.

@@ -121,12 +121,16 @@ fn now_of<C: Cpu>(cpu: &C, domain: &Domain<C>) -> u64 {
 /// Takes the timers' lines of a vCPU that is on no CPU to the GIC.
 ///
 /// Where instructions are counted its virtual timer's interrupt stays until it runs: see
-/// [`count::SETTLED_EVERY`].
+/// [`count::keeps_interrupt`].
 pub fn update_lines_of<C: Cpu>(cpu: &C, domain: &Domain<C>, index: usize, core: &mut VcpuCore<C>) {
     let now = now_of(cpu, domain);
-    let [mut of_virtual, of_physical] =
-        timers_of(core).map(|(ctl, compare)| line(ctl, compare, now));
+    let timers = timers_of(core);
+    let [mut of_virtual, of_physical] = timers.map(|(ctl, compare)| line(ctl, compare, now));
     let lines = &mut core.lines;
+    if domain.timeline.is_some() && of_virtual && !lines.virtual_timer {
+        let [(_, due), _] = timers;
+        lines.virtual_timer_due = due;
+    }
     of_virtual |= domain.timeline.is_some()
         && lines.virtual_timer
         && domain.vgic.lock().is_offered(index, VIRTUAL_TIMER_INTID);
@@ -441,7 +445,7 @@ pub fn is_virtual_timer_offered<C: Cpu>(running: &Running<'_, C>) -> bool {
 
 /// The guest has come to EL2 by itself, and does each time. Where instructions are counted, a virtual
 /// timer's interrupt that waits is withdrawn here, too, if the timer is not up any more: see
-/// [`count::SETTLED_EVERY`].
+/// [`count::keeps_interrupt`].
 pub fn withdraw<C: Cpu>(running: &mut Running<'_, C>) {
     let waits = running.domain.timeline.is_some() && running.core.lines.virtual_timer;
     if waits && !running.core.virtual_clock && !virtual_line(running) {
@@ -461,6 +465,9 @@ fn virtual_line<C: Cpu>(running: &Running<'_, C>) -> bool {
 fn set_virtual_line<C: Cpu>(running: &mut Running<'_, C>, up: bool) {
     if up != running.core.lines.virtual_timer {
         running.core.lines.virtual_timer = up;
+        if up && running.domain.timeline.is_some() {
+            running.core.lines.virtual_timer_due = running.cpu.read(SystemRegister::CNTV_CVAL_EL0);
+        }
         set_line(running, VIRTUAL_TIMER_INTID, up);
     }
 }

@@ -11,6 +11,8 @@ pub struct PhysicalTimer {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TimerLines {
     pub(super) virtual_timer: bool,
+    /// When the virtual timer was due, if its line has gone up since, where instructions are counted.
+    pub(super) virtual_timer_due: u64,
     pub(super) physical_timer: bool,
 }
 

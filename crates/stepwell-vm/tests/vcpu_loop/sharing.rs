@@ -334,3 +334,13 @@ fn steps_come_to_what_a_run_comes_to() {
         assert!(recorded >= end, "{recorded} of {end}: each is told");
     }
 }
+
+/// Whoever has the turn writes into the ring what it has executed in it, and not with its next one.
+#[test]
+fn instructions_are_recorded_in_the_order_in_which_they_execute() {
+    let (board, cpu) = adding(Sharing::Counted(7));
+    for position in [45, 47, 100] {
+        go_until(&board, &cpu, position, true);
+        assert_eq!(board.recorded(), cpu.executed(), "up to {position}");
+    }
+}

@@ -57,6 +57,12 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         self.write(TraceRecord::Interrupt { vcpu, pc: self.running.core.pc() });
     }
 
+    /// Others are to write into the ring before this one goes on.
+    pub(in crate::vcpu) fn pause_recording(&mut self) {
+        self.finish_recording();
+        self.flow.tally.ring_room = 0;
+    }
+
     pub(super) fn finish_recording(&mut self) {
         if let Some(record) = self.running.core.recorder.finish(self.running.index as u8) {
             self.write(record);
