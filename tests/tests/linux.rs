@@ -283,23 +283,26 @@ fn a_filtered_recording_is_the_whole_one_filtered_afterwards() {
     let part = (end - PART, end);
     let all = part_of(&log, part, &["--tasks"]);
     assert!(all.len() as u64 > PART * 9 / 10, "only {} instructions", all.len());
-    type Wanted = fn(&Executed) -> bool;
-    // Each brings the guest to the part anew, so that each asks for two things. `--module` stops it more
-    // often than this (docs/time-travel.md, Limits).
-    let filters: [(&[&str], Wanted); 2] = [
-        (&["--pid", "1", "--kernel-mode"], |one| one.pc >> 63 == 1 && one.pid == 1),
-        (&["--comm", "insmod", "--user-mode"], |one| one.pc >> 63 == 0 && one.comm == "insmod"),
-    ];
-    for (only, is_wanted) in filters {
+    let compare = |only: &[&str], is_wanted: &dyn Fn(&Executed, &BTreeSet<u64>) -> bool| {
         let place = |one: &Executed| (one.vcpu, one.pc);
-        let filtered: Vec<_> = part_of(&log, part, only).iter().map(place).collect();
-        let wanted: Vec<_> = all.iter().filter(|one| is_wanted(one)).map(place).collect();
+        let filtered = part_of(&log, part, only);
+        let pages = filtered.iter().map(|one| one.pc >> 12).collect();
+        let wanted = all.iter().filter(|one| is_wanted(one, &pages));
+        let wanted: Vec<_> = wanted.map(place).collect();
+        let filtered: Vec<_> = filtered.iter().map(place).collect();
         assert!(wanted.len() > 20, "{only:?}: only {}", wanted.len());
         let at = wanted.iter().zip(&filtered).position(|(one, other)| one != other);
         let lengths = (wanted.len(), filtered.len());
         assert!(at.is_none() && lengths.0 == lengths.1, "{only:?}: {lengths:?}, at {at:?}");
         println!("{only:?}: {} of {} instructions, equal", lengths.0, all.len());
-    }
+    };
+    // Each brings the guest to the part anew, so that each asks for two things.
+    compare(&["--pid", "1", "--kernel-mode"], &|one, _| one.pc >> 63 == 1 && one.pid == 1);
+    compare(&["--comm", "insmod", "--user-mode"], &|one, _| {
+        one.pc >> 63 == 0 && one.comm == "insmod"
+    });
+    // Where it was loaded: in pages of its own.
+    compare(&["--module", NAME], &|one, pages| pages.contains(&(one.pc >> 12)));
 }
 
 /// What a recording of one task's steps, with registers, says of it.
