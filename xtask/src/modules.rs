@@ -11,8 +11,9 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use liblzma::read::XzDecoder;
 
-/// What the guest's modules are for: a disk and the file system on it, and a network.
-pub const WANTED: [&str; 5] = ["virtio_mmio", "virtio_blk", "crc32c_generic", "ext4", "virtio_net"];
+/// What the guest's modules are for: a disk and the file system on it, a network, and a shared folder.
+pub const WANTED: [&str; 6] =
+    ["virtio_mmio", "virtio_blk", "crc32c_generic", "ext4", "virtio_net", "virtiofs"];
 
 /// The names of the `wanted` modules and of those that they need, each behind what it needs.
 ///

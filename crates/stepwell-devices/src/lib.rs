@@ -1,5 +1,5 @@
-//! What is behind the guest's virtio devices, on the tool's side: disks, a network, random bytes, and the queues
-//! by which they are asked for.
+//! What is behind the guest's virtio devices, on the tool's side: disks, a network, shared folders, random bytes,
+//! and the queues by which they are asked for.
 //!
 //! The transport is EL2's (`stepwell_vm::device::virtio`). For a queue that was notified EL2 asks here
 //! ([`stepwell_wire::devices`]), and the vCPU waits for the answer. A thread of its own serves
@@ -22,6 +22,7 @@ mod memory;
 mod network;
 mod queue;
 mod server;
+mod share;
 
 pub use block::Disk;
 pub use entropy::{Entropy, Source};
@@ -30,3 +31,4 @@ pub use memory::GuestRam;
 pub use network::{Network, NetworkError, NetworkOptions};
 pub use queue::{Answer, Broken, Buffers, Device, Identity, serve};
 pub use server::{Devices, Serving, Wake};
+pub use share::{Share, ShareError, ShareOptions, ShareOptionsError, demand_names_differ};

@@ -120,6 +120,7 @@ pub(super) fn options(header: &Header, sources: Sources) -> anyhow::Result<Guest
         disks,
         entropy: header.entropy.map(Source::Seed),
         net: None,
+        shares: Vec::new(),
         symbols: None,
         sysroot: None,
         hypervisor: sources.hypervisor,

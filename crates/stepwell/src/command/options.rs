@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use stepwell_arch::Ipa;
 use stepwell_debuggee::{Schedule, TimePolicy};
 use stepwell_devices::{
-    Device, Devices, Disk, DiskOptions, Entropy, Network, NetworkOptions, Source,
+    Device, Devices, Disk, DiskOptions, Entropy, Network, NetworkOptions, Share, ShareOptions,
+    Source, demand_names_differ,
 };
 use stepwell_trace::Symbols;
 use stepwell_trace::kernel_image::{LoadPlan, RawPolicy};
@@ -90,6 +91,10 @@ pub(super) struct GuestOptions {
     /// Network for the guest: user, the host's by the program passt, or tap=NAME, a TAP device
     #[arg(long, value_name = "NETWORK", help_heading = "Guest")]
     pub(super) net: Option<NetworkOptions>,
+    /// Folder that the guest has, too (`mount -t virtiofs share /mnt`): only to be read, or with `,write`,
+    /// and with `,tag=NAME` by another name than share. May be given several times
+    #[arg(long = "share", value_name = "FOLDER", help_heading = "Guest")]
+    pub(super) shares: Vec<ShareOptions>,
     /// ELF with the kernel's symbols, where it carries none itself
     #[arg(long, value_name = "ELF", help_heading = "Guest")]
     pub(super) symbols: Option<PathBuf>,
@@ -194,6 +199,14 @@ impl GuestOptions {
         if let Some(network) = &self.net {
             devices.push(Box::new(Network::open(network)?));
         }
+        demand_names_differ(&self.shares).map_err(|name| {
+            anyhow::anyhow!(
+                "two shared folders are named {name}: give one another name by `,tag=NAME`"
+            )
+        })?;
+        for share in &self.shares {
+            devices.push(Box::new(Share::open(share)?));
+        }
         let count = devices.len();
         Devices::new(devices).with_context(|| {
             format!("{count} devices are more than the board has slots for, which is 32")
@@ -258,6 +271,11 @@ impl GuestOptions {
         anyhow::ensure!(
             self.net.is_none(),
             "a recording has no network: what arrives by it would not be in the log; leave --net out"
+        );
+        anyhow::ensure!(
+            self.shares.is_empty(),
+            "a recording has no shared folder: what is read from it would not be in the log; put the files \
+             on a --disk, or into the --initrd"
         );
         Ok(())
     }

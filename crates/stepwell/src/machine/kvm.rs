@@ -102,7 +102,7 @@ fn only_qemu(options: &MachineOptions) -> Option<&'static str> {
     [
         (options.schedule.is_some(), "counting instructions (record and replay)"),
         (options.cpus.is_some(), "--cpus"),
-        (!options.devices.is_empty(), "--disk, --entropy or --net"),
+        (!options.devices.is_empty(), "--disk, --entropy, --net or --share"),
         (options.hypervisor.is_some(), "--hypervisor"),
         (options.test_mode.is_some(), "--test-mode"),
         (options.cpu != default.cpu, "--cpu"),
