@@ -12,6 +12,7 @@ policies for interrupts, other vCPUs and time, and how places are written.
 from ._machine import Breakpoint, Machine, Mapping, Module, Registers, Stop, Task
 from ._recording import Instruction, Recording, Run, first_difference
 from ._stepwell import NotLinux, Refused, StepwellError, __version__
+from ._travel import Moment, Snapshot, Travel
 
 __all__ = [
     "Breakpoint",
@@ -19,14 +20,17 @@ __all__ = [
     "Machine",
     "Mapping",
     "Module",
+    "Moment",
     "NotLinux",
     "Recording",
     "Refused",
     "Registers",
     "Run",
+    "Snapshot",
     "StepwellError",
     "Stop",
     "Task",
+    "Travel",
     "__version__",
     "first_difference",
 ]

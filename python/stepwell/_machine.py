@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from typing import BinaryIO, Callable, List, NamedTuple, Optional, Tuple, Union
+from typing import BinaryIO, Callable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from ._stepwell import Core, Refused, StepwellError
+from ._stepwell import Core, NotLinux, Refused, StepwellError
+from ._travel import Travel
 
 PathLike = Union[str, "os.PathLike[str]"]
 Place = Union[str, int]
@@ -153,30 +154,100 @@ class Stop:
         return f"<vcpu{self.vcpu} {self.symbol}: {self.reason}>"
 
 
-class Machine:
+def _options(
+    files: "dict[str, Union[PathLike, None]]", disks: Sequence[PathLike], **flags: bool
+) -> List[str]:
+    """The words of the commands' options."""
+    words = [f"--{name}={os.fspath(path)}" for name, path in files.items() if path is not None]
+    words += [f"--disk={os.fspath(disk)}" for disk in disks]
+    return words + [f"--{name}" for name, is_set in flags.items() if is_set]
+
+
+class Machine(Travel):
     """A machine with a guest, from reset to the end of the ``with`` block.
 
-    Each argument is the option of the same name of the command: see ``stepwell run --help``.
-    ``console`` takes what the guest writes: a binary file such as ``sys.stdout.buffer``; nothing
-    keeps it in :attr:`console` only.
+    Each argument is the option of the same name of the command: see ``stepwell gdb --help``. ``disks``
+    are images, with ``,readonly`` or ``,snapshot`` behind them as there; ``options`` are further ones
+    as they are written there: ``["--entropy", "seed=1"]``. ``console`` takes what the guest writes: a
+    binary file such as ``sys.stdout.buffer``; nothing keeps it in :attr:`console` only.
+
+    ``record`` names a log of the whole run. The machine counts instructions then, and the run can be
+    gone back in: see :class:`Travel`. :meth:`replay` has it again later.
     """
 
     def __init__(
         self,
-        kernel: PathLike,
+        kernel: Optional[PathLike] = None,
         initrd: Optional[PathLike] = None,
         *,
         append: str = "",
         smp: int = 1,
         memory: str = "512M",
         cpu: str = "cortex-a57",
+        disks: Sequence[PathLike] = (),
         symbols: Optional[PathLike] = None,
+        sysroot: Optional[PathLike] = None,
+        record: Optional[PathLike] = None,
+        schedule: Optional[str] = None,
+        options: Sequence[str] = (),
         qemu: Optional[PathLike] = None,
         hypervisor: Optional[PathLike] = None,
         raw: bool = False,
         verbose: bool = False,
         console: Optional[BinaryIO] = None,
     ) -> None:
+        words = [f"--append={append}", f"--smp={smp}", f"--memory={memory}", f"--cpu={cpu}"]
+        files = {
+            "kernel": kernel,
+            "initrd": initrd,
+            "symbols": symbols,
+            "sysroot": sysroot,
+            "record": record,
+            "schedule": schedule,
+            "qemu": qemu,
+            "hypervisor": hypervisor,
+        }
+        words += _options(files, disks, raw=raw, verbose=verbose)
+        self._start(words + list(options), console)
+
+    @classmethod
+    def replay(
+        cls,
+        log: PathLike,
+        *,
+        at: Union[int, str] = "start",
+        kernel: Optional[PathLike] = None,
+        initrd: Optional[PathLike] = None,
+        disks: Sequence[PathLike] = (),
+        symbols: Optional[PathLike] = None,
+        sysroot: Optional[PathLike] = None,
+        options: Sequence[str] = (),
+        qemu: Optional[PathLike] = None,
+        hypervisor: Optional[PathLike] = None,
+        verbose: bool = False,
+        console: Optional[BinaryIO] = None,
+    ) -> "Machine":
+        """A run that was recorded, by ``record`` or the command ``stepwell record``, once more.
+
+        Its files are looked for where they were, unless they are named here, and have to be the same.
+        ``at`` is where it is at first: a position, ``"start"`` or ``"end"``.
+        """
+        files = {
+            "replay": log,
+            "kernel": kernel,
+            "initrd": initrd,
+            "symbols": symbols,
+            "sysroot": sysroot,
+            "qemu": qemu,
+            "hypervisor": hypervisor,
+        }
+        machine = cls.__new__(cls)
+        machine._start(_options(files, disks, verbose=verbose) + list(options), console)
+        if at != "start":
+            machine.goto(at)
+        return machine
+
+    def _start(self, words: List[str], console: Optional[BinaryIO]) -> None:
         self._console = bytearray()
         self._typed = bytearray()
         self._show = console
@@ -187,12 +258,7 @@ class Machine:
         self._is_recording = False
         #: How the guest ended: ``powered off``, ``reset`` or what it crashed of.
         self.ended: Optional[str] = None
-        qemu = qemu or os.environ.get("STEPWELL_QEMU")
-        files = [None if path is None else os.fspath(path) for path in (symbols, qemu, hypervisor)]
-        initrd = None if initrd is None else os.fspath(initrd)
-        self._core = Core(
-            os.fspath(kernel), initrd, append, smp, memory, cpu, *files, raw, verbose
-        )
+        self._core = Core(words)
         if self._wait(_SOON) is None:
             raise StepwellError("the machine does not start: try verbose=True")
 
@@ -205,8 +271,10 @@ class Machine:
         self.close()
 
     def close(self) -> None:
-        """Ends the machine, whatever its guest is doing."""
-        self._core = None
+        """Ends the machine, whatever its guest is doing, and completes the log of ``record``."""
+        core, self._core = self._core, None
+        if core is not None:
+            core.finish()
 
     @property
     def _guest(self) -> Core:
@@ -238,12 +306,16 @@ class Machine:
     def cont(self, timeout: Optional[float] = None) -> Optional[Stop]:
         """Lets the guest go on until it stops; nothing where it ends, or after ``timeout`` seconds.
 
-        After the time-out it is stopped, too: :attr:`ended` tells the two apart.
+        After the time-out it is stopped, too: :attr:`ended` tells the two apart. A replay ends where
+        its recording does (:attr:`edge`); so does, for once, what was gone back in while it is
+        recorded: the next call goes on into what is new.
         """
         if self._is_recording:
             # Whoever goes on is not seen: it is stepped.
-            return self.step(_FOR_EVER, timeout=timeout)
-        return self._go(lambda _: self._guest.resume(), timeout)
+            stop = self.step(_FOR_EVER, timeout=timeout)
+        else:
+            stop = self._go(lambda _: self._guest.resume(), timeout)
+        return self._unless_at_edge(stop)
 
     def step(
         self,
@@ -274,7 +346,9 @@ class Machine:
             if self.ended is None:
                 self.delete(point)
 
-    def _go(self, start: Callable[[int], None], timeout: Optional[float]) -> Optional[Stop]:
+    def _go(
+        self, start: Callable[[int], None], timeout: Optional[float], is_back: bool = False
+    ) -> Optional[Stop]:
         if self.ended is not None:
             return None
         end = None if timeout is None else time.monotonic() + timeout
@@ -290,7 +364,7 @@ class Machine:
             if stop.reason == _RING_FULL:
                 # What was recorded has been taken.
                 done += stop.steps
-            elif self._counts(stop):
+            elif self._counts(stop, is_back):
                 stop.steps += done
                 return stop
 
@@ -398,12 +472,12 @@ class Machine:
     def _others(self, point: Breakpoint) -> List[Breakpoint]:
         return [one for one in self._breakpoints + self._landmarks if one is not point]
 
-    def _counts(self, stop: Stop) -> bool:
+    def _counts(self, stop: Stop, is_back: bool) -> bool:
         """Whether a stop is one to be told of."""
         if stop.reason != "breakpoint":
             return True
         if any(self._is_at(landmark, stop) for landmark in self._landmarks):
-            self._module_changed(stop)
+            self._module_changed(stop, is_back)
             if not any(self._is_at(point, stop) for point in self._breakpoints):
                 return False
         here = [point for point in self._breakpoints if self._is_at(point, stop)]
@@ -426,17 +500,36 @@ class Machine:
             point.address = found[2]
         return point.address == stop.pc
 
-    def _module_changed(self, stop: Stop) -> None:
+    def _module_changed(self, stop: Stop, is_back: bool) -> None:
         changed = self._guest.module_changes(stop.vcpu, stop.pc)
         if changed is None:
             return
         name, comes = changed
+        # Going back, it is there before it goes.
+        comes = comes != is_back
         for point in self._breakpoints:
             if point.where.split(":")[0].replace("-", "_") != name or ":" not in point.where:
                 continue
             if not comes:
                 self._clear(point)
             elif point._place is None:
+                self._set(point)
+
+    def _find_modules(self) -> None:
+        points = [point for point in self._breakpoints if ":" in point.where]
+        if not points or self._stop is None:
+            return
+        try:
+            self.modules()
+            is_running = True
+        except NotLinux:
+            # The kernel does not run yet: no module is loaded.
+            is_running = False
+        for point in points:
+            found = self._guest.resolve(point.where) if is_running else None
+            if found is None or found[:2] != point._place:
+                self._clear(point)
+            if found is not None and point._place is None:
                 self._set(point)
 
     # Registers and memory.

@@ -98,7 +98,26 @@ class OfDebian(unittest.TestCase):
         with self.assertRaisesRegex(stepwell.StepwellError, "nowhere"):
             stepwell.Machine("/nowhere")
 
+    def test_drgn_reads_by_the_machine(self):
+        try:
+            import drgn  # noqa: F401
+        except ImportError:
+            self.skipTest("drgn is not installed")
+        import stepwell.drgn
+
+        program = stepwell.drgn.program(self.machine)
+        pc = self.opened.pc
+        self.assertEqual(program.read(pc, 16), self.machine.read(pc, 16))
+        self.assertEqual(stepwell.drgn.registers(self.machine)["pc"], self.machine.regs.pc)
+
+
+class OfSteps(unittest.TestCase):
+    """A machine that goes on: what a recording has of its steps, and what examples make of that."""
+
     def test_steps_are_recorded(self):
+        self.machine = debian(smp=2)
+        self.addCleanup(self.machine.close)
+        self.opened = self.machine.run_to("do_sys_openat2", timeout=LIMIT)
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "steps.stepwell")
             begin = self.machine.stop
@@ -127,22 +146,14 @@ class OfDebian(unittest.TestCase):
         with open(files[1]) as file:
             self.assertIn("FNDA:", file.read())
 
-    def test_drgn_reads_by_the_machine(self):
-        try:
-            import drgn  # noqa: F401
-        except ImportError:
-            self.skipTest("drgn is not installed")
-        import stepwell.drgn
-
-        program = stepwell.drgn.program(self.machine)
-        pc = self.opened.pc
-        self.assertEqual(program.read(pc, 16), self.machine.read(pc, 16))
-        self.assertEqual(stepwell.drgn.registers(self.machine)["pc"], self.machine.regs.pc)
-
 
 class OfTheGuestsLife(unittest.TestCase):
     def test_time_outs_ctrl_c_and_the_end(self):
-        with debian() as machine:
+        image = tempfile.NamedTemporaryFile()
+        self.addCleanup(image.close)
+        image.write(b"bytes of a disk\n" * 256)
+        image.flush()
+        with debian(disks=[f"{image.name},snapshot"]) as machine:
             self.assertIsNone(machine.cont(timeout=0.2))
             self.assertEqual((machine.stop.reason, machine.ended), ("paused", None))
             main = threading.main_thread().ident
@@ -153,11 +164,125 @@ class OfTheGuestsLife(unittest.TestCase):
             end = time.monotonic() + LIMIT
             while "shell is up" not in machine.console and time.monotonic() < end:
                 machine.cont(timeout=1)
-            machine.type("poweroff -f\r")
+            machine.type("mount -t devtmpfs dev /dev; load-modules; busybox head -c 5 /dev/vda; poweroff -f\r")
             self.assertIsNone(machine.cont(timeout=LIMIT))
             self.assertEqual(machine.ended, "powered off")
+            self.assertIn("bytes", machine.console.split("poweroff -f")[-1])
         with self.assertRaisesRegex(stepwell.StepwellError, "closed"):
             machine.regs
+
+
+class OfARun(unittest.TestCase):
+    """A run of a guest that panics, recorded and gone back in, then replayed."""
+
+    ROUTE = "DESK+0x80"
+
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.log = os.path.join(folder.name, "hunt.replay")
+        cls.symbols = GUESTS.parent / "hunt.elf"
+        kernel = GUESTS.parent / "hunt.bin"
+        options = {"smp": 4, "symbols": cls.symbols, "schedule": "turns=20000"}
+        with stepwell.Machine(kernel, record=cls.log, **options) as machine:
+            cls.while_recorded(machine)
+
+    @classmethod
+    def while_recorded(cls, machine):
+        check = cls("test_it_is_the_same_run_again")
+        note = machine.breakpoint("note")
+        first = machine.cont(timeout=LIMIT)
+        cls.first, cls.hash = machine.when(), machine.state_hash()
+        check.assertEqual((first.symbol, note.hits), ("note", 1))
+        machine.cont(timeout=LIMIT)
+        check.assertGreater(machine.when(), cls.first)
+        back = machine.reverse_cont(timeout=LIMIT)
+        check.assertIs(back.breakpoint, note)
+        check.assertEqual((machine.when(), machine.state_hash()), (cls.first, cls.hash))
+        machine.delete(note)
+        # To where it has been, and on into what is new.
+        check.assertIsNone(machine.cont(timeout=LIMIT))
+        check.assertEqual((machine.edge, machine.when()), ("end", machine.end))
+        end = time.monotonic() + LIMIT
+        while "panic" not in machine.console and time.monotonic() < end:
+            machine.cont(timeout=0.2)
+        check.assertIn("panic: no parcel", machine.console)
+        cls.end = machine.when()
+
+    def replay(self, **options):
+        return stepwell.Machine.replay(self.log, symbols=self.symbols, **options)
+
+    def test_it_is_the_same_run_again(self):
+        with self.replay() as machine:
+            self.assertEqual((machine.edge, machine.when().position), ("begin", 0))
+            self.assertEqual(machine.end, self.end)
+            machine.goto(self.first)
+            self.assertEqual(machine.state_hash(), self.hash)
+            self.assertIsNone(machine.cont(timeout=LIMIT))
+            self.assertEqual((machine.edge, machine.when()), ("end", self.end))
+            # It goes back by its own steps, and comes again to where it was.
+            self.assertEqual(machine.reverse_step(3).steps, 3)
+            self.assertLess(machine.when(), self.end)
+            with self.assertRaisesRegex(stepwell.StepwellError, "ends at position"):
+                machine.goto(self.end.position + 1)
+            for nowhere in (-1, "somewhere"):
+                with self.assertRaises(stepwell.StepwellError):
+                    machine.goto(nowhere)
+
+    def test_the_last_writer_and_names_for_moments(self):
+        with self.replay(at="end") as machine:
+            # The end is behind the fault: what was written there is what was read.
+            self.assertEqual(machine.u64(self.ROUTE), 128)
+            writer = machine.last(self.ROUTE, timeout=LIMIT)
+            self.assertRegex(writer.symbol, r"^note\+0x")
+            self.assertEqual(writer.address, machine.address(self.ROUTE))
+            self.assertNotEqual(machine.u64(self.ROUTE), 128)
+            machine.snapshot("written")
+            there = machine.when()
+            call = machine.run_back_to("note", timeout=LIMIT)
+            self.assertEqual((call.symbol, call.vcpu), ("note", writer.vcpu))
+            machine.restore("written")
+            self.assertEqual(machine.when(), there)
+            self.assertEqual([one.name for one in machine.snapshots()], ["written"])
+
+    def test_it_is_changed_behind_a_fork_only(self):
+        with self.replay(at=self.first.position) as machine:
+            for change in (
+                lambda: machine.write(self.ROUTE, bytes(8)),
+                lambda: machine.set_register("x0", 1),
+                lambda: machine.set_interrupts("hold"),
+            ):
+                with self.assertRaises(stepwell.Refused):
+                    change()
+            machine.fork()
+            machine.write(self.ROUTE, bytes(8))
+            self.assertEqual(machine.u64(self.ROUTE), 0)
+
+    def test_example(self):
+        said = example(
+            "last_writer.py", self.log, self.ROUTE, "--symbols", str(self.symbols), "--count", "2"
+        )
+        self.assertRegex(said, r"position \d+: note\+0x\w+, over [0-9a-f]{16}  \(vcpu\d\)")
+
+    def test_other_guests_go_only_forwards(self):
+        with stepwell.Machine(GUESTS.parent / "hunt.bin") as machine:
+            self.assertIsNone(machine.edge)
+            for asks in (machine.when, machine.fork, machine.reverse_step):
+                with self.assertRaisesRegex(stepwell.StepwellError, "only goes forwards"):
+                    asks()
+
+    def test_options_are_the_commands(self):
+        kernel = GUESTS.parent / "hunt.bin"
+        for wrong, words in (
+            ({"smp": 9}, "9 is not in 1..=8"),
+            ({"options": ["--what"]}, "--what"),
+            ({"disks": ["nowhere.img"]}, "nowhere.img"),
+            ({"record": self.log}, "choose another name"),
+            ({"symbols": GUESTS.parent / "loop_sum.elf"}, "loop_sum.elf"),
+        ):
+            with self.subTest(wrong), self.assertRaisesRegex(stepwell.StepwellError, words):
+                stepwell.Machine(kernel, **wrong)
 
 
 class Examples(unittest.TestCase):

@@ -9,9 +9,26 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::{layout, process, setup};
+use crate::{build, guests, layout, process, setup};
 
 const LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// Installs the Python module in an environment of its own, and runs its tests and examples
+#[derive(clap::Args)]
+pub struct Python {}
+
+impl Python {
+    /// Builds what it takes and runs them.
+    ///
+    /// # Errors
+    /// When something cannot be built or installed, or a test fails.
+    pub fn run(self) -> Result<()> {
+        setup::ensure(setup::MACHINE)?;
+        build::everything()?;
+        guests::everything()?;
+        test()
+    }
+}
 
 fn environment() -> PathBuf {
     layout::target_dir().join("python")

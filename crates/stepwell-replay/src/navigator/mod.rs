@@ -55,6 +55,16 @@ pub trait Machine {
     fn restart(&mut self) -> Result<(), Error>;
 }
 
+impl<M: Machine + ?Sized> Machine for &mut M {
+    fn debuggee(&mut self) -> &mut dyn Debuggee {
+        (**self).debuggee()
+    }
+
+    fn restart(&mut self) -> Result<(), Error> {
+        (**self).restart()
+    }
+}
+
 /// How many moments are kept, and how near to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keeping {
@@ -112,7 +122,7 @@ struct Last {
 
 /// A replay that can be gone back and forth in.
 pub struct Navigator<'m> {
-    machine: &'m mut dyn Machine,
+    machine: Box<dyn Machine + 'm>,
     vcpus: Vec<u8>,
     script: Script,
     /// How much of the script has happened, and how much of it was compared.
@@ -141,10 +151,10 @@ pub struct Navigator<'m> {
 impl<'m> Navigator<'m> {
     /// Begins, with a machine that was just made.
     #[must_use]
-    pub fn new(machine: &'m mut dyn Machine, script: Script, keeping: Keeping) -> Self {
+    pub fn new(mut machine: impl Machine + 'm, script: Script, keeping: Keeping) -> Self {
         let vcpus = machine.debuggee().vcpu_counts().to_vec();
         Self {
-            machine,
+            machine: Box::new(machine),
             vcpus,
             script,
             done: 0,
@@ -169,7 +179,7 @@ impl<'m> Navigator<'m> {
     /// so many instructions.
     #[must_use]
     pub fn recording(
-        machine: &'m mut dyn Machine,
+        machine: impl Machine + 'm,
         header: Header,
         keeping: Keeping,
         log: Box<dyn Log + 'm>,

@@ -4,6 +4,7 @@ mod arrive;
 mod beginning;
 mod checkpoints;
 mod diff;
+mod embedded;
 mod gdb;
 mod machines;
 mod only;
@@ -21,6 +22,8 @@ mod session;
 mod show;
 mod step;
 mod trace;
+
+pub use embedded::Embedded;
 
 use crate::ending;
 use crate::terminal::notice;

@@ -74,12 +74,20 @@ impl Replayed {
         self,
         work: impl FnOnce(&mut Navigator<'_>, Names) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
+        interruption::install().context("cannot handle signals")?;
         let names = self.prepared.names.clone();
         let mut machine = Restarted::start(self.guest, self.prepared)?;
         let mut navigator = Navigator::new(&mut machine, self.script, Keeping::default());
         let result = work(&mut navigator, names);
         drop(navigator);
         result.map_err(|error| machine.session.explain(error))
+    }
+
+    /// Starts it, for who handles signals himself and ends when he likes.
+    pub(super) fn into_navigator(self) -> anyhow::Result<(Navigator<'static>, Names)> {
+        let names = self.prepared.names.clone();
+        let machine = Restarted::start(self.guest, self.prepared)?;
+        Ok((Navigator::new(machine, self.script, Keeping::default()), names))
     }
 }
 
@@ -116,6 +124,7 @@ impl Recorded {
         states_every: Option<u64>,
         work: impl FnOnce(&mut Navigator<'_>, Names) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
+        interruption::install().context("cannot handle signals")?;
         let names = self.prepared.names.clone();
         let started = Restarted::start(self.guest, self.prepared);
         let mut machine = started.inspect_err(|_| forget_log(&self.path))?;
@@ -132,6 +141,19 @@ impl Recorded {
         result
             .map_err(|error| machine.session.explain(error))
             .with_context(|| format!("{} has the run up to there", self.path.display()))
+    }
+
+    /// Starts it, for who handles signals himself and ends when he likes: by [`Navigator::finish`].
+    pub(super) fn into_navigator(
+        self,
+        states_every: Option<u64>,
+    ) -> anyhow::Result<(Navigator<'static>, Names)> {
+        let names = self.prepared.names.clone();
+        let started = Restarted::start(self.guest, self.prepared);
+        let machine = started.inspect_err(|_| forget_log(&self.path))?;
+        let (keeping, log) = (Keeping::default(), Box::new(self.log));
+        let navigator = Navigator::recording(machine, self.header, keeping, log, states_every);
+        Ok((navigator, names))
     }
 }
 
@@ -188,7 +210,6 @@ struct Restarted {
 
 impl Restarted {
     fn start(guest: GuestOptions, prepared: Prepared) -> anyhow::Result<Self> {
-        interruption::install().context("cannot handle signals")?;
         let session = prepared.start()?;
         Ok(Self { guest, prepared, session })
     }
