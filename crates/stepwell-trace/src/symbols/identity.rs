@@ -33,8 +33,8 @@ pub enum Mismatch {
         /// Functions that both have.
         common: usize,
     },
-    /// It shares nothing with the kernel.
-    #[error("is not this kernel's: none of its functions is one of the kernel's own")]
+    /// It shares nothing with the kernel, or some names only.
+    #[error("is not this kernel's: its functions are not the kernel's own")]
     Foreign,
     /// The code is other code.
     #[error("is of another build: its code is not the kernel's")]
@@ -65,7 +65,11 @@ pub fn check(
     if let Ok(Some(id)) = file.build_id() {
         let ids = build_ids(image);
         if ids.contains(&id) {
-            return Ok(());
+            // It may be that of a program which the kernel carries, its vDSO.
+            return match own.map(|own| compare_symbols(symbols, own)) {
+                Some(Err(foreign @ Mismatch::Foreign)) => Err(foreign),
+                _ => Ok(()),
+            };
         }
         if let Some(kernel) = ids.last() {
             return Err(Mismatch::BuildId { elf: hex(id), kernel: hex(kernel) });
@@ -134,10 +138,11 @@ fn build_ids(image: &[u8]) -> Vec<&[u8]> {
 }
 
 fn compare_symbols(symbols: &Symbols, own: &Symbols) -> Result<(), Mismatch> {
+    let own_base = own.link_base().unwrap_or_default();
     // A name that several have tells nothing.
     let mut places: HashMap<&str, Option<u64>> = HashMap::new();
     for symbol in own.iter().filter(|symbol| symbol.kind == SymbolKind::Function) {
-        let place = Some(symbol.address.wrapping_sub(own.link_base().unwrap_or_default()));
+        let place = Some(symbol.address.wrapping_sub(own_base));
         places.entry(&symbol.name).and_modify(|place| *place = None).or_insert(place);
     }
     let base = symbols.link_base().unwrap_or_default();
@@ -145,16 +150,18 @@ fn compare_symbols(symbols: &Symbols, own: &Symbols) -> Result<(), Mismatch> {
     for symbol in symbols.iter().filter(|symbol| symbol.kind == SymbolKind::Function) {
         if let Some(Some(place)) = places.get(symbol.name.as_str()) {
             common += 1;
-            differing += usize::from(symbol.address.wrapping_sub(base) != *place);
+            // Of a part of the kernel it is not known where that was linked as a whole.
+            let places = [base, own_base].map(|base| symbol.address.wrapping_sub(base));
+            differing += usize::from(!places.contains(place));
         }
     }
-    if common == 0 {
-        return Err(Mismatch::Foreign);
+    match differing * 2 > common {
+        true if common >= COMMON_MIN => Err(Mismatch::Addresses { differing, common }),
+        // Any program may have a `memcpy` or a `main` of its own.
+        true => Err(Mismatch::Foreign),
+        false if common == 0 => Err(Mismatch::Foreign),
+        false => Ok(()),
     }
-    if common >= COMMON_MIN && differing * 2 > common {
-        return Err(Mismatch::Addresses { differing, common });
-    }
-    Ok(())
 }
 
 /// Tells whether an ELF has code that the image has not, where that code would be. Debug information
@@ -210,14 +217,43 @@ mod tests {
         assert_eq!(compare(table(0x1000, functions(4))), Err(moved));
         let program = table(0x40_0000, [(0, "main".to_owned())].into_iter());
         assert_eq!(compare(program), Err(Mismatch::Foreign));
+        let names = |count| functions(4).take(count).chain([(0, "main".to_owned())]);
+        let program = |count| table(0x40_0000, names(count));
+        assert_eq!(compare(program(COMMON_MIN - 1)), Err(Mismatch::Foreign), "shared names");
+        let part =
+            table(0x1100, functions(0).skip(16).take(3).map(|(at, name)| (at - 0x100, name)));
+        assert_eq!(compare(part), Ok(()), "of a part of the kernel");
+    }
+
+    /// An ELF that has a build ID and nothing else.
+    fn with_build_id(id: &[u8]) -> Vec<u8> {
+        use object::{Architecture, BinaryFormat, Endianness, write::Object};
+        let mut object = Object::new(BinaryFormat::Elf, Architecture::Aarch64, Endianness::Little);
+        let section = object.add_section(vec![], b".note.gnu.build-id".to_vec(), SectionKind::Note);
+        object.append_section_data(section, &note(id), 4);
+        object.write().unwrap()
+    }
+
+    fn note(id: &[u8]) -> Vec<u8> {
+        let length = (id.len() as u32).to_le_bytes();
+        [&[4, 0, 0, 0], length.as_slice(), b"\x03\0\0\0GNU\0", id].concat()
+    }
+
+    /// The build ID of a vDSO is in the kernel's image as well.
+    #[test]
+    fn a_program_that_the_kernel_carries_is_not_the_kernel() {
+        let (vdso, kernel, other) = (with_build_id(&[7; 20]), with_build_id(&[9; 20]), [5; 20]);
+        let image = [note(&[7; 20]), note(&[9; 20])].concat();
+        let own = table(0x1000, functions(0));
+        let of_vdso = table(0, [(0x340, "__kernel_clock_gettime".to_owned())].into_iter());
+        assert_eq!(check(&kernel, &own, &image, None, Some(&own)), Ok(()));
+        assert_eq!(check(&vdso, &of_vdso, &image, None, Some(&own)), Err(Mismatch::Foreign));
+        let told = check(&with_build_id(&other), &own, &image, None, Some(&own));
+        assert!(matches!(told, Err(Mismatch::BuildId { .. })), "{told:?}");
     }
 
     #[test]
     fn build_ids_are_found_wherever_they_lie() {
-        let note = |id: &[u8]| {
-            let length = (id.len() as u32).to_le_bytes();
-            [&[4, 0, 0, 0], length.as_slice(), b"\x03\0\0\0GNU\0", id].concat()
-        };
         let (vdso, own) = ([7; 20], [9; 20]);
         let image = [vec![0; 64], note(&vdso), vec![1; 32], note(&own), vec![0; 4]].concat();
         assert_eq!(build_ids(&image), [vdso.as_slice(), own.as_slice()]);
