@@ -174,8 +174,7 @@ pub fn hit<C: Cpu>(
         .map(|what| (distance(what, far), what))
         .min_by_key(|&(distance, _)| distance)?;
     let is_ours = distance == 0 || (is_alone && distance <= FAR_REACH);
-    let address = far.clamp(what.address.0, what.address.0.wrapping_add(what.length - 1));
-    is_ours.then(|| stop(address, !write, write))
+    is_ours.then(|| stop(nearest(what, far), !write, write))
 }
 
 /// Finds the watchpoint that an access hits, of whichever kind, in the CPU's place.
@@ -229,9 +228,51 @@ fn overlap((a, bytes): (u64, u64), (b, length): (u64, u64)) -> Option<u64> {
     (is_in(a, bytes) && is_in(b, length)).then_some(first)
 }
 
-/// How far an address is from the bytes that are watched.
+/// How far an address is from the bytes that are watched, whatever tags the two have: the CPU compares
+/// without them where the guest has it ignore them, and tells the address with its tag.
 const fn distance(what: Watchpoint, address: u64) -> u64 {
-    let first = what.address.0;
+    let (first, address) = (without_tag(what.address.0), without_tag(address));
     let last = first.wrapping_add(what.length - 1);
     if address < first { first - address } else { address.saturating_sub(last) }
+}
+
+/// The watched byte that is nearest to an address, as its debugger has named it.
+fn nearest(what: Watchpoint, address: u64) -> u64 {
+    let first = without_tag(what.address.0);
+    let offset = without_tag(address).saturating_sub(first).min(what.length - 1);
+    what.address.0.wrapping_add(offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn watchpoint(address: u64, length: u64) -> Watchpoint {
+        Watchpoint { address: Va(address), length, access: WatchAccess::Write }
+    }
+
+    /// A program's pointer may have a tag (TCR_EL1.TBI0, as Linux has it), and so may what is watched.
+    #[test]
+    fn an_access_by_a_tagged_pointer_is_about_the_bytes_that_it_touches() {
+        for tag in [0, 0x5a << 56, 0xff << 56] {
+            for own in [0, 0x3c << 56] {
+                let what = watchpoint(own | 0x7fff_0010, 8);
+                assert_eq!(distance(what, tag | 0x7fff_0010), 0);
+                assert_eq!(distance(what, tag | 0x7fff_0017), 0);
+                assert_eq!(distance(what, tag | 0x7fff_0018), 1);
+                assert_eq!(distance(what, tag | 0x7fff_000e), 2);
+                assert_eq!(nearest(what, tag | 0x7fff_0013), own | 0x7fff_0013);
+                assert_eq!(nearest(what, tag | 0x7fff_0000), own | 0x7fff_0010);
+                assert_eq!(nearest(what, tag | 0x7fff_0020), own | 0x7fff_0017);
+            }
+        }
+    }
+
+    #[test]
+    fn the_upper_half_is_another_place() {
+        let what = watchpoint(0xffff_8000_0000_1000, 4);
+        assert_eq!(distance(what, 0xffff_8000_0000_1003), 0);
+        assert_eq!(distance(what, 0xf4ff_8000_0000_1000), 0, "of a kernel that tags its pointers");
+        assert!(distance(what, 0x0000_8000_0000_1000) > FAR_REACH);
+    }
 }
