@@ -101,9 +101,9 @@ fn what_is_no_log_is_refused() {
     }
     for (json, words) in [
         ("{\"stepwell_replay\":9}", "a replay log of version 9, and this tool reads version"),
-        ("{\"stepwell_replay\":2,\"cpu\":\"max\"}", "replay it with the build that recorded it"),
+        ("{\"stepwell_replay\":3,\"cpu\":\"max\"}", "replay it with the build that recorded it"),
         ("{\"stepwell_replay\":18446744073709551615}", "of version 18446744073709551615"),
-        ("{\"stepwell_replay\":3,\"cpu\":\"max\"}", "its first line lacks something"),
+        ("{\"stepwell_replay\":4,\"cpu\":\"max\"}", "its first line lacks something"),
         ("[3]", "not a replay log"),
     ] {
         refused(&place, &line(json), words);
