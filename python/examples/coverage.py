@@ -56,7 +56,7 @@ def is_wanted(recording: stepwell.Recording, at: int, options: argparse.Namespac
     return found is not None and found[0].startswith(options.module + ":")
 
 
-def write_drcov(path: str, name: str, start: int, end: int, blocks: list) -> None:
+def write_drcov(path: str, name: str, start: int, end: int, blocks: "list[tuple[int, int]]") -> None:
     head = (
         "DRCOV VERSION: 2\nDRCOV FLAVOR: stepwell\nModule Table: version 2, count 1\n"
         "Columns: id, base, end, entry, checksum, timestamp, path\n"
@@ -69,7 +69,7 @@ def write_drcov(path: str, name: str, start: int, end: int, blocks: list) -> Non
             file.write(struct.pack("<IHH", at - start, min(4 * length, 0xFFFF), 0))
 
 
-def write_lcov(path: str, name: str, recording: stepwell.Recording, calls: Counter) -> None:
+def write_lcov(path: str, name: str, recording: stepwell.Recording, calls: "Counter[str]") -> None:
     lines = [f"TN:{name}", f"SF:{name}"]
     for number, (symbol, count) in enumerate(sorted(calls.items()), 1):
         lines += [f"FN:{number},{symbol}", f"FNDA:{max(count, 1)},{symbol}", f"DA:{number},{max(count, 1)}"]

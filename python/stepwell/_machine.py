@@ -82,7 +82,8 @@ class Registers:
             raise AttributeError(f"no register {name}: x0 to x30, lr, sp, pc, pstate") from None
 
     def __getitem__(self, name: str) -> int:
-        return getattr(self, name)
+        value: int = getattr(self, name)
+        return value
 
     def as_dict(self) -> "dict[str, int]":
         """All of them by name."""

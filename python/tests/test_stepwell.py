@@ -1,6 +1,8 @@
 """The module on Debian's kernel, and its examples. STEPWELL_GUESTS names the guests' folder."""
 
+import ast
 import contextlib
+import inspect
 import io
 import os
 import pathlib
@@ -283,6 +285,24 @@ class OfARun(unittest.TestCase):
         ):
             with self.subTest(wrong), self.assertRaisesRegex(stepwell.StepwellError, words):
                 stepwell.Machine(kernel, **wrong)
+
+
+class Stubs(unittest.TestCase):
+    """What type checkers are told of the compiled part is what it has."""
+
+    def test_they_name_what_there_is(self):
+        compiled = stepwell._stepwell
+        text = pathlib.Path(stepwell.__file__).with_name("_stepwell.pyi").read_text(encoding="utf-8")
+        told = [one for one in ast.parse(text).body if isinstance(one, ast.ClassDef)]
+        self.assertEqual({"Core", "Reader"} - {one.name for one in told}, set())
+        for one in told:
+            real = getattr(compiled, one.name)
+            functions = {f.name: f.args.args for f in one.body if isinstance(f, ast.FunctionDef)}
+            own = {name for name in vars(real) if not name.startswith("_")}
+            self.assertEqual({name for name in functions if not name.startswith("_")}, own)
+            for name in own:
+                parameters = list(inspect.signature(getattr(real, name)).parameters)
+                self.assertEqual([argument.arg for argument in functions[name]], parameters, name)
 
 
 class Examples(unittest.TestCase):
