@@ -113,11 +113,16 @@ fn load_other_controls<C: Cpu>(
 }
 
 /// The debugger's breakpoint at the PC, if there is one.
+///
+/// There is none where the instruction cannot be fetched: the abort of that comes before ("Synchronous
+/// exception prioritization for exceptions taken to AArch64 state"). A program's page that is not there
+/// yet would else be met twice, before its kernel has fetched it and after.
 #[must_use]
 pub fn breakpoint_at_pc<C: Cpu>(running: &Running<'_, C>) -> Option<Place> {
     let pc = running.core.pc();
     let in_register = running.domain.control.lock().breakpoints.contains(&pc.0);
-    let by_va = in_register || running.domain.follow.contains(pc.0);
+    let by_va =
+        (in_register || running.domain.follow.contains(pc.0)) && ipa_of_pc(running).is_some();
     by_va.then_some(Place::Va(pc)).or_else(|| hidden_breakpoint_at_pc(running))
 }
 
@@ -162,7 +167,11 @@ pub fn brk<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled {
 pub fn breakpoint<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
     let pc = running.core.context.elr;
     if !running.core.debug.is_hiding_ours && ours(running).contains(&pc) {
-        return Handled::Stop(StopReason::Breakpoint);
+        // QEMU has the abort of the fetch behind this.
+        return match ipa_of_pc(running) {
+            Some(_) => Handled::Stop(StopReason::Breakpoint),
+            None => Handled::Past,
+        };
     }
     if may_hit(running.core.debug.guest(), running.core.pstate()) {
         return inject::synchronous(running, EsrEl1::breakpoint(origin(running)), None);

@@ -26,6 +26,25 @@ fn a_loop_meets_its_breakpoint_each_time_round() {
     }
 }
 
+/// The abort of a fetch comes before a breakpoint there, and a CPU may have them the other way round.
+#[test]
+fn a_breakpoint_is_not_met_where_nothing_can_be_fetched() {
+    let board = Board::new(1, &[NOP, add(1, 1, 1), NOP, b(-3)]);
+    let cpu = board.cpu(0);
+    let absent = ENTRY + 4;
+    set(&board, &cpu, Place::Va(Va(absent)));
+    set(&board, &cpu, Place::Va(Va(ENTRY + 8)));
+    cpu.unmap(Some(absent));
+    for (turn, order) in [(1, CONTINUE), (2, CONTINUE), (3, step(9, false))] {
+        let stop = board.go(&cpu, order);
+        assert_eq!((stop.reason, stop.registers.pc), (StopReason::Breakpoint, ENTRY + 8));
+        assert_eq!(stop.registers.x[1], turn, "it went past the other");
+    }
+    cpu.unmap(None);
+    let stop = board.go(&cpu, CONTINUE);
+    assert_eq!((stop.reason, stop.registers.pc), (StopReason::Breakpoint, absent));
+}
+
 #[test]
 fn a_hidden_breakpoint_cannot_be_read_back() {
     // The guest reads the page that it executes in.

@@ -130,6 +130,7 @@ struct State {
     /// Instructions of the last entry.
     counted: u64,
     traps_waits: bool,
+    unmapped: Option<u64>,
     /// What EL2 takes for each entry.
     ticks_at_el2: u64,
     offset: u64,
@@ -180,6 +181,10 @@ enum Done {
 }
 
 impl FakeCpu {
+    /// Has the guest's tables lead nowhere from an address, as far as EL2 can tell; or from none.
+    pub fn unmap(&self, va: Option<u64>) {
+        self.state.borrow_mut().unmapped = va;
+    }
     pub fn new(number: usize, ram: Ram, kicks: Arc<AtomicU8>) -> Self {
         let cpu = Self { number, ram, kicks, state: RefCell::default(), after: RefCell::default() };
         cpu.write(SystemRegister::VBAR_EL1, VBAR);
@@ -718,7 +723,8 @@ impl Cpu for FakeCpu {
     }
 
     fn to_ipa(&self, va: Va, _: bool, _: Purpose) -> Result<Ipa, TranslationFailed> {
-        Ok(Ipa(va.0))
+        let is_mapped = self.state.borrow().unmapped != Some(va.0);
+        is_mapped.then_some(Ipa(va.0)).ok_or(TranslationFailed { status: 7, stage2: false })
     }
     fn invalidate_guest_stage1(&self) {}
     fn trap_waits(&self, trap: bool) {
