@@ -19,6 +19,9 @@ use core::fmt;
 use core::ops::DerefMut;
 use stepwell_arch::{Ipa, SystemRegister, Va};
 
+/// X0 to X30.
+pub const GENERAL: usize = 31;
+
 /// Whatever executes a vCPU's instructions.
 pub trait Cpu: Sized + 'static {
     /// The guest's registers while it is not in the guest, and what a fast path works with.
@@ -153,6 +156,28 @@ pub trait Context: DerefMut<Target = GuestRegisters> + Send {
     type Page: Copy;
     /// A part of the trace ring that it may write.
     type Lease: Lease;
+
+    /// Reads Xn, where 31 is XZR. Whoever has to fetch the guest's registers one by one fetches those
+    /// that are asked for.
+    #[inline(always)]
+    fn register(&self, n: u8) -> u64 {
+        self.kept(n)
+    }
+    /// Writes Xn, where 31 is XZR.
+    #[inline(always)]
+    fn set_register(&mut self, n: u8, value: u64) {
+        self.keep(n, value);
+    }
+    /// Reads X0 to X30.
+    #[inline(always)]
+    fn general(&self) -> [u64; GENERAL] {
+        self.x
+    }
+    /// Writes X0 to X30.
+    #[inline(always)]
+    fn set_general(&mut self, x: &[u64; GENERAL]) {
+        self.x = *x;
+    }
 
     /// Lets the fast path take `steps` plain steps before it leaves; 0 switches it off.
     fn set_fast_budget(&mut self, steps: u64);

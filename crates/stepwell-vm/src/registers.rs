@@ -17,7 +17,7 @@ pub type PrivateRegisters = Vec<u64, PRIVATE_REGISTERS_MAX>;
 #[repr(C)]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct GuestRegisters {
-    /// X0 to X30.
+    /// X0 to X30, where a [`Context`](crate::cpu::Context) keeps them here: the loop asks that.
     pub x: [u64; 31],
     /// SP_EL0.
     pub sp_el0: u64,
@@ -34,14 +34,16 @@ pub struct GuestRegisters {
 }
 
 impl GuestRegisters {
-    /// Reads Xn, where 31 is XZR.
+    /// Reads Xn of those that are here, where 31 is XZR.
+    #[inline(always)]
     #[must_use]
-    pub fn register(&self, n: u8) -> u64 {
+    pub fn kept(&self, n: u8) -> u64 {
         self.x.get(usize::from(n)).copied().unwrap_or(0)
     }
 
-    /// Writes Xn, where 31 is XZR.
-    pub fn set_register(&mut self, n: u8, value: u64) {
+    /// Writes Xn of those that are here, where 31 is XZR.
+    #[inline(always)]
+    pub fn keep(&mut self, n: u8, value: u64) {
         if let Some(register) = self.x.get_mut(usize::from(n)) {
             *register = value;
         }
@@ -119,8 +121,8 @@ mod tests {
     #[test]
     fn register_31_is_the_zero_register() {
         let mut registers = GuestRegisters::default();
-        registers.set_register(31, 7);
-        registers.set_register(30, 7);
-        assert_eq!((registers.register(31), registers.register(30)), (0, 7));
+        registers.keep(31, 7);
+        registers.keep(30, 7);
+        assert_eq!((registers.kept(31), registers.kept(30)), (0, 7));
     }
 }

@@ -66,8 +66,9 @@ pub fn machine(
     let vttbr = stage2.vttbr(1);
     let reset = at_reset(&mut vcpus);
     let mut domain_vcpus = heapless::Vec::new();
-    for number in 0..vcpus.len() {
-        let core = core(number == 0, places, vttbr, &reset);
+    for (number, vcpu) in vcpus.iter().enumerate() {
+        let context = KvmContext::new(vcpu.reader()?);
+        let core = core(context, (number == 0).then_some(places), vttbr, &reset);
         let vcpu = DomainVcpu {
             cpu: number,
             shares_cpu: false,
@@ -123,10 +124,16 @@ fn at_reset(vcpus: &mut [Vcpu]) -> Snapshot {
     reset
 }
 
-fn core(is_first: bool, places: Layout, vttbr: Vttbr, reset: &Snapshot) -> VcpuCore<KvmCpu> {
+/// A vCPU that is off, or, where it has a guest's places, at the first instruction.
+fn core(
+    context: KvmContext,
+    places: Option<Layout>,
+    vttbr: Vttbr,
+    reset: &Snapshot,
+) -> VcpuCore<KvmCpu> {
     let simd = SimdRegisters::at_reset(None);
-    let mut core = VcpuCore::new(KvmContext::default(), reset, simd, LIST_REGISTERS, vttbr);
-    if is_first {
+    let mut core = VcpuCore::new(context, reset, simd, LIST_REGISTERS, vttbr);
+    if let Some(places) = places {
         core.reset(reset, places.entry.0, places.argument);
         // The tool is told that it is stopped here.
         core.acknowledge_pc();

@@ -1,11 +1,13 @@
 //! The guest's registers while it is not in the guest, and what plain steps need to go on by
-//! themselves.
+//! themselves. What runs they make is written at once where no jump leads far.
 
-use super::ring::NoLease;
+use super::general::{General, Reader};
+use super::ring::RingLease;
 use std::ops::{Deref, DerefMut};
 use stepwell_arch::{Pa, Va};
-use stepwell_vm::cpu::{Context, Near, Run};
+use stepwell_vm::cpu::{Context, GENERAL, Near, Run};
 use stepwell_vm::registers::GuestRegisters;
+use stepwell_wire::ring::{LENGTH_SHIFT, NEAR_BITS, NEAR_SHIFT};
 
 const PAGES: usize = 64;
 const PAGE_SHIFT: u32 = 12;
@@ -13,16 +15,27 @@ const PAGE_SHIFT: u32 = 12;
 /// The registers, and the fast path's state.
 pub struct KvmContext {
     registers: GuestRegisters,
+    /// X0 to X30, which are not in `registers`.
+    pub general: General,
     budget: u64,
     run: Run,
+    near: Option<Near<RingLease>>,
     /// By the low bits of the page's number.
     pages: [Option<(Va, Pa)>; PAGES],
 }
 
-impl Default for KvmContext {
-    fn default() -> Self {
-        let registers = GuestRegisters::default();
-        Self { registers, budget: 0, run: Run::default(), pages: [None; PAGES] }
+impl KvmContext {
+    /// The registers of a vCPU that is reset, by whoever reads them.
+    #[must_use]
+    pub fn new(reader: Reader) -> Self {
+        Self {
+            registers: GuestRegisters::default(),
+            general: General::new(reader),
+            budget: 0,
+            run: Run::default(),
+            near: None,
+            pages: [None; PAGES],
+        }
     }
 }
 
@@ -48,12 +61,25 @@ impl KvmContext {
         }
         if self.run.next != 0 {
             if self.run.next != pc.0 {
-                return false;
+                if !self.ends_run() {
+                    return false;
+                }
+                self.run.start = pc.0;
             }
-            self.run.next = self.run.next.wrapping_add(4);
+            self.run.next = pc.0.wrapping_add(4);
         }
         self.budget -= 1;
         true
+    }
+
+    /// Writes the run that a jump has ended, if it is near what was written before and there is room: see
+    /// [`stepwell_wire::ring::near_tag`].
+    fn ends_run(&mut self) -> bool {
+        let Run { start, next } = self.run;
+        let Some(Near { base, tag, lease }) = &mut self.near else { return false };
+        let length = next.wrapping_sub(start) >> NEAR_SHIFT;
+        let payload = (start & NEAR_BITS) >> NEAR_SHIFT;
+        (*base ^ start) & !NEAR_BITS == 0 && lease.push(*tag | length << LENGTH_SHIFT | payload)
     }
 
     /// Whether any step may go on by itself.
@@ -68,7 +94,23 @@ const fn slot(va: Va) -> usize {
 
 impl Context for KvmContext {
     type Page = Pa;
-    type Lease = NoLease;
+    type Lease = RingLease;
+
+    fn register(&self, n: u8) -> u64 {
+        self.general.read(n)
+    }
+
+    fn set_register(&mut self, n: u8, value: u64) {
+        self.general.write(n, value);
+    }
+
+    fn general(&self) -> [u64; GENERAL] {
+        std::array::from_fn(|n| self.general.read(n as u8))
+    }
+
+    fn set_general(&mut self, x: &[u64; GENERAL]) {
+        (0..).zip(x).for_each(|(n, &value)| self.general.write(n, value));
+    }
 
     fn set_fast_budget(&mut self, steps: u64) {
         self.budget = steps;
@@ -93,11 +135,12 @@ impl Context for KvmContext {
         self.pages = [None; PAGES];
     }
 
-    fn lend_run(&mut self, run: Run, _: Option<Near<NoLease>>) {
-        self.run = run;
+    fn lend_run(&mut self, run: Run, near: Option<Near<RingLease>>) {
+        (self.run, self.near) = (run, near);
     }
 
-    fn take_run_back(&mut self) -> (Run, Option<NoLease>) {
-        (std::mem::take(&mut self.run), None)
+    fn take_run_back(&mut self) -> (Run, Option<RingLease>) {
+        let lease = self.near.take().map(|near| near.lease);
+        (std::mem::take(&mut self.run), lease)
     }
 }

@@ -23,7 +23,8 @@ use stepwell_arch::stage1::{Access, AccessKind, Regime, WalkError, translate};
 use stepwell_arch::{Instruction, Ipa, LoadStore, Pstate, SystemRegister, Va};
 use stepwell_engine::attention::needs_attention;
 use stepwell_vm::cpu::{
-    Abilities, Cpu, CpuFacts, DebugBank, Interrupt, Purpose, TranslationFailed, Vector,
+    Abilities, Context as _, Cpu, CpuFacts, DebugBank, Interrupt, Purpose, TranslationFailed,
+    Vector,
 };
 use stepwell_vm::device::psci::PsciCall;
 use stepwell_vm::memory::{GuestMemory, Physical};
@@ -190,6 +191,11 @@ impl KvmCpu {
         self.calls().left(self.number);
         if left == Left::SecureCall {
             vcpu.answer_secure_call();
+        }
+        if self.is_stepping() && matches!(left, Left::Call | Left::SecureCall) {
+            vcpu.forget_pending_step();
+        }
+        if left == Left::SecureCall {
             return self.is_stepping().then_some(Left::Debug(syndrome::PLAIN_STEP, 0));
         }
         // KVM tells of a change once, with whatever exit comes first.
@@ -227,7 +233,6 @@ impl KvmCpu {
     }
 
     fn word_at_pc(&self, context: &KvmContext) -> Option<u32> {
-        use stepwell_vm::cpu::Context as _;
         let pc = Va(context.elr);
         let page = match context.known_page(pc) {
             Some(page) => page,
@@ -272,11 +277,11 @@ impl KvmCpu {
             }
             Left::SwitchedOff | Left::Reset => {
                 let is_reset = left == Left::Reset;
-                context.x[0] = if is_reset { SYSTEM_RESET } else { SYSTEM_OFF };
+                context.set_register(0, if is_reset { SYSTEM_RESET } else { SYSTEM_OFF });
                 syndrome::hypervisor_call()
             }
             Left::Off => {
-                context.x[0] = CPU_OFF;
+                context.set_register(0, CPU_OFF);
                 syndrome::hypervisor_call()
             }
             Left::Call => syndrome::hypervisor_call(),
@@ -296,7 +301,6 @@ impl KvmCpu {
 
     /// Tells whether the guest, after a plain step, goes on by itself.
     fn goes_on(&self, context: &mut KvmContext, vcpu: &mut Vcpu, left: Left) -> bool {
-        use stepwell_vm::cpu::Context as _;
         let Left::Debug(hsr, _) = left else { return false };
         if !syndrome::is_plain_step(hsr) || !context.has_budget() {
             return false;

@@ -4,6 +4,7 @@ mod build;
 mod calls;
 mod context;
 mod cpu;
+mod general;
 mod machine_code;
 mod ram;
 mod registers;

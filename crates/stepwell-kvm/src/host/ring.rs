@@ -15,6 +15,8 @@ use stepwell_wire::ring::{
 /// Bytes of it, header included.
 const BYTES: u64 = 16 << 20;
 const WORD: u64 = 8;
+/// Most words of a lease.
+const LEASE_MAX: u64 = 4096;
 
 /// The ring.
 pub struct TraceRing {
@@ -51,7 +53,7 @@ impl TraceRing {
 }
 
 impl Ring for TraceRing {
-    type Lease = NoLease;
+    type Lease = RingLease;
 
     fn bytes(&self) -> u64 {
         HEADER_BYTES + Self::CAPACITY * WORD
@@ -73,18 +75,36 @@ impl Ring for TraceRing {
         self.word(OFFSET_HEAD).store(self.head, Ordering::Release);
     }
 
-    fn lease(&mut self, _: u64) -> NoLease {
-        NoLease
+    fn lease(&mut self, words: u64) -> RingLease {
+        let most = words.min(self.room()).min(LEASE_MAX);
+        RingLease { words: Vec::new(), most: most as usize }
     }
 
-    fn settle(&mut self, _: NoLease) {}
+    fn settle(&mut self, lease: RingLease) {
+        self.push(&lease.words);
+    }
 }
 
-/// The fast path here writes no words: a step costs so much more than one.
-pub struct NoLease;
+/// Words that the fast path has written, and are published together: a step costs so much more than to
+/// copy one.
+pub struct RingLease {
+    words: Vec<u64>,
+    most: usize,
+}
 
-impl Lease for NoLease {
+impl RingLease {
+    /// Appends a word, if there is room.
+    pub fn push(&mut self, word: u64) -> bool {
+        let has_room = self.words.len() < self.most;
+        if has_room {
+            self.words.push(word);
+        }
+        has_room
+    }
+}
+
+impl Lease for RingLease {
     fn words(&self) -> u64 {
-        0
+        self.words.len() as u64
     }
 }

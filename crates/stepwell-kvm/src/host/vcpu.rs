@@ -7,6 +7,8 @@
 
 #![expect(unsafe_code, reason = "the page that KVM shares with us is a union")]
 
+use super::context::KvmContext;
+use super::general::Reader;
 use super::registers::{self, FPCR, FPSR, PC, PSTATE, SP_EL0, system};
 use crate::KvmError;
 use kvm_bindings::{
@@ -19,8 +21,9 @@ use std::collections::HashMap;
 use std::io;
 use std::ptr::addr_of_mut;
 use stepwell_arch::{Ipa, SystemRegister, Va};
-use stepwell_vm::registers::GuestRegisters;
 
+/// What is copied at each exit.
+const CORE: [u64; 3] = [SP_EL0, PC, PSTATE];
 /// ISS of a data abort, WnR.
 const ISS_WNR: u64 = 1 << 6;
 /// A PC at which nothing can start.
@@ -55,8 +58,8 @@ pub enum Left {
 pub struct Vcpu {
     fd: VcpuFd,
     init: kvm_vcpu_init,
-    /// Core registers as KVM has them; nothing where that is not known.
-    core: Option<GuestRegisters>,
+    /// SP_EL0, PC and PSTATE as KVM has them; nothing where that is not known.
+    core: Option<[u64; CORE.len()]>,
     /// System registers as KVM has them, since the last entry.
     system: HashMap<SystemRegister, u64>,
     debug: Option<kvm_guest_debug>,
@@ -221,33 +224,43 @@ impl Vcpu {
         Va(self.get_u64(PC))
     }
 
-    /// Copies the core registers out, after an entry. PSTATE.SS is not the guest's.
-    pub fn pull(&mut self, into: &mut GuestRegisters) {
-        for (n, value) in into.x.iter_mut().enumerate() {
-            *value = self.get_u64(registers::x(n));
-        }
-        into.sp_el0 = self.get_u64(SP_EL0);
-        into.elr = self.get_u64(PC);
-        into.spsr = self.get_u64(PSTATE);
-        self.core = Some(into.clone());
+    /// Copies SP_EL0, PC and PSTATE out, after an entry: X0 to X30 are for who asks. PSTATE.SS is not the
+    /// guest's.
+    pub fn pull(&mut self, into: &mut KvmContext) {
+        let core = CORE.map(|id| self.get_u64(id));
+        [into.sp_el0, into.elr, into.spsr] = core;
+        into.general.forget();
+        self.core = Some(core);
     }
 
     /// Puts those in that differ from what KVM has.
-    pub fn push(&mut self, from: &GuestRegisters, pstate: u64) {
+    pub fn push(&mut self, from: &mut KvmContext, pstate: u64) {
+        for (n, value) in from.general.take_changed() {
+            self.set(registers::x(n), &value.to_le_bytes());
+        }
+        let wanted = [from.sp_el0, from.elr, pstate];
         let known = self.core.take();
-        let mut put = |id, value: u64, before: Option<u64>| {
-            if before != Some(value) {
+        for (n, (id, value)) in CORE.into_iter().zip(wanted).enumerate() {
+            if known.and_then(|known| known.get(n).copied()) != Some(value) {
                 self.set(id, &value.to_le_bytes());
             }
-        };
-        let before = |read: &dyn Fn(&GuestRegisters) -> u64| known.as_ref().map(read);
-        for (n, &value) in from.x.iter().enumerate() {
-            let n_before = before(&|registers| registers.x.get(n).copied().unwrap_or(0));
-            put(registers::x(n), value, n_before);
         }
-        put(SP_EL0, from.sp_el0, before(&|registers| registers.sp_el0));
-        put(PC, from.elr, before(&|registers| registers.elr));
-        put(PSTATE, pstate, before(&|registers| registers.spsr));
+    }
+
+    /// Who reads its registers from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`KvmError::Refused`].
+    pub fn reader(&self) -> Result<Reader, KvmError> {
+        Reader::of(&self.fd).map_err(|error| KvmError::Refused { what: "make a vCPU", error })
+    }
+
+    /// Has KVM forget that an instruction has executed whose Software Step exception is to come: its call
+    /// is reported. From 6.1 on KVM keeps PSTATE.SS 0 then, and would leave before the next one; it forgets
+    /// that with all that it is to debug, which it is told anew before the next entry.
+    pub fn forget_pending_step(&mut self) {
+        self.set_debug(kvm_guest_debug::default());
     }
 
     /// Sets what KVM is to debug.

@@ -1,6 +1,7 @@
 //! Commands about positions, where the machine counts instructions.
 
 use super::{Result, running, stopped};
+use crate::cpu::Context as _;
 use crate::cpu::Cpu;
 use crate::domain::{Control, Domain, Power};
 use crate::machine::Machine;
@@ -107,7 +108,7 @@ fn hash_of_registers<C: Cpu>(domain: &Domain<C>, control: &Control) -> u64 {
 
 fn take_registers<C: Cpu>(hash: &mut Hash, core: &VcpuCore<C>) {
     let context = &core.context;
-    hash.take_all(context.x);
+    hash.take_all(context.general());
     hash.take_all([context.sp_el0, context.elr, context.spsr]);
     for (register, value) in core.snapshot.iter() {
         // ISTATUS is the clock's, which may go on while the vCPU is stopped.

@@ -8,6 +8,7 @@
 //! access and from an MCRR or MRRC access; "AArch32 debug registers".
 
 use super::{inject, time};
+use crate::cpu::Context as _;
 use crate::cpu::Cpu;
 use crate::vcpu::handled::{Handled, advance};
 use crate::vcpu::running::Running;

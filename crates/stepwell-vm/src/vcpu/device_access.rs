@@ -11,6 +11,7 @@
 
 use super::byte_order::is_big_endian;
 use super::{address_space, bus, pages};
+use crate::cpu::Context as _;
 use crate::cpu::{Cpu, Purpose};
 use crate::device::board::{Region, region};
 use crate::device::form::{Action, Extension, Form, Moved, Operation, Piece, Place};

@@ -4,6 +4,7 @@
 //! would save the registers of all.
 
 use super::{coprocessor, count, debug, inject, interrupt, memory, pages, psci, system};
+use crate::cpu::Context as _;
 use crate::cpu::{Cpu, Vector};
 use crate::vcpu::handled::{Handled, advance, advance_by, fault};
 use crate::vcpu::running::Running;

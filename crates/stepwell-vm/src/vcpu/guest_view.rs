@@ -4,6 +4,7 @@
 //! guest's own, and time is the guest's.
 
 use super::{address_space, time};
+use crate::cpu::Context as _;
 use crate::cpu::Cpu;
 use crate::domain::Domain;
 use crate::memory::Physical;
@@ -30,7 +31,7 @@ pub fn write<C: Cpu>(core: &mut VcpuCore<C>, registers: &Registers) -> bool {
         acknowledged.act = false;
     }
     let has_new_sp = registers.sp != core.sp();
-    core.context.x = registers.x;
+    core.context.set_general(&registers.x);
     core.context.elr = registers.pc;
     core.context.spsr = pstate.0;
     if pstate.is_aarch32() {

@@ -1,5 +1,6 @@
 //! PSCI for the guest, over HVC: what QEMU's `virt` board answers without EL2.
 
+use crate::cpu::Context as _;
 use crate::cpu::Cpu;
 use crate::device::psci::{PsciCall, ReturnCode};
 use crate::domain::{Control, Domain, Order, Power, bit};

@@ -6,7 +6,7 @@ use super::shadow::DebugShadow;
 use super::timers::{OffsetWrite, PhysicalTimer, TimerLines};
 use crate::concurrency::counted::Count;
 use crate::cpu::Context as _;
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, GENERAL};
 use crate::memory::GuestMemory;
 use crate::recorder::Recorder;
 use crate::registers::{GuestRegisters, PrivateRegisters, Snapshot};
@@ -191,6 +191,7 @@ impl<C: Cpu> VcpuCore<C> {
     /// Makes a vCPU as it is after reset, at `entry` with `argument` in X0.
     pub fn reset(&mut self, reset: &Snapshot, entry: u64, argument: u64) {
         *self.context = GuestRegisters::default();
+        self.context.set_general(&[0; GENERAL]);
         self.context.set_register(0, argument);
         self.context.elr = entry;
         self.context.spsr = Pstate::EL1H_MASKED.0;
@@ -219,7 +220,7 @@ impl<C: Cpu> VcpuCore<C> {
     #[must_use]
     pub fn values(&self) -> VcpuValues {
         VcpuValues {
-            registers: self.context.clone(),
+            registers: GuestRegisters { x: self.context.general(), ..self.context.clone() },
             snapshot: self.snapshot.clone(),
             private: self.private.clone(),
             is_reset: self.is_reset,
@@ -242,6 +243,7 @@ impl<C: Cpu> VcpuCore<C> {
     /// told of anything.
     pub fn restore(&mut self, was: &VcpuValues) {
         (*self.context).clone_from(&was.registers);
+        self.context.set_general(&was.registers.x);
         self.snapshot.clone_from(&was.snapshot);
         self.private.clone_from(&was.private);
         self.is_reset = was.is_reset;
@@ -280,7 +282,7 @@ impl<C: Cpu> VcpuCore<C> {
     #[must_use]
     pub fn registers(&self) -> stepwell_protocol::Registers {
         stepwell_protocol::Registers {
-            x: self.context.x,
+            x: self.context.general(),
             sp: self.sp(),
             pc: self.context.elr,
             pstate: self.context.spsr,

@@ -3,6 +3,7 @@
 //! is not offered, and is undefined.
 
 use super::{address_space, inject, interrupt, time, translation};
+use crate::cpu::Context as _;
 use crate::cpu::Cpu;
 use crate::domain::Domain;
 use crate::feature_id::counted_value;

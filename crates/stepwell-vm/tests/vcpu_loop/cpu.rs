@@ -376,16 +376,16 @@ impl FakeCpu {
                 return Ok(Done::Executed);
             }
             _ if word >> 22 == 0x91 << 2 => {
-                context.set_register(rd, context.register(rn).wrapping_add(imm12));
+                context.keep(rd, context.kept(rn).wrapping_add(imm12));
             }
             _ if word >> 22 == 0xd1 << 2 => {
-                context.set_register(rd, context.register(rn).wrapping_sub(imm12));
+                context.keep(rd, context.kept(rn).wrapping_sub(imm12));
             }
             _ if word >> 26 == 5 => {
                 next = context.elr.wrapping_add(((word << 6) as i32 >> 4) as i64 as u64);
             }
             _ if word >> 24 == 0xb5 => {
-                if context.register(rd) != 0 {
+                if context.kept(rd) != 0 {
                     next = context.elr.wrapping_add(((word << 8) as i32 >> 13 << 2) as i64 as u64);
                 }
             }
@@ -400,31 +400,31 @@ impl FakeCpu {
         let mut done = Done::Executed;
         match word {
             _ if word >> 10 == 0xf940_0000 >> 10 => {
-                let pa = self.access(context, context.register(rn), rd, false)?;
-                context.set_register(rd, self.ram.load(pa, 8));
+                let pa = self.access(context, context.kept(rn), rd, false)?;
+                context.keep(rd, self.ram.load(pa, 8));
             }
             _ if word >> 10 == 0xf900_0000 >> 10 => {
-                let pa = self.access(context, context.register(rn), rd, true)?;
-                self.ram.store(pa, 8, context.register(rd));
+                let pa = self.access(context, context.kept(rn), rd, true)?;
+                self.ram.store(pa, 8, context.kept(rd));
             }
             _ if word >> 10 == 0xc85f_7c00 >> 10 => {
-                let va = context.register(rn);
+                let va = context.kept(rn);
                 if self.stage2(va).is_none() {
                     return Err(self.withheld(context, word));
                 }
                 let pa = self.access(context, va, rd, false)?;
-                context.set_register(rd, self.ram.load_unaligned(pa, 8));
+                context.keep(rd, self.ram.load_unaligned(pa, 8));
                 self.state.borrow_mut().monitor = Some(va);
                 done = Done::LoadExclusive;
             }
             _ if word & 0xffe0_fc00 == 0xc800_7c00 => {
-                let va = context.register(rn);
+                let va = context.kept(rn);
                 let passes = self.state.borrow_mut().monitor.take() == Some(va);
                 if passes {
                     let pa = self.access(context, va, rd, true)?;
-                    self.ram.store(pa, 8, context.register(rd));
+                    self.ram.store(pa, 8, context.kept(rd));
                 }
-                context.set_register((word >> 16 & 0x1f) as u8, u64::from(!passes));
+                context.keep((word >> 16 & 0x1f) as u8, u64::from(!passes));
             }
             _ => return Err(self.withheld(context, word)),
         }
@@ -437,12 +437,10 @@ impl FakeCpu {
     fn withheld(&self, context: &mut GuestRegisters, word: u32) -> Done {
         // LD1W of SVE, with its base in Xn.
         let is_sve = word >> 24 == 0xa5;
-        let base = context.register((word >> 5 & 0x1f) as u8);
+        let base = context.kept((word >> 5 & 0x1f) as u8);
         let found = LoadStore::decode(word);
         let address = found
-            .and_then(|what| {
-                what.address(context.elr, |n| context.register(n), |n| context.register(n))
-            })
+            .and_then(|what| what.address(context.elr, |n| context.kept(n), |n| context.kept(n)))
             .or(is_sve.then_some(base));
         let is_store = found.is_some_and(|what| what.direction == Direction::Store);
         match address {

@@ -7,6 +7,7 @@ use crate::board::{
 use crate::cpu::FakeCpu;
 use stepwell_arch::{Ipa, SystemRegister, Va};
 use stepwell_protocol::{OthersPolicy, Place, Refusal, StopReason, VcpuState};
+use stepwell_vm::cpu::Context as _;
 use stepwell_vm::cpu::Cpu;
 use stepwell_vm::memory::GuestMemory;
 use stepwell_wire::{Answer, Command};

@@ -10,6 +10,7 @@
 //! be read, a device, is taken from the general register that was transferred. Where an atomic
 //! compares, a store of what was there already is not told.
 
+use crate::cpu::Context as _;
 use crate::cpu::{Cpu, Purpose};
 use crate::memory::GuestMemory;
 use crate::recorder::{AddressSpace, REGISTERS};
@@ -191,7 +192,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         let core = &*self.running.core;
         let mut now = [0; REGISTERS];
         let sp = self.base(31, core.pstate());
-        let values = core.context.x.into_iter().chain([sp, core.pstate().0]);
+        let values = core.context.general().into_iter().chain([sp, core.pstate().0]);
         now.iter_mut().zip(values).for_each(|(now, value)| *now = value);
         for register in (0..REGISTERS as u8).filter_map(Register::new) {
             if let Some(value) = self.running.core.recorder.has_changed(register.number(), &now) {

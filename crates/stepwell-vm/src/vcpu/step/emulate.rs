@@ -1,6 +1,7 @@
 //! Instructions that are carried out at EL2: those that a step would break, or that would tell the
 //! guest that time is stopped.
 
+use crate::cpu::Context as _;
 use crate::cpu::{Cpu, Purpose, TranslationFailed};
 use crate::device::board::RAM_BASE;
 use crate::memory::{GuestMemory, OutsideRam, Physical};

@@ -1,5 +1,6 @@
 //! What an exit says of the instruction in hand, and what an executed one leaves to do.
 
+use crate::cpu::Context as _;
 use crate::cpu::{Cpu, Vector};
 use crate::mutation::{self, LoopMutant};
 use crate::vcpu::advance::{Onward, VcpuLoop};
@@ -35,7 +36,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     pub(super) fn ask_cpu(&mut self) -> Onward {
         let plan = self.flow.hand.next.plan;
         let context = &self.running.core.context;
-        let (x, pc, pstate) = (context.x, context.elr, context.spsr);
+        let (x, pc, pstate) = (context.general(), context.elr, context.spsr);
         let waits = matches!(plan, Plan::WaitForInterrupt { .. });
         if waits {
             self.running.cpu.trap_waits(true);
@@ -59,9 +60,10 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         }
         let context = &mut self.running.core.context;
         if is_accepted && !mutation::is(LoopMutant::QuestionNotPutBack) {
-            (context.x, context.elr, context.spsr) = (question.x, question.pc, question.pstate);
+            context.set_general(&question.x);
+            (context.elr, context.spsr) = (question.pc, question.pstate);
         } else if question.has_operand {
-            context.x = question.x;
+            context.set_general(&question.x);
         }
     }
 

@@ -4,6 +4,7 @@
 //! exits from AArch32 have vectors of their own, which have no fast path, and what is looked at
 //! here is never `plain`, so that one instruction is entered for at a time.
 
+use crate::cpu::Context as _;
 use crate::cpu::Cpu;
 use crate::memory::GuestMemory;
 use crate::vcpu::advance::VcpuLoop;

@@ -1,5 +1,6 @@
 //! Turns: a stepped vCPU beside others of its domain.
 
+use crate::cpu::Context as _;
 use crate::cpu::Cpu;
 use crate::domain::{Order, Role, StepOrder, bit};
 use crate::mutation::{self, LoopMutant};
@@ -122,7 +123,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         let core = &*self.running.core;
         let mut state = [0; 34];
         let special = [self.base(31, core.pstate()), core.context.elr, core.context.spsr];
-        let values = core.context.x.into_iter().chain(special);
+        let values = core.context.general().into_iter().chain(special);
         for (place, value) in state.iter_mut().zip(values) {
             *place = value;
         }
