@@ -8,6 +8,8 @@
 
 #[path = "host/rates.rs"]
 mod rates;
+#[path = "host/traces.rs"]
+mod traces;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -154,8 +156,20 @@ fn several_vcpus_share_memory() {
 }
 
 /// Guests that need no interrupt controller, and steps that say enough of each.
-const STREAMS: [(&str, u64); 4] =
-    [("plain", 4000), ("exclusives", 4000), ("exceptions", 4000), ("simd", 2000)];
+const STREAMS: [(&str, u64); 12] = [
+    ("plain", 4000),
+    ("exclusives", 4000),
+    ("exceptions", 4000),
+    ("simd", 2000),
+    ("encodings", 1500),
+    ("loop_sum", 1500),
+    ("own_text", 1500),
+    ("remap", 1500),
+    ("ram_clean", 1500),
+    ("psci", 1500),
+    ("sysregs", 1500),
+    ("device_forms", 1500),
+];
 
 /// What a stepped guest has executed: how many instructions, and a hash of their addresses (FNV-1a).
 /// It is told, so that whoever runs this can compare it with another machine's.
