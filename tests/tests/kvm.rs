@@ -4,16 +4,20 @@
 #![cfg(feature = "machine")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::net::TcpListener;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use stepwell_debuggee::{
     Debuggee, Event, InterruptPolicy, StepRequest, TraceRecord, VcpuId, contract,
 };
 use stepwell_tests::debian::TROUBLE;
+use stepwell_tests::debugger::{self, Served};
 use stepwell_tests::emulated_host::{Done, Host, Setup};
 use stepwell_tests::guest::{Guest, LOAD, folder};
 use stepwell_tests::machine::launch;
+use stepwell_tests::process::run;
 use stepwell_tests::stream::without_interrupts;
 
 const V0: VcpuId = VcpuId { domain: 0, vcpu: 0 };
@@ -23,6 +27,8 @@ const HOST_LIMIT: Duration = Duration::from_secs(900);
 const MATRIX_LIMIT: Duration = Duration::from_secs(1800);
 /// Instructions in a turn of the guests' counting loops.
 const TURN: usize = 3;
+/// A CPU with VHE, where KVM's entries cost a fraction.
+const VHE: &str = "cortex-a76";
 /// A place in a system call that the guest's start script makes.
 const PLACE: &str = "__arm64_sys_newuname";
 const DEBIAN: &str = "--kernel /guests/debian/vmlinuz --initrd /guests/debian/initramfs.cpio.gz \
@@ -210,6 +216,31 @@ fn bad_days(host: &mut Host) {
     let done = host.sh(&format!("{trace} >/tmp/o 2>&1 & p=$!; sleep 6; kill -INT $p; wait $p"));
     let said = host.sh("cat /tmp/o").text;
     assert!(done.status == 0 && said.contains(" steps, "), "{}{said}", done.text);
+    // Ctrl-C, and other ways to be asked to go, in each state.
+    for (how, signal) in [
+        ("stepwell gdb OF --wait >/tmp/o", "INT"),
+        ("(sleep 30) | stepwell step OF >/tmp/o", "INT"),
+        ("stepwell step OF --at 0x12345678 </dev/null >/tmp/o", "INT"),
+        ("stepwell run OF </dev/null >/tmp/o", "TERM"),
+        ("stepwell run OF </dev/null >/tmp/o", "HUP"),
+    ] {
+        let line =
+            how.replace("OF", &format!("--machine kvm {}", bare(&Guest::named("bare_loop"))));
+        let done = host.sh(&format!("{line} 2>&1 & p=$!; sleep 4; kill -{signal} $p; wait $p"));
+        let said = host.sh("cat /tmp/o").text;
+        assert_eq!(done.status, 130, "{signal}: {line}: {}{said}", done.text);
+        assert!(!said.contains("panicked"), "{signal}: {line}: {said}");
+    }
+    // A stepped guest is stopped first, and the stepper goes on to take what is typed.
+    let stepping = format!(
+        "(printf 's 100000000\\n'; sleep 30) | stepwell step --machine kvm {}",
+        bare(&Guest::named("bare_loop"))
+    );
+    let done = host.sh(&format!(
+        "{stepping} >/tmp/o 2>&1 & p=$!; sleep 5; kill -INT $p; sleep 2; kill -INT $p; wait $p"
+    ));
+    let said = host.sh("cat /tmp/o").text;
+    assert!(done.status == 130 && said.contains("(paused)"), "{}{said}", done.text);
     // Killed outright.
     let count = "ps | grep -c '[s]tepwell run'";
     let kill = format!("{run} >/tmp/o 2>&1 & p=$!; sleep 2; kill -9 $p; wait $p; {count}");
@@ -235,14 +266,66 @@ fn several_vcpus_run_under_kvm() {
     assert!(host.finish(LIMIT).status.success());
 }
 
-/// Debian on one vCPU and on two. Ticking by the host's clock it wants a machine that is not busy with
-/// something else.
+/// The kernel of a host that is newer than Debian 12's: Debian 13's, 6.12.
+fn newer() -> PathBuf {
+    folder().join("debian13/vmlinuz")
+}
+
+/// Debian on one vCPU and on two, on a host with VHE. On two the guest's clock goes on while their registers
+/// come and go, so that it wants a machine that is not busy with something else.
+fn debian_on(kernel: PathBuf) {
+    let mut host = Host::boot(&Setup { cpu: VHE, kernel, gic: 2, ..Setup::new(2) }, MATRIX_LIMIT);
+    debian(&mut host, 1, 20_000);
+    debian(&mut host, 2, 20_000);
+    assert!(host.finish(LIMIT).status.success());
+}
+
 #[test]
 #[ignore = "takes minutes: cargo xtask kvm --matrix"]
-fn every_kind_of_guest() {
-    let mut host = Host::boot(&Setup::new(2), MATRIX_LIMIT);
-    debian(&mut host, 1, 20_000);
-    debian(&mut host, 2, 2_000);
+fn debian_is_a_guest_on_6_1() {
+    debian_on(folder().join("debian/vmlinuz"));
+}
+
+#[test]
+#[ignore = "takes minutes: cargo xtask kvm --matrix"]
+fn debian_is_a_guest_on_6_12() {
+    debian_on(newer());
+}
+
+/// GDB, on this machine, reaches a guest of the host's by the host's network card.
+#[test]
+#[ignore = "takes minutes: cargo xtask kvm --matrix"]
+fn gdb_on_debian_on_6_1() {
+    let symbols = tempfile::tempdir().unwrap();
+    let elf = symbols.path().join("vmlinux");
+    let by_qemu =
+        Served::start(&debugger::debian(), &["--wait", "--write-symbols", elf.to_str().unwrap()]);
+    by_qemu.wait_until("the symbols are written", |_| elf.exists());
+    drop(by_qemu);
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut host = Host::boot(&Setup { cpu: VHE, port: Some(port), ..Setup::new(1) }, MATRIX_LIMIT);
+    let network = "for module in /lib/modules/*.ko; do insmod $module; done; ip link set eth0 up; \
+                   ip addr add 10.0.2.15/24 dev eth0";
+    let up = host.sh(network);
+    assert_eq!(up.status, 0, "{}", up.text);
+    let listen = format!("--wait --on-disconnect continue --listen {}", Host::FORWARDED);
+    host.sh(&format!(
+        "stepwell gdb --machine kvm {DEBIAN} --memory 256M {listen} >/tmp/o 2>&1 & p=$!; \
+         while ! grep -q 'in GDB' /tmp/o; do sleep 1; done"
+    ));
+    let mut gdb = Command::new("gdb-multiarch");
+    gdb.args(["-nx", "-batch", "-ex", "set remotetimeout 600", "-ex"]);
+    gdb.arg(format!("file {}", elf.display())).args(["-ex", &format!("target remote :{port}")]);
+    gdb.args(["-ex", &format!("tbreak *{PLACE}"), "-ex", "continue", "-ex", "stepi"]);
+    gdb.args(["-ex", "info symbol $pc", "-ex", "stepi 500"]);
+    gdb.args(["-ex", &format!("tbreak *{PLACE}"), "-ex", "continue", "-ex", "next"]);
+    gdb.args(["-ex", "info symbol $pc", "-ex", "detach"]);
+    let said = run(&mut gdb, MATRIX_LIMIT).unwrap_or_else(|error| panic!("{error}"));
+    for words in [&format!("{PLACE} + 4 in"), "until exit from function", "invoke_syscall + "] {
+        assert!(said.stdout.contains(words), "no {words:?} in {}", said.output());
+    }
+    let done = host.sh("wait $p; s=$?; cat /tmp/o; (exit $s)");
+    came_through(&done);
     assert!(host.finish(LIMIT).status.success());
 }
 
@@ -269,27 +352,39 @@ fn rates() {
     assert!(host.finish(LIMIT).status.success());
 }
 
-/// Kinds of hosts: kernel, GIC, CPUs, and whether the CPU has VHE.
-#[test]
-#[ignore = "takes long: cargo xtask kvm --matrix"]
-fn every_kind_of_host() {
-    let newer = std::env::var_os("STEPWELL_NEWER_KERNEL").map(PathBuf::from).unwrap();
-    for kernel in [folder().join("debian/vmlinuz"), newer] {
-        for (cpu, gic, cpus) in [
-            ("cortex-a57", 3, 1),
-            ("cortex-a57", 3, 4),
-            ("cortex-a57", 2, 1),
-            ("max", 3, 4),
-            ("max", 2, 4),
-        ] {
-            let setup = Setup { cpu, gic, kernel: kernel.clone(), ..Setup::new(cpus) };
-            println!("== {setup:?}");
-            let mut host = Host::boot(&setup, MATRIX_LIMIT);
-            contract_and_streams(&mut host);
-            interrupts(&mut host);
-            several_vcpus(&mut host);
-            println!("{}", host.sh("uname -r; stepwell machines").text);
-            assert!(host.finish(LIMIT).status.success());
-        }
-    }
+/// All that bare guests can show, on one kind of host: without VHE where it has one CPU, and with it where
+/// it has four.
+fn every_bare_guest_on(kernel: PathBuf, gic: u8, cpus: u8) {
+    let cpu = if cpus == 1 { "cortex-a57" } else { VHE };
+    let setup = Setup { cpu, gic, kernel, ..Setup::new(cpus) };
+    println!("== {setup:?}");
+    let mut host = Host::boot(&setup, MATRIX_LIMIT);
+    println!("{}", host.sh("uname -r; stepwell machines").text);
+    contract_and_streams(&mut host);
+    interrupts(&mut host);
+    several_vcpus(&mut host);
+    assert!(host.finish(LIMIT).status.success());
+}
+
+macro_rules! hosts {
+    ($($name:ident: $kernel:expr, GICv $gic:literal, $cpus:literal;)*) => {
+        $(
+            #[test]
+            #[ignore = "takes long: cargo xtask kvm --matrix"]
+            fn $name() {
+                every_bare_guest_on($kernel, $gic, $cpus);
+            }
+        )*
+    };
+}
+
+hosts! {
+    host_6_1_gicv3_1_cpu: folder().join("debian/vmlinuz"), GICv 3, 1;
+    host_6_1_gicv3_4_cpus: folder().join("debian/vmlinuz"), GICv 3, 4;
+    host_6_1_gicv2_1_cpu: folder().join("debian/vmlinuz"), GICv 2, 1;
+    host_6_1_gicv2_4_cpus: folder().join("debian/vmlinuz"), GICv 2, 4;
+    host_6_12_gicv3_1_cpu: newer(), GICv 3, 1;
+    host_6_12_gicv3_4_cpus: newer(), GICv 3, 4;
+    host_6_12_gicv2_1_cpu: newer(), GICv 2, 1;
+    host_6_12_gicv2_4_cpus: newer(), GICv 2, 4;
 }

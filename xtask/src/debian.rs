@@ -78,20 +78,6 @@ impl Archive {
         Ok(archive)
     }
 
-    /// Opens the archive of arm64 packages with what was ported back among them, on any machine.
-    ///
-    /// # Errors
-    /// As [`arm64`](Self::arm64).
-    pub fn arm64_backports(folder: &Path) -> Result<Self> {
-        let archive =
-            Self { folder: folder.to_owned(), release: RELEASE, architecture: Some("arm64") };
-        archive.make_folders()?;
-        fs::write(folder.join("state/status"), "").context("creating apt's folders")?;
-        archive.write_sources(&[BACKPORTS])?;
-        archive.update()?;
-        Ok(archive)
-    }
-
     /// Opens the archive of what was ported back to the release that this machine runs. It knows
     /// what is installed here.
     ///
@@ -210,21 +196,6 @@ impl Archive {
         let name = |line: &str| line.trim().strip_prefix("Depends: ").map(str::to_owned);
         let is_its = |name: &String| name.starts_with("libstd-rust") || name.starts_with("libllvm");
         Ok(text.lines().filter_map(name).filter(is_its).collect())
-    }
-
-    /// The newest kernel of a flavour among what was ported back: what its metapackage depends on.
-    ///
-    /// # Errors
-    /// When apt cannot say, or there is none.
-    pub fn ported_back_kernel(&self, flavour: &str) -> Result<String> {
-        let metapackage = format!("linux-image-{flavour}");
-        let wanted = format!("{metapackage}/{BACKPORTS}");
-        let mut apt = self.apt("apt-cache");
-        let output = process::capture(apt.args(["show", &wanted]))?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let depends = text.lines().find_map(|line| line.strip_prefix("Depends: "));
-        let name = depends.and_then(|depends| depends.split([' ', ',']).next());
-        name.map(str::to_owned).with_context(|| format!("no {wanted} in Debian's archive"))
     }
 
     /// What apt would install for `package` out of the backports: itself, and what it depends on and

@@ -82,6 +82,14 @@ impl DebianGuest {
         self.folder.join("busybox")
     }
 
+    /// The modules for disks and networks, in the order in which they are loaded.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn module_files(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        read_modules(&self.modules())
+    }
+
     /// A module that came with the kernel: tests learn from it what the kernel demands of one.
     fn module(&self) -> PathBuf {
         self.folder.join("xt_limit.ko")

@@ -65,11 +65,6 @@ pub fn emulated_host() -> PathBuf {
     cross_dir().join("host.cpio.gz")
 }
 
-/// The newer kernel of emulated hosts.
-pub fn newer_kernel() -> PathBuf {
-    cross_dir().join("newer-vmlinuz")
-}
-
 /// The `stepwell` command for arm64 Linux, optimised.
 pub fn arm64_binary() -> PathBuf {
     cross_dir().join("aarch64-unknown-linux-gnu").join("release").join("stepwell")
