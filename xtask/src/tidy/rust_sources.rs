@@ -29,12 +29,13 @@ const UNSAFE_FOLDERS: [&str; 4] = [
     "crates/stepwell-hypervisor/src/mem",
     "guests",
 ];
-const UNSAFE_FILES: [&str; 13] = [
+const UNSAFE_FILES: [&str; 14] = [
     "crates/stepwell-hypervisor/src/boot.rs",
     "crates/stepwell-hypervisor/src/hw.rs",
     "crates/stepwell-hypervisor/src/mem.rs",
     "crates/stepwell-kvm/src/host/calls.rs",
     "crates/stepwell-kvm/src/host/machine_code.rs",
+    "crates/stepwell-kvm/src/host/general.rs",
     "crates/stepwell-kvm/src/host/ram.rs",
     "crates/stepwell-kvm/src/host/ring.rs",
     "crates/stepwell-kvm/src/host/vcpu.rs",

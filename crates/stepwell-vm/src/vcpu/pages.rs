@@ -5,8 +5,7 @@
 //! happens: simple ones here, the rest by the CPU itself, with the domain's own tables.
 
 use super::{address_space, debug, memory, watch};
-use crate::cpu::Context as _;
-use crate::cpu::{Cpu, Purpose, TranslationFailed};
+use crate::cpu::{Context as _, Cpu, Purpose, TranslationFailed};
 use crate::device::mmio::MmioAccess;
 use crate::device::transfer::Transfer;
 use crate::domain::Domain;
