@@ -177,6 +177,19 @@ impl Instruction {
         }
     }
 
+    /// Tells of a word whether it is AT of the stage 1 that EL1 and EL0 have (SYS with op1 0, C7, C8 or
+    /// C9).
+    #[must_use]
+    pub const fn is_address_translation(word: u32) -> bool {
+        word & 0xffff_fe00 == 0xd508_7800
+    }
+
+    /// Tells of a word whether it is ESB, the error synchronization barrier.
+    #[must_use]
+    pub const fn is_esb(word: u32) -> bool {
+        word == 0xd503_221f
+    }
+
     /// Tells of a word whether [`Instruction::decode_exclusive`] knows it: loads and stores, exclusive
     /// and relatives, have 0b001000 in bits 29:24.
     #[inline(always)]

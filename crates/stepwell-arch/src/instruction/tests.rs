@@ -231,6 +231,24 @@ fn exception_generation_and_waiting() {
 }
 
 #[test]
+fn what_is_told_of_words_alone() {
+    let translations = [
+        (0xd508_7800, true),  // at s1e1r, x0
+        (0xd508_7865, true),  // at s1e0w, x5
+        (0xd508_7920, true),  // at s1e1wp, x0
+        (0xd50c_7880, false), // at s12e1r, x0
+        (0xd508_7620, false), // dc ivac, x0
+        (0xd508_7a40, false), // dc csw, x0
+    ];
+    for (word, is_one) in translations {
+        assert_eq!(Instruction::is_address_translation(word), is_one, "{word:#010x}");
+    }
+    // ESB, and the hints beside it: PSB CSYNC, and NOP.
+    let barriers = [0xd503_221f, 0xd503_223f, 0xd503_201f];
+    assert_eq!(barriers.map(Instruction::is_esb), [true, false, false]);
+}
+
+#[test]
 fn system_registers_and_instructions() {
     let vbar = SystemRegister::VBAR_EL1;
     assert_eq!(Instruction::decode(0xd518_c003), Instruction::Msr { register: vbar, rt: 3 });

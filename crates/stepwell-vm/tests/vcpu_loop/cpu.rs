@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use stepwell_arch::debug::{mdcr_el2, mdscr_el1};
 use stepwell_arch::load_store::Direction;
-use stepwell_arch::{Ipa, LoadStore, Pa, Pstate, SystemRegister, Va};
+use stepwell_arch::{Instruction, Ipa, LoadStore, Pa, Pstate, SystemRegister, Va};
 use stepwell_vm::cpu::{
     Context, Cpu, CpuFacts, DebugBank, Interrupt, Near, Purpose, Run, TranslationFailed, Vector,
 };
@@ -340,8 +340,9 @@ impl FakeCpu {
         let mut next = context.elr + 4;
         match word {
             0xd503_201f => {} // NOP
-            TRAPPED => {
+            _ if word == TRAPPED || Instruction::is_address_translation(word) => {
                 context.esr = self.state.borrow().syndrome;
+                context.far = context.register(rd);
                 return Err(Done::Exit(Vector::Synchronous));
             }
             // WFI and WFIT. QEMU's syndrome is the same of both.
@@ -365,7 +366,11 @@ impl FakeCpu {
             }
             0xd503_42ff => context.spsr &= !Pstate::I, // MSR DAIFClr, #2
             0xd503_44ff => context.spsr &= !Pstate::A, // MSR DAIFClr, #4
-            0xd518_cce0 => {}                          // MSR ICC_IGRPEN1_EL1, X0
+            // ESB defers what is pending and masked.
+            0xd503_221f if context.spsr & Pstate::A != 0 => {
+                self.state.borrow_mut().virtual_error = None;
+            }
+            0xd518_cce0 => {} // MSR ICC_IGRPEN1_EL1, X0
             _ if word & 0xffe0_001f == 0xd420_0000 => {
                 let iss = u64::from(word >> 5 & 0xffff);
                 if self.state.borrow().traps & mdcr_el2::TDE != 0 {

@@ -16,6 +16,7 @@ use stepwell_wire::Command;
 /// MSR DAIFClr, #4
 const UNMASK: u32 = 0xd503_44ff;
 const WFI: u32 = 0xd503_207f;
+const ESB: u32 = 0xd503_221f;
 /// MSR ICC_IGRPEN1_EL1, X0
 const ICC: u32 = 0xd518_cce0;
 const VECTORS: u64 = 0x4000_8000;
@@ -41,6 +42,8 @@ struct Case {
     program: &'static [u32],
     /// Whether PSTATE.A is set when it begins.
     masked: bool,
+    /// Whether PSTATE.I and F are.
+    interrupts_masked: bool,
     /// Where the SError comes.
     comes: (u64, Asynchronous),
     /// Under steps. The instruction that was begun when it came is executed first.
@@ -58,7 +61,7 @@ const fn masked(
     path: &'static [Seen],
 ) -> Case {
     let runs = if let (_, Before) = comes { Some(path) } else { None };
-    Case { what, program, masked: true, comes, path, runs, leaves: 0 }
+    Case { what, program, masked: true, interrupts_masked: true, comes, path, runs, leaves: 0 }
 }
 
 const fn before(
@@ -75,6 +78,7 @@ const fn after(what: &'static str, program: &'static [u32], n: u64, path: &'stat
     Case { masked: false, ..masked(what, program, (n, After), path) }
 }
 
+const DEFERRED: &[u32] = &[NOP, ESB, UNMASK, NOP];
 const SEQUENCE: &[u32] = &[ldxr(2, 1), NOP, stxr(3, 2, 1), NOP];
 /// Three instructions, with an SError after the second, or before it.
 const SECOND: &[Seen] = &[Code(0, 1), Error, Code(2, 2)];
@@ -113,6 +117,11 @@ const CASES: &[Case] = &[
         SECOND,
     ),
     masked("WFI ends", &[WFI, UNMASK, NOP], (0, Before), SECOND),
+    masked("deferred by ESB", DEFERRED, (0, Before), &[Code(0, 3)]),
+    Case {
+        interrupts_masked: false,
+        ..masked("deferred by ESB, interrupts unmasked", DEFERRED, (0, Before), &[Code(0, 3)])
+    },
     Case {
         leaves: 1,
         ..before(
@@ -146,6 +155,9 @@ fn board(case: &Case) -> (Board, FakeCpu) {
     core.context.x[1] = DATA;
     if !case.masked {
         core.context.spsr &= !Pstate::A;
+    }
+    if !case.interrupts_masked {
+        core.context.spsr &= !(Pstate::I | Pstate::F);
     }
     drop(core);
     let (n, when) = case.comes;

@@ -9,7 +9,7 @@ use crate::vcpu::hand::{Entry, MASKS, Shown};
 use crate::vcpu::interrupt::Asynchronous;
 use crate::vcpu::{debug, interrupt, pages, time};
 use stepwell_arch::esr::{EsrEl2, ec};
-use stepwell_arch::{SystemRegister, Va};
+use stepwell_arch::{Instruction, SystemRegister, Va};
 use stepwell_engine::{Exit, Outcome, Plan};
 use stepwell_protocol::InterruptPolicy;
 
@@ -57,6 +57,14 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             _ if !next.is_known && is_masked => Shown::AsIs,
             // ESB defers an SError that the guest has masked; what unmasks it leaves the fast path.
             Plan::Execute if self.running.core.serror.is_some() && is_masked => Shown::AsIs,
+            // So it does where interrupts are not masked, which it is not to meet. It reads no PSTATE.
+            Plan::Execute
+                if self.running.core.serror.is_some()
+                    && next.pstate.serror_masked()
+                    && next.word.is_some_and(Instruction::is_esb) =>
+            {
+                Shown::Masked
+            }
             _ => Shown::Nothing,
         }
     }

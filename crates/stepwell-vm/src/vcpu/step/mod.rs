@@ -347,6 +347,8 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         if self.running.domain.timeline.is_some()
             || core.debug.guest().mdscr & mdscr_el1::SS != 0
             || core.acknowledged.is_some()
+            // Each is looked at whether it is an ESB.
+            || core.serror.is_some() && !interrupt::all_masked(core.pstate())
             || self.flow.must_move
             || self.flow.hand.detail.is_some()
         {
