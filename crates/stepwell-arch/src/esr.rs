@@ -257,6 +257,16 @@ impl FaultStatus {
     /// IMPLEMENTATION DEFINED: an exclusive or atomic access that the memory does not support.
     pub const UNSUPPORTED_EXCLUSIVE: Self = Self(0x35);
 
+    /// PAR_EL1 behind an address translation instruction that has found it.
+    ///
+    /// Source: Arm ARM, DDI 0487 L.b, PAR_EL1, Physical Address Register, when the translation failed.
+    #[must_use]
+    pub const fn in_par_el1(self) -> u64 {
+        const F: u64 = 1;
+        const RES1: u64 = 1 << 11;
+        F | ((self.0 & 0x3f) as u64) << 1 | RES1
+    }
+
     /// Address size fault at `level`, -1 to 3.
     #[must_use]
     pub const fn address_size(level: i8) -> Self {

@@ -116,6 +116,8 @@ fn fault_status_codes() {
         assert_eq!(codes.map(FaultStatus::is_access_flag), [false, false, true, false, false]);
         assert_eq!(codes.map(FaultStatus::is_permission), [false, false, false, true, false]);
     }
+    // As QEMU's PAR_EL1 tells of an output address of level 3 that is too large.
+    assert_eq!(FaultStatus::address_size(3).in_par_el1(), 0x807);
     let above = [
         FaultStatus::address_size(-1),
         FaultStatus::translation(-1),

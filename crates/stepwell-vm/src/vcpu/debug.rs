@@ -174,7 +174,8 @@ pub fn breakpoint<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
         };
     }
     if may_hit(running.core.debug.guest(), running.core.pstate()) {
-        return inject::synchronous(running, EsrEl1::breakpoint(origin(running)), None);
+        // FAR_EL1 is UNKNOWN then. A guest that looks finds what QEMU's CPU leaves where it runs.
+        return inject::synchronous(running, EsrEl1::breakpoint(origin(running)), Some(Va(0)));
     }
     // The guest's own, at a level where the guest does not want it: only routing to EL2 made it.
     Handled::Past

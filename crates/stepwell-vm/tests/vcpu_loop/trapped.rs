@@ -51,6 +51,13 @@ impl Trapped {
         self
     }
 
+    /// A system register, before.
+    fn keeps(self, register: SystemRegister, value: u64) -> Self {
+        let core = &self.board.machine.domains[0].vcpus[0].core;
+        assert!(core.lock().snapshot.write(register, value), "{register}");
+        self
+    }
+
     /// A register, as the tool reads it.
     fn read(&self, register: SystemRegister) -> u64 {
         let register = register.0;
@@ -77,12 +84,16 @@ impl Trapped {
     }
 }
 
-fn system(register: SystemRegister, rt: u64, read: bool) -> Trapped {
+fn system_syndrome(register: SystemRegister, rt: u64, read: bool) -> u64 {
     let part = |value: u8, shift: u32| u64::from(value) << shift;
     let (op0, op1, op2) = (register.op0(), register.op1(), register.op2());
     let named = part(op0, 20) | part(op2, 17) | part(op1, 14) | part(register.crn(), 10);
     let iss = named | rt << 5 | part(register.crm(), 1) | u64::from(read);
-    Trapped::new(ec::SYSTEM_REGISTER, iss)
+    syndrome(ec::SYSTEM_REGISTER, iss)
+}
+
+fn system(register: SystemRegister, rt: u64, read: bool) -> Trapped {
+    Trapped::new(ec::SYSTEM_REGISTER, 0).again(system_syndrome(register, rt, read))
 }
 
 #[test]
@@ -297,4 +308,53 @@ fn classes_that_belong_to_nobody_are_undefined() {
     // AArch32's BKPT goes to EL1 as it is.
     let bkpt = Trapped::new(ec::BKPT32, 0x12).in_aarch32(0);
     assert_eq!(bkpt.taken_to_el1(), syndrome(ec::BKPT32, 0x12));
+}
+
+/// A Breakpoint exception of the guest's own leaves in FAR_EL1, which is UNKNOWN then, what QEMU's CPU
+/// leaves there where the guest runs.
+#[test]
+fn a_breakpoint_of_its_own_leaves_far_as_the_cpu_does() {
+    const MDE_AND_KDE: u64 = 1 << 15 | 1 << 13;
+    let unlocked = system(SystemRegister::OSLAR_EL1, 31, false);
+    unlocked.carried_out();
+    let Trapped { board, cpu } = unlocked;
+    let on = system_syndrome(SystemRegister::MDSCR_EL1, 3, false);
+    let on = Trapped { board, cpu }.again(on).with(3, MDE_AND_KDE);
+    on.carried_out();
+    let met = on.again(syndrome(ec::BREAKPOINT_LOWER, 0x22)).keeps(SystemRegister::FAR_EL1, BEFORE);
+    met.board.machine.domains[0].vcpus[0].core.lock().context.spsr &= !Pstate::D;
+    assert_eq!(met.taken_to_el1(), syndrome(ec::BREAKPOINT_SAME, 0x22));
+    assert_eq!(met.cpu.read(SystemRegister::FAR_EL1), 0);
+}
+
+/// AT, of a guest whose tables lie where there is no RAM.
+#[test]
+fn an_address_translation_tells_of_its_faults() {
+    /// Data abort with CM, of a stage-1 walk, where stage 2 has nothing at level 2.
+    const WALK: u64 = 1 << 8 | 1 << 7 | 0b00_0110;
+    const AT_S1E1R_X3: u32 = 0xd508_7803;
+    const AT: u64 = 0x4444_0000;
+    // PCIe's window reads as ones, whose output address is too large; beside it nothing answers.
+    for (table, told) in [(0x2000_0000, Ok(1)), (0x0f00_0000, Err(0x15))] {
+        let board = Box::new(Board::new(1, &[AT_S1E1R_X3, NOP, b(0)]));
+        let cpu = board.cpu(0);
+        board.machine.domains[0].vcpus[0].core.lock().context.x[3] = AT;
+        // 4 KiB, 39 bits of address, 40 of output.
+        let found = Trapped { board, cpu }
+            .again(syndrome(ec::DABT_LOWER, WALK))
+            .keeps(SystemRegister::TCR_EL1, 25 | 1 << 23 | 2 << 32)
+            .keeps(SystemRegister::TTBR0_EL1, table)
+            .keeps(SystemRegister::SCTLR_EL1, 1);
+        match told {
+            Ok(status) => {
+                found.carried_out();
+                assert_eq!(found.cpu.read(SystemRegister::PAR_EL1), 0x801 | status << 1);
+            }
+            Err(status) => {
+                let cm = 1 << 8;
+                assert_eq!(found.taken_to_el1(), syndrome(ec::DABT_SAME, cm | status));
+                assert_eq!(found.cpu.read(SystemRegister::FAR_EL1), AT);
+            }
+        }
+    }
 }

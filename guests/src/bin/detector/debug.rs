@@ -61,6 +61,8 @@ pub fn take(frame: &mut Frame) -> bool {
         }
         BREAKPOINT => {
             write_register!("dbgbcr0_el1", 0);
+            // UNKNOWN, by the manual; what the CPU leaves there it is to leave under a debugger, too.
+            add(&PLACES, frame.far);
             &HITS
         }
         WATCHPOINT => {

@@ -1,9 +1,11 @@
 //! Nothing of anybody else's lies in memory, and the tree does not say where this is.
 
-use stepwell_guests::{instruction, read_register};
+use core::arch::asm;
+
+use stepwell_guests::{instruction, read_register, translation, write_register};
 
 use crate::clock::now;
-use crate::value;
+use crate::{syndrome, value};
 
 unsafe extern "C" {
     static image_size: u8;
@@ -49,11 +51,33 @@ pub fn look(tree: u64) {
     let text = unsafe { core::slice::from_raw_parts(tree as *const u8, bytes as usize) };
     value("memory.tree.names", occurrences(text, b"stepwell") + occurrences(text, b"hypervisor"));
     value("memory.tree.cpus", occurrences(text, b"cpu@"));
-    translation();
+    without_translation();
+    tables_outside_memory();
+}
+
+/// What AT tells of addresses whose tables are not in memory: PCIe's window reads as ones, which are
+/// descriptors with too large an address, and beside it nobody answers, which is an abort.
+fn tables_outside_memory() {
+    const TABLES: [(&str, u64, u64); 2] = [
+        ("memory.at.ones", 0x1_8000_0000, 0x2000_0000),
+        ("memory.at.nothing", 0x1_c000_0000, 0x0f00_0000),
+    ];
+    for (_, address, table) in TABLES {
+        translation::add_table(address, table);
+    }
+    translation::start();
+    for (name, address, _) in TABLES {
+        write_register!("par_el1", 0);
+        // SAFETY: translates, and touches PAR_EL1 alone; its exception is skipped.
+        let esr = syndrome(|| unsafe { asm!("at s1e1r, {}", "isb", in(reg) address) });
+        value(name, read_register!("par_el1"));
+        value(name, esr);
+    }
+    translation::stop();
 }
 
 /// What AT tells of an address, with translation off.
-fn translation() {
+fn without_translation() {
     let address = (&raw const _head) as u64;
     let at = |name, act: fn(u64)| {
         act(address);
