@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use stepwell_tests::plain::{Setup, console_with};
-use stepwell_tests::process::{Finished, run};
+use stepwell_tests::process::{self, Finished, run};
 use stepwell_tests::stepwell::command;
 
 /// One of its tests, as its own `unittests.cfg` describes it.
@@ -20,15 +20,21 @@ struct Unit {
     program: &'static str,
     arguments: &'static str,
     smp: u8,
+    /// The clock to step it by, where it waits by that for longer than anybody else would.
+    time: Option<&'static str>,
 }
 
 const fn unit(name: &'static str, program: &'static str, arguments: &'static str) -> Unit {
-    Unit { name, program, arguments, smp: 1 }
+    Unit { name, program, arguments, smp: 1, time: None }
 }
 
 impl Unit {
     const fn on(self, smp: u8) -> Self {
         Self { smp, ..self }
+    }
+
+    const fn by(self, time: &'static str) -> Self {
+        Self { time: Some(time), ..self }
     }
 }
 
@@ -39,7 +45,8 @@ const UNITS: [Unit; 21] = [
     unit("selftest-vectors-kernel", "selftest", "vectors-kernel"),
     unit("selftest-vectors-user", "selftest", "vectors-user"),
     unit("selftest-smp", "selftest", "smp").on(4),
-    unit("timer", "timer", ""),
+    // Waits for 1.6 s by its clock: 160 million steps of 10 ns.
+    unit("timer", "timer", "").by("per-step=1000"),
     unit("debug-bp", "debug", "bp"),
     unit("debug-wp", "debug", "wp"),
     unit("debug-sstep", "debug", "ss"),
@@ -167,7 +174,7 @@ impl Suite {
         let setup =
             Setup { cpu, smp: unit.smp, memory_mib: MEMORY_MIB, append, ..Setup::new(&kernel) };
         let start = Instant::now();
-        let finished = self.finished(&setup, way)?;
+        let finished = self.finished(&setup, way, unit.time.unwrap_or(&self.time))?;
         let time = format!("{:.1} s", start.elapsed().as_secs_f64());
         let mut lines = reports(&finished.stdout);
         // Several CPUs report in whichever order they come to it.
@@ -178,7 +185,7 @@ impl Suite {
         Ok((lines, time))
     }
 
-    fn finished(&self, setup: &Setup, way: Way) -> Result<Finished> {
+    fn finished(&self, setup: &Setup, way: Way, time: &str) -> Result<Finished> {
         let folder = tempfile::tempdir()?;
         Ok(match way {
             // Stepwell's board has no ITS.
@@ -187,10 +194,19 @@ impl Suite {
             Way::Stepped => {
                 let mut trace = command("trace", setup);
                 trace.args(["--raw", "--quiet", "--steps", STEPS_MAX]);
-                trace.args(["--others", &self.others, "--time", &self.time]);
-                run(trace.arg("-o").arg(recording(folder.path())), self.patience)?
+                trace.args(["--others", &self.others, "--time", time]);
+                run(trace.arg("-o").arg(recording(folder.path())), self.patience).map_err(told)?
             }
         })
+    }
+}
+
+/// Of a run that did not end: what the tool has said of who waits for whom, if it has, and no more.
+fn told(error: process::Error) -> anyhow::Error {
+    let process::Error::Overdue { seconds, output, .. } = &error else { return error.into() };
+    match output.lines().find(|line| line.contains(" waits at ")) {
+        Some(waits) => anyhow!("not at its end after {seconds} s; it told: {}", waits.trim()),
+        None => error.into(),
     }
 }
 
