@@ -12,7 +12,7 @@ use stepwell_tests::process::Finished;
 use stepwell_tests::prompt::Prompt;
 use stepwell_tests::stepwell::type_at_stepper;
 
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(900);
 /// A place in a system call that the guest's start script makes.
 const PLACE: &str = "__arm64_sys_newuname";
 
