@@ -2,8 +2,9 @@
 //! that is come to.
 
 use crate::board::{Board, ENTRY, ERET, NOP, Sharing, add, b, cbnz, ldr, ldxr, stxr};
-use crate::cpu::{FakeCpu, TRAPPED};
+use crate::cpu::FakeCpu;
 use crate::sharing::{go_until, run_until, timeline};
+use crate::words::TRAPPED;
 use stepwell_arch::{Ipa, Pstate, SystemRegister};
 use stepwell_vm::memory::GuestMemory;
 use stepwell_vm::vgic::{GICD_BASE, GICR_BASE};

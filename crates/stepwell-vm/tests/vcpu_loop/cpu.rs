@@ -5,6 +5,7 @@
 
 use crate::kept::KEPT;
 use crate::memory::Ram;
+use crate::words::{TRAPPED, is_translation, is_wait};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use stepwell_arch::debug::{mdcr_el2, mdscr_el1};
 use stepwell_arch::load_store::Direction;
-use stepwell_arch::{Instruction, Ipa, LoadStore, Pa, Pstate, SystemRegister, Va};
+use stepwell_arch::{Ipa, LoadStore, Pa, Pstate, SystemRegister, Va};
 use stepwell_vm::cpu::{
     Context, Cpu, CpuFacts, DebugBank, Interrupt, Near, Purpose, Run, TranslationFailed, Vector,
 };
@@ -150,9 +151,6 @@ struct State {
     virtual_error: Option<u32>,
 }
 
-/// An instruction that traps, with the syndrome that the test has chosen (UDF #1).
-pub const TRAPPED: u32 = 1;
-
 /// The ISS of its SErrors, which is the implementation's own to define (IDS).
 pub const ERROR_ISS: u64 = 1 << 24 | 0x123;
 const SERROR: u64 = 0x2f << 26 | 1 << 25;
@@ -168,10 +166,6 @@ pub struct FakeCpu {
 
 /// What a test has happen in the middle of a run.
 type Happening = Box<dyn FnOnce() + Send>;
-
-const fn is_wait(word: u32) -> bool {
-    word == 0xd503_207f || word & !0x1f == 0xd503_1020
-}
 
 /// How an instruction ended.
 enum Done {
@@ -340,7 +334,7 @@ impl FakeCpu {
         let mut next = context.elr + 4;
         match word {
             0xd503_201f => {} // NOP
-            _ if word == TRAPPED || Instruction::is_address_translation(word) => {
+            _ if word == TRAPPED || is_translation(word) => {
                 context.esr = self.state.borrow().syndrome;
                 context.far = context.register(rd);
                 return Err(Done::Exit(Vector::Synchronous));

@@ -23,3 +23,4 @@ mod system_errors;
 mod time;
 mod trapped;
 mod virtio;
+mod words;

@@ -1,7 +1,8 @@
 //! Instructions that trap, by their syndromes: what EL2 makes of each as the machine would have.
 
 use crate::board::{Board, ENTRY, NOP, b, step};
-use crate::cpu::{FakeCpu, TRAPPED};
+use crate::cpu::FakeCpu;
+use crate::words::TRAPPED;
 use stepwell_arch::esr::ec;
 use stepwell_arch::{Pstate, SystemRegister};
 use stepwell_protocol::Registers;
