@@ -18,6 +18,9 @@ pub struct KvmContext {
     /// X0 to X30, which are not in `registers`.
     pub general: General,
     budget: u64,
+    /// The instruction that is executing, and whether it was led to straight on, so that neither
+    /// PSTATE.BTYPE nor PSTATE.IL is in its way.
+    stepped: (Va, bool),
     run: Run,
     near: Option<Near<RingLease>>,
     /// By the low bits of the page's number.
@@ -32,6 +35,7 @@ impl KvmContext {
             registers: GuestRegisters::default(),
             general: General::new(reader),
             budget: 0,
+            stepped: (Va(0), false),
             run: Run::default(),
             near: None,
             pages: [None; PAGES],
@@ -54,8 +58,21 @@ impl DerefMut for KvmContext {
 }
 
 impl KvmContext {
+    /// The guest is entered for the instruction at the PC, of which nothing is known.
+    pub fn begin_straight(&mut self) {
+        self.stepped = (Va(self.registers.elr), false);
+    }
+
+    /// The instruction that was stepped last, and whether it was led to straight on.
+    #[must_use]
+    pub const fn stepped(&self) -> (Va, bool) {
+        self.stepped
+    }
+
     /// Counts a step that leads to the plain instruction at `pc`, if the budget and the run allow it.
-    pub fn goes_on(&mut self, pc: Va) -> bool {
+    /// `is_straight`: it was led to straight on.
+    pub fn goes_on(&mut self, pc: Va, is_straight: bool) -> bool {
+        self.stepped = (pc, is_straight);
         if self.budget == 0 {
             return false;
         }

@@ -10,6 +10,7 @@ use super::ram::GuestRam;
 use super::ring::TraceRing;
 use super::vcpu::{Left, Vcpu};
 use super::vm::Vm;
+use crate::straight;
 use crate::syndrome::{self, Syndrome};
 use kvm_bindings::{
     KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW, kvm_guest_debug,
@@ -305,11 +306,20 @@ impl KvmCpu {
         if !syndrome::is_plain_step(hsr) || !context.has_budget() {
             return false;
         }
-        let pc = vcpu.pc();
-        let page = context.known_page(pc);
-        let word = page.and_then(|page| self.vm.ram.instruction(page, pc));
+        let word_at = |context: &KvmContext, pc| {
+            let page = context.known_page(pc)?;
+            self.vm.ram.instruction(page, pc)
+        };
+        let (at, is_straight) = context.stepped();
+        let stepped = word_at(context, at);
+        // Beside others what is executed may change, and the page go.
+        let led_to = stepped.filter(|_| is_straight && self.vm.is_alone);
+        let led_to = led_to.and_then(|word| straight::behind(at, word));
+        let pc = led_to.unwrap_or_else(|| vcpu.pc());
+        let is_straight =
+            led_to.is_some() || stepped.is_some_and(|word| straight::is_followed(at, word, pc));
         let is_plain = |word| !needs_attention(word) && !is_hypervisor_call(word);
-        word.is_some_and(is_plain) && context.goes_on(pc)
+        word_at(context, pc).is_some_and(is_plain) && context.goes_on(pc, is_straight)
     }
 
     /// Until when the guest's virtual timer has not gone off, if it is to call the vCPU.
@@ -582,6 +592,7 @@ impl KvmCpu {
     /// Runs the guest until something is for the loop.
     fn run(&self, context: &mut KvmContext, vcpu: &mut Vcpu) -> Left {
         let begun = machine_code::counter();
+        context.begin_straight();
         vcpu.push(context, context.spsr & !Pstate::SS);
         vcpu.set_debug(self.wanted_debug());
         self.set_lines();

@@ -170,7 +170,7 @@ pub struct Vm {
     /// What KVM has here.
     pub features: Features,
     /// There is one vCPU.
-    is_alone: bool,
+    pub is_alone: bool,
     /// What the guest's counter lags behind, on all vCPUs, once it was set.
     offset: Mutex<Option<u64>>,
     /// Ticks of the host's counter that went by while registers came and went: see [`Vm::counter`].
