@@ -336,7 +336,7 @@ impl FakeCpu {
             0xd503_201f => {} // NOP
             _ if word == TRAPPED || is_translation(word) => {
                 context.esr = self.state.borrow().syndrome;
-                context.far = context.register(rd);
+                context.far = context.kept(rd);
                 return Err(Done::Exit(Vector::Synchronous));
             }
             // WFI and WFIT. QEMU's syndrome is the same of both.
