@@ -19,7 +19,7 @@ use crate::process::run;
 use crate::stepwell::{command, show};
 use crate::stream::Stream;
 
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(1200);
 /// Many times what the guest executes.
 const STEPS_MAX: usize = 4_000_000;
 /// Stops of one run: many more than the longest declares.

@@ -39,7 +39,7 @@ impl Unit {
 }
 
 /// All that need neither a migration nor another board (GICv2, an ITS, MTE).
-const UNITS: [Unit; 21] = [
+const UNITS: [Unit; 22] = [
     unit("dummy", "dummy", ""),
     unit("selftest-setup", "selftest", "setup smp=2 mem=256").on(2),
     unit("selftest-vectors-kernel", "selftest", "vectors-kernel"),
@@ -47,6 +47,8 @@ const UNITS: [Unit; 21] = [
     unit("selftest-smp", "selftest", "smp").on(4),
     // Waits for 1.6 s by its clock: 160 million steps of 10 ns.
     unit("timer", "timer", "").by("per-step=1000"),
+    // Waits for its clock's seconds.
+    unit("pl031", "pl031", "").by("per-step=1000"),
     unit("debug-bp", "debug", "bp"),
     unit("debug-wp", "debug", "wp"),
     unit("debug-sstep", "debug", "ss"),
