@@ -105,9 +105,11 @@ fn protect<C: Cpu>(
         return Err(Refusal::WatchedRange);
     }
     for (va, bytes) in pages_of(what) {
-        let ipa = translate(va).ok_or(Refusal::NotMapped(va))?;
-        // A device's registers are carried out at EL2, and no RAM.
-        domain.ram.locate(ipa, bytes).map_err(|_| Refusal::NotMapped(va))?;
+        // Where it leads nowhere now, it is followed to where it will. A device's registers are carried
+        // out at EL2, and no RAM.
+        if let Some(ipa) = translate(va) {
+            domain.ram.locate(ipa, bytes).map_err(|_| Refusal::NotMapped(va))?;
+        }
     }
     let access = watched(what.access);
     for (n, (va, _)) in pages_of(what).enumerate() {

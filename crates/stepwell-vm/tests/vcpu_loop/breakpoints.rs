@@ -90,6 +90,21 @@ fn a_watched_page_stops_before_the_store() {
     board.serve(&cpu, Command::ClearWatchpoint { domain: 0, watchpoint });
 }
 
+/// As memory that a process shares is after a fork, until it is accessed.
+#[test]
+fn what_is_not_mapped_yet_is_watched_once_it_is() {
+    let board = Board::new(1, &[add(1, 1, 7), str(1, 2), b(-2)]);
+    let cpu = board.cpu(0);
+    board.machine.domains[0].vcpus[0].core.lock().context.x[2] = DATA;
+    cpu.unmap(Some(DATA));
+    let watchpoint = Watchpoint { address: Va(DATA), length: 24, access: WatchAccess::Write };
+    board.serve(&cpu, Command::SetWatchpoint { domain: 0, vcpu: 0, watchpoint });
+    cpu.unmap(None);
+    let stop = board.go(&cpu, CONTINUE);
+    let expected = StopReason::Watchpoint { address: Va(DATA), access: WatchAccess::Write };
+    assert_eq!((stop.reason, stop.registers.pc), (expected, ENTRY + 4));
+}
+
 #[test]
 fn what_is_refused_changes_nothing() {
     let board = Board::new(1, &[NOP, b(-1)]);
