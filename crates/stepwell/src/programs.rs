@@ -28,9 +28,8 @@ const MAPPINGS_MAX: usize = 256;
 pub struct Programs {
     root: Option<PathBuf>,
     known: HashMap<String, Option<Arc<Program>>>,
-    /// Of the process that a vCPU was last seen in.
+    /// Of the process that a vCPU was last seen in, as it was then.
     placed: Vec<Placed>,
-    process: u64,
     /// Symbols of all that were seen, at their addresses, for recordings.
     seen: Vec<(u64, Arc<Program>)>,
 }
@@ -166,9 +165,9 @@ impl Programs {
         Ok(found)
     }
 
-    /// Learns what a process has where. `process` tells it from others.
-    fn place(&mut self, process: u64, mappings: &[Mapping]) {
-        (self.process, self.placed) = (process, Vec::new());
+    /// Learns what a process has where.
+    fn place(&mut self, mappings: &[Mapping]) {
+        self.placed.clear();
         for mapping in mappings.iter().take(MAPPINGS_MAX) {
             let Some(program) = mapping.file.as_deref().and_then(|file| self.find(file)) else {
                 continue;
@@ -213,7 +212,9 @@ impl Programs {
     }
 }
 
-/// Learns of the program that a vCPU is in at `pc`, in the lower half of addresses.
+/// Learns of the program that a vCPU is in at `pc`, in the lower half of addresses. Anew each time: the
+/// next process may have its address space where one that has ended had it, and a process may have mapped
+/// something else where a library was.
 ///
 /// # Errors
 ///
@@ -227,15 +228,11 @@ pub fn notice(
     if names.programs().root.is_none() || pc.0 >> 55 & 1 != 0 {
         return Ok(());
     }
-    let task = questions::current_task(names, debuggee, vcpu)?;
-    let is_known = |one: &Placed| (one.start..one.end).contains(&pc.0);
-    let programs = names.programs();
-    if programs.process == task.mm && programs.placed.iter().any(is_known) {
-        return Ok(());
-    }
-    let mappings = questions::mappings(names, debuggee, vcpu, &task)?;
-    names.programs().place(task.mm, &mappings);
-    Ok(())
+    let task = questions::current_task(names, debuggee, vcpu);
+    let mappings = task.and_then(|task| questions::mappings(names, debuggee, vcpu, &task));
+    // What cannot be told has no names, and not those of another.
+    names.programs().place(mappings.as_deref().unwrap_or_default());
+    mappings.map(drop)
 }
 
 #[cfg(test)]
@@ -287,9 +284,15 @@ mod tests {
         assert_eq!(programs.resolve("prog!main", &maps[1..]), Ok(Some(Va(0xaaab_0234))));
         assert_eq!(programs.resolve("prog!main+0x4", &maps[1..]), Ok(Some(Va(0xaaab_0238))));
         assert_eq!(programs.resolve("prog!main", &[]), Ok(None));
-        programs.place(7, &maps[1..]);
+        programs.place(&maps[1..]);
         assert_eq!(programs.describe(Va(0xaaab_0238)), Some(("prog!main".to_owned(), 4)));
         assert_eq!(programs.describe(Va(0xaaac_0000)), None);
+        // Another process has another program there, and then one that is not known.
+        programs.place(&maps[..1]);
+        assert_eq!(programs.describe(Va(0xaaab_0238)), None);
+        programs.place(&maps[1..]);
+        programs.place(&[mapping(0xaaab_0000, 0xaaab_2000, 0, "/bin/unknown")]);
+        assert_eq!(programs.describe(Va(0xaaab_0238)), None);
     }
 
     #[test]

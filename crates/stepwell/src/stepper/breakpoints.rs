@@ -61,6 +61,13 @@ impl Breakpoint {
     fn is_in_module(&self) -> bool {
         self.word.contains(':') && !self.word.contains('!')
     }
+
+    /// Tells whether it is about what a process has at its address that executes `program`: one in a
+    /// program is, in that program alone.
+    fn is_meant_in(&self, program: Option<&str>) -> bool {
+        let Some((own, _)) = self.word.split_once('!') else { return true };
+        program == own.rsplit('/').next()
+    }
 }
 
 impl Prompt<'_> {
@@ -128,7 +135,7 @@ impl Prompt<'_> {
     }
 
     /// Tells whether a stop is one that nobody wants to see: at a breakpoint that is meant for
-    /// other tasks, or where a module comes or goes.
+    /// other tasks or another program, or where a module comes or goes.
     pub(super) fn passes(&mut self, stop: Stop) -> anyhow::Result<bool> {
         if stop.reason != StopReason::Breakpoint || self.breakpoints.is_empty() {
             return Ok(false);
@@ -137,14 +144,20 @@ impl Prompt<'_> {
         if is_landmark {
             self.modules_changed(stop)?;
         }
+        if !self.has_breakpoint_at(stop.pc) {
+            return Ok(is_landmark);
+        }
+        let place = self.names.programs().describe(stop.pc);
+        let program = place.as_ref().and_then(|(name, _)| name.split('!').next());
         let here: Vec<Condition> = self
             .breakpoints
             .iter()
             .filter(|one| one.set.is_some_and(|target| target.va == stop.pc))
+            .filter(|one| one.is_meant_in(program))
             .map(|one| one.condition.clone())
             .collect();
         if here.is_empty() {
-            return Ok(is_landmark);
+            return Ok(true);
         }
         if here.iter().any(Condition::is_empty) {
             return Ok(false);
@@ -254,5 +267,21 @@ mod tests {
         for wrong in [&["pid=x"][..], &["uid=0"], &["pid"], &[], &[","]] {
             assert_eq!(Condition::parse(wrong), None, "{wrong:?}");
         }
+    }
+    #[test]
+    fn one_in_a_program_is_about_that_program() {
+        let breakpoint = |word: &str| Breakpoint {
+            number: 1,
+            word: word.to_owned(),
+            condition: Condition::default(),
+            set: None,
+        };
+        for one in [breakpoint("prog!main"), breakpoint("/bin/prog!main+0x4")] {
+            assert!(one.is_meant_in(Some("prog")));
+            assert!(!one.is_meant_in(Some("busybox")), "it has something else at that address");
+            assert!(!one.is_meant_in(None));
+        }
+        assert!(breakpoint("start_kernel").is_meant_in(None));
+        assert!(breakpoint("0x400580").is_meant_in(Some("busybox")));
     }
 }
