@@ -217,28 +217,25 @@ fn bad_days(host: &mut Host) {
     let said = host.sh("cat /tmp/o").text;
     assert!(done.status == 0 && said.contains(" steps, "), "{}{said}", done.text);
     // Ctrl-C, and other ways to be asked to go, in each state.
-    for (how, signal) in [
-        ("stepwell gdb OF --wait >/tmp/o", "INT"),
-        ("(sleep 30) | stepwell step OF >/tmp/o", "INT"),
-        ("stepwell step OF --at 0x12345678 </dev/null >/tmp/o", "INT"),
-        ("stepwell run OF </dev/null >/tmp/o", "TERM"),
-        ("stepwell run OF </dev/null >/tmp/o", "HUP"),
+    let options = format!("--machine kvm {}", bare(&Guest::named("bare_loop")));
+    for (how, signal, status) in [
+        ("stepwell gdb OPTIONS --wait >/tmp/o", "INT", 130),
+        ("(sleep 30) | stepwell step OPTIONS >/tmp/o", "INT", 130),
+        // It stops where it is, and nothing is typed there.
+        ("stepwell step OPTIONS --at 0x12345678 </dev/null >/tmp/o", "INT", 0),
+        ("stepwell run OPTIONS </dev/null >/tmp/o", "TERM", 130),
+        ("stepwell run OPTIONS </dev/null >/tmp/o", "HUP", 130),
     ] {
-        let line =
-            how.replace("OF", &format!("--machine kvm {}", bare(&Guest::named("bare_loop"))));
-        let done = host.sh(&format!("{line} 2>&1 & p=$!; sleep 4; kill -{signal} $p; wait $p"));
+        let line = how.replace("OPTIONS", &options);
+        let done = host.sh(&format!("{line} 2>&1 & p=$!; sleep 6; kill -{signal} $p; wait $p"));
         let said = host.sh("cat /tmp/o").text;
-        assert_eq!(done.status, 130, "{signal}: {line}: {}{said}", done.text);
+        assert_eq!(done.status, status, "{signal}: {line}: {}{said}", done.text);
         assert!(!said.contains("panicked"), "{signal}: {line}: {said}");
     }
     // A stepped guest is stopped first, and the stepper goes on to take what is typed.
-    let stepping = format!(
-        "(printf 's 100000000\\n'; sleep 30) | stepwell step --machine kvm {}",
-        bare(&Guest::named("bare_loop"))
-    );
-    let done = host.sh(&format!(
-        "{stepping} >/tmp/o 2>&1 & p=$!; sleep 5; kill -INT $p; sleep 2; kill -INT $p; wait $p"
-    ));
+    let stepping = format!("(printf 's 100000000\\n'; sleep 30) | stepwell step {options} >/tmp/o");
+    let twice = "sleep 5; kill -INT $p; sleep 2; kill -INT $p; wait $p";
+    let done = host.sh(&format!("{stepping} 2>&1 & p=$!; {twice}"));
     let said = host.sh("cat /tmp/o").text;
     assert!(done.status == 130 && said.contains("(paused)"), "{}{said}", done.text);
     // Killed outright.
