@@ -7,6 +7,7 @@
 #![cfg(feature = "machine")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,6 +20,8 @@ use stepwell_tests::plain::{Setup, dump_device_tree, witness};
 use stepwell_tests::process::{Finished, run};
 use stepwell_tests::stepwell::{binary, show, with_machine};
 use stepwell_tests::stream::demand_equal;
+use stepwell_trace::symbols::file;
+use stepwell_trace::{Symbol, SymbolKind, Symbols};
 
 const LIMIT: Duration = Duration::from_secs(300);
 const STEPS: usize = 200_000;
@@ -148,5 +151,91 @@ fn u_boot_keeps_its_environment_and_boots_a_kernel_from_a_disk() {
     assert!(said.status.success(), "{}", said.output());
     for words in ["aarch64-linux-gnu-gcc", "from Flash... OK", "shell is up", "Power down"] {
         assert!(said.stdout.contains(words), "no {words:?} in {}", said.output());
+    }
+}
+
+/// Where U-Boot carries out a command, as its relocations tell of its table of commands.
+fn carried_out(image: &[u8], command: &str) -> u64 {
+    const RELATIVE: u64 = 0x403;
+    let word = |at: usize| Some(u64::from_le_bytes(image.get(at..at + 8)?.try_into().unwrap()));
+    let entries = (0..image.len()).step_by(8).filter(|&at| word(at + 8) == Some(RELATIVE));
+    let pointers: HashMap<u64, u64> =
+        entries.filter_map(|at| Some((word(at)?, word(at + 16)?))).collect();
+    let name = format!("{command}\0");
+    let is_name =
+        |at: u64| image.get(at as usize..).is_some_and(|bytes| bytes.starts_with(name.as_bytes()));
+    // Its name, a number, what carries out a repeated one and a first one, and its usage.
+    let is_command = |at: u64| {
+        let [number, first, usage] = [8, 24, 32].map(|field| pointers.contains_key(&(at + field)));
+        !number && first && usage
+    };
+    let found = pointers.iter().find(|&(&at, &to)| is_name(to) && is_command(at));
+    pointers[&(found.unwrap().0 + 24)]
+}
+
+/// An ELF of U-Boot's with one name, and where that is linked.
+fn symbols_of_u_boot(folder: &Path) -> (PathBuf, u64) {
+    let image = fs::read(of_debian("u-boot.bin")).unwrap();
+    let address = carried_out(&image, "run");
+    let (kind, name) = (SymbolKind::Function, "do_run".to_owned());
+    let symbols = Symbols::new([Symbol { address, size: 64, kind, name }], Some(0));
+    let path = folder.join("u-boot");
+    fs::write(&path, file::to_elf(&symbols, &image)).unwrap();
+    (path, address)
+}
+
+/// U-Boot boots by `run`, long after it has moved.
+#[test]
+fn names_follow_u_boot_to_the_end_of_ram() {
+    let folder = tempfile::tempdir().unwrap();
+    let (elf, linked) = symbols_of_u_boot(folder.path());
+    let linked = format!("{linked:#018x}");
+    // By name from its first instruction on, and by a breakpoint that is set before it moves.
+    for (at, lines) in [("do_run", "break do_run\n"), ("reset", "break do_run\nc\nbreak\n")] {
+        let mut step = command("step", &setup("u-boot.bin"));
+        step.arg("--symbols").arg(&elf).args(["--at", at]);
+        let mut console = Console::start(&mut step, LIMIT).unwrap();
+        console.say(lines).unwrap();
+        let said = console.finish(LIMIT).unwrap();
+        assert!(said.status.success(), "{}", said.output());
+        assert!(said.stderr.contains("the firmware moves to 0x5f"), "{}", said.output());
+        let named: Vec<_> = said.stdout.lines().filter(|line| line.contains("do_run")).collect();
+        let [.., listed] = named.as_slice() else { panic!("{}", said.output()) };
+        if at == "reset" {
+            let before = named.iter().any(|line| line.contains(&linked));
+            assert!(before, "set where it was linked: {}", said.output());
+        }
+        assert!(!listed.contains(&linked), "moved: {}", said.output());
+        let stops =
+            said.stdout.lines().filter(|line| line.starts_with("vcpu0") && line.contains("do_run"));
+        assert_eq!(stops.count(), 1, "{}", said.output());
+    }
+}
+
+/// What EDK2 loads is found by the table that it keeps, and stopped in by name: here the kernel that
+/// it is handed, whose names are its own, or are said to be in its file.
+#[test]
+fn names_are_those_of_the_kernel_that_edk2_loads() {
+    let kernel = of_debian("vmlinuz");
+    let (handed, named) = (["--kernel"], ["--kernel", "--symbols"]);
+    for (options, at) in [(&handed[..], "start_kernel"), (&named[..], "rest_init")] {
+        let mut step = command("step", &setup("AAVMF_CODE.fd"));
+        for option in options {
+            step.arg(option).arg(&kernel);
+        }
+        step.args(["--at", at, "--append", "console=ttyAMA0"]);
+        let mut console = Console::start(&mut step, LIMIT).unwrap();
+        console.say("s 2\n").unwrap();
+        let said = console.finish(LIMIT).unwrap();
+        assert!(said.status.success(), "{}", said.output());
+        assert!(said.stderr.contains("the firmware has put"), "{}", said.output());
+        let stops = said.stdout.lines().filter(|line| line.starts_with("vcpu0"));
+        let stops: Vec<_> = stops.filter(|line| line.contains(at)).collect();
+        assert_eq!(stops.len(), 3, "{}", said.output());
+        assert!(
+            stops[0].contains("0xffff"),
+            "where it has an address of its own: {}",
+            said.output()
+        );
     }
 }

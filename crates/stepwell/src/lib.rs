@@ -2,7 +2,7 @@
 //!
 //! - [`command`]: one file a command, with its options and its help.
 //! - [`machine`]: everything about QEMU, ending in a [`stepwell_link::Link`] to the hypervisor.
-//! - [`names`]: symbols for a guest that moves itself about.
+//! - [`names`]: symbols for a guest that moves itself about; [`relocation`]: where firmware puts it.
 //! - [`linux`], [`questions`], [`listings`]: what is known of a Linux guest, asked of it, and shown.
 //! - [`programs`]: symbols of what its processes execute.
 //! - [`stepper`]: the interactive stepper.
@@ -31,6 +31,7 @@ pub mod programs;
 pub mod progress;
 pub mod questions;
 pub mod recorder;
+pub mod relocation;
 pub mod run_report;
 pub mod stepper;
 pub mod terminal;

@@ -3,15 +3,18 @@
 //! A kernel is linked at one address, loaded at another, and runs at a third once it has chosen
 //! its KASLR offset. What stays is how far into the image something is. So names are turned into
 //! places within the image, and a virtual address into a name by asking the stopped vCPU where it
-//! leads to.
+//! leads to. Where firmware moves the image, or is yet to load it, [`crate::relocation`] says where
+//! it is.
 
 use crate::linux::{Image, Linux, LinuxError, Running};
-use crate::machine::{Guest, Layout};
+use crate::machine::{GUEST_RAM, Guest, Layout};
 use crate::programs::{self, Programs};
+use crate::relocation::{Notice, Relocation, Sample, move_of};
+use crate::terminal::notice;
 use std::sync::Arc;
 use stepwell_arch::{Ipa, Pstate, Va};
-use stepwell_debuggee::{Debuggee, Error, Place, VcpuId};
-use stepwell_trace::{Symbol, SymbolKind, Symbols};
+use stepwell_debuggee::{Debuggee, Error, Place, Stop, VcpuId};
+use stepwell_trace::{KernelImage, LoadPlan, Symbol, SymbolKind, Symbols};
 
 /// Names to suggest for one that is unknown.
 const SUGGESTIONS: usize = 3;
@@ -47,6 +50,9 @@ pub enum NameError {
     /// Its module is not loaded.
     #[error("module {0} is not loaded: lsmod shows those that are")]
     NotLoaded(String),
+    /// The firmware has not loaded what has the name.
+    #[error("{0} has no address yet: the firmware has not loaded what has that name")]
+    NotPlaced(String),
     /// No instruction begins there.
     #[error("{0} is odd: no instruction begins there")]
     Unaligned(String),
@@ -74,8 +80,11 @@ pub struct Names {
     linked: Symbols,
     /// Link address of the image's first byte; `None` where addresses never move.
     base: Option<u64>,
-    load: Ipa,
+    /// Where the image's first byte was put, one after the other; none while it is not in memory.
+    loads: Vec<Ipa>,
     bytes: u64,
+    /// Says where the guest puts the image, where it does that itself.
+    relocation: Option<Relocation>,
     /// Run address minus link address, once seen.
     delta: Option<u64>,
     /// Whether the guest was last seen at its load address.
@@ -95,8 +104,9 @@ impl Names {
         Self {
             linked: Symbols::default(),
             base: None,
-            load: Ipa(0),
+            loads: vec![Ipa(0)],
             bytes: 0,
+            relocation: None,
             delta: None,
             low: true,
             is_virtual: false,
@@ -115,21 +125,84 @@ impl Names {
     /// Makes names for a guest: from `symbols`, or else its kernel's own.
     #[must_use]
     pub fn new(symbols: Option<Symbols>, guest: &Guest, layout: &Layout) -> Self {
-        let linked = symbols.or_else(|| guest.kernel.symbols()).unwrap_or_default();
+        let image = guest.loaded.as_ref().unwrap_or(&guest.kernel);
+        let linked = symbols.or_else(|| image.symbols()).unwrap_or_default();
         let text = || linked.address_of("_text").map(|va| va.0);
-        let base = linked.link_base().or_else(text).filter(|_| guest.moves);
+        let base = linked.link_base().or_else(text);
+        let relocation = relocation(&linked, base, guest, layout);
+        let base = base.filter(|_| guest.moves || relocation.is_some());
+        let reach = relocation.is_some().then(|| base.map(|base| reach(image, &linked, base)));
         Self {
             base,
             linked: with_start(linked, base),
-            load: layout.kernel_load,
-            bytes: layout.kernel_bytes,
+            loads: guest.loaded.is_none().then_some(layout.kernel_load).into_iter().collect(),
+            bytes: reach.flatten().unwrap_or(layout.kernel_bytes),
+            relocation,
             delta: None,
             low: true,
             is_virtual: false,
-            file: guest.kernel.bytes.as_slice().into(),
+            file: image.bytes.as_slice().into(),
             linux: Linux::default(),
             programs: Programs::default(),
         }
+    }
+
+    /// Has a stopped guest stop where it will say where it has put the image, if that is its doing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Relocation::arm`].
+    pub fn follow_image(&mut self, debuggee: &mut dyn Debuggee, vcpu: VcpuId) -> Result<(), Error> {
+        match &mut self.relocation {
+            Some(relocation) => relocation.arm(debuggee, vcpu),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells whether the image may have another address later than now.
+    #[must_use]
+    pub const fn is_followed(&self) -> bool {
+        self.relocation.is_some()
+    }
+
+    /// Learns where the image is from a stop. Tells whether it was made for that alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Relocation::notice`].
+    pub fn image_moved(&mut self, debuggee: &mut dyn Debuggee, stop: Stop) -> Result<bool, Error> {
+        let Some(relocation) = &mut self.relocation else { return Ok(false) };
+        match relocation.notice(debuggee, stop)? {
+            Notice::Foreign => Ok(false),
+            Notice::Passed => Ok(true),
+            Notice::Placed(load) => {
+                self.relocation = None;
+                self.put_at(load);
+                Ok(true)
+            }
+        }
+    }
+
+    fn put_at(&mut self, load: Ipa) {
+        let by = load.0.wrapping_sub(self.base.unwrap_or_default());
+        match self.loads.is_empty() {
+            true => notice(&format!("the firmware has put what has the names at {:#x}", load.0)),
+            false => {
+                // It runs where it takes its memory to be: there is no other address of it.
+                self.delta = Some(by);
+                notice(&format!(
+                    "the firmware moves to {:#x}, {by:#x} from its link address",
+                    load.0
+                ));
+            }
+        }
+        self.loads.push(load);
+    }
+
+    /// In how many places the image has been: changes with [`Names::as_seen`].
+    #[must_use]
+    pub const fn places(&self) -> usize {
+        self.loads.len()
     }
 
     /// Learns where the guest runs from a vCPU that is stopped at `pc`, if that is at EL1: what EL0
@@ -232,19 +305,23 @@ impl Names {
         let no_kernel = || LinuxError::Kernel("this guest is no Linux kernel with symbols".into());
         let base = self.base.ok_or_else(no_kernel)?;
         let moved_by = self.delta.ok_or(stepwell_linux::Error::NotRunning)?;
-        let (bytes, symbols, load) = (&*self.file, &self.linked, self.load);
+        let not_loaded = || LinuxError::Kernel("the firmware has not loaded the kernel yet".into());
+        let load = *self.loads.last().ok_or_else(not_loaded)?;
+        let (bytes, symbols) = (&*self.file, &self.linked);
         work(&mut self.linux, &Image { bytes, symbols, base, load, moved_by })
     }
 
     /// Returns how far an address is into the image at its load address.
     fn loaded(&self, address: u64) -> Option<u64> {
-        address.checked_sub(self.load.0).filter(|offset| *offset < self.bytes)
+        let offset = |load: &Ipa| address.checked_sub(load.0).filter(|offset| *offset < self.bytes);
+        self.loads.iter().rev().find_map(offset)
     }
 
     /// Tells whether it is known where the guest runs.
     #[must_use]
     pub const fn located(&self) -> bool {
-        self.base.is_none() || self.delta.is_some()
+        let begins_in_place = self.relocation.is_some() && !self.loads.is_empty();
+        self.base.is_none() || self.delta.is_some() || begins_in_place
     }
 
     /// Returns how far the guest runs from where it was linked, where it moves at all and was seen.
@@ -270,7 +347,7 @@ impl Names {
     #[must_use]
     pub fn place_in_image(&self, va: Va) -> Option<Ipa> {
         let link = va.0.wrapping_sub(self.delta.unwrap_or_default());
-        let place = self.load.offset(link.wrapping_sub(self.base?));
+        let place = self.loads.last()?.offset(link.wrapping_sub(self.base?));
         self.loaded(place.0).is_some().then_some(place)
     }
 
@@ -343,7 +420,10 @@ impl Names {
         let Some(base) = self.base else {
             return Ok(Target { place: Place::Va(Va(link)), va: Va(link) });
         };
-        let ipa = self.load.offset(link.wrapping_sub(base));
+        let Some(load) = self.loads.last() else {
+            return Err(NameError::NotPlaced(word.to_owned()));
+        };
+        let ipa = load.offset(link.wrapping_sub(base));
         let va = match self.delta {
             Some(delta) if !self.low => Va(link.wrapping_add(delta)),
             _ => Va(ipa.0),
@@ -409,17 +489,49 @@ impl Names {
     #[must_use]
     pub fn as_seen(&self) -> Symbols {
         let Some(base) = self.base else { return self.linked.clone() };
-        let low = self.linked.relocated(self.load.0.wrapping_sub(base));
-        match self.delta {
-            Some(delta) => self.linked.relocated(delta).merged(&low),
-            None => low,
-        }
+        let loads = self.loads.iter().map(|load| load.0.wrapping_sub(base)).chain(self.delta);
+        let seen = loads.map(|delta| self.linked.relocated(delta));
+        seen.reduce(|low, high| high.merged(&low)).unwrap_or_default()
     }
 
     /// Returns names that begin with `prefix`, for completion.
     pub fn beginning_with<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
         self.linked.iter().map(|symbol| symbol.name.as_str()).filter(move |n| n.starts_with(prefix))
     }
+}
+
+/// What says where the guest itself puts its image, where there are names for it.
+fn relocation(
+    linked: &Symbols,
+    base: Option<u64>,
+    guest: &Guest,
+    layout: &Layout,
+) -> Option<Relocation> {
+    /// No firmware is larger, and kernels are not looked through.
+    const FIRMWARE_MAX: usize = 8 << 20;
+    let base = base.filter(|_| !linked.is_empty())?;
+    let ram = GUEST_RAM.0..GUEST_RAM.0 + layout.guest_bytes;
+    if let Some(image) = &guest.loaded {
+        return Some(Relocation::of_edk2(Sample::of(&image.bytes, linked, base), base, ram));
+    }
+    let bytes = &guest.kernel.bytes;
+    let offset = move_of(bytes).filter(|_| bytes.len() <= FIRMWARE_MAX)?;
+    Some(Relocation::of_u_boot(layout.kernel_load, offset, ram))
+}
+
+/// How many bytes of memory an image takes: with what it has no bytes in its file for.
+fn reach(image: &KernelImage, linked: &Symbols, base: u64) -> u64 {
+    let bytes = image.bytes.len() as u64;
+    let said = match image.load {
+        LoadPlan::Image { image_size, .. } => image_size,
+        LoadPlan::Fixed { .. } | LoadPlan::Anywhere => 0,
+    };
+    // Symbols are of anything: those far off are no part of it.
+    let ends = linked
+        .iter()
+        .filter_map(|symbol| symbol.address.checked_sub(base)?.checked_add(symbol.size));
+    let end = ends.filter(|end| *end <= bytes.saturating_mul(2)).max().unwrap_or_default();
+    bytes.max(said).max(end)
 }
 
 /// Names the image's first byte as kernels do: most carry the names of functions only.
@@ -468,8 +580,9 @@ mod tests {
         Names {
             linked: Symbols::new(list, Some(BASE)),
             base: Some(BASE),
-            load: Ipa(0x4020_0000),
+            loads: vec![Ipa(0x4020_0000)],
             bytes: 0x10_0000,
+            relocation: None,
             delta: None,
             low: true,
             is_virtual: false,
@@ -527,6 +640,33 @@ mod tests {
         names.delta = Some(0);
         assert_eq!(names.describe(Va(BASE + 0x1000)).as_deref(), Some("start_kernel"));
         assert_eq!(names.as_seen().address_of("start_kernel"), Some(Va(0x4020_1000)));
+    }
+
+    #[test]
+    fn an_image_has_names_once_the_firmware_has_put_it_somewhere() {
+        let mut names = names();
+        names.loads.clear();
+        let error = names.resolve("start_kernel").unwrap_err().to_string();
+        assert!(error.contains("has not loaded"), "{error}");
+        assert!(matches!(names.resolve("start_kernal"), Err(NameError::Unknown { .. })));
+        assert_eq!(names.describe(Va(0x4020_1000)), None);
+        assert!(names.as_seen().is_empty());
+        names.put_at(Ipa(0x5c00_0000));
+        assert_eq!(names.resolve("start_kernel").unwrap().place, Place::Ipa(Ipa(0x5c00_1000)));
+        assert_eq!(names.delta, None, "where it runs is its own to choose");
+    }
+
+    #[test]
+    fn firmware_that_moves_has_names_in_both_places() {
+        let mut names = names();
+        names.put_at(Ipa(0x5ff0_0000));
+        let target = names.resolve("start_kernel").unwrap();
+        assert_eq!((target.place, target.va), (Place::Ipa(Ipa(0x5ff0_1000)), Va(0x5ff0_1000)));
+        for address in [0x4020_1000, 0x5ff0_1000] {
+            assert_eq!(names.describe(Va(address)).as_deref(), Some("start_kernel"));
+            assert_eq!(names.as_seen().lookup(Va(address)), Some(("start_kernel", 0)));
+        }
+        assert_eq!(names.places(), 2);
     }
 
     #[test]

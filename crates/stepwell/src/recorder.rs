@@ -18,7 +18,8 @@ pub struct Recorder {
     writer: Writer<File>,
     known: HashSet<u64>,
     wanted: Vec<u64>,
-    named: bool,
+    /// How many places of the kernel are named.
+    named: usize,
     /// Which of the guest's modules are named.
     modules: u64,
 }
@@ -43,7 +44,7 @@ impl Recorder {
     }
 
     fn over(writer: Writer<File>) -> Self {
-        Self { writer, known: HashSet::new(), wanted: Vec::new(), named: false, modules: 0 }
+        Self { writer, known: HashSet::new(), wanted: Vec::new(), named: 0, modules: 0 }
     }
 
     /// Writes what was drained, and empties it.
@@ -166,8 +167,8 @@ impl Recorder {
     ///
     /// Where they cannot be written.
     pub fn name(&mut self, names: &Names) -> Result<(), RecordingError> {
-        if !self.named && names.located() {
-            self.named = true;
+        if self.named != names.places() && names.located() {
+            self.named = names.places();
             self.writer.symbols(&names.as_seen())?;
         }
         let (seen, symbols) = names.of_modules();
@@ -193,7 +194,7 @@ impl Recorder {
     ///
     /// Where it cannot be written; what was written before stays readable.
     pub fn finish(mut self, names: &Names) -> Result<Totals, RecordingError> {
-        if !self.named {
+        if self.named == 0 {
             self.writer.symbols(&names.as_seen())?;
         }
         self.writer.finish()

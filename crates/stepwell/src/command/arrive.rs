@@ -6,7 +6,8 @@ use crate::questions::{EXECUTED, LOADED, coming, current_task, mappings};
 use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
-use stepwell_debuggee::{Debuggee, Moment, Monitor, Place, StopReason};
+use stepwell_arch::Ipa;
+use stepwell_debuggee::{Debuggee, Error, Moment, Monitor, Place, Refusal, Stop, StopReason};
 use stepwell_replay::Script;
 use stepwell_replay::replay::ReplayError;
 
@@ -54,6 +55,10 @@ pub(super) enum Start {
         word: String,
         loaded: Target,
     },
+    /// A place in an image that the guest itself moves, or is yet to load.
+    Image {
+        word: String,
+    },
     /// A place in a program, and where the kernel has put one into its place.
     Program {
         word: String,
@@ -95,7 +100,14 @@ impl At {
                 let loaded = names.resolve_instruction(LOADED)?;
                 Ok(Start::Module { word: word.clone(), loaded })
             }
-            Self::Word(word) => names.resolve_instruction(word).map(Start::Place),
+            Self::Word(word) => match names.resolve_instruction(word) {
+                Ok(Target { place: Place::Ipa(_), .. }) | Err(NameError::NotPlaced(_))
+                    if names.is_followed() =>
+                {
+                    Ok(Start::Image { word: word.clone() })
+                }
+                target => target.map(Start::Place),
+            },
         }
     }
 }
@@ -121,6 +133,7 @@ impl Start {
             }
             Self::Place(target) if target.va == stop.pc => Ok(reset),
             Self::Place(target) => go_to(debuggee, follower, target.place),
+            Self::Image { word } => go_to_image(debuggee, names, follower, stop, &word),
             Self::Module { word, loaded } => {
                 go_to_module(debuggee, names, follower, &word, loaded.place)
             }
@@ -152,6 +165,63 @@ fn go_to(
         debuggee.clear_breakpoint(0, place)?;
     }
     Ok(outcome)
+}
+
+/// Lets the guest run to a place in an image, which may not be where it is now by then, or nowhere yet.
+fn go_to_image(
+    debuggee: &mut dyn Debuggee,
+    names: &mut Names,
+    follower: &mut Follower<'_>,
+    reset: Stop,
+    word: &str,
+) -> anyhow::Result<Outcome> {
+    let mut place = names.resolve_instruction(word).ok().map(|target| target.place);
+    if names.resolve_instruction(word).is_ok_and(|target| target.va == reset.pc) {
+        return Ok(Outcome::Stopped(reset));
+    }
+    names.follow_image(debuggee, reset.vcpu)?;
+    if let Some(place) = place {
+        set_quietly(debuggee, place)?;
+    }
+    loop {
+        debuggee.resume(0)?;
+        let outcome = follower.follow(debuggee)?;
+        let Outcome::Stopped(stop) = outcome else { return Ok(outcome) };
+        let is_passed = names.image_moved(debuggee, stop)?;
+        let now = names.resolve_instruction(word).ok().map(|target| target.place);
+        if now != place {
+            if let Some(place) = place {
+                clear_quietly(debuggee, place)?;
+            }
+            if let Some(place) = now {
+                set_quietly(debuggee, place)?;
+            }
+        }
+        let before = std::mem::replace(&mut place, now);
+        let is_there = before.is_some_and(|place| place == Place::Ipa(Ipa(stop.pc.0)));
+        if (!is_passed || is_there) || follower.interruption.is_some() {
+            if let Some(place) = now {
+                clear_quietly(debuggee, place)?;
+            }
+            return Ok(outcome);
+        }
+    }
+}
+
+/// Sets a breakpoint where there may be one already.
+fn set_quietly(debuggee: &mut dyn Debuggee, place: Place) -> Result<(), Error> {
+    match debuggee.set_breakpoint(0, place) {
+        Err(Error::Refused(Refusal::Breakpoint)) => Ok(()),
+        result => result,
+    }
+}
+
+/// Clears a breakpoint that may be gone.
+fn clear_quietly(debuggee: &mut dyn Debuggee, place: Place) -> Result<(), Error> {
+    match debuggee.clear_breakpoint(0, place) {
+        Err(Error::Refused(Refusal::Breakpoint)) => Ok(()),
+        result => result,
+    }
 }
 
 /// Lets the guest run until it has loaded the module of `word`, and then to the place itself.

@@ -6,6 +6,7 @@ use crate::machine::{
     Guest, Handed, Layout, Machine, MachineKind, MachineOptions, Memory, TimeOfDay,
 };
 use crate::names::Names;
+use crate::relocation::{Sample, is_edk2};
 use crate::terminal::notice;
 use anyhow::Context;
 use clap::Args;
@@ -17,7 +18,7 @@ use stepwell_devices::{
     Source, demand_names_differ,
 };
 use stepwell_trace::Symbols;
-use stepwell_trace::kernel_image::{LoadPlan, RawPolicy};
+use stepwell_trace::kernel_image::{KernelImage, LoadPlan, RawPolicy};
 use stepwell_trace::symbols::{elf, identity};
 
 /// What a replay's log says of its run, and no option can.
@@ -95,7 +96,8 @@ pub(super) struct GuestOptions {
     /// and with `,tag=NAME` by another name than share. May be given several times
     #[arg(long = "share", value_name = "FOLDER", help_heading = "Guest")]
     pub(super) shares: Vec<ShareOptions>,
-    /// ELF with the kernel's symbols, where it carries none itself
+    /// ELF with the kernel's symbols, where it carries none itself; with the firmware's own, where that
+    /// is U-Boot, or those of what EDK2 loads: an ELF, or a kernel that carries them
     #[arg(long, value_name = "ELF", help_heading = "Guest")]
     pub(super) symbols: Option<PathBuf>,
     /// Folder with the guest's files as the guest has them: for the symbols of its programs, and
@@ -147,9 +149,16 @@ impl GuestOptions {
         }
         guest.command_line.clone_from(&self.append);
         let layout = Layout::new(self.memory, &guest)?;
-        let symbols = self.symbols.as_deref().map(|path| {
-            symbols_of(path, &guest, layout.kernel_load).with_context(|| path.display().to_string())
-        });
+        let symbols = match self.loaded(&guest)? {
+            Some((image, symbols)) => {
+                guest.loaded = Some(image);
+                Some(Ok(symbols))
+            }
+            None => self.symbols.as_deref().map(|path| {
+                symbols_of(path, &guest, layout.kernel_load)
+                    .with_context(|| path.display().to_string())
+            }),
+        };
         let mut names = Names::new(symbols.transpose()?, &guest, &layout);
         if let Some(root) = &self.sysroot {
             anyhow::ensure!(root.is_dir(), "{}: --sysroot names no folder", root.display());
@@ -185,6 +194,36 @@ impl GuestOptions {
             vcpus: self.smp,
         };
         Ok(Guest::with_firmware(firmware, self.firmware_variables.as_deref(), handed)?)
+    }
+
+    /// Reads what EDK2 is to load that names are wanted of, and its symbols: what --symbols names, be it
+    /// an ELF or a kernel that carries its own, or else the kernel that it is handed.
+    fn loaded(&self, guest: &Guest) -> anyhow::Result<Option<(KernelImage, Symbols)>> {
+        if guest.firmware.is_none() || !is_edk2(&guest.kernel.bytes) {
+            return Ok(None);
+        }
+        let read = |path: &Path| -> anyhow::Result<KernelImage> {
+            Ok(KernelImage::recognise(std::fs::read(path)?, RawPolicy::Refuse)?)
+        };
+        // What it is handed is any EFI application.
+        let kernel = self.kernel.as_deref().and_then(|path| read(path).ok());
+        let Some(path) = &self.symbols else {
+            let named = |image: KernelImage| image.symbols().map(|symbols| (image, symbols));
+            return Ok(kernel.and_then(named));
+        };
+        let named = read(path).and_then(|image| {
+            let symbols = image.symbols().context("has no symbols")?;
+            Ok((image, symbols))
+        });
+        let (image, symbols) = named.with_context(|| path.display().to_string())?;
+        // An ELF may have code alone, or none; the kernel itself has all.
+        let base = symbols.link_base().unwrap_or_default();
+        match kernel {
+            Some(kernel) if Sample::of(&kernel.bytes, &symbols, base).is_in(&image.bytes) => {
+                Ok(Some((kernel, symbols)))
+            }
+            _ => Ok(Some((image, symbols))),
+        }
     }
 
     /// Opens what is plugged into the guest's board.

@@ -14,7 +14,7 @@ use crate::console::MarkedLines;
 use crate::ending;
 use crate::follow::{Follower, Outcome};
 use crate::interruption::{self, Interruption};
-use crate::names::{Names, Target};
+use crate::names::{NameError, Names, Target};
 use crate::output;
 use crate::recorder::Recorder;
 use crate::terminal::notice;
@@ -27,8 +27,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 use stepwell_arch::Va;
 use stepwell_debuggee::{
-    Debuggee, DomainEnding, OthersPolicy, StepRequest, Stop, StopReason, TraceDetail, TraceRecord,
-    VcpuId,
+    Debuggee, DomainEnding, Error, OthersPolicy, Refusal, StepRequest, Stop, StopReason,
+    TraceDetail, TraceRecord, VcpuId,
 };
 use stepwell_trace::export::pc::PcLines;
 use stepwell_trace::{Event, Header};
@@ -126,11 +126,12 @@ impl Trace {
         }
         let mut prepared = self.guest.prepare()?.by_clock(self.policies.time);
         let start = self.at.resolve(&mut prepared.names)?;
-        let until = self
-            .until
-            .as_deref()
-            .map(|word| prepared.names.resolve_instruction(word))
-            .transpose()?;
+        let until = match self.until.as_deref().map(|word| prepared.names.resolve_instruction(word))
+        {
+            // It has none before the firmware has loaded what has the name.
+            None | Some(Err(NameError::NotPlaced(_))) => None,
+            Some(until) => Some(until?),
+        };
         let mut job = self.job(&self.guest, prepared.names.clone())?;
         job.until = until;
         let (mut session, names) = prepared.launch()?;
@@ -278,9 +279,8 @@ impl Job {
         if interruption.is_some() {
             return Ok(End::NotWaitedFor);
         }
-        if let Some(until) = self.until {
-            debuggee.set_breakpoint(0, until.place)?;
-        }
+        self.names.follow_image(debuggee, stop.vcpu)?;
+        self.place_end(options, debuggee)?;
         self.recorder.want(stop.pc, 1);
         self.advance(debuggee, stop)?;
         if let Some(interruption) = interruption::take() {
@@ -319,15 +319,42 @@ impl Job {
             if let Some(interruption) = interruption.or_else(interruption::take) {
                 return self.interrupted(interruption);
             }
-            let until = self.until.map(|until| until.place);
-            let passes = self.sieve.stopped(&mut self.names, debuggee, stop, until)?;
-            let passes = passes | self.is_switch(debuggee, stop)?;
-            if !passes && let Some(end) = self.end(stop)? {
+            if let Some(end) = self.end_there(options, debuggee, stop)? {
                 return Ok(end);
             }
             slice = (slice * 2).min(slice_last);
         }
         Ok(End::Done)
+    }
+
+    /// Says whether this stop is the end, or was made on the way there only.
+    fn end_there(
+        &mut self,
+        options: &Trace,
+        debuggee: &mut dyn Debuggee,
+        stop: Stop,
+    ) -> anyhow::Result<Option<End>> {
+        let is_there = self.until.is_some_and(|until| until.va == stop.pc);
+        if self.names.image_moved(debuggee, stop)? {
+            self.place_end(options, debuggee)?;
+            if !is_there {
+                return Ok(None);
+            }
+        }
+        let until = self.until.map(|until| until.place);
+        let passes = self.sieve.stopped(&mut self.names, debuggee, stop, until)?;
+        let passes = passes | self.is_switch(debuggee, stop)?;
+        if passes { Ok(None) } else { self.end(stop) }
+    }
+
+    /// Has the guest stop where recording ends, wherever that is now.
+    fn place_end(&mut self, options: &Trace, debuggee: &mut dyn Debuggee) -> anyhow::Result<()> {
+        let Some(word) = &options.until else { return Ok(()) };
+        self.until = self.names.resolve_instruction(word).ok();
+        match self.until.map(|until| debuggee.set_breakpoint(0, until.place)) {
+            None | Some(Err(Error::Refused(Refusal::Breakpoint))) => Ok(()),
+            Some(result) => Ok(result?),
+        }
     }
 
     /// Has the recording tell which task is executed from here on.

@@ -137,7 +137,8 @@ mod tests {
         let (initrd, devicetree) = (Some(vec![2; 10]), None);
         let command_line = "quiet a=b".into();
         let firmware = None;
-        let guest = Guest { kernel, firmware, initrd, devicetree, command_line, moves: true };
+        let guest =
+            Guest { kernel, firmware, initrd, devicetree, command_line, moves: true, loaded: None };
         let layout = Layout::with_checkpoints(Memory { bytes: 64 << 20 }, &guest).unwrap();
         let options = MachineOptions {
             smp: 2,

@@ -235,6 +235,7 @@ mod tests {
             devicetree: None,
             command_line: String::new(),
             moves: true,
+            loaded: None,
         }
     }
 

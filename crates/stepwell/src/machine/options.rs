@@ -211,6 +211,8 @@ pub struct Guest {
     pub command_line: String,
     /// Whether the kernel runs elsewhere than where it was linked.
     pub moves: bool,
+    /// What EDK2 is to load that names are wanted of.
+    pub loaded: Option<KernelImage>,
 }
 
 impl Guest {
@@ -230,6 +232,7 @@ impl Guest {
             devicetree: None,
             command_line: String::new(),
             moves,
+            loaded: None,
         })
     }
 
@@ -251,6 +254,7 @@ impl Guest {
             devicetree: None,
             command_line: handed.command_line.to_owned(),
             moves: false,
+            loaded: None,
         })
     }
 

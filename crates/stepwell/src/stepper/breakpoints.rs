@@ -5,7 +5,8 @@
 //! for a moment where its kernel initializes one and where it frees one. So it holds however often
 //! the module is loaded, and wherever.
 
-use super::Prompt;
+use super::{Flow, Prompt};
+use crate::follow::Outcome;
 use crate::linux::LinuxError;
 use crate::names::{NameError, Target};
 use crate::questions::{self, LOADED, UNLOADED};
@@ -80,7 +81,7 @@ impl Prompt<'_> {
         let target = match self.target_of(word) {
             Ok(target) => Some(target),
             Err(error) => match error.downcast_ref() {
-                Some(NameError::NotLoaded(_)) => None,
+                Some(NameError::NotLoaded(_) | NameError::NotPlaced(_)) => None,
                 _ => return Err(error),
             },
         };
@@ -137,6 +138,10 @@ impl Prompt<'_> {
     /// Tells whether a stop is one that nobody wants to see: at a breakpoint that is meant for
     /// other tasks or another program, or where a module comes or goes.
     pub(super) fn passes(&mut self, stop: Stop) -> anyhow::Result<bool> {
+        if self.names.image_moved(self.debuggee, stop)? {
+            self.follow_image()?;
+            return Ok(!self.has_breakpoint_at(stop.pc));
+        }
         if stop.reason != StopReason::Breakpoint || self.breakpoints.is_empty() {
             return Ok(false);
         }
@@ -175,6 +180,55 @@ impl Prompt<'_> {
     /// Tells whether the user has a breakpoint at an address.
     pub(super) fn has_breakpoint_at(&self, va: Va) -> bool {
         self.breakpoints.iter().any(|one| one.set.is_some_and(|target| target.va == va))
+    }
+
+    /// Takes breakpoints to where the image is now that has their names.
+    fn follow_image(&mut self) -> anyhow::Result<()> {
+        for index in 0..self.breakpoints.len() {
+            let Some(one) = self.breakpoints.get_mut(index) else { continue };
+            if one.word.contains([':', '!']) {
+                continue;
+            }
+            let Ok(target) = self.names.resolve_instruction(&one.word) else { continue };
+            if let Some(before) = one.set.replace(target)
+                && before.place != target.place
+            {
+                self.clear_unless_used(before.place)?;
+            }
+            // Also where there was one: the guest is stopped no more where it says where the image is.
+            self.set_quietly(target.place)?;
+        }
+        Ok(())
+    }
+
+    /// Runs to a place in an image that may move on the way there: with a breakpoint for as long as
+    /// that takes.
+    pub(super) fn until_in_image(&mut self, word: &str) -> anyhow::Result<Flow> {
+        let target = match self.target_of(word) {
+            Ok(target) => Some(target),
+            Err(error) => match error.downcast_ref() {
+                Some(NameError::NotPlaced(_)) => None,
+                _ => return Err(error),
+            },
+        };
+        if let Some(target) = target {
+            self.set_quietly(target.place)?;
+        }
+        let (word, condition) = (word.to_owned(), Condition::default());
+        self.breakpoints.push(Breakpoint { number: 0, word, condition, set: target });
+        let outcome = self.run_on(None);
+        let until = self.breakpoints.iter().position(|one| one.number == 0);
+        let set = until.and_then(|at| self.breakpoints.remove(at).set);
+        match outcome?.0 {
+            Outcome::Ended(ending) => Ok(Flow::Ended(ending)),
+            Outcome::Stopped(stop) => {
+                if let Some(target) = set {
+                    self.clear_unless_used(target.place)?;
+                }
+                self.arrived(stop)?;
+                Ok(Flow::More)
+            }
+        }
     }
 
     /// Has the guest stop where modules come and go.

@@ -93,6 +93,7 @@ impl<'a> Prompt<'a> {
             breakpoints: Vec::new(),
             landmarks: Vec::new(),
         };
+        stepper.names.follow_image(stepper.debuggee, stop.vcpu)?;
         stepper.arrived(stop)?;
         Ok(stepper)
     }
@@ -253,7 +254,9 @@ impl<'a> Prompt<'a> {
             let passes = !interrupted && self.passes(stop)?;
             let on = passes || matches!(stop.reason, StopReason::Stepped | StopReason::RingFull);
             let last = left == 0 || !on || interrupted;
-            if last || at_once == 1 {
+            // One that was made for us alone comes before an instruction, not behind one.
+            let is_step = at_once == 1 && (stop.steps > 0 || !passes);
+            if last || is_step {
                 self.arrived(stop)?;
             }
             if last {
@@ -318,6 +321,9 @@ impl<'a> Prompt<'a> {
 
     /// Runs to a place, which may be in a module that is yet to be loaded.
     fn until(&mut self, word: &str) -> anyhow::Result<Flow> {
+        if self.names.is_followed() {
+            return self.until_in_image(word);
+        }
         let mut target = self.target_of(word);
         let is_absent =
             |error: &anyhow::Error| matches!(error.downcast_ref(), Some(NameError::NotLoaded(_)));
