@@ -1,8 +1,10 @@
-//! A network: Debian gets an address by DHCP, and a file from a server of this test's on the loopback.
+//! A network: Debian gets an address by DHCP, and a file from a server of this test's on the loopback; and
+//! it reaches the other end of a TAP device.
 
 #![cfg(feature = "machine")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::process::Command;
 use std::time::Duration;
 
 use stepwell_tests::debian::{debian_doing, has_no_trouble};
@@ -36,4 +38,24 @@ fn debian_fetches_a_file_by_the_users_network() {
         assert!(said.left_behind.is_empty(), "left behind {:?}", said.left_behind);
         has_no_trouble(&said);
     }
+}
+
+/// In a network namespace of its own anybody may make a TAP device, whose other end is the kernel's.
+#[test]
+fn debian_reaches_the_other_end_of_a_tap_device() {
+    const SET_UP: &str = "ip tuntap add tap0 mode tap && ip address add 10.0.3.1/24 dev tap0 && \
+                          ip link set tap0 up && exec \"$@\"";
+    let script = "b=/bin/busybox; mount -t proc proc /proc; load-modules && \
+                  $b ifconfig eth0 10.0.3.2 up; $b ping -c 2 10.0.3.1; \
+                  $b ping -c 1 -s 1400 10.0.3.1; poweroff -f";
+    let mut stepwell = command("run", &debian_doing(script, "cortex-a57", 1));
+    stepwell.args(["--net", "tap=tap0"]);
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--net", "--map-root-user", "sh", "-c", SET_UP, "sh"]);
+    let said = run(unshare.arg(stepwell.get_program()).args(stepwell.get_args()), LIMIT).unwrap();
+    assert!(said.status.success(), "{}", said.output());
+    for words in ["2 packets received", "1408 bytes from 10.0.3.1", "1 packets received"] {
+        assert!(said.stdout.contains(words), "no {words:?} in {}", said.output());
+    }
+    has_no_trouble(&said);
 }

@@ -128,6 +128,13 @@ const PASST: Need = Need {
     present: || process::is_installed("passt"),
 };
 
+const IP: Need = Need {
+    name: "ip",
+    purpose: "a TAP device for a guest's network",
+    package: "iproute2",
+    present: || process::is_installed("ip"),
+};
+
 /// What making disk images takes.
 pub const IMAGES: &[Need] = &[KEYRING, SFDISK, MTOOLS, MKE2FS];
 /// What running what is on them takes.
@@ -140,7 +147,7 @@ pub const MACHINE: &[Need] = &[QEMU, KEYRING];
 pub const PICTURES: &[Need] = &[QEMU, KEYRING, BROWSER];
 /// What all tests take.
 pub const TESTS: &[Need] =
-    &[QEMU, KEYRING, GDB, LLDB, GENHTML, BROWSER, VENV, CROSS_GCC, CROSS_LIBC, PASST];
+    &[QEMU, KEYRING, GDB, LLDB, GENHTML, BROWSER, VENV, CROSS_GCC, CROSS_LIBC, PASST, IP];
 
 /// Browsers that will do, the one from Debian first.
 pub const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
