@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 /// What is on the disk, beside what these depend on.
-pub const PACKAGES: [&str; 26] = [
+pub const PACKAGES: [&str; 27] = [
     "base-files",
     "base-passwd",
     "bash",
@@ -26,6 +26,7 @@ pub const PACKAGES: [&str; 26] = [
     "iproute2",
     "procps",
     "apt",
+    "dpkg",
     "grep",
     "sed",
     "findutils",
