@@ -152,6 +152,7 @@ impl Prompt<'_> {
         if !self.has_breakpoint_at(stop.pc) {
             return Ok(is_landmark);
         }
+        self.names.locate(self.debuggee, stop.vcpu, stop.pc)?;
         let place = self.names.programs().describe(stop.pc);
         let program = place.as_ref().and_then(|(name, _)| name.split('!').next());
         let here: Vec<Condition> = self
