@@ -211,7 +211,13 @@ fn add_script(disk: &Path, scratch: &Path) -> Result<()> {
 /// left out.
 fn console_lines(said: &str, is_marked: bool) -> Vec<String> {
     let mark = if is_marked { "  guest| " } else { "" };
-    let lines = said.lines().filter_map(|line| line.strip_prefix(mark)).map(without_colours);
+    // What a terminal obeys is made visible where lines are marked.
+    let obeyed = |line: &str| match is_marked {
+        true => line.replace("^[", "\u{1b}").replace("^M", "\r"),
+        false => line.to_owned(),
+    };
+    let lines = said.lines().filter_map(|line| line.strip_prefix(mark));
+    let lines = lines.map(|line| without_colours(&obeyed(line)));
     // What firmware shows of its progress depends on the host's time.
     let lines = lines.skip_while(|line| !line.contains("Booting Linux"));
     let mut lines: Vec<String> = lines.filter_map(told).collect();
@@ -222,8 +228,8 @@ fn console_lines(said: &str, is_marked: bool) -> Vec<String> {
 
 /// A line as it is compared, if it is.
 fn told(line: String) -> Option<String> {
-    const OF_THE_HOST: [&str; 4] =
-        ["running (", "hrtimer: interrupt took", "sched_clock", "stepwell"];
+    const OF_THE_HOST: [&str; 5] =
+        ["running (", "hrtimer: interrupt took", "sched_clock", "stepwell", "CPU time."];
     if OF_THE_HOST.iter().any(|words| line.contains(words)) {
         return None;
     }
@@ -373,6 +379,13 @@ mod tests {
             console_lines(said, false),
             ["Booting Linux", "[  OK  ] Started x#.", "audit: #", "sum-of-many 12ab -"]
         );
+    }
+
+    #[test]
+    fn marked_lines_are_compared_like_others() {
+        let said = "vcpu0  0x0  start\n  guest| Booting Linux\n  guest| ^M^[[K[^[[0;32m  OK  ^[[0m] x\n\
+                    \x20 guest| systemd[1]: x: Consumed 1.2s CPU time.\n";
+        assert_eq!(console_lines(said, true), ["Booting Linux", "[  OK  ] x"]);
     }
 
     #[test]
