@@ -22,7 +22,7 @@ use stepwell_trace::kernel_image::{KernelImage, LoadPlan, RawPolicy};
 use stepwell_trace::symbols::{elf, identity};
 
 /// What a replay's log says of its run, and no option can.
-pub(super) const OF_THE_RUN: [&str; 12] = [
+pub(super) const OF_THE_RUN: [&str; 14] = [
     "append",
     "firmware",
     "firmware_variables",
@@ -32,6 +32,8 @@ pub(super) const OF_THE_RUN: [&str; 12] = [
     "cpu",
     "raw",
     "entropy",
+    "net",
+    "shares",
     "irq",
     "others",
     "time",

@@ -111,6 +111,7 @@ impl Edk2 {
         let mut memory = Memory { debuggee, vcpu: stop.vcpu };
         if let Known::SystemTable(system) = self.known
             && let Some(header) = memory.images(system)?
+            && self.ram.contains(&header)
         {
             self.known = Known::Images(header);
             self.watch_only(debuggee, stop.vcpu, header..header + HEADER_BYTES)?;
