@@ -5,6 +5,7 @@
 
 use std::io::{self, IsTerminal};
 use std::process::Command;
+use std::sync::Once;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -88,14 +89,7 @@ fn answer(words: &[&str], packages: &[&str]) -> Result<String> {
 /// # Errors
 /// When there is no apt-get, no root's rights, a package cannot be had, or another is in the way.
 pub fn install(packages: &[&str]) -> Result<Plan> {
-    if !process::is_installed("apt-get") {
-        bail!("there is no apt-get on this machine");
-    }
-    let root = become_root()?;
-    // A stale list is no reason to give up: the installation itself decides.
-    if let Err(error) = process::show_and_run(apt_get(root).arg("update"), UPDATE_LIMIT) {
-        println!("{error:#}; trying to install with what is known");
-    }
+    let root = prepare()?;
     let plan = Plan::of(packages)?;
     if !plan.removed.is_empty() {
         bail!(in_the_way(packages, &plan.removed));
@@ -108,12 +102,42 @@ pub fn install(packages: &[&str]) -> Result<Plan> {
     Ok(plan)
 }
 
+/// What stands against installing `package`, if anything does that a user would have to decide.
+///
+/// # Errors
+/// When there is no apt-get, or it does not know the package.
+pub fn obstacle(package: &str) -> Result<Option<String>> {
+    match prepare() {
+        Ok(_) => {}
+        Err(error) if process::is_installed("apt-get") => return Ok(Some(format!("{error:#}"))),
+        Err(error) => return Err(error),
+    }
+    let removed = Plan::of(&[package])?.removed;
+    Ok((!removed.is_empty())
+        .then(|| format!("installing {package} would remove {}", removed.join(" "))))
+}
+
+/// Brings apt's lists up to date, once a run; returns the program that gives root's rights.
+fn prepare() -> Result<Option<&'static str>> {
+    static UPDATE: Once = Once::new();
+    if !process::is_installed("apt-get") {
+        bail!("there is no apt-get on this machine");
+    }
+    let root = become_root()?;
+    UPDATE.call_once(|| {
+        // A stale list is no reason to give up: the installation itself decides.
+        if let Err(error) = process::show_and_run(apt_get(root).arg("update"), UPDATE_LIMIT) {
+            println!("{error:#}; trying with what is known");
+        }
+    });
+    Ok(root)
+}
+
 fn in_the_way(packages: &[&str], removed: &[String]) -> String {
     let (wanted, removed) = (packages.join(" "), removed.join(" "));
     format!(
-        "installing {wanted} would remove {removed}: nothing was changed. Either let apt find \
-         versions that go together:\n  apt-get install {wanted} {removed}   (as root)\nor use a \
-         program of your own (a QEMU is named in STEPWELL_QEMU)"
+        "installing {wanted} would remove {removed}: nothing was changed. If that may go:\n  \
+         apt-get install {wanted}   (as root)"
     )
 }
 
@@ -172,7 +196,7 @@ Conf libslirp0 (4.7.0-1 Debian:12.11/oldstable [amd64])
     fn what_is_in_the_way_is_told_with_a_way_out() {
         let text = in_the_way(&["qemu-system-arm"], &["qemu-utils".to_owned()]);
         assert!(text.starts_with("installing qemu-system-arm would remove qemu-utils"), "{text}");
-        assert!(text.contains("apt-get install qemu-system-arm qemu-utils"), "{text}");
+        assert!(text.contains("\n  apt-get install qemu-system-arm   (as root)"), "{text}");
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub struct Archive {
     release: &'static str,
     /// Of the packages; the machine's own where there is none.
     architecture: Option<&'static str>,
+    /// Whose packages are preferred, where it is not what the machine runs.
+    preferred: Option<&'static str>,
 }
 
 impl Archive {
@@ -54,7 +56,8 @@ impl Archive {
     /// # Errors
     /// As [`arm64`](Self::arm64), and where this machine's keyring is older than the release.
     pub fn arm64_of(folder: &Path, release: &'static str) -> Result<Self> {
-        let archive = Self { folder: folder.to_owned(), release, architecture: Some("arm64") };
+        let architecture = Some("arm64");
+        let archive = Self { folder: folder.to_owned(), release, architecture, preferred: None };
         archive.make_folders()?;
         fs::write(folder.join("state/status"), "").context("creating apt's folders")?;
         archive.write_sources(&[])?;
@@ -68,7 +71,8 @@ impl Archive {
     /// As [`arm64`](Self::arm64).
     pub fn of_architecture(folder: &Path, architecture: &'static str) -> Result<Self> {
         let architecture = Some(architecture);
-        let archive = Self { folder: folder.to_owned(), release: RELEASE, architecture };
+        let release = RELEASE;
+        let archive = Self { folder: folder.to_owned(), release, architecture, preferred: None };
         archive.make_folders()?;
         fs::write(folder.join("state/status"), "").context("creating apt's folders")?;
         if !runs_release() {
@@ -88,9 +92,23 @@ impl Archive {
             runs_release(),
             "backports are for Debian {RELEASE}, which this machine does not run"
         );
-        let archive = Self { folder: folder.to_owned(), release: RELEASE, architecture: None };
+        let preferred = Some(BACKPORTS);
+        let archive =
+            Self { folder: folder.to_owned(), release: RELEASE, architecture: None, preferred };
         archive.make_folders()?;
         archive.write_sources(&[BACKPORTS])?;
+        archive.update()?;
+        Ok(archive)
+    }
+
+    /// Opens what the machine's own apt knows. It knows what is installed here.
+    ///
+    /// # Errors
+    /// When there is no apt.
+    pub fn own(folder: &Path) -> Result<Self> {
+        let folder = folder.to_owned();
+        let archive = Self { folder, release: RELEASE, architecture: None, preferred: None };
+        archive.make_folders()?;
         archive.update()?;
         Ok(archive)
     }
@@ -134,8 +152,8 @@ impl Archive {
         }
         println!("Downloading {package} from Debian");
         let mut download = self.apt("apt-get");
-        if self.architecture.is_none() {
-            download.args(["--target-release", BACKPORTS]);
+        if let Some(release) = self.preferred {
+            download.args(["--target-release", release]);
         }
         download.args(["download", package]).current_dir(&packages);
         process::run(&mut download, DOWNLOAD_LIMIT)?;
@@ -198,15 +216,18 @@ impl Archive {
         Ok(text.lines().filter_map(name).filter(is_its).collect())
     }
 
-    /// What apt would install for `package` out of the backports: itself, and what it depends on and
-    /// this machine lacks or has in an older version.
+    /// What apt would install for `package`: itself, and what it depends on and this machine lacks
+    /// or has in another version.
     ///
     /// # Errors
     /// When apt cannot say.
     pub fn needed_for(&self, package: &str) -> Result<Vec<String>> {
         let mut apt = self.apt("apt-get");
         apt.env("LC_ALL", "C").args(["--simulate", "--no-install-recommends", "install", package]);
-        let output = process::capture(apt.args(["--target-release", BACKPORTS]))?;
+        if let Some(release) = self.preferred {
+            apt.args(["--target-release", release]);
+        }
+        let output = process::capture(&mut apt)?;
         let text = String::from_utf8_lossy(&output.stdout);
         let name = |line: &str| line.strip_prefix("Inst ")?.split(' ').next().map(str::to_owned);
         Ok(text.lines().filter_map(name).collect())

@@ -155,7 +155,11 @@ fn show() -> Result<()> {
 
 fn next_command() -> String {
     let next = [guest(), words(&["--at", "start_kernel"])].concat();
-    typed_line("step", &next, None)
+    let line = typed_line("step", &next, None);
+    match process::unpacked_qemu() {
+        Some(qemu) => format!("STEPWELL_QEMU={} {line}", layout::shown(&qemu)),
+        None => line,
+    }
 }
 
 /// The options that name the guest.

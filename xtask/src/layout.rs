@@ -24,6 +24,11 @@ pub fn target_dir() -> PathBuf {
     }
 }
 
+/// Where QEMU is unpacked if it cannot be installed.
+pub fn unpacked_qemu_dir() -> PathBuf {
+    target_dir().join("qemu")
+}
+
 /// The folder in which the EL2 image is built, apart from the host's so that neither throws the
 /// other's work away.
 pub fn el2_dir() -> PathBuf {

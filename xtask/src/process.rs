@@ -7,7 +7,7 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,10 +31,14 @@ const KEPT: [&str; 8] = [
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const SIGN_OF_LIFE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// A command run in the workspace's root without cargo's report about ourselves.
+/// A command run in the workspace's root, without cargo's report about ourselves and with the QEMU
+/// that was unpacked, if none is installed.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir(layout::root());
+    if let (None, Some(qemu)) = (env::var_os("STEPWELL_QEMU"), unpacked_qemu()) {
+        command.env("STEPWELL_QEMU", qemu);
+    }
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO") && !KEPT.iter().any(|kept| text.starts_with(kept)) {
@@ -42,6 +46,15 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
         }
     }
     command
+}
+
+/// QEMU's program, and the wrapper around one that was unpacked.
+pub const QEMU: &str = "qemu-system-aarch64";
+
+/// The QEMU that was unpacked because it could not be installed, if that is still so.
+pub fn unpacked_qemu() -> Option<PathBuf> {
+    let wrapper = layout::unpacked_qemu_dir().join(QEMU);
+    (!is_installed(QEMU) && wrapper.is_file()).then_some(wrapper)
 }
 
 /// The cargo of the host's toolchain, building into our target directory.

@@ -1,8 +1,9 @@
-//! `cargo xtask qemu`: a newer QEMU beside the installed one, without installing it.
+//! QEMU unpacked below the target directory: a newer one beside the installed one (`cargo xtask
+//! qemu`), or the release's own where installing it would remove something of the user's.
 //!
 //! The tests are held to two of them: the one that Debian 12 has, and the one of its backports. The
-//! packages are unpacked below the target directory, with the libraries that this machine lacks,
-//! and a wrapper tells QEMU where its own files are.
+//! packages are unpacked with the libraries that this machine lacks, and a wrapper tells QEMU where
+//! its own files are.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +16,6 @@ use crate::debian::Archive;
 use crate::{layout, process};
 
 const PACKAGE: &str = "qemu-system-arm";
-const PROGRAM: &str = "usr/bin/qemu-system-aarch64";
 
 /// Fetches a newer QEMU than the installed one and unpacks it below the target directory
 #[derive(clap::Args)]
@@ -48,7 +48,7 @@ fn folder() -> PathBuf {
 #[must_use]
 pub fn fetched() -> Option<PathBuf> {
     // Written last, so its presence says that all is there.
-    Some(folder().join("qemu-system-aarch64")).filter(|wrapper| wrapper.is_file())
+    Some(folder().join(process::QEMU)).filter(|wrapper| wrapper.is_file())
 }
 
 /// The path of the newer QEMU, which is fetched the first time.
@@ -60,21 +60,37 @@ pub fn newer() -> Result<PathBuf> {
         return Ok(wrapper);
     }
     let folder = folder();
-    let wrapper = folder.join("qemu-system-aarch64");
-    let archive = Archive::backports(&folder.join("apt"))?;
+    unpack(&Archive::backports(&folder.join("apt"))?, &folder).context(
+        "Debian's backports have no newer QEMU than the one that is installed: is the network \
+         there?",
+    )
+}
+
+/// Unpacks the QEMU that apt would install, where it cannot be installed.
+///
+/// # Errors
+/// When there is no apt, or the network is missing.
+pub fn unpack_own() -> Result<PathBuf> {
+    let folder = layout::unpacked_qemu_dir();
+    unpack(&Archive::own(&folder.join("apt"))?, &folder)
+}
+
+fn unpack(archive: &Archive, folder: &Path) -> Result<PathBuf> {
     let packages = archive.needed_for(PACKAGE)?;
     if !packages.iter().any(|package| package == PACKAGE) {
-        bail!(
-            "Debian's backports have no newer {PACKAGE} than the one that is installed: is the \
-             network there?"
-        );
+        bail!("apt would not install {PACKAGE}");
     }
     for package in &packages {
-        archive.download(package)?.unpack(&folder)?;
+        archive.download(package)?.unpack(folder)?;
     }
-    fs::write(&wrapper, script(&libraries(&folder)?)).context("writing QEMU's wrapper")?;
+    let wrapper = folder.join(process::QEMU);
+    fs::write(&wrapper, script(&libraries(folder)?)).context("writing QEMU's wrapper")?;
     fs::set_permissions(&wrapper, Permissions::from_mode(0o755))
         .context("writing QEMU's wrapper")?;
+    if let Err(error) = version(&wrapper.display().to_string()) {
+        fs::remove_file(&wrapper).context("removing a QEMU that does not run")?;
+        return Err(error);
+    }
     fs::remove_dir_all(folder.join("apt")).context("removing apt's folders")?;
     Ok(wrapper)
 }
@@ -93,9 +109,11 @@ fn script(libraries: &str) -> String {
 #!/bin/sh
 here=$(dirname \"$(readlink -f \"$0\")\")
 export QEMU_MODULE_DIR=\"$here/usr/lib/{libraries}/qemu\"
-export LD_LIBRARY_PATH=\"$here/usr/lib/{libraries}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}\"
-exec \"$here/{PROGRAM}\" -L \"$here/usr/share/qemu\" \"$@\"
-"
+libraries=\"$here/usr/lib/{libraries}:$here/lib/{libraries}\"
+export LD_LIBRARY_PATH=\"$libraries${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}\"
+exec \"$here/usr/bin/{}\" -L \"$here/usr/share/qemu\" \"$@\"
+",
+        process::QEMU
     )
 }
 

@@ -12,7 +12,9 @@ use anyhow::{Result, bail};
 
 use crate::apt;
 use crate::debian;
+use crate::layout;
 use crate::process;
+use crate::qemu;
 use crate::toolchain::{self, BareMetal, Found};
 
 const RUSTUP_LIMIT: Duration = Duration::from_secs(3 * 60);
@@ -33,7 +35,7 @@ pub struct Need {
 }
 
 const QEMU: Need = Need {
-    name: "qemu-system-aarch64",
+    name: process::QEMU,
     purpose: "the machine that everything runs on",
     package: "qemu-system-arm",
     present: || process::is_installed(&qemu()),
@@ -152,9 +154,13 @@ pub const TESTS: &[Need] =
 /// Browsers that will do, the one from Debian first.
 pub const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
-/// The QEMU that is run: `$STEPWELL_QEMU` or the usual name.
+/// The QEMU that is run: `$STEPWELL_QEMU`, the installed one, or the one that was unpacked.
 pub fn qemu() -> String {
-    std::env::var("STEPWELL_QEMU").unwrap_or_else(|_| "qemu-system-aarch64".to_owned())
+    let unpacked = || process::unpacked_qemu().map(|path| path.display().to_string());
+    std::env::var("STEPWELL_QEMU")
+        .ok()
+        .or_else(unpacked)
+        .unwrap_or_else(|| process::QEMU.to_owned())
 }
 
 /// A QEMU that the user names is the user's: none is installed in its place.
@@ -190,7 +196,16 @@ pub fn plan(needs: &[Need]) -> Result<Vec<String>> {
     let missing: Vec<&Need> = needs.iter().filter(|need| !(need.present)()).collect();
     let mut lines = Vec::new();
     if !missing.is_empty() {
-        let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+        let mut packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+        if packages.contains(&QEMU.package) && !apt::Plan::of(&[QEMU.package])?.removed.is_empty() {
+            packages.retain(|package| *package != QEMU.package);
+            lines.push(format!(
+                "package {} and what it depends on, unpacked below {}: it cannot be installed \
+                 beside what is there",
+                QEMU.package,
+                layout::shown(&layout::unpacked_qemu_dir())
+            ));
+        }
         let plan = apt::Plan::of(&packages)?;
         lines.extend(plan.installed.iter().map(|package| format!("package {package}")));
         lines.extend(plan.removed.iter().map(|package| {
@@ -224,6 +239,10 @@ pub fn ensure(needs: &[Need]) -> Result<Vec<String>> {
         for need in &missing {
             println!("Missing: {} ({}), in package {}", need.name, need.purpose, need.package);
         }
+        installed.extend(unpack_qemu(&missing)?);
+        missing.retain(|need| !(need.present)());
+    }
+    if !missing.is_empty() {
         let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
         let outcome = apt::install(&packages);
         missing.retain(|need| !(need.present)());
@@ -237,10 +256,23 @@ pub fn ensure(needs: &[Need]) -> Result<Vec<String>> {
                 packages.join(" ")
             );
         }
-        installed = outcome.map(|plan| plan.installed).unwrap_or_default();
+        installed.extend(outcome.map(|plan| plan.installed).unwrap_or_default());
     }
     installed.extend(ensure_bare_metal()?);
     Ok(installed)
+}
+
+/// Unpacks QEMU where it is missing and cannot be installed without a decision of the user's: other
+/// packages would go for it, or root's rights are missing.
+fn unpack_qemu(missing: &[&Need]) -> Result<Option<String>> {
+    if !missing.iter().any(|need| need.package == QEMU.package) {
+        return Ok(None);
+    }
+    let Some(obstacle) = apt::obstacle(QEMU.package)? else { return Ok(None) };
+    println!("{obstacle}: QEMU is unpacked below the target directory instead");
+    let wrapper = qemu::unpack_own()?;
+    println!("Stepwell finds it with\n  export STEPWELL_QEMU={}", wrapper.display());
+    Ok(Some(format!("QEMU, unpacked in {}", layout::shown(&layout::unpacked_qemu_dir()))))
 }
 
 /// Returns what had to be installed or made.
