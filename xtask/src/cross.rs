@@ -2,8 +2,8 @@
 //!
 //! Static, so that it runs on whatever Linux there is, and inside the emulated host that the tests of KVM
 //! boot. It needs a compiler with the standard library for arm64 Linux, and a cross gcc for what is C.
-//! rustup has the former for who asks it; for everybody else Debian's own compiler is fetched and
-//! unpacked, with its library for arm64 beside it, and nothing is installed.
+//! rustup adds the former; where there is none, Debian's own compiler is fetched and unpacked, with its
+//! library for arm64 beside it, and nothing is installed.
 
 use std::env;
 use std::fs;
@@ -24,12 +24,15 @@ const STRIP: &str = "aarch64-linux-gnu-strip";
 const STRIP_LIMIT: Duration = Duration::from_secs(60);
 /// A build of everything, C included, on a slow machine.
 const BUILD_LIMIT: Duration = Duration::from_secs(30 * 60);
+const RUSTUP_LIMIT: Duration = Duration::from_secs(3 * 60);
 /// Debian's compiler, which is newer than the release's.
 const COMPILER: &str = "rustc-web";
 /// The linter of that compiler.
 const LINTER: &str = "rust-web-clippy";
 /// Its standard library, of each architecture.
 const LIBRARY: &str = "libstd-rust-web-dev";
+/// What packages that it depends on are called, those that few machines have.
+const ITS_LIBRARIES: [&str; 3] = ["libstd-rust", "libllvm", "libz3"];
 /// Where the packages have shared libraries.
 const SHARED: &str = "usr/lib/x86_64-linux-gnu";
 
@@ -79,18 +82,22 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    /// Finds one, or fetches Debian's.
+    /// Finds one, has rustup add the library where that is there, or fetches Debian's.
     ///
     /// # Errors
     /// When there is none to be had.
     pub fn find_or_fetch() -> Result<Self> {
-        let candidates = match named_compiler() {
-            Some(named) => vec![named],
-            None => vec!["rustc".into(), "/usr/bin/rustc".into()],
-        };
-        if let Some(rustc) = candidates.into_iter().find(|rustc| has_library(rustc)) {
-            let rustc = (rustc != Path::new("rustc")).then_some(rustc);
-            return Ok(Self { rustc, libraries: None });
+        if let Some(found) = Self::find() {
+            return Ok(found);
+        }
+        if named_compiler().is_none() && process::is_installed("rustup") {
+            let mut rustup = process::bare_metal("rustup");
+            let outcome =
+                process::show_and_run(rustup.args(["target", "add", TARGET]), RUSTUP_LIMIT);
+            match Self::find() {
+                Some(found) => return Ok(found),
+                None => outcome.unwrap_or_else(|error| println!("{error:#}")),
+            }
         }
         let root = folder().join("debian");
         let unpacked =
@@ -99,6 +106,16 @@ impl Compiler {
             fetch(&root)?;
         }
         Ok(unpacked)
+    }
+
+    /// One that is installed.
+    fn find() -> Option<Self> {
+        let candidates = match named_compiler() {
+            Some(named) => vec![named],
+            None => vec!["rustc".into(), "/usr/bin/rustc".into()],
+        };
+        let rustc = candidates.into_iter().find(|rustc| has_library(rustc))?;
+        Some(Self { rustc: (rustc != Path::new("rustc")).then_some(rustc), libraries: None })
     }
 
     /// The compiler in words.
@@ -196,13 +213,7 @@ fn fetch(root: &Path) -> Result<()> {
     let host = Archive::of_architecture(&work.join("amd64"), "amd64")?;
     let compiler = host.download(COMPILER)?;
     compiler.unpack(root)?;
-    let mut needed = host.depended_on(COMPILER)?;
-    for package in needed.clone() {
-        needed.extend(host.depended_on(&package)?);
-    }
-    needed.sort();
-    needed.dedup();
-    for package in needed {
+    for package in host.depended_on(COMPILER, &ITS_LIBRARIES)? {
         host.download(&package)?.unpack(root)?;
     }
     let target = Archive::of_architecture(&work.join("arm64"), "arm64")?;
@@ -216,6 +227,15 @@ fn fetch(root: &Path) -> Result<()> {
         );
     }
     library.unpack(root)?;
+    let mut rustc = process::bare_metal(root.join("usr/bin/rustc"));
+    rustc.env("LD_LIBRARY_PATH", root.join(SHARED)).arg("--version");
+    let tried = process::capture(&mut rustc)?;
+    ensure!(
+        tried.status.success(),
+        "{} does not run here: {}\nrustup has the library, too: rustup target add {TARGET}",
+        compiler.title,
+        String::from_utf8_lossy(&tried.stderr).trim()
+    );
     fs::remove_dir_all(&work).context("removing apt's folders")?;
     fs::write(root.join("complete"), compiler.title).context("writing the compiler's version")
 }

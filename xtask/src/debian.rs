@@ -204,16 +204,26 @@ impl Archive {
         names.iter().map(file).collect()
     }
 
-    /// What a package of the compiler's depends on of the compiler's: its libraries, and LLVM's.
+    /// The packages that a package depends on, directly or not, whose names start with one of
+    /// `prefixes`.
     ///
     /// # Errors
     /// When apt cannot be run.
-    pub fn depended_on(&self, package: &str) -> Result<Vec<String>> {
-        let output = process::capture(self.apt("apt-cache").args(["depends", package]))?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let name = |line: &str| line.trim().strip_prefix("Depends: ").map(str::to_owned);
-        let is_its = |name: &String| name.starts_with("libstd-rust") || name.starts_with("libllvm");
-        Ok(text.lines().filter_map(name).filter(is_its).collect())
+    pub fn depended_on(&self, package: &str, prefixes: &[&str]) -> Result<Vec<String>> {
+        let mut found = vec![package.to_owned()];
+        let mut next = 0;
+        while let Some(name) = found.get(next).cloned() {
+            let output = process::capture(self.apt("apt-cache").args(["depends", &name]))?;
+            let text = String::from_utf8_lossy(&output.stdout);
+            for name in text.lines().filter_map(|line| line.trim().strip_prefix("Depends: ")) {
+                let is_wanted = prefixes.iter().any(|prefix| name.starts_with(prefix));
+                if is_wanted && !found.iter().any(|other| other == name) {
+                    found.push(name.to_owned());
+                }
+            }
+            next += 1;
+        }
+        Ok(found.split_off(1))
     }
 
     /// What apt would install for `package`: itself, and what it depends on and this machine lacks
