@@ -14,8 +14,11 @@ use std::time::{Duration, Instant};
 use stepwell_wire::devices::{QueueRequest, Served, Server, Words};
 use stepwell_wire::mailbox::AdaptiveSpin;
 
-/// How long after an answer it is looked for the next request: some times what a driver takes.
-const LOOKING: Duration = Duration::from_micros(200);
+/// How long after an answer it is looked for the next request: some times what a driver takes that has
+/// copied a request of its own file system's, on an emulated CPU.
+const LOOKING: Duration = Duration::from_millis(2);
+/// After so long of it others may have the CPU between two looks.
+const ALONE: Duration = Duration::from_micros(200);
 /// Looks between two at the clock.
 const LOOKS: usize = 64;
 
@@ -203,8 +206,15 @@ impl<M: Words> Worker<M> {
         if !spin.is_worth_it() {
             return false;
         }
-        let until = Instant::now() + LOOKING;
-        while Instant::now() < until {
+        let started = Instant::now();
+        loop {
+            let elapsed = started.elapsed();
+            if elapsed > LOOKING {
+                break;
+            }
+            if elapsed > ALONE {
+                std::thread::yield_now();
+            }
             for _ in 0..LOOKS {
                 if self.server.is_asked() {
                     spin.note(true);
