@@ -75,8 +75,12 @@ fn answer(words: &[&str], packages: &[&str]) -> Result<String> {
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
         let reason = text.lines().find(|line| line.starts_with("E:")).unwrap_or("E: no reason");
+        let hint = match reason.contains("Unable to locate") {
+            true => " (`apt-get update`, as root, fetches apt's lists)",
+            false => "",
+        };
         bail!(
-            "apt-get cannot install {}: {}",
+            "apt-get cannot install {}: {}{hint}",
             packages.join(" "),
             reason.trim_start_matches("E: ")
         );

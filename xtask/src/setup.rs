@@ -197,21 +197,30 @@ pub fn plan(needs: &[Need]) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     if !missing.is_empty() {
         let mut packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
-        if packages.contains(&QEMU.package) && !apt::Plan::of(&[QEMU.package])?.removed.is_empty() {
-            packages.retain(|package| *package != QEMU.package);
-            lines.push(format!(
-                "package {} and what it depends on, unpacked below {}: it cannot be installed \
-                 beside what is there",
-                QEMU.package,
-                layout::shown(&layout::unpacked_qemu_dir())
-            ));
+        let mut bytes = 0;
+        if packages.contains(&QEMU.package) {
+            let plan = apt::Plan::of(&[QEMU.package])?;
+            if !plan.removed.is_empty() {
+                packages.retain(|package| *package != QEMU.package);
+                bytes += plan.bytes;
+                lines.push(format!(
+                    "package {} and what it depends on, unpacked below {}: to install it would \
+                     remove {}",
+                    QEMU.package,
+                    layout::shown(&layout::unpacked_qemu_dir()),
+                    plan.removed.join(", ")
+                ));
+            }
         }
-        let plan = apt::Plan::of(&packages)?;
-        lines.extend(plan.installed.iter().map(|package| format!("package {package}")));
-        lines.extend(plan.removed.iter().map(|package| {
-            format!("nothing, before this is solved: {package} would have to be removed")
-        }));
-        lines.push(format!("{} to fetch", apt::megabytes(plan.bytes)));
+        if !packages.is_empty() {
+            let plan = apt::Plan::of(&packages)?;
+            bytes += plan.bytes;
+            lines.extend(plan.installed.iter().map(|package| format!("package {package}")));
+            lines.extend(plan.removed.iter().map(|package| {
+                format!("nothing, before this is solved: {package} would have to be removed")
+            }));
+        }
+        lines.push(format!("{} to fetch", apt::megabytes(bytes)));
     }
     match BareMetal::find() {
         Found::Ready(_) => {}
