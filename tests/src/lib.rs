@@ -24,6 +24,7 @@ pub mod encodings;
 pub mod guest;
 pub mod http;
 pub mod kernel_module;
+pub mod kexec;
 pub mod machine;
 pub mod own_debug;
 pub mod plain;

@@ -79,19 +79,34 @@ pub fn follows(pc: u64) -> [Option<u64>; 2] {
 /// # Errors
 /// When a file cannot be read or written.
 pub fn install(root: &Path) -> Result<PathBuf> {
-    let program = build();
+    install_as(root, &build(ET_EXEC, START))
+}
+
+/// As [`install`], a program that its kernel puts elsewhere each time.
+///
+/// # Errors
+/// As [`install`].
+pub fn install_movable(root: &Path) -> Result<PathBuf> {
+    install_as(root, &build(ET_DYN, TEXT))
+}
+
+fn install_as(root: &Path, program: &[u8]) -> Result<PathBuf> {
     fs::create_dir_all(root.join("bin"))?;
-    fs::write(root.join("bin").join(NAME), &program)?;
+    fs::write(root.join("bin").join(NAME), program)?;
     let mut archive = fs::read(folder().join("debian/initramfs.cpio.gz"))?;
     archive.resize(archive.len().next_multiple_of(4), 0);
-    archive.extend(cpio(&format!("bin/{NAME}"), 0o100_755, &program));
+    archive.extend(cpio(&format!("bin/{NAME}"), 0o100_755, program));
     let path = root.join("initramfs");
     fs::write(&path, archive)?;
     Ok(path)
 }
 
-/// An ELF of one segment, with a table of symbols.
-fn build() -> Vec<u8> {
+/// Kinds of programs.
+const ET_EXEC: u16 = 2;
+const ET_DYN: u16 = 3;
+
+/// An ELF of one segment that is linked at an address, with a table of symbols.
+fn build(kind: u16, start: u64) -> Vec<u8> {
     const HEADER: usize = 64;
     const SECTION: u64 = 64;
     let names = b"\0_start\0round\0work\0.text\0.symtab\0.strtab\0";
@@ -101,7 +116,7 @@ fn build() -> Vec<u8> {
         symbols.extend(name.to_le_bytes());
         // A global function, of the first section.
         symbols.extend([0x12, 0, 1, 0]);
-        symbols.extend((START + 4 * index).to_le_bytes());
+        symbols.extend((start + 4 * index).to_le_bytes());
         symbols.extend((4_u64 * size).to_le_bytes());
     }
     let symbols_at = TEXT + code.len() as u64;
@@ -118,16 +133,16 @@ fn build() -> Vec<u8> {
     let long = |file: &mut Vec<u8>, values: &[u64]| {
         values.iter().for_each(|value| file.extend(value.to_le_bytes()));
     };
-    // ET_EXEC, EM_AARCH64.
-    half(&mut file, &[2, 183]);
+    // EM_AARCH64.
+    half(&mut file, &[kind, 183]);
     word(&mut file, &[1]);
-    long(&mut file, &[START, HEADER as u64, sections_at]);
+    long(&mut file, &[start, HEADER as u64, sections_at]);
     word(&mut file, &[0]);
     half(&mut file, &[64, 56, 1, 64, 4, 3]);
     // PT_LOAD, readable and executable.
     word(&mut file, &[1, 5]);
     let length = code.len() as u64;
-    long(&mut file, &[TEXT, START, START, length, length, 0x1000]);
+    long(&mut file, &[TEXT, start, start, length, length, 0x1000]);
     file.resize(TEXT as usize, 0);
     file.extend(code);
     file.extend(symbols);
@@ -144,7 +159,7 @@ fn build() -> Vec<u8> {
         word(file, &[link, info]);
         long(file, &[8, entry]);
     };
-    section(&mut file, [19, 1], [6, START, TEXT, length], [0, 0], 0);
+    section(&mut file, [19, 1], [6, start, TEXT, length], [0, 0], 0);
     section(&mut file, [25, 2], [0, 0, symbols_at, names_at - symbols_at], [3, 1], 24);
     section(&mut file, [33, 3], [0, 0, names_at, names.len() as u64], [0, 0], 0);
     file
@@ -156,7 +171,7 @@ mod tests {
 
     #[test]
     fn its_symbols_can_be_read() {
-        let symbols = stepwell_trace::symbols::elf::from_elf(&build()).unwrap();
+        let symbols = stepwell_trace::symbols::elf::from_elf(&build(ET_EXEC, START)).unwrap();
         assert_eq!(symbols.address_of("_start").unwrap().0, START);
         assert_eq!(symbols.address_of("work").unwrap().0, TURN);
         assert_eq!(follows(TURN + 8), [Some(TURN + 12), Some(TURN)]);

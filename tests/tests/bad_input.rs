@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use stepwell_tests::guest::Guest;
 use stepwell_tests::plain::Setup;
 use stepwell_tests::process::{Finished, Running, kill_one, run};
-use stepwell_tests::stepwell::{binary, command, show};
+use stepwell_tests::stepwell::{binary, command, show, type_at_stepper};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -271,6 +271,44 @@ fn a_place_that_is_never_met_is_no_success() {
     let mut trace = command("trace", &Setup::new(&Guest::named("plain").path));
     trace.args(["--until", "0x4ff00000", "--irq", "hold", "-o"]).arg(&file);
     refused(&run(&mut trace, LIMIT).unwrap(), &["ended before it came to 0x4ff00000"]);
+    let mut trace = command("trace", &Setup::new(&Guest::named("plain").path));
+    trace.args(["--until", "0x4ff00000", "--steps", "10", "-o"]).arg(&file);
+    let finished = run(&mut trace, LIMIT).unwrap();
+    refused(&finished, &["all steps were made, and the guest never came to 0x4ff00000"]);
+    assert_eq!(show(&file).unwrap().len(), 10, "what was recorded is there");
+}
+
+/// As at the stepper: for `--at`, and for `u`.
+#[test]
+fn a_place_that_is_never_come_to_under_the_stepper_is_no_success() {
+    let setup = Setup::new(&Guest::named("plain").path);
+    let step = |options: &[&str], typed: &str| {
+        let finished = type_at_stepper(&setup, options, typed, LIMIT).unwrap();
+        assert_eq!(finished.status.code(), Some(1), "{}", finished.output());
+        assert!(finished.left_behind.is_empty(), "left behind {:?}", finished.left_behind);
+        finished.output()
+    };
+    let said = step(&["--at", "0x4ff00000"], "");
+    assert!(said.contains("never came to 0x4ff00000"), "{said}");
+    let said = step(&[], "u 0x4ff00000\n");
+    assert!(said.contains("the guest ended before it came to 0x4ff00000"), "{said}");
+}
+
+/// In a replay, which does not end with its guest.
+#[test]
+fn a_place_that_a_replay_never_comes_to_is_no_success() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("run.replay");
+    let mut record = command("record", &Setup::new(&Guest::named("plain").path));
+    record.args(["--quiet", "--until", "1000", "-o"]).arg(&log);
+    let finished = run(&mut record, LIMIT).unwrap();
+    assert!(finished.status.success(), "{}", finished.output());
+    for subcommand in ["step", "gdb"] {
+        let mut replay = Command::new(binary());
+        replay.args([subcommand, "--at", "0x4ff00000", "--replay"]).arg(&log);
+        let finished = run(&mut replay, LIMIT).unwrap();
+        refused(&finished, &["the recording ends before the guest comes to 0x4ff00000"]);
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::time::Duration;
 use stepwell_arch::Va;
 use stepwell_tests::debian::debian_doing;
 use stepwell_tests::kernel_module::{self, FILE, NAME, SAYS, TURNS};
+use stepwell_tests::kexec;
 use stepwell_tests::plain::Setup;
 use stepwell_tests::process::run;
 use stepwell_tests::stepwell::{binary, command, type_at_stepper};
@@ -182,6 +183,77 @@ fn a_programs_first_instruction_is_met_once_each_time_that_it_is_executed() {
     let met = stops.filter(|line| line.contains("  wanderer!_start ")).count();
     assert_eq!(met, 3, "{}", finished.output());
     assert!(finished.stdout.contains("the guest powered off"), "{}", finished.output());
+}
+
+/// A program that its kernel puts elsewhere each time is met each time, by a breakpoint that was set
+/// before anybody executed it.
+#[test]
+fn a_program_that_is_elsewhere_each_time_is_met_each_time() {
+    let root = tempfile::tempdir().unwrap();
+    let initrd = wanderer::install_movable(root.path()).unwrap();
+    let script = "/bin/wanderer; /bin/wanderer; /bin/wanderer; poweroff -f";
+    let setup = Setup { initrd: Some(initrd), ..debian_doing(script, "cortex-a57", 1) };
+    let options = ["--at", "start_kernel", "--sysroot", root.path().to_str().unwrap()];
+    let typed = "break wanderer!_start\nc\nc\nbreak\nc\nc\n";
+    let finished = type_at_stepper(&setup, &options, typed, LIMIT).unwrap();
+    let said = finished.output();
+    let stops = finished.stdout.lines().filter(|line| line.starts_with("vcpu0"));
+    let met: Vec<_> = stops.filter(|line| line.contains("  wanderer!_start ")).collect();
+    assert_eq!(met.len(), 3, "{said}");
+    let addresses: BTreeSet<_> = met.iter().map(|line| &line[..25]).collect();
+    assert!(addresses.len() > 1, "they were at the same address: {said}");
+    assert!(said.contains("  1  not loaded yet      wanderer!_start"), "{said}");
+    assert!(said.contains("the guest powered off"), "{said}");
+}
+
+/// What is in the kernel's init section is met while it is there, and told of when it is not.
+#[test]
+fn a_breakpoint_in_the_init_section_is_told_of_when_that_is_freed() {
+    let setup = debian_doing("poweroff -f", "cortex-a57", 1);
+    let typed = "break start_kernel\nbreak debug_kernel\nc\nc\n";
+    let finished = type_at_stepper(&setup, &["--at", "reset"], typed, LIMIT).unwrap();
+    let said = finished.output();
+    let met = finished.stdout.lines().filter(|line| line.contains("  start_kernel  "));
+    assert_eq!(met.filter(|line| line.starts_with("vcpu0")).count(), 1, "{said}");
+    for number in ["breakpoint 1 (start_kernel)", "breakpoint 2 (debug_kernel)"] {
+        assert_eq!(said.matches(&format!("{number} cannot be met any more")).count(), 1, "{said}");
+    }
+    assert!(said.contains("the guest powered off"), "{said}");
+    // Afterwards, and before anybody waits for it in vain.
+    let typed = "break start_kernel\nbreak\n";
+    let options = ["--at", "__arm64_sys_reboot"];
+    let finished = type_at_stepper(&setup, &options, typed, LIMIT).unwrap();
+    let said = finished.output();
+    assert!(said.contains("breakpoint 1 (start_kernel) cannot be met any more"), "{said}");
+    assert!(said.contains("  1  freed               start_kernel"), "{said}");
+    let folder = tempfile::tempdir().unwrap();
+    let mut trace = command("trace", &setup);
+    trace.args(["--at", "debug_kernel", "-o"]).arg(folder.path().join("x.stepwell"));
+    let finished = run(&mut trace, LIMIT).unwrap();
+    assert_eq!(finished.status.code(), Some(1), "{}", finished.output());
+    let told = "never came to debug_kernel, which cannot be met any more";
+    assert!(finished.stderr.contains(told), "{}", finished.output());
+}
+
+/// A kernel is written over by another one: breakpoints in it are told of, and are not met in what is at
+/// their places then.
+#[test]
+fn a_breakpoint_in_a_kernel_that_kexec_replaces_is_told_of() {
+    const FUNCTION: &str = "hex_dump_to_buffer";
+    let root = tempfile::tempdir().unwrap();
+    let initrd = kexec::install(root.path(), FUNCTION).unwrap();
+    let script = format!("{}; poweroff -f", kexec::FILE);
+    let setup = Setup { initrd: Some(initrd), ..debian_doing(&script, "cortex-a57", 1) };
+    let typed = format!("break {FUNCTION}\nbreak kernel_kexec\nc\nc\n");
+    let finished = type_at_stepper(&setup, &["--at", "start_kernel"], &typed, LIMIT).unwrap();
+    let said = finished.output();
+    let stops = finished.stdout.lines().filter(|line| line.starts_with("vcpu0")).count();
+    assert_eq!(stops, 2, "at its start, and where it is replaced: {said}");
+    for number in [format!("breakpoint 1 ({FUNCTION})"), "breakpoint 2 (kernel_kexec)".to_owned()] {
+        assert_eq!(said.matches(&format!("{number} cannot be met any more")).count(), 1, "{said}");
+    }
+    let new = format!("  guest| {}", kexec::SAYS);
+    assert!(said.contains(&new) && said.contains("the guest powered off"), "{said}");
 }
 
 /// What a recording says of runs in user space and in the kernel.

@@ -24,6 +24,7 @@ pub mod interruption;
 pub mod leftovers;
 pub mod linux;
 pub mod listings;
+pub mod losses;
 pub mod machine;
 pub mod names;
 pub mod output;

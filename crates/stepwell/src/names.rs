@@ -53,6 +53,11 @@ pub enum NameError {
     /// The firmware has not loaded what has the name.
     #[error("{0} has no address yet: the firmware has not loaded what has that name")]
     NotPlaced(String),
+    /// Its kernel is there no more.
+    #[error(
+        "{0} is a name of the kernel that kexec has replaced: only 0xADDRESS means something now"
+    )]
+    Replaced(String),
     /// No instruction begins there.
     #[error("{0} is odd: no instruction begins there")]
     Unaligned(String),
@@ -91,6 +96,8 @@ pub struct Names {
     low: bool,
     /// Breakpoints can be at virtual addresses only.
     is_virtual: bool,
+    /// Another kernel has taken the place of the one that has the names.
+    is_replaced: bool,
     /// The image, as loaded.
     file: Arc<[u8]>,
     linux: Linux,
@@ -110,6 +117,7 @@ impl Names {
             delta: None,
             low: true,
             is_virtual: false,
+            is_replaced: false,
             file: Arc::default(),
             linux: Linux::default(),
             programs: Programs::default(),
@@ -141,6 +149,7 @@ impl Names {
             delta: None,
             low: true,
             is_virtual: false,
+            is_replaced: false,
             file: image.bytes.as_slice().into(),
             linux: Linux::default(),
             programs: Programs::default(),
@@ -302,6 +311,9 @@ impl Names {
         &mut self,
         work: impl FnOnce(&mut Linux, &Image<'_>) -> Result<R, LinuxError>,
     ) -> Result<R, LinuxError> {
+        if self.is_replaced {
+            return Err(LinuxError::Kernel("kexec has replaced the kernel that is known".into()));
+        }
         let no_kernel = || LinuxError::Kernel("this guest is no Linux kernel with symbols".into());
         let base = self.base.ok_or_else(no_kernel)?;
         let moved_by = self.delta.ok_or(stepwell_linux::Error::NotRunning)?;
@@ -330,6 +342,59 @@ impl Names {
         self.delta
     }
 
+    /// Another kernel takes the place of the one that has the names, or, where a run is gone back in,
+    /// that one is there again.
+    pub const fn replace(&mut self, is_replaced: bool) {
+        self.is_replaced = is_replaced;
+    }
+
+    /// Tells whether a place is in what a Linux kernel frees once it has come up.
+    #[must_use]
+    pub fn is_init(&self, place: Place) -> bool {
+        let address = match place {
+            Place::Va(va) => va,
+            Place::Ipa(ipa) => Va(ipa.0),
+        };
+        let first =
+            |names: [&str; 2]| names.into_iter().find_map(|one| self.linked.address_of(one));
+        // Without the names of variables there are those of the section's functions only.
+        let start = first(["__init_begin", "_sinittext"]);
+        let end = first(["__init_end", "_einittext"]);
+        match (self.base.and_then(|_| self.to_link(address)), start, end) {
+            (Some(link), Some(start), Some(end)) => (start..end).contains(&link),
+            _ => false,
+        }
+    }
+
+    /// Tells whether a breakpoint at a place is met by who executes what is at `va`: one in the image
+    /// where the image is executed, and not through whatever else leads to the same memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lost`] only.
+    pub fn is_met(
+        &self,
+        debuggee: &mut dyn Debuggee,
+        vcpu: VcpuId,
+        place: Place,
+        va: Va,
+    ) -> Result<bool, Error> {
+        let ipa = match place {
+            Place::Va(place) => return Ok(place == va),
+            Place::Ipa(ipa) => ipa,
+        };
+        if self.is_replaced || va.0 == ipa.0 || self.place_in_image(va) == Some(ipa) {
+            return Ok(!self.is_replaced);
+        }
+        if self.delta.is_some() {
+            return Ok(false);
+        }
+        match debuggee.translate(vcpu, va) {
+            Err(error) if error.is_fatal() => Err(error),
+            found => Ok(found.is_ok_and(|found| found == ipa)),
+        }
+    }
+
     /// Makes an ELF for debuggers of the symbols as linked.
     #[must_use]
     pub fn to_elf(&self) -> Vec<u8> {
@@ -346,6 +411,9 @@ impl Names {
     /// the one it was seen at, or else the one that it was linked at.
     #[must_use]
     pub fn place_in_image(&self, va: Va) -> Option<Ipa> {
+        if self.is_replaced {
+            return None;
+        }
         let link = va.0.wrapping_sub(self.delta.unwrap_or_default());
         let place = self.loads.last()?.offset(link.wrapping_sub(self.base?));
         self.loaded(place.0).is_some().then_some(place)
@@ -363,6 +431,9 @@ impl Names {
     /// Returns `symbol+0xoffset` for an address, or nothing.
     #[must_use]
     pub fn describe(&self, va: Va) -> Option<String> {
+        if self.is_replaced {
+            return None;
+        }
         let of_others = self.linux.describe(va).or_else(|| self.programs.describe(va));
         let (name, offset) = match of_others {
             Some(found) => found,
@@ -379,7 +450,7 @@ impl Names {
     #[must_use]
     pub fn guess(&self, va: Va) -> Option<String> {
         self.describe(va).or_else(|| {
-            let (name, offset) = self.linked.lookup(va)?;
+            let (name, offset) = self.linked.lookup(va).filter(|_| !self.is_replaced)?;
             Some(format!("{name}+{offset:#x}, unless moved by KASLR"))
         })
     }
@@ -406,6 +477,9 @@ impl Names {
         }
         if word.starts_with(|first: char| first.is_ascii_digit()) {
             return Err(NameError::Number(word.to_owned()));
+        }
+        if self.is_replaced {
+            return Err(NameError::Replaced(word.to_owned()));
         }
         let (name, offset) = match word.split_once('+') {
             Some((name, offset)) => (name, number(offset)?),
@@ -563,6 +637,22 @@ pub fn number(word: &str) -> Result<u64, NameError> {
 }
 
 #[cfg(test)]
+impl Names {
+    /// Names of an image of so many bytes that is where it was loaded, by how far into it each is.
+    pub(crate) fn loaded_at(load: Ipa, bytes: u64, symbols: &[(u64, &str)]) -> Self {
+        const BASE: u64 = 0xffff_8000_0800_0000;
+        let symbol = |&(offset, name): &(u64, &str)| Symbol {
+            address: BASE + offset,
+            size: 0,
+            kind: SymbolKind::Function,
+            name: name.into(),
+        };
+        let linked = Symbols::new(symbols.iter().map(symbol), Some(BASE));
+        Self { linked, base: Some(BASE), loads: vec![load], bytes, ..Self::none() }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use stepwell_debuggee::fake::Fake;
@@ -570,26 +660,9 @@ mod tests {
     const BASE: u64 = 0xffff_8000_0800_0000;
 
     fn names() -> Names {
-        let symbol = |offset: u64, name: &str| Symbol {
-            address: BASE + offset,
-            size: 0,
-            kind: SymbolKind::Function,
-            name: name.into(),
-        };
-        let list = [symbol(0, "_text"), symbol(0x1000, "start_kernel")];
-        Names {
-            linked: Symbols::new(list, Some(BASE)),
-            base: Some(BASE),
-            loads: vec![Ipa(0x4020_0000)],
-            bytes: 0x10_0000,
-            relocation: None,
-            delta: None,
-            low: true,
-            is_virtual: false,
-            file: vec![0; 0x1000].into_iter().chain(*b"code").collect(),
-            linux: Linux::default(),
-            programs: Programs::default(),
-        }
+        let list = [(0, "_text"), (0x1000, "start_kernel")];
+        let names = Names::loaded_at(Ipa(0x4020_0000), 0x10_0000, &list);
+        Names { file: vec![0; 0x1000].into_iter().chain(*b"code").collect(), ..names }
     }
 
     #[test]

@@ -14,6 +14,9 @@ pub const LOADED: &str = "do_init_module";
 /// The kernel's function that frees a module, which is its argument.
 pub const UNLOADED: &str = "free_module";
 
+/// The kernel's function that frees what modules had for their initialization only.
+pub const INITIALIZED: &str = "do_free_init";
+
 /// The kernel's function that `exec` calls last: the new program is in its place.
 pub const EXECUTED: &str = "finalize_exec";
 
@@ -161,9 +164,36 @@ pub fn in_program(
     vcpu: VcpuId,
     word: &str,
 ) -> anyhow::Result<Target> {
+    let found = in_processes(names, debuggee, vcpu, word, 1)?;
+    let program = word.split('!').next().unwrap_or(word);
+    found.first().copied().ok_or_else(|| NameError::NotMapped(program.to_owned()).into())
+}
+
+/// As [`in_program`], wherever a process has it; nothing where none has.
+///
+/// # Errors
+///
+/// As [`in_program`].
+pub fn everywhere_in_program(
+    names: &mut Names,
+    debuggee: &mut dyn Debuggee,
+    vcpu: VcpuId,
+    word: &str,
+) -> anyhow::Result<Vec<Target>> {
+    in_processes(names, debuggee, vcpu, word, usize::MAX)
+}
+
+/// The first so many addresses that processes have a place in a program at.
+fn in_processes(
+    names: &mut Names,
+    debuggee: &mut dyn Debuggee,
+    vcpu: VcpuId,
+    word: &str,
+    most: usize,
+) -> anyhow::Result<Vec<Target>> {
     names.programs().check(word)?;
     let current = current_task(names, debuggee, vcpu)?;
-    let mut seen = Vec::new();
+    let (mut seen, mut found) = (Vec::new(), Vec::new());
     for task in std::iter::once(current).chain(tasks(names, debuggee, vcpu)?) {
         if task.mm == 0 || seen.contains(&task.mm) {
             continue;
@@ -171,11 +201,16 @@ pub fn in_program(
         seen.push(task.mm);
         let mappings = mappings(names, debuggee, vcpu, &task)?;
         if let Some(va) = names.programs().resolve(word, &mappings)? {
-            return Ok(Target { place: Place::Va(va), va });
+            let target = Target { place: Place::Va(va), va };
+            if !found.contains(&target) {
+                found.push(target);
+            }
+        }
+        if found.len() >= most {
+            break;
         }
     }
-    let program = word.split('!').next().unwrap_or(word);
-    Err(NameError::NotMapped(program.to_owned()).into())
+    Ok(found)
 }
 
 /// Returns how a task came to where it is: one that a vCPU executes, or one that waits.

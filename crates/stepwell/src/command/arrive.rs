@@ -1,13 +1,14 @@
 //! `--at`: where a guest is to be stopped before it is stepped.
 
 use crate::follow::{Follower, Outcome};
+use crate::losses::Lookout;
 use crate::names::{NameError, Names, Target};
 use crate::questions::{EXECUTED, LOADED, coming, current_task, mappings};
 use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 use stepwell_arch::Ipa;
-use stepwell_debuggee::{Debuggee, Error, Moment, Monitor, Place, Refusal, Stop, StopReason};
+use stepwell_debuggee::{Debuggee, Edge, Error, Moment, Monitor, Place, Refusal, Stop, StopReason};
 use stepwell_replay::Script;
 use stepwell_replay::replay::ReplayError;
 
@@ -48,7 +49,10 @@ pub(super) enum Start {
     /// A moment of a replay.
     Moment(Moment),
     Smc,
-    Place(Target),
+    Place {
+        word: String,
+        target: Target,
+    },
     /// A place in a module, which is yet to be loaded, and where the kernel begins to initialize
     /// one.
     Module {
@@ -106,7 +110,7 @@ impl At {
                 {
                     Ok(Start::Image { word: word.clone() })
                 }
-                target => target.map(Start::Place),
+                target => Ok(Start::Place { word: word.clone(), target: target? }),
             },
         }
     }
@@ -114,7 +118,37 @@ impl At {
 
 impl Start {
     /// Lets a fresh guest run to its start.
+    ///
+    /// # Errors
+    ///
+    /// Also where it cannot come there any more, or its recording ends before.
     pub(super) fn arrive(
+        self,
+        debuggee: &mut dyn Debuggee,
+        names: &mut Names,
+        follower: &mut Follower<'_>,
+    ) -> anyhow::Result<Outcome> {
+        let place = match &self {
+            Self::Reset | Self::Moment(_) => None,
+            Self::Smc => Some("an SMC".to_owned()),
+            Self::Place { word, .. }
+            | Self::Module { word, .. }
+            | Self::Image { word }
+            | Self::Program { word, .. } => Some(word.clone()),
+        };
+        let outcome = self.go(debuggee, names, follower)?;
+        if let (Some(place), Outcome::Stopped(Stop { reason: StopReason::Reached, .. })) =
+            (place, outcome)
+            && follower.interruption.is_none()
+            && let Some(reverse) = debuggee.support_reverse()
+            && reverse.edge(0)? == Some(Edge::End)
+        {
+            anyhow::bail!("the recording ends before the guest comes to {place}");
+        }
+        Ok(outcome)
+    }
+
+    fn go(
         self,
         debuggee: &mut dyn Debuggee,
         names: &mut Names,
@@ -131,8 +165,11 @@ impl Start {
                 reverse.go_to(0, moment)?;
                 follower.follow(debuggee)
             }
-            Self::Place(target) if target.va == stop.pc => Ok(reset),
-            Self::Place(target) => go_to(debuggee, follower, target.place),
+            Self::Place { target, .. } if target.va == stop.pc => Ok(reset),
+            Self::Place { word, target: Target { place: place @ Place::Ipa(_), .. } } => {
+                go_to_name(debuggee, names, follower, &word, place)
+            }
+            Self::Place { target, .. } => go_to(debuggee, follower, target.place),
             Self::Image { word } => go_to_image(debuggee, names, follower, stop, &word),
             Self::Module { word, loaded } => {
                 go_to_module(debuggee, names, follower, &word, loaded.place)
@@ -165,6 +202,41 @@ fn go_to(
         debuggee.clear_breakpoint(0, place)?;
     }
     Ok(outcome)
+}
+
+/// As [`go_to`], with a place that has a name in the kernel's image, for as long as it has one.
+fn go_to_name(
+    debuggee: &mut dyn Debuggee,
+    names: &mut Names,
+    follower: &mut Follower<'_>,
+    word: &str,
+    place: Place,
+) -> anyhow::Result<Outcome> {
+    debuggee.set_breakpoint(0, place)?;
+    let mut lookout = Lookout::default();
+    lookout.arm(names, debuggee, 0, Some(place))?;
+    let (outcome, loss) = loop {
+        debuggee.resume(0)?;
+        let outcome = follower.follow(debuggee)?;
+        let Outcome::Stopped(stop) = outcome else { return Ok(outcome) };
+        names.locate(debuggee, stop.vcpu, stop.pc)?;
+        let is_other = stop.reason != StopReason::Breakpoint || follower.interruption.is_some();
+        if is_other || names.is_met(debuggee, stop.vcpu, place, stop.pc)? {
+            break (outcome, None);
+        }
+        if let Some(loss) = Lookout::begins(names, stop)
+            && loss.concerns(names, Some(place))
+        {
+            break (outcome, Some(loss));
+        }
+    };
+    for place in std::iter::once(place).chain(lookout.disarm()) {
+        clear_quietly(debuggee, place)?;
+    }
+    match loss {
+        None => Ok(outcome),
+        Some(loss) => anyhow::bail!("the guest never came to {word}, which {loss}"),
+    }
 }
 
 /// Lets the guest run to a place in an image, which may not be where it is now by then, or nowhere yet.

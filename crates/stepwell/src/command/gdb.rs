@@ -6,7 +6,7 @@ use super::options::{GuestOptions, OF_THE_RUN};
 use super::policies::StepPolicies;
 use super::replayed::{Recorded, Replayed, forget_log};
 use crate::ending;
-use crate::follow::Follower;
+use crate::follow::{Follower, Outcome};
 use crate::gdb::{Recordings, SocketFolder, Tool, init_file};
 use crate::interruption;
 use crate::names::Names;
@@ -172,9 +172,14 @@ impl Gdb {
             let mut records = Vec::new();
             let mut follower =
                 Follower { console: &mut console, records: &mut records, interruption: None };
-            start.arrive(debuggee, &mut names, &mut follower)?;
+            let outcome = start.arrive(debuggee, &mut names, &mut follower)?;
             if follower.interruption.is_some() {
                 return Ok(ending::LEFT);
+            }
+            if let Outcome::Ended(ending) = outcome {
+                let (status, text) = ending::describe_early(ending, &names, &self.at);
+                notice(&text);
+                return Ok(status);
             }
         }
         let mut tool = Tool::new(names, self.header(guest))?;

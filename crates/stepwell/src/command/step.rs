@@ -105,12 +105,15 @@ fn converse(mut stepper: Prompt<'_>, names: &Names) -> anyhow::Result<(u8, Optio
         match stepper.execute(&line)? {
             Flow::More => {}
             Flow::Leave => break,
-            Flow::Ended(ending) => {
+            flow @ (Flow::Ended(ending) | Flow::NeverMet(ending)) => {
                 lines.keep();
                 let (status, text) = ending::describe(ending, &stepper.into_names());
                 if text.is_none() {
                     writeln!(stdout(), "the guest powered off")?;
                 }
+                let is_met = !matches!(flow, Flow::NeverMet(_));
+                let status =
+                    if is_met || status != ending::CLEAN { status } else { ending::FAILED };
                 return Ok((status, text));
             }
         }

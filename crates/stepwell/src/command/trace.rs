@@ -14,6 +14,7 @@ use crate::console::MarkedLines;
 use crate::ending;
 use crate::follow::{Follower, Outcome};
 use crate::interruption::{self, Interruption};
+use crate::losses::{Lookout, Loss};
 use crate::names::{NameError, Names, Target};
 use crate::output;
 use crate::recorder::Recorder;
@@ -27,7 +28,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 use stepwell_arch::Va;
 use stepwell_debuggee::{
-    Debuggee, DomainEnding, Error, OthersPolicy, Refusal, StepRequest, Stop, StopReason,
+    Debuggee, DomainEnding, Error, OthersPolicy, Place, Refusal, StepRequest, Stop, StopReason,
     TraceDetail, TraceRecord, VcpuId,
 };
 use stepwell_trace::export::pc::PcLines;
@@ -164,6 +165,7 @@ impl Trace {
             pursuit,
             names,
             until: None,
+            lookout: Lookout::default(),
             steps: self.limit(),
             done: 0,
             bar: self.progress_bar(),
@@ -209,6 +211,13 @@ impl Trace {
         }
     }
 
+    /// Tells of an end before the one that was asked for, if one was. Returns the status.
+    fn never_met(&self, why: &str) -> u8 {
+        let Some(until) = &self.until else { return ending::CLEAN };
+        notice(&format!("{why}, and the guest never came to {until}"));
+        ending::FAILED
+    }
+
     fn limit(&self) -> u64 {
         let has_end = self.until.is_some() || self.replay.is_some();
         self.steps.unwrap_or(if has_end { u64::MAX } else { STEPS_DEFAULT })
@@ -232,6 +241,12 @@ impl Trace {
 /// Why a recording ended.
 enum End {
     Done,
+    /// All steps were made.
+    OutOfSteps,
+    /// The task that was followed has ended.
+    TaskEnded,
+    /// The guest cannot come to where recording was to end.
+    Lost(Loss),
     /// The guest ended before it came to where recording was to begin.
     NeverMet(DomainEnding),
     /// The user did not wait for that.
@@ -249,6 +264,7 @@ struct Job {
     pursuit: Option<Pursuit>,
     names: Names,
     until: Option<Target>,
+    lookout: Lookout,
     steps: u64,
     done: u64,
     bar: ProgressBar,
@@ -324,7 +340,7 @@ impl Job {
             }
             slice = (slice * 2).min(slice_last);
         }
-        Ok(End::Done)
+        Ok(End::OutOfSteps)
     }
 
     /// Says whether this stop is the end, or was made on the way there only.
@@ -334,7 +350,13 @@ impl Job {
         debuggee: &mut dyn Debuggee,
         stop: Stop,
     ) -> anyhow::Result<Option<End>> {
-        let is_there = self.until.is_some_and(|until| until.va == stop.pc);
+        let is_breakpoint = stop.reason == StopReason::Breakpoint;
+        let is_there = match self.until {
+            Some(Target { place, .. }) if is_breakpoint => {
+                self.names.is_met(debuggee, stop.vcpu, place, stop.pc)?
+            }
+            _ => false,
+        };
         if self.names.image_moved(debuggee, stop)? {
             self.place_end(options, debuggee)?;
             if !is_there {
@@ -342,15 +364,25 @@ impl Job {
             }
         }
         let until = self.until.map(|until| until.place);
+        if let Some(loss) = Lookout::begins(&self.names, stop)
+            && until.is_some_and(|until| loss.concerns(&self.names, Some(until)))
+        {
+            return Ok(Some(End::Lost(loss)));
+        }
         let passes = self.sieve.stopped(&mut self.names, debuggee, stop, until)?;
         let passes = passes | self.is_switch(debuggee, stop)?;
-        if passes { Ok(None) } else { self.end(stop) }
+        // Whatever else leads to the memory of a breakpoint of ours is no end.
+        let is_other = is_breakpoint && until.is_some() && !is_there;
+        if passes || is_other { Ok(None) } else { self.end(stop) }
     }
 
     /// Has the guest stop where recording ends, wherever that is now.
     fn place_end(&mut self, options: &Trace, debuggee: &mut dyn Debuggee) -> anyhow::Result<()> {
         let Some(word) = &options.until else { return Ok(()) };
         self.until = self.names.resolve_instruction(word).ok();
+        if let Some(Target { place: place @ Place::Ipa(_), .. }) = self.until {
+            self.lookout.arm(&self.names, debuggee, 0, Some(place))?;
+        }
         match self.until.map(|until| debuggee.set_breakpoint(0, until.place)) {
             None | Some(Err(Error::Refused(Refusal::Breakpoint))) => Ok(()),
             Some(result) => Ok(result?),
@@ -394,7 +426,7 @@ impl Job {
         }
         Ok(caught.map(|caught| match caught {
             Caught::On(vcpu) => Ok(vcpu),
-            Caught::TaskEnded => Err(End::Done),
+            Caught::TaskEnded => Err(End::TaskEnded),
             Caught::Not(Outcome::Stopped(stop)) => Err(End::Stopped(stop)),
             Caught::Not(Outcome::Ended(ending)) => Err(End::Guest(ending)),
         }))
@@ -543,9 +575,15 @@ impl Job {
         match end {
             End::Done | End::Interrupted(Interruption::Stop) => Ok(ending::CLEAN),
             End::Interrupted(Interruption::Leave) => Ok(ending::LEFT),
+            End::OutOfSteps => Ok(options.never_met("all steps were made")),
+            End::TaskEnded => Ok(options.never_met("the task ended")),
+            End::Lost(loss) => {
+                let until = options.until.as_deref().unwrap_or_default();
+                Ok(options.never_met(&format!("{until} {loss}")))
+            }
             End::Stopped(Stop { vcpu, reason, pc, .. }) => {
                 notice(&format!("ended early: {vcpu} {reason} at {:#x}", pc));
-                Ok(ending::CLEAN)
+                Ok(if options.until.is_some() { ending::FAILED } else { ending::CLEAN })
             }
             End::NotWaitedFor => {
                 notice(&format!("interrupted before the guest came to {}", options.at));

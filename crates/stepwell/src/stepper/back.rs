@@ -39,11 +39,16 @@ impl Prompt<'_> {
         &mut self,
         go: impl FnOnce(&mut dyn Reverse) -> Result<(), Error>,
     ) -> anyhow::Result<Option<(Stop, bool)>> {
+        self.regain()?;
         let Some(reverse) = self.debuggee.support_reverse() else { return Ok(None) };
         go(reverse)?;
         self.history.clear();
         match self.wait()? {
-            (Outcome::Stopped(stop), interrupted) => Ok(Some((stop, interrupted))),
+            (Outcome::Stopped(stop), interrupted) => {
+                self.names.locate(self.debuggee, stop.vcpu, stop.pc)?;
+                self.review()?;
+                Ok(Some((stop, interrupted)))
+            }
             // It ends behind the last moment that it is taken to.
             (Outcome::Ended(_), _) => Ok(None),
         }
@@ -142,7 +147,7 @@ impl Prompt<'_> {
         self.show(travelled)
     }
 
-    fn moment(&mut self) -> anyhow::Result<Moment> {
+    pub(super) fn moment(&mut self) -> anyhow::Result<Moment> {
         let domain = self.vcpu.domain;
         Ok(match self.debuggee.support_time_travel() {
             Some(travel) => travel.moment(domain)?,

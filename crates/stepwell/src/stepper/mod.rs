@@ -16,16 +16,17 @@ use crate::follow::{Follower, Outcome};
 use crate::interruption::Interruption;
 use crate::linux::LinuxError;
 use crate::listings::Listings;
+use crate::losses::Lookout;
 use crate::names::{NameError, Names, Target};
-use crate::questions::{self, LOADED, coming, in_program};
-use breakpoints::Breakpoint;
+use crate::questions::{self, in_program};
+use breakpoints::{AWAITED, Breakpoint, Condition};
 use std::collections::VecDeque;
 use std::io::Write;
 use stepwell_arch::aarch32::is_call;
 use stepwell_arch::{InstructionSet, Pstate, Va};
 use stepwell_debuggee::{
-    Debuggee, DomainEnding, Error, ExceptionCause, Monitor, Place, Refusal, StepRequest, Stop,
-    StopReason, TraceRecord, VcpuId, VcpuState, WatchAccess, Watchpoint,
+    Debuggee, DomainEnding, Error, ExceptionCause, Moment, Monitor, Place, Refusal, StepRequest,
+    Stop, StopReason, TraceRecord, VcpuId, VcpuState, WatchAccess, Watchpoint,
 };
 use stepwell_trace::Disassembler;
 use stepwell_trace::disassemble::instruction_bytes;
@@ -44,6 +45,8 @@ pub enum Flow {
     Leave,
     /// The guest ended.
     Ended(DomainEnding),
+    /// It ended before it came to where it was to come.
+    NeverMet(DomainEnding),
 }
 
 /// A stepping session.
@@ -62,8 +65,12 @@ pub struct Prompt<'a> {
     entered: bool,
     interruption: Option<Interruption>,
     breakpoints: Vec<Breakpoint>,
-    /// Where the guest is stopped for a moment when modules come and go.
-    landmarks: Vec<Target>,
+    /// Functions of the guest's kernel where it is stopped for a moment: modules come and go there, and
+    /// programs begin.
+    landmarks: Vec<(&'static str, Place)>,
+    lookout: Lookout,
+    /// When another kernel took the place of the one that has the names.
+    replaced_at: Option<Moment>,
 }
 
 impl<'a> Prompt<'a> {
@@ -92,6 +99,8 @@ impl<'a> Prompt<'a> {
             interruption: None,
             breakpoints: Vec::new(),
             landmarks: Vec::new(),
+            lookout: Lookout::default(),
+            replaced_at: None,
         };
         stepper.names.follow_image(stepper.debuggee, stop.vcpu)?;
         stepper.arrived(stop)?;
@@ -306,7 +315,7 @@ impl<'a> Prompt<'a> {
         };
         match is_caller {
             true => Ok(self.debuggee.read_registers(stop.vcpu)?.sp < sp),
-            false => Ok(!self.has_breakpoint_at(back)),
+            false => Ok(!self.has_breakpoint_at(stop)?),
         }
     }
 
@@ -319,35 +328,27 @@ impl<'a> Prompt<'a> {
         }
     }
 
-    /// Runs to a place, which may be in a module that is yet to be loaded.
+    /// Runs to a place, which may be in an image, a module or a program that is yet to come: with a
+    /// breakpoint for as long as that takes.
     fn until(&mut self, word: &str) -> anyhow::Result<Flow> {
-        if self.names.is_followed() {
-            return self.until_in_image(word);
+        let can_be_met = self.begin_breakpoint(AWAITED, word, &Condition::default())?;
+        let outcome = if can_be_met { Some(self.run_on(None)) } else { None };
+        if !matches!(outcome, Some(Ok((Outcome::Ended(_), _))))
+            && let Some(at) = self.breakpoints.iter().position(|one| one.number == AWAITED)
+        {
+            self.end_breakpoint(at)?;
         }
-        let mut target = self.target_of(word);
-        let is_absent =
-            |error: &anyhow::Error| matches!(error.downcast_ref(), Some(NameError::NotLoaded(_)));
-        if target.as_ref().is_err_and(is_absent) {
-            let loaded = self.names.resolve_instruction(LOADED)?.place;
-            loop {
-                let (outcome, interrupted) = self.go_to(loaded)?;
-                let stop = match outcome {
-                    Outcome::Stopped(stop) => stop,
-                    Outcome::Ended(ending) => return Ok(Flow::Ended(ending)),
-                };
-                if interrupted || stop.reason != StopReason::Breakpoint {
-                    self.arrived(stop)?;
-                    return Ok(Flow::More);
-                }
-                let module = coming(&mut self.names, self.debuggee, stop)?;
-                if module.is_some_and(|module| module.has(word)) {
-                    break;
-                }
+        match outcome.transpose()? {
+            Some((Outcome::Ended(ending), _)) => {
+                writeln!(self.output, "the guest ended before it came to {word}")?;
+                Ok(Flow::NeverMet(ending))
             }
-            target = self.names.resolve_instruction(word).map_err(Into::into);
+            Some((Outcome::Stopped(stop), _)) => {
+                self.arrived(stop)?;
+                Ok(Flow::More)
+            }
+            None => Ok(Flow::More),
         }
-        let place = target?.place;
-        self.run_to(place)
     }
 
     /// Finds out where the instruction is that a word means: also in modules, and in programs.
@@ -370,16 +371,6 @@ impl<'a> Prompt<'a> {
         Ok(self.names.resolve(word)?.va)
     }
 
-    fn run_to(&mut self, place: Place) -> anyhow::Result<Flow> {
-        match self.go_to(place)?.0 {
-            Outcome::Ended(ending) => Ok(Flow::Ended(ending)),
-            Outcome::Stopped(stop) => {
-                self.arrived(stop)?;
-                Ok(Flow::More)
-            }
-        }
-    }
-
     /// Lets the guest run with a breakpoint there for as long as that takes.
     fn go_to(&mut self, place: Place) -> anyhow::Result<(Outcome, bool)> {
         self.set_quietly(place)?;
@@ -398,11 +389,7 @@ impl<'a> Prompt<'a> {
             let Outcome::Stopped(stop) = outcome else { return Ok((outcome, interrupted)) };
             let passes = self.passes(stop)?;
             let there = match place {
-                Some(Place::Va(va)) => va == stop.pc,
-                Some(Place::Ipa(ipa)) => {
-                    let here = self.debuggee.translate(stop.vcpu, stop.pc);
-                    here.is_ok_and(|here| here == ipa)
-                }
+                Some(place) => self.names.is_met(self.debuggee, stop.vcpu, place, stop.pc)?,
                 None => false,
             };
             if interrupted || there || !passes {

@@ -1,16 +1,22 @@
 //! The stepper on the fake, as transcripts.
 
 use super::*;
+use stepwell_arch::Ipa;
 use stepwell_debuggee::{contract, fake::Fake};
 use stepwell_replay::log::{Entry, FileIdentity, Reader, VERSION, Writer};
 use stepwell_replay::{Keeping, Navigator, Script};
 
 /// Feeds lines to a stepper that is stopped at reset; returns what it wrote and the last flow.
 fn session(lines: &[&str]) -> (String, Flow) {
+    session_with(Names::none(), lines)
+}
+
+/// As [`session`], with names for the guest.
+fn session_with(names: Names, lines: &[&str]) -> (String, Flow) {
     let mut fake = Fake::new(&contract::guest_bytes());
     let stop = contract::wait_for_stop(&mut fake).0;
     let (mut output, mut flow) = (Vec::new(), Flow::More);
-    let mut stepper = Prompt::new(&mut fake, Names::none(), stop, &mut output).unwrap();
+    let mut stepper = Prompt::new(&mut fake, names, stop, &mut output).unwrap();
     for line in lines {
         flow = stepper.execute(line).unwrap();
     }
@@ -110,6 +116,68 @@ fn breakpoints_stay_until_they_are_deleted() {
     }
 }
 
+/// The guest as if it were a kernel: its loop is its init section, which it frees where it calls its
+/// function.
+fn kernel() -> Names {
+    let offset = |va: Va| va.0 - contract::ENTRY.0;
+    let symbols = [
+        (4, "_sinittext"),
+        (4, "early"),
+        (offset(contract::LOOP), "setup"),
+        (offset(contract::CALL), "_einittext"),
+        (offset(contract::CALL), "free_initmem"),
+        (offset(contract::FUNCTION), "function"),
+    ];
+    Names::loaded_at(Ipa(contract::ENTRY.0), 0x44, &symbols)
+}
+
+#[test]
+fn a_breakpoint_in_what_a_kernel_frees_is_told_of_once() {
+    let lines = ["break setup", "break function", "c", "c", "c", "c", "c", "c", "break", "c"];
+    let (output, flow) = session_with(kernel(), &lines);
+    assert_eq!(pcs(&output), [0, 0x10, 0x10, 0x10, 0x10, 0x10, 0x30]);
+    let told = "breakpoint 1 (setup) cannot be met any more: it is in the kernel's init section";
+    assert_eq!(output.matches(told).count(), 1, "{output}");
+    assert!(output.contains("  1  freed               setup\n"), "{output}");
+    assert!(output.contains("  2  0x0000000040080030  function\n"), "{output}");
+    assert_eq!(flow, Flow::Ended(DomainEnding::PoweredOff));
+}
+
+#[test]
+fn a_place_that_is_freed_before_it_is_met_is_waited_for_no_longer() {
+    let (output, flow) = session_with(kernel(), &["s 4", "u early", "u function"]);
+    assert_eq!(pcs(&output)[4..], [0x10, 0x18, 0x30]);
+    assert!(output.contains("early cannot be met any more"), "{output}");
+    assert_eq!(flow, Flow::More);
+}
+
+#[test]
+fn a_kernel_that_executes_another_takes_its_names_with_it() {
+    let offset = contract::FUNCTION.0 - contract::ENTRY.0;
+    let symbols = [(offset, "machine_kexec"), (offset + 4, "next"), (offset + 12, "late")];
+    let names = Names::loaded_at(Ipa(contract::ENTRY.0), 0x44, &symbols);
+    let lines = ["break next", "break 0x4008003c", "c", "break", "u late", "r", "c"];
+    let (output, flow) = session_with(names, &lines);
+    assert_eq!(pcs(&output), [0, 0x3c], "{output}");
+    for part in [
+        "breakpoint 1 (next) cannot be met any more: it is a name of the kernel that kexec replaces",
+        "  1  replaced            next\n",
+        "  2  0x000000004008003c  0x4008003c\n",
+        "late is a name of the kernel that kexec has replaced",
+        "pc 000000004008003c  ?",
+    ] {
+        assert!(output.contains(part), "{part} in {output}");
+    }
+    assert_eq!(flow, Flow::Ended(DomainEnding::PoweredOff));
+}
+
+#[test]
+fn a_place_that_is_never_met_is_told() {
+    let (output, flow) = session(&["u 0x4008002c"]);
+    assert!(output.contains("the guest ended before it came to 0x4008002c"), "{output}");
+    assert_eq!(flow, Flow::NeverMet(DomainEnding::PoweredOff));
+}
+
 #[test]
 fn a_guest_that_is_no_linux_is_told() {
     let lines =
@@ -133,6 +201,11 @@ impl stepwell_replay::Machine for Again {
 
 /// As [`session`], in a replay of the guest up to its last instruction.
 fn replayed(lines: &[&str]) -> String {
+    replayed_with(Names::none(), lines)
+}
+
+/// As [`replayed`], with names for the guest.
+fn replayed_with(names: Names, lines: &[&str]) -> String {
     let file = FileIdentity { path: "kernel".into(), sha256: String::new() };
     let header = stepwell_replay::Header {
         stepwell_replay: VERSION,
@@ -159,7 +232,7 @@ fn replayed(lines: &[&str]) -> String {
     let mut navigator = Navigator::new(&mut machine, script, Keeping::default());
     let stop = contract::wait_for_stop(&mut navigator).0;
     let mut output = Vec::new();
-    let mut stepper = Prompt::new(&mut navigator, Names::none(), stop, &mut output).unwrap();
+    let mut stepper = Prompt::new(&mut navigator, names, stop, &mut output).unwrap();
     for line in lines {
         stepper.execute(line).unwrap();
     }
@@ -172,6 +245,16 @@ fn a_replay_is_gone_back_in() {
     let lines = ["goto 20", "rn", "goto +6", "last 0x41000000", "ru 0x40080014", "rs 3", "rc", "s"];
     // Over the call as a whole; the store; the loop's last turn; and the beginning.
     assert_eq!(pcs(&replayed(&lines)), [0, 0x1c, 0x18, 0x1c, 0x38, 0x14, 0x10, 0, 4]);
+}
+
+#[test]
+fn what_was_freed_is_there_again_where_a_replay_is_gone_back_in() {
+    let lines = ["goto 10", "break setup", "c", "c", "break", "goto 0", "break", "c"];
+    let output = replayed_with(kernel(), &lines);
+    assert_eq!(pcs(&output), [0, 0x10, 0x10, 0x28, 0, 0x10], "{output}");
+    assert_eq!(output.matches("breakpoint 1 (setup) cannot be met").count(), 1, "{output}");
+    assert_eq!(output.matches("  1  freed               setup\n").count(), 1, "{output}");
+    assert_eq!(output.matches("  1  0x0000000040080010  setup\n").count(), 2, "{output}");
 }
 
 #[test]
