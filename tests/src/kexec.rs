@@ -66,8 +66,9 @@ pub fn install(root: &Path, function: &str) -> Result<PathBuf> {
     let debian = folder().join("debian");
     let kernel = KernelImage::recognise(fs::read(debian.join("vmlinuz"))?, RawPolicy::Refuse)?;
     let symbols = kernel.symbols().context("the kernel has no symbols")?;
-    let address = |name| symbols.address_of(name).map(|va| va.0).context("no such function");
-    let place = KERNEL + address(function)? - address("_text")?;
+    let address = symbols.address_of(function).context("the kernel has no such function")?;
+    let base = symbols.link_base().context("the kernel's place is not known")?;
+    let place = KERNEL + address.0 - base;
     let mut archive = fs::read(debian.join("initramfs.cpio.gz"))?;
     archive.resize(archive.len().next_multiple_of(4), 0);
     archive.extend(cpio(FILE.trim_start_matches('/'), 0o100_755, &build(place)));

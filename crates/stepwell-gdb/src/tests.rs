@@ -2,6 +2,7 @@
 
 mod conditions;
 mod landmark;
+mod losses;
 mod scope;
 mod tasks;
 mod vectors;
