@@ -106,7 +106,7 @@ pub fn install(packages: &[&str]) -> Result<Plan> {
     Ok(plan)
 }
 
-/// What stands against installing `package`, if anything does that a user would have to decide.
+/// What keeps apt from installing `package`, if anything does that a user would have to decide.
 ///
 /// # Errors
 /// When there is no apt-get, or it does not know the package.
