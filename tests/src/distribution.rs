@@ -220,10 +220,37 @@ fn console_lines(said: &str, is_marked: bool) -> Vec<String> {
     let lines = lines.map(|line| without_colours(&obeyed(line)));
     // What firmware shows of its progress depends on the host's time.
     let lines = lines.skip_while(|line| !line.contains("Booting Linux"));
-    let mut lines: Vec<String> = lines.filter_map(told).collect();
+    let mut lines: Vec<String> = unwoven(lines).into_iter().filter_map(told).collect();
     lines.sort();
     lines.dedup();
     lines
+}
+
+/// Lines of which none has one of the kernel's within: that comes in whole where a program has written a
+/// part of its own, and the rest follows behind it.
+fn unwoven(lines: impl Iterator<Item = String>) -> Vec<String> {
+    let (mut all, mut begun) = (Vec::new(), String::new());
+    for line in lines {
+        match stamp_in(&line).and_then(|at| line.split_at_checked(at)) {
+            Some((before, of_kernel)) => {
+                begun += before;
+                all.push(of_kernel.to_owned());
+            }
+            None => all.push(std::mem::take(&mut begun) + &line),
+        }
+    }
+    all.extend((!begun.is_empty()).then_some(begun));
+    all
+}
+
+/// Where a line has a time as the kernel writes it: `[   12.345678] `.
+fn stamp_in(line: &str) -> Option<usize> {
+    line.match_indices('[').map(|(at, _)| at).find(|&at| {
+        let inside = line[at + 1..].split_once("] ").map_or("", |(inside, _)| inside);
+        let (seconds, parts) = inside.split_once('.').unwrap_or_default();
+        let is_number = |text: &str| text.parse::<u32>().is_ok();
+        is_number(seconds.trim_start()) && parts.len() == 6 && is_number(parts)
+    })
 }
 
 /// A line as it is compared, if it is.
@@ -386,6 +413,19 @@ mod tests {
         let said = "vcpu0  0x0  start\n  guest| Booting Linux\n  guest| ^M^[[K[^[[0;32m  OK  ^[[0m] x\n\
                     \x20 guest| systemd[1]: x: Consumed 1.2s CPU time.\n";
         assert_eq!(console_lines(said, true), ["Booting Linux", "[  OK  ] x"]);
+    }
+
+    #[test]
+    fn what_the_kernel_says_within_a_line_is_a_line_of_its_own() {
+        let said = "[    0.000000] Booting Linux\r\n[  OK  ] Finished mod[    2.123456] EXT4: mounted.\r\n\
+                    ules.\r\n[  OK  ] Started y.[    3.000001] z\r\n\r\n";
+        let wanted = ["Booting Linux", "EXT4: mounted.", "[  OK  ] Finished modules."];
+        let lines = console_lines(said, false);
+        for line in wanted.into_iter().chain(["[  OK  ] Started y.", "z"]) {
+            let figureless = without_figures(line);
+            assert!(lines.contains(&figureless), "no {figureless}: {lines:?}");
+        }
+        assert_eq!(lines.len(), 5);
     }
 
     #[test]
