@@ -268,6 +268,10 @@ fn told(line: String) -> Option<String> {
         Some((stamp, text)) if stamp.starts_with('[') && stamp.contains('.') => text,
         _ => &line,
     };
+    // Only until the journal is there, whenever that is; what it has done is told on the console as well.
+    if text.starts_with("systemd[1]: ") {
+        return None;
+    }
     Some(without_figures(text.trim()))
 }
 
