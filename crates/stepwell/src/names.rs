@@ -181,15 +181,20 @@ impl Names {
     /// As [`Relocation::notice`].
     pub fn image_moved(&mut self, debuggee: &mut dyn Debuggee, stop: Stop) -> Result<bool, Error> {
         let Some(relocation) = &mut self.relocation else { return Ok(false) };
-        match relocation.notice(debuggee, stop)? {
-            Notice::Foreign => Ok(false),
-            Notice::Passed => Ok(true),
-            Notice::Placed(load) => {
-                self.relocation = None;
-                self.put_at(load);
-                Ok(true)
+        let noticed = relocation.notice(debuggee, stop)?;
+        if noticed != Notice::Foreign && relocation.is_over() {
+            self.relocation = None;
+        }
+        match noticed {
+            Notice::Foreign => return Ok(false),
+            Notice::Passed => {}
+            Notice::Placed(load) => self.put_at(load),
+            Notice::Moved(load) => {
+                notice(&format!("the kernel has moved itself to {:#x}", load.0));
+                self.loads.push(load);
             }
         }
+        Ok(true)
     }
 
     fn put_at(&mut self, load: Ipa) {

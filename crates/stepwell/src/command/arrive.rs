@@ -270,7 +270,9 @@ fn go_to_image(
             }
         }
         let before = std::mem::replace(&mut place, now);
-        let is_there = before.is_some_and(|place| place == Place::Ipa(Ipa(stop.pc.0)));
+        // Also where it was moved to just now: it is stopped at its entry.
+        let here = Place::Ipa(Ipa(stop.pc.0));
+        let is_there = [before, now].contains(&Some(here));
         if (!is_passed || is_there) || follower.interruption.is_some() {
             if let Some(place) = now {
                 clear_quietly(debuggee, place)?;

@@ -350,15 +350,10 @@ impl Job {
         debuggee: &mut dyn Debuggee,
         stop: Stop,
     ) -> anyhow::Result<Option<End>> {
-        let is_breakpoint = stop.reason == StopReason::Breakpoint;
-        let is_there = match self.until {
-            Some(Target { place, .. }) if is_breakpoint => {
-                self.names.is_met(debuggee, stop.vcpu, place, stop.pc)?
-            }
-            _ => false,
-        };
+        let mut is_there = self.is_at_end(debuggee, stop)?;
         if self.names.image_moved(debuggee, stop)? {
             self.place_end(options, debuggee)?;
+            is_there = is_there || self.is_at_end(debuggee, stop)?;
             if !is_there {
                 return Ok(None);
             }
@@ -372,8 +367,18 @@ impl Job {
         let passes = self.sieve.stopped(&mut self.names, debuggee, stop, until)?;
         let passes = passes | self.is_switch(debuggee, stop)?;
         // Whatever else leads to the memory of a breakpoint of ours is no end.
-        let is_other = is_breakpoint && until.is_some() && !is_there;
+        let is_other = stop.reason == StopReason::Breakpoint && until.is_some() && !is_there;
         if passes || is_other { Ok(None) } else { self.end(stop) }
+    }
+
+    /// Tells whether a stop is where recording ends.
+    fn is_at_end(&mut self, debuggee: &mut dyn Debuggee, stop: Stop) -> anyhow::Result<bool> {
+        match self.until {
+            Some(Target { place, .. }) if stop.reason == StopReason::Breakpoint => {
+                Ok(self.names.is_met(debuggee, stop.vcpu, place, stop.pc)?)
+            }
+            _ => Ok(false),
+        }
     }
 
     /// Has the guest stop where recording ends, wherever that is now.

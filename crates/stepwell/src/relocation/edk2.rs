@@ -6,6 +6,11 @@
 //! the images. Each is watched for stores until the next can be found. A stop comes before its store:
 //! each part is written last in an order that has another store behind it (a CRC, or the table's
 //! status), at which it is whole.
+//!
+//! A boot loader may load a kernel by itself, and a kernel's EFI stub copy it to yet another place (where
+//! it has random numbers for one, or the kernel is not at a multiple of 2 MiB). So the guest is stopped
+//! once more where it leaves firmware, by ExitBootServices(), and at the entry of each copy of the kernel
+//! that RAM has then: the one that is executed is the kernel.
 
 use super::{Notice, Sample};
 use std::collections::HashMap;
@@ -28,6 +33,9 @@ const TABLE_COUNT: u64 = 104;
 const TABLES: u64 = 112;
 const TABLES_MAX: u64 = 256;
 const TABLE_BYTES: u64 = 24;
+/// EFI_SYSTEM_TABLE's EFI_BOOT_SERVICES, and its ExitBootServices().
+const BOOT_SERVICES: u64 = 96;
+const EXIT_BOOT_SERVICES: u64 = 232;
 /// EFI_DEBUG_IMAGE_INFO_TABLE_GUID, 49152e77-1ada-4764-b7a2-7afefed95e8b, as it is in memory.
 const IMAGES: [u8; 16] = [
     0x77, 0x2e, 0x15, 0x49, 0xda, 0x1a, 0x64, 0x47, 0xb7, 0xa2, 0x7a, 0xfe, 0xfe, 0xd9, 0x5e, 0x8b,
@@ -41,6 +49,16 @@ const LOADED_IMAGE: u64 = 8;
 /// EFI_LOADED_IMAGE_PROTOCOL.
 const IMAGE_BASE: u64 = 64;
 const IMAGE_SIZE: u64 = 72;
+
+/// The arm64 kernel's image header (Linux, "Booting AArch64 Linux"): its second instruction branches to the
+/// kernel's entry, and the magic number is `ARM\x64`.
+const HEADER_BRANCH: u64 = 4;
+const HEADER_MAGIC: u64 = 56;
+const MAGIC: [u8; 4] = *b"ARMd";
+/// Where a stub puts a copy: at a multiple of this.
+const COPY_ALIGNMENT: u64 = 64 << 10;
+/// Most copies that are watched.
+const COPIES_MAX: usize = 8;
 
 /// Tells whether flash has a firmware volume near its beginning, as EDK2's has behind a page with a
 /// branch (Platform Initialization Specification, volume 3, "Firmware Volume Header").
@@ -58,6 +76,8 @@ enum Known {
     Nothing,
     SystemTable(u64),
     Images(u64),
+    /// Nothing more is to be known.
+    All,
 }
 
 /// An image that EDK2 is to load.
@@ -67,15 +87,30 @@ pub(super) struct Edk2 {
     base: u64,
     ram: Range<u64>,
     known: Known,
+    /// Where firmware has loaded the image.
+    load: Option<Ipa>,
     watched: Vec<Watchpoint>,
+    /// Where the guest leaves firmware, if it is to stop there.
+    leaving: Option<Ipa>,
+    /// Copies of the kernel, and where each is entered.
+    entries: Vec<(Ipa, Ipa)>,
     /// Entries that are others', with their bases.
     others: HashMap<u64, u64>,
 }
 
 impl Edk2 {
     pub fn new(sample: Sample, base: u64, ram: Range<u64>) -> Self {
-        let (known, watched, others) = (Known::Nothing, Vec::new(), HashMap::new());
-        Self { sample, base, ram, known, watched, others }
+        Self {
+            sample,
+            base,
+            ram,
+            known: Known::Nothing,
+            load: None,
+            watched: Vec::new(),
+            leaving: None,
+            entries: Vec::new(),
+            others: HashMap::new(),
+        }
     }
 
     pub fn arm(&mut self, debuggee: &mut dyn Debuggee, vcpu: VcpuId) -> Result<(), Error> {
@@ -87,7 +122,29 @@ impl Edk2 {
         Ok(())
     }
 
+    /// Tells whether the guest stops for this no more.
+    pub const fn is_settled(&self) -> bool {
+        matches!(self.known, Known::All)
+    }
+
     pub fn notice(&mut self, debuggee: &mut dyn Debuggee, stop: Stop) -> Result<Notice, Error> {
+        // Addresses are what the guest takes for physical in firmware, and at a kernel's entry.
+        let pc = Ipa(stop.pc.0);
+        if self.leaving == Some(pc) {
+            self.leave(debuggee, stop.vcpu, pc)?;
+            return Ok(Notice::Passed);
+        }
+        if let Some((copy, _)) = self.entries.iter().find(|(_, entry)| *entry == pc).copied() {
+            for (_, entry) in self.entries.drain(..) {
+                clear(debuggee, stop.vcpu, entry)?;
+            }
+            self.known = Known::All;
+            return Ok(match self.load {
+                None => Notice::Placed(copy),
+                Some(load) if load == copy => Notice::Passed,
+                Some(_) => Notice::Moved(copy),
+            });
+        }
         let StopReason::Watchpoint { address, .. } = stop.reason else {
             return Ok(Notice::Foreign);
         };
@@ -114,15 +171,50 @@ impl Edk2 {
             && self.ram.contains(&header)
         {
             self.known = Known::Images(header);
+            let leaving = memory.way_out(system)?.filter(|leaving| self.ram.contains(&leaving.0));
+            if let Some(leaving) = leaving {
+                set(debuggee, stop.vcpu, leaving)?;
+            }
+            self.leaving = leaving;
             self.watch_only(debuggee, stop.vcpu, header..header + HEADER_BYTES)?;
         }
-        if let Known::Images(header) = self.known
+        if let (Known::Images(header), None) = (self.known, self.load)
             && let Some(load) = self.find(debuggee, stop.vcpu, header)?
         {
             self.unwatch(debuggee, stop.vcpu)?;
+            self.load = Some(load);
+            if self.leaving.is_none() {
+                self.known = Known::All;
+            }
             return Ok(Notice::Placed(load));
         }
         Ok(Notice::Passed)
+    }
+
+    /// The guest leaves firmware: it is to stop where it enters a copy of the kernel.
+    fn leave(
+        &mut self,
+        debuggee: &mut dyn Debuggee,
+        vcpu: VcpuId,
+        leaving: Ipa,
+    ) -> Result<(), Error> {
+        clear(debuggee, vcpu, leaving)?;
+        self.leaving = None;
+        self.unwatch(debuggee, vcpu)?;
+        let first = self.ram.start.next_multiple_of(COPY_ALIGNMENT);
+        let places = (first..self.ram.end).step_by(COPY_ALIGNMENT as usize).map(Ipa);
+        let others = places.filter(|place| Some(*place) != self.load);
+        for place in self.load.into_iter().chain(others) {
+            let Some(entry) = (Memory { debuggee, vcpu }).kernel_at(place)? else { continue };
+            if self.entries.len() < COPIES_MAX && self.sample.is_at(debuggee, vcpu, place)? {
+                set(debuggee, vcpu, entry)?;
+                self.entries.push((place, entry));
+            }
+        }
+        if self.entries.is_empty() {
+            self.known = Known::All;
+        }
+        Ok(())
     }
 
     /// Looks for the image among those that are loaded.
@@ -186,6 +278,22 @@ impl Edk2 {
     }
 }
 
+/// Sets a breakpoint where the user may have one.
+fn set(debuggee: &mut dyn Debuggee, vcpu: VcpuId, at: Ipa) -> Result<(), Error> {
+    match debuggee.set_breakpoint(vcpu.domain, Place::Ipa(at)) {
+        Err(Error::Refused(Refusal::Breakpoint)) => Ok(()),
+        result => result,
+    }
+}
+
+/// Clears one, which may be gone.
+fn clear(debuggee: &mut dyn Debuggee, vcpu: VcpuId, at: Ipa) -> Result<(), Error> {
+    match debuggee.clear_breakpoint(vcpu.domain, Place::Ipa(at)) {
+        Err(Error::Refused(Refusal::Breakpoint)) => Ok(()),
+        result => result,
+    }
+}
+
 /// An image that is loaded.
 #[derive(Clone, Copy, Debug)]
 struct Loaded {
@@ -238,6 +346,27 @@ impl Memory<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Returns where a kernel begins that has its image here.
+    fn kernel_at(&mut self, image: Ipa) -> Result<Option<Ipa>, Error> {
+        if self.bytes(image.0.wrapping_add(HEADER_MAGIC))? != Some(MAGIC) {
+            return Ok(None);
+        }
+        let branch = image.0.wrapping_add(HEADER_BRANCH);
+        let word = self.bytes(branch)?.map_or(0, u32::from_le_bytes);
+        // B: words forward or back, 26 bits of them.
+        let words = i64::from((word << 6).cast_signed() >> 6);
+        let to = branch.wrapping_add((words * 4).cast_unsigned());
+        Ok((word >> 26 == 0b000101).then_some(Ipa(to)))
+    }
+
+    /// Returns where a guest leaves firmware.
+    fn way_out(&mut self, system: u64) -> Result<Option<Ipa>, Error> {
+        let Some(services) = self.word(system.wrapping_add(BOOT_SERVICES))? else {
+            return Ok(None);
+        };
+        Ok(self.word(services.wrapping_add(EXIT_BOOT_SERVICES))?.map(Ipa))
     }
 
     /// Returns the images that are loaded.

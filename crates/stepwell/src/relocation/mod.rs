@@ -1,8 +1,9 @@
 //! Images that the guest itself puts into their places: firmware that moves, and what firmware loads.
 //!
 //! U-Boot begins in flash and copies itself to the end of RAM. EDK2 loads EFI images wherever there is
-//! room, among them a kernel with its stub. Where that is the guest says: U-Boot in a register when it
-//! copies itself, EDK2 in the table of images that it keeps for debuggers. The guest is stopped for a
+//! room, among them a kernel with its stub, which may copy it once more. Where that is the guest says: U-Boot
+//! in a register when it copies itself, EDK2 in the table of images that it keeps for debuggers, a kernel
+//! by where it is entered. The guest is stopped for a
 //! moment where it says so, before anything there is executed, so that a breakpoint by name is set in
 //! time.
 //!
@@ -31,6 +32,8 @@ pub enum Notice {
     Passed,
     /// The image's first byte is here from now on.
     Placed(Ipa),
+    /// What was loaded has copied itself: its first byte is here from now on.
+    Moved(Ipa),
 }
 
 /// Follows an image.
@@ -88,7 +91,16 @@ impl Relocation {
             Scheme::UBoot(u_boot) => u_boot.notice(debuggee, stop)?,
             Scheme::Edk2(edk2) => edk2.notice(debuggee, stop)?,
         };
-        self.is_armed = !matches!(notice, Notice::Placed(_));
+        self.is_armed = match &self.scheme {
+            Scheme::UBoot(_) => !matches!(notice, Notice::Placed(_)),
+            Scheme::Edk2(edk2) => !edk2.is_settled(),
+        };
         Ok(notice)
+    }
+
+    /// Tells whether the image stays where it is: a guest that was to stop is not any more.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        !self.is_armed
     }
 }

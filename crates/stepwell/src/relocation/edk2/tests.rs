@@ -19,10 +19,13 @@ struct Machine {
 
 impl Machine {
     fn new() -> Self {
-        let image = contract::guest_bytes();
-        let sample = Sample::of(&image, &Symbols::default(), 0);
+        Self::with(&contract::guest_bytes())
+    }
+
+    fn with(image: &[u8]) -> Self {
+        let sample = Sample::of(image, &Symbols::default(), 0);
         let mut edk2 = Edk2::new(sample, 0, RAM);
-        let mut fake = Fake::new(&image);
+        let mut fake = Fake::new(image);
         edk2.arm(&mut fake, VcpuId::default()).unwrap();
         Self { fake, edk2 }
     }
@@ -51,6 +54,13 @@ impl Machine {
         let access = WatchAccess::Write;
         let reason = StopReason::Watchpoint { address: Va(address), access };
         let stop = Stop { vcpu: VcpuId::default(), reason, pc: contract::ENTRY, steps: 0 };
+        self.edk2.notice(&mut self.fake, stop).unwrap()
+    }
+
+    /// A stop at a breakpoint.
+    fn at(&mut self, pc: u64) -> Notice {
+        let reason = StopReason::Breakpoint;
+        let stop = Stop { vcpu: VcpuId::default(), reason, pc: Va(pc), steps: 0 };
         self.edk2.notice(&mut self.fake, stop).unwrap()
     }
 
@@ -91,6 +101,51 @@ fn an_elf_begins_further_into_its_image() {
     machine.has_tables();
     machine.image(0, NORMAL, contract::ENTRY.0 - 0x1000, 0x2000);
     assert_eq!(machine.before(HEADER), Notice::Placed(Ipa(contract::ENTRY.0)));
+}
+
+/// A kernel's image, entered at its 17th instruction.
+fn kernel() -> Vec<u8> {
+    let mut image = contract::guest_bytes();
+    image.resize(image.len().max(256), 0x5a);
+    image[4..8].copy_from_slice(&(0b000101 << 26 | 15u32).to_le_bytes());
+    image[56..60].copy_from_slice(b"ARMd");
+    image
+}
+
+#[test]
+fn a_kernel_that_copies_itself_is_where_it_is_entered() {
+    const SERVICES: u64 = 0x4014_0000;
+    const LEAVING: u64 = 0x4015_0000;
+    let copies = [0x4050_0000, 0x4060_0000];
+    for (is_known, entered, wanted) in [
+        (true, contract::ENTRY.0, Notice::Passed),
+        (true, copies[0], Notice::Moved(Ipa(copies[0]))),
+        (true, copies[1], Notice::Moved(Ipa(copies[1]))),
+        // A boot loader has loaded it by itself.
+        (false, copies[1], Notice::Placed(Ipa(copies[1]))),
+    ] {
+        let mut machine = Machine::with(&kernel());
+        machine.words(SYSTEM + BOOT_SERVICES, &[SERVICES]);
+        machine.words(SERVICES + EXIT_BOOT_SERVICES, &[LEAVING]);
+        machine.has_tables();
+        if is_known {
+            machine.image(0, NORMAL, contract::ENTRY.0, 0x1000);
+            assert_eq!(machine.before(HEADER), Notice::Placed(Ipa(contract::ENTRY.0)));
+        }
+        assert!(!machine.edk2.is_settled());
+        for copy in copies {
+            machine.write(copy, &kernel());
+        }
+        // Another kernel's header, and one that is entered nowhere.
+        machine.write(0x4070_0000, &kernel()[..64]);
+        machine.write(0x4071_0000 + 56, b"ARMd");
+        assert_eq!(machine.at(LEAVING + 4), Notice::Foreign);
+        assert_eq!(machine.at(LEAVING), Notice::Passed);
+        assert_eq!(machine.edk2.entries.len(), 3);
+        assert_eq!(machine.at(LEAVING), Notice::Foreign, "it is stopped there once");
+        assert_eq!(machine.at(entered + 64), wanted);
+        assert!(machine.edk2.is_settled() && machine.edk2.entries.is_empty());
+    }
 }
 
 #[test]
