@@ -22,6 +22,7 @@ use stepwell_link::Link;
 use crate::guest::Guest;
 use crate::machine::launch;
 use crate::plain::{self, Setup};
+use crate::random::chance::Chance;
 
 const LIMIT: Duration = Duration::from_secs(300);
 const V0: VcpuId = VcpuId { domain: 0, vcpu: 0 };
@@ -94,9 +95,9 @@ impl Round {
 }
 
 /// Every way in which it can be debugged: running freely, and stepped under each policy with each
-/// other one.
+/// other one, in an order that is drawn from a seed: there may be no time for all.
 #[must_use]
-pub fn product() -> Vec<Round> {
+pub fn product(seed: u64) -> Vec<Round> {
     let flags = [(false, false), (true, false), (false, true), (true, true)];
     let mut rounds =
         flags.map(|(breakpoints, pauses)| Round::Free { breakpoints, pauses }).to_vec();
@@ -113,6 +114,8 @@ pub fn product() -> Vec<Round> {
         add(TimePolicy::Stopped, OthersPolicy::Run);
         add(TimePolicy::Real, OthersPolicy::Run);
     }
+    let mut chance = Chance::new(seed);
+    rounds.sort_by_cached_key(|_| chance.next());
     rounds
 }
 
@@ -243,11 +246,22 @@ fn plain(guest: &Guest, cpu: &'static str) -> Result<[Said; 2]> {
     Ok([reset, round])
 }
 
-/// Runs the guest on a CPU, and returns what it found that it should not, and which tells there were.
+/// What the guest found on a CPU.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// What it should not have.
+    pub faults: Vec<String>,
+    /// Which tells there were.
+    pub tells: Vec<String>,
+    /// How many rounds were gone.
+    pub rounds: usize,
+}
+
+/// Runs the guest on a CPU, round by round, of which none begins after `end`.
 ///
 /// # Errors
 /// When it does not come to its end.
-pub fn detect(cpu: &'static str, rounds: &[Round]) -> Result<(Vec<String>, Vec<String>)> {
+pub fn detect(cpu: &'static str, rounds: &[Round], end: Option<Instant>) -> Result<Found> {
     let guest = Guest::named("detector");
     let begin = guest.counting_loop.clone().context("it has a place where rounds begin")?.start;
     let allowed = Allowed::of_documentation();
@@ -261,20 +275,25 @@ pub fn detect(cpu: &'static str, rounds: &[Round]) -> Result<(Vec<String>, Vec<S
     session.link.set_breakpoint(0, Place::Va(Va(begin)))?;
     session.link.resume(0)?;
     session.come_to_round()?;
-    let mut faults = Vec::new();
-    let mut tells = Vec::new();
+    let mut all = Found::default();
     let mut note = |said: &Said, wanted: &Said, round: Round, what: &str| {
         let found = said.faults(wanted, &allowed, round);
-        faults.extend(found.into_iter().map(|fault| format!("{cpu}, {what}: {fault}")));
-        tells.extend(said.tells.iter().cloned());
+        all.faults.extend(found.into_iter().map(|fault| format!("{cpu}, {what}: {fault}")));
+        all.tells.extend(said.tells.iter().cloned());
     };
     let first = Round::Free { breakpoints: false, pauses: false };
     note(&session.said(), &reset, first, "at reset");
+    let mut gone = 0;
     for &round in rounds {
+        if end.is_some_and(|end| Instant::now() >= end) {
+            break;
+        }
         session.go_round(round).with_context(|| format!("{cpu}, {round}"))?;
         note(&session.said(), &wanted, round, &round.to_string());
+        gone += 1;
     }
-    Ok((faults, tells))
+    all.rounds = gone;
+    Ok(all)
 }
 
 /// A machine with the guest in it.

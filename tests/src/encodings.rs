@@ -38,7 +38,7 @@ pub struct Slot {
 pub struct Effect {
     /// ESR_EL1 of its exception, or 0.
     pub esr: u64,
-    /// X0 behind it.
+    /// X0 behind it, or PSTATE with SVCR above it.
     pub value: u64,
 }
 
@@ -64,12 +64,17 @@ impl Slot {
         self.pass >= 'i'
     }
 
+    /// Of MSR (immediate), hints and barriers, of which none is a register's.
+    const fn is_immediate(self) -> bool {
+        self.pass.is_ascii_uppercase()
+    }
+
     const fn is_read(self) -> bool {
-        matches!(self.pass, 'a' | 'c' | 'e' | 'g' | 'i')
+        matches!(self.pass, 'a' | 'c' | 'e' | 'g' | 'i' | 'D')
     }
 
     const fn is_el1(self) -> bool {
-        matches!(self.pass, 'a' | 'b' | 'e' | 'f')
+        matches!(self.pass, 'a' | 'b' | 'e' | 'f' | 'A' | 'C' | 'D')
     }
 
     /// The register of AArch64 that it names, whichever instruction set does; of A32 only counters
@@ -77,6 +82,9 @@ impl Slot {
     #[must_use]
     pub fn register(self) -> Option<SystemRegister> {
         let Self { encoding, .. } = self;
+        if self.is_immediate() {
+            return None;
+        }
         if !self.is_a32() {
             return Some(SystemRegister(encoding as u16));
         }

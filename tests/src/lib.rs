@@ -36,3 +36,4 @@ pub mod random;
 pub mod stepwell;
 pub mod stream;
 pub mod wanderer;
+pub mod ways;

@@ -1,5 +1,5 @@
-//! Every MRS, MSR, SYS and SYSL, at EL1 and EL0, and A32's coprocessor transfers: what each does
-//! unstepped and stepped is what it does on plain QEMU.
+//! Every MRS, MSR, SYS and SYSL, at EL1 and EL0, MSR (immediate), hints and barriers, and A32's
+//! coprocessor transfers: what each does unstepped and stepped is what it does on plain QEMU.
 //!
 //! What differs for a reason is in `stepwell_tests::encodings::expected`.
 

@@ -36,7 +36,8 @@ pub struct Soak {
     #[arg(long)]
     interrupts: bool,
     /// The guest that looks for a debugger instead, running freely and under every interrupt policy
-    /// with every clock and every policy for the other vCPUs: see docs/stealth.md
+    /// with every clock and every policy for the other vCPUs, as many as there is time for, in an order
+    /// that is drawn from --seed: see docs/stealth.md
     #[arg(long, conflicts_with = "interrupts")]
     detector: bool,
     /// So many times a random position of a Debian boot on four vCPUs instead, whose machine counts

@@ -38,7 +38,7 @@ pub fn plan32(found: Found, pstate: Pstate) -> Plan {
             None => Plan::WriteTimer { register, rt },
             Some(rt2) => Plan::WriteTimerPair { register, rt, rt2 },
         },
-        Instruction::Svc | Instruction::Other => Plan::Execute,
+        Instruction::Esb | Instruction::Svc | Instruction::Other => Plan::Execute,
     }
 }
 
@@ -93,6 +93,7 @@ mod tests {
         assert_eq!(plan_of(0xe320_f003), Plan::WaitForInterrupt { until: None }, "wfi");
         assert_eq!(plan_of(0xe320_f002), Plan::WaitForEvent, "wfe");
         assert_eq!(plan_of(0xef00_0001), Plan::Execute, "svc");
+        assert_eq!(plan_of(0xe320_f010), Plan::Execute, "esb");
         assert_eq!(plan_of(0xe1a0_0000), Plan::Execute, "nop");
     }
 

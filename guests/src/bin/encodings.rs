@@ -1,8 +1,10 @@
-//! Executes every encoding of MRS, MSR, SYS and SYSL, at EL1 and at EL0, and prints what each did.
+//! Executes every encoding of MRS, MSR, SYS and SYSL, of MSR (immediate), hints and barriers, at EL1 and
+//! at EL0, and prints what each did.
 //!
 //! The instructions are made at run time, one *slot* each, and run straight through: a slot executes
 //! its instruction and stores X0 and ESR_EL1, which is 0 where there was no exception. An MSR writes
-//! back what the MRS of the same encoding read, or 0. `tests/tests/encodings.rs` compares what three
+//! back what the MRS of the same encoding read, or 0. Of MSR (immediate) and what is beside it, PSTATE is
+//! stored in place of X0, with SVCR above it, as an SVC saves it. `tests/tests/encodings.rs` compares what three
 //! machines print, so that nothing here decides what is right.
 //!
 //! A line has the pass, the encoding, ESR_EL1 and X0, for every slot that was not plainly undefined.
@@ -18,6 +20,7 @@
 use core::arch::{asm, global_asm};
 use core::ops::Range;
 
+use stepwell_guests::exception::EL1H;
 use stepwell_guests::hardware::uart;
 use stepwell_guests::report::{Outcome, line, number};
 use stepwell_guests::{read_register, write_register};
@@ -39,25 +42,48 @@ loop_end:
     mrs     x2, esr_el1
     eret
     .endm
-    // The same from EL0, where SVC (of this exception class) ends the slots.
-    .macro  skip_or_leave class
-    mrs     x2, esr_el1
-    lsr     x1, x2, #26
-    cmp     x1, #\class
-    b.eq    leave_slots
+    // The same, where SVC #1 has PSTATE stored.
+    .macro  skip_or_store
+    mrs     x1, esr_el1
+    lsr     x1, x1, #26
+    cmp     x1, #0x15
+    b.eq    store_pstate
     skip
+    .endm
+    // The same from EL0, where SVC #0 (of this exception class) ends the slots.
+    .macro  skip_or_leave class
+    mrs     x1, esr_el1
+    lsr     x1, x1, #26
+    cmp     x1, #\class
+    b.ne    2f
+    mrs     x1, esr_el1
+    tbz     x1, #0, leave_slots
+    b       store_pstate
+2:  skip
     .endm
 
     .balign 0x800
 scan_vectors:
-    skip
+    skip_or_store
     .balign 0x200
-    skip
+    skip_or_store
     .balign 0x200
     skip_or_leave 0x15
     .balign 0x200
     skip_or_leave 0x11
     .balign 0x200
+
+    // x20: whether there is SVCR, x22: PSTATE as it is to be again.
+store_pstate:
+    mrs     x0, spsr_el1
+    cbz     x20, 3f
+    mrs     x1, S3_3_C4_C2_2
+    orr     x0, x0, x1, lsl #32
+    msr     S3_3_C4_C2_2, xzr
+3:  stp     x0, x2, [x19], #16
+    mov     x2, xzr
+    msr     spsr_el1, x22
+    eret
 
     // run_slots(slots, results, operand, values, spsr): at EL1 if spsr is 0.
 run_slots:
@@ -118,6 +144,8 @@ const RESULT: u64 = 16;
 enum Encodings {
     /// op0 1 to 3.
     All,
+    /// op0 0: MSR (immediate), hints and barriers.
+    Immediate,
     /// Of those, the ones with op1 = 3, which EL0 may have.
     ForEl0,
     /// Coprocessor transfers of A32, in an order of their own.
@@ -127,6 +155,7 @@ enum Encodings {
 impl Encodings {
     fn each(self, mut with: impl FnMut(u32)) {
         let ranges: [Range<u32>; 3] = match self {
+            Self::Immediate => [0..0x4000, 0..0, 0..0],
             Self::All => [0x4000..0x8000, 0x8000..0xc000, 0xc000..0x1_0000],
             Self::ForEl0 => [0x5800..0x6000, 0x9800..0xa000, 0xd800..0xe000],
             // opc1:CRn:CRm:opc2, of p14 and p15; then opc1:CRm of those.
@@ -147,7 +176,14 @@ struct Pass {
     spsr: u64,
 }
 
-const PASSES: [Pass; 10] = [
+impl Pass {
+    /// What MSR (immediate) and its neighbours have in place of a register.
+    fn is_immediate(self) -> bool {
+        matches!(self.encodings, Encodings::Immediate)
+    }
+}
+
+const PASSES: [Pass; 14] = [
     // As after reset.
     Pass { name: b'a', encodings: Encodings::ForEl0, is_write: false, spsr: 0 },
     Pass { name: b'b', encodings: Encodings::ForEl0, is_write: true, spsr: 0 },
@@ -160,7 +196,14 @@ const PASSES: [Pass; 10] = [
     Pass { name: b'h', encodings: Encodings::All, is_write: true, spsr: A64 },
     Pass { name: b'i', encodings: Encodings::Coprocessor, is_write: false, spsr: A32 },
     Pass { name: b'j', encodings: Encodings::Coprocessor, is_write: true, spsr: A32 },
+    // Rt is 31, as it has to be; or 0, which WFIT and WFET alone allow.
+    Pass { name: b'A', encodings: Encodings::Immediate, is_write: true, spsr: 0 },
+    Pass { name: b'B', encodings: Encodings::Immediate, is_write: true, spsr: A64 },
+    Pass { name: WITH_RT, encodings: Encodings::Immediate, is_write: true, spsr: 0 },
+    Pass { name: b'D', encodings: Encodings::Immediate, is_write: false, spsr: 0 },
 ];
+/// The pass of MSR (immediate) and its neighbours with a register.
+const WITH_RT: u8 = b'C';
 /// The first pass with everything allowed.
 const ALLOWED: u8 = b'e';
 
@@ -178,6 +221,7 @@ impl Writer {
 
 /// Words of a slot.
 const SLOT: u64 = 5;
+const NOP: u32 = 0xd503_201f;
 
 fn make_slot(writer: &mut Writer, encoding: u32, is_write: bool) {
     const SYS: u32 = 1;
@@ -191,6 +235,19 @@ fn make_slot(writer: &mut Writer, encoding: u32, is_write: bool) {
     writer.word(0xa881_0a60); // stp x0, x2, [x19], #16
     writer.word(0xaa1f_03e2); // mov x2, xzr
     writer.word(0x9100_42d6); // add x22, x22, #16
+}
+
+fn make_slot_immediate(writer: &mut Writer, encoding: u32, pass: Pass) {
+    const WFE: u32 = 0x1902;
+    const WFI: u32 = 0x1903;
+    let rt = if pass.name == WITH_RT { 0 } else { 31 };
+    let access = 0xd500_0000 | u32::from(!pass.is_write) << 21 | encoding << 5 | rt;
+    let waits = pass.is_write && rt == 31 && matches!(encoding, WFE | WFI);
+    writer.word(0xaa1f_03e0); // mov x0, xzr
+    writer.word(if waits { NOP } else { access });
+    writer.word(0xd400_0021); // svc #1
+    writer.word(NOP);
+    writer.word(NOP);
 }
 
 fn make_slot_32(writer: &mut Writer, encoding: u32, is_write: bool) {
@@ -221,7 +278,9 @@ fn make(at: u64, pass: Pass) -> u64 {
     let mut writer = Writer { at };
     let is_32 = pass.spsr == A32;
     pass.encodings.each(|encoding| {
-        if is_32 {
+        if pass.is_immediate() {
+            make_slot_immediate(&mut writer, encoding, pass);
+        } else if is_32 {
             make_slot_32(&mut writer, encoding, pass.is_write);
         } else {
             make_slot(&mut writer, encoding, pass.is_write);
@@ -307,8 +366,13 @@ fn run() -> Outcome {
             allow();
         }
         let (own, read) = (results[n], results[n.saturating_sub(1)]);
+        let has_sme = read_register!("id_aa64pfr1_el1") >> 24 & 15 != 0;
+        let (operand, values) = match pass.is_immediate() {
+            true => (has_sme.into(), if pass.spsr == 0 { EL1H } else { pass.spsr }),
+            false => (OPERAND, read),
+        };
         // SAFETY: slots change nothing but the registers that they name, and what they write back.
-        unsafe { run_slots(slots[n], own, OPERAND, read, pass.spsr) };
+        unsafe { run_slots(slots[n], own, operand, values, pass.spsr) };
         let bytes = if n + 1 < slots.len() { slots[n + 1] - slots[n] } else { at - slots[n] };
         results[n + 1] = own + bytes / (4 * SLOT) * RESULT;
     }

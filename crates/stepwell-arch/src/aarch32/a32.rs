@@ -25,6 +25,7 @@ const fn conditional(word: u32) -> Instruction {
     match word & 0x0fff_f0ff {
         0x0320_f002 => return Instruction::Wfe,
         0x0320_f003 => return Instruction::Wfi,
+        0x0320_f010 => return Instruction::Esb,
         _ => {}
     }
     match word >> 24 & 0xf {

@@ -90,6 +90,8 @@ pub enum Instruction {
     Wfi,
     /// WFE.
     Wfe,
+    /// ESB, the error synchronization barrier.
+    Esb,
     /// SVC.
     Svc,
     /// MRC or MRRC of a counter or timer.

@@ -33,6 +33,7 @@ const fn wide(first: u16, word: u32) -> Instruction {
     match word & 0xfff0_d7ff {
         0xf3a0_8002 => return Instruction::Wfe,
         0xf3a0_8003 => return Instruction::Wfi,
+        0xf3a0_8010 => return Instruction::Esb,
         _ => {}
     }
     if word & 0xfff0_d0f0 == 0xf3b0_8020 {

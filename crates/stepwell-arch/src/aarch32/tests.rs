@@ -208,11 +208,13 @@ fn a_t32_instruction_is_as_long_as_the_oracle_says() {
 fn what_else_matters() {
     let timer = |register, rt, rt2| Instruction::ReadTimer { register, rt, rt2 };
     let set = |register, rt, rt2| Instruction::WriteTimer { register, rt, rt2 };
-    let rows: [(u32, Instruction, &str); 20] = [
+    let rows: [(u32, Instruction, &str); 22] = [
         (0xf57f_f01f, Instruction::ClearExclusive, "clrex"),
         (0xe320_f003, Instruction::Wfi, "wfi"),
         (0x0320_f003, Instruction::Wfi, "wfieq"),
         (0xe320_f002, Instruction::Wfe, "wfe"),
+        (0xe320_f010, Instruction::Esb, "esb"),
+        (0xe320_f014, Instruction::Other, "csdb"),
         (0xe320_f000, Instruction::Other, "nop"),
         (0xe320_f004, Instruction::Other, "sev"),
         (0xef00_0001, Instruction::Svc, "svc #1"),
@@ -251,12 +253,13 @@ fn what_else_matters() {
 
 #[test]
 fn what_else_matters_in_t32() {
-    let rows: [(u16, u16, Instruction, u8, &str); 11] = [
+    let rows: [(u16, u16, Instruction, u8, &str); 12] = [
         (0xf3bf, 0x8f2f, Instruction::ClearExclusive, 4, "clrex"),
         (0xbf30, 0, Instruction::Wfi, 2, "wfi"),
         (0xf3af, 0x8003, Instruction::Wfi, 4, "wfi.w"),
         (0xbf20, 0, Instruction::Wfe, 2, "wfe"),
         (0xf3af, 0x8002, Instruction::Wfe, 4, "wfe.w"),
+        (0xf3af, 0x8010, Instruction::Esb, 4, "esb.w"),
         (0xdf05, 0, Instruction::Svc, 2, "svc #5"),
         (0xde05, 0, Instruction::Other, 2, "udf #5"),
         (0xbf08, 0, Instruction::Other, 2, "it eq"),

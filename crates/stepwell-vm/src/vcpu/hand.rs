@@ -3,7 +3,7 @@
 
 use crate::vcpu::interrupt::Asynchronous;
 use crate::vcpu::roots::Root;
-use stepwell_arch::{LoadStore, Pstate, Va};
+use stepwell_arch::{Instruction, LoadStore, Pstate, Va};
 use stepwell_engine::Plan;
 
 /// What masks asynchronous exceptions.
@@ -110,6 +110,8 @@ pub(super) struct Next {
     /// It was fetched and decoded.
     pub(super) is_known: bool,
     pub(super) svc: bool,
+    /// It is the ESB of A32 or T32. A64's is known by its word.
+    pub(super) esb32: bool,
     /// Base register of an exclusive.
     pub(super) base: u64,
     pub(super) spsr_el1: Pstate,
@@ -155,6 +157,11 @@ impl InHand {
 }
 
 impl Next {
+    /// Whether it defers an SError.
+    pub(super) fn is_esb(&self) -> bool {
+        self.esb32 || self.word.is_some_and(Instruction::is_esb)
+    }
+
     /// One that cannot be looked at.
     pub(super) const fn unknown(pc: Va, pstate: Pstate) -> Self {
         Self {
@@ -166,6 +173,7 @@ impl Next {
             plain: false,
             is_known: false,
             svc: false,
+            esb32: false,
             base: 0,
             spsr_el1: Pstate(0),
         }

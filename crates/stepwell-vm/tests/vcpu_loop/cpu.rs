@@ -333,7 +333,7 @@ impl FakeCpu {
         let imm12 = u64::from(word >> 10 & 0xfff);
         let mut next = context.elr + 4;
         match word {
-            0xd503_201f => {} // NOP
+            0xd503_201f | 0xe320_f000 => {} // NOP of A64 and A32
             _ if word == TRAPPED || is_translation(word) => {
                 context.esr = self.state.borrow().syndrome;
                 context.far = context.kept(rd);
@@ -360,8 +360,8 @@ impl FakeCpu {
             }
             0xd503_42ff => context.spsr &= !Pstate::I, // MSR DAIFClr, #2
             0xd503_44ff => context.spsr &= !Pstate::A, // MSR DAIFClr, #4
-            // ESB defers what is pending and masked.
-            0xd503_221f if context.spsr & Pstate::A != 0 => {
+            // ESB of A64 and A32 defers what is pending and masked.
+            0xd503_221f | 0xe320_f010 if context.spsr & Pstate::A != 0 => {
                 self.state.borrow_mut().virtual_error = None;
             }
             0xd518_cce0 => {} // MSR ICC_IGRPEN1_EL1, X0

@@ -19,6 +19,7 @@ const WFI: u32 = 0xd503_207f;
 const ESB: u32 = 0xd503_221f;
 /// MSR ICC_IGRPEN1_EL1, X0
 const ICC: u32 = 0xd518_cce0;
+const MASKS: u64 = Pstate::A | Pstate::I | Pstate::F;
 const VECTORS: u64 = 0x4000_8000;
 const SYNC: u64 = VECTORS + 0x200;
 const ERROR: u64 = VECTORS + 0x380;
@@ -277,5 +278,32 @@ fn a_guest_that_runs_takes_it_at_the_same_place() {
         // A sequence that is begun is ended before, by steps: its store succeeds.
         check_result(case, "running", &stop, false);
         check_syndrome(case, path, &cpu);
+    }
+}
+
+/// Nothing of AArch32 takes the fast path, and its ESB is another word.
+#[test]
+fn an_esb_of_a32_defers_it_where_interrupts_are_unmasked() {
+    const NOP: u32 = 0xe320_f000;
+    const ESB: u32 = 0xe320_f010;
+    const USER: u64 = 0x10;
+    for (masks, word, is_deferred) in [
+        (Pstate::A, ESB, true),
+        (Pstate::A | Pstate::I | Pstate::F, ESB, true),
+        (Pstate::A, NOP, false),
+    ] {
+        let case = masked("A32", &[NOP, NOP, NOP], (0, Before), &[Code(0, 2)]);
+        let (board, cpu) = board(&case);
+        for (n, word) in (0..).zip([NOP, word, NOP, NOP]) {
+            board.ram.write(Ipa(ENTRY + 4 * n), &u32::to_le_bytes(word)).expect("it is RAM");
+        }
+        board.machine.domains[0].vcpus[0].core.lock().context.spsr = USER | masks;
+        let policy = InterruptPolicy::Into;
+        board.serve(&cpu, Command::SetInterruptPolicy { domain: 0, policy });
+        let stop = board.go(&cpu, step(3, true));
+        assert_eq!(stop.registers.pc, ENTRY + 12, "{word:#x}");
+        assert_eq!(stop.registers.pstate & (MASKS | 0x1f), USER | masks, "{word:#x}");
+        let is_pending = board.machine.domains[0].vcpus[0].core.lock().serror.is_some();
+        assert_eq!(is_pending, !is_deferred, "{word:#x} with {masks:#x}");
     }
 }

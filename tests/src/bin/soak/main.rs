@@ -5,7 +5,8 @@
 //!
 //! With `--time-travel N` it is positions of a counted boot instead, or of so many programs, with `--replays N` such a boot,
 //! replayed so often. With `--interrupts 1` it is interrupts between vCPUs, with their threads suspended;
-//! with `--detector 1` the guest that looks for a debugger, under every policy with every other one.
+//! with `--detector 1` the guest that looks for a debugger, under every policy with every other one, or
+//! as many as there is time for.
 
 mod replays;
 mod time_travel;
@@ -31,6 +32,8 @@ const LATE: Duration = Duration::from_millis(10);
 /// A run as long as that has to.
 const LONG: Duration = Duration::from_secs(3600);
 const PROGRESS_EVERY: Duration = Duration::from_secs(30);
+/// Where the detector runs.
+const DETECTOR_CPUS: [&str; 2] = ["cortex-a57", "max"];
 
 struct Arguments {
     time: Duration,
@@ -92,7 +95,7 @@ fn main() -> ExitCode {
         return interrupts(arguments.time);
     }
     if arguments.detector {
-        return detector();
+        return detector(arguments.time, arguments.first_seed);
     }
     if let Some(image) = &arguments.image {
         return match arguments.case(0).write(image) {
@@ -144,17 +147,23 @@ fn interrupts(duration: Duration) -> ExitCode {
     }
 }
 
-/// The detector under all policies, on each CPU.
-fn detector() -> ExitCode {
-    let rounds = product();
+/// The detector under all policies, or as many as there is time for, on each CPU for half of it.
+fn detector(time: Duration, seed: u64) -> ExitCode {
+    let started = Instant::now();
+    let rounds = product(seed);
+    println!("{} rounds, in the order of seed {seed}", rounds.len());
     let mut is_found = false;
-    for cpu in ["cortex-a57", "max"] {
-        println!("{cpu}: {} rounds", rounds.len());
-        match detect(cpu, &rounds) {
-            Ok((faults, tells)) => {
-                is_found |= !faults.is_empty();
-                faults.iter().for_each(|fault| println!("{fault}"));
-                println!("{cpu}: {} not listed, {} tells that are", faults.len(), tells.len());
+    for (n, cpu) in (1..).zip(DETECTOR_CPUS) {
+        let end = started + time * n / DETECTOR_CPUS.len() as u32;
+        match detect(cpu, &rounds, Some(end)) {
+            Ok(found) => {
+                is_found |= !found.faults.is_empty();
+                found.faults.iter().for_each(|fault| println!("{fault}"));
+                let (gone, all) = (found.rounds, rounds.len());
+                let (faults, tells) = (found.faults.len(), found.tells.len());
+                println!(
+                    "{cpu}: {gone} of {all} rounds: {faults} not listed, {tells} tells that are"
+                );
             }
             Err(error) => {
                 eprintln!("soak: {error:#}");

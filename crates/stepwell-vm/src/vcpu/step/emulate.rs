@@ -197,8 +197,8 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         let address = Va(base);
         let core = &*self.running.core;
         let mut value = [core.context.register(load.rt), core.context.register(load.rt2)];
-        if load.rt == 31 || (load.pair && load.rt2 == 31) {
-            // What was read is nowhere but in memory; nobody else has run since.
+        if load.rt == 31 || (load.pair && (load.rt2 == 31 || load.rt2 == load.rt)) {
+            // What was read is nowhere but in memory, or half of it; nobody else has run since.
             let Some(peeked) = peek(self.running, load, address, pstate) else { return };
             value = peeked;
         }

@@ -9,7 +9,7 @@ use crate::vcpu::hand::{Entry, MASKS, Shown};
 use crate::vcpu::interrupt::Asynchronous;
 use crate::vcpu::{debug, interrupt, pages, time};
 use stepwell_arch::esr::{EsrEl2, ec};
-use stepwell_arch::{Instruction, SystemRegister, Va};
+use stepwell_arch::{SystemRegister, Va};
 use stepwell_engine::{Exit, Outcome, Plan};
 use stepwell_protocol::InterruptPolicy;
 
@@ -61,7 +61,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             Plan::Execute
                 if self.running.core.serror.is_some()
                     && next.pstate.serror_masked()
-                    && next.word.is_some_and(Instruction::is_esb) =>
+                    && next.is_esb() =>
             {
                 Shown::Masked
             }

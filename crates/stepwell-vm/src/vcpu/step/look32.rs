@@ -30,6 +30,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         (next.plan, next.base) = (plan, base);
         (next.is_known, next.bytes) = (true, found.bytes.into());
         next.svc = found.instruction == Instruction::Svc && found.executes(pstate);
+        next.esb32 = found.instruction == Instruction::Esb && found.executes(pstate);
     }
 
     fn exclusive_address(&self, instruction: Instruction) -> u64 {
