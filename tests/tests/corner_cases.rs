@@ -35,7 +35,17 @@ fn is_of_another_size(line: &str) -> bool {
     ["x_larger ", "x_smaller "].iter().any(|name| line.starts_with(name))
 }
 
+/// A store-exclusive that may not even load, because of PAN: QEMU's ESR_EL1.WnR is 0, and stepped it is the
+/// manual's (docs/qemu.md). The line is the same but for that.
+fn is_of_a_store(line: &str) -> bool {
+    let Some((seen, plain)) = line.split_once("\n  and on plain QEMU ") else { return false };
+    seen.starts_with("x_pan ") && seen.replace("0x9600004d", "0x9600000d") == plain
+}
+
 #[test]
 fn corner_cases_are_what_they_are() {
-    is_the_same_in_every_way("corner_cases", |line, _| is_of_another_size(line));
+    is_the_same_in_every_way("corner_cases", |line, way| {
+        let is_stepped = matches!(way, Way::Stepped(..));
+        is_of_another_size(line) || is_stepped && is_of_a_store(line)
+    });
 }
