@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use stepwell_trace::{KernelImage, RawPolicy};
 
 use crate::guest::folder;
-use crate::kernel_module::cpio;
+use crate::program::{self, START};
 
 /// Where the guest has the program.
 pub const FILE: &str = "/bin/kexec";
@@ -22,9 +22,6 @@ const KERNEL: u64 = 0x4020_0000;
 const PAGE: u64 = 0x1000;
 const NOP: u32 = 0xd503_201f;
 
-/// Where the program is linked, and how far into its file it is.
-const START: u64 = 0x40_1000;
-const TEXT: usize = 0x1000;
 /// The words of its code, behind which are the new kernel's first instruction and its one segment.
 const CODE: [u32; 18] = [
     0x5800_0240, // ldr  x0, what is behind the code
@@ -69,15 +66,10 @@ pub fn install(root: &Path, function: &str) -> Result<PathBuf> {
     let address = symbols.address_of(function).context("the kernel has no such function")?;
     let base = symbols.link_base().context("the kernel's place is not known")?;
     let place = KERNEL + address.0 - base;
-    let mut archive = fs::read(debian.join("initramfs.cpio.gz"))?;
-    archive.resize(archive.len().next_multiple_of(4), 0);
-    archive.extend(cpio(FILE.trim_start_matches('/'), 0o100_755, &build(place)));
-    let path = root.join("initramfs");
-    fs::write(&path, archive)?;
-    Ok(path)
+    program::install(root, FILE, &build(place))
 }
 
-/// An ELF of one segment.
+/// The program, and behind its code what it hands over.
 fn build(place: u64) -> Vec<u8> {
     let page = place & !(PAGE - 1);
     let before = (place - page) / 4 + 1;
@@ -89,28 +81,5 @@ fn build(place: u64) -> Vec<u8> {
     let mut all: Vec<u8> = CODE.iter().flat_map(|word| word.to_le_bytes()).collect();
     all.extend(handed.iter().flat_map(|word| word.to_le_bytes()));
     all.extend(new.iter().flat_map(|word| word.to_le_bytes()));
-    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
-    file.resize(16, 0);
-    let halves = |file: &mut Vec<u8>, values: &[u16]| {
-        values.iter().for_each(|value| file.extend(value.to_le_bytes()));
-    };
-    let words = |file: &mut Vec<u8>, values: &[u32]| {
-        values.iter().for_each(|value| file.extend(value.to_le_bytes()));
-    };
-    let longs = |file: &mut Vec<u8>, values: &[u64]| {
-        values.iter().for_each(|value| file.extend(value.to_le_bytes()));
-    };
-    // ET_EXEC, EM_AARCH64.
-    halves(&mut file, &[2, 183]);
-    words(&mut file, &[1]);
-    longs(&mut file, &[START, 64, 0]);
-    words(&mut file, &[0]);
-    halves(&mut file, &[64, 56, 1, 64, 0, 0]);
-    // PT_LOAD, readable and executable.
-    words(&mut file, &[1, 5]);
-    let bytes = all.len() as u64;
-    longs(&mut file, &[TEXT as u64, START, START, bytes, bytes, PAGE]);
-    file.resize(TEXT, 0);
-    file.extend(all);
-    file
+    program::of_words(&all)
 }

@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::guest::folder;
-use crate::kernel_module::cpio;
+use crate::program;
 
 /// The program's name, and where the guest has it.
 pub const NAME: &str = "wanderer";
@@ -93,12 +92,7 @@ pub fn install_movable(root: &Path) -> Result<PathBuf> {
 fn install_as(root: &Path, program: &[u8]) -> Result<PathBuf> {
     fs::create_dir_all(root.join("bin"))?;
     fs::write(root.join("bin").join(NAME), program)?;
-    let mut archive = fs::read(folder().join("debian/initramfs.cpio.gz"))?;
-    archive.resize(archive.len().next_multiple_of(4), 0);
-    archive.extend(cpio(&format!("bin/{NAME}"), 0o100_755, program));
-    let path = root.join("initramfs");
-    fs::write(&path, archive)?;
-    Ok(path)
+    program::install(root, &format!("bin/{NAME}"), program)
 }
 
 /// Kinds of programs.

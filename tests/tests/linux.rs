@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use stepwell_tests::kexec;
 use stepwell_tests::plain::Setup;
 use stepwell_tests::process::run;
 use stepwell_tests::stepwell::{binary, command, type_at_stepper};
+use stepwell_tests::swapped;
 use stepwell_tests::wanderer;
 use stepwell_trace::{CodePages, Event, Reader, Record, Register};
 
@@ -204,6 +206,34 @@ fn a_program_that_is_elsewhere_each_time_is_met_each_time() {
     assert!(addresses.len() > 1, "they were at the same address: {said}");
     assert!(said.contains("  1  not loaded yet      wanderer!_start"), "{said}");
     assert!(said.contains("the guest powered off"), "{said}");
+}
+
+/// A page of a program's own is written to a disk and read back, elsewhere perhaps: a breakpoint in it
+/// holds each time.
+#[test]
+fn a_breakpoint_in_a_page_that_is_swapped_out_holds() {
+    let root = tempfile::tempdir().unwrap();
+    let initrd = swapped::install(root.path()).unwrap();
+    let disk = root.path().join("swap");
+    File::create(&disk).unwrap().set_len(64 << 20).unwrap();
+    let script = format!(
+        "mount -t proc proc /proc; mount -t devtmpfs dev /dev; load-modules; mkswap /dev/vda; \
+         swapon /dev/vda; {}; grep pswpin /proc/vmstat; poweroff -f",
+        swapped::FILE
+    );
+    let setup = Setup { initrd: Some(initrd), ..debian_doing(&script, "cortex-a57", 1) };
+    // Where the page is there, and its program is current.
+    let options = ["--disk", disk.to_str().unwrap(), "--at", "__arm64_sys_madvise"];
+    let typed = format!("break {:#x}\n{}", swapped::PAGE, "c\n".repeat(swapped::CALLS + 1));
+    let finished = type_at_stepper(&setup, &options, &typed, LIMIT).unwrap();
+    let said = finished.output();
+    let here = format!("vcpu0  {:#018x}  ", swapped::PAGE);
+    let met = finished.stdout.lines().filter(|line| line.starts_with(&here)).count();
+    assert_eq!(met, swapped::CALLS, "{said}");
+    let read = finished.stdout.lines().find_map(|line| line.split_once("pswpin "));
+    let read: usize = read.unwrap().1.trim().parse().unwrap();
+    // One that is still in the swap cache is not read.
+    assert!(2 * read > swapped::CALLS, "{read} pages were swapped in: {said}");
 }
 
 /// What is in the kernel's init section is met while it is there, and told of when it is not.
