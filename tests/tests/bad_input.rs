@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use stepwell_tests::guest::Guest;
 use stepwell_tests::plain::Setup;
-use stepwell_tests::process::{Finished, Running, kill_one, run};
+use stepwell_tests::process::{Finished, Running, kill_one, qemu, run};
 use stepwell_tests::stepwell::{binary, command, show, type_at_stepper};
 
 const LIMIT: Duration = Duration::from_secs(180);
@@ -121,7 +121,8 @@ fn qemu_fails_at_once() {
 #[test]
 fn a_link_that_sends_garbage() {
     let folder = tempfile::tempdir().unwrap();
-    let real = Command::new("sh").args(["-c", "command -v qemu-system-aarch64"]).output().unwrap();
+    let find = "command -v \"$0\"";
+    let real = Command::new("sh").args(["-c", find]).arg(qemu()).output().unwrap();
     let real = String::from_utf8(real.stdout).unwrap();
     let script = format!(
         r#"#!/usr/bin/env python3
