@@ -12,11 +12,6 @@
 //! breakpoint by virtual address left gets one by physical address, and the user is told what that
 //! means.
 //!
-//! What is in the kernel's image may be lost: with its init section, which the kernel frees, or with the
-//! whole of it, when another kernel takes its place. Then the breakpoint goes, and the user is told, so
-//! that it is not met in what is there next. One in an image that was replaced holds at its virtual
-//! address from then on.
-//!
 //! Either may have conditions ([`crate::conditions`]): a hit with none of them true is passed over
 //! too. Set once more, a breakpoint has the conditions that it was last set with.
 //!
@@ -34,7 +29,7 @@ use gdbstub::target::ext::breakpoints::{
 };
 use std::collections::{HashMap, HashSet};
 use stepwell_arch::{Ipa, Va};
-use stepwell_debuggee::{Debuggee, Error, Place, Refusal, Stop, VcpuId, WatchAccess, Watchpoint};
+use stepwell_debuggee::{Debuggee, Error, Place, Refusal, VcpuId, WatchAccess, Watchpoint};
 
 /// Most breakpoints that a client may set. More than anybody has, and a bound.
 const MOST: usize = 1 << 16;
@@ -49,8 +44,7 @@ pub(crate) enum Sort {
 /// One of the client's breakpoints.
 #[derive(Clone, Debug)]
 struct Set {
-    /// Nothing, where it cannot be met any more.
-    place: Option<Place>,
+    place: Place,
     /// It was set in the kernel's image before there was a translation: nobody knew then at which
     /// addresses the kernel would run.
     is_early: bool,
@@ -74,10 +68,6 @@ pub(crate) struct Breakpoints {
     /// How many of the client's are at a place: two addresses may lead there.
     users: HashMap<Place, usize>,
     watched: Vec<Watchpoint>,
-    /// Where the guest is stopped for a moment because breakpoints are lost there.
-    endings: Vec<Place>,
-    /// Addresses of breakpoints of which that was told.
-    told: HashSet<u64>,
     /// Conditions of the breakpoint that is about to be set.
     pub(crate) arriving: Conditions,
     /// Bytes that all conditions take.
@@ -194,8 +184,8 @@ impl Guest<'_> {
         }
         let is_early = self.is_early(va);
         let place = match sort {
-            Sort::Hardware => Some(self.claim(Place::Va(Va(va)))?),
-            Sort::Software => self.hidden_unless_lost(va)?,
+            Sort::Hardware => self.claim(Place::Va(Va(va)))?,
+            Sort::Software => self.hidden(va)?,
         };
         self.breakpoints.count_conditions(0, conditions.size());
         self.breakpoints
@@ -215,72 +205,8 @@ impl Guest<'_> {
     pub(crate) fn met_elsewhere(&self, pc: Va) -> Option<u64> {
         let here = [Some(Ipa(pc.0)), self.services.image_place(pc)].map(|ipa| ipa.map(Place::Ipa));
         let mut set = self.breakpoints.set.iter();
-        let is_there = |set: &Set| set.is_early && set.place.is_some() && here.contains(&set.place);
+        let is_there = |set: &Set| set.is_early && here.contains(&Some(set.place));
         set.find(|((va, _), set)| *va != pc.0 && is_there(set)).map(|((va, _), _)| *va)
-    }
-
-    /// Sets a hidden breakpoint for an address, and has the guest stop where it will be lost; nothing,
-    /// where it was lost already.
-    fn hidden_unless_lost(&mut self, va: u64) -> Result<Option<Place>, Error> {
-        let vcpu = self.current();
-        if let Some(why) = self.services.is_lost(&mut self.debuggee, vcpu, Va(va))? {
-            self.note_lost(va, &why);
-            return Ok(None);
-        }
-        let place = self.hidden(va)?;
-        for ending in self.services.endings(Va(va)).into_iter().map(Place::Ipa) {
-            if self.breakpoints.endings.contains(&ending) {
-                continue;
-            }
-            match self.claim(ending) {
-                Ok(_) => self.breakpoints.endings.push(ending),
-                Err(error) if error.is_fatal() => return Err(error),
-                // There is no room for it: it is not told.
-                Err(_) => {}
-            }
-        }
-        Ok(Some(place))
-    }
-
-    /// Says once that a breakpoint cannot be met any more.
-    fn note_lost(&mut self, va: u64, why: &str) {
-        if self.breakpoints.told.insert(va) {
-            let name = self.services.name(Va(va)).map(|name| format!(" ({name})"));
-            let name = name.unwrap_or_default();
-            self.services.note(&format!("the breakpoint at {va:#x}{name} {why}"));
-        }
-    }
-
-    /// Takes breakpoints away that are lost where a vCPU has stopped.
-    pub(crate) fn notice_losses(&mut self, stop: Stop) -> Result<(), Error> {
-        if self.breakpoints.endings.is_empty() {
-            return Ok(());
-        }
-        let is_in_image = |&(va, sort): &(u64, Sort)| {
-            sort == Sort::Software && self.services.image_place(Va(va)).is_some()
-        };
-        let mut addresses: Vec<u64> =
-            self.breakpoints.set.keys().filter(|key| is_in_image(key)).map(|key| key.0).collect();
-        addresses.sort_unstable();
-        for (va, why) in self.services.lost(stop, &addresses) {
-            self.note_lost(va, &why);
-            let set = self.breakpoints.set.get_mut(&(va, Sort::Software));
-            if let Some(place) = set.and_then(|set| set.place.take()) {
-                self.release(place)?;
-            }
-            if self.services.image_place(Va(va)).is_some() {
-                continue;
-            }
-            // There is no such image any more: an address is all that is left of it.
-            let place = match self.claim(Place::Va(Va(va))) {
-                Err(error) if error.is_fatal() => return Err(error),
-                place => place.ok(),
-            };
-            if let Some(set) = self.breakpoints.set.get_mut(&(va, Sort::Software)) {
-                set.place = place;
-            }
-        }
-        Ok(())
     }
 
     /// Sets a hidden breakpoint for an address.
@@ -357,7 +283,7 @@ impl Guest<'_> {
         match self.breakpoints.set.remove(&(va, sort)) {
             Some(set) => {
                 self.breakpoints.count_conditions(set.conditions.size(), 0);
-                set.place.map_or(Ok(()), |place| self.release(place))
+                self.release(set.place)
             }
             None => Err(Refusal::Breakpoint.into()),
         }
@@ -366,9 +292,8 @@ impl Guest<'_> {
     /// Takes out everything that the client has set.
     pub(crate) fn remove_all(&mut self) -> Result<(), Error> {
         self.breakpoints.users.clear();
-        self.breakpoints.told.clear();
-        let set = self.breakpoints.set.drain().filter_map(|(_, set)| set.place);
-        let mut places: Vec<Place> = set.chain(self.breakpoints.endings.drain(..)).collect();
+        let mut places: Vec<Place> =
+            self.breakpoints.set.drain().map(|(_, set)| set.place).collect();
         places.retain(|&place| !self.is_landmark(place));
         self.breakpoints.condition_bytes = 0;
         for place in places {

@@ -4,7 +4,7 @@
 
 use crate::scope::Process;
 use stepwell_arch::{Ipa, Va};
-use stepwell_debuggee::{Debuggee, Error, Stop, VcpuId};
+use stepwell_debuggee::{Debuggee, Error, VcpuId};
 
 /// The tool, as the server sees it.
 pub trait Services {
@@ -27,32 +27,6 @@ pub trait Services {
     /// runs where it will stay. None where there is nothing to learn, or no more.
     fn landmark(&self) -> Option<Ipa> {
         None
-    }
-
-    /// Returns where the guest is to be stopped for a moment because what is at an address of the
-    /// kernel's image will be lost there.
-    fn endings(&self, _va: Va) -> Vec<Ipa> {
-        Vec::new()
-    }
-
-    /// Learns from a stop at such a place. Returns those of some addresses in the kernel's image whose
-    /// breakpoints cannot be met any more, each with the end of a sentence that begins with it.
-    fn lost(&mut self, _stop: Stop, _addresses: &[u64]) -> Vec<(u64, String)> {
-        Vec::new()
-    }
-
-    /// As [`Services::lost`], of an address that was lost before now, as far as a stopped vCPU can tell.
-    ///
-    /// # Errors
-    ///
-    /// Only [`Error::Lost`].
-    fn is_lost(
-        &mut self,
-        _debuggee: &mut dyn Debuggee,
-        _vcpu: VcpuId,
-        _va: Va,
-    ) -> Result<Option<String>, Error> {
-        Ok(None)
     }
 
     /// Learns where the guest runs; called at each stop that a client is told of, and at each

@@ -55,9 +55,6 @@ impl Guest<'_> {
         if stop.reason == StopReason::Breakpoint && !is_hit {
             self.learn(stop.vcpu)?;
         }
-        if stop.reason == StopReason::Breakpoint {
-            self.notice_losses(stop)?;
-        }
         let is_met = stop.reason == StopReason::Breakpoint && !is_hit;
         let elsewhere = if is_met { self.met_elsewhere(stop.pc) } else { None };
         if self.is_passed_over(stop, is_hit || elsewhere.is_some())? {

@@ -2,7 +2,6 @@
 
 mod conditions;
 mod landmark;
-mod losses;
 mod scope;
 mod tasks;
 mod vectors;

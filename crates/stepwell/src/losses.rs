@@ -38,17 +38,6 @@ impl Loss {
             Self::Replaced => true,
         }
     }
-
-    /// Returns where each of them begins that a place, or one that is nowhere yet, is lost with.
-    #[must_use]
-    pub fn places(names: &Names, place: Option<Place>) -> Vec<(Self, Place)> {
-        let concerned = Self::ALL.into_iter().filter(|loss| loss.concerns(names, place));
-        let begin = |loss: Self| {
-            let target = names.resolve_instruction(loss.function()).ok()?;
-            Some((loss, target.place))
-        };
-        concerned.filter_map(begin).collect()
-    }
 }
 
 /// Follows the name of a place in a sentence.
@@ -85,10 +74,14 @@ impl Lookout {
         domain: u8,
         place: Option<Place>,
     ) -> Result<(), Error> {
-        for (loss, place) in Loss::places(names, place) {
-            if self.armed.iter().any(|(armed, _)| *armed == loss) {
+        for loss in Loss::ALL {
+            let is_armed = self.armed.iter().any(|(armed, _)| *armed == loss);
+            if is_armed || !loss.concerns(names, place) {
                 continue;
             }
+            let Ok(Target { place, .. }) = names.resolve_instruction(loss.function()) else {
+                continue;
+            };
             match debuggee.set_breakpoint(domain, place) {
                 Ok(()) => self.armed.push((loss, place)),
                 Err(error) if error.is_fatal() => return Err(error),

@@ -11,7 +11,6 @@ pub use socket_folder::SocketFolder;
 use crate::console::{Input, MarkedText};
 use crate::linux::LinuxError;
 use crate::listings::Listings;
-use crate::losses::{Lookout, Loss, is_freed};
 use crate::names::{Names, Target};
 use crate::questions;
 use crate::recorder::Recorder;
@@ -19,7 +18,7 @@ use crate::terminal::notice;
 use std::io::stdout;
 use std::path::{Path, PathBuf};
 use stepwell_arch::{Ipa, Va};
-use stepwell_debuggee::{Debuggee, Error, Place, Stop, TraceRecord, VcpuId, VcpuState};
+use stepwell_debuggee::{Debuggee, Error, Place, TraceRecord, VcpuId, VcpuState};
 use stepwell_gdb::{Process, Services};
 use stepwell_linux::Task;
 use stepwell_trace::{Disassembler, Header};
@@ -164,41 +163,6 @@ impl Services for Tool {
 
     fn landmark(&self) -> Option<Ipa> {
         self.landmark
-    }
-
-    fn endings(&self, va: Va) -> Vec<Ipa> {
-        let Some(place) = self.names.place_in_image(va).map(Place::Ipa) else { return Vec::new() };
-        let places = Loss::places(&self.names, Some(place)).into_iter();
-        places
-            .filter_map(|(_, place)| match place {
-                Place::Ipa(ipa) => Some(ipa),
-                Place::Va(_) => None,
-            })
-            .collect()
-    }
-
-    fn lost(&mut self, stop: Stop, addresses: &[u64]) -> Vec<(u64, String)> {
-        let Some(loss) = Lookout::begins(&self.names, stop) else { return Vec::new() };
-        let place = |va: u64| self.names.place_in_image(Va(va)).map(Place::Ipa);
-        let is_lost = |&va: &u64| loss.concerns(&self.names, place(va));
-        let lost: Vec<_> =
-            addresses.iter().copied().filter(is_lost).map(|va| (va, loss.to_string())).collect();
-        if loss == Loss::Replaced {
-            self.names.replace(true);
-        }
-        lost
-    }
-
-    fn is_lost(
-        &mut self,
-        debuggee: &mut dyn Debuggee,
-        vcpu: VcpuId,
-        va: Va,
-    ) -> Result<Option<String>, Error> {
-        let Some(ipa) = self.names.place_in_image(va) else { return Ok(None) };
-        let target = Target { place: Place::Ipa(ipa), va };
-        let is_freed = is_freed(&self.names, debuggee, vcpu, target)?;
-        Ok(is_freed.then(|| Loss::InitFreed.to_string()))
     }
 
     fn stopped(&mut self, debuggee: &mut dyn Debuggee, vcpu: VcpuId) -> Result<(), Error> {
