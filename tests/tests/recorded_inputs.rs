@@ -107,7 +107,6 @@ fn signal(running: &Running, signal: Signal) {
 
 /// Somebody works at the shell of four vCPUs, and the recorder is killed in the middle of it.
 #[test]
-#[ignore = "differs at times, not understood: docs/time-travel.md"]
 fn what_is_typed_is_replayed_though_the_recorder_was_killed() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("typed.replay");

@@ -250,8 +250,9 @@ impl Timeline {
         self.is_there() || self.until_turn == Some(self.vcpu) && !self.is_turn_over()
     }
 
-    /// Tells whether the position has come.
-    const fn is_there(&self) -> bool {
+    /// Tells whether the position has come at which the domain is to stop.
+    #[must_use]
+    pub const fn is_there(&self) -> bool {
         match self.until {
             Some(Moment { position, .. }) => self.position() >= position,
             None => false,

@@ -66,6 +66,12 @@ pub enum BuildError {
     /// Instructions are counted for one CPU.
     #[error("the domain is to run by instructions, and the machine has {0} CPUs: give it one")]
     SeveralCpusCount(u8),
+    /// The counter shows real time.
+    #[error(
+        "the domain is to run by instructions, and the machine does not count them: start it with \
+         `-icount shift=4,sleep=off`"
+    )]
+    NotCounted,
     /// Its tables could not be built.
     #[error("the domain's stage-2 tables could not be built")]
     Tables,

@@ -129,6 +129,9 @@ fn start(tree: u64) -> Result<(), String> {
     unsafe { gic::setup_distributor(&host.gic, host.intids, link) }
         .map_err(|error| error.to_string())?;
     gic::setup_cpu(0).map_err(|error| error.to_string())?;
+    if host.domains.iter().any(|domain| domain.schedule.is_some()) && !timer::get_ahead() {
+        return Err(builder::BuildError::NotCounted.to_string());
+    }
     let boot_cpu = registers::affinity();
     let others = host.cpus.iter().copied().filter(|&affinity| affinity != boot_cpu);
     let wanted: usize =

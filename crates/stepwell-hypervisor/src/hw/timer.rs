@@ -1,8 +1,10 @@
 //! The generic timer: the machine's counter, EL2's own timer, and the guest's virtual one.
 
-use super::registers::{isb, mrs, msr};
+use super::gic;
+use super::registers::{isb, mrs, msr, wfi};
 use spin::Once;
 use stepwell_engine::clock::{COUNTER_AT_RESET, deadline_wraps};
+use stepwell_vm::timeline::ticks_per_instruction;
 
 const ENABLE: u64 = 1;
 
@@ -96,6 +98,51 @@ pub fn set_offset(offset: u64) {
 #[must_use]
 pub fn offset() -> u64 {
     mrs!("cntvoff_el2")
+}
+
+/// How far the machine's counter is ahead of guests' at least, where it counts instructions: some 36 years.
+const AHEAD_NS: u128 = 1 << 60;
+
+/// Has the machine's counter get ahead of what guests' show that sleep, where instructions are counted.
+/// Tells whether they are. On the boot CPU, once its interrupts are set up, and before any guest runs.
+///
+/// While every vCPU of such a guest waits, its clock goes on by what it waits for, and the machine's
+/// does not. It would overtake that, and by how much depends on what EL2 has done: CNTVOFF_EL2 would be
+/// positive in one run and negative in another, and QEMU since 8.2 takes a negative one for a deadline
+/// that never comes, so that a guest finds its timer not to have gone off. While this CPU waits, QEMU's
+/// `-icount sleep=off` has the counter go on to EL2's timer at once.
+#[must_use]
+pub fn get_ahead() -> bool {
+    if !counts_instructions() {
+        return false;
+    }
+    let ticks = AHEAD_NS * u128::from(frequency_hz()) / 1_000_000_000;
+    let deadline = counter().saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX));
+    gic::enable_link(false);
+    msr!("cnthp_cval_el2", deadline);
+    msr!("cnthp_ctl_el2", ENABLE);
+    isb();
+    while counter() < deadline {
+        wfi();
+    }
+    cancel_interrupt();
+    gic::enable_link(true);
+    true
+}
+
+/// Tells whether some instructions take as many ticks as they do where those are counted. Where the counter
+/// shows real time, they take fewer on any CPU that executes one in less than 16 ns.
+fn counts_instructions() -> bool {
+    const INSTRUCTIONS: u64 = 1000;
+    let ticks = INSTRUCTIONS * ticks_per_instruction(frequency_hz());
+    (0..3).all(|_| {
+        let before = counter();
+        for round in 0..INSTRUCTIONS / 2 {
+            // Two instructions at least: its own, and the loop's.
+            core::hint::black_box(round);
+        }
+        counter().wrapping_sub(before) >= ticks
+    })
 }
 
 /// Before an entry of which the counter counts the instructions: lets EL2's timer interrupt.

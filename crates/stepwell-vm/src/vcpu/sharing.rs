@@ -239,7 +239,8 @@ fn next<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpus: u8, last: &mut usize) -> Opt
         let vcpu = domain.vcpus.get(index);
         vcpu.is_some_and(|vcpu| vcpu.stop_requested.load(Ordering::Acquire)) && has_order(index)
     };
-    if let Some(called) = ours().find(|&index| is_called(index)) {
+    let called = || ours().find(|&index| is_called(index));
+    if let Some(called) = called() {
         return Some(called);
     }
     let can_move = |index: usize| has_order(index) && !waits(cpu, domain, index);
@@ -249,14 +250,20 @@ fn next<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpus: u8, last: &mut usize) -> Opt
         *last = next;
         return Some(next);
     };
-    let (current, is_over) = {
+    let (current, is_over, is_there) = {
         let timeline = timeline.lock();
-        (timeline.vcpu(), timeline.is_turn_over())
+        (timeline.vcpu(), timeline.is_turn_over(), timeline.is_there())
     };
-    if !is_over && can_move(current) {
+    if !is_over && !is_there && can_move(current) {
         return Some(current);
     }
     let movable = ours().filter(|&index| can_move(index)).fold(0, |mask, index| mask | bit(index));
+    // Who is next is chosen, and has waited, when it goes on: what is typed here may have a say in it, as it
+    // has where the user has stopped the guest between two turns.
+    if movable != 0 && is_there {
+        request_stop(cpu, domain, current);
+        return called();
+    }
     let waiting = ours().filter(|&index| movable & bit(index) == 0 && has_order(index));
     let wakes_at = waiting.filter_map(|index| next_deadline(cpu, domain, index)).min();
     let next = timeline.lock().next_turn(movable, wakes_at)?;
@@ -301,8 +308,7 @@ pub fn idle<C: Cpu>(machine: &Machine<C>, cpu: &C, domain: &Domain<C>, vcpus: u8
         if timeline.is_reached_asleep() {
             let vcpu = timeline.vcpu();
             drop(timeline);
-            let stop = PendingStop { vcpu, reason: StopReason::Reached };
-            let _is_told = domain.request_stop(cpu, stop);
+            request_stop(cpu, domain, vcpu);
             return;
         }
         drop(timeline);
@@ -321,6 +327,12 @@ pub fn idle<C: Cpu>(machine: &Machine<C>, cpu: &C, domain: &Domain<C>, vcpus: u8
     if !machine.link.linger(cpu, machine, &has_work) {
         cpu.wait_for_interrupt();
     }
+}
+
+/// The domain has come to where it is to stop.
+fn request_stop<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpu: usize) {
+    let stop = PendingStop { vcpu, reason: StopReason::Reached };
+    let _is_told = domain.request_stop(cpu, stop);
 }
 
 fn timeline_of<C: Cpu>(domain: &Domain<C>, act: impl FnOnce(&mut crate::timeline::Timeline)) {

@@ -10,6 +10,7 @@ use stepwell_protocol::{OthersPolicy, Place, Refusal, StopReason, VcpuState};
 use stepwell_vm::cpu::Context as _;
 use stepwell_vm::cpu::Cpu;
 use stepwell_vm::memory::GuestMemory;
+use stepwell_vm::timeline::Timeline;
 use stepwell_wire::{Answer, Command};
 
 const WFI: u32 = 0xd503_207f;
@@ -321,6 +322,58 @@ fn a_wait_with_a_timeout_ends() {
             assert_eq!((first, clock), (20, 140), "it slept from 1 to 100");
         }
     }
+}
+
+/// Two vCPUs that wait for some ticks more each time.
+fn waiting() -> (Board, FakeCpu) {
+    let program = [wfit(3), add(3, 3, 40), b(-2), wfit(3), add(1, 1, 1), add(3, 3, 27), b(-3)];
+    let board = Board::with(2, &program, Sharing::Counted(10));
+    board.switch_on(1, ENTRY + 12);
+    let cpu = cpu_of(&board);
+    for vcpu in 0..2 {
+        board.machine.domains[0].vcpus[vcpu].core.lock().context.x[3] = 30;
+    }
+    (board, cpu)
+}
+
+/// All that a domain goes on from: whose turn it is, who waits, and what they have counted.
+fn state(board: &Board) -> (Timeline, Vec<(bool, u64, u64)>) {
+    let domain = &board.machine.domains[0];
+    let mut timeline = domain.timeline.as_ref().expect("it is counted").lock().clone();
+    let _until = timeline.stop_at(None, None);
+    let vcpus = domain.vcpus.iter().enumerate().map(|(index, vcpu)| {
+        let is_suspended = vcpu.core.lock().is_suspended;
+        (is_suspended, x(board, index, 1), x(board, index, 3))
+    });
+    (timeline, vcpus.collect())
+}
+
+/// Where the user stops a guest between two turns, its replay stops at the same moment, from which
+/// another one can have the turn then: whoever is typed for.
+#[test]
+fn a_pause_between_turns_is_a_stop_at_its_moment() {
+    const END: u64 = 400;
+    let mut moments = 0;
+    for turns in 1..TURNS {
+        let (recorded, cpu) = waiting();
+        recorded.serve(&cpu, CONTINUE);
+        recorded.share(&cpu, turns);
+        pause(&recorded, &cpu);
+        let (replayed, other) = waiting();
+        let stepwell_wire::Timeline { position, clock, .. } = timeline(&recorded, &cpu);
+        let go_to = |board: &Board, cpu: &FakeCpu, position, clock| {
+            let until = Command::RunUntil { domain: 0, position, clock, turn: None, record: false };
+            board.serve(cpu, until);
+            board.share(cpu, 1000);
+            assert_eq!(board.stop().reason, StopReason::Reached);
+            state(board)
+        };
+        assert_eq!(go_to(&replayed, &other, position, clock), state(&recorded), "{position}");
+        moments += u64::from(clock > position);
+        let ends = [(&replayed, &other), (&recorded, &cpu)].map(|(b, cpu)| go_to(b, cpu, END, 0));
+        assert_eq!(ends[0], ends[1], "after {position}, {clock}");
+    }
+    assert!(moments > 10, "they have slept: {moments}");
 }
 
 #[test]
