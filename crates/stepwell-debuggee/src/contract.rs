@@ -72,13 +72,15 @@ pub fn guest_bytes() -> Vec<u8> {
 ///
 /// Where the contract is broken.
 pub fn check(mut factory: impl FnMut() -> Box<dyn Debuggee>) {
-    let checks: [(&str, Check); 16] = [
+    let checks: [(&str, Check); 18] = [
         ("is stopped at reset", is_stopped_at_reset),
         ("each step is one instruction", each_step_is_one_instruction),
         ("until stops before", until_stops_before),
         ("breakpoints stop before and leave no trace", breakpoints_stop_before),
+        ("there are as many breakpoints as are wanted", every_instruction_has_a_breakpoint),
         ("a range is stepped until it is left", a_range_is_stepped),
         ("watchpoints stop before the access", watchpoints_stop_before),
+        ("there are as many watchpoints as are wanted", every_byte_is_watched),
         ("one vCPU runs alone", one_vcpu_runs_alone),
         ("memory and registers are written", memory_and_registers_are_written),
         ("vectors are written", vectors::are_written),
@@ -174,14 +176,8 @@ fn breakpoints_stop_before(debuggee: &mut dyn Debuggee) {
     wait_for_stop(debuggee);
     let place = Place::Va(LOOP);
     debuggee.set_breakpoint(0, place).expect("one is left");
-    let mut function = Place::Ipa(Ipa(FUNCTION.0));
-    let physical = debuggee.set_breakpoint(0, function);
-    if is_unsupported(&physical) {
-        function = Place::Va(FUNCTION);
-        debuggee.set_breakpoint(0, function).expect("one is left");
-    } else {
-        physical.expect("one is left");
-    }
+    let function = Place::Ipa(Ipa(FUNCTION.0));
+    debuggee.set_breakpoint(0, function).expect("one is left");
     for turn in 0..5 {
         debuggee.resume(0).expect("it is stopped");
         let (stop, console) = wait_for_stop(debuggee);
@@ -198,6 +194,32 @@ fn breakpoints_stop_before(debuggee: &mut dyn Debuggee) {
     debuggee.clear_breakpoint(0, function).expect("it was set");
     let again = debuggee.clear_breakpoint(0, place).expect_err("it is gone");
     assert_eq!(again.refusal(), Some(Refusal::Breakpoint));
+}
+
+/// More than a CPU has registers for, by virtual address and by physical, all in one page.
+fn every_instruction_has_a_breakpoint(debuggee: &mut dyn Debuggee) {
+    wait_for_stop(debuggee);
+    let offsets = || (0..GUEST.len() as u64).map(|n| 4 * n);
+    let place = |offset: u64| match offset % 8 {
+        0 => Place::Va(ENTRY.offset(offset)),
+        _ => Place::Ipa(Ipa(ENTRY.0 + offset)),
+    };
+    for offset in offsets() {
+        debuggee.set_breakpoint(0, place(offset)).expect("one is left");
+    }
+    let looped = [0x10, 0x14].repeat(5);
+    let after = [0x18, 0x30, 0x34, 0x38, 0x3c, 0x40, 0x1c];
+    for offset in [0x04, 0x08, 0x0c].into_iter().chain(looped).chain(after) {
+        debuggee.resume(0).expect("it is stopped");
+        let (stop, _) = wait_for_stop(debuggee);
+        assert_eq!((stop.reason, stop.pc), (StopReason::Breakpoint, ENTRY.offset(offset)));
+    }
+    let mut text = vec![0; 4 * GUEST.len()];
+    debuggee.read_memory(V0, Place::Va(ENTRY), &mut text).expect("code is mapped");
+    assert_eq!(text, guest_bytes(), "a hidden breakpoint is not in memory");
+    for offset in offsets() {
+        debuggee.clear_breakpoint(0, place(offset)).expect("it was set");
+    }
 }
 
 fn is_unsupported(result: &Result<(), Error>) -> bool {
@@ -265,6 +287,34 @@ fn watchpoints_stop_before(debuggee: &mut dyn Debuggee) {
     again_from_the_function(debuggee);
     let request = StepRequest { until: Some(SMC), ..StepRequest::steps(100) };
     assert_eq!(step(debuggee, request), stop(StopReason::Until, SMC, 5));
+}
+
+/// More than a CPU has registers for, and of shapes that none can hold.
+fn every_byte_is_watched(debuggee: &mut dyn Debuggee) {
+    wait_for_stop(debuggee);
+    let Some(watchpoints) = debuggee.support_watchpoints() else { return };
+    let access = WatchAccess::ReadWrite;
+    let beside = |n| Watchpoint { address: Va(SCRATCH.0 + 0x40 + n), length: 1, access };
+    for watch in (0..20).map(beside) {
+        watchpoints.set_watchpoint(V0, watch).expect("it is new");
+    }
+    let written = Watchpoint { address: Va(SCRATCH.0 + 4), length: 20, access: WatchAccess::Write };
+    let read = Watchpoint { access: WatchAccess::Read, ..written };
+    for watch in [written, read] {
+        watchpoints.set_watchpoint(V0, watch).expect("it is new");
+    }
+    debuggee.resume(0).expect("it is stopped");
+    hits(wait_for_stop(debuggee).0, FUNCTION.offset(8), written);
+    debuggee.resume(0).expect("it is stopped");
+    hits(wait_for_stop(debuggee).0, FUNCTION.offset(12), read);
+    again_from_the_function(debuggee);
+    hits(step(debuggee, StepRequest::steps(100)), FUNCTION.offset(8), written);
+    let watchpoints = debuggee.support_watchpoints().expect("it had them");
+    for watch in (0..20).map(beside).chain([written, read]) {
+        watchpoints.clear_watchpoint(0, watch).expect("it was set");
+    }
+    let request = StepRequest { until: Some(SMC), ..StepRequest::steps(100) };
+    assert_eq!(step(debuggee, request), stop(StopReason::Until, SMC, 3));
 }
 
 fn again_from_the_function(debuggee: &mut dyn Debuggee) {

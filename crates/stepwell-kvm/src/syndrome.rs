@@ -12,6 +12,10 @@ const PLAIN: u64 = 1 << 24 | 0x22;
 pub const PLAIN_STEP: u64 = of_class(ec::SOFTWARE_STEP_LOWER) | PLAIN;
 /// ISS of a data abort, WnR.
 const WNR: u64 = 1 << 6;
+/// ISS of a data abort, S1PTW.
+const S1PTW: u64 = 1 << 7;
+/// Fault status: permission fault of level 3.
+const PERMISSION_3: u64 = 0x0f;
 /// DFSC: translation fault of level 3.
 const TRANSLATION_3: u64 = 0x07;
 /// ISS of an SError, AET: uncontainable; DFSC: asynchronous.
@@ -64,6 +68,26 @@ pub const fn data_abort(at: Ipa, address: Option<Va>, is_write: bool) -> Syndrom
     }
 }
 
+/// An instruction that cannot be fetched, since its page is withheld.
+#[must_use]
+pub const fn fetch_withheld(pc: Va) -> Syndrome {
+    Syndrome { esr: of_class(ec::IABT_LOWER) | PERMISSION_3, far: pc.0, hpfar: 0 }
+}
+
+/// An access to a page that is withheld.
+#[must_use]
+pub const fn access_withheld(address: Va, is_write: bool) -> Syndrome {
+    let wnr = if is_write { WNR } else { 0 };
+    Syndrome { esr: of_class(ec::DABT_LOWER) | wnr | PERMISSION_3, far: address.0, hpfar: 0 }
+}
+
+/// An access to a page that is withheld which the instruction does not tell of: that of a walk of the
+/// guest's own tables.
+#[must_use]
+pub const fn walk_withheld() -> Syndrome {
+    Syndrome { esr: of_class(ec::DABT_LOWER) | S1PTW | PERMISSION_3, far: 0, hpfar: 0 }
+}
+
 /// A call of EL2: the PC is past it.
 #[must_use]
 pub const fn hypervisor_call() -> Syndrome {
@@ -95,6 +119,22 @@ mod tests {
         assert_eq!((abort.hpfar, abort.far), (0x0009_0000, 0xffff_8000_1234_5018));
         assert!(!EsrEl2(data_abort(Ipa(0), None, false).esr).data_abort().wnr());
         assert_eq!(data_abort(Ipa(0x0900_0018), None, false).far, 0x0900_0018);
+    }
+
+    #[test]
+    fn what_is_withheld_is_a_permission_fault() {
+        let (fetch, at) = (fetch_withheld(Va(0x4020_0004)), Va(0xffff_8000_1234_5018));
+        let iss = EsrEl2(fetch.esr).instruction_abort();
+        assert_eq!((EsrEl2(fetch.esr).ec(), fetch.far), (ec::IABT_LOWER, 0x4020_0004));
+        assert!(iss.ifsc().is_permission() && !iss.s1ptw());
+        for is_write in [false, true] {
+            let access = access_withheld(at, is_write);
+            let iss = EsrEl2(access.esr).data_abort();
+            assert_eq!((iss.wnr(), access.far), (is_write, at.0));
+            assert!(iss.dfsc().is_permission() && !iss.s1ptw() && !iss.cm());
+        }
+        let iss = EsrEl2(walk_withheld().esr).data_abort();
+        assert!(iss.dfsc().is_permission() && iss.s1ptw());
     }
 
     #[test]

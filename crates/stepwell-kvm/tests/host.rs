@@ -6,6 +6,8 @@
 #![cfg(all(target_os = "linux", target_arch = "aarch64", feature = "host"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "host/hidden.rs"]
+mod hidden;
 #[path = "host/rates.rs"]
 mod rates;
 #[path = "host/traces.rs"]

@@ -219,8 +219,9 @@ pub struct Near<Lease> {
 /// asking costs nothing where all of it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abilities {
-    /// Stage 2 is the loop's: pages can be withheld from the guest, and copies of them be shown.
-    pub views: bool,
+    /// Stage 2 can have a page executed and not read, so that the guest can be shown a copy of it with
+    /// breakpoints. Where it cannot, a page with breakpoints is withheld, and stepped through.
+    pub copies: bool,
     /// The guest takes interrupts from the list registers by itself. Where it does not, each
     /// acknowledgement comes to the loop.
     pub list_registers: bool,
@@ -237,7 +238,7 @@ pub struct Abilities {
 impl Abilities {
     /// All of them: what EL2 has.
     pub const ALL: Self = Self {
-        views: true,
+        copies: true,
         list_registers: true,
         translation_traps: true,
         privileged_calls: true,

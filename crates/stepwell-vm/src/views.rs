@@ -22,6 +22,10 @@
 //! to date ([`Views::sync`]): code that patches itself executes what it wrote, with our BRKs in
 //! place.
 //!
+//! Where a page cannot be executed without being read there are no copies: a page with breakpoints is
+//! withheld from a vCPU that runs freely, for whatever it wants of it, and the loop has each of its
+//! instructions stepped ([`Views::without_copies`]).
+//!
 //! What a debugger asks for changes only while all vCPUs of the domain are stopped. What follows a virtual
 //! address ([`crate::follow`]) changes while others run, as [`Views::sync`] does: by break-before-make,
 //! and whoever touches the page in between tries again.
@@ -48,6 +52,11 @@ pub trait CodeMemory: TableMemory {
     fn read_guest(&self, page: Pa, index: usize) -> u64;
     /// Makes what was written into a copy visible to instruction fetch on all CPUs.
     fn publish(&mut self, copy: Pa);
+    /// The tables that begin at `root` permit so much of a page from now on. Whoever walks these finds out
+    /// by itself.
+    fn permits(&mut self, root: Pa, page: Ipa, permissions: Permissions) {
+        let _ = (root, page, permissions);
+    }
 }
 
 /// Why something could not be set or cleared. Nothing has changed then.
@@ -89,7 +98,7 @@ pub enum Whose {
 struct Page {
     ipa: Ipa,
     original: Pa,
-    /// What is executed in its place.
+    /// What is executed in its place, where that can be.
     copy: Option<Pa>,
     /// One bit for each instruction: breakpoints by physical address,
     breakpoints: [u64; BITMAP],
@@ -194,8 +203,12 @@ impl Page {
     }
 
     fn running(&self) -> (Pa, Permissions) {
-        let Some(copy) = self.copy else { return (self.original, self.watched()) };
-        (copy, Permissions { read: false, write: false, execute: true })
+        let none = Permissions { read: false, write: false, execute: false };
+        match self.copy {
+            Some(copy) => (copy, Permissions { execute: true, ..none }),
+            None if self.has_breakpoints() => (self.original, none),
+            None => (self.original, self.watched()),
+        }
     }
 
     fn guarded(&self) -> (Pa, Permissions) {
@@ -230,6 +243,8 @@ pub struct Views {
     /// The board's flash, and which of its banks are memory now.
     flash: Option<(Pa, [bool; 2])>,
     tables: Option<(Stage2, Stage2)>,
+    /// A page with breakpoints is shown as a copy of it.
+    has_copies: bool,
     /// The tables are in use even where no page differs: pages may come while vCPUs run.
     is_kept: bool,
     /// What pages in which nobody has an interest begin with: stores may be withheld until the first
@@ -257,10 +272,19 @@ impl Views {
             ram: (ipa, pa, bytes),
             flash: None,
             tables: None,
+            has_copies: true,
             is_kept: false,
             others,
             pages: Vec::new(),
         }
+    }
+
+    /// Where a page cannot be executed without being read: one with breakpoints is withheld from a vCPU
+    /// that runs freely, and what would be executed in its place is the loop's to step through.
+    #[must_use]
+    pub const fn without_copies(mut self) -> Self {
+        self.has_copies = false;
+        self
     }
 
     /// With flash at address 0, which is physically at `pa`.
@@ -376,7 +400,14 @@ impl Views {
     /// Tells whether a page has breakpoints.
     #[must_use]
     pub fn has_breakpoints(&self, ipa: Ipa) -> bool {
-        self.page(ipa).is_some_and(|page| page.copy.is_some())
+        self.page(ipa).is_some_and(Page::has_breakpoints)
+    }
+
+    /// Tells whether a vCPU that runs freely cannot execute what is in a page, where what it is not to
+    /// read it does not execute either.
+    #[must_use]
+    pub fn is_fetch_withheld(&self, ipa: Ipa) -> bool {
+        self.page(ipa).is_some_and(|page| page.has_breakpoints() || page.reads != 0)
     }
 
     /// Tells whether an instruction has a breakpoint of a kind.
@@ -426,7 +457,7 @@ impl Views {
         }
         let at = self.make_page(memory, ipa)?;
         let page = self.pages.get_mut(at).ok_or(ViewError::NoMemory)?;
-        if page.copy.is_none() {
+        if self.has_copies && page.copy.is_none() {
             page.copy = memory.allocate(PageUse::Code);
             if page.copy.is_none() {
                 self.tidy(memory, at);
@@ -461,11 +492,12 @@ impl Views {
         page.change(whose, ipa, |bits, bit| bits & !bit);
         page.find_leads(memory);
         page.refresh(memory, 0, DOUBLEWORDS);
-        if !page.has_breakpoints()
-            && let Some(copy) = page.copy.take()
-        {
+        if !page.has_breakpoints() {
+            let copy = page.copy.take();
             self.apply(memory, at)?;
-            memory.free(copy);
+            if let Some(copy) = copy {
+                memory.free(copy);
+            }
         }
         self.tidy(memory, at);
         Ok(())
@@ -567,6 +599,7 @@ impl Views {
             if tables.walk(memory, page.ipa).is_none() {
                 let normal = MemoryKind::Normal;
                 tables.map(memory, page.ipa, *pa, PAGE_BYTES, *permissions, normal)?;
+                memory.permits(tables.vttbr(0).root(), page.ipa, *permissions);
             }
         }
         Ok(has_changed)

@@ -86,7 +86,7 @@ pub fn machine(
         vttbr,
         roots: Roots::new(vttbr),
         follow: Follow::default(),
-        views: Mutex::new(Views::new(RAM_BASE, base, bytes)),
+        views: Mutex::new(Views::new(RAM_BASE, base, bytes).without_copies()),
         stage2: Mutex::new(stage2),
         vgic: Counted::new(Vgic::version_2(vcpus.len())),
         uart: Mutex::new(Pl011::new()),

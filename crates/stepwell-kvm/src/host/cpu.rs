@@ -8,8 +8,9 @@ use super::context::KvmContext;
 use super::machine_code;
 use super::ram::GuestRam;
 use super::ring::TraceRing;
-use super::vcpu::{Left, Vcpu};
+use super::vcpu::{Left, Vcpu, Wanted};
 use super::vm::Vm;
+use super::withheld::{self, Entry};
 use crate::straight;
 use crate::syndrome::{self, Syndrome};
 use kvm_bindings::{
@@ -20,8 +21,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use stepwell_arch::debug::{mdcr_el2, mdscr_el1};
+use stepwell_arch::load_store::Direction;
 use stepwell_arch::stage1::{Access, AccessKind, Regime, WalkError, translate};
-use stepwell_arch::{Instruction, Ipa, LoadStore, Pstate, SystemRegister, Va};
+use stepwell_arch::{Instruction, Ipa, LoadStore, Pa, Pstate, SystemRegister, Va};
 use stepwell_engine::attention::needs_attention;
 use stepwell_vm::cpu::{
     Abilities, Context as _, Cpu, CpuFacts, DebugBank, Interrupt, Purpose, TranslationFailed,
@@ -43,6 +45,7 @@ const SYSTEM_RESET: u64 = 0x8400_0009;
 /// SCTLR_EL1.nTWI: EL0 may wait.
 const NTWI: u64 = 1 << 16;
 const NS_PER_SECOND: u128 = 1_000_000_000;
+const PAGE: u64 = 4096;
 
 /// The system registers that are copied for a stop.
 pub const KEPT: [SystemRegister; 24] = [
@@ -85,6 +88,8 @@ struct Controls {
     lines: Cell<(bool, bool)>,
     wanted_lines: Cell<(bool, bool)>,
     offset: Cell<u64>,
+    /// Where the tables begin by which pages are withheld.
+    root: Cell<Pa>,
 }
 
 /// The CPU.
@@ -165,8 +170,8 @@ impl KvmCpu {
         }
     }
 
-    /// The virtual address that the instruction at the PC accesses, if that can be told.
-    fn accessed(&self, context: &KvmContext) -> Option<Va> {
+    /// What the instruction at the PC accesses, and at which virtual address, if that can be told.
+    fn accessed(&self, context: &KvmContext) -> Option<(LoadStore, Va)> {
         let pstate = Pstate(context.spsr);
         if pstate.is_aarch32() {
             return None;
@@ -180,7 +185,29 @@ impl KvmCpu {
             (31, false) => context.sp_el0,
             _ => context.register(n),
         };
-        what.address(context.elr, base, |n| context.register(n)).map(Va)
+        let first = what.address(context.elr, base, |n| context.register(n))?;
+        Some((what, Va(first)))
+    }
+
+    /// The pages that the instruction at the PC wants, each with the address and how much of it: its own, and
+    /// those that it accesses. As far as that can be told.
+    fn wanted(&self, context: &KvmContext) -> Vec<(Wanted, Ipa, withheld::Left)> {
+        let pc = Va(context.elr);
+        let ipa = |va| self.walk(va, false, Purpose::Read).ok();
+        let fetch = ipa(pc).map(|ipa| (Wanted::Fetch, ipa, withheld::Left::NoStores));
+        let Some((what, first)) = self.accessed(context) else {
+            return fetch.into_iter().collect();
+        };
+        let is_store = what.direction != Direction::Load;
+        let left = if is_store { withheld::Left::All } else { withheld::Left::NoStores };
+        let (first, bytes) = match what.bytes {
+            0 => (first.align_down(zeroed_bytes()), zeroed_bytes()),
+            bytes => (first, u64::from(bytes) * u64::from(what.count)),
+        };
+        let second = first.offset(bytes - 1).align_down(PAGE);
+        let pieces = [Some(first), (second.0 > first.0).then_some(second)].into_iter().flatten();
+        let accesses = pieces.filter_map(|va| Some((Wanted::Access(va, is_store), ipa(va)?, left)));
+        fetch.into_iter().chain(accesses).collect()
     }
 
     /// Enters the guest once. Nothing where the entry ended for KVM's own reasons.
@@ -274,7 +301,8 @@ impl KvmCpu {
         let found = match left {
             Left::Debug(hsr, far) => syndrome::debug(hsr, far),
             Left::Device(at, is_write) => {
-                syndrome::data_abort(at, self.accessed(context), is_write)
+                let address = self.accessed(context).map(|(_, address)| address);
+                syndrome::data_abort(at, address, is_write)
             }
             Left::SwitchedOff | Left::Reset => {
                 let is_reset = left == Left::Reset;
@@ -286,6 +314,9 @@ impl KvmCpu {
                 syndrome::hypervisor_call()
             }
             Left::Call => syndrome::hypervisor_call(),
+            Left::Withheld(Wanted::Fetch) => syndrome::fetch_withheld(Va(context.elr)),
+            Left::Withheld(Wanted::Access(va, is_write)) => syndrome::access_withheld(va, is_write),
+            Left::Withheld(Wanted::Walk) => syndrome::walk_withheld(),
             // It was answered: [`Self::enter_once`].
             Left::SecureCall | Left::Interrupted => return Vector::Irq,
             Left::Failed(errno) => {
@@ -343,7 +374,7 @@ impl Cpu for KvmCpu {
     type Memory = GuestRam;
     type Ring = TraceRing;
     const CAN: Abilities = Abilities {
-        views: false,
+        copies: false,
         list_registers: false,
         translation_traps: false,
         privileged_calls: false,
@@ -358,9 +389,13 @@ impl Cpu for KvmCpu {
         self.vm.facts
     }
 
-    fn prepare(&self, _: u64, _: Vttbr) {}
+    fn prepare(&self, _: u64, tables: Vttbr) {
+        self.set_stage2(tables);
+    }
 
-    fn change_vcpu(&self, _: u64, _: Vttbr, _: bool) {}
+    fn change_vcpu(&self, _: u64, tables: Vttbr, _: bool) {
+        self.set_stage2(tables);
+    }
 
     fn read(&self, register: SystemRegister) -> u64 {
         match (register, &self.vcpu) {
@@ -469,9 +504,9 @@ impl Cpu for KvmCpu {
             context.esr = syndrome::hypervisor_call().esr;
             return Vector::Synchronous;
         }
-        let (begun, is_stepping) = (context.elr, self.is_stepping());
-        let left = self.run(context, &mut own.borrow_mut());
-        self.leave(context, left, begun, is_stepping)
+        let is_stepping = self.is_stepping();
+        let left = self.run_given(context, own);
+        self.leave(context, left, is_stepping)
     }
 
     /// Nobody counts instructions here.
@@ -493,7 +528,9 @@ impl Cpu for KvmCpu {
 
     fn trap_translation_changes(&self, _: bool) {}
 
-    fn set_stage2(&self, _: Vttbr) {}
+    fn set_stage2(&self, tables: Vttbr) {
+        self.controls.root.set(tables.root());
+    }
 
     fn load_interface(&self, interface: &CpuInterface) {
         let signal = interface.signal();
@@ -589,10 +626,54 @@ impl KvmCpu {
         }
     }
 
-    /// Runs the guest until something is for the loop.
-    fn run(&self, context: &mut KvmContext, vcpu: &mut Vcpu) -> Left {
+    /// Runs the guest until something is for the loop, and gives it what it wants of pages that the tables in
+    /// force do not withhold, and others have.
+    fn run_given(&self, context: &mut KvmContext, own: &RefCell<Vcpu>) -> Left {
+        let (withheld, root) = (self.vm.ram.withheld(), self.controls.root.get());
+        let (mut given, mut at) = (Given::Nothing, context.elr);
+        loop {
+            let left = self.run(context, &mut own.borrow_mut(), &given);
+            if left != Left::Failed(libc::EFAULT) {
+                return left;
+            }
+            let wanted = self.wanted(context);
+            let is_withheld = |(_, page, left): &&(Wanted, Ipa, withheld::Left)| {
+                withheld.withholds(root, *page, *left)
+            };
+            if let Some((wanted, ..)) = wanted.iter().find(is_withheld) {
+                return Left::Withheld(*wanted);
+            }
+            if core::mem::replace(&mut at, context.elr) != context.elr {
+                given = Given::Nothing;
+            }
+            given = match given {
+                Given::Nothing => {
+                    Given::Pages(wanted.iter().map(|(_, page, _)| page.align_down(PAGE)).collect())
+                }
+                Given::Pages(_) => Given::All,
+                Given::All if withheld.withholds_anything(root) => {
+                    return Left::Withheld(Wanted::Walk);
+                }
+                Given::All => return left,
+            };
+        }
+    }
+
+    /// Runs the guest until something is for the loop. `given`: what it has met.
+    fn run(&self, context: &mut KvmContext, vcpu: &mut Vcpu, given: &Given) -> Left {
         let begun = machine_code::counter();
         context.begin_straight();
+        let withheld = self.vm.ram.withheld();
+        match withheld.enter(self.number, self.controls.root.get(), self.calls()) {
+            Entry::May => {}
+            Entry::Called => return Left::Interrupted,
+            Entry::Refused(errno) => return Left::Failed(errno),
+        }
+        match given {
+            Given::Nothing => {}
+            Given::Pages(pages) => withheld.give(Some(pages)),
+            Given::All => withheld.give(None),
+        }
         vcpu.push(context, context.spsr & !Pstate::SS);
         vcpu.set_debug(self.wanted_debug());
         self.set_lines();
@@ -604,6 +685,7 @@ impl KvmCpu {
         loop {
             let Some(left) = self.enter_once(vcpu) else { continue };
             if !self.goes_on(context, vcpu, left) {
+                withheld.leave(self.number);
                 let ended = machine_code::counter();
                 vcpu.pull(context);
                 self.vm.hide_since(ended);
@@ -614,19 +696,31 @@ impl KvmCpu {
 
     /// What an entry came to. While stepping, PSTATE.SS tells as at EL2 whether the instruction has
     /// executed that nobody has reported.
-    fn leave(&self, context: &mut KvmContext, left: Left, begun: u64, is_stepping: bool) -> Vector {
+    fn leave(&self, context: &mut KvmContext, left: Left, is_stepping: bool) -> Vector {
         let vector = self.exited(context, left);
         if is_stepping {
             let has_executed = match left {
                 Left::Debug(hsr, _) => (hsr >> 26) == 0x32,
                 Left::Call => true,
-                Left::Interrupted => context.elr != begun,
+                Left::Interrupted => context.elr != context.stepped().0.0,
                 _ => false,
             };
             context.spsr = context.spsr & !Pstate::SS | if has_executed { 0 } else { Pstate::SS };
         }
         vector
     }
+}
+
+/// What of withheld pages a vCPU has met, and is given.
+enum Given {
+    Nothing,
+    Pages(Vec<Ipa>),
+    All,
+}
+
+/// Bytes that DC ZVA clears: DCZID_EL0.BS is the logarithm of words.
+fn zeroed_bytes() -> u64 {
+    4 << (machine_code::dczid() & 0xf)
 }
 
 /// What an HVC calls for.

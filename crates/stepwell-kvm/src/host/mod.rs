@@ -13,6 +13,7 @@ mod server;
 mod tables;
 mod vcpu;
 mod vm;
+mod withheld;
 
 use crate::{Files, KvmError, VCPUS_MAX};
 use cpu::KvmCpu;
@@ -162,11 +163,11 @@ pub fn describe() -> Result<Vec<String>, KvmError> {
         "steps, interrupts held or entered, exclusives, virtual time".to_owned(),
         clock.to_owned(),
         format!(
-            "{} breakpoints and {} watchpoints; none beyond those of the CPU",
+            "{} breakpoints and {} watchpoints of the CPU; beyond, pages that are stepped through",
             features.breakpoints.saturating_sub(2),
             features.watchpoints,
         ),
         format!("up to {VCPUS_MAX} vCPUs, {calls}"),
-        "no SVE, no record and replay, no breakpoints by physical address".to_owned(),
+        "no SVE, no record and replay".to_owned(),
     ])
 }

@@ -1,5 +1,8 @@
 //! The guest's RAM: a file without a name, mapped here and in the guest.
 //!
+//! It is mapped twice: KVM's mapping is protected where something is withheld from the guest
+//! ([`super::withheld`]), ours never is.
+//!
 //! "Physical" addresses are the guest's own, since stage 2 is KVM's. Its vCPUs write what is read here
 //! at any time: every access is atomic by itself, and a longer one may be torn, as a bus master's.
 //!
@@ -11,6 +14,7 @@
 
 use super::machine_code::{clean_data_cache, drop_instructions};
 use super::tables::Tables;
+use super::withheld::Withheld;
 use crate::KvmError;
 use memmap2::{MmapOptions, MmapRaw};
 use portable_atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicU128, Ordering};
@@ -31,9 +35,11 @@ const MIB: u64 = 1 << 20;
 #[derive(Clone)]
 pub struct GuestRam {
     map: Arc<MmapRaw>,
+    for_guest: Arc<MmapRaw>,
     file: Arc<File>,
     bytes: u64,
     tables: Tables,
+    withheld: Arc<Withheld>,
 }
 
 impl GuestRam {
@@ -46,14 +52,23 @@ impl GuestRam {
         let failed = |error| KvmError::NoMemory { mib: bytes / MIB, error };
         let file = unnamed(c"stepwell-guest", bytes).map_err(failed)?;
         let size = usize::try_from(bytes).map_err(|_| failed(io::ErrorKind::OutOfMemory.into()))?;
-        let map = MmapOptions::new().len(size).map_raw(&file).map_err(failed)?;
-        Ok(Self { map: Arc::new(map), file: Arc::new(file), bytes, tables: Tables::default() })
+        let map = || MmapOptions::new().len(size).map_raw(&file).map(Arc::new).map_err(failed);
+        let (map, for_guest) = (map()?, map()?);
+        let withheld = Arc::new(Withheld::new(for_guest.clone()));
+        let tables = Tables::new(withheld.clone());
+        Ok(Self { map, for_guest, file: Arc::new(file), bytes, tables, withheld })
     }
 
-    /// Where this process has it.
+    /// Where this process has it for KVM.
     #[must_use]
     pub fn host_address(&self) -> u64 {
-        self.map.as_mut_ptr() as u64
+        self.for_guest.as_mut_ptr() as u64
+    }
+
+    /// What of it is withheld from the guest.
+    #[must_use]
+    pub fn withheld(&self) -> &Withheld {
+        &self.withheld
     }
 
     /// Loads a piece of a guest that has not run yet.

@@ -1,12 +1,13 @@
 //! Stage-2 tables that nothing walks.
 //!
-//! Stage 2 is KVM's. What the loop keeps in tables of its own says which memory the guest has, and
-//! nothing else: pages cannot be withheld here ([`stepwell_vm::cpu::Abilities::views`]).
+//! Stage 2 is KVM's. What the loop keeps in tables of its own says which memory the guest has; what they
+//! withhold of it is carried over to where KVM looks ([`super::withheld`]).
 
+use super::withheld::Withheld;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use stepwell_arch::{Ipa, Pa};
-use stepwell_vm::stage2::{PageUse, TableMemory};
+use stepwell_vm::stage2::{PageUse, Permissions, TableMemory};
 use stepwell_vm::views::CodeMemory;
 
 const ENTRIES: usize = 512;
@@ -17,12 +18,21 @@ const FIRST: u64 = 1 << 44;
 type Table = Box<[u64; ENTRIES]>;
 
 /// The tables.
-#[derive(Clone, Debug, Default)]
-pub struct Tables(Arc<Mutex<HashMap<u64, Table>>>);
+#[derive(Clone, Debug)]
+pub struct Tables {
+    tables: Arc<Mutex<HashMap<u64, Table>>>,
+    withheld: Arc<Withheld>,
+}
 
 impl Tables {
+    /// None yet.
+    #[must_use]
+    pub fn new(withheld: Arc<Withheld>) -> Self {
+        Self { tables: Arc::default(), withheld }
+    }
+
     fn with<T>(&self, act: impl FnOnce(&mut HashMap<u64, Table>) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.tables.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -63,4 +73,8 @@ impl CodeMemory for Tables {
     }
 
     fn publish(&mut self, _: Pa) {}
+
+    fn permits(&mut self, root: Pa, page: Ipa, permissions: Permissions) {
+        self.withheld.permit(root, page, permissions);
+    }
 }

@@ -50,8 +50,21 @@ pub enum Left {
     SecureCall,
     /// A signal, or a change of the timer's level.
     Interrupted,
+    /// Something is withheld that the instruction at the PC wants.
+    Withheld(Wanted),
     /// KVM cannot go on.
     Failed(i32),
+}
+
+/// What an instruction wants that is withheld.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// To be fetched.
+    Fetch,
+    /// Its access, of which this is the first byte that is withheld, and whether it stores.
+    Access(Va, bool),
+    /// What it does not tell of: a walk of the guest's own tables.
+    Walk,
 }
 
 /// A vCPU of KVM's.

@@ -16,7 +16,6 @@ pub(super) fn set_breakpoint<C: Cpu>(cpu: &C, domain: &Domain<C>, place: Place) 
     match place {
         Place::Va(va) => set_virtual(cpu, domain, &mut control, va.0)?,
         Place::Ipa(ipa) if !ipa.is_aligned(4) => return Err(Refusal::Misaligned(ipa.0)),
-        Place::Ipa(_) if !C::CAN.views => return Err(Refusal::Unsupported),
         Place::Ipa(ipa) => {
             domain.ram.locate(ipa, 4).map_err(|_| Refusal::NotMapped(ipa.0))?;
             let mut views = domain.views.lock();
@@ -47,8 +46,8 @@ fn set_virtual<C: Cpu>(
     {
         return Ok(());
     }
-    if !Va(va).is_aligned(4) || !C::CAN.views {
-        // AArch32 code executes no BRK of A64.
+    // AArch32 code executes no BRK of A64.
+    if !Va(va).is_aligned(4) || !address_space::can_follow(cpu, domain, control, va) {
         return Err(Refusal::NoBreakpointLeft(usable));
     }
     let spaces = address_space::of_all_stopped(cpu, domain, control);

@@ -15,6 +15,11 @@ use stepwell_arch::stage1::Regime;
 use stepwell_arch::{Ipa, SystemRegister};
 use stepwell_protocol::StopReason;
 
+/// SCTLR_EL1.M: stage 1 is on.
+const SCTLR_M: u64 = 1 << 0;
+/// The bit of an address that chooses TTBR1_EL1.
+const UPPER_RANGE: u64 = 1 << 55;
+
 /// What HCR_EL2.TVM traps writes of.
 const TRAPPED: [SystemRegister; 11] = [
     SystemRegister::SCTLR_EL1,
@@ -43,6 +48,25 @@ pub fn load<C: Cpu>(running: &Running<'_, C>) {
     if is_used {
         enter(running);
     }
+}
+
+/// After an exit, or a stepped instruction that may have made another address space: where no write of
+/// what makes one traps, nobody else tells of it.
+#[inline]
+pub fn look<C: Cpu>(running: &Running<'_, C>) {
+    if !C::CAN.translation_traps && running.domain.follow.is_used() {
+        enter(running);
+    }
+}
+
+/// Whether what a virtual address leads to can be followed. Where no write traps of what makes an address
+/// space the guest may go over to another one, of which nobody hears: only what is there in all of a
+/// kernel's can, and physical addresses before there is any.
+#[must_use]
+pub fn can_follow<C: Cpu>(cpu: &C, domain: &Domain<C>, control: &Control, va: u64) -> bool {
+    let mut spaces = of_all_stopped(cpu, domain, control);
+    let mut any_is_on = || spaces.any(|(_, space)| space.sctlr & SCTLR_M != 0);
+    C::CAN.translation_traps || any_is_on() == (va & UPPER_RANGE != 0)
 }
 
 /// Carries out a trapped write; tells whether it was one.

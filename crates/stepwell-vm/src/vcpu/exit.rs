@@ -3,7 +3,7 @@
 //! Those who handle a class are functions of their own also in machine code: merged into one, each exit
 //! would save the registers of all.
 
-use super::{coprocessor, count, debug, inject, interrupt, memory, pages, psci, system};
+use super::{coprocessor, count, debug, fetch, inject, interrupt, memory, pages, psci, system};
 use crate::cpu::Context as _;
 use crate::cpu::{Cpu, Vector};
 use crate::vcpu::handled::{Handled, advance, advance_by, fault};
@@ -29,7 +29,7 @@ fn synchronous<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
     match esr.ec() {
         ec::WFX => wait(running),
         ec::DABT_LOWER => memory::data_abort(running, esr),
-        ec::IABT_LOWER => memory::instruction_abort(running, esr),
+        ec::IABT_LOWER => instruction_abort(running, esr),
         ec::HVC64 => hypervisor_call(running),
         ec::SMC64 => privileged_call(running, esr),
         ec::SYSTEM_REGISTER => system::access(running, esr.system_register()),
@@ -50,6 +50,16 @@ fn synchronous<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
         ec::CP14_LDC_STC => coprocessor::transfer_memory(running, esr),
         _ => fault(running, FaultKind::UnknownException, 0),
     }
+}
+
+#[inline(never)]
+fn instruction_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled {
+    let iss = esr.instruction_abort();
+    let is_withheld = iss.ifsc().is_permission() && !iss.s1ptw();
+    if is_withheld && !C::CAN.copies {
+        return fetch::abort(running);
+    }
+    memory::instruction_abort(running, esr)
 }
 
 /// An SError that came while the guest ran is the guest's: pending until its PSTATE.A is 0, or, under

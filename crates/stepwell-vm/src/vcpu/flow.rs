@@ -100,6 +100,8 @@ pub(super) enum Detour {
     /// Past something in its way, and to the end of the exclusive sequence that is begun in it.
     /// `is_broken`: the exit has broken one around it, which is stepped afterwards.
     Past { left: u64, is_broken: bool },
+    /// Through the page of virtual addresses that begins at `at`, which is withheld from fetches.
+    Page { left: u64, at: u64 },
     /// Through an exclusive sequence that an exit has broken, round its loop and to its store.
     /// `level`: exception level that it is at; `is_armed`: its load has executed.
     Sequence { left: u64, level: u8, is_armed: bool },

@@ -4,7 +4,7 @@ use super::advance::{Onward, VcpuLoop};
 use super::exit::handle;
 use super::flow::{At, Mode};
 use super::running::{End, Running};
-use super::{address_space, debug, interrupt, pages, quiesce, step, time};
+use super::{address_space, debug, fetch, interrupt, pages, quiesce, step, time};
 use crate::cpu::{Cpu, Vector};
 use crate::domain::Order;
 use crate::vcpu::handled::Handled;
@@ -132,7 +132,16 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         if running.domain.timeline.is_none() && time::is_virtual_timer_offered(running) {
             return self.begin_timer();
         }
-        self.enter_free()
+        if fetch::is_withheld(self.running) { self.begin_withheld() } else { self.enter_free() }
+    }
+
+    /// At an instruction in a page that is withheld from its fetch: what EL2 would be told by an entry is
+    /// known without one.
+    fn begin_withheld(&mut self) -> Onward {
+        if debug::breakpoint_at_pc(self.running).is_some() {
+            return self.ends(End::Stop(StopReason::Breakpoint));
+        }
+        self.begin_page()
     }
 
     /// It has waited within CPU_SUSPEND, as WFI does, for an interrupt or whatever else wakes the CPU.
@@ -173,6 +182,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         if running.core.acknowledged_here().is_none() {
             running.core.acknowledged = None;
         }
+        address_space::look(running);
         let handled = handle(running, vector);
         time::update_lines(running);
         match handled {

@@ -18,6 +18,7 @@ pub mod counted;
 pub mod debug;
 pub mod device_access;
 pub mod exit;
+mod fetch;
 pub mod flash;
 pub mod flow;
 mod free;

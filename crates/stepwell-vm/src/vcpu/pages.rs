@@ -197,11 +197,11 @@ pub fn load_of_sequence<C: Cpu>(running: &Running<'_, C>) -> Option<(LoadExclusi
 
 /// What an instruction accesses.
 #[derive(Clone, Copy)]
-struct Operand {
-    address: u64,
-    bytes: u64,
-    read: bool,
-    write: bool,
+pub(super) struct Operand {
+    pub(super) address: u64,
+    pub(super) bytes: u64,
+    pub(super) read: bool,
+    pub(super) write: bool,
     /// Nothing else is accessed.
     is_all: bool,
 }
@@ -281,9 +281,9 @@ pub fn zeroed_bytes<C: Cpu>(running: &Running<'_, C>) -> u64 {
     4_u64 << (running.cpu.read(SystemRegister::DCZID_EL0) & 0xf)
 }
 
-fn decoded<C: Cpu>(running: &Running<'_, C>) -> Option<Operand> {
+/// What the instruction at the PC accesses, where it tells. Only A64 is decoded.
+pub(super) fn decoded<C: Cpu>(running: &Running<'_, C>) -> Option<Operand> {
     if running.core.pstate().is_aarch32() {
-        // Only A64 is decoded.
         return None;
     }
     let what = LoadStore::decode(instruction(running)?)?;
@@ -353,7 +353,7 @@ fn data_abort_in_views<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Opt
 }
 
 /// Takes down what an instruction may write.
-fn write_set<C: Cpu>(running: &Running<'_, C>, operand: Operand) -> WriteSet {
+pub(super) fn write_set<C: Cpu>(running: &Running<'_, C>, operand: Operand) -> WriteSet {
     if !operand.is_all {
         return WriteSet::Unknown;
     }

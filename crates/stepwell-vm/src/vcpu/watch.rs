@@ -73,7 +73,7 @@ pub fn set<C: Cpu>(
     let used = control.watchpoints.iter().filter(|watch| watch.registers.is_some()).count();
     let registers = registers(what).filter(|_| used < usable(cpu));
     if registers.is_none() {
-        if !C::CAN.views {
+        if !address_space::can_follow(cpu, domain, control, what.address.0) {
             return Err(Refusal::NoBreakpointLeft(usable(cpu) as u8));
         }
         protect(cpu, domain, control, what, translate)?;

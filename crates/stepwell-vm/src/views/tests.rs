@@ -17,6 +17,7 @@ struct Memory {
     next: u64,
     limit: Option<usize>,
     published: usize,
+    permitted: BTreeMap<(Pa, Ipa), Permissions>,
     guest: BTreeMap<u64, u64>,
 }
 
@@ -60,6 +61,10 @@ impl CodeMemory for Memory {
     fn publish(&mut self, copy: Pa) {
         assert!(self.pages.contains_key(&copy.0));
         self.published += 1;
+    }
+
+    fn permits(&mut self, root: Pa, page: Ipa, permissions: Permissions) {
+        self.permitted.insert((root, page), permissions);
     }
 }
 
@@ -174,6 +179,33 @@ fn watched_pages_are_withheld_as_far_as_they_are_watched() {
     views.unwatch(&mut memory, place, writes);
     assert_eq!(permissions(&memory, &views, place), (Permissions::ALL, Permissions::ALL));
     assert!(!views.has_page(place));
+}
+
+/// Where a page that is not read is not executed either.
+#[test]
+fn without_copies_a_page_with_a_breakpoint_is_withheld() {
+    let mut memory = Memory::default();
+    let mut views = Views::new(RAM, PHYSICAL, RAM_BYTES).without_copies();
+    let (place, nothing) = (RAM.offset(0x5004), Permissions { execute: false, ..NONE });
+    let no_stores = Permissions { write: false, ..Permissions::ALL };
+    views.set(&mut memory, Whose::Physical, place).unwrap();
+    views.set(&mut memory, Whose::Followed, place.offset(8)).unwrap();
+    assert_eq!(permissions(&memory, &views, place), (nothing, Permissions::ALL));
+    assert!(views.has_breakpoints(place) && views.is_fetch_withheld(place));
+    views.watch(&mut memory, place, Watched { read: false, write: true }).unwrap();
+    assert_eq!(permissions(&memory, &views, place), (nothing, no_stores));
+    views.clear(&mut memory, Whose::Physical, place).unwrap();
+    assert_eq!(permissions(&memory, &views, place), (nothing, no_stores));
+    views.clear(&mut memory, Whose::Followed, place.offset(8)).unwrap();
+    assert_eq!(permissions(&memory, &views, place), (no_stores, no_stores));
+    assert!(!views.is_fetch_withheld(place) && !views.has_breakpoints(place));
+    views.unwatch(&mut memory, place, Watched { read: false, write: true });
+    let root = |tables: &Stage2| tables.vttbr(0).root();
+    let roots = views.tables.as_ref().map(|(running, guarded)| [root(running), root(guarded)]);
+    for root in roots.unwrap() {
+        assert_eq!(memory.permitted[&(root, RAM.offset(0x5000))], Permissions::ALL);
+    }
+    assert_eq!(memory.published, 0);
 }
 
 #[test]

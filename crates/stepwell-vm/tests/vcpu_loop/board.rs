@@ -172,13 +172,16 @@ impl<C: Cpu> Link<C> for Events {
 }
 
 /// Makes the tables of a domain that has all of this memory, and what a debugger sees of them.
-fn map_memory(ram: &Ram) -> (Stage2, Views) {
+fn map_memory(ram: &Ram, has_copies: bool) -> (Stage2, Views) {
     let mut tables = ram.tables();
     let mut stage2 = Stage2::new(&mut tables).expect("there is memory for tables");
     stage2
         .map(&mut tables, RAM_BASE, BASE, BYTES, Permissions::ALL, MemoryKind::Normal)
         .expect("nothing is mapped yet");
     let mut views = Views::new(RAM_BASE, BASE, BYTES);
+    if !has_copies {
+        views = views.without_copies();
+    }
     if ram.locate(Ipa(0), 1).is_ok() {
         let (flash, as_memory) = (Ipa(0), Permissions::of_flash(true));
         stage2
@@ -238,10 +241,10 @@ impl<C: Cpu<Context = FakeContext, Memory = Ram, Ring = FakeRing>> Board<C> {
         for (n, word) in (0..).zip(program) {
             ram.write(Ipa(ENTRY + 4 * n), &word.to_le_bytes()).expect("the program is short");
         }
-        let (stage2, views) = map_memory(&ram);
+        let (stage2, views) = map_memory(&ram, C::CAN.copies);
         let vttbr = stage2.vttbr(1);
         let mut reset = Snapshot::default();
-        FakeCpu::new(0, ram.clone(), kicks.clone()).save(&mut reset);
+        <FakeCpu>::new(0, ram.clone(), kicks.clone()).save(&mut reset);
         let pinned = |number| {
             let context = FakeContext::default();
             let simd = SimdRegisters::at_reset(None);
@@ -301,6 +304,11 @@ impl<C: Cpu<Context = FakeContext, Memory = Ram, Ring = FakeRing>> Board<C> {
 
     /// The CPU of a number, with nothing around it.
     pub fn cpu(&self, number: usize) -> FakeCpu {
+        self.cpu_of_kind(number)
+    }
+
+    /// The same, of either kind.
+    pub fn cpu_of_kind<const COPIES: bool>(&self, number: usize) -> FakeCpu<COPIES> {
         FakeCpu::new(number, self.ram.clone(), self.kicks.clone())
     }
 
@@ -320,6 +328,7 @@ impl<C: Cpu<Context = FakeContext, Memory = Ram, Ring = FakeRing>> Board<C> {
         let vcpu = &domain.vcpus[cpu.number()];
         let Some(order) = vcpu.order.lock().take() else { return false };
         cpu.prepare(0, domain.vttbr);
+        vcpu.core.lock().vttbr = domain.vttbr;
         vcpu::carry_out_and_park(&self.machine, domain, cpu.number(), vcpu, cpu, order);
         true
     }

@@ -1,11 +1,12 @@
 //! Stops at full speed: at breakpoints of either kind, and past them once they were told.
 
 use crate::board::{Board, CONTINUE, DATA, ENTRY, NOP, add, b, ldr, step, str};
+use crate::cpu::FakeCpu;
 use stepwell_arch::{Ipa, Va};
 use stepwell_protocol::{Place, Refusal, StopReason, WatchAccess, Watchpoint};
 use stepwell_wire::{Answer, Command};
 
-fn set(board: &Board, cpu: &crate::cpu::FakeCpu, place: Place) {
+fn set(board: &Board, cpu: &FakeCpu, place: Place) {
     board.serve(cpu, Command::SetBreakpoint { domain: 0, place });
 }
 
@@ -143,4 +144,40 @@ fn there_are_more_by_virtual_address_than_a_cpu_has() {
     }
     // They count while it is stepped, too.
     assert_eq!(board.go(&cpu, step(10, false)).reason, StopReason::Breakpoint);
+}
+
+/// As by KVM: the page is withheld from the guest, which executes, reads and writes it all the same.
+#[test]
+fn a_page_that_cannot_be_copied_is_stepped_through() {
+    let program = [ldr(1, 2), add(3, 3, 1), str(3, 4), NOP, b(-4)];
+    let board: Board<FakeCpu<false>> = Board::around(1, &program);
+    let cpu = board.cpu_of_kind(0);
+    let place = |n: u64| Place::Ipa(Ipa(ENTRY + 4 * n));
+    {
+        let mut core = board.machine.domains[0].vcpus[0].core.lock();
+        // It reads its first instructions, and writes behind its last.
+        (core.context.x[2], core.context.x[4]) = (ENTRY, ENTRY + 0x20);
+    }
+    board.serve(&cpu, Command::SetBreakpoint { domain: 0, place: place(3) });
+    for turn in 1..4 {
+        let stop = board.go(&cpu, CONTINUE);
+        assert_eq!((stop.reason, stop.registers.pc), (StopReason::Breakpoint, ENTRY + 12));
+        assert_eq!(stop.registers.x[3], turn);
+        assert_eq!(stop.registers.x[1], u64::from(ldr(1, 2)) | u64::from(add(3, 3, 1)) << 32);
+    }
+    let stop = board.go(&cpu, step(7, false));
+    assert_eq!((stop.reason, stop.registers.pc), (StopReason::Breakpoint, ENTRY + 12));
+    assert_eq!(stop.steps, 5);
+    // Within the page whose bytes are watched, as it is executed and where it is not.
+    board.serve(&cpu, Command::ClearBreakpoint { domain: 0, place: place(3) });
+    let access = WatchAccess::ReadWrite;
+    let watchpoint = Watchpoint { address: Va(ENTRY + 0x20), length: 24, access };
+    board.serve(&cpu, Command::SetWatchpoint { domain: 0, vcpu: 0, watchpoint });
+    let written = StopReason::Watchpoint { address: Va(ENTRY + 0x20), access: WatchAccess::Write };
+    for order in [CONTINUE, step(100, false)] {
+        let stop = board.go(&cpu, order);
+        assert_eq!((stop.reason, stop.registers.pc), (written, ENTRY + 8));
+    }
+    board.serve(&cpu, Command::ClearWatchpoint { domain: 0, watchpoint });
+    assert_eq!(board.go(&cpu, step(100, false)).reason, StopReason::Stepped);
 }

@@ -16,7 +16,8 @@ use stepwell_arch::debug::{mdcr_el2, mdscr_el1};
 use stepwell_arch::load_store::Direction;
 use stepwell_arch::{Ipa, LoadStore, Pa, Pstate, SystemRegister, Va};
 use stepwell_vm::cpu::{
-    Context, Cpu, CpuFacts, DebugBank, Interrupt, Near, Purpose, Run, TranslationFailed, Vector,
+    Abilities, Context, Cpu, CpuFacts, DebugBank, Interrupt, Near, Purpose, Run, TranslationFailed,
+    Vector,
 };
 use stepwell_vm::registers::{GuestRegisters, PrivateRegisters, Snapshot};
 use stepwell_vm::ring::{Lease, Ring};
@@ -155,8 +156,8 @@ struct State {
 pub const ERROR_ISS: u64 = 1 << 24 | 0x123;
 const SERROR: u64 = 0x2f << 26 | 1 << 25;
 
-/// The CPU.
-pub struct FakeCpu {
+/// The CPU: with a stage 2 that has a page executed and not read, or without `COPIES`.
+pub struct FakeCpu<const COPIES: bool = true> {
     number: usize,
     ram: Ram,
     kicks: Arc<AtomicU8>,
@@ -174,7 +175,7 @@ enum Done {
     Exit(Vector),
 }
 
-impl FakeCpu {
+impl<const COPIES: bool> FakeCpu<COPIES> {
     /// Has the guest's tables lead nowhere from an address, as far as EL2 can tell; or from none.
     pub fn unmap(&self, va: Option<u64>) {
         self.state.borrow_mut().unmapped = va;
@@ -290,8 +291,9 @@ impl FakeCpu {
 
     fn fetch(&self, context: &mut GuestRegisters) -> Result<u32, Done> {
         let pc = context.elr;
+        let permits = |entry: u64| entry >> 54 & 1 == 0 && (COPIES || entry >> 6 & 1 != 0);
         match self.stage2(pc) {
-            Some((pa, entry)) if entry >> 54 & 1 == 0 => Ok(self.ram.load(pa, 4) as u32),
+            Some((pa, entry)) if permits(entry) => Ok(self.ram.load(pa, 4) as u32),
             found => Err(Self::abort(context, 0x20, pc, found.is_some(), false)),
         }
     }
@@ -632,10 +634,11 @@ impl FakeCpu {
     }
 }
 
-impl Cpu for FakeCpu {
+impl<const COPIES: bool> Cpu for FakeCpu<COPIES> {
     type Context = FakeContext;
     type Memory = Ram;
     type Ring = FakeRing;
+    const CAN: Abilities = Abilities { copies: COPIES, ..Abilities::ALL };
 
     fn number(&self) -> usize {
         self.number

@@ -17,6 +17,7 @@
 use super::Event;
 use super::switch::{disable, enable};
 use crate::cpu::Cpu;
+use crate::stage2::PAGE_BYTES;
 use crate::vcpu::advance::{Onward, VcpuLoop};
 use crate::vcpu::flow::{At, Detour, Mode};
 use crate::vcpu::quiesce::{self, SEQUENCE_MAX};
@@ -24,6 +25,9 @@ use crate::vcpu::roots::Root;
 use crate::vcpu::running::End;
 use crate::vcpu::{debug, pages, time};
 use stepwell_protocol::{InterruptPolicy, StopReason};
+
+/// Instructions after which what has come meanwhile is looked for, at the latest.
+const PAGE_STEPS_MAX: u64 = 256;
 
 impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// Has the instruction at the PC executed with breakpoints off and these tables; an exclusive
@@ -41,6 +45,28 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             self.flow.detour = Some(Detour::Past { left: SEQUENCE_MAX, is_broken });
         }
         Onward::GoOn
+    }
+
+    /// Has instructions executed that lie in the page of the PC, which is withheld from fetches, as long as
+    /// nothing else is to be done. A guest may stay in that page for ever: what is pending is taken.
+    pub(in crate::vcpu) fn begin_page(&mut self) -> Onward {
+        if self.begin_detour(InterruptPolicy::Into) {
+            self.flow.rules.is_stepping_past = true;
+            let at = self.running.core.pc().align_down(PAGE_BYTES).0;
+            self.flow.detour = Some(Detour::Page { left: PAGE_STEPS_MAX, at });
+        }
+        Onward::GoOn
+    }
+
+    /// Whether what is stepped through a page is to run, or to wait.
+    fn is_done_with_page(&self, at: u64) -> bool {
+        let running = &*self.running;
+        running.core.pc().align_down(PAGE_BYTES).0 != at
+            || running.core.is_suspended
+            || running.is_called()
+            || self.flow.turn.has_quiesced_others
+            || running.domain.quiescence.must_quiesce(running.index)
+            || self.is_own_step_pending()
     }
 
     /// Steps from within an exclusive sequence that an exit of ours has broken, until its store has
@@ -95,13 +121,15 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     #[inline(never)]
     pub(in crate::vcpu) fn detour(&mut self, detour: Detour) -> Onward {
         match detour {
-            Detour::Past { left: 0, .. } => self.finish(None),
+            Detour::Past { left: 0, .. } | Detour::Page { left: 0, .. } => self.finish(None),
             Detour::Past { .. } if self.is_own_step_pending() => self.finish(None),
-            Detour::Past { .. } | Detour::Sequence { .. } if self.is_interrupted() => {
+            Detour::Past { .. } | Detour::Page { .. } | Detour::Sequence { .. }
+                if self.is_interrupted() =>
+            {
                 self.end_detour(None);
                 Onward::GoOn
             }
-            Detour::Past { .. } => self.one(1),
+            Detour::Past { .. } | Detour::Page { .. } => self.one(1),
             Detour::Sequence { left, level, .. } => self.in_sequence(left, level),
             Detour::OwnStep { left: 0 } => self.finish(None),
             Detour::OwnStep { .. } => self.own_step(detour),
@@ -151,9 +179,13 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         let has_load = self.running.core.monitor.armed().is_some();
         let next = match detour {
             Detour::Past { .. } | Detour::OwnStep { .. } if !has_load => return self.finish(None),
-            Detour::Past { .. } if self.is_at_breakpoint() => {
+            Detour::Page { at, .. } if !has_load && self.is_done_with_page(at) => {
+                return self.finish(None);
+            }
+            Detour::Past { .. } | Detour::Page { .. } if self.is_at_breakpoint() => {
                 return self.finish(Some(End::Stop(StopReason::Breakpoint)));
             }
+            Detour::Page { left, at } => Detour::Page { left: left - 1, at },
             Detour::Past { left, is_broken } => {
                 self.running.core.acknowledge_pc();
                 Detour::Past { left: left - 1, is_broken }

@@ -487,7 +487,13 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     }
 
     fn end_wait(&mut self, is_begun: bool) -> Onward {
-        self.running.core.wakes_at = u64::MAX;
+        // In a page that is stepped through it waits once it is let go, as one that runs would.
+        let waits_on = !C::CAN.copies && is_begun && !interrupt::has_waited(self.running);
+        if waits_on {
+            self.running.core.is_suspended = true;
+        } else {
+            self.running.core.wakes_at = u64::MAX;
+        }
         if is_begun {
             self.advance_pc(self.flow.hand.next.bytes);
             return self.done(None);

@@ -337,6 +337,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         }
         match plan {
             Plan::TranslationChange => {
+                address_space::look(self.running);
                 self.running.core.forget_pages();
                 self.flow.hand.executed_page = None;
                 self.emit_context();
