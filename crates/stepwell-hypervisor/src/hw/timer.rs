@@ -32,9 +32,12 @@ pub fn interrupt_in(ns: u64) {
     }
 }
 
-/// Switches EL2's timer off.
+/// Switches EL2's timer off, unless the guest's is to be looked at by it ([`set_offset`]).
 pub fn cancel_interrupt() {
     msr!("cnthp_ctl_el2", 0);
+    if is_overlooked(offset()) {
+        set_offset(offset());
+    }
 }
 
 /// What guests' counters show at reset.
@@ -83,8 +86,18 @@ fn is_virtual_timer_due() -> bool {
     mrs!("cntv_ctl_el0") & ISTATUS != 0
 }
 
+/// Whether the machine would not have the guest's timer go off by such an offset.
+fn is_overlooked(offset: u64) -> bool {
+    offset.cast_signed() < 0 && counter_at_reset() == 0
+}
+
 /// CNTVOFF_EL2: what the guest's virtual counter lags behind the machine's.
+///
+/// Where the guest's is ahead, because its steps were worth more than they took, and its timer would not go
+/// off by that ([`counter_at_reset`]), EL2's timer interrupts it every millisecond: QEMU looks at the
+/// guest's timer when this register is written.
 pub fn set_offset(offset: u64) {
+    const LOOK_NS: u64 = 1_000_000;
     let compare = mrs!("cntv_cval_el0");
     if deadline_wraps(compare, offset) && counter_at_reset() != 0 {
         // As far away as one can be told; the guest may read it, but QEMU 7.2 does not hang.
@@ -92,6 +105,9 @@ pub fn set_offset(offset: u64) {
     }
     msr!("cntvoff_el2", offset);
     isb();
+    if is_overlooked(offset) {
+        interrupt_in(LOOK_NS);
+    }
 }
 
 /// CNTVOFF_EL2.
