@@ -79,7 +79,7 @@ impl Host {
             Some(port) => {
                 let forward = format!("hostfwd=tcp:127.0.0.1:{port}-:{FORWARDED_PORT}");
                 command.args(["-netdev", &format!("user,id=net,{forward}")]);
-                command.args(["-device", "virtio-net-device,netdev=net,romfile="])
+                command.args(["-device", "virtio-net-device,netdev=net"])
             }
         };
         command.arg("-kernel").arg(&setup.kernel).arg("-initrd").arg(initrd);
