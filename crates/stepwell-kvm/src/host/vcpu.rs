@@ -271,9 +271,13 @@ impl Vcpu {
 
     /// Has KVM forget that an instruction has executed whose Software Step exception is to come: its call
     /// is reported. From 6.1 on KVM keeps PSTATE.SS 0 then, and would leave before the next one; it forgets
-    /// that with all that it is to debug, which it is told anew before the next entry.
+    /// that with all that it is to debug, which it is told anew: the next entry may follow at once.
     pub fn forget_pending_step(&mut self) {
+        let wanted = self.debug;
         self.set_debug(kvm_guest_debug::default());
+        if let Some(wanted) = wanted {
+            self.set_debug(wanted);
+        }
     }
 
     /// Sets what KVM is to debug.
