@@ -2,7 +2,7 @@
 //!
 //! GDB steps one thread at a time. What the others do meanwhile is the domain's `--others` policy,
 //! unless GDB names no action for them (`set scheduler-locking on`, and whenever it steps off a
-//! breakpoint that it took out): then they are stopped, and for a single step interrupts are held
+//! breakpoint that it took out): then they do not move, and for a single step interrupts are held
 //! too.
 
 use crate::Error;
@@ -149,7 +149,7 @@ impl Guest<'_> {
     pub(crate) fn set_going(&mut self) -> Result<(), Error> {
         let record = self.services.is_tracing();
         let others = match self.going {
-            Going::Step { is_locked: true, .. } | Going::Alone(_) => OthersPolicy::Stop,
+            Going::Step { is_locked: true, .. } | Going::Alone(_) => OthersPolicy::Freeze,
             // `continue`, recorded: everybody goes, step by step.
             Going::Free if record => OthersPolicy::STEP,
             _ => self.policies.others,

@@ -123,6 +123,9 @@ pub enum OthersPolicy {
         /// Instructions of a turn. 0 is refused.
         quantum: u32,
     },
+    /// They are stopped, whatever the stepped one waits for: a WFI of its that only they could end
+    /// ends at once, as it may anyway.
+    Freeze,
 }
 
 impl OthersPolicy {
@@ -137,7 +140,7 @@ impl OthersPolicy {
     pub const fn quantum(self) -> u32 {
         match self {
             Self::Step { quantum } => quantum,
-            Self::Stop | Self::Run => Self::QUANTUM,
+            Self::Stop | Self::Run | Self::Freeze => Self::QUANTUM,
         }
     }
 
@@ -154,6 +157,7 @@ impl fmt::Display for OthersPolicy {
             Self::Stop => f.write_str("stop"),
             Self::Run => f.write_str("run"),
             Self::Step { quantum } => write!(f, "step={quantum}"),
+            Self::Freeze => f.write_str("freeze"),
         }
     }
 }
@@ -165,13 +169,17 @@ impl FromStr for OthersPolicy {
         match word {
             "stop" => Ok(Self::Stop),
             "run" => Ok(Self::Run),
+            "freeze" => Ok(Self::Freeze),
             "step" => Ok(Self::STEP),
             _ => word
                 .strip_prefix("step=")
                 .and_then(|quantum| quantum.parse().ok())
                 .filter(|quantum| *quantum > 0)
                 .map(|quantum| Self::Step { quantum })
-                .ok_or(UnknownPolicy { given: word.into(), expected: "stop, run, step, step=N" }),
+                .ok_or(UnknownPolicy {
+                    given: word.into(),
+                    expected: "stop, run, step, step=N, freeze",
+                }),
         }
     }
 }
@@ -195,7 +203,9 @@ mod tests {
         }
         assert_eq!("natural".parse(), Ok(TimePolicy::Natural { seed: 0 }));
         assert!("natural=".parse::<TimePolicy>().is_err());
-        for policy in [OthersPolicy::Stop, OthersPolicy::Run, OthersPolicy::STEP] {
+        let others =
+            [OthersPolicy::Stop, OthersPolicy::Run, OthersPolicy::STEP, OthersPolicy::Freeze];
+        for policy in others {
             assert_eq!(policy.to_string().parse(), Ok(policy));
         }
         let refused = "per-step=".parse::<TimePolicy>().unwrap_err();
@@ -205,6 +215,6 @@ mod tests {
         );
         assert_eq!("step".parse(), Ok(OthersPolicy::STEP));
         let refused = "step=0".parse::<OthersPolicy>().unwrap_err();
-        assert_eq!(refused.to_string(), "\"step=0\" is none of stop, run, step, step=N");
+        assert_eq!(refused.to_string(), "\"step=0\" is none of stop, run, step, step=N, freeze");
     }
 }

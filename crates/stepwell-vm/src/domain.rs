@@ -18,6 +18,7 @@ use crate::device::peripherals::Peripherals;
 use crate::device::pl011::Pl011;
 use crate::device::virtio::Virtio;
 use crate::follow::Follow;
+use crate::queue::Queue;
 use crate::stage2::{Stage2, Vttbr};
 use crate::timeline::Timeline;
 use crate::vcpu::changes::Changes;
@@ -194,8 +195,11 @@ pub struct Control {
     pub by_turns: bool,
     /// Breakpoints by virtual address.
     pub breakpoints: Vec<u64, 16>,
-    /// The vCPU that had a reason to stop when another's was told, and comes first next time.
-    pub overlooked: Option<usize>,
+    /// vCPUs that had a reason to stop when another's was told. Who has waited for longest comes first.
+    pub overlooked: Queue,
+    /// vCPUs that could not execute the instruction that they are owed, since another held the quiescence
+    /// until the domain was stopped. The first has the quiescence next time.
+    pub owed: Queue,
     /// Watchpoints.
     pub watchpoints: alloc::vec::Vec<Watch>,
 }
@@ -222,7 +226,8 @@ impl Control {
             joining: None,
             by_turns: false,
             breakpoints: Vec::new(),
-            overlooked: None,
+            overlooked: Queue::default(),
+            owed: Queue::default(),
             watchpoints: alloc::vec::Vec::new(),
         }
     }

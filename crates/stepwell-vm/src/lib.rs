@@ -59,6 +59,7 @@ pub mod link;
 pub mod machine;
 pub mod memory;
 pub mod mutation;
+pub mod queue;
 pub mod recorder;
 pub mod registers;
 pub mod ring;

@@ -118,15 +118,12 @@ impl<C: Cpu> Domain<C> {
             // Somebody asked for a pause, and this vCPU had a better reason meanwhile.
             Some(pause) if pause.reason == StopReason::Paused => *pause = stop,
             // One that is faster would be told of each time: a debugger may wait for this one.
-            Some(other) if *overlooked == Some(stop.vcpu) => {
-                *overlooked = Some(other.vcpu);
+            Some(other) if overlooked.is_before(stop.vcpu, other.vcpu) => {
+                overlooked.add(other.vcpu);
                 *other = stop;
             }
             Some(other) if other.vcpu != stop.vcpu && stop.reason != StopReason::Paused => {
-                // Unless another one has waited for longer.
-                if overlooked.is_none_or(|vcpu| vcpu == other.vcpu) {
-                    *overlooked = Some(stop.vcpu);
-                }
+                overlooked.add(stop.vcpu);
             }
             Some(_) => {}
             none => *none = Some(stop),
@@ -195,7 +192,7 @@ impl<C: Cpu> Domain<C> {
             return;
         }
         let stop = control.stop.take().unwrap_or(own);
-        control.overlooked = control.overlooked.filter(|&vcpu| vcpu != stop.vcpu);
+        control.overlooked.remove(stop.vcpu);
         // Not before: a pause gives way to what another vCPU comes to meanwhile, and then who was to
         // be told of has not been. A position that is reached tells of a moment, and not of the
         // instruction that is next.

@@ -68,7 +68,7 @@ fn text(bytes: &[u8]) -> Bytes {
 
 #[test]
 fn the_version_that_these_bytes_belong_to() {
-    assert_eq!(VERSION, 9);
+    assert_eq!(VERSION, 10);
 }
 
 #[test]
@@ -117,10 +117,11 @@ fn commands_that_set_how_it_moves() {
     for (policy, bytes) in policies {
         request(Command::SetTimePolicy { domain: 0, policy }, bytes);
     }
-    let policies: [(OthersPolicy, &[u8]); 3] = [
+    let policies: [(OthersPolicy, &[u8]); 4] = [
         (OthersPolicy::Stop, &[23, 0, 0]),
         (OthersPolicy::Run, &[23, 0, 1]),
         (OthersPolicy::Step { quantum: 200 }, &[23, 0, 2, 0xc8, 1]),
+        (OthersPolicy::Freeze, &[23, 0, 3]),
     ];
     for (policy, bytes) in policies {
         request(Command::SetOthersPolicy { domain: 0, policy }, bytes);

@@ -69,7 +69,7 @@ pub(super) fn record_until<C: Cpu>(cpu: &C, machine: &Machine<C>, domain: &Domai
     let role = Role::Alone(u64::MAX);
     let order = Order::Step(StepOrder { until: None, record: true, within: None, role });
     (control.stop, control.recording, control.joining) = (None, true, Some(order));
-    keep_one_monitor(domain, on);
+    keep_one_monitor(domain, on, None);
     domain.translation.watch(false);
     domain.give(cpu, &mut control.running, on, order);
     Ok(Answer::Done)
@@ -89,7 +89,7 @@ fn resume<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpu: Option<u8>) -> Result {
     control.stop = None;
     let stepped = control.single_step & on;
     control.recording = false;
-    let Control { running, free, time, .. } = &mut *control;
+    let Control { running, free, time, owed, .. } = &mut *control;
     if stepped != 0 {
         let order = StepOrder { until: None, record: false, within: None, role: Role::Alone(1) };
         domain.give(cpu, running, stepped, Order::Step(order));
@@ -99,7 +99,7 @@ fn resume<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpu: Option<u8>) -> Result {
     if *time != stepwell_engine::TimePolicy::Real {
         domain.clock_waits.store(true, Ordering::Release);
     }
-    keep_one_monitor(domain, on);
+    keep_one_monitor(domain, on, owed.take(on));
     domain.translation.watch(false);
     domain.is_asynchronous.store(domain.timeline.is_none(), Ordering::Release);
     domain.give(cpu, running, on, Order::Run);
@@ -108,8 +108,10 @@ fn resume<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpu: Option<u8>) -> Result {
 
 /// Before `on` run freely: at most one of them goes on within the exclusive sequence that it is
 /// stopped in, and the others wait for that. Any other one's store fails, as after a long
-/// interrupt.
-fn keep_one_monitor<C: Cpu>(domain: &Domain<C>, on: u8) {
+/// interrupt. `owed`: one that had to give way to such a sequence last time, to which all give way now:
+/// else a debugger that has one vCPU step off a breakpoint in a loop around a load-exclusive, again and
+/// again, would keep a sequence of another for ever from being begun.
+fn keep_one_monitor<C: Cpu>(domain: &Domain<C>, on: u8, owed: Option<usize>) {
     let may_be = |index: usize, is_reported: bool| {
         let Some(vcpu) = domain.vcpus.get(index) else { return false };
         let core = vcpu.core.lock();
@@ -121,7 +123,8 @@ fn keep_one_monitor<C: Cpu>(domain: &Domain<C>, on: u8) {
     let reported = all().find(|&index| may_be(index, true));
     // In turns of instructions only the one whose turn it is can be within one.
     let in_turn = domain.timeline.as_ref().map(|timeline| timeline.lock().vcpu());
-    let kept = in_turn.or(reported).or_else(|| all().find(|&index| may_be(index, false)));
+    let armed = || reported.or_else(|| all().find(|&index| may_be(index, false)));
+    let kept = in_turn.or(owed).or_else(armed);
     open_other_monitors(domain, kept);
     // In turns of instructions nobody else runs before its turn is over, which clears the monitor.
     if let Some(kept) = kept.filter(|_| domain.timeline.is_none()) {
@@ -181,7 +184,7 @@ pub(super) fn step<C: Cpu>(
     control.by_turns = true;
     control.recording = order.record;
     match policy {
-        OthersPolicy::Stop => {}
+        OthersPolicy::Stop | OthersPolicy::Freeze => {}
         OthersPolicy::Run => run_beside(cpu, domain, &mut control, others, is_armed),
         OthersPolicy::Step { .. } => {
             let joining =

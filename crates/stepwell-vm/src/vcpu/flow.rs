@@ -323,4 +323,9 @@ impl Turn {
     pub(super) fn leads(&self) -> bool {
         self.role == Role::Focus && self.policy == OthersPolicy::Stop
     }
+
+    /// Whether the others do not move, whatever this one waits for.
+    pub(super) fn is_alone(&self) -> bool {
+        self.role == Role::Focus && self.policy == OthersPolicy::Freeze
+    }
 }

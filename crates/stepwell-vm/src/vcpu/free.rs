@@ -27,7 +27,9 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
                 time::begin_run(self.running);
                 self.running.core.forget_pages();
                 // It may be within an exclusive sequence, with its load executed under a step.
-                self.flow.is_armed = self.running.core.monitor.armed().is_some();
+                let Running { domain, index, core, .. } = &*self.running;
+                let is_owed_one = domain.timeline.is_none() && domain.quiescence.is_held_by(*index);
+                self.flow.is_armed = core.monitor.armed().is_some() || is_owed_one;
                 (self.flow.mode, self.flow.at) = (Mode::Free, At::Boundary);
                 self.flow.is_owed = true;
                 Onward::GoOn

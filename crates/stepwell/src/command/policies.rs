@@ -10,7 +10,8 @@ pub(super) struct StepPolicies {
     #[arg(long, value_name = "POLICY", default_value = "over")]
     pub(super) irq: InterruptPolicy,
     /// What the other vCPUs do while one is stepped: stop (moving only so that it makes progress),
-    /// run, or step (one at a time; step=N: N steps a turn)
+    /// run, step (one at a time; step=N: N steps a turn), or freeze (not moving, whatever it waits
+    /// for)
     #[arg(long, value_name = "POLICY", default_value = "stop")]
     pub(super) others: OthersPolicy,
     /// How the guest's clock goes while it is stopped or steps: stopped, natural[=SEED], real or

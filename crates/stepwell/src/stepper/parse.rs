@@ -30,7 +30,7 @@ m WHERE [N]    N bytes of memory (64)
 d [WHERE] [N]  disassemble N instructions (8), from the PC
 i POLICY       interrupts while stepping: hold, over, into
 time POLICY    the guest's clock: stopped, natural[=SEED], real, per-step=NS
-others POLICY  the other vCPUs while stepping: stop, run, step[=N]
+others POLICY  the other vCPUs while stepping: stop, run, step[=N], freeze
 smc on|off     stop at SMC instructions
 watch WHERE [N] [KIND]    stop before N bytes (8) are accessed: r, w (default), rw
 unwatch WHERE [N] [KIND]  no longer

@@ -460,8 +460,10 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// within CPU_SUSPEND, which waits as WFI does, but has executed.
     pub(in crate::vcpu) fn wait_for_interrupt(&mut self, is_begun: bool) -> Onward {
         self.flow.at = At::Interrupt { is_begun };
-        // One that a vCPU which runs freely is stepped past may end early, and does.
-        if self.flow.rules.is_stepping_past || interrupt::has_waited(self.running) {
+        // One that a vCPU which runs freely is stepped past may end early, and does; so does one that
+        // only others could end, which do not move.
+        let may_end = self.flow.rules.is_stepping_past || self.flow.turn.is_alone();
+        if may_end || interrupt::has_waited(self.running) {
             return self.end_wait(is_begun);
         }
         if self.running.is_called() {

@@ -287,6 +287,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             interrupt::take_all(self.running);
             if self.running.is_called() {
                 quiescence.leave(index);
+                self.running.domain.control.lock().owed.add(index);
                 self.take_back();
                 return self.done(Some(End::Asked));
             }
