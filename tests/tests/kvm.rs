@@ -335,6 +335,24 @@ fn gdb_on_debian_on_6_1() {
     assert!(host.finish(LIMIT).status.success());
 }
 
+/// The demo in a checkout where everything is built, as on any arm64 Linux with KVM.
+#[test]
+fn the_demo_shows_its_guest_by_kvm() {
+    let mut host = Host::boot(&Setup { cpu: VHE, ..Setup::new(1) }, HOST_LIMIT);
+    let tree = "mkdir -p /stepwell/xtask /stepwell/target/release; cd /stepwell; \
+                ln -s /bin/stepwell target/release/; ln -s /guests target/guests; \
+                export CARGO_MANIFEST_DIR=/stepwell/xtask";
+    assert_eq!(host.sh(tree).status, 0);
+    let plan = host.sh("xtask demo --plan");
+    assert!(!plan.text.contains("hypervisor.bin"), "{}", plan.text);
+    let done = host.sh("xtask demo --no-build");
+    for words in ["This host has KVM", "Stepped, and none the wiser", "[interrupt at"] {
+        assert!(done.text.contains(words), "no {words:?} in {}", done.text);
+    }
+    assert_eq!(done.status, 0, "{}", done.text);
+    assert!(host.finish(LIMIT).status.success());
+}
+
 /// At least these parts of a bare loop's rate, silent and recorded, and a start in that many milliseconds.
 const SILENT_MIN: f64 = 0.5;
 const TRACED_MIN: f64 = 0.35;

@@ -1,6 +1,7 @@
 //! `cargo xtask build`: the EL2 image, then the host tool that carries it.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -55,6 +56,14 @@ pub fn for_demo() -> Result<()> {
     host_tool(&[])
 }
 
+/// Builds what a visitor runs whose host has KVM: the command alone.
+///
+/// # Errors
+/// When the code does not build.
+pub fn for_demo_by_kvm() -> Result<()> {
+    command(&mut process::host_cargo(), &[])
+}
+
 fn release_image(toolchain: &BareMetal) -> Result<()> {
     let image = layout::hypervisor_image();
     hypervisor_image(toolchain, "el2", &image)?;
@@ -77,11 +86,15 @@ fn hypervisor_image(toolchain: &BareMetal, features: &str, image: &Path) -> Resu
 }
 
 fn host_tool(features: &[&str]) -> Result<()> {
-    println!("Building the stepwell command");
     let mut cargo = process::host_cargo();
-    cargo.args(["build", "--release", "--package", "stepwell"]).args(features);
     cargo.env("STEPWELL_HYPERVISOR_IMAGE", layout::hypervisor_image());
-    process::run(&mut cargo, BUILD_LIMIT)?;
+    command(&mut cargo, features)
+}
+
+fn command(cargo: &mut Command, features: &[&str]) -> Result<()> {
+    println!("Building the stepwell command");
+    cargo.args(["build", "--release", "--package", "stepwell"]).args(features);
+    process::run(cargo, BUILD_LIMIT)?;
     println!("command:   {}", layout::shown(&layout::stepwell_binary()));
     Ok(())
 }

@@ -69,6 +69,17 @@ pub fn build_with(compiler: &Compiler) -> Result<PathBuf> {
     Ok(layout::arm64_binary())
 }
 
+/// Builds this program, which shows the demo; returns it.
+///
+/// # Errors
+/// When the code does not build.
+pub fn xtask_with(compiler: &Compiler) -> Result<PathBuf> {
+    let mut cargo = compiler.cargo();
+    cargo.args(["build", "--release", "--package", "xtask", "--target", TARGET]);
+    process::run(cargo.arg("--target-dir").arg(folder()), BUILD_LIMIT)?;
+    Ok(layout::arm64_binary().with_file_name("xtask"))
+}
+
 fn folder() -> PathBuf {
     layout::cross_dir()
 }

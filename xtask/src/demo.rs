@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::guests::{self, DebianGuest};
 use crate::{build, layout, process, setup};
@@ -43,6 +43,9 @@ time here, so it ticks every 20 steps. With --irq over the handlers run and are 
 they ran shows in CNTV_CVAL_EL0, the time of the next tick. Then the guest goes on to its shell,
 where a line waits for it.";
 
+const BY_KVM: &str = "\
+This host has KVM: the guest runs by that, at the CPU's speed, and needs neither QEMU nor a hypervisor.";
+
 const RECORDING: &str = "\
 The same place again, recorded: with --irq into, what the handlers execute is part of it.";
 
@@ -58,6 +61,24 @@ pub struct Demo {
     /// Goes back from a panic to its cause instead, in a guest of Stepwell's own
     #[arg(long)]
     time: bool,
+    /// Shows with what is built and fetched already: installs, fetches and builds nothing
+    #[arg(long, conflicts_with_all = ["plan", "time"])]
+    no_build: bool,
+}
+
+/// What the guest runs on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    Qemu,
+    Kvm,
+}
+
+impl By {
+    /// What `stepwell` chooses here by itself.
+    fn here() -> Self {
+        let is_usable = || File::options().read(true).write(true).open("/dev/kvm").is_ok();
+        if cfg!(target_arch = "aarch64") && is_usable() { Self::Kvm } else { Self::Qemu }
+    }
 }
 
 impl Demo {
@@ -69,9 +90,24 @@ impl Demo {
         if self.plan {
             return plan();
         }
+        let by = By::here();
         let mut phases = Phases::default();
-        let installed = phases.time("setting up", || setup::ensure(setup::MACHINE))?;
-        phases.time("building", build::for_demo)?;
+        if self.no_build {
+            check_prepared()?;
+            phases.time("showing", || show(by))?;
+            println!("\n{}", phases.told());
+            return Ok(());
+        }
+        // Only what QEMU runs goes back in time.
+        let installed = if by == By::Kvm && !self.time {
+            let installed = phases.time("setting up", || setup::ensure_programs(setup::BY_KVM))?;
+            phases.time("building", build::for_demo_by_kvm)?;
+            installed
+        } else {
+            let installed = phases.time("setting up", || setup::ensure(setup::MACHINE))?;
+            phases.time("building", build::for_demo)?;
+            installed
+        };
         if self.time {
             phases.time("building the guest", guests::bare)?;
             phases.time("showing", time::show)?;
@@ -79,7 +115,7 @@ impl Demo {
             return Ok(());
         }
         phases.time("fetching the guest", guests::debian_only)?;
-        phases.time("showing", show)?;
+        phases.time("showing", || show(by))?;
         println!("\n{}", phases.told());
         match installed.as_slice() {
             [] => println!("Nothing had to be installed."),
@@ -111,18 +147,35 @@ impl Phases {
     }
 }
 
+/// Demands that what the demo shows is there.
+fn check_prepared() -> Result<()> {
+    let guest = DebianGuest::here();
+    for file in [layout::stepwell_binary(), guest.kernel(), guest.initramfs()] {
+        ensure!(
+            file.is_file(),
+            "{} is missing: run the demo once without --no-build",
+            layout::shown(&file)
+        );
+    }
+    Ok(())
+}
+
 fn plan() -> Result<()> {
-    let installed = setup::plan(setup::MACHINE)?;
+    let by = By::here();
+    let installed = match by {
+        By::Qemu => setup::plan(setup::MACHINE)?,
+        By::Kvm => setup::plan_programs(setup::BY_KVM)?,
+    };
     println!("To be installed:");
     let nothing = installed.is_empty().then(|| "nothing, all is there".to_owned());
     for line in installed.iter().chain(&nothing) {
         println!("  {line}");
     }
-    println!(
-        "To be built:\n  {}\n  {}",
-        layout::shown(&layout::hypervisor_image()),
-        layout::shown(&layout::stepwell_binary())
-    );
+    println!("To be built:");
+    if by == By::Qemu {
+        println!("  {}", layout::shown(&layout::hypervisor_image()));
+    }
+    println!("  {}", layout::shown(&layout::stepwell_binary()));
     let guest = DebianGuest::here();
     let state = if guest.is_complete() { "there already" } else { "to be fetched, not installed" };
     println!("Debian's kernel and busybox for arm64 ({state}):");
@@ -133,7 +186,10 @@ fn plan() -> Result<()> {
 }
 
 /// The commands that the visitor sees.
-fn show() -> Result<()> {
+fn show(by: By) -> Result<()> {
+    if by == By::Kvm {
+        println!("\n{BY_KVM}");
+    }
     let folder = layout::target_dir().join("demo");
     fs::create_dir_all(&folder).context("making the demo's folder")?;
     let (typed, recording) = (folder.join("typed"), folder.join("uname.stepwell"));

@@ -72,12 +72,14 @@ pub fn host() -> Result<()> {
     let compiler = cross::Compiler::find_or_fetch()?;
     let command = cross::stripped(&cross::build_with(&compiler)?)?;
     let tests = tests(&compiler)?;
+    let xtask = cross::stripped(&cross::xtask_with(&compiler)?)?;
     let debian = DebianGuest::here();
     let read =
         |path: PathBuf| fs::read(&path).with_context(|| format!("reading {}", path.display()));
     let mut files = vec![
         ("bin/kvm-tests".to_owned(), read(tests)?),
         ("bin/stepwell".to_owned(), read(command)?),
+        ("bin/xtask".to_owned(), read(xtask)?),
         ("guests/debian/vmlinuz".to_owned(), read(debian.kernel())?),
         ("guests/debian/initramfs.cpio.gz".to_owned(), read(debian.initramfs())?),
     ];

@@ -145,6 +145,8 @@ pub const DISTRIBUTIONS: &[Need] = &[QEMU, KEYRING, SFDISK, MTOOLS, MKE2FS, PASS
 pub const CROSS: &[Need] = &[KEYRING, CROSS_GCC, CROSS_LIBC];
 /// What running a guest takes: the demo and the measurements need no more.
 pub const MACHINE: &[Need] = &[QEMU, KEYRING];
+/// What it takes where the host's KVM runs it.
+pub const BY_KVM: &[Need] = &[KEYRING];
 /// What taking pictures of reports takes.
 pub const PICTURES: &[Need] = &[QEMU, KEYRING, BROWSER];
 /// What all tests take.
@@ -193,6 +195,26 @@ impl Setup {
 /// When apt cannot say.
 pub fn plan(needs: &[Need]) -> Result<Vec<String>> {
     check_named_qemu()?;
+    let mut lines = plan_programs(needs)?;
+    match BareMetal::find() {
+        Found::Ready(_) => {}
+        Found::Stageable { .. } => lines.push(format!(
+            "core and alloc for {}, built from the compiler's own source",
+            BareMetal::TARGET
+        )),
+        Found::Nothing if process::is_installed("rustup") => {
+            lines.push(format!("target {} by rustup", BareMetal::TARGET));
+        }
+        Found::Nothing => lines.push(format!("packages {}", DEBIAN_RUST.join(", "))),
+    }
+    Ok(lines)
+}
+
+/// What [`ensure_programs`] would install, as [`plan`] tells it.
+///
+/// # Errors
+/// When apt cannot say.
+pub fn plan_programs(needs: &[Need]) -> Result<Vec<String>> {
     let missing: Vec<&Need> = needs.iter().filter(|need| !(need.present)()).collect();
     let mut lines = Vec::new();
     if !missing.is_empty() {
@@ -222,17 +244,6 @@ pub fn plan(needs: &[Need]) -> Result<Vec<String>> {
         }
         lines.push(format!("{} to fetch", apt::megabytes(bytes)));
     }
-    match BareMetal::find() {
-        Found::Ready(_) => {}
-        Found::Stageable { .. } => lines.push(format!(
-            "core and alloc for {}, built from the compiler's own source",
-            BareMetal::TARGET
-        )),
-        Found::Nothing if process::is_installed("rustup") => {
-            lines.push(format!("target {} by rustup", BareMetal::TARGET));
-        }
-        Found::Nothing => lines.push(format!("packages {}", DEBIAN_RUST.join(", "))),
-    }
     Ok(lines)
 }
 
@@ -242,6 +253,16 @@ pub fn plan(needs: &[Need]) -> Result<Vec<String>> {
 /// When something is missing that cannot be installed.
 pub fn ensure(needs: &[Need]) -> Result<Vec<String>> {
     check_named_qemu()?;
+    let mut installed = ensure_programs(needs)?;
+    installed.extend(ensure_bare_metal()?);
+    Ok(installed)
+}
+
+/// As [`ensure`], where nothing is built for bare-metal arm64.
+///
+/// # Errors
+/// When something is missing that cannot be installed.
+pub fn ensure_programs(needs: &[Need]) -> Result<Vec<String>> {
     let mut missing: Vec<&Need> = needs.iter().filter(|need| !(need.present)()).collect();
     let mut installed = Vec::new();
     if !missing.is_empty() {
@@ -267,7 +288,6 @@ pub fn ensure(needs: &[Need]) -> Result<Vec<String>> {
         }
         installed.extend(outcome.map(|plan| plan.installed).unwrap_or_default());
     }
-    installed.extend(ensure_bare_metal()?);
     Ok(installed)
 }
 
