@@ -142,13 +142,17 @@ impl KvmCpu {
         wanted
     }
 
-    fn regime(&self) -> Regime {
+    /// What says where an address leads, and only that: each register that is read costs a system call.
+    fn regime(&self, va: Va) -> Regime {
+        let is_upper = va.0 >> 55 & 1 == 1;
+        let read_if = |is_wanted, register| if is_wanted { self.read(register) } else { 0 };
         Regime {
             sctlr: self.read(SystemRegister::SCTLR_EL1),
             tcr: self.read(SystemRegister::TCR_EL1),
-            ttbr0: self.read(SystemRegister::TTBR0_EL1),
-            ttbr1: self.read(SystemRegister::TTBR1_EL1),
-            mair: self.read(SystemRegister::MAIR_EL1),
+            ttbr0: read_if(!is_upper, SystemRegister::TTBR0_EL1),
+            ttbr1: read_if(is_upper, SystemRegister::TTBR1_EL1),
+            // Memory attributes are nobody's question here.
+            mair: 0,
             pa_bits: Regime::pa_bits_of(
                 self.guest_feature_id(SystemRegister::ID_AA64MMFR0_EL1) & 0xf,
             ),
@@ -161,7 +165,7 @@ impl KvmCpu {
             Purpose::Write => AccessKind::Write,
         };
         let access = Access { kind, el0, pan: false };
-        match translate(&self.regime(), va, access, &Physical(&self.vm.ram)) {
+        match translate(&self.regime(va), va, access, &Physical(&self.vm.ram)) {
             Ok(found) => Ok(found.ipa),
             Err(error) => {
                 let stage2 = matches!(error, WalkError::Memory { .. });
@@ -621,9 +625,8 @@ impl KvmCpu {
     /// Has the lines be what is loaded: nothing, where nothing is.
     fn set_lines(&self) {
         let wanted = self.controls.wanted_lines.get();
-        if self.controls.lines.replace(wanted) != wanted {
-            self.vm.set_lines(self.number, wanted);
-        }
+        let known = self.controls.lines.replace(wanted);
+        self.vm.set_lines(self.number, known, wanted);
     }
 
     /// Runs the guest until something is for the loop, and gives it what it wants of pages that the tables in

@@ -188,12 +188,16 @@ impl Vm {
         unsafe { self.calls.join(number, vcpu.immediate_exit()) };
     }
 
-    /// Sets a vCPU's interrupt lines, IRQ and FIQ.
-    pub fn set_lines(&self, number: usize, (irq, fiq): (bool, bool)) {
+    /// Sets a vCPU's interrupt lines, IRQ and FIQ, as far as KVM has them otherwise.
+    pub fn set_lines(&self, number: usize, known: (bool, bool), wanted: (bool, bool)) {
         let vcpu = (number as u32) << LINE_VCPU_SHIFT;
         // There are such lines of each vCPU.
-        let _irq = self.fd.set_irq_line(vcpu | KVM_ARM_IRQ_CPU_IRQ, irq);
-        let _fiq = self.fd.set_irq_line(vcpu | KVM_ARM_IRQ_CPU_FIQ, fiq);
+        if known.0 != wanted.0 {
+            let _irq = self.fd.set_irq_line(vcpu | KVM_ARM_IRQ_CPU_IRQ, wanted.0);
+        }
+        if known.1 != wanted.1 {
+            let _fiq = self.fd.set_irq_line(vcpu | KVM_ARM_IRQ_CPU_FIQ, wanted.1);
+        }
     }
 
     /// The machine's counter: the host's, which does not go while a vCPU's registers are fetched and put

@@ -45,6 +45,7 @@ pub const ENTRY: u64 = RAM_BASE.0;
 pub const DATA: u64 = RAM_BASE.0 + 0x1_0000;
 
 pub const NOP: u32 = 0xd503_201f;
+pub const WFI: u32 = 0xd503_207f;
 pub const SVC: u32 = 0xd400_0001;
 pub const HVC: u32 = 0xd400_0002;
 pub const SMC: u32 = 0xd400_0003;

@@ -1,6 +1,6 @@
 //! Two vCPUs on two CPUs, stepped by turns: one order, whatever the threads do.
 
-use crate::board::{Board, CONTINUE, DATA, ENTRY, NOP, add, b, cbnz, ldxr, step, str, stxr};
+use crate::board::{Board, CONTINUE, DATA, ENTRY, NOP, WFI, add, b, cbnz, ldxr, step, str, stxr};
 use std::thread;
 use stepwell_arch::{Ipa, Va};
 use stepwell_protocol::{OthersPolicy, Place, StopReason, TraceRecord};
@@ -81,6 +81,27 @@ fn who_is_let_go_begins_its_sequence_though_another_is_always_in_one() {
         assert_eq!((stop.vcpu, stop.reason), (0, StopReason::Breakpoint));
         assert!(stored() >= round / 2, "every other time at least: {} of {round}", stored());
     }
+}
+
+/// Neither for a WFI nor for a loop that waits for another's store.
+#[test]
+fn others_that_are_frozen_never_move() {
+    let board = Board::new(2, &[WFI, ldxr(1, 3), cbnz(1, -1), add(1, 1, 1), b(-1)]);
+    board.switch_on(1, ENTRY + 12);
+    let cpu = board.cpu(0);
+    let domain = &board.machine.domains[0];
+    domain.vcpus[0].core.lock().context.x[3] = DATA;
+    let data = domain.ram.locate(Ipa(DATA), 8).expect("it is RAM");
+    domain.ram.poke(data, 8, 1).expect("it is RAM");
+    let policy = OthersPolicy::Freeze;
+    board.serve(&cpu, Command::SetOthersPolicy { domain: 0, policy });
+    let stop = board.go(&cpu, step(100_001, false));
+    assert_eq!(
+        (stop.reason, stop.steps, stop.registers.pc),
+        (StopReason::Stepped, 100_001, ENTRY + 4)
+    );
+    let other = domain.vcpus[1].core.lock();
+    assert_eq!((other.pc(), other.context.x[1]), (Va(ENTRY + 12), 0));
 }
 
 /// Whoever is slower comes to be told of, too, however many there are.

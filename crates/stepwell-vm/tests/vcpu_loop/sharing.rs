@@ -1,8 +1,8 @@
 //! Several vCPUs on one CPU, in turns of time and of instructions.
 
 use crate::board::{
-    Board, CONTINUE, DATA, ENTRY, HVC, Sharing, Stop, add, b, cbnz, ldr, ldxr, step, str, stxr,
-    wfit,
+    Board, CONTINUE, DATA, ENTRY, HVC, Sharing, Stop, WFI, add, b, cbnz, ldr, ldxr, step, str,
+    stxr, wfit,
 };
 use crate::cpu::FakeCpu;
 use stepwell_arch::{Ipa, SystemRegister, Va};
@@ -13,7 +13,6 @@ use stepwell_vm::memory::GuestMemory;
 use stepwell_vm::timeline::Timeline;
 use stepwell_wire::{Answer, Command};
 
-const WFI: u32 = 0xd503_207f;
 const PSCI_CPU_ON: u64 = 0xc400_0003;
 const PSCI_CPU_OFF: u64 = 0x8400_0002;
 /// As many turns as any of these needs.

@@ -5,7 +5,9 @@
 //! Source of the paths: Arm ARM (DDI 0487, issue L.b), "Asynchronous exception types", "Asynchronous
 //! exception masking", "Prioritization and recognition of interrupts".
 
-use crate::board::{Board, CONTINUE, DATA, ENTRY, ERET, HVC, NOP, SVC, ldr, ldxr, step, str, stxr};
+use crate::board::{
+    Board, CONTINUE, DATA, ENTRY, ERET, HVC, NOP, SVC, WFI, ldr, ldxr, step, str, stxr,
+};
 use crate::cpu::Asynchronous::{self, After, Before};
 use crate::cpu::{ERROR_ISS, FakeCpu};
 use stepwell_arch::{Ipa, Pstate, SystemRegister, Va};
@@ -15,7 +17,6 @@ use stepwell_wire::Command;
 
 /// MSR DAIFClr, #4
 const UNMASK: u32 = 0xd503_44ff;
-const WFI: u32 = 0xd503_207f;
 const ESB: u32 = 0xd503_221f;
 /// MSR ICC_IGRPEN1_EL1, X0
 const ICC: u32 = 0xd518_cce0;
