@@ -11,6 +11,7 @@ use super::ring::TraceRing;
 use super::vcpu::{Left, Vcpu, Wanted};
 use super::vm::Vm;
 use super::withheld::{self, Entry};
+use crate::share::Share;
 use crate::straight;
 use crate::syndrome::{self, Syndrome};
 use kvm_bindings::{
@@ -98,6 +99,7 @@ pub struct KvmCpu {
     vm: Arc<Vm>,
     vcpu: Option<RefCell<Vcpu>>,
     controls: Controls,
+    share: Share,
 }
 
 impl KvmCpu {
@@ -105,13 +107,15 @@ impl KvmCpu {
     #[must_use]
     pub fn of_vcpu(number: usize, vm: Arc<Vm>, mut vcpu: Vcpu) -> Self {
         vm.join(number, &mut vcpu);
-        Self { number, vm, vcpu: Some(RefCell::new(vcpu)), controls: Controls::default() }
+        let (vcpu, controls) = (Some(RefCell::new(vcpu)), Controls::default());
+        Self { number, vm, vcpu, controls, share: Share::default() }
     }
 
     /// The one of who serves the link.
     #[must_use]
     pub fn of_nobody(vm: Arc<Vm>) -> Self {
-        Self { number: NO_VCPU, vm, vcpu: None, controls: Controls::default() }
+        let controls = Controls::default();
+        Self { number: NO_VCPU, vm, vcpu: None, controls, share: Share::default() }
     }
 
     fn calls(&self) -> &AllCalls {
@@ -219,8 +223,11 @@ impl KvmCpu {
         if !self.calls().may_enter(self.number) {
             return Some(Left::Interrupted);
         }
+        let entered = machine_code::counter();
+        self.share.enters(entered, self.frequency_hz());
         let left = vcpu.run();
         self.calls().left(self.number);
+        self.share.leaves(entered, machine_code::counter());
         if left == Left::SecureCall {
             vcpu.answer_secure_call();
         }
@@ -232,7 +239,7 @@ impl KvmCpu {
         }
         // KVM tells of a change once, with whatever exit comes first.
         if self.controls.takes_virtual_timer.get() && vcpu.virtual_timer_level() {
-            self.calls().note_virtual_timer(self.number);
+            self.virtual_timer_went_off();
         }
         if left != Left::Interrupted {
             return Some(left);
@@ -241,6 +248,19 @@ impl KvmCpu {
             return Some(Left::Off);
         }
         self.calls().is_called(self.number).then_some(left)
+    }
+
+    /// Notes it; of several vCPUs, once this one has had its share of the time.
+    fn virtual_timer_went_off(&self) {
+        let hz = self.frequency_hz();
+        let owed = if self.vm.is_alone || self.is_stepping() { 0 } else { self.share.owed(hz) };
+        if owed == 0 {
+            self.share.begin();
+            self.calls().note_virtual_timer(self.number);
+        } else {
+            let ns = u128::from(owed) * NS_PER_SECOND / u128::from(hz.max(1));
+            self.calls().set_alarm(self.number, u64::try_from(ns).unwrap_or(u64::MAX));
+        }
     }
 
     /// Whether KVM would carry out by itself, and tell nobody, what the instruction in hand calls for: a
@@ -565,6 +585,7 @@ impl Cpu for KvmCpu {
     }
 
     fn wait_for_interrupt(&self) {
+        self.share.begin();
         let until = self.until_virtual_timer();
         if !self.calls().sleep(self.number, until)
             && self.until_virtual_timer() == Some(Duration::ZERO)
