@@ -662,7 +662,7 @@ class Machine(Travel):
         self._guest.set_policy("interrupts", policy)
 
     def set_others(self, policy: str) -> None:
-        """What the other vCPUs do meanwhile: ``stop``, ``run`` or ``step[=N]``."""
+        """What the other vCPUs do meanwhile: ``stop``, ``run``, ``step[=N]`` or ``freeze``."""
         self._guest.set_policy("others", policy)
 
     def set_time(self, policy: str) -> None:
