@@ -198,8 +198,12 @@ pub struct Control {
     /// vCPUs that had a reason to stop when another's was told. Who has waited for longest comes first.
     pub overlooked: Queue,
     /// vCPUs that could not execute the instruction that they are owed, since another held the quiescence
-    /// until the domain was stopped. The first has the quiescence next time.
+    /// until the domain was stopped.
     pub owed: Queue,
+    /// The vCPU that went on within an exclusive sequence when the domain was let go, as long as it is in that.
+    pub kept: Option<usize>,
+    /// One that did, and stopped at the sequence's load again, or behind it, without a store in between.
+    pub has_gone_round: Option<usize>,
     /// Watchpoints.
     pub watchpoints: alloc::vec::Vec<Watch>,
 }
@@ -228,6 +232,8 @@ impl Control {
             breakpoints: Vec::new(),
             overlooked: Queue::default(),
             owed: Queue::default(),
+            kept: None,
+            has_gone_round: None,
             watchpoints: alloc::vec::Vec::new(),
         }
     }

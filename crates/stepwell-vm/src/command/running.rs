@@ -69,7 +69,7 @@ pub(super) fn record_until<C: Cpu>(cpu: &C, machine: &Machine<C>, domain: &Domai
     let role = Role::Alone(u64::MAX);
     let order = Order::Step(StepOrder { until: None, record: true, within: None, role });
     (control.stop, control.recording, control.joining) = (None, true, Some(order));
-    keep_one_monitor(domain, on, None);
+    keep_one_monitor(domain, on, &mut control);
     domain.translation.watch(false);
     domain.give(cpu, &mut control.running, on, order);
     Ok(Answer::Done)
@@ -89,29 +89,28 @@ fn resume<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpu: Option<u8>) -> Result {
     control.stop = None;
     let stepped = control.single_step & on;
     control.recording = false;
-    let Control { running, free, time, owed, .. } = &mut *control;
     if stepped != 0 {
         let order = StepOrder { until: None, record: false, within: None, role: Role::Alone(1) };
-        domain.give(cpu, running, stepped, Order::Step(order));
+        domain.give(cpu, &mut control.running, stepped, Order::Step(order));
         return Ok(Answer::Done);
     }
-    *free = true;
-    if *time != stepwell_engine::TimePolicy::Real {
+    control.free = true;
+    if control.time != stepwell_engine::TimePolicy::Real {
         domain.clock_waits.store(true, Ordering::Release);
     }
-    keep_one_monitor(domain, on, owed.take(on));
+    keep_one_monitor(domain, on, &mut control);
     domain.translation.watch(false);
     domain.is_asynchronous.store(domain.timeline.is_none(), Ordering::Release);
-    domain.give(cpu, running, on, Order::Run);
+    domain.give(cpu, &mut control.running, on, Order::Run);
     Ok(Answer::Done)
 }
 
 /// Before `on` run freely: at most one of them goes on within the exclusive sequence that it is
 /// stopped in, and the others wait for that. Any other one's store fails, as after a long
-/// interrupt. `owed`: one that had to give way to such a sequence last time, to which all give way now:
-/// else a debugger that has one vCPU step off a breakpoint in a loop around a load-exclusive, again and
-/// again, would keep a sequence of another for ever from being begun.
-fn keep_one_monitor<C: Cpu>(domain: &Domain<C>, on: u8, owed: Option<usize>) {
+/// interrupt. Where the one has only gone round a loop the last time, one that had to give way to it comes
+/// first: else a debugger that has a vCPU step off a breakpoint in a loop around a load-exclusive, again
+/// and again, would keep a sequence of another for ever from being begun.
+fn keep_one_monitor<C: Cpu>(domain: &Domain<C>, on: u8, control: &mut Control) {
     let may_be = |index: usize, is_reported: bool| {
         let Some(vcpu) = domain.vcpus.get(index) else { return false };
         let core = vcpu.core.lock();
@@ -123,8 +122,11 @@ fn keep_one_monitor<C: Cpu>(domain: &Domain<C>, on: u8, owed: Option<usize>) {
     let reported = all().find(|&index| may_be(index, true));
     // In turns of instructions only the one whose turn it is can be within one.
     let in_turn = domain.timeline.as_ref().map(|timeline| timeline.lock().vcpu());
-    let armed = || reported.or_else(|| all().find(|&index| may_be(index, false)));
-    let kept = in_turn.or(owed).or_else(armed);
+    let armed = reported.or_else(|| all().find(|&index| may_be(index, false)));
+    let productive = armed.filter(|&index| control.has_gone_round != Some(index));
+    let kept = in_turn.or(productive).or_else(|| control.owed.take(on)).or(armed);
+    control.kept = armed.filter(|_| kept == armed);
+    control.has_gone_round = None;
     open_other_monitors(domain, kept);
     // In turns of instructions nobody else runs before its turn is over, which clears the monitor.
     if let Some(kept) = kept.filter(|_| domain.timeline.is_none()) {

@@ -98,8 +98,9 @@ impl BeforeHandler {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Detour {
     /// Past something in its way, and to the end of the exclusive sequence that is begun in it.
-    /// `is_broken`: the exit has broken one around it, which is stepped afterwards.
-    Past { left: u64, is_broken: bool },
+    /// `is_broken`: the exit has broken one around it, which is stepped afterwards; `has_loaded`: a
+    /// load-exclusive has executed.
+    Past { left: u64, is_broken: bool, has_loaded: bool },
     /// Through the page of virtual addresses that begins at `at`, which is withheld from fetches.
     Page { left: u64, at: u64 },
     /// Through an exclusive sequence that an exit has broken, round its loop and to its store.

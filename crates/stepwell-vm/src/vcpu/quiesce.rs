@@ -55,6 +55,9 @@ pub fn resume_others<C: Cpu>(running: &Running<'_, C>) {
     let quiescence = &running.domain.quiescence;
     if quiescence.is_held_by(running.index) {
         quiescence.resume();
+        let mut control = running.domain.control.lock();
+        control.kept = control.kept.filter(|&kept| kept != running.index);
+        drop(control);
         if mutation::is(LoopMutant::QuiescedNotCalled) {
             return;
         }

@@ -22,8 +22,9 @@ use crate::vcpu::advance::{Onward, VcpuLoop};
 use crate::vcpu::flow::{At, Detour, Mode};
 use crate::vcpu::quiesce::{self, SEQUENCE_MAX};
 use crate::vcpu::roots::Root;
-use crate::vcpu::running::End;
+use crate::vcpu::running::{End, Running};
 use crate::vcpu::{debug, pages, time};
+use stepwell_engine::Plan;
 use stepwell_protocol::{InterruptPolicy, StopReason};
 
 /// Instructions after which what has come meanwhile is looked for, at the latest.
@@ -42,7 +43,8 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             self.running.core.acknowledge_pc();
             // Where instructions are counted a stop breaks none, and what else has is part of the run.
             let is_broken = is_broken && self.running.domain.timeline.is_none();
-            self.flow.detour = Some(Detour::Past { left: SEQUENCE_MAX, is_broken });
+            self.flow.detour =
+                Some(Detour::Past { left: SEQUENCE_MAX, is_broken, has_loaded: false });
         }
         Onward::GoOn
     }
@@ -186,9 +188,10 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
                 return self.finish(Some(End::Stop(StopReason::Breakpoint)));
             }
             Detour::Page { left, at } => Detour::Page { left: left - 1, at },
-            Detour::Past { left, is_broken } => {
+            Detour::Past { left, is_broken, has_loaded } => {
                 self.running.core.acknowledge_pc();
-                Detour::Past { left: left - 1, is_broken }
+                let is_load = matches!(self.flow.hand.next.plan, Plan::LoadExclusive(_));
+                Detour::Past { left: left - 1, is_broken, has_loaded: has_loaded || is_load }
             }
             Detour::OwnStep { left } => Detour::OwnStep { left: left - 1 },
             Detour::Sequence { .. } if self.flow.hand.has_stored => return self.finish(None),
@@ -210,6 +213,9 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     pub(super) fn finish(&mut self, end: Option<End>) -> Onward {
         let detour = self.flow.detour;
         if let Some(end) = end {
+            if let Some(Detour::Past { has_loaded, .. }) = detour {
+                self.note_round(has_loaded);
+            }
             return self.ends(end);
         }
         self.end_detour(None);
@@ -217,6 +223,16 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         // Where it has come to nothing was told of: a breakpoint that is set there is met.
         self.running.core.acknowledged = None;
         if is_broken { self.begin_sequence() } else { Onward::GoOn }
+    }
+
+    /// Notes where it stops after it has gone round the loop of the sequence that it was let go in, or is
+    /// about to: nothing was stored. `has_loaded`: it has begun anew.
+    fn note_round(&mut self, has_loaded: bool) {
+        let Running { domain, index, .. } = *self.running;
+        let is_kept = domain.control.lock().kept == Some(index);
+        if is_kept && (has_loaded || matches!(self.look_ahead().plan, Plan::LoadExclusive(_))) {
+            domain.control.lock().has_gone_round = Some(index);
+        }
     }
 
     /// Nothing of a detour is left.
