@@ -21,7 +21,6 @@ pub mod files;
 mod host;
 #[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
 mod nowhere;
-pub mod share;
 pub mod straight;
 pub mod syndrome;
 

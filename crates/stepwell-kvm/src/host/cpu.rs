@@ -11,7 +11,6 @@ use super::ring::TraceRing;
 use super::vcpu::{Left, Vcpu, Wanted};
 use super::vm::Vm;
 use super::withheld::{self, Entry};
-use crate::share::Share;
 use crate::straight;
 use crate::syndrome::{self, Syndrome};
 use kvm_bindings::{
@@ -99,7 +98,6 @@ pub struct KvmCpu {
     vm: Arc<Vm>,
     vcpu: Option<RefCell<Vcpu>>,
     controls: Controls,
-    share: Share,
 }
 
 impl KvmCpu {
@@ -107,15 +105,13 @@ impl KvmCpu {
     #[must_use]
     pub fn of_vcpu(number: usize, vm: Arc<Vm>, mut vcpu: Vcpu) -> Self {
         vm.join(number, &mut vcpu);
-        let (vcpu, controls) = (Some(RefCell::new(vcpu)), Controls::default());
-        Self { number, vm, vcpu, controls, share: Share::default() }
+        Self { number, vm, vcpu: Some(RefCell::new(vcpu)), controls: Controls::default() }
     }
 
     /// The one of who serves the link.
     #[must_use]
     pub fn of_nobody(vm: Arc<Vm>) -> Self {
-        let controls = Controls::default();
-        Self { number: NO_VCPU, vm, vcpu: None, controls, share: Share::default() }
+        Self { number: NO_VCPU, vm, vcpu: None, controls: Controls::default() }
     }
 
     fn calls(&self) -> &AllCalls {
@@ -223,11 +219,8 @@ impl KvmCpu {
         if !self.calls().may_enter(self.number) {
             return Some(Left::Interrupted);
         }
-        let entered = machine_code::counter();
-        self.share.enters(entered, self.frequency_hz());
         let left = vcpu.run();
         self.calls().left(self.number);
-        self.share.leaves(entered, machine_code::counter());
         if left == Left::SecureCall {
             vcpu.answer_secure_call();
         }
@@ -239,7 +232,7 @@ impl KvmCpu {
         }
         // KVM tells of a change once, with whatever exit comes first.
         if self.controls.takes_virtual_timer.get() && vcpu.virtual_timer_level() {
-            self.virtual_timer_went_off();
+            self.calls().note_virtual_timer(self.number);
         }
         if left != Left::Interrupted {
             return Some(left);
@@ -248,19 +241,6 @@ impl KvmCpu {
             return Some(Left::Off);
         }
         self.calls().is_called(self.number).then_some(left)
-    }
-
-    /// Notes it; of several vCPUs, once this one has had its share of the time.
-    fn virtual_timer_went_off(&self) {
-        let hz = self.frequency_hz();
-        let owed = if self.vm.is_alone || self.is_stepping() { 0 } else { self.share.owed(hz) };
-        if owed == 0 {
-            self.share.begin();
-            self.calls().note_virtual_timer(self.number);
-        } else {
-            let ns = u128::from(owed) * NS_PER_SECOND / u128::from(hz.max(1));
-            self.calls().set_alarm(self.number, u64::try_from(ns).unwrap_or(u64::MAX));
-        }
     }
 
     /// Whether KVM would carry out by itself, and tell nobody, what the instruction in hand calls for: a
@@ -585,7 +565,6 @@ impl Cpu for KvmCpu {
     }
 
     fn wait_for_interrupt(&self) {
-        self.share.begin();
         let until = self.until_virtual_timer();
         if !self.calls().sleep(self.number, until)
             && self.until_virtual_timer() == Some(Duration::ZERO)
