@@ -177,7 +177,11 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     }
 
     /// After an instruction of a detour.
-    pub(super) fn after(&mut self, detour: Detour) -> Onward {
+    pub(super) fn after(&mut self, mut detour: Detour) -> Onward {
+        if let Detour::Past { has_loaded, .. } = &mut detour {
+            *has_loaded |= matches!(self.flow.hand.next.plan, Plan::LoadExclusive(_));
+            self.flow.detour = Some(detour);
+        }
         let has_load = self.running.core.monitor.armed().is_some();
         let next = match detour {
             Detour::Past { .. } | Detour::OwnStep { .. } if !has_load => return self.finish(None),
@@ -190,8 +194,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             Detour::Page { left, at } => Detour::Page { left: left - 1, at },
             Detour::Past { left, is_broken, has_loaded } => {
                 self.running.core.acknowledge_pc();
-                let is_load = matches!(self.flow.hand.next.plan, Plan::LoadExclusive(_));
-                Detour::Past { left: left - 1, is_broken, has_loaded: has_loaded || is_load }
+                Detour::Past { left: left - 1, is_broken, has_loaded }
             }
             Detour::OwnStep { left } => Detour::OwnStep { left: left - 1 },
             Detour::Sequence { .. } if self.flow.hand.has_stored => return self.finish(None),
@@ -213,9 +216,6 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     pub(super) fn finish(&mut self, end: Option<End>) -> Onward {
         let detour = self.flow.detour;
         if let Some(end) = end {
-            if let Some(Detour::Past { has_loaded, .. }) = detour {
-                self.note_round(has_loaded);
-            }
             return self.ends(end);
         }
         self.end_detour(None);
@@ -237,6 +237,11 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
 
     /// Nothing of a detour is left.
     pub(in crate::vcpu) fn end_detour(&mut self, end: Option<End>) {
+        if let Some(Detour::Past { has_loaded, .. }) = self.flow.detour
+            && matches!(end, Some(End::Stop(_)))
+        {
+            self.note_round(has_loaded);
+        }
         pages::settle(self.running);
         disable(self.running);
         time::go_on(self.running);
