@@ -16,7 +16,7 @@ use stepwell_debuggee::{Debuggee, Error, Monitor, Place, Refusal, VcpuId, VcpuSt
 
 const HELP: &str = "\
 irq [hold|over|into]         interrupts while stepping
-others [stop|run|step[=N]|freeze]   the other vCPUs while one is stepped
+others [stop|run|step[=N]|freeze]  the other vCPUs while one is stepped
 time [stopped|natural[=SEED]|real|per-step=NS]  the guest's clock while it is stopped or steps
 smc on|off                   stop at SMC instructions
 phys ADDRESS [BYTES]         memory by guest-physical address

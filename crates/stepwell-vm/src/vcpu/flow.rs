@@ -326,7 +326,7 @@ impl Turn {
     }
 
     /// Whether the others do not move, whatever this one waits for.
-    pub(super) fn is_alone(&self) -> bool {
+    pub(super) fn freezes_others(&self) -> bool {
         self.role == Role::Focus && self.policy == OthersPolicy::Freeze
     }
 }

@@ -462,7 +462,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         self.flow.at = At::Interrupt { is_begun };
         // One that a vCPU which runs freely is stepped past may end early, and does; so does one that
         // only others could end, which do not move.
-        let may_end = self.flow.rules.is_stepping_past || self.flow.turn.is_alone();
+        let may_end = self.flow.rules.is_stepping_past || self.flow.turn.freezes_others();
         if may_end || interrupt::has_waited(self.running) {
             return self.end_wait(is_begun);
         }
