@@ -3,6 +3,8 @@
 //! Where hardware has one for guests, it takes interrupts out of list registers without us. Here we are
 //! the hardware: each access fills the list registers, does on them what a virtual CPU interface does,
 //! and takes them back. So there is one state for both, and what decides over a signal is the same.
+//! While a guest runs they are filled already, and whoever runs it can do the same without us
+//! ([`CpuInterface::load_by_itself`]).
 //!
 //! ICH_VMCR_EL2 has the bits of GICC_CTLR where GICC_CTLR has them (IHI 0048, GICV_CTLR). Like that of
 //! most cores it has 32 priorities.
@@ -12,6 +14,7 @@
 
 use super::list_registers::vmcr;
 use super::{CpuInterface, ListRegister, Vgic};
+use core::ops::Range;
 
 /// Bytes of address space that QEMU's `virt` has for it.
 pub const GICC_BYTES: u64 = 0x1_0000;
@@ -43,7 +46,8 @@ const SPURIOUS: u64 = 1023;
 /// INTID in GICC_IAR, below the number of the vCPU that has sent an SGI.
 const INTID_MASK: u64 = 0x3ff;
 const SENDER_SHIFT: u32 = 10;
-const SGIS: u32 = 16;
+/// INTIDs of PPIs.
+const PPIS: Range<u32> = 16..32;
 /// The least binary points, with five bits of preemption.
 const BPR_MIN: u64 = 2;
 const ABPR_MIN: u64 = 3;
@@ -130,40 +134,65 @@ impl Vgic {
 
     /// A load of GICC_IAR, or of GICC_AIAR, which is for Group 1.
     fn acknowledge(&mut self, vcpu: usize, interface: &mut CpuInterface, aliased: bool) -> u64 {
-        let taken = self.with_loaded(vcpu, interface, |interface| {
-            if interface.signal().is_none() {
-                return Err(SPURIOUS);
-            }
-            let (n, found) = offered(interface, aliased)?;
-            if let Some(register) = interface.lr.get_mut(n) {
-                *register = found.acknowledged().0;
-            }
-            interface.raise_priority(found);
-            Ok(found.intid())
-        });
-        match taken {
-            Ok(intid) => u64::from(intid) | self.take_sender(vcpu, intid) << SENDER_SHIFT,
+        self.with_loaded(vcpu, interface, |interface| match next(interface, aliased) {
+            Ok(found) => interface.take(found),
             Err(none) => none,
+        })
+    }
+}
+
+impl CpuInterface {
+    /// Performs a load from filled list registers, as hardware does by itself; nothing where that is for
+    /// whoever fills them. `is_up` tells whether the input of a PPI still asks for its interrupt.
+    pub fn load_by_itself(
+        &mut self,
+        offset: u64,
+        bytes: u8,
+        is_up: impl FnOnce(u32) -> bool,
+    ) -> Option<u64> {
+        if offset != IAR || bytes != 4 || self.asks_for_more() {
+            return None;
         }
+        let (n, found) = next(self, false).ok()?;
+        (!PPIS.contains(&found.intid()) || is_up(found.intid())).then(|| self.take((n, found)))
     }
 
-    /// Who has sent an SGI that was acknowledged: the first of them. It stays pending for the others.
-    fn take_sender(&mut self, vcpu: usize, intid: u32) -> u64 {
-        if intid >= SGIS {
-            return 0;
+    /// Performs a store on filled list registers, as hardware does by itself. Tells whether it has; if not
+    /// that is for whoever fills them. What has ended may be for them all the same:
+    /// [`CpuInterface::has_ended_for_el2`].
+    pub fn store_by_itself(&mut self, offset: u64, bytes: u8, value: u64) -> bool {
+        if offset != EOIR || bytes != 4 || self.splits_eoi() || self.asks_for_more() {
+            return false;
         }
-        let senders = self.version_2.as_mut().and_then(|own| own.senders(vcpu, intid as usize));
-        let Some(senders) = senders else { return 0 };
-        let first = senders.trailing_zeros();
-        *senders &= senders.wrapping_sub(1);
-        if *senders != 0
-            && let Some(own) = self.redistributors.get_mut(vcpu)
-        {
-            let _changed = own.bank.set_latch(1 << intid);
-        }
-        // Made pending by nobody, it would be the vCPU's own.
-        u64::from(if first < u8::BITS { first } else { vcpu as u32 })
+        let is_meant = |value: &u64, intid: u64| {
+            let register = ListRegister(*value);
+            register.is_active() && u64::from(register.intid()) == intid
+        };
+        let registers = self.lr.iter_mut().take(self.lr_count);
+        let Some(register) = { registers }.find(|one| is_meant(one, value & INTID_MASK)) else {
+            return false;
+        };
+        *register = ListRegister(*register).deactivated().0;
+        self.drop_priority();
+        true
     }
+
+    /// Acknowledges what a list register has. Returns what GICC_IAR tells of it.
+    fn take(&mut self, (n, found): (usize, ListRegister)) -> u64 {
+        if let Some(register) = self.lr.get_mut(n) {
+            *register = found.acknowledged().0;
+        }
+        self.raise_priority(found);
+        u64::from(found.intid()) | found.sender() << SENDER_SHIFT
+    }
+}
+
+/// What GICC_IAR, or GICC_AIAR, gives, and its list register; or the INTID that tells why there is none.
+fn next(interface: &CpuInterface, aliased: bool) -> Result<(usize, ListRegister), u64> {
+    if interface.signal().is_none() {
+        return Err(SPURIOUS);
+    }
+    offered(interface, aliased)
 }
 
 /// The most urgent interrupt that is pending, and the list register that has it; or the INTID that

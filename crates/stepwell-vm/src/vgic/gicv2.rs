@@ -94,6 +94,24 @@ impl Vgic {
         self.version_2.is_some()
     }
 
+    /// The first that has sent an SGI that is pending, or the vCPU itself, where nobody has.
+    pub(super) fn sender(&mut self, vcpu: usize, sgi: usize) -> Option<u8> {
+        let senders = *self.version_2.as_mut()?.senders(vcpu, sgi)?;
+        Some(if senders == 0 { vcpu as u8 } else { senders.trailing_zeros() as u8 })
+    }
+
+    /// An SGI was acknowledged, as sent by this vCPU. It stays pending for others that have sent it.
+    pub(super) fn take_sender(&mut self, vcpu: usize, sgi: usize, sender: u64) {
+        let senders = self.version_2.as_mut().and_then(|own| own.senders(vcpu, sgi));
+        let Some(senders) = senders else { return };
+        *senders &= !(1_u64 << sender) as u8;
+        if *senders != 0
+            && let Some(own) = self.redistributors.get_mut(vcpu)
+        {
+            let _changed = own.bank.set_latch(bit_mask(sgi));
+        }
+    }
+
     /// A guest's load from the distributor.
     pub(super) fn read_distributor_2(&self, vcpu: usize, offset: u64, bytes: u8) -> u64 {
         if !matches!(bytes, 1 | 4) || offset >= REGISTERS_END {

@@ -20,6 +20,9 @@ impl ListRegister {
     const PRIORITY_SHIFT: u32 = 48;
     // With HW = 0, pINTID[9] asks for a maintenance interrupt on deactivation.
     const EOI: u64 = 1 << 41;
+    /// Who has sent an SGI, as a GICv2's list registers have it (GICH_LR<n>.CPUID), where a GICv3's have
+    /// zeros.
+    const SENDER_SHIFT: u32 = 32;
 
     /// Builds the entry of a virtual interrupt (HW = 0).
     #[must_use]
@@ -72,9 +75,24 @@ impl ListRegister {
         self.0 as u32
     }
 
+    /// The same, of an SGI that a vCPU has sent.
+    pub(super) const fn sent_by(self, vcpu: u8) -> Self {
+        Self(self.0 | (vcpu as u64 & 7) << Self::SENDER_SHIFT)
+    }
+
+    /// Who has sent it: see [`ListRegister::sent_by`].
+    pub(super) const fn sender(self) -> u64 {
+        self.0 >> Self::SENDER_SHIFT & 7
+    }
+
     /// The same, active in place of pending.
     pub(super) const fn acknowledged(self) -> Self {
         Self(self.0 & !Self::STATE_PENDING | Self::STATE_ACTIVE)
+    }
+
+    /// The same, active no more.
+    pub(super) const fn deactivated(self) -> Self {
+        Self(self.0 & !Self::STATE_ACTIVE)
     }
 
     /// Group 1 is signalled as IRQ, Group 0 as FIQ.
@@ -189,6 +207,12 @@ impl CpuInterface {
     pub fn has_ended_for_el2(&self) -> bool {
         let has_ended = |one: ListRegister| one.eoi() && !one.is_pending() && !one.is_active();
         self.hcr & hcr::EN != 0 && self.list_registers().any(has_ended)
+    }
+
+    /// Tells whether there is more than what found room, for which whoever fills the list registers is to
+    /// be asked.
+    pub(super) const fn asks_for_more(&self) -> bool {
+        self.hcr & (hcr::NPIE | hcr::LRENPIE) != 0
     }
 
     /// The list registers that exist.

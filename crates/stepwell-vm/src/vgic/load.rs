@@ -140,7 +140,11 @@ impl Vgic {
         }
         let (chosen, left) = self.choose(vcpu, hold, interface);
         for (value, candidate) in interface.lr.iter_mut().zip(&chosen) {
-            *value = candidate.list_register().0;
+            let register = candidate.list_register();
+            *value = match self.sender(vcpu, candidate.intid) {
+                Some(sender) => register.sent_by(sender).0,
+                None => register.0,
+            };
             self.load(vcpu, candidate);
         }
         self.set_controls(vcpu, interface, left.active, left.pending);
@@ -273,6 +277,9 @@ impl Vgic {
         let folded = bank.fold(bit, returned);
         if folded.activated {
             bank.set_running(entry.intid % 32, register.priority(), register.is_group1());
+        }
+        if returned.was_pending && !returned.is_pending {
+            self.take_sender(vcpu, entry.intid, register.sender());
         }
         let Some(spi) = entry.intid.checked_sub(32) else {
             return if folded.deactivated { bit } else { 0 };

@@ -149,6 +149,62 @@ fn sgis_tell_their_senders_one_after_the_other() {
     assert_eq!(first.read(&mut vgic, IAR), 1 << 10 | 5, "all but the sender");
 }
 
+/// Takes what the filled list registers have, as GICC_IAR tells, with the timer's line as it is said to be.
+fn take_loaded(guest: &mut Guest, is_up: bool) -> Option<u64> {
+    guest.interface.load_by_itself(IAR, 4, |intid| {
+        assert_eq!(intid, VIRTUAL_TIMER);
+        is_up
+    })
+}
+
+#[test]
+fn what_is_in_list_registers_is_taken_and_ended_without_the_distributor() {
+    let mut vgic = set_up(3);
+    let mut guest = Guest::new(2, &mut vgic);
+    for sender in [0, 1] {
+        vgic.mmio_write(sender, gicd(0xf00), 4, 0b100 << 16 | 5);
+    }
+    vgic.set_line(VIRTUAL_TIMER, Some(2), true);
+    vgic.flush(2, false, &mut guest.interface);
+    assert_eq!(take_loaded(&mut guest, true), Some(5), "that of vCPU 0");
+    assert_eq!(take_loaded(&mut guest, true), None, "none is more urgent");
+    assert!(!guest.interface.store_by_itself(EOIR, 4, 6), "it is not active");
+    assert!(guest.interface.store_by_itself(EOIR, 4, 5));
+    assert!(!guest.interface.has_ended_for_el2());
+    assert_eq!(take_loaded(&mut guest, false), None, "the line has fallen meanwhile");
+    assert_eq!(take_loaded(&mut guest, true), Some(27));
+    assert!(guest.interface.store_by_itself(EOIR, 4, 27));
+    assert!(guest.interface.has_ended_for_el2(), "its line is to be looked at");
+    assert_eq!(vgic.sync(2, &guest.interface), 1 << 27);
+    vgic.set_line(VIRTUAL_TIMER, Some(2), false);
+    assert_eq!(guest.read(&mut vgic, IAR), 1 << 10 | 5, "vCPU 1 has sent it, too");
+    guest.write(&mut vgic, EOIR, 5);
+    assert_eq!(guest.read(&mut vgic, IAR), SPURIOUS);
+}
+
+#[test]
+fn what_is_active_in_a_list_register_ends_by_either_way() {
+    let mut vgic = set_up(1);
+    let mut guest = Guest::new(0, &mut vgic);
+    vgic.set_line(SPI, None, true);
+    vgic.flush(0, false, &mut guest.interface);
+    assert_eq!(take_loaded(&mut guest, true), Some(u64::from(SPI)));
+    vgic.sync(0, &guest.interface);
+    vgic.set_line(SPI, None, false);
+    guest.write(&mut vgic, EOIR, u64::from(SPI));
+    assert!(!is_active(&mut vgic, SPI));
+    vgic.set_line(SPI, None, true);
+    assert_eq!(guest.read(&mut vgic, IAR), u64::from(SPI));
+    vgic.set_line(SPI, None, false);
+    vgic.flush(0, false, &mut guest.interface);
+    assert!(guest.interface.store_by_itself(EOIR, 4, SPI.into()));
+    vgic.sync(0, &guest.interface);
+    assert!(!is_active(&mut vgic, SPI) && guest.read(&mut vgic, 0x14) == 0xff);
+    // Where deactivation is another write, or not all is loaded, that is for the distributor.
+    guest.write(&mut vgic, 0, 1 | 1 << 9);
+    assert!(!guest.interface.store_by_itself(EOIR, 4, SPI.into()));
+}
+
 #[test]
 fn an_sgi_that_was_taken_back_does_not_come() {
     let mut vgic = set_up(2);
