@@ -5,7 +5,7 @@ use crate::cpu::Cpu;
 use crate::machine::Machine;
 use stepwell_arch::Ipa;
 use stepwell_wire::Event;
-use stepwell_wire::devices::{Bytes, QueueRequest, Served};
+use stepwell_wire::devices::{Bytes, Client, QueueRequest, Served, Words};
 
 /// A machine's end of the link.
 pub trait Link<C: Cpu>: Send + Sync {
@@ -38,6 +38,40 @@ pub trait Queues {
     fn write(&mut self, domain: u8, ipa: Ipa, bytes: Bytes<'_>);
     /// This is what has become of one.
     fn served(&mut self, request: &QueueRequest, served: Served);
+}
+
+/// [`Link::serve_queues`] by a device channel. `ring` rings the tool's doorbell.
+pub fn serve_by_channel<M: Words>(
+    channel: &mut Client<M>,
+    queues: &mut dyn Queues,
+    leaving: bool,
+    ring: impl Fn(),
+) -> bool {
+    let ring_if = |must_ring: bool| {
+        if must_ring {
+            ring();
+        }
+    };
+    loop {
+        if !channel.is_asking() {
+            channel.take_wanted(|domain, slots| queues.wanted(domain, slots));
+            let Some(request) = queues.next() else { return false };
+            ring_if(channel.ask(request));
+        } else if channel.is_answered() {
+            channel.set_attentive(true);
+            let taken =
+                channel.take(|domain, address, bytes| queues.write(domain, Ipa(address), bytes));
+            match taken {
+                Ok((request, served)) => queues.served(&request, served),
+                Err(partial) => ring_if(partial.ring),
+            }
+        } else if leaving && channel.is_attentive() {
+            // And looks once more.
+            channel.set_attentive(false);
+        } else {
+            return true;
+        }
+    }
 }
 
 /// What becomes of queues that nobody serves: none of them is left.

@@ -7,8 +7,7 @@
 use crate::hw::link;
 use crate::mem::mailbox::DeviceChannelMemory;
 use spin::{Mutex, Once};
-use stepwell_arch::Ipa;
-use stepwell_vm::link::{Queues, break_all};
+use stepwell_vm::link::{Queues, break_all, serve_by_channel};
 use stepwell_wire::devices::Client;
 
 /// An empty frame.
@@ -25,31 +24,5 @@ pub fn setup(memory: DeviceChannelMemory) {
 /// there is something that the tool has not answered. Queues are broken where there is no channel.
 pub(super) fn serve(queues: &mut dyn Queues, leaving: bool) -> bool {
     let Some(channel) = CHANNEL.get() else { return break_all(queues) };
-    let mut channel = channel.lock();
-    loop {
-        if !channel.is_asking() {
-            channel.take_wanted(|domain, slots| queues.wanted(domain, slots));
-            let Some(request) = queues.next() else { return false };
-            ring_if(channel.ask(request));
-        } else if channel.is_answered() {
-            channel.set_attentive(true);
-            let taken =
-                channel.take(|domain, address, bytes| queues.write(domain, Ipa(address), bytes));
-            match taken {
-                Ok((request, served)) => queues.served(&request, served),
-                Err(partial) => ring_if(partial.ring),
-            }
-        } else if leaving && channel.is_attentive() {
-            // And looks once more.
-            channel.set_attentive(false);
-        } else {
-            return true;
-        }
-    }
-}
-
-fn ring_if(must_ring: bool) {
-    if must_ring {
-        link::send(&DOORBELL);
-    }
+    serve_by_channel(&mut channel.lock(), queues, leaving, || link::send(&DOORBELL))
 }
