@@ -197,6 +197,37 @@ fn debian(host: &mut Host, vcpus: u8, steps: u32) {
     assert_eq!(counts, [steps.to_string().as_str(), "0"], "{}", host.sh("cat /tmp/o").text);
 }
 
+/// In Debian as a guest with a disk of 4 MiB: fills it, and reads back what the cache has let go. Says the sum
+/// of what it wrote, and of what it read.
+const DISK: &str = "mount -t devtmpfs dev /dev; mount -t proc proc /proc; load-modules; \
+                    cat /bin/* | head -c 4194304 >/wrote; \
+                    dd if=/wrote of=/dev/vda bs=64k 2>/dev/null; sync; \
+                    echo 3 >/proc/sys/vm/drop_caches; \
+                    md5sum </wrote; md5sum </dev/vda; poweroff -f";
+
+/// Debian with a disk, freely and stepped before: what it wrote is what it reads, and what the image has.
+fn disks(host: &mut Host, vcpus: u8) {
+    let append = format!("'console=ttyAMA0 quiet rdinit=/bin/sh -- -c \"{DISK}\"'");
+    let guest = "--kernel /guests/debian/vmlinuz --initrd /guests/debian/initramfs.cpio.gz";
+    let options = format!("{guest} --append {append} --memory 256M --smp {vcpus} --disk /tmp/disk");
+    let is_sum = |word: &&str| word.len() == 32 && word.chars().all(|c| c.is_ascii_hexdigit());
+    for way in [
+        format!("stepwell run --machine kvm {options} 2>&1"),
+        format!(
+            "printf 's 5000\\nc\\n' | \
+             stepwell step --machine kvm {options} --at {PLACE} --irq over 2>&1"
+        ),
+    ] {
+        let new = "dd if=/dev/zero of=/tmp/disk bs=1M count=4 2>/dev/null";
+        let done = host.sh(&format!("{new}; {way}; md5sum </tmp/disk"));
+        let sums: Vec<&str> = done.text.split_whitespace().filter(is_sum).collect();
+        let [written, read, image] = sums[..] else { panic!("{way}: {}", done.text) };
+        assert!(written == read && read == image, "{way}: {}", done.text);
+    }
+    let twice = host.sh(&format!("stepwell run --machine kvm {options} --disk /tmp/disk 2>&1"));
+    assert!(twice.status == 1 && twice.text.contains("/tmp/disk"), "{}", twice.text);
+}
+
 /// What goes wrong is told in a line, or ends cleanly; nothing is left behind.
 fn bad_days(host: &mut Host) {
     let run = format!("stepwell run --machine kvm {}", bare(&Guest::named("bare_loop")));
@@ -283,6 +314,7 @@ fn debian_on(kernel: PathBuf) {
     let mut host = Host::boot(&Setup { cpu: VHE, kernel, gic: 2, ..Setup::new(2) }, MATRIX_LIMIT);
     debian(&mut host, 1, 20_000);
     debian(&mut host, 2, 20_000);
+    disks(&mut host, 2);
     assert!(host.finish(LIMIT).status.success());
 }
 
@@ -350,6 +382,13 @@ fn the_demo_shows_its_guest_by_kvm() {
         assert!(done.text.contains(words), "no {words:?} in {}", done.text);
     }
     assert_eq!(done.status, 0, "{}", done.text);
+    assert!(host.finish(LIMIT).status.success());
+}
+
+#[test]
+fn a_guest_has_its_disk_under_kvm() {
+    let mut host = Host::boot(&Setup { cpu: VHE, ..Setup::new(1) }, HOST_LIMIT);
+    disks(&mut host, 1);
     assert!(host.finish(LIMIT).status.success());
 }
 

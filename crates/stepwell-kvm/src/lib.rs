@@ -15,6 +15,9 @@
 //!
 //! On other hosts there is nothing but the answer that there is no KVM for arm64.
 
+#[cfg(target_os = "linux")]
+pub mod calls;
+mod channel;
 mod error;
 pub mod files;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
@@ -24,9 +27,12 @@ mod nowhere;
 pub mod straight;
 pub mod syndrome;
 
+/// Where the guest's RAM begins: the first byte of its file is there.
+pub const RAM_BASE: u64 = stepwell_vm::device::board::RAM_BASE.0;
 /// Most vCPUs of a guest: its GICv2 has as many CPU interfaces.
 pub const VCPUS_MAX: usize = stepwell_vm::domain::MAX_VCPUS;
 
+pub use channel::ChannelWords;
 pub use error::KvmError;
 pub use files::Files;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]

@@ -33,7 +33,7 @@ const UNSAFE_FILES: [&str; 15] = [
     "crates/stepwell-hypervisor/src/boot.rs",
     "crates/stepwell-hypervisor/src/hw.rs",
     "crates/stepwell-hypervisor/src/mem.rs",
-    "crates/stepwell-kvm/src/host/calls.rs",
+    "crates/stepwell-kvm/src/calls.rs",
     "crates/stepwell-kvm/src/host/machine_code.rs",
     "crates/stepwell-kvm/src/host/general.rs",
     "crates/stepwell-kvm/src/host/ram.rs",

@@ -3,7 +3,6 @@
 //! One value belongs to one thread, which runs one vCPU. Whoever serves the link has one without a vCPU:
 //! it calls the others, reads the clock, and knows what all vCPUs have in common.
 
-use super::calls::AllCalls;
 use super::context::KvmContext;
 use super::machine_code;
 use super::ram::GuestRam;
@@ -11,6 +10,7 @@ use super::ring::TraceRing;
 use super::vcpu::{Left, Vcpu, Wanted};
 use super::vm::Vm;
 use super::withheld::{self, Entry};
+use crate::calls::AllCalls;
 use crate::straight;
 use crate::syndrome::{self, Syndrome};
 use kvm_bindings::{
@@ -34,7 +34,8 @@ use stepwell_vm::memory::{GuestMemory, Physical};
 use stepwell_vm::registers::{PrivateRegisters, Snapshot};
 use stepwell_vm::simd::SimdRegisters;
 use stepwell_vm::stage2::Vttbr;
-use stepwell_vm::vgic::{CpuInterface, Signal};
+use stepwell_vm::vcpu::interrupt::VIRTUAL_TIMER_INTID;
+use stepwell_vm::vgic::{CpuInterface, GICC_BASE, GICC_BYTES, Signal};
 
 /// The number of who serves the link: no vCPU has it.
 pub const NO_VCPU: usize = usize::MAX;
@@ -90,6 +91,8 @@ struct Controls {
     offset: Cell<u64>,
     /// Where the tables begin by which pages are withheld.
     root: Cell<Pa>,
+    /// The guest's CPU interface while it is loaded.
+    interface: RefCell<Option<CpuInterface>>,
 }
 
 /// The CPU.
@@ -217,10 +220,12 @@ impl KvmCpu {
     /// Enters the guest once. Nothing where the entry ended for KVM's own reasons.
     fn enter_once(&self, vcpu: &mut Vcpu) -> Option<Left> {
         if !self.calls().may_enter(self.number) {
+            self.finish(vcpu);
             return Some(Left::Interrupted);
         }
         let left = vcpu.run();
         self.calls().left(self.number);
+        self.note_virtual_timer(vcpu);
         if left == Left::SecureCall {
             vcpu.answer_secure_call();
         }
@@ -230,10 +235,6 @@ impl KvmCpu {
         if left == Left::SecureCall {
             return self.is_stepping().then_some(Left::Debug(syndrome::PLAIN_STEP, 0));
         }
-        // KVM tells of a change once, with whatever exit comes first.
-        if self.controls.takes_virtual_timer.get() && vcpu.virtual_timer_level() {
-            self.calls().note_virtual_timer(self.number);
-        }
         if left != Left::Interrupted {
             return Some(left);
         }
@@ -241,6 +242,19 @@ impl KvmCpu {
             return Some(Left::Off);
         }
         self.calls().is_called(self.number).then_some(left)
+    }
+
+    /// Has KVM complete what it is to complete, and not enter the guest.
+    fn finish(&self, vcpu: &mut Vcpu) {
+        vcpu.finish();
+        self.note_virtual_timer(vcpu);
+    }
+
+    /// After whatever may have been an exit of KVM's: it tells of a change once, with the first that comes.
+    fn note_virtual_timer(&self, vcpu: &mut Vcpu) {
+        if self.controls.takes_virtual_timer.get() && vcpu.virtual_timer_level() {
+            self.calls().note_virtual_timer(self.number);
+        }
     }
 
     /// Whether KVM would carry out by itself, and tell nobody, what the instruction in hand calls for: a
@@ -454,6 +468,8 @@ impl Cpu for KvmCpu {
 
     fn reset(&self) {
         let Some(vcpu) = &self.vcpu else { return };
+        // KVM lowers its lines.
+        self.controls.lines.set((false, false));
         if let Err(error) = vcpu.borrow_mut().reset() {
             self.log(format_args!("vCPU {} cannot be reset: {error}", self.number));
         }
@@ -537,14 +553,15 @@ impl Cpu for KvmCpu {
     }
 
     fn load_interface(&self, interface: &CpuInterface) {
-        let signal = interface.signal();
-        let wanted = (signal == Some(Signal::Irq), signal == Some(Signal::Fiq));
-        self.controls.wanted_lines.set(wanted);
+        self.signal(interface.signal());
+        *self.controls.interface.borrow_mut() = Some(interface.clone());
     }
 
-    /// The guest changes it by accesses that the loop carries out. From here on it signals nothing.
-    fn save_interface(&self, _: &mut CpuInterface) {
-        self.controls.wanted_lines.set((false, false));
+    fn save_interface(&self, interface: &mut CpuInterface) {
+        self.signal(None);
+        if let Some(loaded) = self.controls.interface.take() {
+            *interface = loaded;
+        }
     }
 
     fn raise_serror(&self, _: u32) {}
@@ -622,6 +639,35 @@ impl Cpu for KvmCpu {
 }
 
 impl KvmCpu {
+    fn signal(&self, signal: Option<Signal>) {
+        let wanted = (signal == Some(Signal::Irq), signal == Some(Signal::Fiq));
+        self.controls.wanted_lines.set(wanted);
+    }
+
+    /// Answers a guest that runs, and takes or ends an interrupt, as a CPU interface of hardware does, which
+    /// asks nobody. Most exits are such, and the loop would fetch a dozen registers for each.
+    fn answers(&self, vcpu: &mut Vcpu) -> Answered {
+        let mut loaded = self.controls.interface.borrow_mut();
+        let Some((interface, access)) = loaded.as_mut().zip(vcpu.access()) else {
+            return Answered::No;
+        };
+        let Some(offset) = access.at.0.checked_sub(GICC_BASE.0).filter(|&at| at < GICC_BYTES)
+        else {
+            return Answered::No;
+        };
+        let value = match access.stored {
+            // The only input that changes without us.
+            None => interface.load_by_itself(offset, access.bytes, |intid| {
+                intid != VIRTUAL_TIMER_INTID || vcpu.virtual_timer_level()
+            }),
+            Some(value) => interface.store_by_itself(offset, access.bytes, value).then_some(value),
+        };
+        let Some(value) = value else { return Answered::No };
+        vcpu.complete(value);
+        self.signal(interface.signal());
+        if interface.has_ended_for_el2() { Answered::ForTheLoop } else { Answered::Yes }
+    }
+
     /// Has the lines be what is loaded: nothing, where nothing is.
     fn set_lines(&self) {
         let wanted = self.controls.wanted_lines.get();
@@ -686,7 +732,20 @@ impl KvmCpu {
             self.vm.set_counter_offset(self.controls.offset.get(), vcpu);
         }
         loop {
-            let Some(left) = self.enter_once(vcpu) else { continue };
+            let Some(mut left) = self.enter_once(vcpu) else { continue };
+            if matches!(left, Left::Device(..)) && !self.is_stepping() {
+                match self.answers(vcpu) {
+                    Answered::No => {}
+                    Answered::Yes => {
+                        self.set_lines();
+                        continue;
+                    }
+                    Answered::ForTheLoop => {
+                        self.finish(vcpu);
+                        left = Left::Interrupted;
+                    }
+                }
+            }
             if !self.goes_on(context, vcpu, left) {
                 withheld.leave(self.number);
                 let ended = machine_code::counter();
@@ -712,6 +771,17 @@ impl KvmCpu {
         }
         vector
     }
+}
+
+/// What has become of an access to the guest's CPU interface.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answered {
+    /// Nothing: it is the loop's to carry out.
+    No,
+    /// It is carried out, and KVM completes it.
+    Yes,
+    /// As [`Answered::Yes`], and the loop is to look at what has ended.
+    ForTheLoop,
 }
 
 /// What of withheld pages a vCPU has met, and is given.

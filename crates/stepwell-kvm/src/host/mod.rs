@@ -1,7 +1,6 @@
 //! The machine on an arm64 Linux host.
 
 mod build;
-mod calls;
 mod context;
 mod cpu;
 mod general;
@@ -15,17 +14,18 @@ mod vcpu;
 mod vm;
 mod withheld;
 
-use crate::{Files, KvmError, VCPUS_MAX};
+use crate::{ChannelWords, Files, KvmError, VCPUS_MAX};
 use cpu::KvmCpu;
-use server::{Sender, ToTool};
+use server::{DeviceChannel, Sender, ToTool};
 use std::fs::File;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, Thread};
 use stepwell_protocol::DomainEnding;
 use stepwell_vm::domain::{Domain, Power};
 use stepwell_vm::machine::Machine;
 use stepwell_vm::vcpu::{carry_out_and_park, interrupt, psci};
+use stepwell_wire::devices::Server;
 use vcpu::Vcpu;
 use vm::{Opened, Vm};
 
@@ -44,6 +44,8 @@ pub struct KvmMachine {
     machine: Arc<Machine<KvmCpu>>,
     threads: Vec<JoinHandle<()>>,
     ring: Ring,
+    devices: Arc<DeviceChannel>,
+    words: ChannelWords,
 }
 
 impl KvmMachine {
@@ -68,12 +70,20 @@ impl KvmMachine {
         let (ring, file, bytes) = ring::TraceRing::new()
             .map_err(|error| KvmError::NoMemory { mib: files.memory_bytes >> 20, error })?;
         let sender = Arc::new(Sender::new(own.try_clone().map_err(failed)?));
-        let link = Box::new(ToTool(sender.clone()));
+        let words = ChannelWords::new();
+        let devices = Arc::new(DeviceChannel::new(words.clone()));
+        let link = Box::new(ToTool::new(sender.clone(), devices.clone()));
         let (machine, cpus) = build::machine(files, &vm, vcpus, ring, link)?;
         let machine = Arc::new(machine);
         let ring = Ring { file, bytes };
-        let mut started =
-            Self { vm: vm.clone(), machine: machine.clone(), threads: Vec::new(), ring };
+        let mut started = Self {
+            vm: vm.clone(),
+            machine: machine.clone(),
+            threads: Vec::new(),
+            ring,
+            devices,
+            words,
+        };
         for (number, vcpu) in cpus.into_iter().enumerate() {
             let (machine, vm) = (machine.clone(), vm.clone());
             let run = move || run(&machine, number, vm, vcpu);
@@ -94,6 +104,30 @@ impl KvmMachine {
     #[must_use]
     pub const fn ring(&self) -> &Ring {
         &self.ring
+    }
+
+    /// The guest's RAM.
+    #[must_use]
+    pub fn ram(&self) -> &File {
+        self.vm.ram.file()
+    }
+
+    /// The end of the device channel that serves the guest's devices. There is one.
+    #[must_use]
+    pub fn device_channel(&self) -> Server<ChannelWords> {
+        Server::new(self.words.clone())
+    }
+
+    /// What rings the machine's doorbell.
+    #[must_use]
+    pub fn doorbell(&self) -> impl Fn() + Send + use<> {
+        let vm = self.vm.clone();
+        move || vm.calls.ring()
+    }
+
+    /// Has a thread woken where something is asked of the devices.
+    pub fn wake_for_devices(&self, thread: &Thread) {
+        self.devices.wake(thread);
     }
 }
 

@@ -65,6 +65,12 @@ impl GuestRam {
         self.for_guest.as_mut_ptr() as u64
     }
 
+    /// Its file, the first byte of which is where the RAM begins.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// What of it is withheld from the guest.
     #[must_use]
     pub fn withheld(&self) -> &Withheld {

@@ -3,14 +3,17 @@
 //! A thread of its own serves them, for which no vCPU has to be called.
 
 use super::cpu::KvmCpu;
+use crate::ChannelWords;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::Thread;
 use stepwell_protocol::StopReason;
 use stepwell_vm::command;
 use stepwell_vm::domain::PendingStop;
-use stepwell_vm::link::{Link, Queues, break_all};
+use stepwell_vm::link::{Link, Queues, break_all, serve_by_channel};
 use stepwell_vm::machine::Machine;
+use stepwell_wire::devices::Client;
 use stepwell_wire::{Command, Event, FrameDecoder, FromHypervisor, MAX_FRAME, Request, encode};
 
 const CHUNK: usize = 4096;
@@ -37,11 +40,43 @@ impl Sender {
 }
 
 /// The machine's link.
-pub struct ToTool(pub std::sync::Arc<Sender>);
+pub struct ToTool {
+    sender: Arc<Sender>,
+    devices: Arc<DeviceChannel>,
+}
+
+impl ToTool {
+    /// The link by which `sender` sends, with the devices behind `devices`.
+    #[must_use]
+    pub const fn new(sender: Arc<Sender>, devices: Arc<DeviceChannel>) -> Self {
+        Self { sender, devices }
+    }
+}
+
+/// The machine's end of the device channel.
+pub struct DeviceChannel {
+    client: Mutex<Client<ChannelWords>>,
+    /// Who serves the devices, where there are any.
+    thread: OnceLock<Thread>,
+}
+
+impl DeviceChannel {
+    /// The end of a channel that is all zero.
+    #[must_use]
+    pub fn new(words: ChannelWords) -> Self {
+        Self { client: Mutex::new(Client::new(words)), thread: OnceLock::new() }
+    }
+
+    /// This thread serves the devices. There is one.
+    pub fn wake(&self, thread: &Thread) {
+        // A second one is nobody's.
+        let _is_set = self.thread.set(thread.clone());
+    }
+}
 
 impl Link<KvmCpu> for ToTool {
     fn send(&self, event: &Event) {
-        self.0.transmit(&FromHypervisor::Event(event.clone()));
+        self.sender.transmit(&FromHypervisor::Event(event.clone()));
     }
 
     fn serve(&self, _: &KvmCpu, _: &Machine<KvmCpu>) {}
@@ -52,9 +87,16 @@ impl Link<KvmCpu> for ToTool {
         false
     }
 
-    /// The board has no devices here.
-    fn serve_queues(&self, queues: &mut dyn Queues, _: bool) -> bool {
-        break_all(queues)
+    fn serve_queues(&self, queues: &mut dyn Queues, leaving: bool) -> bool {
+        let Some(thread) = self.devices.thread.get() else { return break_all(queues) };
+        let mut client = self.devices.client.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_left = serve_by_channel(&mut client, queues, leaving, || thread.unpark());
+        drop(client);
+        if is_left && !leaving {
+            // Whoever serves may want this CPU for it.
+            std::thread::yield_now();
+        }
+        is_left
     }
 
     fn has_mailbox(&self) -> bool {

@@ -12,14 +12,16 @@ use super::general::Reader;
 use super::registers::{self, FPCR, FPSR, PC, PSTATE, SP_EL0, system};
 use crate::KvmError;
 use kvm_bindings::{
-    KVM_ARM_DEV_EL1_PTIMER, KVM_ARM_DEV_EL1_VTIMER, KVM_EXIT_ARM_NISV, KVM_EXIT_UNKNOWN,
-    KVM_HYPERCALL_EXIT_SMC, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_STOPPED, kvm_guest_debug,
-    kvm_mp_state, kvm_vcpu_init,
+    KVM_ARM_DEV_EL1_PTIMER, KVM_ARM_DEV_EL1_VTIMER, KVM_EXIT_ARM_NISV, KVM_EXIT_MMIO,
+    KVM_EXIT_UNKNOWN, KVM_HYPERCALL_EXIT_SMC, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_STOPPED,
+    kvm_guest_debug, kvm_mp_state, kvm_vcpu_init,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::collections::HashMap;
 use std::io;
+use std::mem;
 use std::ptr::addr_of_mut;
+use std::sync::atomic::{AtomicU8, Ordering};
 use stepwell_arch::{Ipa, SystemRegister, Va};
 
 /// What is copied at each exit.
@@ -30,6 +32,17 @@ const ISS_WNR: u64 = 1 << 6;
 const NOWHERE: u64 = u64::MAX;
 /// SMCCC's NOT_SUPPORTED, which KVM answers an SMC with.
 const NOT_SUPPORTED: u64 = u64::MAX;
+
+/// An access to what is no RAM, which has not happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceAccess {
+    /// Where.
+    pub at: Ipa,
+    /// How much: 1, 2, 4 or 8.
+    pub bytes: u8,
+    /// What is stored; a load has nothing.
+    pub stored: Option<u64>,
+}
 
 /// How an entry ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +89,8 @@ pub struct Vcpu {
     /// System registers as KVM has them, since the last entry.
     system: HashMap<SystemRegister, u64>,
     debug: Option<kvm_guest_debug>,
+    /// KVM has an access to complete.
+    completes: bool,
     /// A register that KVM did not let be read or written, the first one.
     pub refused: Option<(u64, io::Error)>,
 }
@@ -87,8 +102,15 @@ impl Vcpu {
     ///
     /// [`KvmError::Refused`].
     pub fn new(fd: VcpuFd, init: kvm_vcpu_init, is_off: bool) -> Result<Self, KvmError> {
-        let mut vcpu =
-            Self { fd, init, core: None, system: HashMap::new(), debug: None, refused: None };
+        let mut vcpu = Self {
+            fd,
+            init,
+            core: None,
+            system: HashMap::new(),
+            debug: None,
+            completes: false,
+            refused: None,
+        };
         let what = "make a vCPU";
         let is_ready = vcpu.reset().and_then(|()| if is_off { vcpu.set_off() } else { Ok(()) });
         is_ready.map_err(|error| KvmError::Refused { what, error })?;
@@ -298,6 +320,7 @@ impl Vcpu {
         // From here on nothing is known.
         self.core = None;
         self.system.clear();
+        self.completes = false;
         let left = match self.fd.run() {
             Ok(VcpuExit::Debug(exit)) => {
                 let hsr = u64::from(exit.hsr) | u64::from(exit.hsr_high) << 32;
@@ -325,6 +348,42 @@ impl Vcpu {
             self.fd.get_kvm_run().exit_reason = KVM_EXIT_UNKNOWN;
         }
         left
+    }
+
+    /// What the access is that the guest has left for, where KVM can complete it: see [`Vcpu::complete`].
+    pub fn access(&mut self) -> Option<DeviceAccess> {
+        let run = self.fd.get_kvm_run();
+        // SAFETY: the member is there whatever the exit, and has no invalid values.
+        let exit = unsafe { run.__bindgen_anon_1.mmio };
+        let bytes = u8::try_from(exit.len).ok().filter(|bytes| *bytes <= 8)?;
+        let stored = (exit.is_write != 0).then(|| u64::from_le_bytes(exit.data));
+        Some(DeviceAccess { at: Ipa(exit.phys_addr), bytes, stored })
+    }
+
+    /// Has KVM complete the access, a load with this value, and move the PC, at the next entry: before
+    /// that, or [`Vcpu::finish`], nobody may look at the registers.
+    pub fn complete(&mut self, loaded: u64) {
+        let run = self.fd.get_kvm_run();
+        run.exit_reason = KVM_EXIT_MMIO;
+        run.__bindgen_anon_1.mmio.data = loaded.to_le_bytes();
+        self.completes = true;
+    }
+
+    /// Has KVM complete what it is to complete, and not enter the guest.
+    pub fn finish(&mut self) {
+        if mem::take(&mut self.completes) {
+            // Whoever calls meanwhile sets it again, or is seen before the next entry.
+            self.set_immediate_exit(1);
+            let _interrupted = self.fd.run();
+            self.set_immediate_exit(0);
+        }
+    }
+
+    fn set_immediate_exit(&mut self, value: u8) {
+        let place = self.immediate_exit();
+        // SAFETY: it is a byte of a page that is mapped as long as this is there, which others access as
+        // a single byte, too.
+        unsafe { AtomicU8::from_ptr(place).store(value, Ordering::SeqCst) };
     }
 
     /// An access that the CPU has not described.

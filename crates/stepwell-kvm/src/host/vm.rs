@@ -2,11 +2,11 @@
 
 #![expect(unsafe_code, reason = "ioctls that kvm-ioctls has no function for, and promises to it")]
 
-use super::calls::AllCalls;
 use super::machine_code;
 use super::ram::GuestRam;
 use super::vcpu::Vcpu;
 use crate::KvmError;
+use crate::calls::AllCalls;
 use kvm_bindings::{
     KVM_ARM_IRQ_CPU_FIQ, KVM_ARM_IRQ_CPU_IRQ, KVM_ARM_VCPU_PSCI_0_2, KVM_ARM_VM_SMCCC_CTRL,
     KVM_ARM_VM_SMCCC_FILTER, KVM_CAP_ARM_NISV_TO_USER, KVM_CAP_ARM_USER_IRQ,

@@ -14,7 +14,7 @@
 
 #![expect(unsafe_code, reason = "protects pages of the guest's RAM, which only KVM uses there")]
 
-use super::calls::AllCalls;
+use crate::calls::AllCalls;
 use memmap2::MmapRaw;
 use std::collections::BTreeMap;
 use std::io;

@@ -386,7 +386,7 @@ impl Prepared {
     }
 
     fn kind(&self) -> MachineKind {
-        self.kind.unwrap_or_else(|| MachineKind::choose(&self.options))
+        self.kind.unwrap_or_else(|| MachineKind::choose(&self.options, &self.guest))
     }
 
     pub(super) const fn machine(&self) -> &MachineOptions {

@@ -1,11 +1,13 @@
 //! Machines of the host's own: KVM with a guest in it, in this process.
 
-use super::{Guest, MachineError, MachineOptions, QemuMachine};
+use super::{Guest, MachineError, MachineOptions, QemuMachine, plug_in};
 use crate::interruption;
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 use stepwell_arch::Ipa;
-use stepwell_kvm::{Files, KvmMachine};
+use stepwell_devices::{Devices, GuestRam, Serving};
+use stepwell_kvm::{Files, KvmMachine, RAM_BASE};
 use stepwell_link::{Link, LinkError, Patience, Ring};
 use stepwell_trace::kernel_image::LoadPlan;
 use stepwell_vm::image_layout::Linked;
@@ -49,8 +51,8 @@ impl fmt::Display for MachineKind {
 pub enum Machine {
     /// QEMU.
     Qemu(Box<QemuMachine>),
-    /// KVM.
-    Kvm(KvmMachine),
+    /// KVM, and whoever serves the guest's devices, if it has any.
+    Kvm(KvmMachine, Option<Serving>),
 }
 
 impl Machine {
@@ -70,8 +72,8 @@ impl Machine {
                 Ok((Self::Qemu(Box::new(machine)), link))
             }
             MachineKind::Kvm => {
-                let (machine, link) = launch(options, guest)?;
-                Ok((Self::Kvm(machine), link))
+                let (machine, serving, link) = launch(options, guest)?;
+                Ok((Self::Kvm(machine, serving), link))
             }
         }
     }
@@ -80,7 +82,7 @@ impl Machine {
     pub fn explain(&mut self, error: LinkError) -> MachineError {
         match self {
             Self::Qemu(machine) => machine.explain(error),
-            Self::Kvm(_) => error.into(),
+            Self::Kvm(..) => error.into(),
         }
     }
 }
@@ -88,8 +90,8 @@ impl Machine {
 impl MachineKind {
     /// The kind for whoever names none: the host's own CPU, where that can do what is asked for.
     #[must_use]
-    pub fn choose(options: &MachineOptions) -> Self {
-        let can = only_qemu(options).is_none()
+    pub fn choose(options: &MachineOptions, guest: &Guest) -> Self {
+        let can = only_qemu(options, guest.firmware.is_some()).is_none()
             && usize::from(options.smp) <= stepwell_kvm::VCPUS_MAX
             && stepwell_kvm::describe().is_ok();
         if can { Self::Kvm } else { Self::Qemu }
@@ -97,12 +99,12 @@ impl MachineKind {
 }
 
 /// The option that only QEMU can do something with.
-fn only_qemu(options: &MachineOptions) -> Option<&'static str> {
+fn only_qemu(options: &MachineOptions, has_firmware: bool) -> Option<&'static str> {
     let default = MachineOptions::default();
     [
+        (has_firmware, "--firmware"),
         (options.schedule.is_some(), "counting instructions (record and replay)"),
         (options.cpus.is_some(), "--cpus"),
-        (!options.devices.is_empty(), "--disk, --entropy, --net or --share"),
         (options.hypervisor.is_some(), "--hypervisor"),
         (options.test_mode.is_some(), "--test-mode"),
         (options.cpu != default.cpu, "--cpu"),
@@ -111,11 +113,10 @@ fn only_qemu(options: &MachineOptions) -> Option<&'static str> {
     .find_map(|(is_given, name)| is_given.then_some(name))
 }
 
-fn launch(options: &MachineOptions, guest: &Guest) -> Result<(KvmMachine, Link), MachineError> {
-    if guest.firmware.is_some() {
-        return Err(MachineError::OnlyQemu { option: "--firmware" });
-    }
-    if let Some(option) = only_qemu(options) {
+type Launched = (KvmMachine, Option<Serving>, Link);
+
+fn launch(options: &MachineOptions, guest: &Guest) -> Result<Launched, MachineError> {
+    if let Some(option) = only_qemu(options, guest.firmware.is_some()) {
         return Err(MachineError::OnlyQemu { option });
     }
     let linked = match guest.kernel.load {
@@ -140,7 +141,22 @@ fn launch(options: &MachineOptions, guest: &Guest) -> Result<(KvmMachine, Link),
     let ring = machine.ring();
     let ring = Ring::map(&ring.file, 0, ring.bytes);
     link.attach_ring(ring.map_err(LinkError::from)?);
-    Ok((machine, link))
+    let serving = if options.devices.is_empty() {
+        None
+    } else {
+        let serving = serve(&options.devices, &machine).map_err(MachineError::Devices)?;
+        if let Some(thread) = serving.thread() {
+            machine.wake_for_devices(thread);
+        }
+        plug_in(&options.devices, &mut link)?;
+        Some(serving)
+    };
+    Ok((machine, serving, link))
+}
+
+fn serve(devices: &Devices, machine: &KvmMachine) -> io::Result<Serving> {
+    let ram = GuestRam::new(machine.ram(), RAM_BASE)?;
+    Serving::start(machine.device_channel(), ram, devices.clone(), machine.doorbell())
 }
 
 #[cfg(test)]
@@ -157,9 +173,9 @@ mod tests {
 
     #[test]
     fn what_only_qemu_can_do_is_left_to_it() {
-        assert_eq!(only_qemu(&MachineOptions::default()), None);
+        assert_eq!(only_qemu(&MachineOptions::default(), false), None);
+        assert_eq!(only_qemu(&MachineOptions::default(), true), Some("--firmware"));
         let options = MachineOptions { cpus: Some(1), ..MachineOptions::default() };
-        assert_eq!(only_qemu(&options), Some("--cpus"));
-        assert_eq!(MachineKind::choose(&options), MachineKind::Qemu);
+        assert_eq!(only_qemu(&options, false), Some("--cpus"));
     }
 }

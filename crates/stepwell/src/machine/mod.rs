@@ -101,7 +101,7 @@ impl QemuMachine {
         if let Some(firmware) = &guest.firmware {
             link.attach_flash(Box::new(firmware.variables.clone()));
         }
-        let serving = plug_in(options, &layout, &ram, &mut link)?;
+        let serving = serve_devices(options, &layout, &ram, &mut link)?;
         Ok((Self { qemu, layout, _serving: serving }, link))
     }
 
@@ -124,7 +124,7 @@ impl QemuMachine {
 }
 
 /// Plugs the devices in, before the guest runs, and has them served.
-fn plug_in(
+fn serve_devices(
     options: &MachineOptions,
     layout: &Layout,
     ram: &Ram,
@@ -143,12 +143,18 @@ fn plug_in(
     if let Some(thread) = serving.thread() {
         link.wake_for_devices(thread);
     }
-    for (slot, identity) in options.devices.identities() {
+    plug_in(&options.devices, link)?;
+    Ok(Some(serving))
+}
+
+/// Plugs devices in that are served, before the guest runs.
+fn plug_in(devices: &Devices, link: &mut Link) -> Result<(), MachineError> {
+    for (slot, identity) in devices.identities() {
         let Identity { id, features, queues, configuration } = identity;
         link.attach_device(0, slot, (id, features), &queues, &configuration)
             .map_err(|error| MachineError::Devices(std::io::Error::other(error)))?;
     }
-    Ok(Some(serving))
+    Ok(())
 }
 
 /// The devices, as what goes to kept moments together with its guest.

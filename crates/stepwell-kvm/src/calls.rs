@@ -4,6 +4,10 @@
 //! entry that is just begun return at once, and by a signal, which ends one that has begun. In this
 //! order, so that none of them is lost: whoever enters has looked at the bit, and KVM looks at the flag
 //! and then for signals.
+//!
+//! The flag may come when its bit was taken already. So it is cleared before each entry, and before the
+//! bits are looked at; one that is left all the same costs an entry that returns at once, and not all of
+//! them.
 
 #![expect(unsafe_code, reason = "signals, and a byte that KVM shares with us")]
 
@@ -17,7 +21,8 @@ use stepwell_vm::domain::MAX_VCPUS;
 /// The bits of [`Calls::pending`].
 const KICK: u32 = 1 << 0;
 const ALARM: u32 = 1 << 1;
-const VIRTUAL_TIMER: u32 = 1 << 2;
+const LINK: u32 = 1 << 2;
+const VIRTUAL_TIMER: u32 = 1 << 3;
 
 /// How long nobody sleeps without another look.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
@@ -87,6 +92,12 @@ fn signal() -> i32 {
 
 extern "C" fn do_nothing(_: i32) {}
 
+impl Default for AllCalls {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl AllCalls {
     /// Makes it, with nothing to come, and has the signal end system calls.
     #[must_use]
@@ -126,6 +137,13 @@ impl AllCalls {
         called.for_each(|(_, calls)| calls.call(KICK));
     }
 
+    /// Calls the first vCPU for what devices have answered, or have by themselves.
+    pub fn ring(&self) {
+        if let Some(first) = self.vcpus.first() {
+            first.call(LINK);
+        }
+    }
+
     /// This thread is the vCPU's, whose `immediate_exit` is at `place`.
     ///
     /// # Safety
@@ -152,6 +170,7 @@ impl AllCalls {
     pub fn may_enter(&self, vcpu: usize) -> bool {
         let Some(calls) = self.vcpus.get(vcpu) else { return true };
         calls.is_in_guest.store(true, SeqCst);
+        calls.set_immediate_exit(0);
         let is_free = calls.pending.load(SeqCst) == 0;
         if !is_free {
             calls.is_in_guest.store(false, SeqCst);
@@ -187,15 +206,11 @@ impl AllCalls {
         if first == 0 {
             return None;
         }
-        // Whoever calls from here on sets it again, after the bit.
-        calls.set_immediate_exit(0);
         calls.pending.fetch_and(!first, SeqCst);
-        if calls.pending.load(SeqCst) != 0 {
-            calls.set_immediate_exit(1);
-        }
         Some(match first {
             KICK => Interrupt::Kick,
             ALARM => Interrupt::El2Timer,
+            LINK => Interrupt::Link,
             _ => Interrupt::VirtualTimer,
         })
     }
@@ -262,5 +277,38 @@ impl Calls {
         drop(alarm);
         self.call(ALARM);
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLAG_OF_A_CALL_THAT_WAS_TAKEN: u8 = 1;
+
+    #[test]
+    fn a_flag_that_comes_late_does_not_keep_the_guest_from_being_entered() {
+        let (calls, mut flag) = (AllCalls::new(), 0);
+        // SAFETY: the byte stays where it is, and nobody accesses it but by its pointer.
+        unsafe { calls.join(0, &raw mut flag) };
+        calls.kick(1);
+        assert!(!calls.may_enter(0));
+        assert_eq!(calls.take(0), Some(Interrupt::Kick));
+        calls.vcpus[0].set_immediate_exit(FLAG_OF_A_CALL_THAT_WAS_TAKEN);
+        assert!(calls.may_enter(0));
+        calls.leave(0);
+        assert_eq!(flag, 0);
+    }
+
+    #[test]
+    fn what_has_come_is_taken_one_after_the_other() {
+        let calls = AllCalls::new();
+        calls.ring();
+        calls.kick(1);
+        calls.note_virtual_timer(0);
+        assert!(calls.is_called(0) && !calls.is_called(1) && calls.sleep(0, None));
+        let taken: Vec<_> = std::iter::from_fn(|| calls.take(0)).collect();
+        assert_eq!(taken, [Interrupt::Kick, Interrupt::Link, Interrupt::VirtualTimer]);
+        assert!(calls.may_enter(0));
     }
 }
