@@ -4,6 +4,7 @@
 //! it calls the others, reads the clock, and knows what all vCPUs have in common.
 
 use super::context::KvmContext;
+use super::interface::{Answered, Interface};
 use super::machine_code;
 use super::ram::GuestRam;
 use super::ring::TraceRing;
@@ -34,8 +35,7 @@ use stepwell_vm::memory::{GuestMemory, Physical};
 use stepwell_vm::registers::{PrivateRegisters, Snapshot};
 use stepwell_vm::simd::SimdRegisters;
 use stepwell_vm::stage2::Vttbr;
-use stepwell_vm::vcpu::interrupt::VIRTUAL_TIMER_INTID;
-use stepwell_vm::vgic::{CpuInterface, GICC_BASE, GICC_BYTES, Signal};
+use stepwell_vm::vgic::CpuInterface;
 
 /// The number of who serves the link: no vCPU has it.
 pub const NO_VCPU: usize = usize::MAX;
@@ -85,14 +85,10 @@ struct Controls {
     banks: RefCell<[[u64; 16]; 4]>,
     traps_waits: Cell<bool>,
     takes_virtual_timer: Cell<bool>,
-    /// What the interrupt lines are, IRQ and FIQ, and what they are to be when the guest is entered.
-    lines: Cell<(bool, bool)>,
-    wanted_lines: Cell<(bool, bool)>,
     offset: Cell<u64>,
     /// Where the tables begin by which pages are withheld.
     root: Cell<Pa>,
-    /// The guest's CPU interface while it is loaded.
-    interface: RefCell<Option<CpuInterface>>,
+    interface: Interface,
 }
 
 /// The CPU.
@@ -469,7 +465,7 @@ impl Cpu for KvmCpu {
     fn reset(&self) {
         let Some(vcpu) = &self.vcpu else { return };
         // KVM lowers its lines.
-        self.controls.lines.set((false, false));
+        self.controls.interface.lowered();
         if let Err(error) = vcpu.borrow_mut().reset() {
             self.log(format_args!("vCPU {} cannot be reset: {error}", self.number));
         }
@@ -553,15 +549,11 @@ impl Cpu for KvmCpu {
     }
 
     fn load_interface(&self, interface: &CpuInterface) {
-        self.signal(interface.signal());
-        *self.controls.interface.borrow_mut() = Some(interface.clone());
+        self.controls.interface.load(interface);
     }
 
     fn save_interface(&self, interface: &mut CpuInterface) {
-        self.signal(None);
-        if let Some(loaded) = self.controls.interface.take() {
-            *interface = loaded;
-        }
+        self.controls.interface.save(interface);
     }
 
     fn raise_serror(&self, _: u32) {}
@@ -639,42 +631,6 @@ impl Cpu for KvmCpu {
 }
 
 impl KvmCpu {
-    fn signal(&self, signal: Option<Signal>) {
-        let wanted = (signal == Some(Signal::Irq), signal == Some(Signal::Fiq));
-        self.controls.wanted_lines.set(wanted);
-    }
-
-    /// Answers a guest that runs, and takes or ends an interrupt, as a CPU interface of hardware does, which
-    /// asks nobody. Most exits are such, and the loop would fetch a dozen registers for each.
-    fn answers(&self, vcpu: &mut Vcpu) -> Answered {
-        let mut loaded = self.controls.interface.borrow_mut();
-        let Some((interface, access)) = loaded.as_mut().zip(vcpu.access()) else {
-            return Answered::No;
-        };
-        let Some(offset) = access.at.0.checked_sub(GICC_BASE.0).filter(|&at| at < GICC_BYTES)
-        else {
-            return Answered::No;
-        };
-        let value = match access.stored {
-            // The only input that changes without us.
-            None => interface.load_by_itself(offset, access.bytes, |intid| {
-                intid != VIRTUAL_TIMER_INTID || vcpu.virtual_timer_level()
-            }),
-            Some(value) => interface.store_by_itself(offset, access.bytes, value).then_some(value),
-        };
-        let Some(value) = value else { return Answered::No };
-        vcpu.complete(value);
-        self.signal(interface.signal());
-        if interface.has_ended_for_el2() { Answered::ForTheLoop } else { Answered::Yes }
-    }
-
-    /// Has the lines be what is loaded: nothing, where nothing is.
-    fn set_lines(&self) {
-        let wanted = self.controls.wanted_lines.get();
-        let known = self.controls.lines.replace(wanted);
-        self.vm.set_lines(self.number, known, wanted);
-    }
-
     /// Runs the guest until something is for the loop, and gives it what it wants of pages that the tables in
     /// force do not withhold, and others have.
     fn run_given(&self, context: &mut KvmContext, own: &RefCell<Vcpu>) -> Left {
@@ -725,7 +681,7 @@ impl KvmCpu {
         }
         vcpu.push(context, context.spsr & !Pstate::SS);
         vcpu.set_debug(self.wanted_debug());
-        self.set_lines();
+        self.controls.interface.set_lines(&self.vm, self.number);
         // A stepped guest's clock is the loop's.
         if !self.is_stepping() {
             self.vm.hide_since(begun);
@@ -734,10 +690,10 @@ impl KvmCpu {
         loop {
             let Some(mut left) = self.enter_once(vcpu) else { continue };
             if matches!(left, Left::Device(..)) && !self.is_stepping() {
-                match self.answers(vcpu) {
+                match self.controls.interface.answer(vcpu) {
                     Answered::No => {}
                     Answered::Yes => {
-                        self.set_lines();
+                        self.controls.interface.set_lines(&self.vm, self.number);
                         continue;
                     }
                     Answered::ForTheLoop => {
@@ -771,17 +727,6 @@ impl KvmCpu {
         }
         vector
     }
-}
-
-/// What has become of an access to the guest's CPU interface.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Answered {
-    /// Nothing: it is the loop's to carry out.
-    No,
-    /// It is carried out, and KVM completes it.
-    Yes,
-    /// As [`Answered::Yes`], and the loop is to look at what has ended.
-    ForTheLoop,
 }
 
 /// What of withheld pages a vCPU has met, and is given.

@@ -4,6 +4,7 @@ mod build;
 mod context;
 mod cpu;
 mod general;
+mod interface;
 mod machine_code;
 mod ram;
 mod registers;
@@ -119,7 +120,6 @@ impl KvmMachine {
     }
 
     /// What rings the machine's doorbell.
-    #[must_use]
     pub fn doorbell(&self) -> impl Fn() + Send + use<> {
         let vm = self.vm.clone();
         move || vm.calls.ring()
