@@ -392,6 +392,17 @@ fn a_guest_has_its_disk_under_kvm() {
     assert!(host.finish(LIMIT).status.success());
 }
 
+#[test]
+fn a_guest_has_sve_where_its_host_has() {
+    let cpu = "max,pauth-impdef=on";
+    let mut host = Host::boot(&Setup { cpu, ..Setup::new(1) }, HOST_LIMIT);
+    let machines = host.sh("stepwell machines; grep -qw sve /proc/cpuinfo");
+    assert!(machines.status == 0 && !machines.text.contains("no SVE"), "{}", machines.text);
+    let done = host.sh("kvm-tests --nocapture --test-threads 1 vectors contract");
+    assert!(done.status == 0 && done.text.contains("2 passed"), "{}", done.text);
+    assert!(host.finish(LIMIT).status.success());
+}
+
 /// At least these parts of a bare loop's rate, silent and recorded, and a start in that many milliseconds.
 const SILENT_MIN: f64 = 0.5;
 const TRACED_MIN: f64 = 0.35;

@@ -97,6 +97,17 @@ fn the_contract_is_kept() {
     });
 }
 
+/// A guest has vectors where the host's CPU has them.
+#[test]
+fn vectors_are_the_hosts() {
+    let (_machine, mut link) = launch(&contract::guest_bytes());
+    contract::wait_for_stop(&mut link);
+    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+    let has_sve = cpus.split_whitespace().any(|word| word == "sve");
+    let length = link.support_sve().unwrap().vector_length(V0);
+    assert_eq!(length.is_ok(), has_sve, "{length:?}");
+}
+
 #[test]
 fn a_guest_runs_to_its_end() {
     let (_machine, mut link) = launch(&guest("plain"));

@@ -66,9 +66,10 @@ pub fn machine(
     let vttbr = stage2.vttbr(1);
     let reset = at_reset(&mut vcpus);
     let mut domain_vcpus = heapless::Vec::new();
-    for (number, vcpu) in vcpus.iter().enumerate() {
+    for (number, vcpu) in vcpus.iter_mut().enumerate() {
         let context = KvmContext::new(vcpu.reader()?);
-        let core = core(context, (number == 0).then_some(places), vttbr, &reset);
+        let simd = SimdRegisters::at_reset(vcpu.vector_lengths());
+        let core = core((context, simd), (number == 0).then_some(places), vttbr, &reset);
         let vcpu = DomainVcpu {
             cpu: number,
             shares_cpu: false,
@@ -126,12 +127,11 @@ fn at_reset(vcpus: &mut [Vcpu]) -> Snapshot {
 
 /// A vCPU that is off, or, where it has a guest's places, at the first instruction.
 fn core(
-    context: KvmContext,
+    (context, simd): (KvmContext, SimdRegisters),
     places: Option<Layout>,
     vttbr: Vttbr,
     reset: &Snapshot,
 ) -> VcpuCore<KvmCpu> {
-    let simd = SimdRegisters::at_reset(None);
     let mut core = VcpuCore::new(context, reset, simd, LIST_REGISTERS, vttbr);
     if let Some(places) = places {
         core.reset(reset, places.entry.0, places.argument);

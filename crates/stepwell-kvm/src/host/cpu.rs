@@ -485,8 +485,7 @@ impl Cpu for KvmCpu {
 
     fn save_simd(&self, into: &mut SimdRegisters) {
         if let Some(vcpu) = &self.vcpu {
-            (into.fpcr, into.fpsr) = vcpu.borrow_mut().read_simd(&mut into.v);
-            into.is_written = false;
+            vcpu.borrow_mut().read_simd(into);
         }
     }
 
@@ -494,7 +493,7 @@ impl Cpu for KvmCpu {
         if let Some(vcpu) = &self.vcpu
             && std::mem::take(&mut from.is_written)
         {
-            vcpu.borrow_mut().write_simd(&from.v, from.fpcr, from.fpsr);
+            vcpu.borrow_mut().write_simd(from);
         }
     }
 

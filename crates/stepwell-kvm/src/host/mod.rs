@@ -202,6 +202,6 @@ pub fn describe() -> Result<Vec<String>, KvmError> {
             features.watchpoints,
         ),
         format!("up to {VCPUS_MAX} vCPUs, {calls}"),
-        "no SVE, no record and replay".to_owned(),
+        format!("{}, no record and replay", if features.sve { "SVE" } else { "no SVE" }),
     ])
 }

@@ -1,8 +1,9 @@
 //! What KVM calls a vCPU's registers.
 
 use kvm_bindings::{
-    KVM_REG_ARM_CORE, KVM_REG_ARM64, KVM_REG_ARM64_SYSREG, KVM_REG_SIZE_U32, KVM_REG_SIZE_U64,
-    KVM_REG_SIZE_U128, kvm_regs, user_fpsimd_state, user_pt_regs,
+    KVM_REG_ARM_CORE, KVM_REG_ARM64, KVM_REG_ARM64_SVE, KVM_REG_ARM64_SYSREG, KVM_REG_SIZE_U32,
+    KVM_REG_SIZE_U64, KVM_REG_SIZE_U128, KVM_REG_SIZE_U256, KVM_REG_SIZE_U512, KVM_REG_SIZE_U2048,
+    kvm_regs, user_fpsimd_state, user_pt_regs,
 };
 use std::mem::offset_of;
 use stepwell_arch::SystemRegister;
@@ -42,6 +43,28 @@ pub const fn x(n: usize) -> u64 {
 pub const fn v(n: usize) -> u64 {
     core(FP + offset_of!(user_fpsimd_state, vregs) + 16 * n, KVM_REG_SIZE_U128)
 }
+
+const fn sve(id: usize, size: u64) -> u64 {
+    KVM_REG_ARM64 | size | KVM_REG_ARM64_SVE as u64 | id as u64
+}
+
+/// Z`n`, of 256 bytes, however many of them the CPU has.
+#[must_use]
+pub const fn z(n: usize) -> u64 {
+    sve(n << 5, KVM_REG_SIZE_U2048)
+}
+
+/// P`n`, of 32 bytes, however many of them the CPU has.
+#[must_use]
+pub const fn p(n: usize) -> u64 {
+    sve(0x400 | n << 5, KVM_REG_SIZE_U256)
+}
+
+/// FFR, likewise.
+pub const FFR: u64 = p(16);
+/// KVM_REG_ARM64_SVE_VLS: the lengths that the guest's vectors can have, a bit for each number of quadwords,
+/// from one on.
+pub const VECTOR_LENGTHS: u64 = sve(0xffff, KVM_REG_SIZE_U512);
 
 const fn encoded(register: SystemRegister) -> u64 {
     KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM64_SYSREG as u64 | register.0 as u64

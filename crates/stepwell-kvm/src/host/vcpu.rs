@@ -9,10 +9,10 @@
 
 use super::context::KvmContext;
 use super::general::Reader;
-use super::registers::{self, FPCR, FPSR, PC, PSTATE, SP_EL0, system};
+use super::registers::{self, FFR, FPCR, FPSR, PC, PSTATE, SP_EL0, VECTOR_LENGTHS, system};
 use crate::KvmError;
 use kvm_bindings::{
-    KVM_ARM_DEV_EL1_PTIMER, KVM_ARM_DEV_EL1_VTIMER, KVM_EXIT_ARM_NISV, KVM_EXIT_MMIO,
+    KVM_ARM_DEV_EL1_PTIMER, KVM_ARM_DEV_EL1_VTIMER, KVM_ARM_VCPU_SVE, KVM_EXIT_ARM_NISV, KVM_EXIT_MMIO,
     KVM_EXIT_UNKNOWN, KVM_HYPERCALL_EXIT_SMC, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_STOPPED,
     kvm_guest_debug, kvm_mp_state, kvm_vcpu_init,
 };
@@ -23,6 +23,7 @@ use std::mem;
 use std::ptr::addr_of_mut;
 use std::sync::atomic::{AtomicU8, Ordering};
 use stepwell_arch::{Ipa, SystemRegister, Va};
+use stepwell_vm::simd::{LENGTHS, SimdRegisters, Z_MAX};
 
 /// What is copied at each exit.
 const CORE: [u64; 3] = [SP_EL0, PC, PSTATE];
@@ -112,7 +113,10 @@ impl Vcpu {
             refused: None,
         };
         let what = "make a vCPU";
-        let is_ready = vcpu.reset().and_then(|()| if is_off { vcpu.set_off() } else { Ok(()) });
+        let is_ready = vcpu
+            .reset()
+            .and_then(|()| vcpu.finalize())
+            .and_then(|()| if is_off { vcpu.set_off() } else { Ok(()) });
         is_ready.map_err(|error| KvmError::Refused { what, error })?;
         Ok(vcpu)
     }
@@ -127,6 +131,35 @@ impl Vcpu {
         self.core = None;
         self.system.clear();
         Ok(())
+    }
+
+    /// Has KVM take the lengths of its vectors for settled, for good.
+    fn finalize(&self) -> io::Result<()> {
+        if !self.has_sve() {
+            return Ok(());
+        }
+        let feature = KVM_ARM_VCPU_SVE as i32;
+        self.fd.vcpu_finalize(&feature).map_err(from_errno)
+    }
+
+    const fn has_sve(&self) -> bool {
+        let [first, ..] = self.init.features;
+        first & 1 << KVM_ARM_VCPU_SVE != 0
+    }
+
+    /// ZCR_EL1, and the bytes of a vector for each value of its LEN, where there is SVE: a length that is
+    /// not there becomes the next shorter one.
+    pub fn vector_lengths(&mut self) -> Option<(u64, [u16; LENGTHS])> {
+        if !self.has_sve() {
+            return None;
+        }
+        let quadwords = self.get::<64>(VECTOR_LENGTHS)?.first_chunk().copied()?;
+        let quadwords = u16::from_le_bytes(quadwords);
+        let longest = |len: usize| {
+            let has = |n: &usize| quadwords >> (n - 1) & 1 != 0;
+            (1..=len + 1).rev().find(has).map_or(0, |n| 16 * n as u16)
+        };
+        Some((self.read(SystemRegister::ZCR_EL1), std::array::from_fn(longest)))
     }
 
     /// Has KVM know that it is off.
@@ -236,22 +269,46 @@ impl Vcpu {
         self.set(registers::COUNTER, &value.to_le_bytes());
     }
 
-    /// Copies V0 to V31, FPCR and FPSR.
-    pub fn read_simd(&mut self, v: &mut [u128; 32]) -> (u64, u64) {
-        for (n, value) in v.iter_mut().enumerate() {
-            *value = self.get(registers::v(n)).map_or(0, u128::from_le_bytes);
-        }
+    /// Copies the registers of FP/SIMD and SVE out.
+    pub fn read_simd(&mut self, into: &mut SimdRegisters) {
         let mut word = |id| self.get(id).map_or(0, |bytes| u64::from(u32::from_le_bytes(bytes)));
-        (word(FPCR), word(FPSR))
+        (into.fpcr, into.fpsr) = (word(FPCR), word(FPSR));
+        into.is_written = false;
+        let Some(sve) = &mut into.sve else {
+            for (n, value) in into.v.iter_mut().enumerate() {
+                *value = self.get(registers::v(n)).map_or(0, u128::from_le_bytes);
+            }
+            return;
+        };
+        for (n, z) in sve.z.iter_mut().enumerate() {
+            *z = self.get(registers::z(n)).unwrap_or([0; Z_MAX]);
+        }
+        for (n, p) in sve.p.iter_mut().enumerate() {
+            *p = self.get(registers::p(n)).unwrap_or_default();
+        }
+        sve.ffr = self.get(FFR).unwrap_or_default();
+        sve.zcr = self.read(SystemRegister::ZCR_EL1);
+        into.take_over_z();
     }
 
-    /// Writes V0 to V31, FPCR and FPSR.
-    pub fn write_simd(&mut self, v: &[u128; 32], fpcr: u64, fpsr: u64) {
-        for (n, value) in v.iter().enumerate() {
-            self.set(registers::v(n), &value.to_le_bytes());
+    /// Puts them in.
+    pub fn write_simd(&mut self, from: &SimdRegisters) {
+        self.set(FPCR, &(from.fpcr as u32).to_le_bytes());
+        self.set(FPSR, &(from.fpsr as u32).to_le_bytes());
+        let Some(sve) = &from.sve else {
+            for (n, value) in from.v.iter().enumerate() {
+                self.set(registers::v(n), &value.to_le_bytes());
+            }
+            return;
+        };
+        self.write(SystemRegister::ZCR_EL1, sve.zcr);
+        for (n, z) in sve.z.iter().enumerate() {
+            self.set(registers::z(n), z);
         }
-        self.set(FPCR, &(fpcr as u32).to_le_bytes());
-        self.set(FPSR, &(fpsr as u32).to_le_bytes());
+        for (n, p) in sve.p.iter().enumerate() {
+            self.set(registers::p(n), p);
+        }
+        self.set(FFR, &sve.ffr);
     }
 
     /// The PC, as KVM has it.

@@ -8,8 +8,8 @@ use super::vcpu::Vcpu;
 use crate::KvmError;
 use crate::calls::AllCalls;
 use kvm_bindings::{
-    KVM_ARM_IRQ_CPU_FIQ, KVM_ARM_IRQ_CPU_IRQ, KVM_ARM_VCPU_PSCI_0_2, KVM_ARM_VM_SMCCC_CTRL,
-    KVM_ARM_VM_SMCCC_FILTER, KVM_CAP_ARM_NISV_TO_USER, KVM_CAP_ARM_USER_IRQ,
+    KVM_ARM_IRQ_CPU_FIQ, KVM_ARM_IRQ_CPU_IRQ, KVM_ARM_VCPU_PSCI_0_2, KVM_ARM_VCPU_SVE, KVM_ARM_VM_SMCCC_CTRL,
+    KVM_ARM_VM_SMCCC_FILTER, KVM_CAP_ARM_NISV_TO_USER, KVM_CAP_ARM_SVE, KVM_CAP_ARM_USER_IRQ,
     KVM_CAP_COUNTER_OFFSET, KVM_CAP_GUEST_DEBUG_HW_BPS, KVM_CAP_GUEST_DEBUG_HW_WPS,
     kvm_arm_counter_offset, kvm_device_attr, kvm_enable_cap, kvm_smccc_filter,
     kvm_smccc_filter_action_KVM_SMCCC_FILTER_FWD_TO_USER, kvm_userspace_memory_region,
@@ -54,6 +54,8 @@ pub struct Features {
     pub breakpoints: u8,
     /// Watchpoints of the CPU.
     pub watchpoints: u8,
+    /// Guests have SVE.
+    pub sve: bool,
 }
 
 /// KVM, opened.
@@ -95,12 +97,15 @@ impl Opened {
         let mut init = kvm_vcpu_init::default();
         fd.get_preferred_target(&mut init).map_err(refused("choose a CPU"))?;
         init.features[0] |= 1 << KVM_ARM_VCPU_PSCI_0_2;
+        let sve = number(KVM_CAP_ARM_SVE) > 0;
+        init.features[0] |= u32::from(sve) << KVM_ARM_VCPU_SVE;
         let count = |cap: u32| u8::try_from(number(cap)).unwrap_or(0).min(16);
         let features = Features {
             counter_offset: number(KVM_CAP_COUNTER_OFFSET) > 0,
             forwards_calls: forward_calls(&fd),
             breakpoints: count(KVM_CAP_GUEST_DEBUG_HW_BPS),
             watchpoints: count(KVM_CAP_GUEST_DEBUG_HW_WPS),
+            sve,
         };
         Ok(Self { fd, init, features })
     }
