@@ -392,14 +392,20 @@ fn a_guest_has_its_disk_under_kvm() {
     assert!(host.finish(LIMIT).status.success());
 }
 
+/// A CPU with SVE, which the debugger sees of the guest, and with random numbers, by which the guest's kernel
+/// chooses where it is.
 #[test]
-fn a_guest_has_sve_where_its_host_has() {
+fn a_guest_has_what_its_hosts_cpu_has() {
     let cpu = "max,pauth-impdef=on";
     let mut host = Host::boot(&Setup { cpu, ..Setup::new(1) }, HOST_LIMIT);
     let machines = host.sh("stepwell machines; grep -qw sve /proc/cpuinfo");
     assert!(machines.status == 0 && !machines.text.contains("no SVE"), "{}", machines.text);
     let done = host.sh("kvm-tests --nocapture --test-threads 1 vectors contract");
     assert!(done.status == 0 && done.text.contains("2 passed"), "{}", done.text);
+    let options = format!("{DEBIAN} --memory 256M --at {PLACE} --irq over");
+    let done = step(&mut host, &options, "s 2000\\nc\\n");
+    came_through(&done);
+    assert!(done.text.contains(PLACE), "{}", done.text);
     assert!(host.finish(LIMIT).status.success());
 }
 

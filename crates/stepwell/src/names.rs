@@ -124,8 +124,8 @@ impl Names {
         }
     }
 
-    /// Has places be virtual addresses only, where the machine knows no others: each is where the guest
-    /// has been seen to run, or else where it is linked. A kernel is not there yet while its MMU is off.
+    /// Has places be virtual addresses only, where others have their price: each is where the guest has
+    /// been seen to run, or else where it is linked. A kernel is not there yet while its MMU is off.
     pub const fn place_virtually(&mut self, is_virtual: bool) {
         self.is_virtual = is_virtual;
     }

@@ -12,9 +12,9 @@ use super::general::Reader;
 use super::registers::{self, FFR, FPCR, FPSR, PC, PSTATE, SP_EL0, VECTOR_LENGTHS, system};
 use crate::KvmError;
 use kvm_bindings::{
-    KVM_ARM_DEV_EL1_PTIMER, KVM_ARM_DEV_EL1_VTIMER, KVM_ARM_VCPU_SVE, KVM_EXIT_ARM_NISV, KVM_EXIT_MMIO,
-    KVM_EXIT_UNKNOWN, KVM_HYPERCALL_EXIT_SMC, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_STOPPED,
-    kvm_guest_debug, kvm_mp_state, kvm_vcpu_init,
+    KVM_ARM_DEV_EL1_PTIMER, KVM_ARM_DEV_EL1_VTIMER, KVM_ARM_VCPU_SVE, KVM_EXIT_ARM_NISV,
+    KVM_EXIT_MMIO, KVM_EXIT_UNKNOWN, KVM_HYPERCALL_EXIT_SMC, KVM_MP_STATE_RUNNABLE,
+    KVM_MP_STATE_STOPPED, kvm_guest_debug, kvm_mp_state, kvm_vcpu_init,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::collections::HashMap;

@@ -8,12 +8,12 @@ use super::vcpu::Vcpu;
 use crate::KvmError;
 use crate::calls::AllCalls;
 use kvm_bindings::{
-    KVM_ARM_IRQ_CPU_FIQ, KVM_ARM_IRQ_CPU_IRQ, KVM_ARM_VCPU_PSCI_0_2, KVM_ARM_VCPU_SVE, KVM_ARM_VM_SMCCC_CTRL,
-    KVM_ARM_VM_SMCCC_FILTER, KVM_CAP_ARM_NISV_TO_USER, KVM_CAP_ARM_SVE, KVM_CAP_ARM_USER_IRQ,
-    KVM_CAP_COUNTER_OFFSET, KVM_CAP_GUEST_DEBUG_HW_BPS, KVM_CAP_GUEST_DEBUG_HW_WPS,
-    kvm_arm_counter_offset, kvm_device_attr, kvm_enable_cap, kvm_smccc_filter,
-    kvm_smccc_filter_action_KVM_SMCCC_FILTER_FWD_TO_USER, kvm_userspace_memory_region,
-    kvm_vcpu_init,
+    KVM_ARM_IRQ_CPU_FIQ, KVM_ARM_IRQ_CPU_IRQ, KVM_ARM_VCPU_PSCI_0_2, KVM_ARM_VCPU_SVE,
+    KVM_ARM_VM_SMCCC_CTRL, KVM_ARM_VM_SMCCC_FILTER, KVM_CAP_ARM_NISV_TO_USER, KVM_CAP_ARM_SVE,
+    KVM_CAP_ARM_USER_IRQ, KVM_CAP_COUNTER_OFFSET, KVM_CAP_GUEST_DEBUG_HW_BPS,
+    KVM_CAP_GUEST_DEBUG_HW_WPS, kvm_arm_counter_offset, kvm_device_attr, kvm_enable_cap,
+    kvm_smccc_filter, kvm_smccc_filter_action_KVM_SMCCC_FILTER_FWD_TO_USER,
+    kvm_userspace_memory_region, kvm_vcpu_init,
 };
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use std::collections::HashMap;

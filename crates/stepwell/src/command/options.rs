@@ -134,6 +134,11 @@ pub(super) struct Prepared {
     pub(super) names: Names,
 }
 
+/// Whether a command line keeps a kernel from choosing its addresses.
+fn is_fixed(command_line: &str) -> bool {
+    command_line.split_whitespace().any(|word| word == "nokaslr")
+}
+
 impl GuestOptions {
     /// Reads and checks everything that needs no machine.
     pub(super) fn prepare(&self) -> anyhow::Result<Prepared> {
@@ -379,10 +384,11 @@ impl Prepared {
         self
     }
 
-    /// Has names be places that the kind of machine knows.
+    /// Has names be places by virtual address where one by physical address has its price, unless the kernel
+    /// may be anywhere.
     fn place_breakpoints(&mut self) {
-        let is_virtual = self.kind() == MachineKind::Kvm;
-        self.names.place_virtually(is_virtual);
+        let may_move = MachineKind::draws_numbers() && !is_fixed(&self.guest.command_line);
+        self.names.place_virtually(self.kind() == MachineKind::Kvm && !may_move);
     }
 
     fn kind(&self) -> MachineKind {

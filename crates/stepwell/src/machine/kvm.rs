@@ -98,6 +98,19 @@ impl MachineKind {
     }
 }
 
+impl MachineKind {
+    /// Whether this host's CPU, and with it a guest's by KVM, draws random numbers (FEAT_RNG), by which a
+    /// kernel chooses its addresses.
+    #[must_use]
+    pub fn draws_numbers() -> bool {
+        #[cfg(target_arch = "aarch64")]
+        let draws = std::arch::is_aarch64_feature_detected!("rand");
+        #[cfg(not(target_arch = "aarch64"))]
+        let draws = false;
+        draws
+    }
+}
+
 /// The option that only QEMU can do something with.
 fn only_qemu(options: &MachineOptions, has_firmware: bool) -> Option<&'static str> {
     let default = MachineOptions::default();
