@@ -90,6 +90,8 @@ pub struct Vcpu {
     /// System registers as KVM has them, since the last entry.
     system: HashMap<SystemRegister, u64>,
     debug: Option<kvm_guest_debug>,
+    /// The access that the guest has left for, if KVM can complete it.
+    access: Option<DeviceAccess>,
     /// KVM has an access to complete.
     completes: bool,
     /// A register that KVM did not let be read or written, the first one.
@@ -109,6 +111,7 @@ impl Vcpu {
             core: None,
             system: HashMap::new(),
             debug: None,
+            access: None,
             completes: false,
             refused: None,
         };
@@ -378,13 +381,24 @@ impl Vcpu {
         self.core = None;
         self.system.clear();
         self.completes = false;
+        let mut access = None;
         let left = match self.fd.run() {
             Ok(VcpuExit::Debug(exit)) => {
                 let hsr = u64::from(exit.hsr) | u64::from(exit.hsr_high) << 32;
                 Left::Debug(hsr, exit.far)
             }
-            Ok(VcpuExit::MmioRead(at, _)) => Left::Device(Ipa(at), false),
-            Ok(VcpuExit::MmioWrite(at, _)) => Left::Device(Ipa(at), true),
+            Ok(VcpuExit::MmioRead(at, bytes)) => {
+                let bytes = bytes.len() as u8;
+                access = Some(DeviceAccess { at: Ipa(at), bytes, stored: None });
+                Left::Device(Ipa(at), false)
+            }
+            Ok(VcpuExit::MmioWrite(at, stored)) => {
+                let value =
+                    stored.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
+                let bytes = stored.len() as u8;
+                access = Some(DeviceAccess { at: Ipa(at), bytes, stored: Some(value) });
+                Left::Device(Ipa(at), true)
+            }
             Ok(VcpuExit::SystemEvent(kvm_bindings::KVM_SYSTEM_EVENT_SHUTDOWN, _)) => {
                 Left::SwitchedOff
             }
@@ -400,6 +414,7 @@ impl Vcpu {
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => Left::Interrupted,
             Err(error) => Left::Failed(error.errno()),
         };
+        self.access = access;
         if let Left::Device(..) = left {
             // KVM would carry the access out when it is entered next. The loop does, and moves the PC.
             self.fd.get_kvm_run().exit_reason = KVM_EXIT_UNKNOWN;
@@ -408,13 +423,9 @@ impl Vcpu {
     }
 
     /// What the access is that the guest has left for, where KVM can complete it: see [`Vcpu::complete`].
-    pub fn access(&mut self) -> Option<DeviceAccess> {
-        let run = self.fd.get_kvm_run();
-        // SAFETY: the member is there whatever the exit, and has no invalid values.
-        let exit = unsafe { run.__bindgen_anon_1.mmio };
-        let bytes = u8::try_from(exit.len).ok().filter(|bytes| *bytes <= 8)?;
-        let stored = (exit.is_write != 0).then(|| u64::from_le_bytes(exit.data));
-        Some(DeviceAccess { at: Ipa(exit.phys_addr), bytes, stored })
+    #[must_use]
+    pub const fn access(&self) -> Option<DeviceAccess> {
+        self.access
     }
 
     /// Has KVM complete the access, a load with this value, and move the PC, at the next entry: before
