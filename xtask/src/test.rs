@@ -10,7 +10,7 @@ use crate::{build, coverage, guests, kvm, layout, process, python, qemu, setup};
 
 const LINT_LIMIT: Duration = Duration::from_secs(15 * 60);
 const HOST_LIMIT: Duration = Duration::from_secs(20 * 60);
-const MACHINE_LIMIT: Duration = Duration::from_secs(25 * 60);
+const MACHINE_LIMIT: Duration = Duration::from_secs(40 * 60);
 
 /// Machines at once: each runs up to four CPUs and QEMU serves them from one thread a CPU.
 const MACHINES_MAX: &str = "2";
