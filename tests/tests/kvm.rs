@@ -205,6 +205,11 @@ const DISK: &str = "mount -t devtmpfs dev /dev; mount -t proc proc /proc; load-m
                     echo 3 >/proc/sys/vm/drop_caches; \
                     md5sum </wrote; md5sum </dev/vda; poweroff -f";
 
+/// In Debian as a guest with a folder of the host's.
+const SHARED: &str = "mount -t devtmpfs dev /dev; mount -t proc proc /proc; load-modules; mkdir -p /mnt; \
+                      mount -t virtiofs share /mnt; cat /mnt/old; \
+                      echo from the guest >/mnt/new; poweroff -f";
+
 /// Debian with a disk, freely and stepped before: what it wrote is what it reads, and what the image has.
 fn disks(host: &mut Host, vcpus: u8) {
     let append = format!("'console=ttyAMA0 quiet rdinit=/bin/sh -- -c \"{DISK}\"'");
@@ -226,6 +231,21 @@ fn disks(host: &mut Host, vcpus: u8) {
     }
     let twice = host.sh(&format!("stepwell run --machine kvm {options} --disk /tmp/disk 2>&1"));
     assert!(twice.status == 1 && twice.text.contains("/tmp/disk"), "{}", twice.text);
+}
+
+/// Debian with a folder of the host's, in which it reads and writes.
+fn shares(host: &mut Host) {
+    let append = format!("'console=ttyAMA0 quiet rdinit=/bin/sh -- -c \"{SHARED}\"'");
+    let guest = "--kernel /guests/debian/vmlinuz --initrd /guests/debian/initramfs.cpio.gz";
+    let run = format!(
+        "stepwell run --machine kvm {guest} --append {append} --memory 256M --share /tmp/shared,write"
+    );
+    let folder = "mkdir /tmp/shared; echo from the host >/tmp/shared/old";
+    let done = host.sh(&format!("{folder}; {run} 2>&1; cat /tmp/shared/new"));
+    for words in ["from the host", "from the guest"] {
+        assert!(done.text.contains(words), "no {words:?} in {}", done.text);
+    }
+    assert_eq!(done.status, 0, "{}", done.text);
 }
 
 /// What goes wrong is told in a line, or ends cleanly; nothing is left behind.
@@ -386,9 +406,10 @@ fn the_demo_shows_its_guest_by_kvm() {
 }
 
 #[test]
-fn a_guest_has_its_disk_under_kvm() {
+fn a_guest_has_its_devices_under_kvm() {
     let mut host = Host::boot(&Setup { cpu: VHE, ..Setup::new(1) }, HOST_LIMIT);
     disks(&mut host, 1);
+    shares(&mut host);
     assert!(host.finish(LIMIT).status.success());
 }
 

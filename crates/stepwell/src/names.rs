@@ -7,7 +7,7 @@
 //! it is.
 
 use crate::linux::{Image, Linux, LinuxError, Running};
-use crate::machine::{GUEST_RAM, Guest, Layout};
+use crate::machine::{GUEST_RAM, Guest, Layout, Placing};
 use crate::programs::{self, Programs};
 use crate::relocation::{Notice, Relocation, Sample, move_of};
 use crate::terminal::notice;
@@ -95,7 +95,7 @@ pub struct Names {
     /// Whether the guest was last seen at its load address.
     low: bool,
     /// Breakpoints can be at virtual addresses only.
-    is_virtual: bool,
+    placing: Placing,
     /// Another kernel has taken the place of the one that has the names.
     is_replaced: bool,
     /// The image, as loaded.
@@ -116,7 +116,7 @@ impl Names {
             relocation: None,
             delta: None,
             low: true,
-            is_virtual: false,
+            placing: Placing::Physical,
             is_replaced: false,
             file: Arc::default(),
             linux: Linux::default(),
@@ -124,10 +124,9 @@ impl Names {
         }
     }
 
-    /// Has places be virtual addresses only, where others have their price: each is where the guest has
-    /// been seen to run, or else where it is linked. A kernel is not there yet while its MMU is off.
-    pub const fn place_virtually(&mut self, is_virtual: bool) {
-        self.is_virtual = is_virtual;
+    /// Has names be such places.
+    pub const fn place(&mut self, placing: Placing) {
+        self.placing = placing;
     }
 
     /// Makes names for a guest: from `symbols`, or else its kernel's own.
@@ -148,7 +147,7 @@ impl Names {
             relocation,
             delta: None,
             low: true,
-            is_virtual: false,
+            placing: Placing::Physical,
             is_replaced: false,
             file: image.bytes.as_slice().into(),
             linux: Linux::default(),
@@ -507,7 +506,12 @@ impl Names {
             Some(delta) if !self.low => Va(link.wrapping_add(delta)),
             _ => Va(ipa.0),
         };
-        let place = match (self.loaded(ipa.0), self.is_virtual) {
+        let is_virtual = match self.placing {
+            Placing::Physical => false,
+            Placing::Virtual => true,
+            Placing::VirtualOnceSeen => self.delta.is_some(),
+        };
+        let place = match (self.loaded(ipa.0), is_virtual) {
             (Some(_), false) => Place::Ipa(ipa),
             (Some(_), true) => Place::Va(Va(link.wrapping_add(self.delta.unwrap_or(0)))),
             (None, _) => Place::Va(va),
@@ -700,12 +704,18 @@ mod tests {
         let target = names.resolve("start_kernel").unwrap();
         assert_eq!(target.place, Place::Ipa(Ipa(0x4020_1000)));
         assert_eq!(target.va, Va(BASE + 0x20_1000));
-        names.place_virtually(true);
+        names.place(Placing::VirtualOnceSeen);
+        let target = names.resolve("start_kernel").unwrap();
+        assert_eq!(target.place, Place::Va(Va(BASE + 0x20_1000)));
+        names.place(Placing::Virtual);
         let target = names.resolve("start_kernel").unwrap();
         assert_eq!(target.place, Place::Va(Va(BASE + 0x20_1000)));
         (names.delta, names.low) = (None, true);
         let target = names.resolve("start_kernel").unwrap();
         assert_eq!(target.place, Place::Va(Va(BASE + 0x1000)), "where it is linked");
+        names.place(Placing::VirtualOnceSeen);
+        let target = names.resolve("start_kernel").unwrap();
+        assert_eq!(target.place, Place::Ipa(Ipa(0x4020_1000)), "wherever it will be");
     }
 
     #[test]

@@ -46,7 +46,6 @@ pub struct KvmMachine {
     threads: Vec<JoinHandle<()>>,
     ring: Ring,
     devices: Arc<DeviceChannel>,
-    words: ChannelWords,
 }
 
 impl KvmMachine {
@@ -71,20 +70,13 @@ impl KvmMachine {
         let (ring, file, bytes) = ring::TraceRing::new()
             .map_err(|error| KvmError::NoMemory { mib: files.memory_bytes >> 20, error })?;
         let sender = Arc::new(Sender::new(own.try_clone().map_err(failed)?));
-        let words = ChannelWords::new();
-        let devices = Arc::new(DeviceChannel::new(words.clone()));
+        let devices = Arc::new(DeviceChannel::default());
         let link = Box::new(ToTool::new(sender.clone(), devices.clone()));
         let (machine, cpus) = build::machine(files, &vm, vcpus, ring, link)?;
         let machine = Arc::new(machine);
         let ring = Ring { file, bytes };
-        let mut started = Self {
-            vm: vm.clone(),
-            machine: machine.clone(),
-            threads: Vec::new(),
-            ring,
-            devices,
-            words,
-        };
+        let mut started =
+            Self { vm: vm.clone(), machine: machine.clone(), threads: Vec::new(), ring, devices };
         for (number, vcpu) in cpus.into_iter().enumerate() {
             let (machine, vm) = (machine.clone(), vm.clone());
             let run = move || run(&machine, number, vm, vcpu);
@@ -116,7 +108,7 @@ impl KvmMachine {
     /// The end of the device channel that serves the guest's devices. There is one.
     #[must_use]
     pub fn device_channel(&self) -> Server<ChannelWords> {
-        Server::new(self.words.clone())
+        self.devices.server()
     }
 
     /// What rings the machine's doorbell.

@@ -13,7 +13,7 @@ use stepwell_vm::command;
 use stepwell_vm::domain::PendingStop;
 use stepwell_vm::link::{Link, Queues, break_all, serve_by_channel};
 use stepwell_vm::machine::Machine;
-use stepwell_wire::devices::Client;
+use stepwell_wire::devices::{Client, Server};
 use stepwell_wire::{Command, Event, FrameDecoder, FromHypervisor, MAX_FRAME, Request, encode};
 
 const CHUNK: usize = 4096;
@@ -55,16 +55,26 @@ impl ToTool {
 
 /// The machine's end of the device channel.
 pub struct DeviceChannel {
+    words: ChannelWords,
     client: Mutex<Client<ChannelWords>>,
     /// Who serves the devices, where there are any.
     thread: OnceLock<Thread>,
 }
 
-impl DeviceChannel {
+impl Default for DeviceChannel {
     /// The end of a channel that is all zero.
+    fn default() -> Self {
+        let words = ChannelWords::new();
+        let client = Mutex::new(Client::new(words.clone()));
+        Self { words, client, thread: OnceLock::new() }
+    }
+}
+
+impl DeviceChannel {
+    /// The other end. There is one.
     #[must_use]
-    pub fn new(words: ChannelWords) -> Self {
-        Self { client: Mutex::new(Client::new(words)), thread: OnceLock::new() }
+    pub fn server(&self) -> Server<ChannelWords> {
+        Server::new(self.words.clone())
     }
 
     /// This thread serves the devices. There is one.

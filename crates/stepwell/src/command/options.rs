@@ -134,11 +134,6 @@ pub(super) struct Prepared {
     pub(super) names: Names,
 }
 
-/// Whether a command line keeps a kernel from choosing its addresses.
-fn is_fixed(command_line: &str) -> bool {
-    command_line.split_whitespace().any(|word| word == "nokaslr")
-}
-
 impl GuestOptions {
     /// Reads and checks everything that needs no machine.
     pub(super) fn prepare(&self) -> anyhow::Result<Prepared> {
@@ -384,11 +379,9 @@ impl Prepared {
         self
     }
 
-    /// Has names be places by virtual address where one by physical address has its price, unless the kernel
-    /// may be anywhere.
+    /// Has names be places that cost little on the kind of machine.
     fn place_breakpoints(&mut self) {
-        let may_move = MachineKind::draws_numbers() && !is_fixed(&self.guest.command_line);
-        self.names.place_virtually(self.kind() == MachineKind::Kvm && !may_move);
+        self.names.place(self.kind().placing(&self.guest));
     }
 
     fn kind(&self) -> MachineKind {

@@ -21,6 +21,20 @@ pub enum MachineKind {
     Kvm,
 }
 
+/// What kind of place a name in a loaded image is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Placing {
+    /// A guest-physical address, which holds before the MMU is on, too.
+    #[default]
+    Physical,
+    /// A virtual address, where one by physical address has its price: where the guest has been seen to run,
+    /// or else where it is linked. A kernel is not there yet while its MMU is off.
+    Virtual,
+    /// As [`Placing::Virtual`] where the guest has been seen, and until then, since it may be anywhere, as
+    /// [`Placing::Physical`].
+    VirtualOnceSeen,
+}
+
 /// A word that names no kind of machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there are qemu and kvm: `stepwell machines` tells what each can do here")]
@@ -99,16 +113,37 @@ impl MachineKind {
 }
 
 impl MachineKind {
-    /// Whether this host's CPU, and with it a guest's by KVM, draws random numbers (FEAT_RNG), by which a
-    /// kernel chooses its addresses.
+    /// What kind of place a guest's names are to be: by KVM the pages of those by physical address are
+    /// stepped through.
     #[must_use]
-    pub fn draws_numbers() -> bool {
-        #[cfg(target_arch = "aarch64")]
-        let draws = std::arch::is_aarch64_feature_detected!("rand");
-        #[cfg(not(target_arch = "aarch64"))]
-        let draws = false;
-        draws
+    pub fn placing(self, guest: &Guest) -> Placing {
+        match self {
+            Self::Qemu => Placing::Physical,
+            // A tree that is not ours may have a seed.
+            Self::Kvm if draws_numbers() || guest.devicetree.is_some() => {
+                virtual_unless_moved(&guest.command_line)
+            }
+            Self::Kvm => Placing::Virtual,
+        }
     }
+}
+
+/// What kind of place the names of a kernel are to be that has something random to choose its addresses by.
+fn virtual_unless_moved(command_line: &str) -> Placing {
+    if command_line.split_whitespace().any(|word| word == "nokaslr") {
+        Placing::Virtual
+    } else {
+        Placing::VirtualOnceSeen
+    }
+}
+
+/// Whether this host's CPU, and with it a guest's, draws random numbers (FEAT_RNG).
+fn draws_numbers() -> bool {
+    #[cfg(target_arch = "aarch64")]
+    let draws = std::arch::is_aarch64_feature_detected!("rand");
+    #[cfg(not(target_arch = "aarch64"))]
+    let draws = false;
+    draws
 }
 
 /// The option that only QEMU can do something with.
@@ -190,5 +225,11 @@ mod tests {
         assert_eq!(only_qemu(&MachineOptions::default(), true), Some("--firmware"));
         let options = MachineOptions { cpus: Some(1), ..MachineOptions::default() };
         assert_eq!(only_qemu(&options, false), Some("--cpus"));
+    }
+
+    #[test]
+    fn a_kernel_that_may_move_is_found_first() {
+        assert_eq!(virtual_unless_moved("quiet"), Placing::VirtualOnceSeen);
+        assert_eq!(virtual_unless_moved("quiet nokaslr"), Placing::Virtual);
     }
 }

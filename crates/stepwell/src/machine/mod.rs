@@ -18,7 +18,7 @@ mod ram;
 
 pub use error::MachineError;
 pub use firmware::{Firmware, Handed};
-pub use kvm::{Machine, MachineKind, UnknownKind};
+pub use kvm::{Machine, MachineKind, Placing, UnknownKind};
 pub use layout::{GUEST_RAM, Layout};
 pub use options::{Guest, MachineOptions, Memory, TimeOfDay};
 
