@@ -59,17 +59,33 @@ pub fn load<C: Cpu>(running: &mut Running<'_, C>) {
     shadow.control(running.cpu, mdscr, TRAPS | mdcr_el2::TDE);
 }
 
-/// Tells whether the guest steps itself: that is done by the engine, for the manual's steps and
-/// nobody's else, and because the debugger may need the registers.
+/// Tells whether the guest is stepped though nobody has asked for it.
+///
+/// It steps itself: that is done by the engine, for the manual's steps and nobody's else, and because
+/// the debugger may need the registers. Or its own breakpoints and the debugger's are more than the CPU
+/// has registers for: under a step the debugger's need none.
 #[must_use]
-pub const fn must_step_for_guest<C: Cpu>(running: &Running<'_, C>) -> bool {
-    running.core.debug.mdscr() & mdscr_el1::SS != 0
+pub fn must_step_for_guest<C: Cpu>(running: &Running<'_, C>) -> bool {
+    running.core.debug.mdscr() & mdscr_el1::SS != 0 || lacks_breakpoints(running)
 }
 
-/// Before steps, and where what is wanted has changed: takes down which breakpoints there are.
+fn lacks_breakpoints<C: Cpu>(running: &Running<'_, C>) -> bool {
+    let own = running.core.debug.breakpoints_that_may_hit();
+    own > 0 && own + ours(running).len() > usize::from(running.cpu.facts().breakpoints)
+}
+
+/// Before steps, and where what is wanted has changed: takes down which breakpoints there are. Where the
+/// guest needs all of the CPU's, the debugger's are met at the boundaries between steps alone.
 pub fn program_for_step<C: Cpu>(running: &mut Running<'_, C>) {
-    let (ours, watched) = (ours(running), watch::in_registers(running));
+    let ours = if lacks_breakpoints(running) { Vec::new() } else { ours(running) };
+    let watched = watch::in_registers(running);
     running.core.debug.program(&ours, &watched);
+}
+
+/// Whether a breakpoint in a register is to be met here, the debugger's or what waits for a handler's return.
+#[must_use]
+pub fn is_met<C: Cpu>(running: &Running<'_, C>) -> bool {
+    running.core.debug.wanted.contains(&running.core.pc().0) || breakpoint_at_pc(running).is_some()
 }
 
 /// Before a stepped entry. `is_let_past`: whatever hits is not wanted where the guest is.

@@ -108,7 +108,7 @@ pub(super) enum Detour {
     Sequence { left: u64, level: u8, is_armed: bool },
     /// To where the handler of an interrupt returns that has broken an exclusive sequence.
     Handler { left: u64 },
-    /// The guest steps itself.
+    /// The guest steps itself, or needs all breakpoints of the CPU for its own.
     OwnStep { left: u64 },
     /// Its virtual timer's interrupt waits to be acknowledged, or withdrawn.
     Timer { in_sequence: u64 },

@@ -134,6 +134,16 @@ impl DebugShadow {
         if self.guest().os_lock { self.mdscr & !mdscr_el1::MDE } else { self.mdscr }
     }
 
+    /// How many breakpoints of the guest's own are on, where any may hit.
+    #[must_use]
+    pub fn breakpoints_that_may_hit(&self) -> usize {
+        if self.mdscr_alone() & mdscr_el1::MDE == 0 {
+            return 0;
+        }
+        let [_, controls, ..] = &self.values;
+        controls.iter().filter(|&&control| control & 1 != 0).count()
+    }
+
     /// The first byte of an access by which it hits a watchpoint of the guest's own.
     #[must_use]
     pub fn watchpoint_hit<C: Cpu>(

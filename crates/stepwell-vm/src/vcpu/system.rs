@@ -2,7 +2,7 @@
 //! DEFINED, and the guest's own debug registers. What traps besides belongs to features that the guest
 //! is not offered, and is undefined.
 
-use super::{address_space, inject, interrupt, time, translation};
+use super::{address_space, debug, inject, interrupt, time, translation};
 use crate::cpu::Context as _;
 use crate::cpu::Cpu;
 use crate::domain::Domain;
@@ -118,6 +118,8 @@ fn write<C: Cpu>(running: &mut Running<'_, C>, register: SystemRegister, value: 
         _ => {
             running.core.debug.write_for_guest(running.cpu, register, value)?;
             running.core.engine.set_guest_mdscr(running.core.debug.mdscr());
+            // Its own may need the place of the debugger's now.
+            debug::program_for_step(running);
             Some(())
         }
     }

@@ -2,8 +2,9 @@
 
 use crate::board::{Board, CONTINUE, DATA, ENTRY, NOP, add, b, ldr, step, str};
 use crate::cpu::FakeCpu;
-use stepwell_arch::{Ipa, Va};
+use stepwell_arch::{Ipa, Pstate, SystemRegister, Va};
 use stepwell_protocol::{Place, Refusal, StopReason, WatchAccess, Watchpoint};
+use stepwell_vm::cpu::Cpu as _;
 use stepwell_wire::{Answer, Command};
 
 fn set(board: &Board, cpu: &FakeCpu, place: Place) {
@@ -180,4 +181,38 @@ fn a_page_that_cannot_be_copied_is_stepped_through() {
     }
     board.serve(&cpu, Command::ClearWatchpoint { domain: 0, watchpoint });
     assert_eq!(board.go(&cpu, step(100, false)).reason, StopReason::Stepped);
+}
+
+/// The guest has all six of the CPU's breakpoints on, and the debugger four: each hits, whether the guest
+/// runs or is stepped.
+#[test]
+fn the_guests_own_breakpoints_are_not_displaced() {
+    const ELSEWHERE: u64 = ENTRY + 0x1000;
+    const VECTOR: u64 = 0x4000_8200;
+    const ON_AT_EL1: u64 = 0x1e7;
+    const BREAKPOINT_SAME: u64 = 0x31;
+    for (number, order) in (0..6).flat_map(|n| [(n, CONTINUE), (n, step(100, false))]) {
+        let board = Board::new(1, &[NOP, add(1, 1, 1), NOP, b(-3)]);
+        let cpu = board.cpu(0);
+        // It comes to the first, or past its own to the second.
+        for va in [VECTOR, ENTRY + 12, ELSEWHERE + 0x100, ELSEWHERE + 0x104] {
+            set(&board, &cpu, Place::Va(Va(va)));
+        }
+        let mut core = board.machine.domains[0].vcpus[0].core.lock();
+        core.context.spsr &= !Pstate::D;
+        let mut write = |register, value| core.debug.write(&cpu, register, value).unwrap();
+        write(SystemRegister::OSLAR_EL1, 0);
+        write(SystemRegister::MDSCR_EL1, 1 << 15 | 1 << 13);
+        for n in 0..6 {
+            let va = if n == number { ENTRY + 8 } else { ELSEWHERE + 4 * u64::from(n) };
+            write(SystemRegister::new(2, 0, 0, n, 4), va);
+            write(SystemRegister::new(2, 0, 0, n, 5), ON_AT_EL1);
+        }
+        drop(core);
+        let stop = board.go(&cpu, order);
+        assert_eq!((stop.reason, stop.registers.pc), (StopReason::Breakpoint, VECTOR), "{number}");
+        assert_eq!(stop.registers.x[1], 1, "{number}");
+        assert_eq!(cpu.read(SystemRegister::ELR_EL1), ENTRY + 8);
+        assert_eq!(cpu.read(SystemRegister::ESR_EL1) >> 26, BREAKPOINT_SAME);
+    }
 }

@@ -92,8 +92,8 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         }
     }
 
-    /// Lets a guest that steps itself come to its next boundary; an exclusive sequence to its end,
-    /// because an exit in the middle would break it.
+    /// Lets a guest that is stepped for its own debugger's sake come to its next boundary; an exclusive
+    /// sequence to its end, because an exit in the middle would break it.
     pub(in crate::vcpu) fn begin_own_step(&mut self) -> Onward {
         if let Err(end) = enable(self.running) {
             return self.ends(end);
@@ -166,7 +166,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             return self.after(detour);
         }
         // Nothing of it is executed from the copy with the BRKs.
-        if debug::breakpoint_at_pc(self.running).is_some() {
+        if debug::is_met(self.running) {
             return self.finish(Some(End::Stop(StopReason::Breakpoint)));
         }
         self.one(1)
