@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use stepwell_tests::guest::Guest;
+use stepwell_tests::plain::qemu_version;
 use stepwell_tests::ways::{EVERY, Way, debugged, differences, on_plain};
 
 /// CPUs, each with what it is called where nobody debugs it.
@@ -42,10 +43,23 @@ fn is_of_a_store(line: &str) -> bool {
     seen.starts_with("x_pan ") && seen.replace("0x9600004d", "0x9600000d") == plain
 }
 
+/// A load-exclusive within 16 bytes with stage 1 off: newer QEMUs have the alignment fault of a CPU with
+/// FEAT_LSE2 without an EL2, and none below one that has stage 2 on (docs/qemu.md).
+fn is_of_an_odd_address(line: &str) -> bool {
+    let Some((seen, plain)) = line.split_once("\n  and on plain QEMU ") else { return false };
+    let is_newer = qemu_version().is_some_and(|(major, _)| major >= 8);
+    is_newer
+        && [seen, plain].iter().all(|line| line.starts_with("x_odd_half "))
+        && ["| 0x96000021 ", "| 0x92000021 "].iter().any(|syndrome| plain.contains(syndrome))
+        && !seen.contains('|')
+}
+
 #[test]
 fn corner_cases_are_what_they_are() {
     is_the_same_in_every_way("corner_cases", |line, way| {
         let is_stepped = matches!(way, Way::Stepped(..));
-        is_of_another_size(line) || is_stepped && is_of_a_store(line)
+        is_of_another_size(line)
+            || is_of_an_odd_address(line)
+            || is_stepped && is_of_a_store(line)
     });
 }
