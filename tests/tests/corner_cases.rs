@@ -58,8 +58,6 @@ fn is_of_an_odd_address(line: &str) -> bool {
 fn corner_cases_are_what_they_are() {
     is_the_same_in_every_way("corner_cases", |line, way| {
         let is_stepped = matches!(way, Way::Stepped(..));
-        is_of_another_size(line)
-            || is_of_an_odd_address(line)
-            || is_stepped && is_of_a_store(line)
+        is_of_another_size(line) || is_of_an_odd_address(line) || is_stepped && is_of_a_store(line)
     });
 }
