@@ -191,7 +191,7 @@ pub fn run_until(board: &Board, cpu: &FakeCpu, position: u64) -> Stop {
 
 pub fn go_until(board: &Board, cpu: &FakeCpu, position: u64, record: bool) -> Stop {
     board.serve(cpu, Command::RunUntil { domain: 0, position, clock: 0, turn: None, record });
-    board.share(cpu, TURNS);
+    board.share(cpu, 10 * TURNS);
     board.stop()
 }
 
@@ -375,12 +375,15 @@ fn a_pause_between_turns_is_a_stop_at_its_moment() {
     assert!(moments > 10, "they have slept: {moments}");
 }
 
+/// Also where one has waited, and another has the turn: it goes on waiting until it has its own.
 #[test]
 fn steps_come_to_what_a_run_comes_to() {
-    for end in 1..157 {
-        let (ran, cpu) = contended();
+    for (boards, end) in
+        [contended, waiting].into_iter().flat_map(|b| (1..157).map(move |e| (b, e)))
+    {
+        let (ran, cpu) = boards();
         run_until(&ran, &cpu, end);
-        let (stepped, other) = contended();
+        let (stepped, other) = boards();
         assert_eq!(go_until(&stepped, &other, end, true).reason, StopReason::Reached);
         assert_eq!(timeline(&stepped, &other), timeline(&ran, &cpu), "at {end}");
         let recorded = stepped.recorded().len() as u64;

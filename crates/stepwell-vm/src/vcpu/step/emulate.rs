@@ -460,6 +460,10 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// within CPU_SUSPEND, which waits as WFI does, but has executed.
     pub(in crate::vcpu) fn wait_for_interrupt(&mut self, is_begun: bool) -> Onward {
         self.flow.at = At::Interrupt { is_begun };
+        // Where instructions are counted it has waited when it has its turn, as one that runs.
+        if self.running.domain.timeline.is_some() && self.running.is_called() {
+            return self.ends(End::Asked);
+        }
         // One that a vCPU which runs freely is stepped past may end early, and does; so does one that
         // only others could end, which do not move.
         let may_end = self.flow.rules.is_stepping_past || self.flow.turn.freezes_others();
