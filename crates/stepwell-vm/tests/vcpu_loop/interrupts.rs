@@ -1,8 +1,10 @@
 //! Virtual interrupts while stepping: held, stepped into, run over.
 
 use crate::board::{Board, CONTINUE, ENTRY, ERET, NOP, Sharing, add, b, cbnz, step, sub};
+use crate::counted_timers::msr;
 use crate::cpu::FakeCpu;
 use crate::sharing::{go_until, run_until, timeline};
+use crate::words::TRAPPED;
 use stepwell_arch::{Ipa, Pstate, SystemRegister, Va};
 use stepwell_protocol::{InterruptPolicy, Place, StopReason, TimePolicy};
 use stepwell_vm::cpu::Cpu;
@@ -207,13 +209,9 @@ fn a_handler_that_executes_what_it_interrupted_is_not_told() {
     assert_eq!(shared, 7, "in each handler, and by itself");
 }
 
-/// The virtual timer's interrupt is pending all the while: a few of the instructions that it is masked for
-/// are stepped, and it comes once it is unmasked, not before.
-#[test]
-fn a_timer_that_is_masked_for_long_has_few_instructions_stepped() {
-    const TURNS: u64 = 20_000;
-    let program = [sub(0, 0, 1), cbnz(0, -1), DAIF_CLEAR_I, NOP, b(-1)];
-    let board: Board = Board::with(1, &program, Sharing::None);
+/// A guest whose virtual timer's interrupt is pending and masked from its beginning on. X0: `turns`.
+fn masked(program: &[u32], turns: u64) -> (Board, FakeCpu) {
+    let board: Board = Board::with(1, program, Sharing::None);
     let cpu = board.cpu(0);
     let domain = &board.machine.domains[0];
     let mut vgic = domain.vgic.change();
@@ -223,7 +221,7 @@ fn a_timer_that_is_masked_for_long_has_few_instructions_stepped() {
     drop(vgic);
     let mut core = domain.vcpus[0].core.lock();
     core.interface.vmcr = 0xff << 24 | 1 << 1; // all priorities, group 1
-    core.context.x[0] = TURNS;
+    core.context.x[0] = turns;
     assert!(Pstate(core.context.spsr).irq_masked());
     drop(core);
     for (register, value) in [(SystemRegister::CNTV_CVAL_EL0, 0), (SystemRegister::CNTV_CTL_EL0, 1)]
@@ -231,6 +229,16 @@ fn a_timer_that_is_masked_for_long_has_few_instructions_stepped() {
         let (domain, vcpu, register) = (0, 0, register.0);
         board.serve(&cpu, Command::WriteSystemRegister { domain, vcpu, register, value });
     }
+    (board, cpu)
+}
+
+/// The virtual timer's interrupt is pending all the while: a few of the instructions that it is masked for
+/// are stepped, and it comes once it is unmasked, not before.
+#[test]
+fn a_timer_that_is_masked_for_long_has_few_instructions_stepped() {
+    const TURNS: u64 = 20_000;
+    let program = [sub(0, 0, 1), cbnz(0, -1), DAIF_CLEAR_I, NOP, b(-1)];
+    let (board, cpu) = masked(&program, TURNS);
     let place = Place::Va(Va(IRQ_VECTOR));
     board.serve(&cpu, Command::SetBreakpoint { domain: 0, place });
     let stop = board.go(&cpu, CONTINUE);
@@ -239,4 +247,19 @@ fn a_timer_that_is_masked_for_long_has_few_instructions_stepped() {
     assert!((ENTRY + 12..=ENTRY + 16).contains(&back), "{back:#x} is behind the unmasking");
     let (executed, stepped) = (cpu.executed().len() as u64, cpu.stepped());
     assert!(executed > 2 * TURNS && stepped * 10 < executed, "{stepped} of {executed} are stepped");
+}
+
+/// A guest that steps itself is stepped, also where it begins to while it is stepped for a timer.
+#[test]
+fn a_guest_that_steps_itself_under_a_masked_timer_is_stepped() {
+    const SS: u64 = 1;
+    let program = [TRAPPED, sub(0, 0, 1), cbnz(0, -1), DAIF_CLEAR_I, NOP, b(-1)];
+    let (board, cpu) = masked(&program, 1000);
+    board.machine.domains[0].vcpus[0].core.lock().context.x[3] = SS;
+    cpu.trap_with(msr(SystemRegister::MDSCR_EL1, 3));
+    board.serve(&cpu, Command::SetBreakpoint { domain: 0, place: Place::Va(Va(IRQ_VECTOR)) });
+    let stop = board.go(&cpu, CONTINUE);
+    assert_eq!((stop.reason, stop.registers.pc), (StopReason::Breakpoint, IRQ_VECTOR));
+    let (executed, stepped) = (cpu.executed().len() as u64, cpu.stepped());
+    assert!(executed > 2000 && stepped + 1 >= executed, "{stepped} of {executed} are stepped");
 }

@@ -55,7 +55,9 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         if self.running.is_called() {
             return self.ends(End::Asked);
         }
+        // One that steps itself is stepped for that, and runs nowhere on its way.
         let is_over = self.running.core.is_suspended
+            || debug::must_step_for_guest(self.running)
             || !time::is_virtual_timer_offered(self.running)
             || self.running.domain.quiescence.must_quiesce(self.running.index);
         if is_over {
