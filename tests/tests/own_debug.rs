@@ -7,7 +7,7 @@
 use std::fs;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use stepwell_arch::{Ipa, Va};
+use stepwell_arch::{Ipa, SystemRegister, Va};
 use stepwell_debuggee::{
     Debuggee, Event, InterruptPolicy, Monitor, Place, StepRequest, Stop, StopReason, VcpuId,
 };
@@ -113,6 +113,16 @@ fn again(link: &mut Link, programs: &[(Program, Log)]) {
     link.write_registers(V0, &registers).unwrap();
 }
 
+/// Switches the guest's virtual timer on, which is due at once, or off.
+fn set_timer(link: &mut Link, control: u64) {
+    let registers = link.support_system_registers().unwrap();
+    for (register, value) in
+        [(SystemRegister::CNTV_CVAL_EL0, 0), (SystemRegister::CNTV_CTL_EL0, control)]
+    {
+        registers.write_system_register(V0, register.0, value).unwrap();
+    }
+}
+
 fn holds(cpu: &str, seed: u64) {
     let programs = programs(seed);
     let exceptions: usize = programs.iter().map(|(_, log)| log.events.len()).sum();
@@ -126,6 +136,12 @@ fn holds(cpu: &str, seed: u64) {
     link.resume(0).unwrap();
     assert!(is_end(wait(&mut link)));
     compare(&mut link, "running", &programs);
+    again(&mut link, &programs);
+    set_timer(&mut link, 1);
+    link.resume(0).unwrap();
+    assert!(is_end(wait(&mut link)));
+    compare(&mut link, "running, with its timer's interrupt pending", &programs);
+    set_timer(&mut link, 0);
     again(&mut link, &programs);
     link.support_interrupts().unwrap().set_interrupt_policy(0, InterruptPolicy::Hold).unwrap();
     link.step(V0, StepRequest::steps(u64::MAX)).unwrap();

@@ -19,7 +19,7 @@ const BEGIN: u64 = 2;
 const TURNS: [u64; 2] = [7, 1000];
 
 /// What a trapped MSR leaves in ESR_EL2.
-pub fn msr(register: SystemRegister, rt: u64) -> u64 {
+fn msr(register: SystemRegister, rt: u64) -> u64 {
     let (op0, op1) = (u64::from(register.op0()), u64::from(register.op1()));
     let (crn, crm) = (u64::from(register.crn()), u64::from(register.crm()));
     let op2 = u64::from(register.op2());

@@ -1,10 +1,8 @@
 //! Virtual interrupts while stepping: held, stepped into, run over.
 
 use crate::board::{Board, CONTINUE, ENTRY, ERET, NOP, Sharing, add, b, cbnz, step, sub};
-use crate::counted_timers::msr;
 use crate::cpu::FakeCpu;
 use crate::sharing::{go_until, run_until, timeline};
-use crate::words::TRAPPED;
 use stepwell_arch::{Ipa, Pstate, SystemRegister, Va};
 use stepwell_protocol::{InterruptPolicy, Place, StopReason, TimePolicy};
 use stepwell_vm::cpu::Cpu;
@@ -247,19 +245,4 @@ fn a_timer_that_is_masked_for_long_has_few_instructions_stepped() {
     assert!((ENTRY + 12..=ENTRY + 16).contains(&back), "{back:#x} is behind the unmasking");
     let (executed, stepped) = (cpu.executed().len() as u64, cpu.stepped());
     assert!(executed > 2 * TURNS && stepped * 10 < executed, "{stepped} of {executed} are stepped");
-}
-
-/// A guest that steps itself is stepped, also where it begins to while it is stepped for a timer.
-#[test]
-fn a_guest_that_steps_itself_under_a_masked_timer_is_stepped() {
-    const SS: u64 = 1;
-    let program = [TRAPPED, sub(0, 0, 1), cbnz(0, -1), DAIF_CLEAR_I, NOP, b(-1)];
-    let (board, cpu) = masked(&program, 1000);
-    board.machine.domains[0].vcpus[0].core.lock().context.x[3] = SS;
-    cpu.trap_with(msr(SystemRegister::MDSCR_EL1, 3));
-    board.serve(&cpu, Command::SetBreakpoint { domain: 0, place: Place::Va(Va(IRQ_VECTOR)) });
-    let stop = board.go(&cpu, CONTINUE);
-    assert_eq!((stop.reason, stop.registers.pc), (StopReason::Breakpoint, IRQ_VECTOR));
-    let (executed, stepped) = (cpu.executed().len() as u64, cpu.stepped());
-    assert!(executed > 2000 && stepped + 1 >= executed, "{stepped} of {executed} are stepped");
 }
