@@ -223,12 +223,12 @@ pub fn own_watchpoint<C: Cpu>(running: &mut Running<'_, C>, access: DataAccess) 
     if !may_hit(core.debug.guest(), core.pstate()) {
         return None;
     }
-    let address = core.debug.watchpoint_hit(
-        running.cpu,
-        access,
-        running.cpu.read(SystemRegister::CONTEXTIDR_EL1),
-    )?;
-    let syndrome = EsrEl1::watchpoint(origin(running), false, access.write);
+    let context = running.cpu.read(SystemRegister::CONTEXTIDR_EL1);
+    let hit = |access| core.debug.watchpoint_hit(running.cpu, access, context);
+    let address = hit(access)?;
+    // Of an atomic WnR is 0 where its load alone would have hit (ISS of a Watchpoint exception).
+    let by_load = access.read && hit(DataAccess { write: false, ..access }).is_some();
+    let syndrome = EsrEl1::watchpoint(origin(running), false, access.write && !by_load);
     Some(inject::synchronous(running, syndrome, Some(Va(address))))
 }
 

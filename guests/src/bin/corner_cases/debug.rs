@@ -29,6 +29,28 @@ cases! { CASES:
     d_daif "mrs x5, daif; mov x4, #-1; msr daif, x4; mrs x10, daif; msr daif, x5"
     d_odd_pc "mov x14, x30; orr x4, x14, #2; adr x30, 1f; br x4; 1: mov x30, x14"
     d_odd_return "mov x14, x30; adr x30, 1f; orr x4, x30, #1; mov x5, #0x3c5; msr elr_el1, x4; msr spsr_el1, x5; isb; eret; 1: mov x30, x14"
+    // A watchpoint on a device's register, for loads, stores and both.
+    d_watched_load_loads "msr dbgwvr0_el1, x2; mov x4, #0x1fef; msr dbgwcr0_el1, x4; mov x4, #0xa000; msr mdscr_el1, x4; isb; msr daifclr, #8; .arch_extension lse; ldr w10, [x2]; msr daifset, #8"
+    d_watched_load_stores "msr dbgwvr0_el1, x2; mov x4, #0x1ff7; msr dbgwcr0_el1, x4; mov x4, #0xa000; msr mdscr_el1, x4; isb; msr daifclr, #8; .arch_extension lse; ldr w10, [x2]; msr daifset, #8"
+    d_watched_load_both "msr dbgwvr0_el1, x2; mov x4, #0x1fff; msr dbgwcr0_el1, x4; mov x4, #0xa000; msr mdscr_el1, x4; isb; msr daifclr, #8; .arch_extension lse; ldr w10, [x2]; msr daifset, #8"
+    d_watched_store_loads "msr dbgwvr0_el1, x2; mov x4, #0x1fef; msr dbgwcr0_el1, x4; mov x4, #0xa000; msr mdscr_el1, x4; isb; msr daifclr, #8; .arch_extension lse; str wzr, [x2]; msr daifset, #8"
+    d_watched_store_stores "msr dbgwvr0_el1, x2; mov x4, #0x1ff7; msr dbgwcr0_el1, x4; mov x4, #0xa000; msr mdscr_el1, x4; isb; msr daifclr, #8; .arch_extension lse; str wzr, [x2]; msr daifset, #8"
+    d_watched_store_both "msr dbgwvr0_el1, x2; mov x4, #0x1fff; msr dbgwcr0_el1, x4; mov x4, #0xa000; msr mdscr_el1, x4; isb; msr daifclr, #8; .arch_extension lse; str wzr, [x2]; msr daifset, #8"
+    d_watched_add_loads "msr dbgwvr0_el1, x2; mov x4, #0x1fef; msr dbgwcr0_el1, x4; mov x4, #0xa000; msr mdscr_el1, x4; isb; msr daifclr, #8; .arch_extension lse; mov w5, wzr; ldadd w5, w10, [x2]; msr daifset, #8"
+    d_watched_add_stores "msr dbgwvr0_el1, x2; mov x4, #0x1ff7; msr dbgwcr0_el1, x4; mov x4, #0xa000; msr mdscr_el1, x4; isb; msr daifclr, #8; .arch_extension lse; mov w5, wzr; ldadd w5, w10, [x2]; msr daifset, #8"
+    d_watched_add_both "msr dbgwvr0_el1, x2; mov x4, #0x1fff; msr dbgwcr0_el1, x4; mov x4, #0xa000; msr mdscr_el1, x4; isb; msr daifclr, #8; .arch_extension lse; mov w5, wzr; ldadd w5, w10, [x2]; msr daifset, #8"
+    d_watched_swap_loads "msr dbgwvr0_el1, x2; mov x4, #0x1fef; msr dbgwcr0_el1, x4; mov x4, #0xa000; msr mdscr_el1, x4; isb; msr daifclr, #8; .arch_extension lse; swp wzr, w10, [x2]; msr daifset, #8"
+    d_watched_swap_stores "msr dbgwvr0_el1, x2; mov x4, #0x1ff7; msr dbgwcr0_el1, x4; mov x4, #0xa000; msr mdscr_el1, x4; isb; msr daifclr, #8; .arch_extension lse; swp wzr, w10, [x2]; msr daifset, #8"
+    d_watched_swap_both "msr dbgwvr0_el1, x2; mov x4, #0x1fff; msr dbgwcr0_el1, x4; mov x4, #0xa000; msr mdscr_el1, x4; isb; msr daifclr, #8; .arch_extension lse; swp wzr, w10, [x2]; msr daifset, #8"
+    d_watched_compare_loads "msr dbgwvr0_el1, x2; mov x4, #0x1fef; msr dbgwcr0_el1, x4; mov x4, #0xa000; msr mdscr_el1, x4; isb; msr daifclr, #8; .arch_extension lse; mov w5, wzr; cas w5, wzr, [x2]; msr daifset, #8"
+    d_watched_compare_stores "msr dbgwvr0_el1, x2; mov x4, #0x1ff7; msr dbgwcr0_el1, x4; mov x4, #0xa000; msr mdscr_el1, x4; isb; msr daifclr, #8; .arch_extension lse; mov w5, wzr; cas w5, wzr, [x2]; msr daifset, #8"
+    d_watched_compare_both "msr dbgwvr0_el1, x2; mov x4, #0x1fff; msr dbgwcr0_el1, x4; mov x4, #0xa000; msr mdscr_el1, x4; isb; msr daifclr, #8; .arch_extension lse; mov w5, wzr; cas w5, wzr, [x2]; msr daifset, #8"
+    d_watched_exclusive_loads "msr dbgwvr0_el1, x2; mov x4, #0x1fef; msr dbgwcr0_el1, x4; mov x4, #0xa000; msr mdscr_el1, x4; isb; msr daifclr, #8; .arch_extension lse; ldxr w5, [x2]; msr daifset, #8"
+    d_watched_exclusive_stores "msr dbgwvr0_el1, x2; mov x4, #0x1ff7; msr dbgwcr0_el1, x4; mov x4, #0xa000; msr mdscr_el1, x4; isb; msr daifclr, #8; .arch_extension lse; ldxr w5, [x2]; msr daifset, #8"
+    d_watched_exclusive_both "msr dbgwvr0_el1, x2; mov x4, #0x1fff; msr dbgwcr0_el1, x4; mov x4, #0xa000; msr mdscr_el1, x4; isb; msr daifclr, #8; .arch_extension lse; ldxr w5, [x2]; msr daifset, #8"
+    d_watched_pair_loads "msr dbgwvr0_el1, x2; mov x4, #0x1fef; msr dbgwcr0_el1, x4; mov x4, #0xa000; msr mdscr_el1, x4; isb; msr daifclr, #8; .arch_extension lse; ldp w10, w11, [x2]; msr daifset, #8"
+    d_watched_pair_stores "msr dbgwvr0_el1, x2; mov x4, #0x1ff7; msr dbgwcr0_el1, x4; mov x4, #0xa000; msr mdscr_el1, x4; isb; msr daifclr, #8; .arch_extension lse; ldp w10, w11, [x2]; msr daifset, #8"
+    d_watched_pair_both "msr dbgwvr0_el1, x2; mov x4, #0x1fff; msr dbgwcr0_el1, x4; mov x4, #0xa000; msr mdscr_el1, x4; isb; msr daifclr, #8; .arch_extension lse; ldp w10, w11, [x2]; msr daifset, #8"
 }
 
 /// Writes a register with values, and shows what it keeps.
@@ -70,5 +92,7 @@ pub fn look() {
     for (name, function) in CASES {
         let found = at_el1(*function as *const () as u64, given);
         show(name, &found);
+        write_register!("dbgwcr0_el1", 0);
+        write_register!("mdscr_el1", 0);
     }
 }
