@@ -14,6 +14,10 @@ use std::str::FromStr;
 pub trait Image: Send {
     /// How many there are.
     fn bytes(&self) -> u64;
+    /// Where, from `offset` on, the first byte is that may not be zero; nothing where all are zero.
+    fn next_data(&self, offset: u64) -> Option<u64> {
+        Some(offset)
+    }
     /// Reads from `offset` on.
     ///
     /// # Errors
@@ -186,7 +190,8 @@ impl DiskOptions {
     }
 
     /// Reads all that a guest reads from it, whatever its format: `take` gets it in pieces of `piece`
-    /// bytes, the last one shorter, each with where it is, and whether there is more.
+    /// bytes, the last one shorter, each with where it is, and whether there is more. Pieces that are all
+    /// zero may be left out, but the last one: a file's holes are not read.
     ///
     /// # Errors
     ///
@@ -200,7 +205,10 @@ impl DiskOptions {
         let mut image = readable.open()?;
         let (mut at, end) = (0, image.bytes());
         let mut bytes = vec![0; piece];
+        let last = end.saturating_sub(1) / piece as u64 * piece as u64;
         while at < end {
+            let data = image.next_data(at).unwrap_or(end);
+            at = (data - data % piece as u64).clamp(at, last);
             let part = &mut bytes[..(end - at).min(piece as u64) as usize];
             image.read(at, part).map_err(|error| self.failed(error))?;
             let here = at;

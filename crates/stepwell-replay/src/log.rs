@@ -20,6 +20,10 @@ use stepwell_debuggee::Moment;
 /// Longest line that is believed: a part of a file that is packed is the longest.
 const LINE_MAX: u64 = 1 << 20;
 
+/// Longest stretch without a line that is believed, in instructions: recorders write one each five million.
+/// So what a log has a replay do is bounded by its length.
+const GAP_MAX: u64 = 100_000_000;
+
 /// What is wrong with a log.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -52,6 +56,14 @@ pub enum LogError {
         "line {line} comes before the one before it: `head -n {} FILE` is the log up to there", .line - 1
     )]
     Order {
+        /// Which, from 1 on.
+        line: u64,
+    },
+    /// Nothing is said of so many instructions that no recorder can have written it.
+    #[error(
+        "line {line} is too far behind the one before it: `head -n {} FILE` is the log up to there", .line - 1
+    )]
+    Gap {
         /// Which, from 1 on.
         line: u64,
     },
@@ -144,6 +156,9 @@ impl<R: BufRead> Reader<R> {
         let moment = entry.moment();
         if moment < self.last || moment.clock < self.last.clock {
             return Err(LogError::Order { line: self.line });
+        }
+        if moment.position - self.last.position > GAP_MAX {
+            return Err(LogError::Gap { line: self.line });
         }
         self.last = moment;
         Ok(Some(entry))
@@ -274,6 +289,21 @@ mod tests {
                 Err(error) => panic!("{end}: {error}"),
             }
         }
+    }
+
+    #[test]
+    fn what_no_recorder_leaves_out_is_not_believed() {
+        let log = |position| {
+            let mut bytes = Vec::new();
+            let mut writer = Writer::new(&mut bytes, &header()).unwrap();
+            for (position, clock) in [(10, 10), (position, u64::MAX)] {
+                writer.add(&Entry::Left { position, clock }).unwrap();
+            }
+            read(&bytes)
+        };
+        assert_eq!(log(10 + GAP_MAX).unwrap().len(), 2);
+        assert!(matches!(log(11 + GAP_MAX), Err(LogError::Gap { line: 3 })));
+        assert!(matches!(log(1 << 63), Err(LogError::Gap { line: 3 })));
     }
 
     #[test]

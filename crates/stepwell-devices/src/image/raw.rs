@@ -1,6 +1,8 @@
 //! An image that is the disk, byte for byte.
 
 use super::{Image, length};
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -21,6 +23,15 @@ impl Raw {
 impl Image for Raw {
     fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    fn next_data(&self, offset: u64) -> Option<u64> {
+        match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
+            Ok(data) => Some(data),
+            Err(Errno::NXIO) => None,
+            // It has no holes that could be told.
+            Err(_) => Some(offset),
+        }
     }
 
     fn read(&mut self, offset: u64, into: &mut [u8]) -> io::Result<()> {

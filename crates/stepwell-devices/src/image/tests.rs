@@ -216,3 +216,21 @@ fn all_of_a_disk_is_read_in_pieces() {
     read.unwrap();
     assert_eq!(all, fs::read(&path).unwrap());
 }
+
+/// A terabyte of nothing, with something in its middle.
+#[test]
+fn what_is_no_data_of_a_file_is_not_read() {
+    const PIECE: u64 = 64 << 10;
+    const END: u64 = 1 << 40;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(END).unwrap();
+    file.as_file().write_all_at(&[7; 9], END / 2 + 5).unwrap();
+    let mut pieces = Vec::new();
+    let disk = options(&file.path().display().to_string());
+    let read = disk.read_all(PIECE as usize, |at, bytes, has_more| {
+        pieces.push((at, bytes.iter().filter(|&&byte| byte == 7).count(), has_more));
+        Ok::<_, DiskError>(())
+    });
+    read.unwrap();
+    assert_eq!(pieces, [(END / 2, 9, true), (END - PIECE, 0, false)]);
+}

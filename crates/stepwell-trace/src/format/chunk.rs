@@ -2,7 +2,7 @@
 
 use super::{
     CHUNK_HEADER_LENGTH, CHUNK_INSTRUCTIONS_MAX, CHUNK_MAGIC, MAGIC, MAJOR, MAX_PAYLOAD, MINOR,
-    PREAMBLE_LENGTH,
+    PREAMBLE_LENGTH, RECORDS_MAX_PAYLOAD,
 };
 
 /// The payload is a zstd frame.
@@ -113,6 +113,9 @@ impl ChunkHeader {
         if header.packed_length > MAX_PAYLOAD || header.unpacked_length > MAX_PAYLOAD {
             return Err("the chunk is larger than any that is written");
         }
+        if header.kind == ChunkKind::Records && header.unpacked_length > RECORDS_MAX_PAYLOAD {
+            return Err("the chunk has more records than any that is written");
+        }
         if header.instructions > CHUNK_INSTRUCTIONS_MAX {
             return Err("the chunk tells of more instructions than any that is written");
         }
@@ -154,6 +157,12 @@ mod tests {
         assert!(ChunkHeader::decode(&header.encode()).is_ok());
         header.instructions += 1;
         assert!(ChunkHeader::decode(&header.encode()).is_err());
+        (header.instructions, header.unpacked_length) = (0, RECORDS_MAX_PAYLOAD);
+        assert!(ChunkHeader::decode(&header.encode()).is_ok());
+        header.unpacked_length += 1;
+        assert!(ChunkHeader::decode(&header.encode()).is_err());
+        header.kind = ChunkKind::Code;
+        assert!(ChunkHeader::decode(&header.encode()).is_ok());
     }
 
     #[test]

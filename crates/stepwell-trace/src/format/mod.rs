@@ -21,7 +21,7 @@
 //! | 4 | 2 | [`ChunkKind`]; unknown kinds are skipped |
 //! | 6 | 2 | flags; bit 0: the payload is a zstd frame |
 //! | 8 | 4 | payload length in bytes, at most [`MAX_PAYLOAD`] |
-//! | 12 | 4 | length once unpacked, at most [`MAX_PAYLOAD`] |
+//! | 12 | 4 | length once unpacked, at most [`MAX_PAYLOAD`], of records [`RECORDS_MAX_PAYLOAD`] |
 //! | 16 | 8 | instructions in the recording before this chunk |
 //! | 24 | 8 | instructions in this chunk, at most [`CHUNK_INSTRUCTIONS_MAX`] |
 //! | 32 | 4 | CRC-32 of the payload as it lies in the file |
@@ -71,6 +71,9 @@ pub const PREAMBLE_LENGTH: usize = 16;
 pub const CHUNK_HEADER_LENGTH: usize = 40;
 /// Longest payload of a chunk, packed or unpacked: a reader never needs more memory than this.
 pub const MAX_PAYLOAD: u32 = 16 << 20;
+/// Longest payload of a chunk of records, unpacked, as few bytes may tell many of them: four times what
+/// writers put into one.
+pub const RECORDS_MAX_PAYLOAD: u32 = 2 << 20;
 /// Longest run: 256 KiB of code without a jump. Few bytes may tell a long run, so who reads a file
 /// that he was given needs a bound for what he does for a byte of it.
 pub const RUN_MAX: u32 = 1 << 16;

@@ -16,6 +16,7 @@ use crate::code::CodePages;
 use crate::export::ExportError;
 use crate::flame_tree::FlameTree;
 use crate::format::{Event, ExceptionCause, Record};
+use crate::printable::printable;
 use crate::symbols::Symbols;
 use std::collections::BTreeMap;
 use stepwell_arch::InstructionSet;
@@ -191,8 +192,8 @@ impl Seen {
             }
             Record::Event(Event::PrivilegedCall { .. }) => self.headline.privileged_calls += 1,
             Record::Event(Event::Note(text)) if self.headline.notes.len() < NOTES_MAX => {
-                let text = text.chars().take(NOTE_LENGTH_MAX).collect();
-                self.headline.notes.push(text);
+                let text: String = text.chars().take(NOTE_LENGTH_MAX).collect();
+                self.headline.notes.push(printable(&text).into_owned());
             }
             Record::Event(event @ Event::Task { .. }) => self.tasks.observe(event),
             Record::Event(_) | Record::Register { .. } | Record::Memory(_) => {}

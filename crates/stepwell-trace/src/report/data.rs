@@ -12,6 +12,7 @@ use super::timeline::{Bin, Intervals};
 use crate::call_stack::{CallStacks, FunctionId};
 use crate::code::CodePages;
 use crate::export::ExportError;
+use crate::printable::printable;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -210,7 +211,7 @@ impl Data {
 
 fn tasks(seen: &Seen) -> Vec<TaskRow> {
     let row = |((pid, tgid, name), count): (&super::tasks::Key, super::tasks::Count)| {
-        (*pid, *tgid, name.clone(), count.instructions, count.user, count.times)
+        (*pid, *tgid, printable(name).into_owned(), count.instructions, count.user, count.times)
     };
     let sorted = seen.tasks.sorted();
     let mut rows: Vec<TaskRow> = sorted.iter().take(TASKS_MAX).map(|one| row(*one)).collect();

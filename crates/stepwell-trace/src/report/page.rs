@@ -5,6 +5,7 @@
 //! it in as text, never as HTML. A content security policy forbids the page any request.
 
 use super::data::Data;
+use crate::printable::printable;
 use std::io::{self, BufWriter, Write};
 
 const FRAME: &str = include_str!("page/report.html");
@@ -48,10 +49,10 @@ pub(super) fn write(data: &Data, output: impl Write) -> io::Result<()> {
     output.flush()
 }
 
-/// Returns `text` so that HTML shows it as it is.
+/// Returns `text` so that HTML shows it as it is, and what would be obeyed or hidden.
 fn html(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
+    for character in printable(text).chars() {
         match character {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
@@ -96,5 +97,10 @@ mod tests {
     #[test]
     fn html_is_text() {
         assert_eq!(html("<a b=\"c\">&'"), "&lt;a b=&quot;c&quot;&gt;&amp;&#39;");
+        assert_eq!(
+            html("\u{1b}[31m \u{202e}"),
+            format!("{} {}", printable("\u{1b}[31m"), printable("\u{202e}"))
+        );
+        assert!(!html("\u{1b}\u{9b}\u{202e}").contains(['\u{1b}', '\u{9b}', '\u{202e}']));
     }
 }

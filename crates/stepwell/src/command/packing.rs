@@ -1,7 +1,7 @@
 //! What a run begins with, in its log: packed there while it is recorded, and taken out for a replay.
 
 use super::options::GuestOptions;
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Write};
@@ -55,9 +55,19 @@ impl Unpacked {
     pub(super) fn of(log: &Path) -> anyhow::Result<Self> {
         let mut files = BTreeMap::new();
         let mut reader = Reader::new(BufReader::new(File::open(log)?))?;
+        let memory_bytes = reader.header().memory_bytes;
         while let Some(Entry::Packed(part)) = reader.next_entry()? {
             let bytes =
                 part.unpack().ok_or_else(|| anyhow!("a part of its {} is damaged", part.file))?;
+            // What is loaded has to fit into the guest's memory, wherever its parts say that they are.
+            let end = part.offset.saturating_add(bytes.len() as u64);
+            let is_loaded = [KERNEL, INITRD, DEVICETREE].contains(&part.file.as_str());
+            if is_loaded && end > memory_bytes {
+                bail!(
+                    "its {} would be larger than the guest's memory: record the run anew",
+                    part.file
+                );
+            }
             let file = match files.remove(&part.file) {
                 Some(file) => file,
                 None => {
@@ -112,5 +122,23 @@ mod tests {
         }
         assert!(unpacked.path(INITRD).is_none());
         assert!(bytes.len() < 2 * PART_BYTES, "zeros take no room: {}", bytes.len());
+    }
+
+    #[test]
+    fn what_is_larger_than_memory_is_not_taken_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.replay");
+        let header = header(&path);
+        for (name, is_taken) in
+            [(KERNEL, false), (INITRD, false), (DEVICETREE, false), ("disk0", true)]
+        {
+            let mut bytes = Vec::new();
+            let mut log = Writer::new(&mut bytes, &header).unwrap();
+            for part in parts(name, header.memory_bytes, b"behind it", false) {
+                log.add(&part).unwrap();
+            }
+            std::fs::write(&path, &bytes).unwrap();
+            assert_eq!(Unpacked::of(&path).is_ok(), is_taken, "{name}");
+        }
     }
 }

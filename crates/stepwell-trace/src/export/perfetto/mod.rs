@@ -16,6 +16,7 @@ mod proto;
 use super::{ExportError, end_at_broken_pipe};
 use crate::call_stack::{CallStacks, CallVisitor, Entry, Exit, FrameKind};
 use crate::format::{Event, ExceptionCause, ExceptionEntry, Header, Record};
+use crate::printable::printable;
 use crate::source::Source;
 use proto::{EventKind, Tracks};
 use std::collections::BTreeMap;
@@ -149,7 +150,7 @@ impl<W: Write> Timeline<W> {
         }
         self.tick();
         if let Record::Event(Event::Task { vcpu, pid, name, .. }) = record {
-            self.switch(*vcpu, format!("{name} ({pid})"));
+            self.switch(*vcpu, format!("{} ({pid})", printable(name)));
         }
     }
 
