@@ -74,7 +74,8 @@ fn load_register<C: Cpu>(running: &mut Running<'_, C>, access: MmioAccess, at: I
     let bytes = access.bytes;
     let is_ram =
         || running.domain.ram.locate(at, bytes.into()).is_ok() && !running.domain.is_flash(at);
-    if access.write || !at.is_aligned(bytes.into()) || is_ram() {
+    let begins_here = || pages::first_byte(running, bytes.into()) == Some(running.core.context.far);
+    if access.write || !at.is_aligned(bytes.into()) || is_ram() || !begins_here() {
         return false;
     }
     let Ok(value) = bus::read(running, at, bytes) else { return false };
@@ -89,10 +90,14 @@ fn carry_out_other<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2, at: Ipa) -
     let (far, pstate) = (running.core.context.far, running.core.pstate());
     let big_endian = is_big_endian(running.cpu, pstate);
     let described = MmioAccess::decode(esr.0);
-    let is_aligned = described.is_some_and(|access| Va(far).is_aligned(access.bytes.into()));
+    let bytes = described.map_or(1, |access| u64::from(access.bytes));
+    let first = pages::first_byte(running, bytes);
+    let is_aligned = first.is_some_and(|first| Va(first).is_aligned(bytes));
     let mut device = Device { running, known: Some((far, at)), big_endian };
     let done = match described {
-        Some(access) if is_aligned || pstate.is_aarch32() => device.described(access, far),
+        Some(access) if is_aligned || pstate.is_aarch32() => {
+            device.described(access, first.unwrap_or(far))
+        }
         _ if pstate.is_aarch32() => Err(Abort::external(far, esr.data_abort().wnr())),
         _ => {
             // Where another vCPU has just taken the page away, the guest's own fault comes.
@@ -170,9 +175,12 @@ impl<C: Cpu> Device<'_, '_, C> {
     fn perform(&mut self, form: &Form) -> Result<(), Abort> {
         let first = match form.what.address {
             // What authentication makes of the base is the CPU's to know, and is what it accessed.
-            Address::Authenticated { .. } => self.running.core.context.far,
-            _ => pages::address(self.running, &form.what).unwrap_or(self.running.core.context.far),
+            Address::Authenticated { .. } => {
+                pages::first_byte(self.running, form.what.bytes.into())
+            }
+            _ => pages::address(self.running, &form.what),
         };
+        let first = first.unwrap_or(self.running.core.context.far);
         match form.action {
             Action::Transfer if form.what.direction == Direction::Load => {
                 let values = self.load_all(form, first)?;
@@ -372,10 +380,14 @@ impl<C: Cpu> Device<'_, '_, C> {
         bus::read(self.running, ipa, bytes).map_err(|_| Abort::external(at, false))
     }
 
-    /// One that is not aligned goes byte by byte.
+    /// One that is not aligned goes byte by byte, once it may go to both of its pages.
     fn store(&mut self, at: u64, bytes: u8, value: u64) -> Result<(), Abort> {
         if at.is_multiple_of(bytes.into()) {
             return self.store_aligned(at, bytes, value);
+        }
+        let left = PAGE_BYTES - at % PAGE_BYTES;
+        if left < bytes.into() {
+            self.translate(at.wrapping_add(left), true)?;
         }
         (0..u64::from(bytes))
             .try_for_each(|n| self.store_aligned(at.wrapping_add(n), 1, value >> (n * 8) & 0xff))
@@ -402,7 +414,8 @@ impl<C: Cpu> Device<'_, '_, C> {
             return Ok(ipa.align_down(PAGE_BYTES).offset(at % PAGE_BYTES));
         }
         let el0 = self.running.core.pstate().el() == 0;
-        pages::translated(self.running, || self.running.cpu.to_ipa(Va(at), el0, Purpose::Read))
+        let purpose = if is_write { Purpose::Write } else { Purpose::Read };
+        pages::translated(self.running, || self.running.cpu.to_ipa(Va(at), el0, purpose))
             .map_err(|failed| Abort { status: FaultStatus(failed.status), address: at, is_write })
     }
 }

@@ -8,7 +8,7 @@ pub const fn is_wait(word: u32) -> bool {
     word == 0xd503_207f || word & !0x1f == 0xd503_1020
 }
 
-/// AT of the stage 1 that EL1 and EL0 have.
-pub const fn is_translation(word: u32) -> bool {
-    word & 0xffff_fe00 == 0xd508_7800
+/// AT of the stage 1 that EL1 and EL0 have, and DC CVAC: they trap with that syndrome as well.
+pub const fn is_by_address(word: u32) -> bool {
+    word & 0xffff_fe00 == 0xd508_7800 || word & !0x1f == 0xd50b_7a20
 }
