@@ -4,7 +4,7 @@
 //! described by ESR_EL2; of all others the instruction is read ([`Form`]). Pieces of one access may lie
 //! in different pages: each is translated, and may as well be RAM. Where nobody answers, the guest gets
 //! the external abort that the board gives it; so does an instruction that nothing here knows (SVE,
-//! AArch32's multiple registers), for which a device makes no promise.
+//! AArch32's structures of SIMD registers), for which a device makes no promise.
 //!
 //! A load-exclusive marks what it has read, and from there on the sequence is stepped: the store is
 //! performed here, too, if the device still reads the same.
@@ -96,15 +96,12 @@ fn carry_out_other<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2, at: Ipa) -
         Some(access) if is_aligned || pstate.is_aarch32() => {
             device.described(access, first.unwrap_or(far))
         }
-        _ if pstate.is_aarch32() => Err(Abort::external(far, esr.data_abort().wnr())),
-        _ => {
+        _ => match device.form() {
+            Ok(Some(form)) => device.perform(&form),
+            Ok(None) => Err(Abort::external(far, esr.data_abort().wnr())),
             // Where another vCPU has just taken the page away, the guest's own fault comes.
-            let Some(word) = pages::instruction(device.running) else { return Handled::Resume };
-            match Form::decode(word, big_endian) {
-                Some(form) => device.perform(&form),
-                None => Err(Abort::external(far, esr.data_abort().wnr())),
-            }
-        }
+            Err(NoInstruction) => return Handled::Resume,
+        },
     };
     match done {
         Ok(()) => {
@@ -148,6 +145,9 @@ fn ordered(value: u64, bytes: u8, big_endian: bool) -> u64 {
     if big_endian { value.swap_bytes() >> (64 - 8 * u32::from(bytes)) } else { value }
 }
 
+/// The instruction at the PC cannot be read.
+struct NoInstruction;
+
 /// A vCPU at an access to what may be a device.
 struct Device<'r, 'a, C: Cpu> {
     running: &'r mut Running<'a, C>,
@@ -168,6 +168,17 @@ impl<C: Cpu> Device<'_, '_, C> {
         let value = access.load_result(self.ordered(value, bytes));
         self.running.core.context.set_register(access.register, value);
         Ok(())
+    }
+
+    /// The instruction at the PC, if anything here knows it.
+    fn form(&self) -> Result<Option<Form>, NoInstruction> {
+        let running = &*self.running;
+        if running.core.pstate().is_aarch32() {
+            let code = pages::code32(running).ok_or(NoInstruction)?;
+            return Ok(pages::form32(running, code));
+        }
+        let word = pages::instruction(running).ok_or(NoInstruction)?;
+        Ok(Form::decode(word, self.big_endian))
     }
 
     fn perform(&mut self, form: &Form) -> Result<(), Abort> {
@@ -343,6 +354,8 @@ impl<C: Cpu> Device<'_, '_, C> {
             Moved::ByRegister(register) => base.wrapping_add(self.register(register)),
             Moved::ToAddress => first,
         };
+        let is_aarch32 = self.running.core.pstate().is_aarch32();
+        let moved = if is_aarch32 { moved & 0xffff_ffff } else { moved };
         pages::set_base(self.running, form.base, moved);
     }
 

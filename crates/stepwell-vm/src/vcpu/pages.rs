@@ -6,6 +6,8 @@
 
 use super::{address_space, debug, memory, watch};
 use crate::cpu::{Context as _, Cpu, Purpose, TranslationFailed};
+use crate::device::form::Form;
+use crate::device::form32;
 use crate::device::mmio::MmioAccess;
 use crate::device::transfer::Transfer;
 use crate::domain::Domain;
@@ -19,6 +21,7 @@ use crate::views::sequence::{has_load_before32, is_store, is_store32, load_befor
 use core::sync::atomic::{Ordering, fence};
 use heapless::Vec;
 use stepwell_arch::SystemRegister;
+use stepwell_arch::aarch32::t32::is_wide;
 use stepwell_arch::debug::{DataAccess, mdscr_el1};
 use stepwell_arch::esr::EsrEl2;
 use stepwell_arch::load_store::{Address, Direction, is_unprivileged};
@@ -230,7 +233,23 @@ fn operand<C: Cpu>(running: &Running<'_, C>, esr: EsrEl2) -> Operand {
         let address = first_byte(running, bytes)?;
         Some(Operand { address, bytes, read, write, is_all: true })
     };
-    described.map_or_else(|| decoded(running), at).unwrap_or(unknown)
+    let decoded = || decoded(running).or_else(|| decoded32(running));
+    described.map_or_else(decoded, at).unwrap_or(unknown)
+}
+
+/// The address that the instruction at the PC makes of its operands: the offset into its page at least, which
+/// authentication of a base leaves alone.
+fn computed_address<C: Cpu>(running: &Running<'_, C>) -> Option<u64> {
+    if running.core.pstate().is_aarch32() {
+        return address(running, &form32(running, code32(running)?)?.what);
+    }
+    let what = LoadStore::decode(instruction(running)?)?;
+    match what.address {
+        Address::Authenticated { rn, offset } => {
+            Some(base(running, rn).wrapping_add(offset as u64))
+        }
+        _ => address(running, &what),
+    }
 }
 
 /// How much is loaded from where only the CPU can tell.
@@ -250,12 +269,7 @@ pub fn first_byte<C: Cpu>(running: &Running<'_, C>, bytes: u64) -> Option<u64> {
     if bytes <= 1 || !far.is_multiple_of(PAGE_BYTES) {
         return Some(far);
     }
-    // Authentication of a base leaves the offset into its page alone.
-    let what = LoadStore::decode(instruction(running)?)?;
-    let computed = match what.address {
-        Address::Authenticated { rn, offset } => base(running, rn).wrapping_add(offset as u64),
-        _ => address(running, &what)?,
-    };
+    let computed = computed_address(running)?;
     let distance = far.wrapping_sub(computed) % PAGE_BYTES;
     (distance < bytes).then(|| far.wrapping_sub(distance))
 }
@@ -312,12 +326,47 @@ pub fn set_base<C: Cpu>(running: &mut Running<'_, C>, n: u8, value: u64) {
 /// The first byte that the instruction at the PC accesses, unless it authenticates its base.
 pub fn address<C: Cpu>(running: &Running<'_, C>, what: &LoadStore) -> Option<u64> {
     let context = &running.core.context;
-    what.address(context.elr, |n| base(running, n), |n| context.register(n))
+    let address = what.address(context.elr, |n| base(running, n), |n| context.register(n))?;
+    let is_aarch32 = running.core.pstate().is_aarch32();
+    Some(if is_aarch32 { address & 0xffff_ffff } else { address })
 }
 
 /// Bytes that DC ZVA clears: DCZID_EL0.BS is the logarithm of words.
 pub fn zeroed_bytes<C: Cpu>(running: &Running<'_, C>) -> u64 {
     4_u64 << (running.cpu.read(SystemRegister::DCZID_EL0) & 0xf)
+}
+
+/// The A32 or T32 instruction at the PC: its first halfword is the lower one.
+pub fn code32<C: Cpu>(running: &Running<'_, C>) -> Option<u32> {
+    let (pc, set) = (running.core.pc(), InstructionSet::of(running.core.pstate()));
+    let halfword = |va| running.domain.ram.halfword(code_page(running, va)?, va);
+    let first = halfword(pc)?;
+    let has_second = set == InstructionSet::A32 || is_wide(first);
+    // It may lie in the next page.
+    let second = if has_second { halfword(pc.offset(2))? } else { 0 };
+    Some(u32::from(first) | u32::from(second) << 16)
+}
+
+/// What the A32 or T32 instruction at the PC does, which executes.
+pub fn form32<C: Cpu>(running: &Running<'_, C>, code: u32) -> Option<Form> {
+    let core = &*running.core;
+    let set = InstructionSet::of(core.pstate());
+    form32::decode(set, code, core.pc().0 as u32, |n| core.context.register(n) as u32)
+}
+
+/// What the A32 or T32 instruction at the PC accesses, which executes, where it tells.
+fn decoded32<C: Cpu>(running: &Running<'_, C>) -> Option<Operand> {
+    if !running.core.pstate().is_aarch32() {
+        return None;
+    }
+    let form = form32(running, code32(running)?)?;
+    Some(Operand {
+        address: address(running, &form.what)?,
+        bytes: form.pieces.iter().map(|piece| u64::from(piece.bytes)).sum(),
+        read: form.what.direction != Direction::Store,
+        write: form.what.direction != Direction::Load,
+        is_all: true,
+    })
 }
 
 /// What the instruction at the PC accesses, where it tells. Only A64 is decoded.

@@ -294,7 +294,7 @@ impl<const COPIES: bool> FakeCpu<COPIES> {
         write: bool,
     ) -> Result<Pa, Done> {
         let permits = |entry: u64| entry >> (6 + u32::from(write)) & 1 != 0;
-        let asked = [va, (va + 7 & !0xfff).max(va)].map(|va| (va, self.stage2(va)));
+        let asked = [va, ((va + 7) & !0xfff).max(va)].map(|va| (va, self.stage2(va)));
         let refused = asked.iter().find(|(_, found)| !found.is_some_and(|(_, e)| permits(e)));
         match (refused, asked) {
             (None, [(_, Some((pa, _))), _]) => Ok(pa),
@@ -331,6 +331,7 @@ impl<const COPIES: bool> FakeCpu<COPIES> {
             _ if word == TRAPPED || is_by_address(word) => {
                 context.esr = self.state.borrow().syndrome;
                 context.far = context.kept(rd);
+                context.hpfar = context.far >> 12 << 4;
                 return Err(Done::Exit(Vector::Synchronous));
             }
             // WFI and WFIT. QEMU's syndrome is the same of both.

@@ -2,11 +2,13 @@
 
 use crate::board::{Board, DATA, ENTRY, NOP, b, step};
 use crate::cpu::FakeCpu;
-use crate::words::TRAPPED;
+use crate::memory::BYTES;
+use crate::words::{LDM, LDRD, LDRD_POST, STR, STRD, TRAPPED};
 use stepwell_arch::esr::ec;
 use stepwell_arch::{Ipa, Pstate, SystemRegister};
 use stepwell_protocol::Registers;
 use stepwell_vm::cpu::{Cpu, DebugBank};
+use stepwell_vm::device::board::RAM_BASE;
 use stepwell_vm::memory::GuestMemory;
 use stepwell_wire::{Answer, Command};
 
@@ -405,4 +407,43 @@ fn a_table_of_ones_leads_to_a_page_where_nothing_is() {
         assert_eq!(found.cpu.read(SystemRegister::PAR_EL1), told);
     }
     at_table(DC_CVAC_X3, ec::DABT_LOWER, CM | WNR).carried_out();
+}
+
+/// A vCPU at an A32 instruction with its base in R0, that stage 2 has refused at `far`.
+fn refused(word: u32, iss: u64, r0: u64, far: u64) -> Trapped {
+    let board = Box::new(Board::new(1, &[word, 0xe320_f000, b(0)]));
+    let cpu = board.cpu(0);
+    let at = Trapped { board, cpu }.again(syndrome(ec::DABT_LOWER, iss | 0b00_0111)).in_aarch32(0);
+    [1, 6, 16, 24].into_iter().fold(at, |at, register| at.with(register, far)).with(0, r0)
+}
+
+#[test]
+fn aarch32_accesses_a_device_in_every_form() {
+    // PL011's identification registers, and its rates.
+    const IDS: u64 = 0x0900_0fe0;
+    const RATE: u64 = 0x0900_0024;
+    const WNR: u64 = 1 << 6;
+    let x = |word| refused(word, 0, IDS, IDS).carried_out().x;
+    assert_eq!(x(LDRD)[2..4], [0x11, 0x10]);
+    let after = x(LDRD_POST);
+    assert_eq!((after[0], after[2], after[3]), (IDS + 8, 0x11, 0x10));
+    let after = x(LDM);
+    assert_eq!((after[0], after[1], after[2]), (IDS + 8, 0x11, 0x10));
+    let stored = refused(STRD, WNR, RATE, RATE).with(2, 7).with(3, 8);
+    stored.carried_out();
+    let mut uart = stored.board.machine.domains[0].uart.lock();
+    assert_eq!((uart.read(0x24, 4), uart.read(0x28, 4)), (7, 8));
+}
+
+/// A store of which stage 2 has refused the second page: FAR_EL2 is where that begins.
+#[test]
+fn aarch32_stores_what_is_before_the_end_of_ram() {
+    const DESCRIBED: u64 = 1 << 24 | 2 << 22 | 2 << 16 | 1 << 6;
+    let end = RAM_BASE.0 + BYTES;
+    let found = refused(STR, DESCRIBED, end - 4, end).with(2, 0xa1a2_a3a4);
+    assert_eq!(found.taken_to_el1(), syndrome(ec::DABT_LOWER, 0x50));
+    assert_eq!(found.cpu.read(SystemRegister::FAR_EL1), end);
+    let mut last = [0; 4];
+    found.board.ram.read(Ipa(end - 4), &mut last).expect("it is RAM");
+    assert_eq!(last, [0, 0xa4, 0xa3, 0xa2]);
 }
