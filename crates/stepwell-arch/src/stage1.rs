@@ -98,7 +98,7 @@ pub struct Translation {
 
 impl Translation {
     /// PAR_EL1 behind an address translation instruction that has found it, with the shareability that the
-    /// descriptor has, as QEMU 7.2 tells it of Device memory, too.
+    /// descriptor has, as QEMU 7.2 tells it of Device memory, too (newer ones: Outer Shareable).
     ///
     /// Source: Arm ARM, DDI 0487 L.b, PAR_EL1, Physical Address Register, when the translation succeeded.
     #[must_use]

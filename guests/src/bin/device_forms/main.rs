@@ -128,8 +128,6 @@ const RATES: u64 = 0x0900_0020;
 const HOLE: u64 = 0x30_0000_0000;
 /// The same, of addresses of 32 bits.
 const HOLE32: u64 = 0x0b00_0000;
-/// The end of RAM.
-const RAM_END: u64 = 0x6000_0000;
 /// A GiB whose first tables of level 3 are in PCIe's window, which reads as ones.
 const ONES: u64 = translation::UNMAPPED + 0x4000_0000;
 /// The first word behind the UART.
@@ -205,18 +203,32 @@ fn show(&(name, form): &(&str, Form), at: u64) {
     print("  exceptions", &exception);
 }
 
+/// Where RAM ends, whose size is a power of two.
+fn ram_end() -> u64 {
+    const BASE: u64 = 0x4000_0000;
+    COUNT.store(0, Relaxed);
+    let mut ends = (26..30).map(|shift| BASE + (1 << shift));
+    let is_end = |&at: &u64| {
+        let _whatever = read32(at);
+        COUNT.load(Relaxed) > 0
+    };
+    ends.find(is_end).unwrap_or(2 * BASE)
+}
+
 /// As [`show`], so many bytes before the end of RAM; and what is left in the last of it.
-fn show_end(form: &(&str, Form), before: u64) {
-    let last = (RAM_END - 8) as *mut u64;
+fn show_end(form: &(&str, Form), end: u64, before: u64) {
+    let last = (end - 8) as *mut u64;
     // SAFETY: nothing of the guest's is there.
     unsafe { last.write_volatile(0x1122_3344_5566_7788) };
-    show(form, RAM_END - before);
+    show(form, end - before);
     // SAFETY: as above.
     print("  left", &[unsafe { last.read_volatile() }]);
 }
 
-/// Has addresses be as large as TCR_EL1.IPS says, or as the CPU has them.
+/// Has addresses be as large as TCR_EL1.IPS says, or as the CPU has them, and memory type 7, which ones stand
+/// for, be Normal memory.
 fn set_output_size(size: u64) {
+    write_register!("mair_el1", 0xff << 56 | 0xff00);
     let size = size.min(read_register!("id_aa64mmfr0_el1") & 0xf);
     let tcr = read_register!("tcr_el1") & !(7 << 32);
     write_register!("tcr_el1", tcr | size << 32);
@@ -254,9 +266,9 @@ fn run() -> Outcome {
     show(&LOADS[0], translation::UNMAPPED);
     show(&STORES[0], translation::UNMAPPED + 0x1234_0000);
     show(&FETCH[0], translation::UNMAPPED);
-    let others = [LOADS[0], LOADS[4], STORES[0], STORES[2]];
+    let (end, others) = (ram_end(), [LOADS[0], LOADS[4], STORES[0], STORES[2]]);
     for form in ACROSS.iter().chain(&others) {
-        (1..8).step_by(2).for_each(|before| show_end(form, before));
+        (1..8).step_by(2).for_each(|before| show_end(form, end, before));
     }
     for size in [2, 5] {
         set_output_size(size);
