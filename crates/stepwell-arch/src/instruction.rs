@@ -17,6 +17,7 @@
 
 use crate::SystemRegister;
 use crate::bit_field::{bit, field};
+use crate::stage1::{Access, AccessKind};
 
 /// A decoded A64 instruction. Register number 31 is the zero register, except as `rn`, where it
 /// is the stack pointer.
@@ -177,11 +178,20 @@ impl Instruction {
         }
     }
 
-    /// Tells of a word whether it is AT of the stage 1 that EL1 and EL0 have (SYS with op1 0, C7, C8 or
-    /// C9).
+    /// The access that AT of the stage 1 that EL1 and EL0 have translates for (SYS with op1 0, C7, C8 or
+    /// C9), where PSTATE.PAN is `pan`.
+    ///
+    /// Source: Arm ARM, DDI 0487 L.b, AT S1E1R and relatives.
     #[must_use]
-    pub const fn is_address_translation(word: u32) -> bool {
-        word & 0xffff_fe00 == 0xd508_7800
+    pub const fn address_translation(word: u32, pan: bool) -> Option<Access> {
+        if word & 0xffff_fe00 != 0xd508_7800 {
+            return None;
+        }
+        // op2 and, of those that PAN counts for, CRm 9.
+        let (is_write, el0, is_restricted) =
+            (word & 1 << 5 != 0, word & 1 << 6 != 0, word & 1 << 8 != 0);
+        let kind = if is_write { AccessKind::Write } else { AccessKind::Read };
+        Some(Access { kind, el0, pan: is_restricted && pan })
     }
 
     /// Tells of a word whether it is ESB, the error synchronization barrier.

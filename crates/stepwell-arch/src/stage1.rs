@@ -96,6 +96,21 @@ pub struct Translation {
     pub page_bytes: u64,
 }
 
+impl Translation {
+    /// PAR_EL1 behind an address translation instruction that has found it, with the shareability that the
+    /// descriptor has, as QEMU 7.2 tells it of Device memory, too (newer ones: Outer Shareable).
+    ///
+    /// Source: Arm ARM, DDI 0487 L.b, PAR_EL1, Physical Address Register, when the translation succeeded.
+    #[must_use]
+    pub const fn in_par_el1(&self) -> u64 {
+        const NS: u64 = 1 << 9;
+        const RES1: u64 = 1 << 11;
+        const PA: u64 = 0x000f_ffff_ffff_f000;
+        let attributes = (self.memory_type.0 as u64) << 56;
+        attributes | self.ipa.0 & PA | RES1 | NS | self.shareability.bits() << 7
+    }
+}
+
 /// Kind of a translation fault, of those that stage 1 can give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FaultKind {

@@ -1,5 +1,6 @@
 //! The decoder against hand-assembled words, and against a full disassembler as oracle.
 
+use crate::stage1::{Access, AccessKind};
 use capstone::prelude::*;
 use proptest::prelude::*;
 
@@ -232,16 +233,23 @@ fn exception_generation_and_waiting() {
 
 #[test]
 fn what_is_told_of_words_alone() {
+    let access = |kind, el0, pan| Some(Access { kind, el0, pan });
+    let (read, write) = (AccessKind::Read, AccessKind::Write);
     let translations = [
-        (0xd508_7800, true),  // at s1e1r, x0
-        (0xd508_7865, true),  // at s1e0w, x5
-        (0xd508_7920, true),  // at s1e1wp, x0
-        (0xd50c_7880, false), // at s12e1r, x0
-        (0xd508_7620, false), // dc ivac, x0
-        (0xd508_7a40, false), // dc csw, x0
+        (0xd508_7800, access(read, false, false)),  // at s1e1r, x0
+        (0xd508_7821, access(write, false, false)), // at s1e1w, x1
+        (0xd508_7845, access(read, true, false)),   // at s1e0r, x5
+        (0xd508_7865, access(write, true, false)),  // at s1e0w, x5
+        (0xd508_7900, access(read, false, true)),   // at s1e1rp, x0
+        (0xd508_7920, access(write, false, true)),  // at s1e1wp, x0
+        (0xd50c_7880, None),                        // at s12e1r, x0
+        (0xd508_7620, None),                        // dc ivac, x0
+        (0xd508_7a40, None),                        // dc csw, x0
     ];
-    for (word, is_one) in translations {
-        assert_eq!(Instruction::is_address_translation(word), is_one, "{word:#010x}");
+    for (word, expected) in translations {
+        assert_eq!(Instruction::address_translation(word, true), expected, "{word:#010x}");
+        let without = expected.map(|access| Access { pan: false, ..access });
+        assert_eq!(Instruction::address_translation(word, false), without, "{word:#010x}");
     }
     // ESB, and the hints beside it: PSB CSYNC, and NOP.
     let barriers = [0xd503_221f, 0xd503_223f, 0xd503_201f];

@@ -72,4 +72,15 @@ impl Shareability {
             _ => Self::Inner,
         }
     }
+
+    /// The field SH.
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        match self {
+            Self::Non => 0,
+            Self::Reserved => 1,
+            Self::Outer => 2,
+            Self::Inner => 3,
+        }
+    }
 }

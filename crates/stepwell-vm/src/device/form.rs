@@ -9,7 +9,7 @@
 //! Accesses have the sizes that QEMU makes of them: registers of 16 bytes go in halves, and elements
 //! of one structure register that lie side by side go together, 8 bytes at a time.
 //!
-//! Deliberately absent: SVE, allocation tags, AArch32.
+//! Those of AArch32 are decoded in [`super::form32`]. Deliberately absent: SVE, allocation tags.
 //!
 //! Source: Arm ARM, DDI 0487 L.b, A64 instruction set encoding: Loads and Stores.
 

@@ -3,6 +3,7 @@
 pub mod board;
 pub mod flash;
 pub mod form;
+pub mod form32;
 pub mod fw_cfg;
 pub mod mmio;
 pub mod pcie;

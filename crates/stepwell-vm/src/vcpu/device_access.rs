@@ -4,20 +4,19 @@
 //! described by ESR_EL2; of all others the instruction is read ([`Form`]). Pieces of one access may lie
 //! in different pages: each is translated, and may as well be RAM. Where nobody answers, the guest gets
 //! the external abort that the board gives it; so does an instruction that nothing here knows (SVE,
-//! AArch32's multiple registers), for which a device makes no promise.
+//! AArch32's structures of SIMD registers), for which a device makes no promise.
 //!
 //! A load-exclusive marks what it has read, and from there on the sequence is stepped: the store is
 //! performed here, too, if the device still reads the same.
 
 use super::byte_order::is_big_endian;
-use super::{address_space, bus, pages};
+use super::{bus, pages};
 use crate::cpu::Context as _;
 use crate::cpu::{Cpu, Purpose};
 use crate::device::board::{Region, region};
 use crate::device::form::{Action, Extension, Form, Moved, Operation, Piece, Place};
 use crate::device::mmio::MmioAccess;
-use crate::domain::Domain;
-use crate::memory::{GuestMemory, OutsideRam, Physical};
+use crate::memory::GuestMemory;
 use crate::stage2::PAGE_BYTES;
 use crate::vcpu::debug::origin;
 use crate::vcpu::handled::{Handled, advance, fault};
@@ -26,8 +25,7 @@ use crate::vcpu::running::Running;
 use heapless::Vec;
 use stepwell_arch::esr::{EsrEl1, EsrEl2, FaultStatus};
 use stepwell_arch::load_store::{Address, Direction};
-use stepwell_arch::stage1::{self, Access, PhysicalMemory, WalkError};
-use stepwell_arch::{Instruction, Ipa, SystemRegister, Va};
+use stepwell_arch::{Ipa, SystemRegister, Va};
 use stepwell_engine::{Image, LoadExclusive};
 use stepwell_protocol::FaultKind;
 
@@ -74,7 +72,8 @@ fn load_register<C: Cpu>(running: &mut Running<'_, C>, access: MmioAccess, at: I
     let bytes = access.bytes;
     let is_ram =
         || running.domain.ram.locate(at, bytes.into()).is_ok() && !running.domain.is_flash(at);
-    if access.write || !at.is_aligned(bytes.into()) || is_ram() {
+    let begins_here = || pages::first_byte(running, bytes.into()) == Some(running.core.context.far);
+    if access.write || !at.is_aligned(bytes.into()) || is_ram() || !begins_here() {
         return false;
     }
     let Ok(value) = bus::read(running, at, bytes) else { return false };
@@ -89,19 +88,20 @@ fn carry_out_other<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2, at: Ipa) -
     let (far, pstate) = (running.core.context.far, running.core.pstate());
     let big_endian = is_big_endian(running.cpu, pstate);
     let described = MmioAccess::decode(esr.0);
-    let is_aligned = described.is_some_and(|access| Va(far).is_aligned(access.bytes.into()));
+    let bytes = described.map_or(1, |access| u64::from(access.bytes));
+    let first = pages::first_byte(running, bytes);
+    let is_aligned = first.is_some_and(|first| Va(first).is_aligned(bytes));
     let mut device = Device { running, known: Some((far, at)), big_endian };
     let done = match described {
-        Some(access) if is_aligned || pstate.is_aarch32() => device.described(access, far),
-        _ if pstate.is_aarch32() => Err(Abort::external(far, esr.data_abort().wnr())),
-        _ => {
-            // Where another vCPU has just taken the page away, the guest's own fault comes.
-            let Some(word) = pages::instruction(device.running) else { return Handled::Resume };
-            match Form::decode(word, big_endian) {
-                Some(form) => device.perform(&form),
-                None => Err(Abort::external(far, esr.data_abort().wnr())),
-            }
+        Some(access) if is_aligned || pstate.is_aarch32() => {
+            device.described(access, first.unwrap_or(far))
         }
+        _ => match device.form() {
+            Ok(Some(form)) => device.perform(&form),
+            Ok(None) => Err(Abort::external(far, esr.data_abort().wnr())),
+            // Where another vCPU has just taken the page away, the guest's own fault comes.
+            Err(NoInstruction) => return Handled::Resume,
+        },
     };
     match done {
         Ok(()) => {
@@ -145,6 +145,9 @@ fn ordered(value: u64, bytes: u8, big_endian: bool) -> u64 {
     if big_endian { value.swap_bytes() >> (64 - 8 * u32::from(bytes)) } else { value }
 }
 
+/// The instruction at the PC cannot be read.
+struct NoInstruction;
+
 /// A vCPU at an access to what may be a device.
 struct Device<'r, 'a, C: Cpu> {
     running: &'r mut Running<'a, C>,
@@ -167,12 +170,26 @@ impl<C: Cpu> Device<'_, '_, C> {
         Ok(())
     }
 
+    /// The instruction at the PC, if anything here knows it.
+    fn form(&self) -> Result<Option<Form>, NoInstruction> {
+        let running = &*self.running;
+        if running.core.pstate().is_aarch32() {
+            let code = pages::code32(running).ok_or(NoInstruction)?;
+            return Ok(pages::form32(running, code));
+        }
+        let word = pages::instruction(running).ok_or(NoInstruction)?;
+        Ok(Form::decode(word, self.big_endian))
+    }
+
     fn perform(&mut self, form: &Form) -> Result<(), Abort> {
         let first = match form.what.address {
             // What authentication makes of the base is the CPU's to know, and is what it accessed.
-            Address::Authenticated { .. } => self.running.core.context.far,
-            _ => pages::address(self.running, &form.what).unwrap_or(self.running.core.context.far),
+            Address::Authenticated { .. } => {
+                pages::first_byte(self.running, form.what.bytes.into())
+            }
+            _ => pages::address(self.running, &form.what),
         };
+        let first = first.unwrap_or(self.running.core.context.far);
         match form.action {
             Action::Transfer if form.what.direction == Direction::Load => {
                 let values = self.load_all(form, first)?;
@@ -337,6 +354,8 @@ impl<C: Cpu> Device<'_, '_, C> {
             Moved::ByRegister(register) => base.wrapping_add(self.register(register)),
             Moved::ToAddress => first,
         };
+        let is_aarch32 = self.running.core.pstate().is_aarch32();
+        let moved = if is_aarch32 { moved & 0xffff_ffff } else { moved };
         pages::set_base(self.running, form.base, moved);
     }
 
@@ -372,10 +391,14 @@ impl<C: Cpu> Device<'_, '_, C> {
         bus::read(self.running, ipa, bytes).map_err(|_| Abort::external(at, false))
     }
 
-    /// One that is not aligned goes byte by byte.
+    /// One that is not aligned goes byte by byte, once it may go to both of its pages.
     fn store(&mut self, at: u64, bytes: u8, value: u64) -> Result<(), Abort> {
         if at.is_multiple_of(bytes.into()) {
             return self.store_aligned(at, bytes, value);
+        }
+        let left = PAGE_BYTES - at % PAGE_BYTES;
+        if left < bytes.into() {
+            self.translate(at.wrapping_add(left), true)?;
         }
         (0..u64::from(bytes))
             .try_for_each(|n| self.store_aligned(at.wrapping_add(n), 1, value >> (n * 8) & 0xff))
@@ -402,7 +425,8 @@ impl<C: Cpu> Device<'_, '_, C> {
             return Ok(ipa.align_down(PAGE_BYTES).offset(at % PAGE_BYTES));
         }
         let el0 = self.running.core.pstate().el() == 0;
-        pages::translated(self.running, || self.running.cpu.to_ipa(Va(at), el0, Purpose::Read))
+        let purpose = if is_write { Purpose::Write } else { Purpose::Read };
+        pages::translated(self.running, || self.running.cpu.to_ipa(Va(at), el0, purpose))
             .map_err(|failed| Abort { status: FaultStatus(failed.status), address: at, is_write })
     }
 }
@@ -415,61 +439,12 @@ const fn vector_of(piece: &Piece) -> Option<u8> {
     }
 }
 
-/// All of the board as a walk reads it. What nothing happens in reads as it does for the guest; no other
-/// device has tables.
-struct Board<'a, C: Cpu>(&'a Domain<C>);
-
-impl<C: Cpu> PhysicalMemory for Board<'_, C> {
-    type Error = OutsideRam;
-
-    fn read_u64(&self, ipa: Ipa) -> Result<u64, OutsideRam> {
-        let Self(domain) = self;
-        match region(ipa, domain.vcpus.len()) {
-            Region::Zeros => Ok(0),
-            Region::Flash(..) if !domain.is_flash(ipa) => Ok(0),
-            Region::Flash(..) if domain.shows_otherwise(ipa) => Err(OutsideRam),
-            Region::Ones => Ok(u64::MAX),
-            _ => Physical(&domain.ram).read_u64(ipa),
-        }
-    }
-}
-
 /// Whether the guest's vectors lie in memory, which they do within one page. A guest without any could
 /// but fault for ever: its domain ends instead, with the place.
 fn has_vectors<C: Cpu>(running: &Running<'_, C>) -> bool {
     let vectors = Va(running.cpu.read(SystemRegister::VBAR_EL1));
     let ipa = pages::translated(running, || running.cpu.to_ipa(vectors, false, Purpose::Read));
     ipa.is_ok_and(|ipa| running.domain.ram.locate(ipa, 4).is_ok())
-}
-
-/// What a walk of the guest's tables comes to that has come to where there is no RAM: its exception, or,
-/// of an address translation instruction, what that tells of it.
-///
-/// Only an External abort of the walk is an exception of such an instruction; any other fault is in
-/// PAR_EL1 (Arm ARM, "Synchronous faults generated by address translation instructions").
-pub fn walk_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2, is_fetch: bool) -> Handled {
-    let address = Va(running.core.context.far);
-    let memory = Board(running.domain);
-    let regime = address_space::of_running(running.cpu);
-    let walk = stage1::walk(&regime, address, Access::PRIVILEGED_READ, &memory);
-    let (status, is_external) = match walk.outcome {
-        Err(error) => (error.fsc(), matches!(error, WalkError::Memory { .. })),
-        // Another vCPU has just changed the table: the access is tried again.
-        Ok(_) => return Handled::Resume,
-    };
-    let (origin, iss) = (origin(running), esr.data_abort());
-    let is_translation =
-        || pages::instruction(running).is_some_and(Instruction::is_address_translation);
-    if !is_fetch && !is_external && iss.cm() && is_translation() {
-        running.cpu.write(SystemRegister::PAR_EL1, status.in_par_el1());
-        advance(running);
-        return Handled::Emulated;
-    }
-    let syndrome = match is_fetch {
-        true => EsrEl1::instruction_abort(origin, status),
-        false => EsrEl1::data_abort(origin, status, iss.cm(), iss.wnr()),
-    };
-    inject::synchronous(running, syndrome, Some(address))
 }
 
 /// Enters the exception of an instruction fetch from where there is no RAM.

@@ -5,7 +5,7 @@
 //! again stage 2 keeps it back altogether, and loads come here as well. What changes in the bank of
 //! variables is told to the tool, in order, which keeps it.
 
-use super::{device_access, pages};
+use super::{device_access, pages, walk_abort};
 use crate::cpu::Cpu;
 use crate::device::flash::{BANK_BYTES, BLOCK_BYTES, Change, FLASH_BYTES, place};
 use crate::domain::Domain;
@@ -62,7 +62,7 @@ pub fn data_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Option<H
     let address = address.filter(|&address| running.domain.is_flash(address))?;
     let is_told = running.domain.shows_otherwise(address);
     if iss.s1ptw() {
-        return is_told.then(|| device_access::walk_abort(running, esr, false));
+        return is_told.then(|| walk_abort::handle(running, esr, false));
     }
     if iss.cm() {
         // Nothing of flash is in a cache that could be lost.

@@ -1,6 +1,6 @@
 //! Aborts at stage 2: devices, and guests that reach for what is not there.
 
-use super::{debug, device_access, flash, pages, time};
+use super::{debug, device_access, flash, pages, time, walk_abort};
 use crate::checkpoint::withheld::Seen;
 use crate::cpu::{Cpu, Purpose};
 use crate::memory::GuestMemory;
@@ -43,7 +43,7 @@ pub fn data_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled 
         return fault(running, FaultKind::UnmappedAccess, address.0);
     }
     if iss.s1ptw() {
-        return device_access::walk_abort(running, esr, false);
+        return walk_abort::handle(running, esr, false);
     }
     if iss.cm() {
         // Cache maintenance where there is no memory: nothing is cached.
@@ -130,7 +130,7 @@ pub fn instruction_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> H
     }
     match (iss.ifsc().is_translation(), iss.s1ptw()) {
         (false, _) => fault(running, FaultKind::UnmappedFetch, address.0),
-        (true, true) => device_access::walk_abort(running, esr, true),
+        (true, true) => walk_abort::handle(running, esr, true),
         (true, false) => device_access::fetch(running, address),
     }
 }

@@ -44,6 +44,7 @@ pub mod time;
 pub mod timers;
 pub mod translation;
 mod virtio;
+mod walk_abort;
 pub mod watch;
 pub mod watchpoint;
 

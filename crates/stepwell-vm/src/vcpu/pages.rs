@@ -6,6 +6,8 @@
 
 use super::{address_space, debug, memory, watch};
 use crate::cpu::{Context as _, Cpu, Purpose, TranslationFailed};
+use crate::device::form::Form;
+use crate::device::form32;
 use crate::device::mmio::MmioAccess;
 use crate::device::transfer::Transfer;
 use crate::domain::Domain;
@@ -19,9 +21,10 @@ use crate::views::sequence::{has_load_before32, is_store, is_store32, load_befor
 use core::sync::atomic::{Ordering, fence};
 use heapless::Vec;
 use stepwell_arch::SystemRegister;
+use stepwell_arch::aarch32::t32::is_wide;
 use stepwell_arch::debug::{DataAccess, mdscr_el1};
 use stepwell_arch::esr::EsrEl2;
-use stepwell_arch::load_store::{Direction, is_unprivileged};
+use stepwell_arch::load_store::{Address, Direction, is_unprivileged};
 use stepwell_arch::{Instruction, InstructionSet, Ipa, LoadStore, Pstate, Va};
 use stepwell_engine::{LoadExclusive, Plan, plan};
 
@@ -206,19 +209,69 @@ pub(super) struct Operand {
     is_all: bool,
 }
 
+impl Operand {
+    /// Whether it is all of an access that begins at `first`, and ends in the same page.
+    const fn is_in_page_from(&self, first: u64) -> bool {
+        self.is_all && self.address == first && first % PAGE_BYTES + self.bytes <= PAGE_BYTES
+    }
+}
+
 fn operand<C: Cpu>(running: &Running<'_, C>, esr: EsrEl2) -> Operand {
     let (far, wnr) = (running.core.context.far, esr.data_abort().wnr());
-    if let Some(access) = MmioAccess::decode(esr.0) {
-        let bytes = u64::from(access.bytes);
-        return Operand { address: far, bytes, read: !wnr, write: wnr, is_all: true };
-    }
-    decoded(running).unwrap_or(Operand {
+    let (read, write) = (!wnr, wnr);
+    let described = MmioAccess::decode(esr.0)
+        .map(|access| u64::from(access.bytes))
+        .or_else(|| authenticated_bytes(running));
+    let unknown = Operand {
         address: far,
-        bytes: UNKNOWN_BYTES,
-        read: !wnr,
-        write: wnr,
+        bytes: described.unwrap_or(UNKNOWN_BYTES),
+        read,
+        write,
         is_all: false,
-    })
+    };
+    let at = |bytes| {
+        let address = first_byte(running, bytes)?;
+        Some(Operand { address, bytes, read, write, is_all: true })
+    };
+    let decoded = || decoded(running).or_else(|| decoded32(running));
+    described.map_or_else(decoded, at).unwrap_or(unknown)
+}
+
+/// The address that the instruction at the PC makes of its operands: the offset into its page at least, which
+/// authentication of a base leaves alone.
+fn computed_address<C: Cpu>(running: &Running<'_, C>) -> Option<u64> {
+    if running.core.pstate().is_aarch32() {
+        return address(running, &form32(running, code32(running)?)?.what);
+    }
+    let what = LoadStore::decode(instruction(running)?)?;
+    match what.address {
+        Address::Authenticated { rn, offset } => {
+            Some(base(running, rn).wrapping_add(offset as u64))
+        }
+        _ => address(running, &what),
+    }
+}
+
+/// How much is loaded from where only the CPU can tell.
+fn authenticated_bytes<C: Cpu>(running: &Running<'_, C>) -> Option<u64> {
+    let what = LoadStore::decode(instruction(running)?)?;
+    matches!(what.address, Address::Authenticated { .. }).then_some(what.bytes.into())
+}
+
+/// The first byte of the access that a stage-2 abort is about, if it is of so many bytes, one behind the
+/// other.
+///
+/// FAR_EL2 tells it, unless the access comes from the page before the one that stage 2 has refused: then
+/// FAR_EL2 tells where that page begins. Where it is such an address, the instruction is asked how far
+/// from there its access begins; nothing where that cannot be told.
+pub fn first_byte<C: Cpu>(running: &Running<'_, C>, bytes: u64) -> Option<u64> {
+    let far = running.core.context.far;
+    if bytes <= 1 || !far.is_multiple_of(PAGE_BYTES) {
+        return Some(far);
+    }
+    let computed = computed_address(running)?;
+    let distance = far.wrapping_sub(computed) % PAGE_BYTES;
+    (distance < bytes).then(|| far.wrapping_sub(distance))
 }
 
 /// What comes of a watchpoint in a register, the debugger's or the guest's own, that the access of a
@@ -244,7 +297,7 @@ fn hit_by_access<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Option<Ha
 
 /// Whether the access at the PC is made with EL0's rights: from there, or by LDTR, STTR and
 /// relatives, unless PSTATE.UAO makes these like any other.
-fn has_rights_of_el0<C: Cpu>(running: &Running<'_, C>) -> bool {
+pub(super) fn has_rights_of_el0<C: Cpu>(running: &Running<'_, C>) -> bool {
     let pstate = running.core.pstate();
     let is_unprivileged = || instruction(running).is_some_and(is_unprivileged);
     pstate.el() == 0 || pstate.0 & Pstate::UAO == 0 && is_unprivileged()
@@ -273,12 +326,47 @@ pub fn set_base<C: Cpu>(running: &mut Running<'_, C>, n: u8, value: u64) {
 /// The first byte that the instruction at the PC accesses, unless it authenticates its base.
 pub fn address<C: Cpu>(running: &Running<'_, C>, what: &LoadStore) -> Option<u64> {
     let context = &running.core.context;
-    what.address(context.elr, |n| base(running, n), |n| context.register(n))
+    let address = what.address(context.elr, |n| base(running, n), |n| context.register(n))?;
+    let is_aarch32 = running.core.pstate().is_aarch32();
+    Some(if is_aarch32 { address & 0xffff_ffff } else { address })
 }
 
 /// Bytes that DC ZVA clears: DCZID_EL0.BS is the logarithm of words.
 pub fn zeroed_bytes<C: Cpu>(running: &Running<'_, C>) -> u64 {
     4_u64 << (running.cpu.read(SystemRegister::DCZID_EL0) & 0xf)
+}
+
+/// The A32 or T32 instruction at the PC: its first halfword is the lower one.
+pub fn code32<C: Cpu>(running: &Running<'_, C>) -> Option<u32> {
+    let (pc, set) = (running.core.pc(), InstructionSet::of(running.core.pstate()));
+    let halfword = |va| running.domain.ram.halfword(code_page(running, va)?, va);
+    let first = halfword(pc)?;
+    let has_second = set == InstructionSet::A32 || is_wide(first);
+    // It may lie in the next page.
+    let second = if has_second { halfword(pc.offset(2))? } else { 0 };
+    Some(u32::from(first) | u32::from(second) << 16)
+}
+
+/// What the A32 or T32 instruction at the PC does, which executes.
+pub fn form32<C: Cpu>(running: &Running<'_, C>, code: u32) -> Option<Form> {
+    let core = &*running.core;
+    let set = InstructionSet::of(core.pstate());
+    form32::decode(set, code, core.pc().0 as u32, |n| core.context.register(n) as u32)
+}
+
+/// What the A32 or T32 instruction at the PC accesses, which executes, where it tells.
+fn decoded32<C: Cpu>(running: &Running<'_, C>) -> Option<Operand> {
+    if !running.core.pstate().is_aarch32() {
+        return None;
+    }
+    let form = form32(running, code32(running)?)?;
+    Some(Operand {
+        address: address(running, &form.what)?,
+        bytes: form.pieces.iter().map(|piece| u64::from(piece.bytes)).sum(),
+        read: form.what.direction != Direction::Store,
+        write: form.what.direction != Direction::Load,
+        is_all: true,
+    })
 }
 
 /// What the instruction at the PC accesses, where it tells. Only A64 is decoded.
@@ -345,7 +433,7 @@ fn data_abort_in_views<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Opt
             return Some(Handled::Stop(reason));
         }
     }
-    if !iss.cm() && carry_out(running, esr, ipa) {
+    if !iss.cm() && carry_out(running, esr, ipa, operand) {
         return Some(Handled::Emulated);
     }
     running.core.write_set = write_set(running, operand);
@@ -405,7 +493,12 @@ fn settle_touched<C: Cpu>(running: &mut Running<'_, C>) {
 
 /// Carries out a load or store of general-purpose registers, if nothing else depends on it: that
 /// costs a tenth of letting the CPU do it with other tables.
-fn carry_out<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2, ipa: Ipa) -> bool {
+fn carry_out<C: Cpu>(
+    running: &mut Running<'_, C>,
+    esr: EsrEl2,
+    ipa: Ipa,
+    operand: Operand,
+) -> bool {
     let is_write = esr.data_abort().wnr();
     let keeps_dirty_state = is_write && running.cpu.read(SystemRegister::TCR_EL1) & TCR_HD != 0;
     if running.core.debug.guest().mdscr & mdscr_el1::MDE != 0
@@ -417,6 +510,8 @@ fn carry_out<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2, ipa: Ipa) -> boo
         return false;
     }
     let is_done = match MmioAccess::decode(esr.0) {
+        // What lies in two pages may lie in two places.
+        Some(_) if !operand.is_in_page_from(running.core.context.far) => false,
         Some(access) => carry_out_described(running, access, esr.0 & ISS_AR != 0, ipa),
         None => carry_out_decoded(running, ipa),
     };

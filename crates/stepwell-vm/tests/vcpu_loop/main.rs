@@ -7,6 +7,7 @@ mod breakpoints;
 mod checkpoints;
 mod counted_timers;
 mod cpu;
+mod crossings;
 mod detail;
 mod devices;
 mod exits;

@@ -71,6 +71,30 @@ impl Ram {
         (0..bytes).map(|n| self.load(pa.offset(n), 1) << (8 * n)).sum()
     }
 
+    /// Writes up to 8 bytes, aligned or not.
+    pub fn store_unaligned(&self, pa: Pa, bytes: u64, value: u64) {
+        (0..bytes).for_each(|n| self.store(pa.offset(n), 1, value >> (8 * n) & 0xff));
+    }
+
+    /// Stage 2: where a guest-physical address is by these tables, and its S2AP and XN bits.
+    pub fn stage2(&self, root: Pa, ipa: u64) -> Option<(Pa, u64)> {
+        let mut table = root;
+        for level in 1..=3 {
+            let shift = 39 - 9 * level;
+            let entry = self.load(table.offset((ipa >> shift & 0x1ff) * 8), 8);
+            if entry & 1 == 0 {
+                return None;
+            }
+            let output = entry & 0x0000_ffff_ffff_f000;
+            if level == 3 || entry & 2 == 0 {
+                let inside = ipa & ((1 << shift) - 1);
+                return Some((Pa(output & !((1 << shift) - 1) | inside), entry));
+            }
+            table = Pa(output);
+        }
+        None
+    }
+
     pub fn store(&self, pa: Pa, bytes: u64, value: u64) {
         let shift = pa.0 % 8 * 8;
         let mask = u64::MAX >> (64 - 8 * bytes as u32) << shift;
@@ -159,12 +183,12 @@ impl GuestMemory for Ram {
     }
 
     fn poke(&self, pa: Pa, bytes: u8, value: u64) -> Result<(), OutsideRam> {
-        self.store(pa, bytes.into(), value);
+        self.store_unaligned(pa, bytes.into(), value);
         Ok(())
     }
 
     fn peek(&self, pa: Pa, bytes: u8, _: bool) -> Result<[u64; 2], OutsideRam> {
-        Ok([self.load(pa, bytes.into()), 0])
+        Ok([self.load_unaligned(pa, bytes.into()), 0])
     }
 }
 

@@ -1,12 +1,15 @@
 //! Instructions that trap, by their syndromes: what EL2 makes of each as the machine would have.
 
-use crate::board::{Board, ENTRY, NOP, b, step};
+use crate::board::{Board, DATA, ENTRY, NOP, b, step};
 use crate::cpu::FakeCpu;
-use crate::words::TRAPPED;
+use crate::memory::BYTES;
+use crate::words::{LDM, LDRD, LDRD_POST, STR, STRD, TRAPPED};
 use stepwell_arch::esr::ec;
-use stepwell_arch::{Pstate, SystemRegister};
+use stepwell_arch::{Ipa, Pstate, SystemRegister};
 use stepwell_protocol::Registers;
 use stepwell_vm::cpu::{Cpu, DebugBank};
+use stepwell_vm::device::board::RAM_BASE;
+use stepwell_vm::memory::GuestMemory;
 use stepwell_wire::{Answer, Command};
 
 const VECTOR: u64 = 0x4000_8000 + 0x200;
@@ -358,4 +361,89 @@ fn an_address_translation_tells_of_its_faults() {
             }
         }
     }
+}
+
+/// A table in PCIe's window, which reads as ones: a page at the end of 48 bits, that may be read and
+/// neither written nor executed. Seen on QEMU 7.2.
+#[test]
+fn a_table_of_ones_leads_to_a_page_where_nothing_is() {
+    /// Of a walk, where stage 2 has nothing at level 2.
+    const WALK: u64 = 1 << 7 | 0b00_0110;
+    const CM: u64 = 1 << 8;
+    const WNR: u64 = 1 << 6;
+    const AT: u64 = 0x4444_0120;
+    const AT_S1E1R_X3: u32 = 0xd508_7803;
+    const AT_S1E1W_X3: u32 = 0xd508_7823;
+    const DC_CVAC_X3: u32 = 0xd50b_7a23;
+    let at_table = |word: u32, class, iss| {
+        let board = Box::new(Board::new(1, &[word, NOP, b(0)]));
+        let cpu = board.cpu(0);
+        // 4 KiB, 39 bits of address, 48 of output.
+        cpu.write(SystemRegister::ID_AA64MMFR0_EL1, 5);
+        for (at, entry) in [(DATA + 8, (DATA + 0x1000) | 3), (DATA + 0x1110, 0x2000_0003)] {
+            board.ram.write(Ipa(at), &u64::to_le_bytes(entry)).expect("it is RAM");
+        }
+        let trapped = Trapped { board, cpu }
+            .again(syndrome(class, WALK | iss))
+            .keeps(SystemRegister::TCR_EL1, 25 | 1 << 23 | 5 << 32)
+            .keeps(SystemRegister::MAIR_EL1, 0xff << 56)
+            .keeps(SystemRegister::TTBR0_EL1, DATA)
+            .keeps(SystemRegister::SCTLR_EL1, 1);
+        trapped.with(1, AT).with(3, AT)
+    };
+    let aborts = [
+        (ec::DABT_LOWER, 0, ec::DABT_SAME, 0x10),
+        (ec::DABT_LOWER, WNR, ec::DABT_SAME, WNR | 0x0f),
+        (ec::IABT_LOWER, 0, ec::IABT_SAME, 0x0f),
+    ];
+    for (class, iss, taken, expected) in aborts {
+        let found = at_table(TRAPPED, class, iss);
+        assert_eq!(found.taken_to_el1(), syndrome(taken, expected));
+        assert_eq!(found.cpu.read(SystemRegister::FAR_EL1), AT);
+    }
+    for (word, told) in [(AT_S1E1R_X3, 0xff00_ffff_ffff_fb80), (AT_S1E1W_X3, 0x81f)] {
+        let found = at_table(word, ec::DABT_LOWER, CM | WNR);
+        found.carried_out();
+        assert_eq!(found.cpu.read(SystemRegister::PAR_EL1), told);
+    }
+    at_table(DC_CVAC_X3, ec::DABT_LOWER, CM | WNR).carried_out();
+}
+
+/// A vCPU at an A32 instruction with its base in R0, that stage 2 has refused at `far`.
+fn refused(word: u32, iss: u64, r0: u64, far: u64) -> Trapped {
+    let board = Box::new(Board::new(1, &[word, 0xe320_f000, b(0)]));
+    let cpu = board.cpu(0);
+    let at = Trapped { board, cpu }.again(syndrome(ec::DABT_LOWER, iss | 0b00_0111)).in_aarch32(0);
+    [1, 6, 16, 24].into_iter().fold(at, |at, register| at.with(register, far)).with(0, r0)
+}
+
+#[test]
+fn aarch32_accesses_a_device_in_every_form() {
+    // PL011's identification registers, and its rates.
+    const IDS: u64 = 0x0900_0fe0;
+    const RATE: u64 = 0x0900_0024;
+    const WNR: u64 = 1 << 6;
+    let x = |word| refused(word, 0, IDS, IDS).carried_out().x;
+    assert_eq!(x(LDRD)[2..4], [0x11, 0x10]);
+    let after = x(LDRD_POST);
+    assert_eq!((after[0], after[2], after[3]), (IDS + 8, 0x11, 0x10));
+    let after = x(LDM);
+    assert_eq!((after[0], after[1], after[2]), (IDS + 8, 0x11, 0x10));
+    let stored = refused(STRD, WNR, RATE, RATE).with(2, 7).with(3, 8);
+    stored.carried_out();
+    let mut uart = stored.board.machine.domains[0].uart.lock();
+    assert_eq!((uart.read(0x24, 4), uart.read(0x28, 4)), (7, 8));
+}
+
+/// A store of which stage 2 has refused the second page: FAR_EL2 is where that begins.
+#[test]
+fn aarch32_stores_what_is_before_the_end_of_ram() {
+    const DESCRIBED: u64 = 1 << 24 | 2 << 22 | 2 << 16 | 1 << 6;
+    let end = RAM_BASE.0 + BYTES;
+    let found = refused(STR, DESCRIBED, end - 4, end).with(2, 0xa1a2_a3a4);
+    assert_eq!(found.taken_to_el1(), syndrome(ec::DABT_LOWER, 0x50));
+    assert_eq!(found.cpu.read(SystemRegister::FAR_EL1), end);
+    let mut last = [0; 4];
+    found.board.ram.read(Ipa(end - 4), &mut last).expect("it is RAM");
+    assert_eq!(last, [0, 0xa4, 0xa3, 0xa2]);
 }

@@ -8,7 +8,21 @@ pub const fn is_wait(word: u32) -> bool {
     word == 0xd503_207f || word & !0x1f == 0xd503_1020
 }
 
-/// AT of the stage 1 that EL1 and EL0 have.
-pub const fn is_translation(word: u32) -> bool {
-    word & 0xffff_fe00 == 0xd508_7800
+/// AT of the stage 1 that EL1 and EL0 have, DC CVAC, and some of A32: they trap with that syndrome as well,
+/// at the address in the register that the low bits tell.
+pub const fn is_by_address(word: u32) -> bool {
+    matches!(word, LDRD | LDRD_POST | LDM | STRD | STR)
+        || word & 0xffff_fe00 == 0xd508_7800
+        || word & !0x1f == 0xd50b_7a20
 }
+
+/// `ldrd r2, r3, [r0]`, at X16.
+pub const LDRD: u32 = 0xe1c0_20d0;
+/// `ldrd r2, r3, [r0], #8`, at X24.
+pub const LDRD_POST: u32 = 0xe0c0_20d8;
+/// `ldm r0!, {r1, r2}`, at X6.
+pub const LDM: u32 = 0xe8b0_0006;
+/// `strd r2, r3, [r0]`, at X16.
+pub const STRD: u32 = 0xe1c0_20f0;
+/// `str r2, [r0, #1]`, at X1.
+pub const STR: u32 = 0xe580_2001;

@@ -6,13 +6,14 @@
 //! line has nothing of time in it.
 //!
 //! From `loop_start` to `loop_end` nobody executes anything: a debugger may have its own breakpoints
-//! there, in a page whose words the exclusives are about.
+//! there, in a page whose words the exclusives are about, and whose borders other accesses cross.
 
 #![no_std]
 #![no_main]
 #![allow(unsafe_code, reason = "a guest is bare-metal code: its topic is what the machine does")]
 
 mod cases;
+mod crossings;
 mod debug;
 mod exclusives;
 mod firmware;
@@ -31,7 +32,8 @@ global_asm!(
     r#"
     .text
     .balign 4096
-    .globl  loop_start, loop_end, words_beside
+    .skip   4096
+    .globl  loop_start, loop_end, words_beside, behind_loop_page
 loop_start:
     .rept   64
     nop
@@ -41,8 +43,15 @@ loop_end:
 words_beside:
     .skip   256
     .balign 4096
+behind_loop_page:
+    .skip   4096
 "#
 );
+
+unsafe extern "C" {
+    fn loop_start();
+    fn behind_loop_page();
+}
 
 /// What is remembered of an exception.
 #[derive(Clone, Copy)]
@@ -127,6 +136,7 @@ fn run() -> Outcome {
     translation::start();
     translation::let_el0_read();
     exclusives::look_translated();
+    crossings::look_translated();
     translation::stop();
     Ok(0)
 }

@@ -7,13 +7,15 @@
 #![no_main]
 #![allow(unsafe_code, reason = "a guest is bare-metal code: its topic is what the machine does")]
 
+mod forms32;
+
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use stepwell_guests::exception::{Frame, class};
 use stepwell_guests::hardware::{read32, uart, write32};
 use stepwell_guests::report::{self, Outcome};
-use stepwell_guests::{read_register, translation, write_register};
+use stepwell_guests::{instruction, read_register, translation, write_register};
 
 global_asm!(
     r#"
@@ -85,6 +87,13 @@ global_asm!(
     form    compare_unequal, "cas w7, w5, [x2]"
     form    compare_pair, "casp w6, w7, w4, w5, [x2]"
     form    execute, "mov x8, x30; blr x2; mov x30, x8"
+    form    load_across, "ldr x3, [x2]"
+    form    load_word_across, "ldrsw x3, [x2]"
+    form    store_across, "str x3, [x2]"
+    form    store_half_across, "strh w3, [x2]"
+    form    translate_read, "at s1e1r, x2; isb; mrs x3, par_el1"
+    form    translate_write, "at s1e1w, x2; isb; mrs x3, par_el1"
+    form    translate_unprivileged, "at s1e0r, x2; isb; mrs x3, par_el1"
 "#
 );
 
@@ -108,6 +117,8 @@ forms! {
         store_structure store_exclusive store_exclusive_pair store_exclusive_alone zero_block clean;
     ATOMICS: atomic_swap atomic_add atomic_max compare_equal compare_unequal compare_pair;
     FETCH: execute;
+    ACROSS: load_across load_word_across store_across store_half_across;
+    TRANSLATIONS: translate_read translate_write translate_unprivileged;
 }
 
 /// The UART's identification, and two rates: words that keep some of what is written.
@@ -115,6 +126,10 @@ const IDS: u64 = 0x0900_0fe0;
 const RATES: u64 = 0x0900_0020;
 /// No RAM, and nothing else.
 const HOLE: u64 = 0x30_0000_0000;
+/// The same, of addresses of 32 bits.
+const HOLE32: u64 = 0x0b00_0000;
+/// A GiB whose first tables of level 3 are in PCIe's window, which reads as ones.
+const ONES: u64 = translation::UNMAPPED + 0x4000_0000;
 /// The first word behind the UART.
 const BEHIND: u64 = 0x0900_1000;
 /// PCIe windows and configuration space, GICv2's CPU interface, what lies between devices.
@@ -135,11 +150,23 @@ const PLACES: [u64; 14] = [
     0xff_ffff_ff00,
 ];
 
+/// The table of level 2 for [`ONES`].
+#[repr(C, align(4096))]
+struct Table([u64; 512]);
+static LEVEL2: Table = {
+    let mut table = [0; 512];
+    table[0] = 0x1000_0003;
+    Table(table)
+};
+
 static COUNT: AtomicU64 = AtomicU64::new(0);
 static ESR: AtomicU64 = AtomicU64::new(0);
 static FAR: AtomicU64 = AtomicU64::new(0);
 
 fn handle(frame: &mut Frame) {
+    if frame.vector == forms32::VECTOR {
+        return forms32::leave(frame);
+    }
     COUNT.store(COUNT.load(Relaxed) + 1, Relaxed);
     ESR.store(frame.esr, Relaxed);
     FAR.store(frame.far, Relaxed);
@@ -176,6 +203,41 @@ fn show(&(name, form): &(&str, Form), at: u64) {
     print("  exceptions", &exception);
 }
 
+/// Where RAM ends, whose size is a power of two.
+fn ram_end() -> u64 {
+    const BASE: u64 = 0x4000_0000;
+    COUNT.store(0, Relaxed);
+    let mut ends = (26..30).map(|shift| BASE + (1 << shift));
+    let is_end = |&at: &u64| {
+        let _whatever = read32(at);
+        COUNT.load(Relaxed) > 0
+    };
+    ends.find(is_end).unwrap_or(2 * BASE)
+}
+
+/// As [`show`], so many bytes before the end of RAM; and what is left in the last of it.
+fn show_end(form: &(&str, Form), end: u64, before: u64) {
+    let last = (end - 8) as *mut u64;
+    // SAFETY: nothing of the guest's is there.
+    unsafe { last.write_volatile(0x1122_3344_5566_7788) };
+    show(form, end - before);
+    // SAFETY: as above.
+    print("  left", &[unsafe { last.read_volatile() }]);
+}
+
+/// Has addresses be as large as TCR_EL1.IPS says, or as the CPU has them, and memory type 7, which ones stand
+/// for, be Normal memory.
+fn set_output_size(size: u64) {
+    write_register!("mair_el1", 0xff << 56 | 0xff00);
+    let size = size.min(read_register!("id_aa64mmfr0_el1") & 0xf);
+    let tcr = read_register!("tcr_el1") & !(7 << 32);
+    write_register!("tcr_el1", tcr | size << 32);
+    instruction!("isb");
+    instruction!("tlbi vmalle1");
+    instruction!("dsb ish");
+    instruction!("isb");
+}
+
 fn run() -> Outcome {
     write_register!("cpacr_el1", 3 << 20);
     let has_atomics = read_register!("id_aa64isar0_el1") >> 20 & 0xf != 0;
@@ -199,11 +261,23 @@ fn run() -> Outcome {
     show(&LOADS[11], 0x0400_0000);
     // Tables of the guest's that nobody answers for: of data, and of code.
     translation::add_table(translation::UNMAPPED, HOLE);
+    translation::add_table(ONES, LEVEL2.0.as_ptr() as u64);
     translation::start();
     show(&LOADS[0], translation::UNMAPPED);
     show(&STORES[0], translation::UNMAPPED + 0x1234_0000);
     show(&FETCH[0], translation::UNMAPPED);
+    let (end, others) = (ram_end(), [LOADS[0], LOADS[4], STORES[0], STORES[2]]);
+    for form in ACROSS.iter().chain(&others) {
+        (1..8).step_by(2).for_each(|before| show_end(form, end, before));
+    }
+    for size in [2, 5] {
+        set_output_size(size);
+        for form in LOADS.iter().chain(STORES).chain(TRANSLATIONS).chain(FETCH) {
+            show(form, ONES + 0x1120);
+        }
+    }
     translation::stop();
+    forms32::look();
     Ok(LOADS.len() as u64)
 }
 
