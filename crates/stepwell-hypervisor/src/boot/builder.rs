@@ -241,9 +241,7 @@ fn new_core(
     let lists = setup::facts().list_registers;
     let mut core = VcpuCore::new(context, reset, simd::at_reset(), lists, vttbr);
     if is_first {
-        core.reset(reset, places.entry.0, places.argument);
-        // The tool is told that it is stopped here.
-        core.acknowledge_pc();
+        core.begin(reset, &places);
     }
     core
 }

@@ -134,9 +134,7 @@ fn core(
 ) -> VcpuCore<KvmCpu> {
     let mut core = VcpuCore::new(context, reset, simd, LIST_REGISTERS, vttbr);
     if let Some(places) = places {
-        core.reset(reset, places.entry.0, places.argument);
-        // The tool is told that it is stopped here.
-        core.acknowledge_pc();
+        core.begin(reset, &places);
     }
     core
 }
