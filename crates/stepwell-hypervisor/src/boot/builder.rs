@@ -225,7 +225,8 @@ unsafe fn peripherals(config: &DomainConfig<'_>) -> Peripherals {
         }
         None => &[],
     };
-    let rtc = Pl031::new(config.time_of_day);
+    let (seconds, nanoseconds) = config.time_of_day;
+    let rtc = Pl031::new(seconds, nanoseconds);
     let registers = Registers { fw_cfg: FwCfg::new(items), rtc, ..Registers::default() };
     Peripherals { registers, ..Peripherals::default() }
 }
