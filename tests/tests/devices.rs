@@ -33,13 +33,16 @@ fn demand_same(what: &str, plain: &[String], found: &[String]) {
 }
 
 /// What plain QEMU has another way since its version 8, which docs/qemu.md tells: an access of a device that
-/// is not aligned faults where stage 1 is off or says so, but below an EL2; and GICD_TYPER.ITLinesNumber.
+/// is not aligned faults where stage 1 is off or says so, but below an EL2; GICD_TYPER.ITLinesNumber; and that
+/// the UART loops back.
 fn is_of_newer_qemu(line: &str, before: &str) -> bool {
     const ALIGNMENT_FAULT: &str = "0x96000021";
     const TYPER: &str = "0x37a0008";
     let is_newer = qemu_version().is_some_and(|(major, _)| major >= 8);
     let is_stored = |line: &str| line.starts_with("stored, not aligned");
-    let is_one = line.contains(ALIGNMENT_FAULT) || line.contains(TYPER) || is_stored(line);
+    let is_looped = line.starts_with("looped back");
+    let is_one =
+        line.contains(ALIGNMENT_FAULT) || line.contains(TYPER) || is_stored(line) || is_looped;
     is_newer && (is_one || line.starts_with("not aligned") || is_stored(before))
 }
 

@@ -167,7 +167,7 @@ mod tests {
             kernel: range(0x4800_0000, 5 * MIB),
             has_firmware: false,
             fw_cfg: None,
-            time_of_day: 0,
+            time_of_day: (0, 0),
             linked: None,
             bootargs: "",
             ramdisk: Some(range(0x4900_0000, MIB)),

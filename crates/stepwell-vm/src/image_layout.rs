@@ -46,6 +46,8 @@ pub struct Layout {
     pub entry: Ipa,
     /// What it has in X0.
     pub argument: u64,
+    /// What it has in X4: QEMU's boot code branches to a kernel by that register, and leaves it so.
+    pub branched_by: u64,
     /// The ramdisk.
     pub ramdisk: Ipa,
     /// The device tree, in each of these places.
@@ -69,6 +71,7 @@ const FIRMWARE_LAYOUT: Layout = Layout {
     kernel: Ipa(0),
     entry: Ipa(0),
     argument: 0,
+    branched_by: 0,
     ramdisk: RAM_BASE,
     trees: [Some(RAM_BASE), None],
 };
@@ -81,6 +84,7 @@ fn linked_layout(linked: Linked, memory_bytes: u64) -> Layout {
         kernel: linked.address,
         entry: linked.entry,
         argument: 0,
+        branched_by: 0,
         ramdisk: ramdisk_place(memory_bytes, 0),
         trees: [(room >= QEMU_TREE_BYTES).then_some(RAM_BASE), None],
     }
@@ -108,7 +112,14 @@ fn kernel_layout(images: Images<'_>, memory_bytes: u64) -> Layout {
     // U-Boot, which has no header, looks for its tree at the start of RAM whatever X0 says. QEMU has
     // boot code there, of which nothing is left to know.
     let at_start = (!is_image).then_some(RAM_BASE);
-    Layout { kernel, entry: kernel, argument: tree.0, ramdisk, trees: [Some(tree), at_start] }
+    Layout {
+        kernel,
+        entry: kernel,
+        argument: tree.0,
+        branched_by: kernel.0,
+        ramdisk,
+        trees: [Some(tree), at_start],
+    }
 }
 
 /// In the middle of RAM, but not beyond 128 MiB, or behind the kernel.
@@ -148,6 +159,7 @@ mod tests {
         let places = of_elf(0x5000_0000, 0x5000_0010);
         assert_eq!((places.kernel, places.entry), (Ipa(0x5000_0000), Ipa(0x5000_0010)));
         assert_eq!((places.argument, places.trees), (0, [Some(RAM_BASE), None]));
+        assert_eq!(places.branched_by, 0, "it is started without boot code");
         // Seen on QEMU 7.2 and 10.
         assert_eq!(of_elf(0x4010_0000, 0).trees[0], Some(RAM_BASE));
         assert_eq!(of_elf(0x4008_0000, 0).trees[0], None, "too little room for QEMU's tree");
@@ -157,7 +169,7 @@ mod tests {
     #[test]
     fn firmware_is_entered_in_flash() {
         let places = layout(Images { has_firmware: true, ..Images::default() }, 512 * MIB);
-        assert_eq!((places.entry, places.argument), (Ipa(0), 0));
+        assert_eq!((places.entry, places.argument, places.branched_by), (Ipa(0), 0, 0));
         assert_eq!(places.trees, [Some(RAM_BASE), None]);
     }
 
@@ -176,6 +188,7 @@ mod tests {
         assert_eq!(places.kernel, Ipa(0x4008_0000));
         assert_eq!(places.ramdisk, Ipa(0x4200_0000));
         assert_eq!((places.argument, places.entry), (0x4200_0000, places.kernel));
+        assert_eq!(places.branched_by, places.entry.0);
     }
 
     #[test]

@@ -225,7 +225,8 @@ unsafe fn peripherals(config: &DomainConfig<'_>) -> Peripherals {
         }
         None => &[],
     };
-    let rtc = Pl031::new(config.time_of_day);
+    let (seconds, nanoseconds) = config.time_of_day;
+    let rtc = Pl031::new(seconds, nanoseconds);
     let registers = Registers { fw_cfg: FwCfg::new(items), rtc, ..Registers::default() };
     Peripherals { registers, ..Peripherals::default() }
 }
@@ -241,9 +242,7 @@ fn new_core(
     let lists = setup::facts().list_registers;
     let mut core = VcpuCore::new(context, reset, simd::at_reset(), lists, vttbr);
     if is_first {
-        core.reset(reset, places.entry.0, places.argument);
-        // The tool is told that it is stopped here.
-        core.acknowledge_pc();
+        core.begin(reset, &places);
     }
     core
 }

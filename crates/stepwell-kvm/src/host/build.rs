@@ -134,9 +134,7 @@ fn core(
 ) -> VcpuCore<KvmCpu> {
     let mut core = VcpuCore::new(context, reset, simd, LIST_REGISTERS, vttbr);
     if let Some(places) = places {
-        core.reset(reset, places.entry.0, places.argument);
-        // The tool is told that it is stopped here.
-        core.acknowledge_pc();
+        core.begin(reset, &places);
     }
     core
 }
@@ -172,9 +170,10 @@ fn load(files: &Files<'_>, vm: &Vm) -> Result<Layout, KvmError> {
 
 /// What is beside the console: a clock that shows what time it is.
 fn peripherals() -> Peripherals {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let seconds = now.map_or(0, |now| u32::try_from(now.as_secs()).unwrap_or(u32::MAX));
-    let registers = Registers { rtc: Pl031::new(seconds), ..Registers::default() };
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let seconds = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
+    let rtc = Pl031::new(seconds, now.subsec_nanos());
+    let registers = Registers { rtc, ..Registers::default() };
     Peripherals { registers, ..Peripherals::default() }
 }
 

@@ -1,9 +1,11 @@
-//! The devices that firmware finds beside the console: flash, fw_cfg, the clock, the power key's lines.
+//! The devices that firmware finds beside the console: flash, fw_cfg, the clock, the power key's lines, the
+//! bridge to PCIe.
 //!
 //! Each is in use for moments only, so that one lock is for all of them.
 
 use super::flash::Flash;
 use super::fw_cfg::FwCfg;
+use super::pcie::Pcie;
 use super::pl031::Pl031;
 use super::pl061::Pl061;
 
@@ -25,4 +27,6 @@ pub struct Registers {
     pub rtc: Pl031,
     /// The power key's lines.
     pub gpio: Pl061,
+    /// The bridge to PCIe.
+    pub pcie: Pcie,
 }

@@ -5,11 +5,11 @@
 
 use super::{flash, fw_cfg, interrupt, time, virtio};
 use crate::cpu::Cpu;
-use crate::device::board::{PL011_INTID, PL031_INTID, Region, region};
+use crate::device::board::{PL011_INTID, PL031_INTID, PL061_INTID, Region, region};
 use crate::device::form::Extension;
-use crate::device::pcie;
 use crate::device::pl011::Pl011;
 use crate::device::pl031::Pl031;
+use crate::device::pl061::Pl061;
 use crate::domain::Domain;
 use crate::vcpu::running::Running;
 use crate::vgic::{GICC_BASE, GICC_BYTES};
@@ -50,13 +50,15 @@ pub fn read<C: Cpu>(running: &mut Running<'_, C>, at: Ipa, bytes: u8) -> Result<
             with_uart(running, |uart| uart.read(offset & !3, bytes))
         }
         Region::Virtio(slot, offset) => running.domain.virtio.lock().read(slot, offset, bytes),
-        Region::PcieConfiguration(offset) => pcie::read_configuration(offset, bytes),
+        Region::PcieConfiguration(offset) => {
+            running.domain.peripherals.lock().registers.pcie.read(offset, bytes)
+        }
         Region::Flash(..) => flash::read(running, at, bytes),
         Region::FwCfg(offset) => {
             running.domain.peripherals.lock().registers.fw_cfg.read(offset, bytes)
         }
         Region::Pl031(offset) => with_clock(running, |clock, second| clock.read(offset, second)),
-        Region::Pl061(offset) => running.domain.peripherals.lock().registers.gpio.read(offset),
+        Region::Pl061(offset) => with_lines(running, |lines| lines.read(offset)),
         Region::Zeros => 0,
         Region::Ones => u64::MAX,
         Region::Nothing => return read_gicc(running, at, bytes),
@@ -116,10 +118,11 @@ pub fn write<C: Cpu>(
         Region::Pl031(offset) => {
             with_clock(running, |clock, second| clock.write(offset, value, second));
         }
-        Region::Pl061(offset) => {
-            running.domain.peripherals.lock().registers.gpio.write(offset, value);
+        Region::Pl061(offset) => with_lines(running, |lines| lines.write(offset, value)),
+        Region::PcieConfiguration(offset) => {
+            running.domain.peripherals.lock().registers.pcie.write(offset, bytes, value);
         }
-        Region::PcieConfiguration(_) | Region::Zeros | Region::Ones => {}
+        Region::Zeros | Region::Ones => {}
         Region::Nothing => {
             let offset = gicc_offset(running, at).ok_or(Nobody)?;
             let mut vgic = running.domain.vgic.change();
@@ -146,13 +149,25 @@ fn with_uart<C: Cpu, T>(running: &Running<'_, C>, act: impl FnOnce(&mut Pl011) -
 /// Does something with the clock, at the second that the guest's own clock is at, and takes its interrupt
 /// line to the GIC.
 fn with_clock<C: Cpu, T>(running: &Running<'_, C>, act: impl FnOnce(&mut Pl031, u32) -> T) -> T {
-    let second =
-        time::since_reset(running).checked_div(running.cpu.frequency_hz()).unwrap_or(0) as u32;
+    let ticks = time::since_reset(running);
     let mut peripherals = running.domain.peripherals.lock();
     let clock = &mut peripherals.registers.rtc;
+    let second = clock.second(ticks, running.cpu.frequency_hz());
     let done = act(clock, second);
     // Within the lock: a later change is not to get to the GIC first.
     running.domain.vgic.change().set_line(PL031_INTID, None, clock.line());
+    drop(peripherals);
+    interrupt::kick_others(running);
+    done
+}
+
+/// Does something with the power key's lines, and takes their interrupt line to the GIC.
+fn with_lines<C: Cpu, T>(running: &Running<'_, C>, act: impl FnOnce(&mut Pl061) -> T) -> T {
+    let mut peripherals = running.domain.peripherals.lock();
+    let lines = &mut peripherals.registers.gpio;
+    let done = act(lines);
+    // Within the lock: a later change is not to get to the GIC first.
+    running.domain.vgic.change().set_line(PL061_INTID, None, lines.line());
     drop(peripherals);
     interrupt::kick_others(running);
     done

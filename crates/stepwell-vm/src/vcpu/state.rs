@@ -7,6 +7,7 @@ use super::timers::{OffsetWrite, PhysicalTimer, TimerLines};
 use crate::concurrency::counted::Count;
 use crate::cpu::Context as _;
 use crate::cpu::{Cpu, GENERAL};
+use crate::image_layout::Layout;
 use crate::memory::GuestMemory;
 use crate::recorder::Recorder;
 use crate::registers::{GuestRegisters, PrivateRegisters, Snapshot};
@@ -19,6 +20,11 @@ use stepwell_protocol::StopReason;
 
 /// SP_usr of AArch32, R13, is X13.
 pub(super) const SP_USR: u8 = 13;
+
+/// PSTATE after reset. NZCV is UNKNOWN by the manual; QEMU's CPUs have Z.
+const AT_RESET: Pstate = Pstate(Pstate::EL1H_MASKED.0 | Pstate::Z);
+/// X4: see [`Layout::branched_by`].
+const BRANCHES_BY: u8 = 4;
 
 /// Everything that belongs to a vCPU.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -188,13 +194,20 @@ impl<C: Cpu> VcpuCore<C> {
         Pstate(self.context.spsr)
     }
 
+    /// Makes a vCPU as it is where its guest begins. The tool is told that it is stopped there.
+    pub fn begin(&mut self, reset: &Snapshot, places: &Layout) {
+        self.reset(reset, places.entry.0, places.argument);
+        self.context.set_register(BRANCHES_BY, places.branched_by);
+        self.acknowledge_pc();
+    }
+
     /// Makes a vCPU as it is after reset, at `entry` with `argument` in X0.
     pub fn reset(&mut self, reset: &Snapshot, entry: u64, argument: u64) {
         *self.context = GuestRegisters::default();
         self.context.set_general(&[0; GENERAL]);
         self.context.set_register(0, argument);
         self.context.elr = entry;
-        self.context.spsr = Pstate::EL1H_MASKED.0;
+        self.context.spsr = AT_RESET.0;
         self.forget_pages();
         self.snapshot = reset.clone();
         self.simd.reset();

@@ -197,6 +197,24 @@ fn a_hidden_breakpoint_is_met_at_its_instructions_position() {
 }
 
 #[test]
+fn what_devices_keep_is_of_the_moment() {
+    let (board, cpu) = writers();
+    let registers = || board.machine.domains[0].peripherals.lock().registers;
+    let write = |value| {
+        let mut devices = board.machine.domains[0].peripherals.lock();
+        devices.registers.pcie.write(0x40, 4, value);
+        devices.registers.gpio.write(0x410, value);
+    };
+    let shown = || (registers().pcie.read(0x40, 4), registers().gpio.read(0x410));
+    write(1);
+    let kept = keep(&board, &cpu);
+    write(2);
+    assert_eq!(shown(), (2, 2));
+    go_to(&board, &cpu, kept).expect("it is kept");
+    assert_eq!(shown(), (1, 1));
+}
+
+#[test]
 fn it_is_known_which_pages_were_written() {
     let (board, cpu) = writers();
     run_until(&board, &cpu, 30);

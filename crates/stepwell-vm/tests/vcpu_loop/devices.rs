@@ -2,7 +2,7 @@
 
 use crate::board::{Board, CONTINUE, ENTRY, HVC, NOP, b, brk, cbnz, ldr, ldxr, step, str, stxr};
 use crate::cpu::FakeCpu;
-use stepwell_arch::{SystemRegister, Va};
+use stepwell_arch::{Ipa, SystemRegister, Va};
 use stepwell_protocol::{
     DomainEnding, FaultKind, Place, Registers, StopReason, WatchAccess, Watchpoint,
 };
@@ -14,6 +14,11 @@ const IDS: u64 = 0x0900_0fe0;
 const BAUD: u64 = 0x0900_0024;
 const DATA: u64 = 0x0900_0000;
 const HOLE: u64 = 0x0a00_4000;
+/// The clock's match register, and the power key's lines: by level or edge.
+const CLOCK_MATCH: u64 = 0x0901_0004;
+const LINES_SENSE: u64 = 0x0903_0404;
+/// PCIe's configuration space, in both of its places.
+const CONFIGURATION: [u64; 2] = [0x3f00_0000, 0x40_1000_0000];
 const VBAR_SYNC: u64 = 0x4000_8000 + 0x200;
 
 /// Executes one instruction with this in X2, stepped and not, and returns the registers after it.
@@ -95,6 +100,43 @@ fn stores_of_every_form_reach_the_device() {
     assert_eq!(stored(0xb823_8041, BAUD, &[(3, 6)]).0, 6);
     assert_eq!(stored(0x88a1_7c43, BAUD, &[(1, 0), (3, 9)]).0, 9);
     assert_eq!(stored(0x88a1_7c43, BAUD, &[(1, 1), (3, 9)]).0, 0);
+}
+
+#[test]
+fn the_clock_and_the_power_keys_lines_reach_the_interrupt_controller() {
+    // Lines that are low, by level; a match with what the clock shows. Three words on is the mask.
+    for (register, value, pending) in [(LINES_SENSE, 0xff, 1 << 7), (CLOCK_MATCH, 0, 1 << 2)] {
+        for command in [CONTINUE, step(10, false)] {
+            let board = Board::new(1, &[0xb900_0040, 0xb900_0c41, brk(0), b(0)]);
+            let cpu = board.cpu(0);
+            let at = Place::Va(Va(ENTRY + 8));
+            board.serve(&cpu, Command::SetBreakpoint { domain: 0, place: at });
+            {
+                let mut core = board.machine.domains[0].vcpus[0].core.lock();
+                core.context.x[..3].copy_from_slice(&[value, 0xff, register]);
+            }
+            let found = || {
+                let gicd_ispendr1 = Ipa(0x0800_0204);
+                board.machine.domains[0].vgic.change().mmio_read(0, gicd_ispendr1, 4)
+            };
+            assert_eq!(found(), 0);
+            board.go(&cpu, command);
+            assert_eq!(found(), pending, "{register:#x}");
+        }
+    }
+}
+
+#[test]
+fn the_bridge_to_pcie_keeps_what_is_written_in_either_place() {
+    for (place, other) in [(0, 1), (1, 0)] {
+        let (registers, board, _) = after(str(1, 2), CONFIGURATION[place], &[(1, u64::MAX)]);
+        assert_eq!(registers.pc, ENTRY + 4);
+        let configuration = board.machine.domains[0].peripherals.lock().registers.pcie;
+        assert_eq!(configuration.read(0, 4), 0x0008_1b36);
+        assert_eq!(configuration.read(4, 4), 0x507);
+        let read = executed(ldr(1, 2), CONFIGURATION[other], &[]);
+        assert_eq!(read[1], 0x0008_1b36, "another board's is as at reset");
+    }
 }
 
 #[test]

@@ -58,8 +58,9 @@ fn domain(layout: &Layout, guest: &Guest, options: &MachineOptions) -> DeviceTre
     // Who counts instructions wants each run to be the same.
     let time_of_day =
         if options.schedule.is_some() { TimeOfDay::Fixed } else { options.time_of_day };
-    let time_of_day = time_of_day.seconds();
-    domain.add_property(property("stepwell,time-of-day", time_of_day.to_be_bytes().to_vec()));
+    let (seconds, nanoseconds) = time_of_day.seconds();
+    domain.add_property(property("stepwell,time-of-day", seconds.to_be_bytes().to_vec()));
+    domain.add_property(property("stepwell,time-of-day-ns", nanoseconds.to_be_bytes().to_vec()));
     let mut kernel = module(layout.kernel, "multiboot,kernel");
     kernel.add_property(property("bootargs", strings(&[&guest.command_line])));
     if guest.firmware.is_some() {
@@ -169,8 +170,10 @@ mod tests {
         let schedule = domain.property("stepwell,schedule").unwrap();
         assert_eq!(schedule.value(), b"turns=500\0");
         let time_of_day = domain.property("stepwell,time-of-day").unwrap();
-        let fixed = TimeOfDay::Fixed.seconds();
+        let (fixed, nanoseconds) = TimeOfDay::Fixed.seconds();
         assert_eq!(time_of_day.value(), fixed.to_be_bytes(), "as there is a schedule");
+        let begins = domain.property("stepwell,time-of-day-ns").unwrap();
+        assert_eq!((begins.value(), nanoseconds), (&[0; 4][..], 0), "on a whole second");
         assert_eq!(domain.property("memory").unwrap().value(), 65536_u64.to_be_bytes());
         assert_eq!(domain.children().count(), 2);
         let module = format!("module@{:x}", layout.kernel.address.0);

@@ -120,12 +120,14 @@ impl TimeOfDay {
     /// The evening of 14 November 2023.
     const FIXED: u32 = 1_700_000_000;
 
-    /// Seconds since 1970.
-    pub(super) fn seconds(self) -> u32 {
+    /// Seconds since 1970, and nanoseconds of the next one.
+    pub(super) fn seconds(self) -> (u32, u32) {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         match (self, now) {
-            (Self::Real, Ok(now)) => u32::try_from(now.as_secs()).unwrap_or(u32::MAX),
-            (Self::Fixed, _) | (_, Err(_)) => Self::FIXED,
+            (Self::Real, Ok(now)) => {
+                (u32::try_from(now.as_secs()).unwrap_or(u32::MAX), now.subsec_nanos())
+            }
+            (Self::Fixed, _) | (_, Err(_)) => (Self::FIXED, 0),
         }
     }
 }

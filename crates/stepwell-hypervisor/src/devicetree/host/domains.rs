@@ -29,8 +29,8 @@ pub struct DomainConfig<'a> {
     pub has_firmware: bool,
     /// What fw_cfg hands out.
     pub fw_cfg: Option<Range>,
-    /// The time of day that the guest begins at: seconds since 1970.
-    pub time_of_day: u32,
+    /// The time of day that the guest begins at: seconds since 1970, and nanoseconds of the next one.
+    pub time_of_day: (u32, u32),
     /// Where the kernel is to be, and its entry, where that is no matter of its header.
     pub linked: Option<Linked>,
     /// The kernel's command line.
@@ -71,9 +71,9 @@ fn domain<'a>(node: FdtNode<'a>) -> Result<DomainConfig<'a>, HostTreeError> {
     if has_firmware && !is_flash {
         return Err(bad(FLASH));
     }
-    let time_of_day = match node.property(TIME_OF_DAY) {
-        Some(_) => u32::try_from(value(TIME_OF_DAY)?).map_err(|_| bad(TIME_OF_DAY))?,
-        None => 0,
+    let cell = |property| match node.property(property) {
+        Some(_) => u32::try_from(value(property)?).map_err(|_| bad(property)),
+        None => Ok(0),
     };
     let bootargs = kernel.property("bootargs").map(|property| property.value_as::<&str>());
     Ok(DomainConfig {
@@ -84,7 +84,7 @@ fn domain<'a>(node: FdtNode<'a>) -> Result<DomainConfig<'a>, HostTreeError> {
         kernel: image,
         has_firmware,
         fw_cfg: place("stepwell,fw-cfg")?,
-        time_of_day,
+        time_of_day: (cell(TIME_OF_DAY)?, cell(TIME_OF_DAY_NS)?),
         linked: linked(kernel).map_err(bad)?,
         bootargs: bootargs.transpose().map_err(|_| bad("bootargs"))?.unwrap_or(""),
         ramdisk: place("multiboot,ramdisk")?,
@@ -96,6 +96,8 @@ fn domain<'a>(node: FdtNode<'a>) -> Result<DomainConfig<'a>, HostTreeError> {
 const FLASH: &str = "stepwell,flash";
 /// In a domain: the time of day that it begins at, in seconds since 1970.
 const TIME_OF_DAY: &str = "stepwell,time-of-day";
+/// In a domain: how much of the next second has passed then.
+const TIME_OF_DAY_NS: &str = "stepwell,time-of-day-ns";
 /// Stage 2 maps it in blocks of this size.
 const BLOCK: u64 = 2 << 20;
 

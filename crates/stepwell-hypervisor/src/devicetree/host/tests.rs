@@ -124,7 +124,7 @@ fn a_domain_has_its_modules() {
         kernel: range_of(0x5000_0000, 0x1234),
         has_firmware: false,
         fw_cfg: None,
-        time_of_day: 0,
+        time_of_day: (0, 0),
         linked: None,
         bootargs: "console=ttyAMA0",
         ramdisk: Some(range_of(0x5100_0000, 0x1234)),
@@ -156,6 +156,7 @@ fn firmware_lies_in_flash_of_the_right_size() {
         let mut tree = machine();
         let domain = child(&mut tree, "/chosen/domU0");
         domain.add_property(property("stepwell,time-of-day", 1_700_000_000_u32));
+        domain.add_property(property("stepwell,time-of-day-ns", 999_999_999_u32));
         let kernel = child(&mut tree, "/chosen/domU0/module@50000000");
         kernel.add_property(property("stepwell,flash", [0_u8; 0].as_slice()));
         kernel.add_property(property("reg", reg));
@@ -164,7 +165,7 @@ fn firmware_lies_in_flash_of_the_right_size() {
             (domain.has_firmware, domain.time_of_day)
         })
     };
-    assert_eq!(with([0, 0x5000_0000, 0, 0x0800_0000]), Ok((true, 1_700_000_000)));
+    assert_eq!(with([0, 0x5000_0000, 0, 0x0800_0000]), Ok((true, (1_700_000_000, 999_999_999))));
     let bad = HostTreeError::PropertyBad { node: "chosen/domU", property: "stepwell,flash" };
     for reg in [[0, 0x5000_0000, 0, 0x0400_0000], [0, 0x5000_1000, 0, 0x0800_0000]] {
         assert_eq!(with(reg), Err(bad));
