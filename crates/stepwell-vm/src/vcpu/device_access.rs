@@ -92,12 +92,16 @@ fn carry_out_other<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2, at: Ipa) -
     let first = pages::first_byte(running, bytes);
     let is_aligned = first.is_some_and(|first| Va(first).is_aligned(bytes));
     let mut device = Device { running, known: Some((far, at)), big_endian };
+    let mut is_load_exclusive = false;
     let done = match described {
         Some(access) if is_aligned || pstate.is_aarch32() => {
             device.described(access, first.unwrap_or(far))
         }
         _ => match device.form() {
-            Ok(Some(form)) => device.perform(&form),
+            Ok(Some(form)) => {
+                is_load_exclusive = matches!(form.action, Action::LoadExclusive);
+                device.perform(&form)
+            }
             Ok(None) => Err(Abort::external(far, esr.data_abort().wnr())),
             // Where another vCPU has just taken the page away, the guest's own fault comes.
             Err(NoInstruction) => return Handled::Resume,
@@ -106,6 +110,8 @@ fn carry_out_other<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2, at: Ipa) -
     match done {
         Ok(()) => {
             advance(running);
+            let stepped = &mut running.core.debug.own_stepped;
+            *stepped = stepped.map(|_| is_load_exclusive);
             Handled::Emulated
         }
         Err(abort) => abort.inject(running),

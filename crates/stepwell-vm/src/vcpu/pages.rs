@@ -287,11 +287,13 @@ pub fn watchpoint<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Option<H
 #[inline(never)]
 fn hit_by_access<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Option<Handled> {
     let is_watched = !running.core.debug.watched.is_empty() && !running.core.is_act_acknowledged();
-    let Operand { address, bytes, read, write, .. } = operand(running, esr);
+    let Operand { address, bytes, read, write, is_all } = operand(running, esr);
     if is_watched && let Some(reason) = watch::accesses(running, address, bytes, read, write) {
         return Some(Handled::Stop(reason));
     }
     let el0 = has_rights_of_el0(running);
+    // Of what is not known the guest is told of what is certain.
+    let bytes = if is_all { bytes } else { 1 };
     debug::own_watchpoint(running, DataAccess { address, bytes, read, write, el0 })
 }
 

@@ -2,7 +2,7 @@
 
 use crate::board::{Board, CONTINUE, ENTRY, HVC, NOP, b, brk, cbnz, ldr, ldxr, step, str, stxr};
 use crate::cpu::FakeCpu;
-use stepwell_arch::{Ipa, SystemRegister, Va};
+use stepwell_arch::{Ipa, Pstate, SystemRegister, Va};
 use stepwell_protocol::{
     DomainEnding, FaultKind, Place, Registers, StopReason, WatchAccess, Watchpoint,
 };
@@ -249,5 +249,60 @@ fn a_guest_without_vectors_ends_where_it_reaches_for_nothing() {
         });
         let fault = ended.expect("it ends");
         assert_eq!((fault.kind, fault.pc, fault.address), (kind, Va(entry), HOLE));
+    }
+}
+
+/// The guest's own step of a load that EL2 carries out is told as the CPU's would be: ISV, and EX of a
+/// load-exclusive.
+#[test]
+fn the_guests_own_step_of_a_load_from_a_device_says_what_was_stepped() {
+    const STEPPED: u64 = 0x33 << 26 | 1 << 25 | 1 << 24 | 0x22;
+    const EX: u64 = 1 << 6;
+    for (word, syndrome) in [(ldr(1, 2), STEPPED), (ldxr(1, 2), STEPPED | EX)] {
+        for order in [CONTINUE, step(3, false)] {
+            let board = Board::new(1, &[word, NOP, b(0)]);
+            let cpu = board.cpu(0);
+            let place = Place::Va(Va(VBAR_SYNC));
+            board.serve(&cpu, Command::SetBreakpoint { domain: 0, place });
+            let mut core = board.machine.domains[0].vcpus[0].core.lock();
+            core.context.x[2] = BAUD;
+            core.context.spsr = core.context.spsr & !Pstate::D | Pstate::SS;
+            let mut write = |register, value| core.debug.write(&cpu, register, value).unwrap();
+            write(SystemRegister::OSLAR_EL1, 0);
+            write(SystemRegister::MDSCR_EL1, 1 << 13 | 1);
+            let mdscr = core.debug.mdscr();
+            core.engine.set_guest_mdscr(mdscr);
+            drop(core);
+            let stop = board.go(&cpu, order);
+            assert_eq!((stop.reason, stop.registers.pc), (StopReason::Breakpoint, VBAR_SYNC));
+            assert_eq!(cpu.read(SystemRegister::ESR_EL1), syndrome, "{word:#x}");
+        }
+    }
+}
+
+/// Of an access that is not decoded the guest's own watchpoints are told of its first byte alone.
+#[test]
+fn a_watchpoint_behind_an_access_is_not_hit() {
+    const LD1W_X2: u32 = 0xa540_a041;
+    const WATCHPOINT: u64 = 0x35;
+    for (watched, hits) in [(BAUD & !7, true), ((BAUD & !7) + 8, false), ((BAUD & !7) + 32, false)]
+    {
+        let board = Board::new(1, &[LD1W_X2, NOP, b(0)]);
+        let cpu = board.cpu(0);
+        let place = Place::Va(Va(VBAR_SYNC));
+        board.serve(&cpu, Command::SetBreakpoint { domain: 0, place });
+        let mut core = board.machine.domains[0].vcpus[0].core.lock();
+        core.context.x[2] = BAUD;
+        core.context.spsr &= !Pstate::D;
+        let mut write = |register, value| core.debug.write(&cpu, register, value).unwrap();
+        write(SystemRegister::OSLAR_EL1, 0);
+        write(SystemRegister::MDSCR_EL1, 1 << 15 | 1 << 13);
+        write(SystemRegister::new(2, 0, 0, 0, 6), watched);
+        write(SystemRegister::new(2, 0, 0, 0, 7), 0x1fff);
+        drop(core);
+        let stop = board.go(&cpu, CONTINUE);
+        assert_eq!((stop.reason, stop.registers.pc), (StopReason::Breakpoint, VBAR_SYNC));
+        let class = cpu.read(SystemRegister::ESR_EL1) >> 26;
+        assert_eq!(class == WATCHPOINT, hits, "{watched:#x}: {class:#x}");
     }
 }
