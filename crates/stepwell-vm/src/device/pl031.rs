@@ -181,7 +181,7 @@ mod tests {
         assert_eq!((clock.second(0, 1000), clock.second(749, 1000)), (0, 0));
         assert_eq!((clock.second(750, 1000), clock.second(1750, 1000)), (1, 2));
         assert_eq!(Pl031::new(1000, 0).second(999, 1000), 0);
-        assert_eq!(clock.second(5, 0), 0, "a clock that stands");
+        assert_eq!(clock.second(5, 0), 0, "a clock that is stopped");
         let _any = clock.second(u64::MAX, u64::MAX);
     }
 
