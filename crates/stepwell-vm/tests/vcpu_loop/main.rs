@@ -9,6 +9,7 @@ mod counted_timers;
 mod cpu;
 mod detail;
 mod devices;
+mod exclusives;
 mod exits;
 mod flash;
 mod inspect;
