@@ -13,6 +13,7 @@
 //! | [`plan`] | what the next instruction needs before it may execute |
 //! | [`plan32`] | the same of AArch32 code at EL0 |
 //! | [`precedence`] | which exceptions come before what EL2 carries out |
+//! | [`retrace`] | whether registers still tell of what lies in memory as a load-exclusive's |
 //! | [`attention`] | the same question as a table, for the assembly fast path |
 //! | [`handler`] | where an interrupt handler has returned to what it interrupted |
 //! | [`completion`] | what is left to do when an instruction is done with |
@@ -53,6 +54,7 @@ pub mod own_step;
 pub mod plan;
 pub mod plan32;
 pub mod precedence;
+pub mod retrace;
 pub mod spin;
 pub mod step;
 pub mod turns;

@@ -31,6 +31,7 @@
 //! and whoever touches the page in between tries again.
 
 pub mod sequence;
+pub mod window;
 
 use crate::device::flash::{self, BANK_BYTES};
 use crate::stage2::{

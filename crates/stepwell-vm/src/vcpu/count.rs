@@ -24,24 +24,19 @@ pub fn begin_turn<C: Cpu>(running: &Running<'_, C>) {
 
 /// EL2 has carried an instruction out that the CPU has not counted.
 #[inline]
-pub fn count<C: Cpu>(running: &Running<'_, C>) {
+pub fn count<C: Cpu>(running: &mut Running<'_, C>) {
     if let Some(timeline) = &running.domain.timeline {
         timeline.lock().count();
+        running.core.executed += 1;
     }
 }
 
 /// The CPU has counted an instruction that EL2 carries out and counts.
-pub fn uncount<C: Cpu>(running: &Running<'_, C>) {
+pub fn uncount<C: Cpu>(running: &mut Running<'_, C>) {
     if let Some(timeline) = &running.domain.timeline {
         timeline.lock().uncount(1);
+        running.core.executed = running.core.executed.saturating_sub(1);
     }
-}
-
-/// The CPU has counted a BRK, which may be in the place of the guest's instruction, which has not
-/// executed.
-pub fn uncount_brk<C: Cpu>(running: &mut Running<'_, C>) {
-    uncount(running);
-    running.core.executed = running.core.executed.saturating_sub(1);
 }
 
 /// The guest's counter, where it counts instructions.

@@ -73,7 +73,8 @@ pub fn enter<C: Cpu>(running: &mut Running<'_, C>, steps: bool) -> Vector {
 fn uncount<C: Cpu>(running: &mut Running<'_, C>, steps: bool) {
     match EsrEl2(running.core.context.esr).ec() {
         ec::SYSTEM_REGISTER | ec::SMC64 => block::uncount(running, steps),
-        ec::BRK64 => count::uncount_brk(running),
+        // It may be in the place of the guest's instruction, which has not executed.
+        ec::BRK64 => count::uncount(running),
         _ => {}
     }
 }

@@ -97,6 +97,8 @@ fn hypervisor_call<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
     if handled == Handled::Emulated {
         let guest = running.core.debug.guest();
         advance_by(running, guest, 0);
+        // The return from here is what leaves the guest's own step pending: nothing was stepped.
+        running.core.debug.own_stepped = None;
     }
     handled
 }

@@ -17,7 +17,10 @@ use crate::vcpu::handled::{Handled, advance};
 use crate::vcpu::roots::{Root, WriteSet};
 use crate::vcpu::running::Running;
 use crate::views::BRK;
-use crate::views::sequence::{has_load_before32, is_store, is_store32, load_before};
+use crate::views::sequence::{
+    has_load_before32, is_store, is_store32, leads_to_store, load_before,
+};
+use crate::views::window::Window;
 use core::sync::atomic::{Ordering, fence};
 use heapless::Vec;
 use stepwell_arch::SystemRegister;
@@ -169,7 +172,10 @@ pub fn is_in_sequence<C: Cpu>(running: &Running<'_, C>, pc: Va) -> bool {
         InstructionSet::A64 => {
             let word = |n| ram.instruction(page, Va(n as u64 * 4)).unwrap_or(0);
             let at = offset as usize / 4;
-            is_store(word(at)) || load_before(at, word).is_some()
+            let link = running.core.context.register(30);
+            let is_here = link.wrapping_sub(pc.align_down(PAGE_BYTES).0) < PAGE_BYTES;
+            let link = is_here.then_some((link % PAGE_BYTES) as usize / 4);
+            is_store(word(at)) || load_before(at, word).is_some() || leads_to_store(at, link, word)
         }
         set => {
             let halfword = |at| ram.halfword(page, Va(at));
@@ -178,21 +184,29 @@ pub fn is_in_sequence<C: Cpu>(running: &Running<'_, C>, pc: Va) -> bool {
     }
 }
 
+/// The index in the page of `pc` of where X30 points.
+fn link_in_page<C: Cpu>(running: &Running<'_, C>, pc: Va) -> Option<usize> {
+    let link = running.core.context.register(30);
+    let is_here = link / PAGE_BYTES == pc.0 / PAGE_BYTES;
+    is_here.then_some((link % PAGE_BYTES) as usize / 4)
+}
+
 /// The load-exclusive of the sequence that the A64 instruction at the PC lies in, where its base register
-/// is as it was; and how many instructions before that.
-pub fn load_of_sequence<C: Cpu>(running: &Running<'_, C>) -> Option<(LoadExclusive, u64)> {
+/// is as it was; and what has been executed since.
+pub fn load_of_sequence<C: Cpu>(running: &Running<'_, C>) -> Option<(LoadExclusive, Window)> {
     if running.core.pstate().is_aarch32() {
         return None;
     }
     let (pc, ram) = (running.core.context.elr, &running.domain.ram);
     let page = ram.code_page(ram.locate(to_ipa(running, pc)?, 4).ok()?)?;
     let word = |n| ram.instruction(page, Va(n as u64 * 4)).unwrap_or(0);
-    let at = (pc % PAGE_BYTES) as usize / 4;
-    let index = load_before(at, word)?;
-    match plan(Instruction::decode(word(index))) {
+    let window =
+        Window::before((pc % PAGE_BYTES) as usize / 4, link_in_page(running, Va(pc)), word)?;
+    match plan(Instruction::decode(word(window.load))) {
         Plan::LoadExclusive(load) => {
             let is_kept = load.rn != load.rt && !(load.pair && load.rn == load.rt2);
-            is_kept.then_some((load, at.wrapping_sub(index) as u64))
+            let base = 1_u32 << (load.rn & 31);
+            (is_kept && !window.writes(base)).then_some((load, window))
         }
         _ => None,
     }

@@ -13,10 +13,12 @@
 //! restrictions".
 
 use stepwell_arch::aarch32::{self, Found};
-use stepwell_arch::{Instruction, InstructionSet};
+use stepwell_arch::{DirectBranch, Instruction, InstructionSet};
 
+/// Instructions of a page.
+pub const PAGE: usize = 1024;
 /// Instructions before a breakpoint that are looked at: 128 bytes.
-const LENGTH_MAX: usize = 32;
+pub const LENGTH_MAX: usize = 32;
 /// The same in bytes.
 const BYTES_MAX: u64 = 128;
 
@@ -51,6 +53,34 @@ pub fn load_before(at: usize, word: impl Fn(usize) -> u32) -> Option<usize> {
         }
     }
     None
+}
+
+/// Tells whether the instruction behind the one with index `at` in a page leads to a store-exclusive whose
+/// load lies before: in the page, past what is called, and past one return, to index `link`.
+pub fn leads_to_store(at: usize, link: Option<usize>, word: impl Fn(usize) -> u32) -> bool {
+    let (mut index, mut link) = (at + 1, link);
+    for _ in 0..LENGTH_MAX {
+        if index >= PAGE {
+            return false;
+        }
+        let word = word(index);
+        let next = match Instruction::decode(word) {
+            Instruction::StoreExclusive { .. } => return true,
+            Instruction::LoadExclusive { .. } | Instruction::ClearExclusive => return false,
+            Instruction::Ret { .. } => link.take(),
+            Instruction::Bl { .. } | Instruction::Blr { .. } => Some(index + 1),
+            _ => match DirectBranch::decode(word) {
+                Some(branch) if !branch.is_conditional => {
+                    index.checked_add_signed(branch.instructions as isize)
+                }
+                _ if ENDS.iter().any(|end| end.matches(word)) => None,
+                _ => Some(index + 1),
+            },
+        };
+        let Some(next) = next else { return false };
+        index = next;
+    }
+    false
 }
 
 /// Tells whether an instruction is a store-exclusive: wherever its load is, an exception has cost it
@@ -136,6 +166,20 @@ mod tests {
         words[2] = LDXR;
         assert_eq!(load(2 + LENGTH_MAX, &words), Some(2));
         assert_eq!(load(3 + LENGTH_MAX, &words), None);
+    }
+
+    #[test]
+    fn a_store_is_come_to_by_branches_and_a_return() {
+        const B_BACK: u32 = 0x17ff_fffd; // b .-12
+        let leads = |at: usize, link, words: &[u32]| {
+            leads_to_store(at, link, |index| words.get(index).copied().unwrap_or(RET))
+        };
+        let words = [LDXR, CBNZ, NOP, STXR, RET, NOP, B_BACK];
+        let found: Vec<_> = (0..words.len()).map(|at| leads(at, None, &words)).collect();
+        assert_eq!(found, [true, true, true, false, true, true, false]);
+        // From a subroutine, and not where it has a sequence of its own.
+        assert!(leads(4, Some(2), &words) && !leads(0, Some(1), &[NOP, RET, RET, STXR]));
+        assert!(!leads(0, None, &[NOP, LDXR, STXR]));
     }
 
     #[test]

@@ -75,6 +75,12 @@ pub const fn b(instructions: i32) -> u32 {
 pub const fn cbnz(rt: u32, instructions: i32) -> u32 {
     0xb500_0000 | (instructions as u32 & 0x7_ffff) << 5 | rt
 }
+pub const fn bl(instructions: i32) -> u32 {
+    0x9400_0000 | (instructions as u32 & 0x3ff_ffff)
+}
+pub const fn cbz(rt: u32, instructions: i32) -> u32 {
+    0xb400_0000 | (instructions as u32 & 0x7_ffff) << 5 | rt
+}
 pub const fn wfit(rt: u32) -> u32 {
     0xd503_1020 | rt
 }

@@ -5,7 +5,7 @@
 
 use crate::kept::KEPT;
 use crate::memory::Ram;
-use crate::words::{TRAPPED, is_by_address, is_wait};
+use crate::words::{CLREX, TRAPPED, branch, is_by_address, is_wait};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -352,6 +352,7 @@ impl<const COPIES: bool> FakeCpu<COPIES> {
             0xd69f_03e0 => {
                 next = self.get(SystemRegister::ELR_EL1);
                 context.spsr = self.get(SystemRegister::SPSR_EL1) & !(1 << 21);
+                self.state.borrow_mut().monitor = None;
             }
             0xd503_42ff => context.spsr &= !Pstate::I, // MSR DAIFClr, #2
             0xd503_44ff => context.spsr &= !Pstate::A, // MSR DAIFClr, #4
@@ -375,15 +376,14 @@ impl<const COPIES: bool> FakeCpu<COPIES> {
             _ if word >> 22 == 0xd1 << 2 => {
                 context.keep(rd, context.kept(rn).wrapping_sub(imm12));
             }
-            _ if word >> 26 == 5 => {
-                next = context.elr.wrapping_add(((word << 6) as i32 >> 4) as i64 as u64);
-            }
-            _ if word >> 24 == 0xb5 => {
-                if context.kept(rd) != 0 {
-                    next = context.elr.wrapping_add(((word << 8) as i32 >> 13 << 2) as i64 as u64);
+            CLREX => self.state.borrow_mut().monitor = None,
+            _ => match branch(word, context.elr, |n| context.kept(n)) {
+                Some((target, is_call)) => {
+                    context.keep(if is_call { 30 } else { 31 }, next);
+                    next = target;
                 }
-            }
-            _ => return self.execute_access(context, word),
+                None => return self.execute_access(context, word),
+            },
         }
         context.elr = next;
         Ok(Done::Executed)

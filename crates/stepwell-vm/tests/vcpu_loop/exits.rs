@@ -2,7 +2,7 @@
 
 use crate::board::{Board, CONTINUE, ENTRY, HVC, NOP, SMC, SVC, b, brk, step, str};
 use crate::cpu::FakeCpu;
-use stepwell_arch::SystemRegister;
+use stepwell_arch::{Pstate, SystemRegister};
 use stepwell_protocol::{DomainEnding, Monitor, StopReason};
 use stepwell_vm::cpu::Cpu;
 use stepwell_wire::{Command, Event};
@@ -45,6 +45,27 @@ fn a_call_is_one_step() {
     assert_eq!((stop.steps, stop.registers.pc), (1, ENTRY + 4));
     assert_eq!(stop.registers.x[0], 0x1_0001, "PSCI 1.1");
     assert_eq!(board.recorded(), [ENTRY]);
+}
+
+/// Its return from EL2 leaves the guest's own step pending, of which the syndrome tells nothing
+/// (SoftwareStep_DidNotStep).
+#[test]
+fn a_call_is_no_instruction_that_the_guest_has_stepped() {
+    for (word, syndrome) in [(NOP, 0xcf00_0022), (HVC, 0xce00_0022)] {
+        let board = Board::new(1, &[word, NOP, b(0)]);
+        let cpu = board.cpu(0);
+        let mut core = board.machine.domains[0].vcpus[0].core.lock();
+        core.context.x[0] = PSCI_VERSION;
+        core.context.spsr = core.context.spsr & !Pstate::D | 1 << 21;
+        let mut write = |register, value| core.debug.write(&cpu, register, value).expect("it may");
+        write(SystemRegister::OSLAR_EL1, 0);
+        write(SystemRegister::MDSCR_EL1, 1 << 13 | 1);
+        drop(core);
+        let stop = board.go(&cpu, step(2, false));
+        assert_eq!(stop.registers.pc, VBAR_SYNC, "{word:#x}");
+        assert_eq!(cpu.read(SystemRegister::ELR_EL1), ENTRY + 4);
+        assert_eq!(cpu.read(SystemRegister::ESR_EL1), syndrome, "{word:#x}");
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod cpu;
 mod crossings;
 mod detail;
 mod devices;
+mod exclusives;
 mod exits;
 mod flash;
 mod inspect;

@@ -48,6 +48,27 @@ cases! { CASES:
     x_device "ldxr w4, [x2]; stxr w10, w4, [x2]; ldaxrb w5, [x2]; stlxrb w11, w5, [x2]"
     x_device_then_words "ldxr w4, [x2]; stxr w10, w4, [x0]; ldxr x4, [x0]; stxr w11, w4, [x2]"
     x_status_to_zero "ldxr x4, [x0]; stxr wzr, x1, [x0]; stxr w10, x1, [x0]"
+    // With a device's load in between, which a hypervisor carries out. All of it is in one page.
+    x_overwritten ".balign 128; ldxr x4, [x0]; add x4, x4, #1; ldr w5, [x2]; stxr w10, x4, [x0]"
+    x_bits_set ".balign 128; ldxr x4, [x0]; orr x4, x4, x1; ldr w5, [x2]; stxr w10, x4, [x0]"
+    x_moved_base ".balign 128; mov x6, x0; ldxr x4, [x6]; add x6, x6, #8; ldr w5, [x2]"
+        "stxr w10, xzr, [x6]"
+    x_load_skipped ".balign 128; clrex; mov x4, #0; cbz xzr, 1f; ldxr x4, [x0]; 1: ldr w5, [x2]"
+        "stxr w10, xzr, [x0]"
+    x_load_in_vain ".balign 128; ldr x4, [x0]; clrex; cbz xzr, 1f; ldxr x4, [x0]; 1: ldr w5, [x2]"
+        "stxr w10, xzr, [x0]"
+    x_out_of_line ".balign 128; ldxr x4, [x0]; cbz xzr, 1f; 2: ldr w5, [x2]; stxr w10, xzr, [x0]; b 3f"
+        "1: svc #1; b 2b; 3:"
+    x_call ".balign 128; mov x17, x30; ldxr x4, [x0]; bl 1f; ldr w5, [x2]; stxr w10, xzr, [x0]; b 2f"
+        "1: nop; ret; 2: mov x30, x17"
+    x_call_device ".balign 128; mov x17, x30; ldxr x4, [x0]; bl 1f; stxr w10, xzr, [x0]; b 2f"
+        "1: ldr w5, [x2]; ret; 2: mov x30, x17"
+    x_call_store ".balign 128; mov x17, x30; ldxr x4, [x0]; bl 1f; ldr w5, [x2]; stxr w10, xzr, [x0]"
+        "b 2f; 1: str x1, [x0]; ret; 2: mov x30, x17"
+    x_call_clrex ".balign 128; mov x17, x30; ldxr x4, [x0]; bl 1f; ldr w5, [x2]; stxr w10, xzr, [x0]"
+        "b 2f; 1: clrex; ret; 2: mov x30, x17"
+    x_call_svc ".balign 128; mov x17, x30; ldxr x4, [x0]; bl 1f; ldr w5, [x2]; stxr w10, xzr, [x0]"
+        "b 2f; 1: svc #1; ret; 2: mov x30, x17"
 }
 
 /// A load-exclusive, what is told, and its store, once.

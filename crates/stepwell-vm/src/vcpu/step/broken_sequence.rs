@@ -2,7 +2,7 @@
 //! counted.
 //!
 //! A stop makes up the monitor of the sequence that it falls into, as its load has armed it: see
-//! [`super::emulate::rearm`]. But the return of a handler opens the monitor, and whether one has returned
+//! [`super::rearm`]. But the return of a handler opens the monitor, and whether one has returned
 //! into this turn of the sequence, or into an earlier one, nothing tells afterwards. So from where an
 //! interrupt is entered within a sequence, the guest is stepped until its handler has returned there.
 //! From there on it runs, and a stop before the store finds that the load has not executed since.

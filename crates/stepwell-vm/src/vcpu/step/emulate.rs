@@ -40,7 +40,7 @@ fn to_pa<C: Cpu>(
 }
 
 /// What a load-exclusive would read, as its registers would have it.
-fn peek<C: Cpu>(
+pub(super) fn peek<C: Cpu>(
     running: &Running<'_, C>,
     load: LoadExclusive,
     address: Va,
@@ -96,36 +96,6 @@ impl Around {
             return Self { pa, bytes, offset: 0 };
         }
         Self { pa: Pa(pa.0 & !15), bytes: 16, offset: (pa.0 & 15) as u8 }
-    }
-}
-
-/// Arms the monitor within an exclusive sequence of A64 code that an exit of ours has broken, as the
-/// CPU's was by the load, if that has executed since the guest was entered: else it had been open
-/// before, and the handlers of interrupts that come within a sequence are stepped until they have
-/// returned. Where instructions are not counted, that is not known of a guest that was entered within
-/// the sequence, and may have gone round; nor, of one that an exception has returned into, whether
-/// that was in this turn of it, and opened the monitor. Then it stays open: such a store fails once.
-pub fn rearm<C: Cpu>(running: &mut Running<'_, C>) {
-    let Some((load, since)) = pages::load_of_sequence(running) else { return };
-    let core = &*running.core;
-    let may_be_open = if running.domain.timeline.is_some() {
-        since > core.executed
-    } else {
-        let is_since_load = |pc: u64| core.context.elr.wrapping_sub(pc) < 4 * since;
-        let returned_to = running.cpu.read(SystemRegister::ELR_EL1);
-        is_since_load(core.entered_at) || is_since_load(returned_to)
-    };
-    if may_be_open {
-        return;
-    }
-    let pstate = running.core.pstate();
-    let address = Va(match (load.rn, pstate.uses_sp_elx()) {
-        (31, true) => running.cpu.read(SystemRegister::SP_EL1),
-        (31, false) => running.core.context.sp_el0,
-        _ => running.core.context.register(load.rn),
-    });
-    if let Some(value) = peek(running, load, address, pstate) {
-        running.core.monitor.arm(load, address, value);
     }
 }
 

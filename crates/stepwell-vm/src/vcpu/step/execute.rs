@@ -1,5 +1,6 @@
 //! What an exit says of the instruction in hand, and what an executed one leaves to do.
 
+use super::rearm::keep_as_if_it_ran;
 use crate::cpu::Context as _;
 use crate::cpu::{Cpu, Vector};
 use crate::mutation::{self, LoopMutant};
@@ -166,7 +167,10 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             Handled::Emulated => {
                 match self.class() {
                     ec::HVC64 => self.running.core.monitor.called(),
-                    class => self.flow.hand.is_device |= class == ec::DABT_LOWER,
+                    class => {
+                        self.flow.hand.is_device |= class == ec::DABT_LOWER;
+                        keep_as_if_it_ran(self.running);
+                    }
                 }
                 if self.has_changed_address_space() {
                     self.flow.hand.executed_page = None;
