@@ -18,7 +18,7 @@
 use crate::cpu::Cpu;
 use crate::memory::GuestMemory;
 use crate::stage2::PAGE_BYTES;
-use crate::vcpu::pages;
+use crate::vcpu::operand;
 use crate::vcpu::running::Running;
 use stepwell_arch::Va;
 
@@ -44,7 +44,7 @@ fn rest_of_block<C: Cpu>(running: &Running<'_, C>) -> u64 {
     if running.core.pstate().is_aarch32() {
         return 1;
     }
-    let Some(page) = pages::code_page(running, pc) else { return 1 };
+    let Some(page) = operand::code_page(running, pc) else { return 1 };
     let word = |offset| running.domain.ram.instruction(page, Va(offset)).unwrap_or(0);
     let offset = pc.0 % PAGE_BYTES;
     rest((offset..PAGE_BYTES).step_by(4).map(word))

@@ -6,7 +6,7 @@
 //! the debugger's, they come to EL2, and the machine holds the debugger's beside the guest's
 //! ([`stepwell_arch::debug::placement`]).
 
-use super::{count, inject, pages, watch};
+use super::{count, inject, operand, pages, watch};
 use crate::cpu::{Cpu, Purpose};
 use crate::mutation::{self, LoopMutant};
 use crate::vcpu::handled::Handled;
@@ -150,7 +150,8 @@ fn hidden_breakpoint_at_pc<C: Cpu>(running: &Running<'_, C>) -> Option<Place> {
 
 fn ipa_of_pc<C: Cpu>(running: &Running<'_, C>) -> Option<Ipa> {
     // As EL1 may read: what EL0 executes it need not be able to read.
-    pages::translated(running, || running.cpu.to_ipa(running.core.pc(), false, Purpose::Read)).ok()
+    operand::translated(running, || running.cpu.to_ipa(running.core.pc(), false, Purpose::Read))
+        .ok()
 }
 
 /// Handles a BRK: a hidden breakpoint of the debugger's, or the guest's own.

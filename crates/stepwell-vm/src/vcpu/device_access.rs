@@ -10,7 +10,7 @@
 //! performed here, too, if the device still reads the same.
 
 use super::byte_order::is_big_endian;
-use super::{bus, pages};
+use super::{bus, operand, pages};
 use crate::cpu::Context as _;
 use crate::cpu::{Cpu, Purpose};
 use crate::device::board::{Region, region};
@@ -72,7 +72,8 @@ fn load_register<C: Cpu>(running: &mut Running<'_, C>, access: MmioAccess, at: I
     let bytes = access.bytes;
     let is_ram =
         || running.domain.ram.locate(at, bytes.into()).is_ok() && !running.domain.is_flash(at);
-    let begins_here = || pages::first_byte(running, bytes.into()) == Some(running.core.context.far);
+    let begins_here =
+        || operand::first_byte(running, bytes.into()) == Some(running.core.context.far);
     if access.write || !at.is_aligned(bytes.into()) || is_ram() || !begins_here() {
         return false;
     }
@@ -89,7 +90,7 @@ fn carry_out_other<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2, at: Ipa) -
     let big_endian = is_big_endian(running.cpu, pstate);
     let described = MmioAccess::decode(esr.0);
     let bytes = described.map_or(1, |access| u64::from(access.bytes));
-    let first = pages::first_byte(running, bytes);
+    let first = operand::first_byte(running, bytes);
     let is_aligned = first.is_some_and(|first| Va(first).is_aligned(bytes));
     let mut device = Device { running, known: Some((far, at)), big_endian };
     let mut is_load_exclusive = false;
@@ -180,10 +181,10 @@ impl<C: Cpu> Device<'_, '_, C> {
     fn form(&self) -> Result<Option<Form>, NoInstruction> {
         let running = &*self.running;
         if running.core.pstate().is_aarch32() {
-            let code = pages::code32(running).ok_or(NoInstruction)?;
-            return Ok(pages::form32(running, code));
+            let code = operand::code32(running).ok_or(NoInstruction)?;
+            return Ok(operand::form32(running, code));
         }
-        let word = pages::instruction(running).ok_or(NoInstruction)?;
+        let word = operand::instruction(running).ok_or(NoInstruction)?;
         Ok(Form::decode(word, self.big_endian))
     }
 
@@ -191,9 +192,9 @@ impl<C: Cpu> Device<'_, '_, C> {
         let first = match form.what.address {
             // What authentication makes of the base is the CPU's to know, and is what it accessed.
             Address::Authenticated { .. } => {
-                pages::first_byte(self.running, form.what.bytes.into())
+                operand::first_byte(self.running, form.what.bytes.into())
             }
-            _ => pages::address(self.running, &form.what),
+            _ => operand::address(self.running, &form.what),
         };
         let first = first.unwrap_or(self.running.core.context.far);
         match form.action {
@@ -347,13 +348,13 @@ impl<C: Cpu> Device<'_, '_, C> {
 
     /// DC ZVA: byte by byte, as the architecture has it for what is no memory.
     fn zero(&mut self, within: u64) -> Result<(), Abort> {
-        let bytes = pages::zeroed_bytes(self.running);
+        let bytes = operand::zeroed_bytes(self.running);
         let first = within & !(bytes - 1);
         (0..bytes).try_for_each(|n| self.store(first.wrapping_add(n), 1, 0))
     }
 
     fn move_base(&mut self, form: &Form, first: u64) {
-        let base = pages::base(self.running, form.base);
+        let base = operand::base(self.running, form.base);
         let moved = match form.moved {
             Moved::Not => return,
             Moved::By(distance) => base.wrapping_add(distance as u64),
@@ -362,7 +363,7 @@ impl<C: Cpu> Device<'_, '_, C> {
         };
         let is_aarch32 = self.running.core.pstate().is_aarch32();
         let moved = if is_aarch32 { moved & 0xffff_ffff } else { moved };
-        pages::set_base(self.running, form.base, moved);
+        operand::set_base(self.running, form.base, moved);
     }
 
     fn register(&self, register: u8) -> u64 {
@@ -432,7 +433,7 @@ impl<C: Cpu> Device<'_, '_, C> {
         }
         let el0 = self.running.core.pstate().el() == 0;
         let purpose = if is_write { Purpose::Write } else { Purpose::Read };
-        pages::translated(self.running, || self.running.cpu.to_ipa(Va(at), el0, purpose))
+        operand::translated(self.running, || self.running.cpu.to_ipa(Va(at), el0, purpose))
             .map_err(|failed| Abort { status: FaultStatus(failed.status), address: at, is_write })
     }
 }
@@ -449,7 +450,7 @@ const fn vector_of(piece: &Piece) -> Option<u8> {
 /// but fault for ever: its domain ends instead, with the place.
 fn has_vectors<C: Cpu>(running: &Running<'_, C>) -> bool {
     let vectors = Va(running.cpu.read(SystemRegister::VBAR_EL1));
-    let ipa = pages::translated(running, || running.cpu.to_ipa(vectors, false, Purpose::Read));
+    let ipa = operand::translated(running, || running.cpu.to_ipa(vectors, false, Purpose::Read));
     ipa.is_ok_and(|ipa| running.domain.ram.locate(ipa, 4).is_ok())
 }
 

@@ -3,7 +3,7 @@
 //! Those who handle a class are functions of their own also in machine code: merged into one, each exit
 //! would save the registers of all.
 
-use super::{coprocessor, count, debug, fetch, inject, interrupt, memory, pages, psci, system};
+use super::{coprocessor, count, debug, fetch, inject, interrupt, memory, operand, psci, system};
 use crate::cpu::Context as _;
 use crate::cpu::{Cpu, Vector};
 use crate::vcpu::handled::{Handled, advance, advance_by, fault};
@@ -80,7 +80,7 @@ fn system_error<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
 #[inline(never)]
 fn wait<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
     // Not by the syndrome: QEMU 10 has TI for a WFI there, and no RN.
-    running.core.wakes_at = match pages::instruction(running).map(Instruction::decode) {
+    running.core.wakes_at = match operand::instruction(running).map(Instruction::decode) {
         Some(Instruction::Wfit { rt }) => running.core.context.register(rt),
         _ => u64::MAX,
     };

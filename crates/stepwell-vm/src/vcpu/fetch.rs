@@ -1,7 +1,7 @@
 //! Fetches from pages that are withheld whole: where a page cannot be executed without being read, there
 //! is no copy of it with BRKs ([`crate::views`]).
 
-use super::{debug, pages, watch};
+use super::{debug, operand, pages, watch};
 use crate::cpu::Cpu;
 use crate::vcpu::handled::Handled;
 use crate::vcpu::roots::WriteSet;
@@ -13,7 +13,7 @@ use stepwell_protocol::StopReason;
 #[must_use]
 pub fn is_withheld<C: Cpu>(running: &Running<'_, C>) -> bool {
     !C::CAN.copies && running.domain.has_views() && {
-        let ipa = pages::to_ipa(running, running.core.context.elr);
+        let ipa = operand::to_ipa(running, running.core.context.elr);
         ipa.is_some_and(|ipa| running.domain.views.lock().is_fetch_withheld(ipa))
     }
 }
@@ -29,9 +29,9 @@ pub fn abort<C: Cpu>(running: &mut Running<'_, C>) -> Handled {
         };
     }
     // Nothing is withheld from it then: what it accesses is looked at before.
-    let operand = pages::decoded(running);
+    let operand = operand::decoded(running);
     if !running.core.is_act_acknowledged()
-        && let Some(pages::Operand { address, bytes, read, write, .. }) = operand
+        && let Some(operand::Operand { address, bytes, read, write, .. }) = operand
         && let Some(reason) = watch::accesses(running, address, bytes, read, write)
     {
         return Handled::Stop(reason);

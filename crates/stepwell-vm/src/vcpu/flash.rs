@@ -5,14 +5,14 @@
 //! again stage 2 keeps it back altogether, and loads come here as well. What changes in the bank of
 //! variables is told to the tool, in order, which keeps it.
 
-use super::{device_access, pages, walk_abort};
+use super::{device_access, operand, pages, walk_abort};
 use crate::cpu::Cpu;
 use crate::device::flash::{BANK_BYTES, BLOCK_BYTES, Change, FLASH_BYTES, place};
 use crate::domain::Domain;
 use crate::memory::GuestMemory;
 use crate::stage2::Permissions;
 use crate::vcpu::handled::{Handled, advance};
-use crate::vcpu::memory::fault_address;
+use crate::vcpu::operand::fault_address;
 use crate::vcpu::running::Running;
 use heapless::Vec;
 use stepwell_arch::Ipa;
@@ -57,7 +57,7 @@ pub fn data_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Option<H
     // HPFAR_EL2 is UNKNOWN for permission faults but those of walks.
     let address = match iss.s1ptw() {
         true => Some(fault_address(running)),
-        false => pages::to_ipa(running, running.core.context.far),
+        false => operand::to_ipa(running, running.core.context.far),
     };
     let address = address.filter(|&address| running.domain.is_flash(address))?;
     let is_told = running.domain.shows_otherwise(address);

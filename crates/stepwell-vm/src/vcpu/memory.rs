@@ -1,23 +1,18 @@
 //! Aborts at stage 2: devices, and guests that reach for what is not there.
 
-use super::{debug, device_access, flash, pages, time, walk_abort};
+use super::{debug, device_access, flash, operand, pages, time, walk_abort};
 use crate::checkpoint::withheld::Seen;
 use crate::cpu::{Cpu, Purpose};
 use crate::memory::GuestMemory;
 use crate::vcpu::handled::Handled;
 use crate::vcpu::handled::advance;
 use crate::vcpu::handled::fault;
+use crate::vcpu::operand::fault_address;
 use crate::vcpu::roots::WriteSet;
 use crate::vcpu::running::Running;
+use stepwell_arch::Va;
 use stepwell_arch::esr::EsrEl2;
-use stepwell_arch::{Ipa, Va};
 use stepwell_protocol::{FaultKind, StopReason};
-
-/// The guest-physical address of an abort: HPFAR_EL2 has its page, FAR_EL2 the rest.
-pub(super) fn fault_address<C: Cpu>(running: &Running<'_, C>) -> Ipa {
-    let page = running.core.context.hpfar >> 4 << 12;
-    Ipa(page & 0x000f_ffff_ffff_f000 | running.core.context.far & 0xfff)
-}
 
 /// Handles a stage-2 data abort.
 #[inline(never)]
@@ -66,7 +61,7 @@ fn is_first_store<C: Cpu>(running: &Running<'_, C>, is_walk: bool) -> bool {
     // HPFAR_EL2 is UNKNOWN for permission faults but those of walks.
     let address = match is_walk {
         true => Some(fault_address(running)),
-        false => pages::to_ipa(running, running.core.context.far),
+        false => operand::to_ipa(running, running.core.context.far),
     };
     let Some(address) = address else { return false };
     match running.domain.has_faulted(running.core.vttbr, address) {

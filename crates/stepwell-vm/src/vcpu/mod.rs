@@ -29,6 +29,7 @@ pub mod handled;
 pub mod inject;
 pub mod interrupt;
 pub mod memory;
+pub mod operand;
 pub mod pages;
 pub mod psci;
 pub mod quiesce;

@@ -4,10 +4,9 @@
 //! accesses of a page with watched bytes. An access of watched bytes stops the vCPU. Every other one
 //! happens: simple ones here, the rest by the CPU itself, with the domain's own tables.
 
-use super::{address_space, debug, memory, watch};
-use crate::cpu::{Context as _, Cpu, Purpose, TranslationFailed};
-use crate::device::form::Form;
-use crate::device::form32;
+use super::operand::{Operand, base, code_page, has_rights_of_el0, instruction, set_base, to_ipa};
+use super::{address_space, debug, operand, watch};
+use crate::cpu::{Context as _, Cpu};
 use crate::device::mmio::MmioAccess;
 use crate::device::transfer::Transfer;
 use crate::domain::Domain;
@@ -24,11 +23,9 @@ use crate::views::window::Window;
 use core::sync::atomic::{Ordering, fence};
 use heapless::Vec;
 use stepwell_arch::SystemRegister;
-use stepwell_arch::aarch32::t32::is_wide;
 use stepwell_arch::debug::{DataAccess, mdscr_el1};
 use stepwell_arch::esr::EsrEl2;
-use stepwell_arch::load_store::{Address, Direction, is_unprivileged};
-use stepwell_arch::{Instruction, InstructionSet, Ipa, LoadStore, Pstate, Va};
+use stepwell_arch::{Instruction, InstructionSet, Ipa, Pstate, Va};
 use stepwell_engine::{LoadExclusive, Plan, plan};
 
 /// TCR_EL1.HD: the CPU keeps the dirty state of pages.
@@ -41,8 +38,6 @@ const PFR1_MTE2: u64 = 0b1110 << 8;
 const ISS_AR: u64 = 1 << 14;
 /// BRK without its immediate.
 const BRK_MASK: u32 = 0xffe0_001f;
-/// Most that an instruction of which nothing else is known is taken to access.
-const UNKNOWN_BYTES: u64 = 64;
 
 impl<C: Cpu> Domain<C> {
     /// Tells whether some page is of interest.
@@ -92,45 +87,6 @@ pub fn select<C: Cpu>(running: &mut Running<'_, C>, root: Root) {
     }
 }
 
-/// Does something with the domain's own tables in force, and puts back those that were.
-fn in_the_open<T, C: Cpu>(running: &Running<'_, C>, act: impl FnOnce() -> T) -> T {
-    running.cpu.set_stage2(running.domain.vttbr);
-    let done = act();
-    running.cpu.set_stage2(running.core.vttbr);
-    done
-}
-
-/// Translates, and again with nothing withheld where stage 2 was in the way.
-///
-/// # Errors
-///
-/// As `act`.
-pub fn translated<T, C: Cpu>(
-    running: &Running<'_, C>,
-    act: impl Fn() -> Result<T, TranslationFailed>,
-) -> Result<T, TranslationFailed> {
-    match act() {
-        Err(failed) if failed.stage2 && running.domain.has_views() => in_the_open(running, act),
-        result => result,
-    }
-}
-
-/// Translates by stage 1, as EL1 may read.
-pub fn to_ipa<C: Cpu>(running: &Running<'_, C>, va: u64) -> Option<Ipa> {
-    translated(running, || running.cpu.to_ipa(Va(va), false, Purpose::Read)).ok()
-}
-
-/// The A64 instruction at the PC, as the guest has it.
-pub fn instruction<C: Cpu>(running: &Running<'_, C>) -> Option<u32> {
-    if running.core.pstate().is_aarch32() {
-        return None;
-    }
-    let mut bytes = [0; 4];
-    let ipa = to_ipa(running, running.core.context.elr)?;
-    running.domain.ram.read(ipa, &mut bytes).ok()?;
-    Some(u32::from_le_bytes(bytes))
-}
-
 /// Tells whether the guest has a BRK at the PC.
 #[must_use]
 pub fn is_brk<C: Cpu>(running: &Running<'_, C>) -> bool {
@@ -149,16 +105,6 @@ pub fn is_store_exclusive<C: Cpu>(running: &Running<'_, C>) -> bool {
         }
         set => is_store32(set, pc.0 % PAGE_BYTES, |at| running.domain.ram.halfword(page, Va(at))),
     }
-}
-
-/// The page of guest code at an address.
-pub fn code_page<C: Cpu>(
-    running: &Running<'_, C>,
-    pc: Va,
-) -> Option<<C::Memory as GuestMemory>::Page> {
-    let ram = &running.domain.ram;
-    let pa = to_ipa(running, pc.0).and_then(|ipa| ram.locate(ipa, 2).ok());
-    pa.and_then(|pa| ram.code_page(pa))
 }
 
 /// Tells whether the instruction at `pc`, at which a vCPU that runs freely came to EL2, lies in an
@@ -212,82 +158,6 @@ pub fn load_of_sequence<C: Cpu>(running: &Running<'_, C>) -> Option<(LoadExclusi
     }
 }
 
-/// What an instruction accesses.
-#[derive(Clone, Copy)]
-pub(super) struct Operand {
-    pub(super) address: u64,
-    pub(super) bytes: u64,
-    pub(super) read: bool,
-    pub(super) write: bool,
-    /// Nothing else is accessed.
-    is_all: bool,
-}
-
-impl Operand {
-    /// Whether it is all of an access that begins at `first`, and ends in the same page.
-    const fn is_in_page_from(&self, first: u64) -> bool {
-        self.is_all && self.address == first && first % PAGE_BYTES + self.bytes <= PAGE_BYTES
-    }
-}
-
-fn operand<C: Cpu>(running: &Running<'_, C>, esr: EsrEl2) -> Operand {
-    let (far, wnr) = (running.core.context.far, esr.data_abort().wnr());
-    let (read, write) = (!wnr, wnr);
-    let described = MmioAccess::decode(esr.0)
-        .map(|access| u64::from(access.bytes))
-        .or_else(|| authenticated_bytes(running));
-    let unknown = Operand {
-        address: far,
-        bytes: described.unwrap_or(UNKNOWN_BYTES),
-        read,
-        write,
-        is_all: false,
-    };
-    let at = |bytes| {
-        let address = first_byte(running, bytes)?;
-        Some(Operand { address, bytes, read, write, is_all: true })
-    };
-    let decoded = || decoded(running).or_else(|| decoded32(running));
-    described.map_or_else(decoded, at).unwrap_or(unknown)
-}
-
-/// The address that the instruction at the PC makes of its operands: the offset into its page at least, which
-/// authentication of a base leaves alone.
-fn computed_address<C: Cpu>(running: &Running<'_, C>) -> Option<u64> {
-    if running.core.pstate().is_aarch32() {
-        return address(running, &form32(running, code32(running)?)?.what);
-    }
-    let what = LoadStore::decode(instruction(running)?)?;
-    match what.address {
-        Address::Authenticated { rn, offset } => {
-            Some(base(running, rn).wrapping_add(offset as u64))
-        }
-        _ => address(running, &what),
-    }
-}
-
-/// How much is loaded from where only the CPU can tell.
-fn authenticated_bytes<C: Cpu>(running: &Running<'_, C>) -> Option<u64> {
-    let what = LoadStore::decode(instruction(running)?)?;
-    matches!(what.address, Address::Authenticated { .. }).then_some(what.bytes.into())
-}
-
-/// The first byte of the access that a stage-2 abort is about, if it is of so many bytes, one behind the
-/// other.
-///
-/// FAR_EL2 tells it, unless the access comes from the page before the one that stage 2 has refused: then
-/// FAR_EL2 tells where that page begins. Where it is such an address, the instruction is asked how far
-/// from there its access begins; nothing where that cannot be told.
-pub fn first_byte<C: Cpu>(running: &Running<'_, C>, bytes: u64) -> Option<u64> {
-    let far = running.core.context.far;
-    if bytes <= 1 || !far.is_multiple_of(PAGE_BYTES) {
-        return Some(far);
-    }
-    let computed = computed_address(running)?;
-    let distance = far.wrapping_sub(computed) % PAGE_BYTES;
-    (distance < bytes).then(|| far.wrapping_sub(distance))
-}
-
 /// What comes of a watchpoint in a register, the debugger's or the guest's own, that the access of a
 /// stage-2 abort hits, where EL2 is to carry the access out: a Watchpoint comes after an MMU fault, and
 /// the CPU did not get to it.
@@ -301,7 +171,7 @@ pub fn watchpoint<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Option<H
 #[inline(never)]
 fn hit_by_access<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Option<Handled> {
     let is_watched = !running.core.debug.watched.is_empty() && !running.core.is_act_acknowledged();
-    let Operand { address, bytes, read, write, is_all } = operand(running, esr);
+    let Operand { address, bytes, read, write, is_all } = operand::operand(running, esr);
     if is_watched && let Some(reason) = watch::accesses(running, address, bytes, read, write) {
         return Some(Handled::Stop(reason));
     }
@@ -311,106 +181,11 @@ fn hit_by_access<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Option<Ha
     debug::own_watchpoint(running, DataAccess { address, bytes, read, write, el0 })
 }
 
-/// Whether the access at the PC is made with EL0's rights: from there, or by LDTR, STTR and
-/// relatives, unless PSTATE.UAO makes these like any other.
-pub(super) fn has_rights_of_el0<C: Cpu>(running: &Running<'_, C>) -> bool {
-    let pstate = running.core.pstate();
-    let is_unprivileged = || instruction(running).is_some_and(is_unprivileged);
-    pstate.el() == 0 || pstate.0 & Pstate::UAO == 0 && is_unprivileged()
-}
-
-/// A base register, of which number 31 is the stack pointer.
-pub fn base<C: Cpu>(running: &Running<'_, C>, n: u8) -> u64 {
-    let core = &*running.core;
-    match (n, core.pstate().uses_sp_elx()) {
-        (31, true) => running.cpu.read(SystemRegister::SP_EL1),
-        (31, false) => core.context.sp_el0,
-        _ => core.context.register(n),
-    }
-}
-
-/// Writes a base register.
-pub fn set_base<C: Cpu>(running: &mut Running<'_, C>, n: u8, value: u64) {
-    let core = &mut *running.core;
-    match (n, core.pstate().uses_sp_elx()) {
-        (31, true) => running.cpu.write(SystemRegister::SP_EL1, value),
-        (31, false) => core.context.sp_el0 = value,
-        _ => core.context.set_register(n, value),
-    }
-}
-
-/// The first byte that the instruction at the PC accesses, unless it authenticates its base.
-pub fn address<C: Cpu>(running: &Running<'_, C>, what: &LoadStore) -> Option<u64> {
-    let context = &running.core.context;
-    let address = what.address(context.elr, |n| base(running, n), |n| context.register(n))?;
-    let is_aarch32 = running.core.pstate().is_aarch32();
-    Some(if is_aarch32 { address & 0xffff_ffff } else { address })
-}
-
-/// Bytes that DC ZVA clears: DCZID_EL0.BS is the logarithm of words.
-pub fn zeroed_bytes<C: Cpu>(running: &Running<'_, C>) -> u64 {
-    4_u64 << (running.cpu.read(SystemRegister::DCZID_EL0) & 0xf)
-}
-
-/// The A32 or T32 instruction at the PC: its first halfword is the lower one.
-pub fn code32<C: Cpu>(running: &Running<'_, C>) -> Option<u32> {
-    let (pc, set) = (running.core.pc(), InstructionSet::of(running.core.pstate()));
-    let halfword = |va| running.domain.ram.halfword(code_page(running, va)?, va);
-    let first = halfword(pc)?;
-    let has_second = set == InstructionSet::A32 || is_wide(first);
-    // It may lie in the next page.
-    let second = if has_second { halfword(pc.offset(2))? } else { 0 };
-    Some(u32::from(first) | u32::from(second) << 16)
-}
-
-/// What the A32 or T32 instruction at the PC does, which executes.
-pub fn form32<C: Cpu>(running: &Running<'_, C>, code: u32) -> Option<Form> {
-    let core = &*running.core;
-    let set = InstructionSet::of(core.pstate());
-    form32::decode(set, code, core.pc().0 as u32, |n| core.context.register(n) as u32)
-}
-
-/// What the A32 or T32 instruction at the PC accesses, which executes, where it tells.
-fn decoded32<C: Cpu>(running: &Running<'_, C>) -> Option<Operand> {
-    if !running.core.pstate().is_aarch32() {
-        return None;
-    }
-    let form = form32(running, code32(running)?)?;
-    Some(Operand {
-        address: address(running, &form.what)?,
-        bytes: form.pieces.iter().map(|piece| u64::from(piece.bytes)).sum(),
-        read: form.what.direction != Direction::Store,
-        write: form.what.direction != Direction::Load,
-        is_all: true,
-    })
-}
-
-/// What the instruction at the PC accesses, where it tells. Only A64 is decoded.
-pub(super) fn decoded<C: Cpu>(running: &Running<'_, C>) -> Option<Operand> {
-    if running.core.pstate().is_aarch32() {
-        return None;
-    }
-    let what = LoadStore::decode(instruction(running)?)?;
-    let address = address(running, &what)?;
-    let block = zeroed_bytes(running);
-    let (address, bytes) = match what.bytes {
-        0 => (address & !(block - 1), block),
-        bytes => (address, u64::from(bytes) * u64::from(what.count)),
-    };
-    Some(Operand {
-        address,
-        bytes,
-        read: what.direction != Direction::Store,
-        write: what.direction != Direction::Load,
-        is_all: true,
-    })
-}
-
 /// Where stage 2 had no translation at all: tells whether another vCPU is changing the tables, or was,
 /// and waits until that is over. All RAM has one.
 #[must_use]
 pub fn is_being_changed<C: Cpu>(running: &Running<'_, C>) -> bool {
-    let is_ram = || running.domain.ram.locate(memory::fault_address(running), 1).is_ok();
+    let is_ram = || running.domain.ram.locate(operand::fault_address(running), 1).is_ok();
     let may_be = running.core.vttbr != running.domain.vttbr && is_ram();
     if may_be {
         drop(running.domain.views.lock());
@@ -442,7 +217,7 @@ fn data_abort_in_views<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Opt
         running.core.write_set = WriteSet::Unknown;
         return Some(Handled::Unrestricted);
     };
-    let operand = operand(running, esr);
+    let operand = operand::operand(running, esr);
     if !running.core.is_act_acknowledged() && !iss.cm() {
         let Operand { address, bytes, read, write, .. } = operand;
         if let Some(reason) = watch::accesses(running, address, bytes, read, write) {

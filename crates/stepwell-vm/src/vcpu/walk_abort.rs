@@ -5,7 +5,7 @@
 //! ones, which are a page at the end of 48 bits where a guest has so many.
 
 use super::address_space;
-use super::{device_access, pages, time};
+use super::{device_access, operand, pages, time};
 use crate::cpu::Cpu;
 use crate::device::board::{Region, region};
 use crate::domain::Domain;
@@ -65,10 +65,10 @@ fn asked<C: Cpu>(running: &Running<'_, C>, esr: EsrEl2, is_fetch: bool) -> (Aske
     }
     if !iss.cm() {
         let kind = if iss.wnr() { AccessKind::Write } else { AccessKind::Read };
-        let el0 = pages::has_rights_of_el0(running);
+        let el0 = operand::has_rights_of_el0(running);
         return (Asked::Data, Access { kind, el0, pan: pstate.pan() && !el0 });
     }
-    let access = pages::instruction(running)
+    let access = operand::instruction(running)
         .and_then(|word| Instruction::address_translation(word, pstate.pan()));
     match access {
         Some(access) => (Asked::Translation, access),

@@ -225,8 +225,8 @@ fn show_end(form: &(&str, Form), end: u64, before: u64) {
     print("  left", &[unsafe { last.read_volatile() }]);
 }
 
-/// Has addresses be as large as TCR_EL1.IPS says, or as the CPU has them, and memory type 7, which ones stand
-/// for, be Normal memory.
+/// Has addresses be as large as TCR_EL1.IPS says, or as the CPU has them, and memory type 7, which ones mean,
+/// be Normal memory.
 fn set_output_size(size: u64) {
     write_register!("mair_el1", 0xff << 56 | 0xff00);
     let size = size.min(read_register!("id_aa64mmfr0_el1") & 0xf);

@@ -1,3 +1,5 @@
+//! What words of A32 and T32 come to: as llvm-mc assembles them.
+
 use super::*;
 use std::fmt::Write as _;
 

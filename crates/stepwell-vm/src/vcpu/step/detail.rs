@@ -16,7 +16,7 @@ use crate::memory::GuestMemory;
 use crate::recorder::{AddressSpace, REGISTERS};
 use crate::vcpu::advance::VcpuLoop;
 use crate::vcpu::hand::{Before, Next, Operands};
-use crate::vcpu::{pages, time};
+use crate::vcpu::{operand, time};
 use stepwell_arch::SystemRegister;
 use stepwell_arch::load_store::Direction;
 use stepwell_arch::{LoadStore, Va};
@@ -294,7 +294,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         }
         // EL1 may read whatever the guest may.
         let ipa =
-            pages::translated(self.running, || self.running.cpu.to_ipa(va, false, Purpose::Read))
+            operand::translated(self.running, || self.running.cpu.to_ipa(va, false, Purpose::Read))
                 .ok()?;
         self.running.domain.ram.read(ipa, into).ok()
     }

@@ -12,7 +12,9 @@ use crate::vcpu::flow::{At, Then};
 use crate::vcpu::hand::Next;
 use crate::vcpu::handled::advance_by;
 use crate::vcpu::running::{End, Running};
-use crate::vcpu::{address_space, count, device_access, inject, interrupt, pages, time, watch};
+use crate::vcpu::{
+    address_space, count, device_access, inject, interrupt, operand, pages, time, watch,
+};
 use stepwell_arch::debug::{DataAccess, mdscr_el1};
 use stepwell_arch::esr::{EsrEl1, FaultStatus};
 use stepwell_arch::stage1::{self, Access, AccessKind, WalkError};
@@ -33,7 +35,7 @@ fn to_pa<C: Cpu>(
     el0: bool,
     purpose: Purpose,
 ) -> Result<Pa, TranslationFailed> {
-    let ipa = pages::translated(running, || running.cpu.to_ipa(va, el0, purpose))?;
+    let ipa = operand::translated(running, || running.cpu.to_ipa(va, el0, purpose))?;
     let status = FaultStatus::translation(3).0;
     let is_device = TranslationFailed { status, stage2: true };
     running.domain.ram.locate(ipa, 1).map_err(|_| is_device)

@@ -5,7 +5,7 @@ use crate::cpu::{Cpu, Purpose};
 use crate::memory::GuestMemory;
 use crate::vcpu::advance::VcpuLoop;
 use crate::vcpu::hand::Next;
-use crate::vcpu::pages;
+use crate::vcpu::operand;
 use stepwell_arch::SystemRegister;
 use stepwell_arch::{Instruction, Pstate, Va};
 use stepwell_engine::{LoadExclusive, Plan, StoreExclusive, is_data_processing, plan};
@@ -127,7 +127,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         }
         // As EL1 may read: code that EL0 may execute it need not be able to read.
         let to_ipa = || self.running.cpu.to_ipa(pc, false, Purpose::Read);
-        let ipa = pages::translated(self.running, to_ipa).ok()?;
+        let ipa = operand::translated(self.running, to_ipa).ok()?;
         let ram = &self.running.domain.ram;
         let page = ram.code_page(ram.locate(ipa, 2).ok()?)?;
         // The vectors' page stays on the slow path: that is where exceptions show. So does one
