@@ -18,8 +18,8 @@
 use super::emulate::peek;
 use crate::cpu::{Context as _, Cpu};
 use crate::stage2::PAGE_BYTES;
-use crate::vcpu::pages;
 use crate::vcpu::running::Running;
+use crate::vcpu::{operand, pages};
 use crate::views::window::Window;
 use stepwell_arch::{SystemRegister, Va};
 use stepwell_engine::LoadExclusive;
@@ -69,7 +69,7 @@ fn would_read<C: Cpu>(
     load: LoadExclusive,
     window: &Window,
 ) -> Option<(Va, [u64; 2])> {
-    let address = Va(pages::base(running, load.rn));
+    let address = Va(operand::base(running, load.rn));
     let value = peek(running, load, address, running.core.pstate())?;
     let register = |n| running.core.context.register(n);
     let finding = retrace(load, value, &window.words, window.is_straight, register);
