@@ -10,6 +10,9 @@
 //! sums, differences and exclusive ORs have one value of the load's for each result. What is set or
 //! masked has not, but then that is all that is left of the load. Where something else is made of it (a
 //! decision, a store, flags), nothing is known.
+//!
+//! Source: Arm ARM, DDI 0487 L.b, "Exclusive access instructions and Non-shareable memory locations": a
+//! store-exclusive may always fail.
 
 use crate::exclusive::LoadExclusive;
 use stepwell_arch::Operands;
