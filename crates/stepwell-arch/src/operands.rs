@@ -234,6 +234,15 @@ mod tests {
             (0xc802_7c20, x(0) | x(1), x(2)),        // stxr w2, x0, [x1]
             (0xf862_6823, x(1) | x(2), x(3)),        // ldr x3, [x1, x2]
             (0x1e26_0020, every(0x1e26_0020), x(0)), // fmov w0, s1
+            (0xd344_2c41, x(1) | x(2), x(1)),        // ubfx x1, x2, #4, #8
+            (0x93c2_0c20, x(1) | x(2), x(0)),        // extr x0, x1, x2, #3
+            (0x8b21_43e0, SP | x(1), x(0)),          // add x0, sp, w1, uxtw
+            (0xeb21_43ff, SP | x(1), 0),             // cmp sp, w1, uxtw
+            (0x5800_0043, 0, x(3)),                  // ldr x3, .+8
+            (0xc8a0_7c22, x(0) | x(1) | x(2) | x(3), x(0) | x(1) | x(2) | x(3)), // cas x0, x2, [x1]
+            (0xf980_0020, every(0xf980_0020), 0),    // prfm pldl1keep, [x1]
+            (0xd920_0820, every(0xd920_0820), every(0xd920_0820)), // stg x0, [x1]
+            (0x13c2_0c20, every(0x13c2_0c20), every(0x13c2_0c20)), // EXTR of a word, with N
         ];
         for (word, reads, writes) in rows {
             assert_eq!(Operands::decode(word), Operands { reads, writes }, "{word:#x}");

@@ -280,7 +280,8 @@ mod tests {
     fn of_bits_that_are_set_the_result_is_all_that_is_left() {
         assert_eq!(found(8, &[ORR], 0b101, &[(0, 0b111), (2, 2)]), Finding::Same);
         assert_eq!(found(8, &[ORR], 0b100, &[(0, 0b111), (2, 2)]), Finding::Other);
-        // bic x0, x0, x2
+        // and x0, x0, x2; bic x0, x0, x2
+        assert_eq!(found(8, &[0x8a02_0000], 0b111, &[(0, 0b010), (2, 2)]), Finding::Same);
         assert_eq!(found(8, &[0x8a22_0000], 0b111, &[(0, 0b101), (2, 2)]), Finding::Same);
         // mov x0, #0x55: nothing is left.
         assert_eq!(found(8, &[0xd280_0aa0], 7, &[(0, 0x55)]), Finding::Same);

@@ -84,3 +84,15 @@ impl Shareability {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shareability_is_what_its_bits_are() {
+        for bits in 0..4 {
+            assert_eq!(Shareability::from_bits(bits).bits(), bits);
+        }
+    }
+}

@@ -72,9 +72,12 @@ fn load_register<C: Cpu>(running: &mut Running<'_, C>, access: MmioAccess, at: I
     let bytes = access.bytes;
     let is_ram =
         || running.domain.ram.locate(at, bytes.into()).is_ok() && !running.domain.is_flash(at);
-    let begins_here =
-        || operand::first_byte(running, bytes.into()) == Some(running.core.context.far);
-    if access.write || !at.is_aligned(bytes.into()) || is_ram() || !begins_here() {
+    let far = running.core.context.far;
+    // Asked of those only that may begin in the page before.
+    let begins_before = || {
+        far.is_multiple_of(PAGE_BYTES) && operand::first_byte(running, bytes.into()) != Some(far)
+    };
+    if access.write || !at.is_aligned(bytes.into()) || is_ram() || begins_before() {
         return false;
     }
     let Ok(value) = bus::read(running, at, bytes) else { return false };
