@@ -19,14 +19,12 @@ use crate::views::BRK;
 use crate::views::sequence::{
     has_load_before32, is_store, is_store32, leads_to_store, load_before,
 };
-use crate::views::window::Window;
 use core::sync::atomic::{Ordering, fence};
 use heapless::Vec;
 use stepwell_arch::SystemRegister;
 use stepwell_arch::debug::{DataAccess, mdscr_el1};
 use stepwell_arch::esr::EsrEl2;
-use stepwell_arch::{Instruction, InstructionSet, Ipa, Pstate, Va};
-use stepwell_engine::{LoadExclusive, Plan, plan};
+use stepwell_arch::{InstructionSet, Ipa, Pstate, Va};
 
 /// TCR_EL1.HD: the CPU keeps the dirty state of pages.
 const TCR_HD: u64 = 1 << 40;
@@ -131,31 +129,10 @@ pub fn is_in_sequence<C: Cpu>(running: &Running<'_, C>, pc: Va) -> bool {
 }
 
 /// The index in the page of `pc` of where X30 points.
-fn link_in_page<C: Cpu>(running: &Running<'_, C>, pc: Va) -> Option<usize> {
+pub fn link_in_page<C: Cpu>(running: &Running<'_, C>, pc: Va) -> Option<usize> {
     let link = running.core.context.register(30);
     let is_here = link / PAGE_BYTES == pc.0 / PAGE_BYTES;
     is_here.then_some((link % PAGE_BYTES) as usize / 4)
-}
-
-/// The load-exclusive of the sequence that the A64 instruction at the PC lies in, where its base register
-/// is as it was; and what has been executed since.
-pub fn load_of_sequence<C: Cpu>(running: &Running<'_, C>) -> Option<(LoadExclusive, Window)> {
-    if running.core.pstate().is_aarch32() {
-        return None;
-    }
-    let (pc, ram) = (running.core.context.elr, &running.domain.ram);
-    let page = ram.code_page(ram.locate(to_ipa(running, pc)?, 4).ok()?)?;
-    let word = |n| ram.instruction(page, Va(n as u64 * 4)).unwrap_or(0);
-    let window =
-        Window::before((pc % PAGE_BYTES) as usize / 4, link_in_page(running, Va(pc)), word)?;
-    match plan(Instruction::decode(word(window.load))) {
-        Plan::LoadExclusive(load) => {
-            let is_kept = load.rn != load.rt && !(load.pair && load.rn == load.rt2);
-            let base = 1_u32 << (load.rn & 31);
-            (is_kept && !window.writes(base)).then_some((load, window))
-        }
-        _ => None,
-    }
 }
 
 /// What comes of a watchpoint in a register, the debugger's or the guest's own, that the access of a

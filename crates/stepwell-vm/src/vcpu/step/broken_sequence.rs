@@ -2,7 +2,7 @@
 //! counted.
 //!
 //! A stop makes up the monitor of the sequence that it falls into, as its load has armed it: see
-//! [`super::rearm`]. But the return of a handler opens the monitor, and whether one has returned
+//! [`mod@super::rearm`]. But the return of a handler opens the monitor, and whether one has returned
 //! into this turn of the sequence, or into an earlier one, nothing tells afterwards. So from where an
 //! interrupt is entered within a sequence, the guest is stepped until its handler has returned there.
 //! From there on it runs, and a stop before the store finds that the load has not executed since.
@@ -14,11 +14,12 @@
 //! has faulted and is tried again.
 
 use super::Event;
+use super::rearm::load_of_sequence;
 use crate::cpu::Cpu;
 use crate::vcpu::advance::{Onward, VcpuLoop};
+use crate::vcpu::debug;
 use crate::vcpu::flow::Detour;
 use crate::vcpu::running::{End, Running};
-use crate::vcpu::{debug, pages};
 use stepwell_engine::Plan;
 use stepwell_protocol::{InterruptPolicy, StopReason};
 
@@ -29,7 +30,7 @@ const HANDLER_MAX: u64 = 20_000;
 pub fn note<C: Cpu>(running: &mut Running<'_, C>) {
     if running.domain.timeline.is_some()
         && running.core.broken_at.is_none()
-        && pages::load_of_sequence(running).is_some()
+        && load_of_sequence(running).is_some()
     {
         running.core.broken_at = Some(running.core.context.elr);
     }

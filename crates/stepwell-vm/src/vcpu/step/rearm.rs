@@ -17,17 +17,18 @@
 
 use super::emulate::peek;
 use crate::cpu::{Context as _, Cpu};
+use crate::memory::GuestMemory as _;
 use crate::stage2::PAGE_BYTES;
 use crate::vcpu::running::Running;
 use crate::vcpu::{operand, pages};
 use crate::views::window::Window;
-use stepwell_arch::{SystemRegister, Va};
-use stepwell_engine::LoadExclusive;
+use stepwell_arch::{Instruction, SystemRegister, Va};
 use stepwell_engine::retrace::{Finding, retrace};
+use stepwell_engine::{LoadExclusive, Plan, plan};
 
 /// Arms the monitor as the CPU's was by the load of the sequence around the PC.
 pub fn rearm<C: Cpu>(running: &mut Running<'_, C>) {
-    let Some((load, window)) = pages::load_of_sequence(running) else { return };
+    let Some((load, window)) = load_of_sequence(running) else { return };
     let core = &*running.core;
     let may_be_open = if running.domain.timeline.is_some() {
         window.executed() > core.executed
@@ -50,10 +51,33 @@ pub(super) fn keep_as_if_it_ran<C: Cpu>(running: &mut Running<'_, C>) {
     if running.domain.timeline.is_none() || running.core.monitor.armed().is_none() {
         return;
     }
-    let found = pages::load_of_sequence(running)
-        .and_then(|(load, window)| would_read(running, load, &window));
+    let found =
+        load_of_sequence(running).and_then(|(load, window)| would_read(running, load, &window));
     if found.is_none() {
         running.core.monitor.clear();
+    }
+}
+
+/// The load-exclusive of the sequence that the A64 instruction at the PC lies in, where its base register
+/// is as it was; and what has been executed since.
+pub(super) fn load_of_sequence<C: Cpu>(
+    running: &Running<'_, C>,
+) -> Option<(LoadExclusive, Window)> {
+    if running.core.pstate().is_aarch32() {
+        return None;
+    }
+    let (pc, ram) = (running.core.context.elr, &running.domain.ram);
+    let page = ram.code_page(ram.locate(operand::to_ipa(running, pc)?, 4).ok()?)?;
+    let word = |n| ram.instruction(page, Va(n as u64 * 4)).unwrap_or(0);
+    let window =
+        Window::before((pc % PAGE_BYTES) as usize / 4, pages::link_in_page(running, Va(pc)), word)?;
+    match plan(Instruction::decode(word(window.load))) {
+        Plan::LoadExclusive(load) => {
+            let is_kept = load.rn != load.rt && !(load.pair && load.rn == load.rt2);
+            let base = 1_u32 << (load.rn & 31);
+            (is_kept && !window.writes(base)).then_some((load, window))
+        }
+        _ => None,
     }
 }
 
