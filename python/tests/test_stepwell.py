@@ -158,6 +158,9 @@ class OfTheGuestsLife(unittest.TestCase):
         with debian(disks=[f"{image.name},snapshot"]) as machine:
             self.assertIsNone(machine.cont(timeout=0.2))
             self.assertEqual((machine.stop.reason, machine.ended), ("paused", None))
+            # Who runs in the background begins with this signal ignored.
+            former = signal.signal(signal.SIGINT, signal.default_int_handler)
+            self.addCleanup(signal.signal, signal.SIGINT, former)
             main = threading.main_thread().ident
             threading.Timer(0.5, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
             with self.assertRaises(KeyboardInterrupt):
