@@ -1,7 +1,7 @@
 //! Conformance: each case of the guest `conform` is reported as it declares, in every view.
 //!
 //! What is compared, and with what, is told in `stepwell_tests::conformance`. The table of case and
-//! result is printed and kept in `docs/conformance.md`; after a change of the cases,
+//! result is kept in `docs/conformance.md`; after a change of the cases,
 //! `STEPWELL_BLESS=1 cargo xtask test conformance` writes it anew.
 
 #![cfg(feature = "machine")]
@@ -38,7 +38,6 @@ fn every_case_is_reported_as_it_declares() {
     for (view, cpu, observation) in observed.into_iter().flatten() {
         table.take(view, cpu, &places, observation);
     }
-    println!("{}", table.markdown());
     let failures = table.failures();
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
     document::keep(document::Part::Cases, &table.document());

@@ -231,6 +231,7 @@ impl<'d> Session<'d> {
             },
             _ if body.starts_with(b"qThreadExtraInfo,") => self.thread_info(body).map(|()| None),
             _ if is_too_much(body) => self.answer(TOO_LONG).map(|()| None),
+            _ if has_other_length(body) => self.answer(NO_SENSE).map(|()| None),
             _ => match Conditions::split(body) {
                 Some((head, tail)) => self.conditional(head, tail),
                 None => self.feed(body),
@@ -425,4 +426,21 @@ fn is_too_much(body: &[u8]) -> bool {
     !length.is_empty()
         && length.bytes().all(|byte| byte.is_ascii_hexdigit())
         && usize::from_str_radix(length, 16).ok().is_none_or(|length| length > READ_MAX)
+}
+
+/// Tells whether a packet that writes memory has more data than it says, or less. `gdbstub` writes
+/// what there is.
+fn has_other_length(body: &[u8]) -> bool {
+    let Some((kind @ (b'M' | b'X'), rest)) = body.split_first() else { return false };
+    let mut parts = rest.splitn(3, |&byte| byte == b',' || byte == b':');
+    let [_, Some(length), Some(data)] = [parts.next(), parts.next(), parts.next()] else {
+        return false;
+    };
+    let there = match kind {
+        b'M' => data.len().div_ceil(2),
+        // `}` and the byte that it escapes are one.
+        _ => data.len() - data.split(|&byte| byte == b'}').skip(1).count(),
+    };
+    let length = std::str::from_utf8(length).ok();
+    length.and_then(|length| usize::from_str_radix(length, 16).ok()) != Some(there)
 }

@@ -272,6 +272,27 @@ fn packets_without_sense_end_no_session() {
 }
 
 #[test]
+fn a_write_has_as_much_data_as_it_says() {
+    with(|client| {
+        assert_eq!(client.answer("QStartNoAckMode"), "OK");
+        let read = format!("m{ENTRY:x},4");
+        let before = client.answer(&read);
+        // `}` and what it escapes are one byte.
+        let data = ["M|,4:ff", "M|,1:ffff", "M|,0:ff", "X|,4:a", "X|,1:ab", "X|,2:}]", "M|,:ff"];
+        for packet in data {
+            let packet = packet.replace('|', &format!("{ENTRY:x}"));
+            assert_eq!(client.answer(&packet), "E16", "{packet}");
+        }
+        assert_eq!(client.answer(&read), before);
+        for (packet, now) in [("X|,0:", before.as_str()), ("X|,4:a}]b}\u{3}", "617d6223")] {
+            let packet = packet.replace('|', &format!("{ENTRY:x}"));
+            assert_eq!(client.answer(&packet), "OK", "{packet}");
+            assert_eq!(client.answer(&read), now);
+        }
+    });
+}
+
+#[test]
 fn the_last_reply_is_said_again() {
     with(|client| {
         let first = client.send(&framed(b"qC"));

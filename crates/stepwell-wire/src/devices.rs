@@ -14,8 +14,9 @@
 //! | 64 | `answered`: how often | the tool |
 //! | 128 | 1: the tool looks by itself, the doorbell need not be rung | the tool |
 //! | 192 | 1: EL2 does not, it is to be told of the answer | EL2 |
-//! | 256 | slots of the first domain that have something for their first queue by themselves, a bit each | the tool sets, EL2 clears |
-//! | 264, 272, 280 | of the other domains | |
+//! | 256 | slots of the first domain, a bit each: changes where one has something for its first queue by itself | the tool |
+//! | 264, 272, 280 | of the other domains | the tool |
+//! | 320, 328, 336, 344 | of each domain: the same bits, as far as EL2 has taken note of them | EL2 |
 //! | 4096 | the request, in words | EL2 |
 //! | 8192 | the answer's head, in words | the tool |
 //! | 16384 | its writes: address and bytes of each, in words | the tool |
@@ -24,10 +25,13 @@
 //! An answer that has no room for all of its writes is *partial*: EL2 carries them out and asks again,
 //! for the rest. All zero is a channel on which nothing was asked.
 //!
+//! Each word is written by one side alone. Words that both change would need read-modify-write
+//! operations, and an emulator of a machine with one CPU carries those out as a load and a store.
+//!
 //! Neither side trusts the other's words: they are numbers that may be anything.
 
 use crate::mailbox::Memory;
-use core::sync::atomic::{AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of the whole channel.
 pub const BYTES: u64 = DATA + DATA_BYTES;
@@ -41,6 +45,7 @@ const ANSWERED: u64 = 64;
 const ATTENTIVE: u64 = 128;
 const UNATTENDED: u64 = 192;
 const WANTED: u64 = 256;
+const NOTED: u64 = 320;
 /// Domains whose devices may have something by themselves.
 const DOMAINS: u8 = 4;
 const REQUEST: u64 = 4096;
@@ -213,7 +218,7 @@ impl<M: Words> Client<M> {
     fn ask_on(&mut self) -> bool {
         self.asked = self.asked.wrapping_add(1);
         self.memory.word(ASKED).store(self.asked, Ordering::Release);
-        fence(Ordering::SeqCst);
+        self.memory.full_barrier();
         self.memory.word(ATTENTIVE).load(Ordering::Relaxed) == 0
     }
 
@@ -237,18 +242,20 @@ impl<M: Words> Client<M> {
         }
         self.is_attentive = is_attentive;
         self.memory.word(UNATTENDED).store((!is_attentive).into(), Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        self.memory.full_barrier();
     }
 
     /// Hands on which slots of a domain have something for their first queue by themselves, a bit each.
     /// They are forgotten where `take` returns `true`.
     pub fn take_wanted(&self, mut take: impl FnMut(u8, u32) -> bool) {
         for domain in 0..DOMAINS {
-            let word = wanted(&self.memory, domain);
-            let slots = word.load(Ordering::Relaxed);
+            let [wanted, noted] = inputs(&self.memory, domain);
+            let wanted = wanted.load(Ordering::Acquire);
+            let slots = wanted ^ noted.load(Ordering::Relaxed);
             if slots != 0 && take(domain, slots as u32) {
-                // What it is about is looked for after this.
-                word.fetch_and(!slots, Ordering::SeqCst);
+                // What it is about is asked for after this. A tool that does not see it yet will be
+                // asked later than it has something more.
+                noted.store(wanted, Ordering::Release);
             }
         }
     }
@@ -296,8 +303,10 @@ impl<M: Words> Client<M> {
     }
 }
 
-fn wanted<M: Memory>(memory: &M, domain: u8) -> &AtomicU64 {
-    memory.word(WANTED.wrapping_add(u64::from(domain % DOMAINS).wrapping_mul(8)))
+/// Which slots of a domain have something by themselves: where their bits differ.
+fn inputs<M: Memory>(memory: &M, domain: u8) -> [&AtomicU64; 2] {
+    let of_domain = u64::from(domain % DOMAINS).wrapping_mul(8);
+    [WANTED, NOTED].map(|words| memory.word(words.wrapping_add(of_domain)))
 }
 
 /// There is more to the answer, and it was asked for.
@@ -372,7 +381,13 @@ impl<M: Words> Server<M> {
     #[must_use]
     pub fn want(&self, domain: u8, slot: u8) -> bool {
         let slot = 1_u64.wrapping_shl(u32::from(slot % 32));
-        wanted(&self.memory, domain).fetch_or(slot, Ordering::SeqCst) & slot == 0
+        let [wanted, noted] = inputs(&self.memory, domain);
+        let slots = wanted.load(Ordering::Relaxed);
+        if (slots ^ noted.load(Ordering::Acquire)) & slot != 0 {
+            return false;
+        }
+        wanted.store(slots ^ slot, Ordering::Release);
+        true
     }
 
     /// Answers with the writes so far; there are more to come. Returns whether EL2 has to be told.
@@ -400,7 +415,7 @@ impl<M: Words> Server<M> {
         (self.writes, self.data) = (0, 0);
         self.answered = self.answered.wrapping_add(1);
         self.memory.word(ANSWERED).store(self.answered, Ordering::Release);
-        fence(Ordering::SeqCst);
+        self.memory.full_barrier();
         self.memory.word(UNATTENDED).load(Ordering::Relaxed) != 0
     }
 
@@ -408,7 +423,7 @@ impl<M: Words> Server<M> {
     /// [look](Self::is_asked) once more before it sleeps.
     pub fn set_attentive(&self, is_attentive: bool) {
         self.memory.word(ATTENTIVE).store(is_attentive.into(), Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        self.memory.full_barrier();
     }
 }
 
@@ -532,6 +547,23 @@ mod tests {
         });
         assert_eq!(seen, [(0, 1 << 31), (3, 1), (0, 1 << 31)]);
         assert!(server.want(0, 31));
+    }
+
+    #[test]
+    fn what_comes_while_something_is_taken_is_kept() {
+        let words = Ram::new();
+        let (client, server) = (Client::new(words.clone()), Server::new(words));
+        assert!(server.want(0, 1));
+        client.take_wanted(|_, slots| {
+            assert_eq!(slots, 1 << 1);
+            assert!(server.want(0, 2) && !server.want(0, 1));
+            true
+        });
+        client.take_wanted(|domain, slots| {
+            assert_eq!((domain, slots), (0, 1 << 2));
+            true
+        });
+        client.take_wanted(|_, _| panic!("all is taken"));
     }
 
     #[test]

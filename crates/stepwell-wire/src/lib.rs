@@ -37,4 +37,4 @@ pub use frame::{FrameDecoder, FrameError, MAX_FRAME, encode};
 pub use message::{Answer, Bytes, Command, Event, FromHypervisor, Request, Timeline};
 
 /// Version of everything in this crate. Both sides refuse to talk to any other.
-pub const VERSION: u16 = 10;
+pub const VERSION: u16 = 11;

@@ -22,7 +22,8 @@
 //!
 //! **No message is slept through.** A sender publishes its frame and then looks whether the receiver
 //! is attentive; a receiver says that it no longer is and then looks whether a frame has come. Each
-//! has a sequentially consistent fence between the two, so at least one of them sees the other.
+//! has a [full barrier](Memory::full_barrier) between the two, so at least one of them sees the
+//! other.
 //!
 //! Neither side trusts the other's words: they are numbers that may be anything.
 
@@ -43,6 +44,13 @@ const WORDS_TO_TOOL: u64 = WORDS_TO_HYPERVISOR + 8 * CAPACITY;
 pub trait Memory {
     /// Returns the word at a byte offset: a multiple of 8 below [`BYTES`].
     fn word(&self, offset: u64) -> &AtomicU64;
+
+    /// Has the other side see what this one has stored before this one loads anything more.
+    ///
+    /// Of one's own where a fence is not enough: what an emulator makes of it may be nothing.
+    fn full_barrier(&self) {
+        fence(Ordering::SeqCst);
+    }
 }
 
 /// One of the two directions.
@@ -128,7 +136,7 @@ impl<M: Memory> Sender<M> {
     /// Tells whether the receiver has to be told of what was sent, by the doorbell.
     #[must_use]
     pub fn must_ring(&self) -> bool {
-        fence(Ordering::SeqCst);
+        self.memory.full_barrier();
         self.direction.attentive(&self.memory).load(Ordering::Relaxed) == 0
     }
 }
@@ -193,7 +201,7 @@ impl<M: Memory> Receiver<M> {
     /// [take](Self::take) once more before it sleeps.
     pub fn set_attentive(&self, is_attentive: bool) {
         self.direction.attentive(&self.memory).store(is_attentive.into(), Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        self.memory.full_barrier();
     }
 }
 

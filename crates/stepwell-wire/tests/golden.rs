@@ -68,7 +68,7 @@ fn text(bytes: &[u8]) -> Bytes {
 
 #[test]
 fn the_version_that_these_bytes_belong_to() {
-    assert_eq!(VERSION, 10);
+    assert_eq!(VERSION, 11);
 }
 
 #[test]

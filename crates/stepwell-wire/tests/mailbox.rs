@@ -123,6 +123,73 @@ proptest! {
     }
 }
 
+/// Memory as an emulator shows it that knows of no fence: what is stored and loaded gets to the other
+/// side and from it at a barrier only.
+#[derive(Clone)]
+struct Delayed {
+    shared: Ram,
+    seen: Ram,
+    own: Ram,
+}
+
+impl Delayed {
+    fn of(shared: &Ram) -> Self {
+        Self { shared: shared.clone(), seen: Ram::new(), own: Ram::new() }
+    }
+}
+
+impl Memory for Delayed {
+    fn word(&self, offset: u64) -> &AtomicU64 {
+        self.own.word(offset)
+    }
+
+    fn full_barrier(&self) {
+        for offset in (0..BYTES).step_by(8) {
+            let [shared, seen, own] =
+                [&self.shared, &self.seen, &self.own].map(|it| it.word(offset));
+            let stored = own.load(Ordering::Relaxed);
+            if stored != seen.load(Ordering::Relaxed) {
+                shared.store(stored, Ordering::Relaxed);
+            }
+            let now = shared.load(Ordering::Relaxed);
+            seen.store(now, Ordering::Relaxed);
+            own.store(now, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether a message is heard of that comes as its receiver goes to sleep: before it says so, or after.
+fn is_heard(
+    sending: &(impl Memory + Clone),
+    receiving: &(impl Memory + Clone),
+    before: bool,
+) -> bool {
+    let mut sender = Sender::new(sending.clone(), Direction::ToHypervisor);
+    let mut receiver = Receiver::new(receiving.clone(), Direction::ToHypervisor);
+    receiver.set_attentive(true);
+    // Both know that.
+    receiving.full_barrier();
+    sending.full_barrier();
+    let mut send = || {
+        assert!(sender.send(&frame(0, 1)));
+        sender.must_ring()
+    };
+    let sent_before = before.then(&mut send);
+    receiver.set_attentive(false);
+    let is_rung = sent_before.unwrap_or_else(send);
+    is_rung || receiver.take::<Request>().unwrap().is_some()
+}
+
+#[test]
+fn no_message_is_slept_through_where_nothing_but_the_barrier_orders() {
+    for before in [true, false] {
+        let ram = Ram::new();
+        assert!(is_heard(&Delayed::of(&ram), &ram, before), "from an emulated side, {before}");
+        let ram = Ram::new();
+        assert!(is_heard(&ram, &Delayed::of(&ram), before), "by an emulated side, {before}");
+    }
+}
+
 /// A receiver that sleeps after each message, at once, hears of every one.
 #[test]
 fn no_message_is_slept_through() {

@@ -173,6 +173,37 @@ fn what_cannot_be_shown_is_told_in_a_line() {
 }
 
 #[test]
+fn the_file_is_named_that_is_to_blame() {
+    use object::write::{Symbol, SymbolSection};
+    use object::{
+        Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope,
+    };
+    let place = Place::new();
+    let mut elf =
+        object::write::Object::new(BinaryFormat::Elf, Architecture::Aarch64, Endianness::Little);
+    let line = elf.add_section(Vec::new(), b".debug_line".to_vec(), SectionKind::Debug);
+    elf.append_section_data(line, &[0xff; 64], 1);
+    elf.add_symbol(Symbol {
+        name: b"work".to_vec(),
+        value: 0x4008_0000,
+        size: 4,
+        kind: SymbolKind::Text,
+        scope: SymbolScope::Linkage,
+        weak: false,
+        section: SymbolSection::Absolute,
+        flags: SymbolFlags::None,
+    });
+    let mut elf = elf.write().unwrap();
+    // An executable, not an object file.
+    elf[16] = 2;
+    fs::write(place.path("elf"), elf).unwrap();
+    let told = place.refused(&["show", "a", "--format", "lcov", "--symbols", "elf"], 1);
+    assert!(told.contains("elf: its debug information makes no sense"), "{told}");
+    let told = place.refused(&["show", "a", "-o", "/dev/full"], 1);
+    assert!(told.contains("/dev/full: cannot write the output"), "{told}");
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_error() {
     let place = Place::new();
     place.record("long", 1, &(0..200).map(|_| (0, 0, 1000)).collect::<Vec<_>>());

@@ -19,7 +19,8 @@ use crate::process::run;
 use crate::stepwell::{command, show};
 use crate::stream::Stream;
 
-const LIMIT: Duration = Duration::from_secs(1200);
+/// Many times what the slowest view takes on two cores, which is 15 s.
+const LIMIT: Duration = Duration::from_secs(300);
 /// Many times what the guest executes.
 const STEPS_MAX: usize = 4_000_000;
 /// Stops of one run: many more than the longest declares.

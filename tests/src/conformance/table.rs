@@ -92,8 +92,7 @@ impl Table {
     }
 
     /// The table in Markdown, a row for each case and level.
-    #[must_use]
-    pub fn markdown(&self) -> String {
+    fn markdown(&self) -> String {
         let mut text = String::new();
         for (group, cases) in cases::GROUPS {
             // Writing to a String cannot fail.

@@ -1,7 +1,8 @@
 //! Words in RAM that the tool maps as well, hypervisor's side: see [`stepwell_wire::mailbox`] and
 //! [`stepwell_wire::devices`] for what they are.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use crate::hw::timer;
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 use stepwell_wire::devices::Words;
 use stepwell_wire::mailbox::Memory;
 use stepwell_wire::{devices, mailbox};
@@ -41,6 +42,14 @@ impl<const BYTES: u64> Memory for SharedWords<BYTES> {
         // SAFETY: `new`'s contract, and what comes out of the remainder is a multiple of 8 below
         // `BYTES`, whatever was asked for.
         unsafe { &*((self.base + offset % BYTES / 8 * 8) as *const AtomicU64) }
+    }
+
+    /// QEMU before 8.1 makes nothing of a barrier on a machine with one CPU or one that counts
+    /// instructions, though another process has this memory as well. It reads the counter under a
+    /// lock, which is a barrier of the host's.
+    fn full_barrier(&self) {
+        fence(Ordering::SeqCst);
+        let _now = timer::counter();
     }
 }
 

@@ -177,7 +177,7 @@ impl Show {
             Format::Parquet => self.parquet(source, outputs)?,
             Format::Json => export::json::write(source, self.create(outputs)?),
         };
-        exported.with_context(|| self.blamed())
+        exported.map_err(|error| self.blame(error))
     }
 
     fn tarmac(
@@ -231,7 +231,7 @@ impl Show {
             }
             None => self.cover_functions(source, outputs)?,
         };
-        self.report_covered(covered.with_context(|| self.blamed())?);
+        self.report_covered(covered.map_err(|error| self.blame(error))?);
         Ok(())
     }
 
@@ -270,9 +270,16 @@ impl Show {
         notice(&text);
     }
 
-    /// Returns what is to be blamed if the export fails: mostly the recording.
-    fn blamed(&self) -> String {
-        self.file.display().to_string()
+    /// Says of which file an export's error tells.
+    fn blame(&self, error: ExportError) -> anyhow::Error {
+        let path = match &error {
+            ExportError::Lines(_) => self.options.symbols.as_ref(),
+            ExportError::Output(_) => self.output.as_ref(),
+            _ => Some(&self.file),
+        };
+        let blamed =
+            path.map_or_else(|| "standard output".into(), |path| path.display().to_string());
+        anyhow::Error::from(error).context(blamed)
     }
 
     fn create(&self, outputs: &mut Outputs) -> anyhow::Result<Box<dyn Write + Send>> {
