@@ -265,6 +265,58 @@ fn more_watchpoints_than_the_cpu_has_are_hit() {
     assert_eq!(said, output_without_debugger(1));
 }
 
+/// QEMU 7.2 hits a watchpoint where an unaligned store behind it is in the same page.
+#[test]
+fn stores_beside_what_is_watched_are_no_hits() {
+    const WATCHED: u64 = 0x4100_0010;
+    const STORES: usize = 4;
+    let code: [(u32, bool); 14] = [
+        (0xd2a0_0603, false), // mov x3, #0x300000
+        (0xd518_1043, false), // msr cpacr_el1, x3
+        (0xd503_3fdf, false), // isb
+        (0xd2a8_2000, false), // mov x0, #0x41000000
+        (0xf807_1001, false), // stur x1, [x0, #0x71]
+        (0xf81f_f001, false), // stur x1, [x0, #-1]
+        (0xf900_0801, true),  // str x1, [x0, #0x10]
+        (0xf847_1002, false), // ldur x2, [x0, #0x71]
+        (0xf800_d001, true),  // stur x1, [x0, #0xd]
+        (0xb800_d001, true),  // stur w1, [x0, #0xd]
+        (0xa901_8401, false), // stp x1, x1, [x0, #0x18]
+        (0x3c82_1000, false), // stur q0, [x0, #0x21]
+        (0x3c80_1000, true),  // stur q0, [x0, #1]
+        (0x1400_0000, false), // b .
+    ];
+    let bytes: Vec<u8> = code.iter().flat_map(|(word, _)| word.to_le_bytes()).collect();
+    let at = |n: usize| contract::ENTRY.offset(4 * n as u64);
+    let end = at(code.len() - 1);
+    let expected: Vec<Va> = (0..code.len()).filter(|&n| code[n].1).map(at).collect();
+    assert_eq!(expected.len(), STORES);
+    for cpu in ["cortex-a57", "max"] {
+        for stepped in [false, true] {
+            let (_machine, mut link) = launch(&bytes, cpu, 1).unwrap();
+            contract::wait_for_stop(&mut link);
+            let watchpoint =
+                Watchpoint { address: Va(WATCHED), length: 8, access: WatchAccess::ReadWrite };
+            link.support_watchpoints().unwrap().set_watchpoint(V0, watchpoint).unwrap();
+            link.set_breakpoint(0, Place::Va(end)).unwrap();
+            let mut hits = Vec::new();
+            loop {
+                if stepped {
+                    link.step(V0, StepRequest::steps(1000)).unwrap();
+                } else {
+                    link.resume(0).unwrap();
+                }
+                let (stop, _) = contract::wait_for_stop(&mut link);
+                match stop.reason {
+                    StopReason::Watchpoint { .. } => hits.push(stop.pc),
+                    reason => break assert_eq!((reason, stop.pc), (StopReason::Breakpoint, end)),
+                }
+            }
+            assert_eq!(hits, expected, "{cpu}, stepped: {stepped}");
+        }
+    }
+}
+
 #[test]
 fn a_range_is_stepped_in_one_go() {
     let (_machine, mut link, _) = start("loop_sum", "cortex-a57", 1);

@@ -10,6 +10,7 @@ use super::{count, inject, operand, pages, watch};
 use crate::cpu::{Cpu, Purpose};
 use crate::mutation::{self, LoopMutant};
 use crate::vcpu::handled::Handled;
+use crate::vcpu::operand::Operand;
 use crate::vcpu::running::Running;
 use crate::views::Whose;
 use heapless::Vec;
@@ -208,13 +209,25 @@ pub fn watchpoint<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled 
     let wanted = may_hit(guest, pstate);
     let (far, is_ours) = (running.core.context.far, !debug.is_hiding_watched);
     if is_ours && let Some(reason) = watch::hit(running, far, iss.wnr(), is_alone) {
-        return Handled::Stop(reason);
+        return not_of_watched_bytes(running).unwrap_or(Handled::Stop(reason));
     }
     if !wanted {
         return Handled::Past;
     }
     let syndrome = EsrEl1::watchpoint(origin(running), iss.cm(), iss.wnr());
     inject::synchronous(running, syndrome, Some(Va(far)))
+}
+
+/// What comes of an access at which the CPU has hit a watchpoint of the debugger's without touching
+/// what is watched: QEMU 7.2 takes an unaligned store for one of all bytes from where its page begins.
+fn not_of_watched_bytes<C: Cpu>(running: &mut Running<'_, C>) -> Option<Handled> {
+    let Operand { address, bytes, read, write, .. } = operand::accessed(running)?;
+    if watch::accesses(running, address, bytes, read, write).is_some() {
+        return None;
+    }
+    let el0 = operand::has_rights_of_el0(running);
+    let own = own_watchpoint(running, DataAccess { address, bytes, read, write, el0 });
+    Some(own.unwrap_or(Handled::Past))
 }
 
 /// Enters the exception of a watchpoint of the guest's own that an access hits which EL2 is about

@@ -109,8 +109,7 @@ pub(super) fn operand<C: Cpu>(running: &Running<'_, C>, esr: EsrEl2) -> Operand 
         let address = first_byte(running, bytes)?;
         Some(Operand { address, bytes, read, write, is_all: true })
     };
-    let decoded = || decoded(running).or_else(|| decoded32(running));
-    described.map_or_else(decoded, at).unwrap_or(unknown)
+    described.map_or_else(|| accessed(running), at).unwrap_or(unknown)
 }
 
 /// The first byte of the access that a stage-2 abort is about, if it is of so many bytes, one behind the
@@ -207,6 +206,11 @@ pub fn form32<C: Cpu>(running: &Running<'_, C>, code: u32) -> Option<Form> {
     let core = &*running.core;
     let set = InstructionSet::of(core.pstate());
     form32::decode(set, code, core.pc().0 as u32, |n| core.context.register(n) as u32)
+}
+
+/// What the instruction at the PC accesses, which executes, where it tells.
+pub(super) fn accessed<C: Cpu>(running: &Running<'_, C>) -> Option<Operand> {
+    decoded(running).or_else(|| decoded32(running))
 }
 
 /// What the A32 or T32 instruction at the PC accesses, which executes, where it tells.
