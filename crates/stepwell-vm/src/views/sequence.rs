@@ -42,17 +42,26 @@ impl Pattern {
 /// The index of the load-exclusive of the sequence that the instruction with index `at` in a page
 /// lies in, or is the store of. `word` reads an instruction of the page.
 pub fn load_before(at: usize, word: impl Fn(usize) -> u32) -> Option<usize> {
-    for index in (at.saturating_sub(LENGTH_MAX)..at).rev() {
-        let word = word(index);
-        match Instruction::decode(word) {
-            Instruction::LoadExclusive { .. } => return Some(index),
-            // The end of another sequence.
-            Instruction::StoreExclusive { .. } | Instruction::ClearExclusive => return None,
-            _ if ENDS.iter().any(|end| end.matches(word)) => return None,
-            _ => {}
-        }
-    }
-    None
+    let is_end = |word| match Instruction::decode(word) {
+        // The end of another sequence.
+        Instruction::StoreExclusive { .. } | Instruction::ClearExclusive => true,
+        _ => ENDS.iter().any(|end| end.matches(word)),
+    };
+    last_load(at, word, is_end)
+}
+
+/// The index of the last load-exclusive before index `at` in a page, with nothing between the two that
+/// is an end.
+pub(super) fn last_load(
+    at: usize,
+    word: impl Fn(usize) -> u32,
+    is_end: impl Fn(u32) -> bool,
+) -> Option<usize> {
+    let is_load = |word| matches!(Instruction::decode(word), Instruction::LoadExclusive { .. });
+    let mut before = (at.saturating_sub(LENGTH_MAX)..at).rev();
+    before
+        .find(|&index| is_load(word(index)) || is_end(word(index)))
+        .filter(|&index| is_load(word(index)))
 }
 
 /// Tells whether the instruction behind the one with index `at` in a page leads to a store-exclusive whose

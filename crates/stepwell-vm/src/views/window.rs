@@ -8,7 +8,7 @@
 //!
 //! Source: Arm ARM, DDI 0487 L.b, "Exclusive access instructions and Non-shareable memory locations".
 
-use super::sequence::{LENGTH_MAX, PAGE};
+use super::sequence::{PAGE, last_load};
 use heapless::Vec;
 use stepwell_arch::load_store::Direction;
 use stepwell_arch::{DirectBranch, Instruction, LoadStore, Operands};
@@ -61,7 +61,7 @@ impl Window {
 
     /// The one around an instruction that lies in a row with the load.
     fn straight(at: usize, word: &impl Fn(usize) -> u32) -> Option<Self> {
-        let load = load_before(at, word)?;
+        let load = last_load(at, word, |word| opens(word) || leaves(word))?;
         let inside = load + 1..at;
         let (words, subroutines) = (Vec::new(), Vec::new());
         let mut window = Self { load, at, words, is_straight: true, is_whole: true, subroutines };
@@ -136,19 +136,6 @@ impl Window {
     pub fn writes(&self, registers: u32) -> bool {
         self.words.iter().any(|&word| Operands::decode(word).writes & registers != 0)
     }
-}
-
-/// The last load-exclusive that nothing comes behind which opens the monitor, or leads elsewhere.
-fn load_before(at: usize, word: &impl Fn(usize) -> u32) -> Option<usize> {
-    for index in (at.saturating_sub(LENGTH_MAX)..at).rev() {
-        let word = word(index);
-        match Instruction::decode(word) {
-            Instruction::LoadExclusive { .. } => return Some(index),
-            _ if opens(word) || leaves(word) => return None,
-            _ => {}
-        }
-    }
-    None
 }
 
 /// Store-exclusives, CLREX, and what is an exception, or returns from one.
