@@ -4,7 +4,7 @@ use crate::cpu::{FakeContext, FakeCpu, FakeRing};
 use crate::memory::{BASE, BYTES, FLASH, Ram};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use std::sync::{Arc, Mutex};
-use stepwell_arch::Ipa;
+use stepwell_arch::{Ipa, Pstate, SystemRegister};
 use stepwell_engine::{Turns, VirtualClock};
 use stepwell_protocol::TraceRecord;
 use stepwell_protocol::{Refusal, Registers, StopReason};
@@ -405,6 +405,19 @@ impl Board {
     /// As [`Board::around`], with these CPUs as they are.
     pub fn new(vcpus: usize, program: &[u32]) -> Self {
         Self::around(vcpus, program)
+    }
+
+    /// Has the guest's own debugger on: debug exceptions unmasked, the OS Lock off, MDSCR_EL1 and these
+    /// registers as they are told.
+    pub fn debug_itself(&self, cpu: &FakeCpu, mdscr: u64, registers: &[(SystemRegister, u64)]) {
+        let mut core = self.machine.domains[0].vcpus[0].core.lock();
+        core.context.spsr &= !Pstate::D;
+        let controls = [(SystemRegister::OSLAR_EL1, 0), (SystemRegister::MDSCR_EL1, mdscr)];
+        for &(register, value) in controls.iter().chain(registers) {
+            core.debug.write(cpu, register, value).expect("the guest may");
+        }
+        let mdscr = core.debug.mdscr();
+        core.engine.set_guest_mdscr(mdscr);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::board::{Board, CONTINUE, DATA, ENTRY, NOP, add, b, ldr, step, str};
 use crate::cpu::FakeCpu;
-use stepwell_arch::{Ipa, Pstate, SystemRegister, Va};
+use stepwell_arch::{Ipa, SystemRegister, Va};
 use stepwell_protocol::{Place, Refusal, StopReason, WatchAccess, Watchpoint};
 use stepwell_vm::cpu::Cpu as _;
 use stepwell_wire::{Answer, Command};
@@ -198,17 +198,12 @@ fn the_guests_own_breakpoints_are_not_displaced() {
         for va in [VECTOR, ENTRY + 12, ELSEWHERE + 0x100, ELSEWHERE + 0x104] {
             set(&board, &cpu, Place::Va(Va(va)));
         }
-        let mut core = board.machine.domains[0].vcpus[0].core.lock();
-        core.context.spsr &= !Pstate::D;
-        let mut write = |register, value| core.debug.write(&cpu, register, value).unwrap();
-        write(SystemRegister::OSLAR_EL1, 0);
-        write(SystemRegister::MDSCR_EL1, 1 << 15 | 1 << 13);
-        for n in 0..6 {
+        let own = (0..6).flat_map(|n| {
             let va = if n == number { ENTRY + 8 } else { ELSEWHERE + 4 * u64::from(n) };
-            write(SystemRegister::new(2, 0, 0, n, 4), va);
-            write(SystemRegister::new(2, 0, 0, n, 5), ON_AT_EL1);
-        }
-        drop(core);
+            [(4, va), (5, ON_AT_EL1)]
+                .map(|(op2, value)| (SystemRegister::new(2, 0, 0, n, op2), value))
+        });
+        board.debug_itself(&cpu, 1 << 15 | 1 << 13, &own.collect::<Vec<_>>());
         let stop = board.go(&cpu, order);
         assert_eq!((stop.reason, stop.registers.pc), (StopReason::Breakpoint, VECTOR), "{number}");
         assert_eq!(stop.registers.x[1], 1, "{number}");

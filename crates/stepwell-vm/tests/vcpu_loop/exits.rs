@@ -56,11 +56,9 @@ fn a_call_is_no_instruction_that_the_guest_has_stepped() {
         let cpu = board.cpu(0);
         let mut core = board.machine.domains[0].vcpus[0].core.lock();
         core.context.x[0] = PSCI_VERSION;
-        core.context.spsr = core.context.spsr & !Pstate::D | 1 << 21;
-        let mut write = |register, value| core.debug.write(&cpu, register, value).expect("it may");
-        write(SystemRegister::OSLAR_EL1, 0);
-        write(SystemRegister::MDSCR_EL1, 1 << 13 | 1);
+        core.context.spsr |= Pstate::SS;
         drop(core);
+        board.debug_itself(&cpu, 1 << 13 | 1, &[]);
         let stop = board.go(&cpu, step(2, false));
         assert_eq!(stop.registers.pc, VBAR_SYNC, "{word:#x}");
         assert_eq!(cpu.read(SystemRegister::ELR_EL1), ENTRY + 4);
