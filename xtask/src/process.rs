@@ -95,6 +95,15 @@ pub fn shown(command: &Command) -> String {
     words.join(" ")
 }
 
+/// As much of a command as fits into a line of a terminal beside some words.
+fn in_brief(line: &str) -> String {
+    const CHARACTERS: usize = 50;
+    match line.char_indices().nth(CHARACTERS) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
+    }
+}
+
 /// Runs `command` with our terminal and requires that it succeeds within `limit`.
 ///
 /// # Errors
@@ -163,7 +172,7 @@ fn status_within(command: &mut Command, limit: Duration) -> Result<ExitStatus> {
             bail!("`{line}` was still running after {} s and was ended", limit.as_secs());
         }
         if elapsed >= next_sign {
-            eprintln!("… {} s, still running: {line}", elapsed.as_secs());
+            eprintln!("… {} s, still running: {}", elapsed.as_secs(), in_brief(&line));
             next_sign += SIGN_OF_LIFE_INTERVAL;
         }
         thread::sleep(POLL_INTERVAL);
@@ -214,6 +223,13 @@ mod tests {
         fs::remove_file(&note).unwrap();
         let state = fs::read_to_string(format!("/proc/{}/stat", grandchild.trim()));
         assert!(state.is_err() || state.unwrap().contains(") Z "), "it lives on");
+    }
+
+    #[test]
+    fn a_long_command_is_told_in_brief() {
+        assert_eq!(in_brief("cargo test"), "cargo test");
+        let long = "ä".repeat(51);
+        assert_eq!(in_brief(&long), format!("{}…", "ä".repeat(50)));
     }
 
     #[test]
