@@ -55,6 +55,24 @@ fn waits_with_time_outs_end_under_every_policy() {
     }
 }
 
+/// What another vCPU has acknowledged is active at the first look, and ends where somebody else ends it.
+#[test]
+fn another_vcpus_interrupts_are_seen_and_ended() {
+    let guest = Guest::named("gic_others");
+    for cpu in CPUS {
+        let setup = Setup { cpu, smp: 2, ..Setup::new(&guest.path) };
+        let plain = console(&setup, LIMIT).unwrap();
+        assert!(plain.stdout.contains("gic_others: ok 0x4"), "plain: {}", plain.output());
+        let free = run_guest(&setup, LIMIT).unwrap();
+        assert!(free.stdout.contains("gic_others: ok 0x4"), "unstepped: {}", free.output());
+        for others in ["stop", "step", "run"] {
+            let said = traced(&setup, &["--irq", "into", "--others", others]);
+            let is_right = said.stdout.contains("gic_others: ok 0x4");
+            assert!(is_right, "{others}, {cpu}: {}", said.output());
+        }
+    }
+}
+
 /// Four vCPUs call each other and set timers, one of them stepped, their threads suspended at random:
 /// the short form of `cargo xtask soak --interrupts`. Where the host has no time for QEMU's main
 /// thread, which lets timers go off, these come late; what is lost does not come at all.

@@ -40,8 +40,8 @@ pub fn read<C: Cpu>(running: &mut Running<'_, C>, at: Ipa, bytes: u8) -> Result<
     }
     let value = match known {
         Region::Gicd | Region::Gicr => {
+            interrupt::sync_holders(running, |vgic| vgic.holders(running.index, at));
             let value = running.domain.vgic.change().mmio_read(running.index, at, bytes);
-            // Of what others have in their list registers it tells at the next read.
             interrupt::kick_others(running);
             value
         }
@@ -101,6 +101,7 @@ pub fn write<C: Cpu>(
     }
     match known {
         Region::Gicd | Region::Gicr => {
+            interrupt::sync_holders(running, |vgic| vgic.holders(running.index, at));
             let mut vgic = running.domain.vgic.change();
             vgic.mmio_write(running.index, at, bytes, value);
             drop(vgic);

@@ -7,7 +7,7 @@ use crate::machine::Machine;
 use crate::mutation::{self, LoopMutant};
 use crate::vcpu::running::Running;
 use crate::vcpu::state::Signalled;
-use crate::vgic::Signal;
+use crate::vgic::{Signal, Vgic};
 use stepwell_arch::Pstate;
 
 /// PPI 11: the virtual timer, for the guest as for us.
@@ -81,10 +81,39 @@ fn kick<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpus: u8) -> bool {
     domain.vgic.count_change();
     // Those that wait for an interrupt under a step get a turn to look.
     let _has_turn = domain.turns.lock().wake(vcpus);
-    let cpus = domain.vcpus.iter().enumerate();
-    let mask = cpus.filter(|(n, _)| vcpus & bit(*n) != 0).fold(0, |m, (_, v)| m | bit(v.cpu));
-    cpu.kick(mask);
+    call(cpu, domain, vcpus);
     true
+}
+
+/// Calls vCPUs out of the guest.
+pub(super) fn call<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpus: u8) {
+    let cpus = domain.vcpus.iter().enumerate().filter(|(n, _)| vcpus & bit(*n) != 0);
+    cpu.kick(cpus.fold(0, |mask, (_, vcpu)| mask | bit(vcpu.cpu)));
+}
+
+/// Before the GIC is asked, or told, what list registers may know better: has the vCPUs come out that hold
+/// it there, by what `holders` says, and waits until each has been synced once. None of them waits for
+/// anybody between its flush and its entry; a CPU that does not come for a second, as an emulator's may
+/// not, is left.
+pub fn sync_holders<C: Cpu>(running: &Running<'_, C>, holders: impl Fn(&Vgic) -> u8) {
+    /// Each is a microsecond of an emulated CPU's.
+    const LOOKS_MAX: u32 = 1_000_000;
+    let (vgic, index) = (&running.domain.vgic, running.index);
+    let mut asked = vgic.lock();
+    let holders = holders(&asked);
+    if holders == 0 {
+        return;
+    }
+    asked.wait_for(index, holders);
+    drop(asked);
+    call(running.cpu, running.domain, holders);
+    for _ in 0..LOOKS_MAX {
+        if vgic.lock().awaited_by(index) == 0 {
+            return;
+        }
+        core::hint::spin_loop();
+    }
+    vgic.lock().wait_for(index, 0);
 }
 
 /// Tells whether something may be taken if a stepped guest went on now, without asking the GIC.
@@ -181,10 +210,15 @@ pub fn sync<C: Cpu>(running: &mut Running<'_, C>, hold: bool) {
         let kept = running.core.serror.filter(|_| mutation::is(LoopMutant::SystemErrorKept));
         running.core.serror = kept;
     }
-    let deactivated = running.domain.vgic.lock().sync(running.index, &running.core.interface);
-    if deactivated & 1 << VIRTUAL_TIMER_INTID != 0 {
-        time::virtual_timer_ended(running);
-    }
+    let ended = running.domain.vgic.lock().sync(running.index, &running.core.interface);
+    deactivated(running, ended);
     // An exit for a stop is not to end anybody's turn.
     let _is_new = kick(running.cpu, running.domain, !bit(running.index));
+}
+
+/// The guest has deactivated these PPIs of its own, bit n for INTID n.
+pub fn deactivated<C: Cpu>(running: &mut Running<'_, C>, ppis: u32) {
+    if ppis & 1 << VIRTUAL_TIMER_INTID != 0 {
+        time::virtual_timer_ended(running);
+    }
 }

@@ -16,7 +16,7 @@
 
 use super::{interrupt, time};
 use crate::cpu::Cpu;
-use crate::domain::{Domain, bit};
+use crate::domain::bit;
 use crate::mutation::{self, LoopMutant};
 use crate::vcpu::running::Running;
 use core::sync::atomic::Ordering;
@@ -33,14 +33,9 @@ fn others<C: Cpu>(running: &Running<'_, C>) -> u8 {
     moving & domain.on_cpu.load(Ordering::SeqCst)
 }
 
-fn kick<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpus: u8) {
-    let cpus = domain.vcpus.iter().enumerate().filter(|(n, _)| vcpus & bit(*n) != 0);
-    cpu.kick(cpus.fold(0, |mask, (_, vcpu)| mask | bit(vcpu.cpu)));
-}
-
 /// Calls the others, so that they see who has the quiescence.
 pub fn call_others<C: Cpu>(running: &Running<'_, C>) {
-    kick(running.cpu, running.domain, others(running));
+    interrupt::call(running.cpu, running.domain, others(running));
 }
 
 /// Tells whether all others are quiesced, or have parked.
@@ -61,7 +56,7 @@ pub fn resume_others<C: Cpu>(running: &Running<'_, C>) {
         if mutation::is(LoopMutant::QuiescedNotCalled) {
             return;
         }
-        kick(running.cpu, running.domain, others(running));
+        interrupt::call(running.cpu, running.domain, others(running));
     }
 }
 

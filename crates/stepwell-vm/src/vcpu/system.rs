@@ -98,8 +98,13 @@ fn write<C: Cpu>(running: &mut Running<'_, C>, register: SystemRegister, value: 
             Some(())
         }
         SystemRegister::ICC_DIR_EL1 => {
-            running.domain.vgic.change().write_dir(running.index, value);
-            interrupt::kick_others(running);
+            // Else it is ignored.
+            if running.core.interface.splits_eoi() {
+                interrupt::sync_holders(running, |vgic| vgic.holder_of(running.index, value));
+                let ended = running.domain.vgic.change().write_dir(running.index, value);
+                interrupt::deactivated(running, ended);
+                interrupt::kick_others(running);
+            }
             Some(())
         }
         _ if generic_timer::is_access(register, false) => {

@@ -36,6 +36,8 @@ pub(super) struct Bank {
     running: [u8; 32],
     /// The group in which an active interrupt was acknowledged: one is Group 1.
     running_group: u32,
+    /// Active interrupts that were acknowledged, not made active by a write.
+    acknowledged: u32,
 }
 
 /// The registers that show one bit for each interrupt, in the order of their addresses.
@@ -107,6 +109,7 @@ impl Bank {
             priority: [0; 32],
             running: [0; 32],
             running_group: 0,
+            acknowledged: 0,
         }
     }
 
@@ -152,6 +155,11 @@ impl Bank {
         self.running_group & bit_mask(bit) != 0
     }
 
+    /// Tells whether an active interrupt was acknowledged: a handler is to end it.
+    pub fn is_acknowledged(&self, bit: usize) -> bool {
+        self.acknowledged & bit_mask(bit) != 0
+    }
+
     /// Notes at which priority, and in which group, an interrupt was acknowledged.
     pub fn set_running(&mut self, bit: usize, value: u8, group1: bool) {
         if let Some(running) = self.running.get_mut(bit) {
@@ -159,6 +167,7 @@ impl Bank {
         }
         let mask = bit_mask(bit);
         self.running_group = self.running_group & !mask | if group1 { mask } else { 0 };
+        self.acknowledged |= mask;
     }
 
     /// Reads a register of one bit per interrupt.
@@ -183,7 +192,10 @@ impl Bank {
                 self.latch &= !value;
                 self.relatched &= !value;
             }
-            WordRegister::SetActive => self.active |= value,
+            WordRegister::SetActive => {
+                self.acknowledged &= !value | self.active;
+                self.active |= value;
+            }
             WordRegister::ClearActive => self.active &= !value,
         }
         before ^ self.read(register)

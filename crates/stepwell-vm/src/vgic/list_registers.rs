@@ -226,7 +226,7 @@ impl CpuInterface {
     }
 
     /// Tells whether the guest deactivates by ICC_DIR_EL1, separately from the priority drop.
-    pub(super) const fn splits_eoi(&self) -> bool {
+    pub const fn splits_eoi(&self) -> bool {
         self.vmcr & vmcr::VEOIM != 0
     }
 

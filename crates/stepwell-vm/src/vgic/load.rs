@@ -50,6 +50,8 @@ struct Candidate {
     /// Priority and group in which it was acknowledged. Only by these the CPU interface knows, at its
     /// end, that it is the one whose priority is dropped.
     running: (u8, bool),
+    /// A handler is to end it.
+    acknowledged: bool,
     /// To be signalled.
     pending: bool,
     active: bool,
@@ -59,13 +61,14 @@ struct Candidate {
 
 impl Candidate {
     /// The order of delivery: by priority, then by INTID, as a distributor chooses.
-    const fn rank(&self) -> (u8, usize) {
-        (self.priority, self.intid)
+    const fn rank(&self) -> Rank {
+        (false, self.priority, self.intid)
     }
 
-    /// The order of ending: a handler ends before the one that it preempted.
-    const fn end_rank(&self) -> (u8, usize) {
-        (self.running.0, self.intid)
+    /// The order of ending: a handler ends before the one that it preempted, and what was made active
+    /// by a write has none.
+    const fn end_rank(&self) -> Rank {
+        (!self.acknowledged, self.running.0, self.intid)
     }
 
     /// Puts off being signalled again until we were told of the deactivation.
@@ -88,6 +91,9 @@ impl Candidate {
     }
 }
 
+/// A place in an order: what comes last at all, a priority, an INTID.
+type Rank = (bool, u8, usize);
+
 /// What goes into the list registers.
 type Chosen = Vec<Candidate, LIST_REGISTERS_MAX>;
 
@@ -100,13 +106,13 @@ struct Left {
 /// The first in some order of the candidates offered.
 struct Ranking {
     best: Chosen,
-    rank: fn(&Candidate) -> (u8, usize),
+    rank: fn(&Candidate) -> Rank,
     room: usize,
     offered: usize,
 }
 
 impl Ranking {
-    const fn new(room: usize, rank: fn(&Candidate) -> (u8, usize)) -> Self {
+    const fn new(room: usize, rank: fn(&Candidate) -> Rank) -> Self {
         Self { best: Vec::new(), rank, room, offered: 0 }
     }
 
@@ -136,7 +142,7 @@ impl Vgic {
         interface.lr.iter_mut().take(interface.lr_count).for_each(|value| *value = 0);
         if self.is_idle(vcpu) || hold && !self.is_any_active(vcpu) {
             // As most entries find it, above all those of a stepped guest.
-            return self.set_controls(vcpu, interface, false, false);
+            return Self::set_controls(interface, false, false);
         }
         let (chosen, left) = self.choose(vcpu, hold, interface);
         for (value, candidate) in interface.lr.iter_mut().zip(&chosen) {
@@ -147,7 +153,7 @@ impl Vgic {
             };
             self.load(vcpu, candidate);
         }
-        self.set_controls(vcpu, interface, left.active, left.pending);
+        Self::set_controls(interface, left.active, left.pending);
     }
 
     /// Tells whether no interrupt is pending or active that could be this vCPU's.
@@ -198,14 +204,9 @@ impl Vgic {
     }
 
     /// Sets what ICH_HCR_EL2 must say beside a full or not so full set of list registers.
-    fn set_controls(
-        &self,
-        vcpu: usize,
-        interface: &mut CpuInterface,
-        actives_left: bool,
-        pending_left: bool,
-    ) {
-        let mut value = interface.hcr & !hcr::OWNED | hcr::EN;
+    fn set_controls(interface: &mut CpuInterface, actives_left: bool, pending_left: bool) {
+        // ICC_DIR_EL1 may name an interrupt that another vCPU acknowledges meanwhile.
+        let mut value = interface.hcr & !hcr::OWNED | hcr::EN | hcr::TDIR;
         if pending_left {
             value |= hcr::NPIE;
             // A disabled group's interrupts may be the ones left out.
@@ -215,17 +216,7 @@ impl Vgic {
         if actives_left {
             value |= hcr::LRENPIE;
         }
-        // ICC_DIR_EL1 may name an interrupt that is in no list register here.
-        if interface.splits_eoi() && (actives_left || self.is_active_elsewhere(vcpu)) {
-            value |= hcr::TDIR;
-        }
         interface.hcr = value;
-    }
-
-    fn is_active_elsewhere(&self, vcpu: usize) -> bool {
-        self.distributor.banks().any(|(index, bank)| {
-            bits(bank.active).any(|bit| self.distributor.home(index * 32 + bit) != vcpu)
-        })
     }
 
     /// Notes an interrupt as loaded.
@@ -254,6 +245,7 @@ impl Vgic {
     /// Takes the list registers back after an exit. Returns the PPIs that the guest deactivated,
     /// bit n for INTID n, whose inputs are to be sampled again.
     pub fn sync(&mut self, vcpu: usize, interface: &CpuInterface) -> u32 {
+        self.awaited.no_longer(vcpu);
         let mut deactivated = self.end_unloaded(vcpu, interface);
         let Some(loaded) = self.loaded.get_mut(vcpu).filter(|loaded| !loaded.0.is_empty()) else {
             return deactivated & PPIS;
@@ -296,7 +288,7 @@ impl Vgic {
     ///
     /// EOIcount does not say which. An interrupt handler ends before the one that it preempted, so
     /// it was the most urgent of those not loaded. Where the guest deactivates by ICC_DIR_EL1, which
-    /// traps then, nothing has ended: QEMU counts the priority drop.
+    /// traps, nothing has ended: QEMU counts the priority drop.
     fn end_unloaded(&mut self, vcpu: usize, interface: &CpuInterface) -> u32 {
         if interface.splits_eoi() {
             return 0;
@@ -324,8 +316,7 @@ impl Vgic {
         }
     }
 
-    /// Performs a write of ICC_DIR_EL1, which traps while `flush` asks for it. Returns the PPI
-    /// that this deactivated, like [`Vgic::sync`], after which it is to be called.
+    /// Performs a write of ICC_DIR_EL1, which traps. Returns the PPI that this deactivated, like [`Vgic::sync`], after which it is to be called.
     pub fn write_dir(&mut self, vcpu: usize, value: u64) -> u32 {
         usize::try_from(value & 0xff_ffff).map_or(0, |intid| self.deactivate(vcpu, intid)) & PPIS
     }
@@ -347,7 +338,8 @@ impl Vgic {
             for bit in bits(wanted) {
                 let group1 = bank.group & bit_mask(bit) != 0;
                 let rank = (bank.priority(bit), first + bit);
-                if interface.enables(group1) && best.is_none_or(|(other, _)| rank < other) {
+                let can_be = interface.enables(group1) && bank.priority(bit) < LEAST_PRIORITY;
+                if can_be && best.is_none_or(|(other, _)| rank < other) {
                     best = Some((rank, group1));
                 }
             }
@@ -409,6 +401,9 @@ impl Vgic {
     }
 }
 
+/// No priority mask lets this one through; of it a list register has the upper bits only.
+const LEAST_PRIORITY: u8 = 0xff;
+
 /// INTIDs of PPIs.
 const PPIS: u32 = 0xffff_0000;
 
@@ -418,8 +413,8 @@ fn candidate(bank: &Bank, bit: usize, intid: usize, groups: Groups, for_us: bool
     let active = bank.active & mask != 0;
     let edge = bank.edge & mask != 0;
     let enabled = bank.enabled & groups.mask(bank.group) & mask != 0;
-    let wanted = bank.pending() & mask != 0 && enabled;
     let (priority, group1) = (bank.priority(bit), bank.group & mask != 0);
+    let wanted = bank.pending() & mask != 0 && enabled && priority < LEAST_PRIORITY;
     let running = (bank.running(bit), bank.is_running_in_group1(bit));
     // What comes back from active to pending is signalled as what it was, not as what it has become.
     let is_same = running == (priority & IMPLEMENTED_PRIORITY, group1);
@@ -429,6 +424,7 @@ fn candidate(bank: &Bank, bit: usize, intid: usize, groups: Groups, for_us: bool
         priority,
         group1,
         running,
+        acknowledged: bank.is_acknowledged(bit),
         pending,
         active,
         // One that waits for its deactivation to go elsewhere needs us then, too.

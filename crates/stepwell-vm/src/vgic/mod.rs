@@ -65,6 +65,8 @@ pub struct Vgic {
     /// What each vCPU's list registers were filled with.
     loaded: [Loaded; VCPUS_MAX],
     kicks: u8,
+    /// Who waits for whose list registers.
+    awaited: Awaited,
     /// What a GICv2 has beside all that; none in a GICv3.
     version_2: Option<Version2>,
 }
@@ -86,6 +88,7 @@ impl Vgic {
             redistributors: [const { Redistributor::new() }; VCPUS_MAX],
             loaded: [const { Loaded::new() }; VCPUS_MAX],
             kicks: 0,
+            awaited: Awaited::default(),
             version_2: None,
         }
     }
@@ -113,9 +116,6 @@ impl Vgic {
         if !address.is_aligned(u64::from(bytes)) {
             return 0;
         }
-        // A reader may be polling for an interrupt to end on another vCPU, which need not exit for
-        // it: see to it that the state gets here.
-        self.kicks |= self.holders(vcpu, address);
         match self.frame(address) {
             Some(Frame::Distributor(offset)) if self.is_version_2() => {
                 self.read_distributor_2(vcpu, offset, bytes)
@@ -175,8 +175,8 @@ impl Vgic {
     }
 
     /// Returns the other vCPUs whose list registers hold interrupts that this register tells the
-    /// pending or active state of. For an exact access make them exit and sync first; without that
-    /// a read shows the state of their last entry.
+    /// pending or active state of. Before an access they are to exit and be synced: what they have
+    /// acknowledged and ended since their last entry is known to their list registers alone.
     #[must_use]
     pub fn holders(&self, vcpu: usize, address: Ipa) -> u8 {
         let shows = |offset| {
@@ -198,6 +198,26 @@ impl Vgic {
             None => 0,
         };
         holders & !bit_of(vcpu)
+    }
+
+    /// As [`Vgic::holders`], of the one interrupt that a write of ICC_DIR_EL1 names.
+    #[must_use]
+    pub fn holder_of(&self, vcpu: usize, value: u64) -> u8 {
+        let intid = usize::try_from(value & 0xff_ffff).unwrap_or(usize::MAX);
+        let holds = |loaded: &Loaded| loaded.entries().any(|entry| entry.intid == intid);
+        let vcpus = (0..).zip(&self.loaded).filter(|&(_, loaded)| intid >= 32 && holds(loaded));
+        vcpus.fold(0, |mask, (n, _)| mask | bit_of(n)) & !bit_of(vcpu)
+    }
+
+    /// Has `vcpu` wait until each of `others` has been synced once, or no longer where there are none.
+    pub fn wait_for(&mut self, vcpu: usize, others: u8) {
+        self.awaited.set(vcpu, others);
+    }
+
+    /// Those that `vcpu` still waits for.
+    #[must_use]
+    pub fn awaited_by(&self, vcpu: usize) -> u8 {
+        self.awaited.by(vcpu)
     }
 
     /// Drives an interrupt input: an SPI with `vcpu` none, a PPI of `vcpu` else.
@@ -295,6 +315,29 @@ impl Vgic {
                 self.kicks |= bit_of(vcpu);
             }
         }
+    }
+}
+
+/// Which vCPUs each vCPU waits for: eight bits for each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Awaited(u64);
+
+impl Awaited {
+    fn by(self, vcpu: usize) -> u8 {
+        self.0.to_le_bytes().get(vcpu).copied().unwrap_or(0)
+    }
+
+    fn set(&mut self, vcpu: usize, others: u8) {
+        let mut bytes = self.0.to_le_bytes();
+        if let Some(byte) = bytes.get_mut(vcpu) {
+            *byte = others;
+        }
+        self.0 = u64::from_le_bytes(bytes);
+    }
+
+    /// Nobody waits for this one any more.
+    fn no_longer(&mut self, vcpu: usize) {
+        self.0 &= !(u64::from(bit_of(vcpu)) * 0x0101_0101_0101_0101);
     }
 }
 

@@ -168,15 +168,11 @@ fn many_can_stay_active_with_split_eoi_and_end_in_any_order() {
     cpu.trip(&mut vgic);
     for spi in [75, 70, 73, 71, 74, 72] {
         assert!(is_active(&mut vgic, spi));
-        // What is not in a list register cannot be told by EOIcount, so ICC_DIR_EL1 traps.
-        if cpu.interface.hcr & hcr::TDIR != 0 {
-            cpu.exit(&mut vgic);
-            vgic.write_dir(0, spi.into());
-            cpu.enter(&mut vgic);
-        } else {
-            cpu.deactivate(spi);
-            cpu.trip(&mut vgic);
-        }
+        // ICC_DIR_EL1 traps.
+        assert_ne!(cpu.interface.hcr & hcr::TDIR, 0);
+        cpu.exit(&mut vgic);
+        vgic.write_dir(0, spi.into());
+        cpu.enter(&mut vgic);
         assert!(!is_active(&mut vgic, spi));
     }
 }
@@ -527,8 +523,73 @@ fn a_reader_of_active_state_learns_who_to_wait_for() {
     assert_eq!(vgic.holders(1, gicd(0x30c)), 0);
     assert_eq!(vgic.holders(1, gicd(0x108)), 0);
     assert_eq!(vgic.holders(0, gicd(0x308)), 0);
-    let _ = vgic.mmio_read(1, gicd(0x308), 4);
-    assert_eq!(vgic.take_kicks(), 1);
+    assert_eq!([vgic.holder_of(1, 70), vgic.holder_of(1, 71), vgic.holder_of(0, 70)], [1, 0, 0]);
+    vgic.wait_for(1, 1);
+    assert_eq!(cpu.acknowledge(), Some(70));
+    assert_eq!(vgic.awaited_by(1), 1);
+    cpu.trip(&mut vgic);
+    assert_eq!(vgic.awaited_by(1), 0);
+    assert!(is_active(&mut vgic, 70), "as it was acknowledged, before the entry that it is at");
+}
+
+/// Another vCPU has acknowledged it, and is still in the guest.
+#[test]
+fn what_another_vcpu_has_acknowledged_is_deactivated_once_that_has_been_synced() {
+    let mut vgic = set_up(2);
+    let mut cpu = Cpu::new(0, 4).split_eoi();
+    for round in 0..4 {
+        vgic.pulse(70, None);
+        cpu.enter(&mut vgic);
+        assert_eq!(cpu.acknowledge(), Some(70), "{round}");
+        cpu.end(70);
+        // Called out, and in again before the other has its turn.
+        cpu.trip(&mut vgic);
+        if round % 2 == 0 {
+            vgic.mmio_write(1, gicd(0x388), 4, 1 << 6);
+        } else {
+            vgic.write_dir(1, 70);
+        }
+        cpu.exit(&mut vgic);
+        assert!(!is_active(&mut vgic, 70), "{round}");
+    }
+}
+
+/// Those of the end that was counted, and of the list registers, are handlers'.
+#[test]
+fn what_a_write_made_active_does_not_end_in_place_of_what_was_acknowledged() {
+    for actives in 1..8 {
+        let mut vgic = set_up(1);
+        let mut cpu = Cpu::new(0, 4);
+        vgic.mmio_write(0, gicd(0x300 + 8), 4, (1 << actives) - 1);
+        (0..actives).for_each(|n| set_priority(&mut vgic, 64 + n, 0x20));
+        set_priority(&mut vgic, 80, 0x40);
+        for _ in 0..2 {
+            vgic.pulse(80, None);
+            cpu.enter(&mut vgic);
+            assert_eq!(cpu.acknowledge(), Some(80), "{actives}");
+            cpu.trip(&mut vgic);
+            cpu.end(80);
+            cpu.exit(&mut vgic);
+            assert!(!is_active(&mut vgic, 80), "{actives}");
+            let left = vgic.mmio_read(0, gicd(0x300 + 8), 4);
+            assert_eq!(left, (1 << actives) - 1);
+        }
+    }
+}
+
+#[test]
+fn the_least_priority_is_never_signalled() {
+    let mut vgic = set_up(1);
+    let mut cpu = Cpu::new(0, 4);
+    cpu.set_mask(0xff);
+    set_priority(&mut vgic, 70, 0xff);
+    vgic.pulse(70, None);
+    assert!(!vgic.has_pending(0, &cpu.interface));
+    cpu.enter(&mut vgic);
+    assert!(cpu.interface.lr.iter().all(|&value| value == 0));
+    cpu.exit(&mut vgic);
+    set_priority(&mut vgic, 70, 0xfe);
+    assert!(vgic.has_pending(0, &cpu.interface));
 }
 
 #[test]
@@ -547,7 +608,7 @@ fn other_bits_of_the_control_register_are_the_callers() {
     let mut cpu = Cpu::new(0, 4);
     cpu.interface.hcr = 1 << 10 | 0x1f << 27;
     cpu.enter(&mut vgic);
-    assert_eq!(cpu.interface.hcr, 1 << 10 | 1);
+    assert_eq!(cpu.interface.hcr, 1 << 10 | hcr::TDIR | 1);
 }
 
 #[test]
