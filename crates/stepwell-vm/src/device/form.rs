@@ -179,6 +179,8 @@ pub struct Form {
     pub clears_rest: bool,
     /// Bytes of a SIMD register that a replicated element fills.
     pub vector_bytes: u8,
+    /// What it transfers are bytes, to which the order of a guest's data is nothing.
+    pub is_of_bytes: bool,
     /// Base register; 31 is the stack pointer.
     pub base: u8,
     /// What becomes of it.
@@ -208,6 +210,7 @@ impl Form {
             action: Action::Transfer,
             clears_rest: true,
             vector_bytes: 16,
+            is_of_bytes: false,
             base: bits(word, 9, 5) as u8,
             moved: Moved::Not,
         };
@@ -288,7 +291,8 @@ impl Form {
             0b1010 => (2, 1),
             _ => return None,
         };
-        let is_together = interleaved == 1 && !big_endian;
+        self.is_of_bytes = bits(word, 11, 10) == 0;
+        let is_together = interleaved == 1 && (!big_endian || self.is_of_bytes);
         let bytes = if is_together { 8 } else { 1_u8 << bits(word, 11, 10) };
         let mut offset = 0;
         for repeat in 0..repeats {

@@ -114,6 +114,7 @@ impl<R: Fn(u8) -> u32> Code<R> {
             action: Action::Transfer,
             clears_rest: false,
             vector_bytes: 16,
+            is_of_bytes: false,
             base: rn,
             moved: Moved::Not,
         })

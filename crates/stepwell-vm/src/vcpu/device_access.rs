@@ -192,6 +192,7 @@ impl<C: Cpu> Device<'_, '_, C> {
     }
 
     fn perform(&mut self, form: &Form) -> Result<(), Abort> {
+        self.big_endian &= !form.is_of_bytes;
         let first = match form.what.address {
             // What authentication makes of the base is the CPU's to know, and is what it accessed.
             Address::Authenticated { .. } => {

@@ -40,7 +40,7 @@ pub fn data_abort<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Handled 
     if iss.s1ptw() {
         return walk_abort::handle(running, esr, false);
     }
-    if iss.cm() {
+    if operand::is_maintenance(running, esr) {
         // Cache maintenance where there is no memory: nothing is cached.
         advance(running);
         return Handled::Emulated;

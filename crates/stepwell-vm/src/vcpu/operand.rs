@@ -74,6 +74,17 @@ pub fn code_page<C: Cpu>(
     pa.and_then(|pa| ram.code_page(pa))
 }
 
+/// Whether a stage-2 abort is one of cache maintenance. The syndrome says so, but for DC CVAP and DC CVADP
+/// on QEMU.
+pub(super) fn is_maintenance<C: Cpu>(running: &Running<'_, C>, esr: EsrEl2) -> bool {
+    const CVAP_OR_CVADP: u32 = 0xd50b_7c20;
+    let is_to_persistence = || {
+        MmioAccess::decode(esr.0).is_none()
+            && instruction(running).is_some_and(|word| word & 0xffff_fee0 == CVAP_OR_CVADP)
+    };
+    esr.data_abort().cm() || is_to_persistence()
+}
+
 /// What an instruction accesses.
 #[derive(Clone, Copy)]
 pub(super) struct Operand {

@@ -195,13 +195,14 @@ fn data_abort_in_views<C: Cpu>(running: &mut Running<'_, C>, esr: EsrEl2) -> Opt
         return Some(Handled::Unrestricted);
     };
     let operand = operand::operand(running, esr);
-    if !running.core.is_act_acknowledged() && !iss.cm() {
+    let is_maintenance = operand::is_maintenance(running, esr);
+    if !running.core.is_act_acknowledged() && !is_maintenance {
         let Operand { address, bytes, read, write, .. } = operand;
         if let Some(reason) = watch::accesses(running, address, bytes, read, write) {
             return Some(Handled::Stop(reason));
         }
     }
-    if !iss.cm() && carry_out(running, esr, ipa, operand) {
+    if !is_maintenance && carry_out(running, esr, ipa, operand) {
         return Some(Handled::Emulated);
     }
     running.core.write_set = write_set(running, operand);

@@ -66,7 +66,9 @@ fn asked<C: Cpu>(running: &Running<'_, C>, esr: EsrEl2, is_fetch: bool) -> (Aske
     if !iss.cm() {
         let kind = if iss.wnr() { AccessKind::Write } else { AccessKind::Read };
         let el0 = operand::has_rights_of_el0(running);
-        return (Asked::Data, Access { kind, el0, pan: pstate.pan() && !el0 });
+        let is_maintenance = operand::is_maintenance(running, esr);
+        let asked = if is_maintenance { Asked::Maintenance } else { Asked::Data };
+        return (asked, Access { kind, el0, pan: pstate.pan() && !el0 });
     }
     let access = operand::instruction(running)
         .and_then(|word| Instruction::address_translation(word, pstate.pan()));

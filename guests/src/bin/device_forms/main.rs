@@ -80,6 +80,9 @@ global_asm!(
     form    store_exclusive_alone, "clrex; stxr w7, w3, [x2]"
     form    zero_block, "dc zva, x2"
     form    clean, "dc cvac, x2"
+    // DC CVAP and DC CVADP, which not every CPU has.
+    form    clean_to_persistence, "sys #3, c7, c12, #1, x2"
+    form    clean_to_deep_persistence, "sys #3, c7, c13, #1, x2"
     form    atomic_swap, "swp w5, w3, [x2]"
     form    atomic_add, "ldadd w5, w3, [x2]"
     form    atomic_max, "ldsmax w5, w3, [x2]"
@@ -114,7 +117,8 @@ forms! {
         load_acquire load_exclusive load_exclusive_pair load_single load_quad load_vectors
         load_structure load_interleaved load_lane load_replicated;
     STORES: store_post store_half store_pair store_release store_single store_vectors store_lane
-        store_structure store_exclusive store_exclusive_pair store_exclusive_alone zero_block clean;
+        store_structure store_exclusive store_exclusive_pair store_exclusive_alone zero_block clean
+        clean_to_persistence clean_to_deep_persistence;
     ATOMICS: atomic_swap atomic_add atomic_max compare_equal compare_unequal compare_pair;
     FETCH: execute;
     ACROSS: load_across load_word_across store_across store_half_across;

@@ -67,6 +67,12 @@ fn structures_lie_interleaved() {
     let one = form(0x4cdf_7843);
     assert_eq!(pieces(&one)[..], [(0, 8, Place::Vector(3, 0)), (8, 8, Place::Vector(3, 8))]);
     assert_eq!(one.moved, Moved::By(16));
+    // ld1 {v3.16b}, [x2] of big-endian data, and ld1 {v3.8h}, [x2]
+    let bytes = Form::decode(0x4c40_7043, true).expect("it is known");
+    assert_eq!(pieces(&bytes), pieces(&one));
+    let halfwords = Form::decode(0x4c40_7443, true).expect("it is known");
+    assert_eq!(pieces(&halfwords).len(), 8);
+    assert_eq!([bytes.is_of_bytes, halfwords.is_of_bytes], [true, false]);
     // ld2 {v31.2s, v0.2s}, [x2], x5
     let two = form(0x0cc5_885f);
     let expected = [(0, 31, 0), (4, 0, 0), (8, 31, 4), (12, 0, 4)];
