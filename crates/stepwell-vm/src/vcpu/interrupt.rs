@@ -93,11 +93,13 @@ pub(super) fn call<C: Cpu>(cpu: &C, domain: &Domain<C>, vcpus: u8) {
 
 /// Before the GIC is asked, or told, what list registers may know better: has the vCPUs come out that hold
 /// it there, by what `holders` says, and waits until each has been synced once. None of them waits for
-/// anybody between its flush and its entry; a CPU that does not come for a second, as an emulator's may
+/// anybody between its flush and its entry; a CPU that does not come for seconds, as an emulator's may
 /// not, is left.
 pub fn sync_holders<C: Cpu>(running: &Running<'_, C>, holders: impl Fn(&Vgic) -> u8) {
-    /// Each is a microsecond of an emulated CPU's.
-    const LOOKS_MAX: u32 = 1_000_000;
+    /// Each is a microsecond, of an emulated CPU's too.
+    const LOOKS_MAX: u32 = 10_000_000;
+    /// Whoever is waited for has to get the GIC's lock.
+    const PAUSES: u32 = 32;
     let (vgic, index) = (&running.domain.vgic, running.index);
     let mut asked = vgic.lock();
     let holders = holders(&asked);
@@ -111,7 +113,7 @@ pub fn sync_holders<C: Cpu>(running: &Running<'_, C>, holders: impl Fn(&Vgic) ->
         if vgic.lock().awaited_by(index) == 0 {
             return;
         }
-        core::hint::spin_loop();
+        (0..PAUSES).for_each(|_| core::hint::spin_loop());
     }
     vgic.lock().wait_for(index, 0);
 }
