@@ -253,8 +253,8 @@ impl<M: Words> Client<M> {
             let wanted = wanted.load(Ordering::Acquire);
             let slots = wanted ^ noted.load(Ordering::Relaxed);
             if slots != 0 && take(domain, slots as u32) {
-                // What it is about is asked for after this. A tool that does not see it yet will be
-                // asked later than it has something more.
+                // What it is about is asked for after this: a tool that does not see this yet, and has
+                // something more, has it before it is asked.
                 noted.store(wanted, Ordering::Release);
             }
         }

@@ -38,7 +38,7 @@ use gicd::{Change, Distributor, FIRST_SPI, SPI_BANKS};
 use gicr::Redistributor;
 use gicv2::Version2;
 pub use list_registers::{CpuInterface, ListRegister, Signal};
-use load::Loaded;
+use load::{Entry, Loaded};
 use sgi::SgiRequest;
 use stepwell_arch::Ipa;
 
@@ -185,10 +185,7 @@ impl Vgic {
         let holders = match self.frame(address) {
             Some(Frame::Distributor(offset)) => {
                 let Some((_, word)) = shows(offset) else { return 0 };
-                let holds = |loaded: &Loaded| loaded.entries().any(|e| e.intid / 32 == word);
-                let vcpus =
-                    (0..).zip(&self.loaded).filter(|&(_, loaded)| word > 0 && holds(loaded));
-                vcpus.fold(0, |mask, (n, _)| mask | bit_of(n))
+                self.holders_of_spis(|intid| intid / 32 == word)
             }
             Some(Frame::Redistributor { vcpu: owner, offset }) => {
                 let Some((_, 0)) = offset.checked_sub(0x1_0000).and_then(shows) else { return 0 };
@@ -203,10 +200,13 @@ impl Vgic {
     /// As [`Vgic::holders`], of the one interrupt that a write of ICC_DIR_EL1 names.
     #[must_use]
     pub fn holder_of(&self, vcpu: usize, value: u64) -> u8 {
-        let intid = usize::try_from(value & 0xff_ffff).unwrap_or(usize::MAX);
-        let holds = |loaded: &Loaded| loaded.entries().any(|entry| entry.intid == intid);
-        let vcpus = (0..).zip(&self.loaded).filter(|&(_, loaded)| intid >= 32 && holds(loaded));
-        vcpus.fold(0, |mask, (n, _)| mask | bit_of(n)) & !bit_of(vcpu)
+        self.holders_of_spis(|intid| intid as u64 == value & 0xff_ffff) & !bit_of(vcpu)
+    }
+
+    fn holders_of_spis(&self, is_meant: impl Fn(usize) -> bool) -> u8 {
+        let is_one = |entry: &Entry| entry.intid >= FIRST_SPI as usize && is_meant(entry.intid);
+        let vcpus = (0..).zip(&self.loaded).filter(|(_, loaded)| loaded.entries().any(is_one));
+        vcpus.fold(0, |mask, (n, _)| mask | bit_of(n))
     }
 
     /// Has `vcpu` wait until each of `others` has been synced once, or no longer where there are none.
