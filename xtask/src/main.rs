@@ -18,6 +18,7 @@ mod debian;
 mod demo;
 mod distributions;
 mod elf_image;
+mod failures;
 mod fuzz;
 mod guests;
 mod images;

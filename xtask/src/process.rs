@@ -8,11 +8,11 @@ use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::layout;
 
@@ -28,7 +28,8 @@ const KEPT: [&str; 8] = [
     "CARGO_TERM_",
 ];
 
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// How often is looked whether a child has ended.
+pub const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const SIGN_OF_LIFE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A command run in the workspace's root, without cargo's report about ourselves and with the QEMU
@@ -111,11 +112,8 @@ fn in_brief(line: &str) -> String {
 /// all its descendants are ended.
 pub fn run(command: &mut Command, limit: Duration) -> Result<()> {
     let line = shown(command);
-    let status = status_within(command, limit)?;
-    if !status.success() {
-        bail!("`{line}` failed ({status})");
-    }
-    Ok(())
+    let child = command.spawn().with_context(|| format!("`{line}` cannot be started"))?;
+    wait_within(child, &line, limit)
 }
 
 /// Prints `command`, then runs it as [`run`] does.
@@ -156,14 +154,17 @@ pub fn is_root() -> bool {
     answer(Command::new("id").arg("-u")).as_deref() == Some("0")
 }
 
-fn status_within(command: &mut Command, limit: Duration) -> Result<ExitStatus> {
-    let line = shown(command);
-    let mut child = command.spawn().with_context(|| format!("`{line}` cannot be started"))?;
+/// Waits for a child, started by the command `line`, and requires that it succeeds within `limit`.
+///
+/// # Errors
+/// As [`run`].
+pub fn wait_within(mut child: Child, line: &str, limit: Duration) -> Result<()> {
     let start = Instant::now();
     let mut next_sign = SIGN_OF_LIFE_INTERVAL;
     loop {
         if let Some(status) = child.try_wait().context("waiting for a child process")? {
-            return Ok(status);
+            ensure!(status.success(), "`{line}` failed ({status})");
+            return Ok(());
         }
         let elapsed = start.elapsed();
         if elapsed >= limit {
@@ -172,7 +173,7 @@ fn status_within(command: &mut Command, limit: Duration) -> Result<ExitStatus> {
             bail!("`{line}` was still running after {} s and was ended", limit.as_secs());
         }
         if elapsed >= next_sign {
-            eprintln!("… {} s, still running: {}", elapsed.as_secs(), in_brief(&line));
+            eprintln!("… {} s, still running: {}", elapsed.as_secs(), in_brief(line));
             next_sign += SIGN_OF_LIFE_INTERVAL;
         }
         thread::sleep(POLL_INTERVAL);

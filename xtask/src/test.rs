@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::tidy::{self, licences};
-use crate::{build, coverage, guests, kvm, layout, process, python, qemu, setup};
+use crate::{build, coverage, failures, guests, kvm, layout, process, python, qemu, setup};
 
 const LINT_LIMIT: Duration = Duration::from_secs(15 * 60);
 const HOST_LIMIT: Duration = Duration::from_secs(20 * 60);
@@ -75,7 +75,7 @@ impl Test {
         let mut cargo = process::host_cargo();
         cargo.args(["test", "--workspace", "--features", build::EVERY_EXPORTER]);
         cargo.args(&self.filter);
-        process::run(&mut cargo, HOST_LIMIT)
+        failures::run(&mut cargo, HOST_LIMIT)
     }
 
     fn machine_tests(&self, qemu: &str) -> Result<()> {
@@ -96,7 +96,7 @@ impl Test {
         if let Some(other) = newer.filter(|newer| newer != qemu) {
             cargo.env("STEPWELL_OTHER_QEMU", other);
         }
-        process::run(cargo.env("STEPWELL_QEMU", qemu), MACHINE_LIMIT)
+        failures::run(cargo.env("STEPWELL_QEMU", qemu), MACHINE_LIMIT)
     }
 }
 
@@ -105,7 +105,7 @@ impl Test {
 fn mutants() -> Result<()> {
     let mut cargo = process::host_cargo();
     cargo.args(["test", "--package", "stepwell-model", "--features", "mutants"]);
-    process::run(cargo.args(["--test", "mutants"]), HOST_LIMIT)
+    failures::run(cargo.args(["--test", "mutants"]), HOST_LIMIT)
 }
 
 /// Tells the programs of `tests/` where the things are that they run.

@@ -382,6 +382,31 @@ fn a_state_that_differs_is_told() {
     assert!(error.contains("position 40") && error.contains("was 0000000000000001-"), "{error}");
 }
 
+/// In the recorded run all its vCPUs waited there.
+#[test]
+fn a_guest_that_does_not_wait_is_told() {
+    let seen = Moment { position: 40, clock: 45 };
+    let state = Entry::state(seen, StateHash { registers: 1, memory: 2 });
+    let script = script(&[state, Entry::Left { position: END, clock: END + 5 }]);
+    for is_recorded in [false, true] {
+        let mut again = Again(fake());
+        let mut navigator = Navigator::new(&mut again, script.clone(), FEW);
+        stop(&mut navigator);
+        match is_recorded {
+            false => navigator.resume(0).expect("it is stopped"),
+            true => navigator.record_until(0, Moment::at(1000)).expect("it is stopped"),
+        }
+        let begun = Instant::now();
+        let error = loop {
+            match navigator.wait(Duration::from_millis(10)) {
+                Ok(_) => assert!(begun.elapsed() < Duration::from_secs(60), "it goes nowhere"),
+                Err(error) => break error.to_string(),
+            }
+        };
+        assert!(error.contains("it was position 40, clock 45 when it was looked at"), "{error}");
+    }
+}
+
 #[test]
 fn a_guest_that_ended_is_left_before_its_last_instruction() {
     let ended = Entry::Ended { position: 24, clock: 24, how: "powered off".into() };

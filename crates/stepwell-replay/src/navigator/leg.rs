@@ -63,8 +63,15 @@ impl Navigator<'_> {
         if self.now >= leg.until {
             return Ok(true);
         }
-        if matches!(leg.how, How::ToTurn(_)) && self.now < leg.sent {
-            return Ok(true);
+        if self.now < leg.sent {
+            if matches!(leg.how, How::ToTurn(_)) {
+                return Ok(true);
+            }
+            // It is about to execute where all its vCPUs waited until something happened.
+            return Err(match self.script.happenings.get(self.done) {
+                Some((moment, what)) => self.missed(*moment, what),
+                None => self.diverged(format!("it was {}", leg.sent)),
+            });
         }
         let position = self.now.position;
         let is_near = leg.keeps.last() == Some(&position);
@@ -82,11 +89,7 @@ impl Navigator<'_> {
                 return Ok(());
             }
             if moment != self.now {
-                let what = match what {
-                    Happening::Input(_) => "when something was typed",
-                    Happening::State(_) => "when it was looked at",
-                };
-                return Err(self.diverged(format!("it was {moment} {what}")));
+                return Err(self.missed(moment, &what));
             }
             match what {
                 Happening::Input(bytes) => self.type_again(&bytes)?,
@@ -103,6 +106,15 @@ impl Navigator<'_> {
             self.done += 1;
         }
         Ok(())
+    }
+
+    /// It is somewhere else than when something happened.
+    fn missed(&self, moment: Moment, what: &Happening) -> Error {
+        let what = match what {
+            Happening::Input(_) => "when something was typed",
+            Happening::State(_) => "when it was looked at",
+        };
+        self.diverged(format!("it was {moment} {what}"))
     }
 
     fn type_again(&mut self, bytes: &[u8]) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! The timer of a guest whose instructions are counted: its interrupt comes at one position, however
 //! that is come to.
 
-use crate::board::{Board, ENTRY, ERET, NOP, Sharing, add, b, cbnz, ldr, ldxr, stxr};
+use crate::board::{Board, ENTRY, ERET, NOP, Sharing, add, b, cbnz, ldr, ldxr, stxr, sub};
 use crate::cpu::FakeCpu;
 use crate::sharing::{go_until, run_until, timeline};
 use crate::words::TRAPPED;
@@ -69,6 +69,41 @@ fn a_timer_comes_right_behind_what_el2_carries_out() {
             assert_eq!(stepped, ran, "due at {compare}, at {position} in turns of {turn}");
         }
     }
+}
+
+/// The handler of an interrupt that broke a sequence is stepped. What it has in mind of a load-exclusive whose
+/// store is never come to is not taken for that of the next sequence, however far away that is.
+#[test]
+fn a_load_exclusive_without_a_store_fails_no_later_store() {
+    const END: u64 = 160;
+    let program = [ldxr(1, 3), add(1, 1, 1), NOP, stxr(4, 1, 3), cbnz(4, -4), add(5, 5, 1), b(-6)];
+    let mut sequences = 0;
+    for turns in 20..36 {
+        let far = [ldxr(10, 3), add(11, 9, turns), sub(11, 11, 1), cbnz(11, -1)];
+        let handler = [&[TRAPPED], &far[..], &[ldxr(12, 3), stxr(14, 12, 3), ERET]].concat();
+        for compare in 3..10 {
+            let ready = || {
+                let (board, cpu) = timed(&program, 1000, compare);
+                for (n, &word) in (0..).zip(&handler) {
+                    board.ram.write(Ipa(IRQ_VECTOR + 4 * n), &word.to_le_bytes()).expect("RAM");
+                }
+                board.machine.domains[0].vcpus[0].core.lock().context.x[14] = 7;
+                (board, cpu)
+            };
+            let (ran, cpu) = ready();
+            run_until(&ran, &cpu, END);
+            assert_eq!(ran.machine.domains[0].vcpus[0].core.lock().context.x[14], 0);
+            sequences += 1;
+            for stop in [BEGIN, END - 40] {
+                let (stepped, other) = ready();
+                run_until(&stepped, &other, stop);
+                go_until(&stepped, &other, END, true);
+                let (stepped, ran) = (timeline(&stepped, &other), timeline(&ran, &cpu));
+                assert_eq!(stepped, ran, "due at {compare}, {turns} turns, stepped from {stop}");
+            }
+        }
+    }
+    assert_eq!(sequences, 16 * 7);
 }
 
 /// Its store fails, since a handler has returned into the sequence: also where there was a stop in

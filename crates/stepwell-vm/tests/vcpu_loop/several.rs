@@ -155,7 +155,7 @@ fn a_breakpoint_is_met_where_a_sequence_has_led() {
     assert!(board.carry_out(&cpus[1]) && board.carry_out(&cpus[0]));
     let stop = board.stop();
     assert_eq!((stop.vcpu, stop.reason, Va(stop.registers.pc)), (1, StopReason::Breakpoint, pc));
-    assert_eq!(cpus[1].executed().len(), 64, "no more than when it was let go");
+    assert!(cpus[1].executed().len() < 64, "no more than when it was let go");
 }
 
 /// What a load-exclusive has read is not what lies there when nobody else runs any more.

@@ -114,8 +114,11 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         }
         let time = time::go_by_steps(self.running);
         self.begin_steps(interrupts, time);
-        let control = self.running.domain.control.lock();
-        self.flow.rules.quiesces_others = control.free && !control.by_turns;
+        let domain = self.running.domain;
+        let control = domain.control.lock();
+        // Where instructions are counted nobody else executes before its turn.
+        self.flow.rules.quiesces_others =
+            control.free && !control.by_turns && domain.timeline.is_none();
         true
     }
 
@@ -124,6 +127,14 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     pub(in crate::vcpu) fn detour(&mut self, detour: Detour) -> Onward {
         match detour {
             Detour::Past { left: 0, .. } | Detour::Page { left: 0, .. } => self.finish(None),
+            Detour::Past { left, .. }
+            | Detour::Page { left, .. }
+            | Detour::OwnStep { left }
+            | Detour::Sequence { left, is_armed: true, .. }
+                if left < SEQUENCE_MAX / 2 && self.is_at_load_exclusive() =>
+            {
+                self.finish(None)
+            }
             Detour::Past { .. } if self.is_own_step_pending() => self.finish(None),
             Detour::Past { .. } | Detour::Page { .. } | Detour::Sequence { .. }
                 if self.is_interrupted() =>
@@ -138,6 +149,12 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             Detour::Handler { left } => self.in_handler(left),
             Detour::Timer { in_sequence } => self.while_timer_is_pending(in_sequence),
         }
+    }
+
+    /// Whether the next instruction begins another exclusive sequence: whatever ends here breaks none, as it
+    /// would between that load and its store.
+    pub(super) fn is_at_load_exclusive(&mut self) -> bool {
+        matches!(self.look_ahead().plan, Plan::LoadExclusive(_))
     }
 
     fn in_sequence(&mut self, left: u64, level: u8) -> Onward {

@@ -269,6 +269,12 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     #[inline(never)]
     fn in_the_way(&mut self) -> Onward {
         let plan = self.flow.hand.next.plan;
+        // The others are to go on at some time, and if it is not here, it may be before this one's store.
+        let is_another =
+            matches!(plan, Plan::LoadExclusive(_)) && self.flow.turn.has_quiesced_others;
+        if is_another && self.flow.turn.extra >= SEQUENCE_MAX / 2 {
+            self.let_others_go();
+        }
         if !self.flow.turn.has_quiesced_others
             && self.running.core.monitor.needs_others_stopped(plan)
         {

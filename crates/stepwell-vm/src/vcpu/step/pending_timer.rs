@@ -64,7 +64,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
             in_sequence += 1;
             self.flow.detour = Some(Detour::Timer { in_sequence });
             let is_armed = self.running.core.monitor.armed().is_some();
-            if !is_armed || in_sequence > SEQUENCE_MAX {
+            if !is_armed || in_sequence > SEQUENCE_MAX || self.is_at_load_exclusive() {
                 return self.finish(None);
             }
         }

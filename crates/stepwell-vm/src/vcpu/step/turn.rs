@@ -64,7 +64,7 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
     /// Its turn is over, but for an exclusive sequence that it is in.
     fn end_turn(&mut self) -> bool {
         let is_armed = self.running.core.monitor.armed().is_some();
-        if is_armed && self.flow.turn.extra < SEQUENCE_MAX {
+        if is_armed && self.flow.turn.extra < SEQUENCE_MAX && !self.is_at_load_exclusive() {
             self.flow.turn.extra += 1;
             self.flow.tally.count = self.flow.tally.count.saturating_add(1);
             return false;
@@ -316,10 +316,14 @@ impl<C: Cpu> VcpuLoop<'_, '_, C> {
         self.flow.turn.extra = self.flow.turn.extra.saturating_add(steps);
         let is_armed = self.running.core.monitor.armed().is_some();
         if !is_armed || self.flow.turn.extra > SEQUENCE_MAX {
-            self.running.core.monitor.clear();
-            self.flow.turn.has_quiesced_others = false;
-            quiesce::resume_others(self.running);
+            self.let_others_go();
         }
+    }
+
+    pub(super) fn let_others_go(&mut self) {
+        self.running.core.monitor.clear();
+        self.flow.turn.has_quiesced_others = false;
+        quiesce::resume_others(self.running);
     }
 }
 
