@@ -67,7 +67,13 @@ pub enum Round {
 impl Round {
     /// Whether the guest's clock goes with the host's.
     fn is_by_real_time(self) -> bool {
-        matches!(self, Self::Free { .. } | Self::Stepped { time: TimePolicy::Real, .. })
+        match self {
+            Self::Free { .. } => true,
+            // Beside others that run the clock is the machine's.
+            Self::Stepped { time, others, .. } => {
+                time == TimePolicy::Real || others == OthersPolicy::Run
+            }
+        }
     }
 
     /// Its conditions, as docs/stealth.md names them.
@@ -87,9 +93,8 @@ impl Round {
                 ]
             }
             Self::Stepped { irq, time, others } => {
+                let time = if self.is_by_real_time() { TimePolicy::Real } else { time }.to_string();
                 let others = others.to_string();
-                // Beside others that run the clock is the machine's.
-                let time = if others == "run" { "real".into() } else { time.to_string() };
                 let name = |text: &str| text.split('=').next().unwrap_or_default().to_owned();
                 vec![
                     "run=stepped".into(),

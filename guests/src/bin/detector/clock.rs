@@ -49,9 +49,16 @@ pub fn measure(act: impl FnOnce()) -> u64 {
     now() - start
 }
 
-/// The least of several measurements: what the machine does besides makes them longer.
-pub fn least(mut act: impl FnMut()) -> u64 {
-    (0..8).map(|_| measure(&mut act)).min().unwrap_or(0).max(1)
+/// The least of several measurements of each: what the machine does besides makes them longer. They are made
+/// in turns, so that all have their share of that.
+pub fn least_each<const N: usize>(mut acts: [&mut dyn FnMut(); N]) -> [u64; N] {
+    let mut least = [u64::MAX; N];
+    for _ in 0..8 {
+        for (least, act) in least.iter_mut().zip(&mut acts) {
+            *least = measure(act).max(1).min(*least);
+        }
+    }
+    least
 }
 
 pub fn look() {

@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use stepwell_guests::hardware::{gic, timer};
 use stepwell_guests::{instruction, write_register};
 
-use crate::clock::{least, measure, now, ticks};
+use crate::clock::{least_each, measure, now, ticks};
 use crate::interrupts::{MEASURES, SGIS, TAKEN};
 use crate::{tell, words_beside_breakpoints};
 
@@ -86,14 +86,14 @@ fn instructions() {
     // FPEN.
     write_register!("cpacr_el1", 3 << 20);
     // SAFETY: each does what its name says, of a device's register and words of this image.
-    let (nops, divisions, device, loads, beside) = unsafe {
-        (
-            least(|| detect_nops()),
-            least(|| detect_divisions()),
-            least(|| detect_device(DEVICE)),
-            least(|| detect_loads(WORD.as_ptr())),
-            least(|| detect_loads(words_beside_breakpoints())),
-        )
+    let [nops, divisions, device, loads, beside] = unsafe {
+        least_each([
+            &mut || detect_nops(),
+            &mut || detect_divisions(),
+            &mut || detect_device(DEVICE),
+            &mut || detect_loads(WORD.as_ptr()),
+            &mut || detect_loads(words_beside_breakpoints()),
+        ])
     };
     tell("devices-are-fast", device < 2 * nops);
     tell("divisions-are-fast", divisions * 4 < nops * 5);
@@ -164,7 +164,7 @@ fn handlers() {
         }
     }
     MEASURES.store(0, Relaxed);
-    let outside = least(|| turns(TURNS));
+    let [outside] = least_each([&mut || turns(TURNS)]);
     let differs = |inside: u64| inside > SLOWER * outside || outside > SLOWER * inside.max(1);
     let (inside, before) = (IN_HANDLER.load(Relaxed), BEFORE_ACKNOWLEDGE.load(Relaxed));
     tell("handlers-have-another-speed", inside != u64::MAX && differs(inside));
