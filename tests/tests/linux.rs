@@ -390,10 +390,9 @@ fn a_filtered_recording_is_the_whole_one_filtered_afterwards() {
     const PART: u64 = 4_000_000;
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("run.replay");
-    let script = format!(
-        "while true; do insmod {FILE}; busybox rmmod {NAME}; insmod {FILE}; echo loaded; \
-         busybox rmmod {NAME}; ls / | busybox wc; done"
-    );
+    // Wherever the recording ends, its last part has all that is looked for: each turn takes some
+    // two million instructions.
+    let script = format!("while true; do insmod {FILE}; echo loaded; busybox rmmod {NAME}; done");
     let setup = with_module(&folder, &script, 2);
     let mut record = command("record", &setup);
     record.args(["--quiet", "--until", "text:loaded", "-o"]).arg(&log);

@@ -3,7 +3,8 @@
 //! With `--others run` the other vCPUs run at full speed beside the stepped one. What it read by a
 //! load-exclusive they may then change, and change back, before its store-exclusive is carried out:
 //! a compare-and-swap would not notice (ABA). So they are quiesced, at EL2, from before the
-//! load-exclusive executes until the store-exclusive has, or [`SEQUENCE_MAX`] instructions later.
+//! load-exclusive executes until the store-exclusive has, or [`SEQUENCE_MAX`] instructions later; another
+//! load-exclusive in the second half of these begins anew.
 //!
 //! The same is done where vCPUs run freely and one of them is stepped through a sequence, because a
 //! breakpoint is in it: there each may be the one that the others quiesce for, one at a time. It
